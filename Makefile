@@ -1,0 +1,36 @@
+.PHONY: install demo test lint bench clean help
+PYTHON ?= python3
+BIN := .venv/bin
+# The demo and the tests use only what ships with the repository.
+OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+
+help:            ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+install: .venv/.installed ## create .venv with the tested versions
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install    ## search the embedded models, write report and export to runs/quickstart
+	rm -rf runs/quickstart
+	$(OFFLINE) $(BIN)/evomerge run quickstart --dir runs/quickstart
+	$(OFFLINE) $(BIN)/evomerge export runs/quickstart --pick knee --out runs/quickstart/exports/knee
+
+test: install    ## run all tests that need no GPU
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: install    ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install   ## measure what the README claims
+	$(OFFLINE) $(BIN)/python -m tests.benchmarks
+
+clean:           ## remove everything that was made
+	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

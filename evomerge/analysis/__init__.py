@@ -1,0 +1,15 @@
+"""What a study found: its front, its error bars, its report. Reads records, never models.
+
+Members:
+    front: the non-dominated trials, their hypervolume, the knee, and `pick` by name.
+    intervals: estimates with standard errors; Wilson intervals.
+    status: how far a study is, and where its time goes.
+    report: one self-contained HTML page.
+
+Add an analysis as one file of functions from `StudyRecord` (or its parts) to a plain result; show
+it in the report by a figure in ``report/figures.py`` or a table in ``report/tables.py``.
+
+Submodules are imported by name, so that a caller that needs intervals does not load plotly.
+"""
+
+__all__: list[str] = []

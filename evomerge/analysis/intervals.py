@@ -1,0 +1,100 @@
+"""Estimates with standard errors: means over objectives, differences, Wilson intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+__all__ = ["Estimate", "difference", "is_clear", "mean", "wilson_interval"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number.
+
+    Attributes:
+        value: The point estimate.
+        stderr: Its standard error (one sigma, same unit); NaN where none is known.
+    """
+
+    value: float
+    stderr: float = math.nan
+
+
+def mean(values: Sequence[float], stderr: Sequence[float]) -> Estimate:
+    """Average independent measurements, each with the same say.
+
+    Args:
+        values: At least one, e.g. one score per task.
+        stderr: One per value; one NaN makes the result's standard error NaN.
+
+    Returns:
+        The mean, and ``sqrt(sum(stderr**2)) / k``: different tasks share no items, so their errors
+        are independent.
+
+    Raises:
+        ValueError: No values, or another number of standard errors.
+    """
+    if not values or len(values) != len(stderr):
+        raise ValueError(
+            f"expected one standard error per value and at least one value, got {len(values)} "
+            f"values and {len(stderr)} standard errors"
+        )
+    k = len(values)
+    return Estimate(math.fsum(values) / k, math.sqrt(math.fsum(s * s for s in stderr)) / k)
+
+
+def difference(left: Estimate, right: Estimate) -> Estimate:
+    """Subtract two estimates as if independent.
+
+    Two models scored on the same items err together as a rule, so the standard error is then an
+    upper bound, not an exact figure.
+
+    Returns:
+        ``left - right``.
+    """
+    return Estimate(left.value - right.value, math.hypot(left.stderr, right.stderr))
+
+
+def is_clear(estimate: Estimate, *, sigmas: float = 2.0) -> bool:
+    """Say whether an estimate differs from zero by more than its noise.
+
+    Args:
+        estimate: Usually a `difference`.
+        sigmas: How many standard errors count as noise; 2 is about 95 % confidence.
+
+    Returns:
+        False also when the standard error is unknown.
+    """
+    return abs(estimate.value) > sigmas * estimate.stderr
+
+
+def wilson_interval(accuracy: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Bound a proportion; unlike ``accuracy ± 2 stderr`` it holds for few items and near 0 or 1.
+
+    Args:
+        accuracy: Share of items solved, in [0, 1].
+        n: Items.
+        confidence: Coverage, in (0, 1).
+
+    Returns:
+        Lower and upper bound, inside [0, 1].
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Source:
+        Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if not (0 <= accuracy <= 1 and n >= 1 and 0 < confidence < 1):
+        raise ValueError(
+            "expected accuracy in [0, 1], n >= 1 and confidence in (0, 1), "
+            f"got {accuracy}, {n} and {confidence}"
+        )
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + (z / (2 * n)) ** 2)
+    # At accuracy 0 and 1 a bound is exact; rounding must not move it outside.
+    return max(0.0, min(accuracy, centre - half)), min(1.0, max(accuracy, centre + half))

@@ -1,0 +1,265 @@
+"""A recipe as a reader wants to see it: each parameter by layer, module kind and expert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import yaml
+
+__all__ = ["Cell", "Panel", "RecipeView", "Row", "view_recipe"]
+
+_LAYERED = ("attention", "mlp", "norm")
+_OUTSIDE = ("embedding", "head")
+_Place = tuple[str, int | None]  # module kind and layer; None where layers are not told apart
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a panel.
+
+    Attributes:
+        value: The parameter; ``None`` where the recipe states no number (the method's default).
+        share: Size relative to the panel's largest, in [0, 1], for shading.
+    """
+
+    value: float | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a panel: an expert's values on some module kinds.
+
+    Attributes:
+        expert: Expert name; empty where experts share the parameter.
+        kinds: Module kinds with these same values, e.g. ``attention, norm``.
+        cells: One per layer, or one.
+    """
+
+    expert: str
+    kinds: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One parameter over the whole model.
+
+    Attributes:
+        parameter: Its name.
+        layers: Columns of ``rows``; 1 where layers are not told apart.
+        rows: Inside the layers.
+        outside: Embedding and head, one cell each; empty where ``rows`` includes them.
+        limit: Largest size of any value, what the deepest shade stands for.
+    """
+
+    parameter: str
+    layers: int
+    rows: tuple[Row, ...]
+    outside: tuple[Row, ...]
+    limit: float
+
+
+@dataclass(frozen=True)
+class RecipeView:
+    """What the report says about one recipe.
+
+    Attributes:
+        methods: (where, method) pairs; one pair with an empty place when all is one method.
+        panels: Numbers that vary over the model or between experts.
+        constants: (parameter, value) of what is the same everywhere.
+        by_name: Rules on tensor names; they go first and are not in the panels.
+        yaml: The whole recipe.
+    """
+
+    methods: tuple[tuple[str, str], ...]
+    panels: tuple[Panel, ...]
+    constants: tuple[tuple[str, str], ...]
+    by_name: int
+    yaml: str
+
+
+def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
+    """Resolve a recipe's rules (first match wins) to values per layer, kind and expert.
+
+    A recipe does not say how many layers its models have: the last layer any rule names is taken
+    for the last, which holds for recipes that spell their layers out.
+
+    Args:
+        recipe: YAML-ready data; one without ``rules`` (a data-flow path) is shown as YAML only.
+    """
+    rules = [_Rule.parse(rule) for rule in _items(recipe.get("rules"))]
+    by_place = [rule for rule in rules if not rule.by_name]
+    layers = max((rule.layers[1] for rule in by_place if rule.layers), default=0)
+    places = _places(layers)
+    matched = {place: _first_match(by_place, place) for place in places}
+    experts = [str(name) for name in _mapping(recipe.get("experts"))]
+    panels, constants = [], []
+    for parameter in _parameter_names(by_place):
+        columns = _per_expert(parameter, matched, experts)
+        distinct = {value for column in columns.values() for value in column.values()}
+        if len(distinct) == 1 and "" in columns:
+            constants.append((parameter, str(distinct.pop())))
+        elif any(_number(value) is not None for value in distinct):
+            panels.append(_panel(parameter, columns, layers))
+    return RecipeView(
+        methods=_methods(matched, layers),
+        panels=tuple(panels),
+        constants=tuple(constants),
+        by_name=len(rules) - len(by_place),
+        yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True),
+    )
+
+
+@dataclass(frozen=True)
+class _Rule:
+    layers: tuple[int, int] | None
+    kinds: tuple[str, ...] | None
+    by_name: bool
+    method: str
+    parameters: Mapping[str, object]
+
+    @classmethod
+    def parse(cls, rule: object) -> _Rule:
+        fields = _mapping(rule)
+        where = _mapping(fields.get("where"))
+        span = [bound for bound in _items(where.get("layers")) if isinstance(bound, int)]
+        kinds = tuple(map(str, _items(where.get("kinds"))))
+        return cls(
+            layers=(span[0], span[1]) if len(span) == 2 else None,
+            kinds=kinds or None,
+            by_name=where.get("names") is not None,
+            method=str(fields.get("method", "")),
+            parameters=_mapping(fields.get("parameters")),
+        )
+
+    def covers(self, kind: str, layer: int | None) -> bool:
+        if self.layers and (layer is None or not self.layers[0] <= layer < self.layers[1]):
+            return False
+        return self.kinds is None or kind in self.kinds
+
+
+def _places(layers: int) -> list[_Place]:
+    """Every place a rule can tell apart; with no layer rules all layers are one place."""
+    return [(kind, layer) for kind in _LAYERED for layer in _span(layers)] + _outside(layers)
+
+
+def _span(layers: int) -> Sequence[int | None]:
+    return range(layers) if layers else [None]
+
+
+def _outside(layers: int) -> list[_Place]:
+    """Recipes count the embedding with the first layer and the head with the last."""
+    return [("embedding", 0), ("head", layers - 1)] if layers else [(k, None) for k in _OUTSIDE]
+
+
+def _first_match(rules: Sequence[_Rule], place: _Place) -> _Rule | None:
+    return next((rule for rule in rules if rule.covers(*place)), None)
+
+
+def _parameter_names(rules: Iterable[_Rule]) -> list[str]:
+    return list(dict.fromkeys(str(name) for rule in rules for name in rule.parameters))
+
+
+def _per_expert(
+    parameter: str, matched: Mapping[_Place, _Rule | None], experts: Sequence[str]
+) -> dict[str, dict[_Place, object]]:
+    """Values of one parameter by expert (``""`` for all of them) and place."""
+    stated = {
+        place: rule.parameters.get(parameter) if rule else None for place, rule in matched.items()
+    }
+    if not any(isinstance(value, Mapping) for value in stated.values()):
+        return {"": stated}
+    return {
+        expert: {
+            place: value.get(expert) if isinstance(value, Mapping) else value
+            for place, value in stated.items()
+        }
+        for expert in experts
+    }
+
+
+def _panel(parameter: str, columns: Mapping[str, Mapping[_Place, object]], layers: int) -> Panel:
+    numbers = {e: {p: _number(v) for p, v in column.items()} for e, column in columns.items()}
+    sizes = [abs(v) for column in numbers.values() for v in column.values() if v is not None]
+    limit = max(sizes, default=0.0)
+
+    def rows(kinds: Mapping[str, Sequence[_Place]]) -> tuple[Row, ...]:
+        return tuple(
+            Row(expert, _kinds_label(names), tuple(_cell(v, limit) for v in values))
+            for expert, column in numbers.items()
+            for values, names in _grouped(
+                {kind: tuple(column[place] for place in places) for kind, places in kinds.items()}
+            )
+        )
+
+    span, outside = _span(layers), {place[0]: [place] for place in _outside(layers)}
+    inside = {kind: [(kind, layer) for layer in span] for kind in _LAYERED}
+    if all(
+        len({c[p] for p in places}) == 1 for c in numbers.values() for places in inside.values()
+    ):
+        # Layers that do not differ need no columns, and then nothing sets the layers apart.
+        everywhere = {kind: places[:1] for kind, places in {**inside, **outside}.items()}
+        return Panel(parameter, 1, rows(everywhere), (), limit)
+    return Panel(parameter, len(span), rows(inside), rows(outside), limit)
+
+
+def _kinds_label(kinds: Sequence[str]) -> str:
+    return "everywhere" if len(kinds) == len(_LAYERED + _OUTSIDE) else ", ".join(kinds)
+
+
+def _grouped(
+    by_kind: Mapping[str, tuple[float | None, ...]],
+) -> list[tuple[tuple[float | None, ...], list[str]]]:
+    """Kinds with the same values share a line."""
+    groups: dict[tuple[float | None, ...], list[str]] = {}
+    for kind, values in by_kind.items():
+        groups.setdefault(values, []).append(kind)
+    return list(groups.items())
+
+
+def _methods(matched: Mapping[_Place, _Rule | None], layers: int) -> tuple[tuple[str, str], ...]:
+    """(where, method), runs of layers joined."""
+    names = {place: rule.method if rule else "by tensor name" for place, rule in matched.items()}
+    if all(rule is None for rule in matched.values()):
+        return ()
+    if len(set(names.values())) == 1:
+        return (("", next(iter(names.values()))),)
+    found: list[tuple[str, str]] = []
+    for kind in _LAYERED:
+        for method, run in groupby(range(layers), key=lambda layer: names[kind, layer]):
+            span = list(run)
+            ends = f"{span[0]}" if len(span) == 1 else f"{span[0]}\N{EN DASH}{span[-1]}"
+            found.append((f"{kind} {ends}", method))
+        if not layers:
+            found.append((kind, names[kind, None]))
+    return tuple(found + [(place[0], names[place]) for place in _outside(layers)])
+
+
+def _cell(value: float | None, limit: float) -> Cell:
+    return Cell(value, abs(value) / limit if value is not None and limit else 0.0)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _items(value: object) -> Sequence[object]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def _plain(value: object) -> object:
+    """Copy nested mappings and sequences into the dicts and lists that YAML writes."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,306 @@
+"""The report's plotly figures, in the light palette; report.js recolours them for the dark."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, cycle
+
+import numpy as np
+import plotly.graph_objects as go
+import plotly.offline
+
+from evomerge.analysis.front import (
+    baselines,
+    complete,
+    front,
+    hypervolume_history,
+    scaled_values,
+)
+from evomerge.analysis.intervals import Estimate
+from evomerge.analysis.report.numbers import format_estimate
+from evomerge.analysis.report.palette import LIGHT
+from evomerge.analysis.report.scores import chosen_number, measures, model_label
+from evomerge.study.records import Objective, StudyRecord, TrialRecord
+
+__all__ = [
+    "hypervolume_figure",
+    "pair_figures",
+    "plotly_js",
+    "profile_figure",
+    "progress_figure",
+    "tradeoff_figure",
+]
+
+_MAX_PAIRS = 6
+_MAX_ERROR_BARS = 40
+_CROWD = 150  # more marks than this are drawn smaller
+_SYMBOLS = {"base": "square-open", "expert": "diamond-open", "uniform": "triangle-up-open"}
+
+
+def plotly_js() -> str:
+    """Return the plotly.js library that draws the figures in a browser."""
+    return str(plotly.offline.get_plotlyjs())
+
+
+def tradeoff_figure(study: StudyRecord) -> str:
+    """Draw the front of a study of two objectives, as plotly JSON."""
+    figure = _scatter(study, 0, 1, with_front_line=True)
+    return _to_json(figure, height=500)
+
+
+def pair_figures(study: StudyRecord) -> list[str]:
+    """Draw pairs of three or more objectives, those that conflict most on the front first."""
+    values = scaled_values(study, front(study))
+    pairs = combinations(range(len(study.objectives)), 2)
+    ordered = sorted(pairs, key=lambda pair: _correlation(values[:, pair[0]], values[:, pair[1]]))
+    figures = [_scatter(study, i, j, with_front_line=False) for i, j in ordered[:_MAX_PAIRS]]
+    return [_to_json(figure.update_layout(showlegend=False), height=300) for figure in figures]
+
+
+def profile_figure(study: StudyRecord) -> str:
+    """Draw each front trial as a line over three or more objectives, scaled by the baselines."""
+    figure = go.Figure()
+    names = [_text(o.name) for o in study.objectives]
+    chosen = chosen_number(study)
+    layers = _layers(study)
+    for layer in (layers.front, layers.chosen, layers.baselines):
+        for trial, row in zip(layer.trials, scaled_values(study, layer.trials), strict=True):
+            is_chosen = trial.number == chosen
+            figure.add_scatter(
+                x=names,
+                y=row.tolist(),
+                mode="lines+markers" if layer is not layers.front else "lines",
+                line={
+                    "color": layer.color,
+                    "width": 3 if is_chosen else 1.2,
+                    "dash": "dot" if layer is layers.baselines else "solid",
+                },
+                marker={"size": 7, "color": layer.color, "symbol": _symbol(trial)},
+                opacity=min(0.45, 20 / len(layer.trials)) if layer is layers.front else 1,
+                hovertext=_hover(study.objectives, trial),
+                hoverinfo="text",
+                name=layer.name,
+                legendgroup=layer.name,
+                showlegend=trial is layer.trials[0],
+            )
+    figure.update_yaxes(title_text="0 = worst baseline, 1 = best baseline")
+    return _to_json(figure, height=420)
+
+
+def hypervolume_figure(study: StudyRecord) -> str:
+    """Draw hypervolume against trials."""
+    history = hypervolume_history(study)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[number for number, _ in history],
+        y=[volume for _, volume in history],
+        mode="lines",
+        line={"color": LIGHT["accent"], "width": 2, "shape": "hv"},
+        hovertemplate="after trial %{x}: %{y:.3f}<extra></extra>",
+        showlegend=False,
+    )
+    figure.update_xaxes(title_text="trial")
+    figure.update_yaxes(title_text="hypervolume", rangemode="tozero")
+    return _to_json(figure, height=320)
+
+
+def progress_figure(study: StudyRecord) -> str:
+    """Draw the mean (or the last objective) of every trial, and the best so far."""
+    measure = measures(study.objectives)[-1]
+    layers = _layers(study)
+    figure = go.Figure()
+    for layer in (layers.cloud, layers.front, layers.baselines, layers.chosen):
+        if layer.trials:
+            x = [float(trial.number) for trial in layer.trials]
+            y = [measure.of(trial).value for trial in layer.trials]
+            figure.add_trace(_points(study.objectives, layer, x, y).update(marker_size=6))
+    numbers = [trial.number for trial in complete(study)]
+    signed = [measure.sign * measure.of(trial).value for trial in complete(study)]
+    figure.add_scatter(
+        x=numbers,
+        y=(measure.sign * np.maximum.accumulate(signed)).tolist(),
+        mode="lines",
+        line={"color": LIGHT["accent"], "width": 2, "shape": "hv"},
+        name="best so far",
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(title_text="trial")
+    figure.update_yaxes(title_text=_text(measure.label))
+    if measure.sign < 0:
+        figure.update_yaxes(autorange="reversed")
+    return _to_json(figure, height=320)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Trials that look alike."""
+
+    name: str
+    trials: tuple[TrialRecord, ...]
+    color: str
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Every complete trial in exactly one layer, from the background to the foreground."""
+
+    cloud: _Layer
+    front: _Layer
+    baselines: _Layer
+    chosen: _Layer
+
+
+def _layers(study: StudyRecord) -> _Layers:
+    chosen, reference = chosen_number(study), {t.number for t in baselines(study)}
+    on_front = {t.number for t in front(study)} - reference - {chosen}
+    plain = [t for t in complete(study) if t.number not in reference and t.number != chosen]
+    return _Layers(
+        _Layer("dominated", tuple(t for t in plain if t.number not in on_front), LIGHT["cloud"]),
+        _Layer("front", tuple(t for t in plain if t.number in on_front), LIGHT["accent"]),
+        _Layer("baselines", tuple(t for t in baselines(study) if t.number != chosen), LIGHT["ink"]),
+        _Layer("chosen", tuple(t for t in complete(study) if t.number == chosen), LIGHT["chosen"]),
+    )
+
+
+def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go.Figure:
+    figure = go.Figure()
+    layers = _layers(study)
+    if with_front_line:
+        _add_front_line(figure, study)
+    for layer in (layers.cloud, layers.front, layers.baselines, layers.chosen):
+        if not layer.trials:
+            continue
+        x, y = ([trial.values[k] for trial in layer.trials] for k in (i, j))
+        points = _points(study.objectives, layer, x, y)
+        if layer is layers.baselines:
+            _add_labels(points, layer)
+        if layer is not layers.cloud and len(layer.trials) <= _MAX_ERROR_BARS:
+            points.update(error_x=_error_bar(layer, i), error_y=_error_bar(layer, j))
+        figure.add_trace(points)
+    for objective, axes in ((study.objectives[i], "xaxis"), (study.objectives[j], "yaxis")):
+        is_minimized = objective.direction == "minimize"
+        note = " (lower is better, axis reversed)" if is_minimized else ""
+        figure.layout[axes].title.text = _text(objective.name) + note
+        figure.layout[axes].autorange = "reversed" if is_minimized else True
+    return figure
+
+
+def _points(
+    objectives: Sequence[Objective], layer: _Layer, x: Sequence[float], y: Sequence[float]
+) -> go.Scatter:
+    return go.Scatter(
+        x=list(x),
+        y=list(y),
+        mode="markers",
+        marker={
+            "color": layer.color,
+            "size": 12 if layer.name == "chosen" else 8 if len(layer.trials) <= _CROWD else 5,
+            "symbol": [_symbol(trial) for trial in layer.trials],
+            "line": {"width": 1.5 if layer.name == "baselines" else 0},
+        },
+        hovertext=[_hover(objectives, trial) for trial in layer.trials],
+        hoverinfo="text",
+        name=layer.name,
+        cliponaxis=False,
+    )
+
+
+def _add_labels(points: go.Scatter, layer: _Layer) -> None:
+    points.update(
+        mode="markers+text",
+        text=[_short_label(trial) for trial in layer.trials],
+        textposition=_text_positions(layer.trials),
+        textfont={"size": 12, "color": layer.color},
+    )
+
+
+def _add_front_line(figure: go.Figure, study: StudyRecord) -> None:
+    """Draw the border of the dominated region: a staircase through the front."""
+    trials = sorted(front(study), key=lambda t: t.values)
+    figure.add_scatter(
+        x=[t.values[0] for t in trials],
+        y=[t.values[1] for t in trials],
+        mode="lines",
+        line={
+            "color": LIGHT["accent"],
+            "width": 1.5,
+            "shape": "vh" if study.objectives[0].direction == "maximize" else "hv",
+        },
+        opacity=0.6,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _error_bar(layer: _Layer, k: int) -> dict[str, object]:
+    size = [0.0 if math.isnan(trial.stderr[k]) else trial.stderr[k] for trial in layer.trials]
+    return {"type": "data", "array": size, "color": LIGHT["cloud"], "thickness": 1, "width": 0}
+
+
+def _symbol(trial: TrialRecord) -> str:
+    return _SYMBOLS.get(trial.origin.partition(":")[0], "circle")
+
+
+def _text_positions(trials: Sequence[TrialRecord]) -> list[str]:
+    """Spread the labels around their marks: experts often score alike off their own task."""
+    around = cycle(("top center", "top right", "top left", "bottom right"))
+    return [next(around) if t.origin.startswith("expert:") else "bottom center" for t in trials]
+
+
+def _short_label(trial: TrialRecord) -> str:
+    kind, _, name = trial.origin.partition(":")
+    return _text(name or kind)
+
+
+def _hover(objectives: Sequence[Objective], trial: TrialRecord) -> str:
+    label = model_label(trial.origin, trial.number)
+    number = "" if label.endswith(str(trial.number)) else f", trial {trial.number}"
+    lines = [f"<b>{_text(label)}</b>{number}"]
+    for objective, value, stderr in zip(objectives, trial.values, trial.stderr, strict=True):
+        lines.append(f"{_text(objective.name)} {format_estimate(Estimate(value, stderr))}")
+    return "<br>".join(lines)
+
+
+def _text(text: str) -> str:
+    """Plotly reads a few HTML tags in its texts; names are to be shown as they are."""
+    return html.escape(text, quote=False)
+
+
+def _correlation(x: Iterable[float], y: Iterable[float]) -> float:
+    left, right = np.array(list(x)), np.array(list(y))
+    if left.size < 2 or not (left.std() and right.std()):
+        return 0.0
+    return float(np.corrcoef(left, right)[0, 1])
+
+
+def _to_json(figure: go.Figure, *, height: int) -> str:
+    axis = {
+        "gridcolor": LIGHT["rule"],
+        "linecolor": LIGHT["rule"],
+        "zeroline": False,
+        "title": {"font": {"size": 12, "color": LIGHT["muted"]}, "standoff": 10},
+        "automargin": True,
+        "fixedrange": True,  # a finger that scrolls the page must not drag the axes
+    }
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    figure.update_layout(
+        template="none",
+        height=height,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12, "color": LIGHT["muted"]},
+        margin={"l": 8, "r": 12, "t": 34, "b": 8},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        hoverlabel={
+            "bgcolor": LIGHT["page"],
+            "bordercolor": LIGHT["cloud"],
+            "font": {"color": LIGHT["ink"]},
+        },
+        hovermode="closest",
+        dragmode=False,
+    )
+    return str(figure.to_json())

@@ -1,0 +1,257 @@
+"""Assembles the report: gathers what each section needs, fills the template, writes the file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import evomerge
+from evomerge.analysis.front import complete, front, hypervolume
+from evomerge.analysis.report import figures
+from evomerge.analysis.report.coefficients import RecipeView, Row, view_recipe
+from evomerge.analysis.report.numbers import (
+    format_duration,
+    format_number,
+    format_stderr,
+    format_value,
+)
+from evomerge.analysis.report.palette import DARK, LIGHT
+from evomerge.analysis.report.scores import (
+    Split,
+    chosen_number,
+    final_split,
+    measures,
+    model_label,
+)
+from evomerge.analysis.report.tables import (
+    Failure,
+    GapRow,
+    PhaseTime,
+    ScoreRow,
+    failures,
+    final_rows,
+    front_rows,
+    gap_rows,
+    phase_times,
+    wall_clock,
+)
+from evomerge.analysis.report.words import headline, verdict
+from evomerge.study.records import StudyRecord, TrialRecord
+
+__all__ = ["write_report"]
+
+_PLOTLY_FILE = "plotly.min.js"
+
+
+def write_report(study: StudyRecord, out: Path, *, inline_js: bool = True) -> Path:
+    """Write the report of a study, finished or not, as one HTML file that asks no network.
+
+    The same study gives the same bytes.
+
+    Args:
+        study: The study as it stands.
+        out: The file to write; its folder is made if need be.
+        inline_js: Put plotly.js (4.8 MB) into the page; otherwise it is written once beside it, as
+            ``plotly.min.js``, which several reports in one folder share.
+
+    Returns:
+        ``out``.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not inline_js:
+        (out.parent / _PLOTLY_FILE).write_text(figures.plotly_js(), encoding="utf-8")
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            page=_gather(study),
+            light=LIGHT,
+            dark=DARK,
+            palette=json.dumps([[LIGHT[role], DARK[role]] for role in LIGHT]),
+            plotly_js=figures.plotly_js() if inline_js else None,
+            plotly_file=_PLOTLY_FILE,
+            version=evomerge.__version__,
+        )
+    )
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One number at the top of the page."""
+
+    label: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The trial whose recipe is shown."""
+
+    number: int
+    label: str
+    by_validation: bool
+    recipe: RecipeView
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Everything the template reads; empty sections are left out there."""
+
+    title: str
+    headline: str
+    verdict: str
+    tiles: tuple[_Tile, ...]
+    measures: tuple[str, ...]
+    n_objectives: int
+    tradeoff: str | None
+    profile: str | None
+    pairs: tuple[str, ...]
+    progress: tuple[str, ...]
+    split: Split
+    finals: tuple[ScoreRow, ...]
+    gaps: tuple[GapRow, ...]
+    chosen: _Chosen | None
+    front: tuple[ScoreRow, ...]
+    n_front: int
+    failures: tuple[Failure, ...]
+    phases: tuple[PhaseTime, ...]
+
+
+def _gather(study: StudyRecord) -> _Page:
+    any_complete, n_objectives = bool(complete(study)), len(study.objectives)
+    has_finals = bool(study.finals)
+    is_many = any_complete and n_objectives > 2
+    return _Page(
+        title=study.name,
+        headline=headline(study),
+        verdict=verdict(study),
+        tiles=_tiles(study),
+        measures=tuple(m.label for m in measures(study.objectives)),
+        n_objectives=n_objectives,
+        tradeoff=figures.tradeoff_figure(study) if any_complete and n_objectives == 2 else None,
+        profile=figures.profile_figure(study) if is_many else None,
+        pairs=tuple(figures.pair_figures(study)) if is_many else (),
+        progress=_progress(study) if any_complete else (),
+        split=final_split(study),
+        finals=final_rows(study) if has_finals else (),
+        gaps=gap_rows(study),
+        chosen=_chosen(study),
+        front=front_rows(study),
+        n_front=len(front(study)) if n_objectives > 1 else len(complete(study)),
+        failures=failures(study),
+        phases=phase_times(study),
+    )
+
+
+def _progress(study: StudyRecord) -> tuple[str, ...]:
+    """With one objective the hypervolume is the best value again, so it is left out."""
+    best = (figures.progress_figure(study),)
+    return best if len(study.objectives) == 1 else (figures.hypervolume_figure(study), *best)
+
+
+def _chosen(study: StudyRecord) -> _Chosen | None:
+    number = chosen_number(study)
+    trial = next((t for t in study.trials if t.number == number), None)
+    if trial is None or not trial.recipe:
+        return None
+    return _Chosen(
+        number=trial.number,
+        label=model_label(trial.origin, trial.number),
+        by_validation=any(final.chosen for final in study.finals),
+        recipe=view_recipe(trial.recipe),
+    )
+
+
+def _tiles(study: StudyRecord) -> tuple[_Tile, ...]:
+    states = Counter(trial.state for trial in study.trials)
+    others = [f"{states[s]} {s}" for s in ("failed", "pruned", "running") if states[s]]
+    tiles = [
+        _Tile(
+            "complete trials",
+            str(states["complete"]),
+            ", ".join([f"budget {study.n_trials}", *others]),
+        )
+    ]
+    if complete(study):
+        merges = [t for t in front(study) if t.origin in ("search", "seed", "uniform")]
+        tiles.append(_Tile("on the front", str(len(front(study))), f"{len(merges)} of them merges"))
+        tiles.append(
+            _Tile(
+                "hypervolume", format_number(hypervolume(study)), "1 = every best baseline at once"
+            )
+        )
+    return (*tiles, *_time_tiles(study))
+
+
+def _time_tiles(study: StudyRecord) -> tuple[_Tile, ...]:
+    clock = wall_clock(study)
+    if clock is None or not clock.total_seconds() > 0:
+        return ()
+    wall = clock.total_seconds()
+    work = sum(sum(trial.seconds.values()) for trial in study.trials)
+    finished = [trial for trial in study.trials if trial.state != "running"]
+    return (
+        _Tile(
+            "from first to last trial", format_duration(wall), f"{format_duration(work)} of work"
+        ),
+        _Tile("trials per hour", _rate(3600 * len(finished) / wall), _per_trial(finished)),
+    )
+
+
+def _per_trial(finished: list[TrialRecord]) -> str:
+    seconds = [sum(trial.seconds.values()) for trial in finished]
+    return f"{format_duration(sum(seconds) / len(seconds))} each" if any(seconds) else ""
+
+
+def _rate(per_hour: float) -> str:
+    return f"{per_hour:,.0f}" if per_hour >= 10 else f"{per_hour:.1f}"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("evomerge.analysis.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        value=format_value,
+        stderr=format_stderr,
+        number=format_number,
+        duration=format_duration,
+        script_json=_script_json,
+        short=_short,
+        by_expert=_by_expert,
+        summary_first=lambda items: (items[-1], *items[:-1]),
+        unbroken=lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"),
+    )
+    return environment
+
+
+def _by_expert(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Group rows by expert in recipe order; Jinja's own filter would sort the experts."""
+    return [(expert, list(group)) for expert, group in groupby(rows, key=lambda row: row.expert)]
+
+
+def _script_json(text: str) -> str:
+    """Make JSON safe inside ``<script>``: no text in it can close the element."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _short(number: float) -> str:
+    """Two digits for a cell of a heat map: ``.62``, ``1.2``."""
+    text = f"{abs(number):.2f}".removeprefix("0") if abs(number) < 1 else f"{abs(number):.1f}"
+    return ("\N{MINUS SIGN}" if number < 0 else "") + text

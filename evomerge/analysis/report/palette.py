@@ -1,0 +1,32 @@
+"""Every colour of the report, once: CSS variables and figures both read it."""
+
+from __future__ import annotations
+
+__all__ = ["DARK", "LIGHT"]
+
+# Figures are drawn in LIGHT; for dark screens report.js replaces each light colour by its dark
+# partner, so no two roles may share a light colour.
+LIGHT: dict[str, str] = {
+    "page": "#fcfcfa",
+    "surface": "#f4f4f0",
+    "ink": "#1d2126",
+    "muted": "#69707a",
+    "rule": "#e2e2dc",
+    "cloud": "#b4bac2",
+    "accent": "#17708c",
+    "chosen": "#c4501f",
+    "positive": "#1b7f9c",
+    "negative": "#b8572a",
+}
+DARK: dict[str, str] = {
+    "page": "#15171b",
+    "surface": "#1d2026",
+    "ink": "#e4e7eb",
+    "muted": "#98a0ab",
+    "rule": "#2d3139",
+    "cloud": "#59616c",
+    "accent": "#62b8d4",
+    "chosen": "#f2905f",
+    "positive": "#4aa9c7",
+    "negative": "#d67d4e",
+}

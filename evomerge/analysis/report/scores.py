@@ -1,0 +1,126 @@
+"""Which scores the report is about: one label, one standing, one summary measure per model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from evomerge.analysis.front import complete, is_single_model, pick
+from evomerge.analysis.intervals import Estimate, mean
+from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord
+
+__all__ = [
+    "Measure",
+    "Standing",
+    "best",
+    "chosen_number",
+    "final_split",
+    "measures",
+    "model_label",
+    "standings",
+]
+
+Split = Literal["search", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that sums a model up: an objective, or the mean over several.
+
+    Attributes:
+        label: Column head.
+        sign: +1 where larger is better, -1 where smaller is.
+        indices: The objectives it averages.
+    """
+
+    label: str
+    sign: int
+    indices: tuple[int, ...]
+
+    def of(self, scored: Standing | TrialRecord) -> Estimate:
+        """Read the measure off a scored model."""
+        return mean(
+            [scored.values[i] for i in self.indices], [scored.stderr[i] for i in self.indices]
+        )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one model did on one split.
+
+    Attributes:
+        number: Trial number.
+        origin: The trial's origin.
+        values: One per objective.
+        stderr: Standard error beside each value.
+    """
+
+    number: int
+    origin: str
+    values: tuple[float, ...]
+    stderr: tuple[float, ...]
+
+    @classmethod
+    def of(cls, record: TrialRecord | FinalRecord) -> Standing:
+        """Take the scores out of a record."""
+        return cls(record.number, record.origin, record.values, record.stderr)
+
+
+def measures(objectives: Sequence[Objective]) -> tuple[Measure, ...]:
+    """List every objective as a measure, and last their mean if there are several of one direction.
+
+    Accuracy and perplexity have no mean worth reading, so mixed directions get none.
+    """
+    each = [
+        Measure(o.name, 1 if o.direction == "maximize" else -1, (i,))
+        for i, o in enumerate(objectives)
+    ]
+    if len(each) > 1 and len({m.sign for m in each}) == 1:
+        each.append(Measure("mean", each[0].sign, tuple(range(len(objectives)))))
+    return tuple(each)
+
+
+def model_label(origin: str, number: int) -> str:
+    """Name a model in words: ``base``, ``expert math``, ``uniform average``, ``merge 57``."""
+    kind, _, name = origin.partition(":")
+    if kind == "expert":
+        return f"expert {name}"
+    return {"base": "base", "uniform": "uniform average"}.get(kind, f"merge {number}")
+
+
+def chosen_number(study: StudyRecord) -> int | None:
+    """Find the trial the report is about: validation's choice, before that the front's knee."""
+    for final in study.finals:
+        if final.chosen:
+            return final.number
+    return pick(study, "knee").number if complete(study) else None
+
+
+def final_split(study: StudyRecord) -> Split:
+    """Say which split the headline quotes: the most honest one that has the chosen model."""
+    chosen = chosen_number(study)
+    splits = {final.split for final in study.finals if final.number == chosen}
+    for split in ("test", "validation"):
+        if split in splits:
+            return "test" if split == "test" else "validation"
+    return "search"
+
+
+def standings(study: StudyRecord, split: Split) -> tuple[Standing, ...]:
+    """List every model scored on a split, in order of trial number."""
+    scored: Sequence[TrialRecord | FinalRecord] = (
+        complete(study) if split == "search" else [f for f in study.finals if f.split == split]
+    )
+    return tuple(sorted(map(Standing.of, scored), key=lambda s: s.number))
+
+
+def best(candidates: Sequence[Standing], measure: Measure, *, kind: str) -> Standing | None:
+    """Find the best ``base``, ``expert``, ``uniform`` or (any of them) ``baseline``."""
+    of_kind = [
+        c
+        for c in candidates
+        if c.origin.partition(":")[0] == kind
+        or (kind == "baseline" and (is_single_model(c.origin) or c.origin == "uniform"))
+    ]
+    return max(of_kind, key=lambda c: measure.sign * measure.of(c).value, default=None)

@@ -1,0 +1,98 @@
+"""The result in two sentences, for the top of the page and for anyone who quotes it."""
+
+from __future__ import annotations
+
+import math
+
+from evomerge.analysis.front import is_single_model
+from evomerge.analysis.intervals import Estimate, difference, is_clear
+from evomerge.analysis.report.numbers import format_estimate
+from evomerge.analysis.report.scores import (
+    Measure,
+    Standing,
+    best,
+    chosen_number,
+    final_split,
+    measures,
+    model_label,
+    standings,
+)
+from evomerge.study.records import StudyRecord
+
+__all__ = ["headline", "verdict", "versus_noise"]
+
+
+def headline(study: StudyRecord) -> str:
+    """Say what the study reached: ``Best merge reaches mean 0.71 ± 0.02 on the test split``."""
+    chosen = _chosen(study)
+    if chosen is None:
+        return "No trial has finished yet."
+    scored = standings(study, final_split(study))
+    shown = _headline_measures(study)
+    reached = " and ".join(f"{m.label} {_short(m.of(chosen))}" for m in shown)
+    who = model_label(chosen.origin, chosen.number)
+    subject = {"uniform": "Best merge, the uniform average,"}.get(chosen.origin, "Best merge")
+    if is_single_model(chosen.origin):
+        subject = f"No merge beats {who}, which"
+    text = f"{subject} reaches {reached} on the {final_split(study)} split"
+    rivals = []
+    for kind, name in (("expert", "best expert"), ("uniform", "uniform average")):
+        rival = best(scored, shown[0], kind=kind) if len(shown) == 1 else None
+        if rival is not None and rival.number != chosen.number:
+            rivals.append(f"{name} {_short(shown[0].of(rival))}")
+    return text + (f"; {', '.join(rivals)}." if rivals else ".")
+
+
+def verdict(study: StudyRecord) -> str:
+    """Say whether the result stands out from the best baseline, and how far to trust it."""
+    chosen = _chosen(study)
+    if chosen is None:
+        return ""
+    split = final_split(study)
+    sentences = []
+    shown = _headline_measures(study)
+    rival = best(standings(study, split), shown[0], kind="baseline") if len(shown) == 1 else None
+    if rival is not None and rival.number != chosen.number:
+        sentences.append(_compare(chosen, rival, shown[0]))
+    if split == "search":
+        sentences.append(
+            "These are the scores the search selected by, so the winner's are biased upward; "
+            "held-out scores appear here when the search has finished."
+        )
+    return " ".join(sentences)
+
+
+def versus_noise(gap: Estimate) -> str:
+    """Judge a difference: ``clear``, ``within noise`` or ``noise unknown``."""
+    if math.isnan(gap.stderr):
+        return "noise unknown"
+    return "clear" if is_clear(gap) else "within noise"
+
+
+def _compare(chosen: Standing, rival: Standing, measure: Measure) -> str:
+    gap = difference(measure.of(chosen), measure.of(rival))
+    size = format_estimate(Estimate(abs(gap.value), gap.stderr), digits=1)
+    name = model_label(rival.origin, rival.number)
+    better = "better" if gap.value * measure.sign >= 0 else "worse"
+    judgement = {
+        "clear": "a clear difference, more than two standard errors",
+        "within noise": "not a clear difference, less than two standard errors",
+        "noise unknown": "whether that is clear cannot be said without standard errors",
+    }[versus_noise(gap)]
+    return f"That is {size} {better} than the best baseline ({name}), {judgement}."
+
+
+def _chosen(study: StudyRecord) -> Standing | None:
+    number = chosen_number(study)
+    return next((s for s in standings(study, final_split(study)) if s.number == number), None)
+
+
+def _headline_measures(study: StudyRecord) -> tuple[Measure, ...]:
+    """The mean (or the only objective) if there is one, else every objective."""
+    every = measures(study.objectives)
+    has_mean = len(every) > len(study.objectives)
+    return every[-1:] if has_mean else every
+
+
+def _short(estimate: Estimate) -> str:
+    return format_estimate(estimate, digits=1)

@@ -1,0 +1,58 @@
+"""How far a study is, and where its time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from evomerge.analysis.front import hypervolume
+from evomerge.study.records import StudyRecord
+
+__all__ = ["Status", "study_status"]
+
+_STATES = ("complete", "failed", "running", "pruned")
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study at one moment.
+
+    Attributes:
+        trials: Number of trials by state.
+        budget: Number of trials the study may run.
+        hypervolume: Of the front so far; see ``analysis.front``.
+        seconds: Time per phase, summed over workers and drivers.
+        elapsed_s: Wall-clock seconds of searching.
+        trials_per_minute: Finished trials per minute of searching.
+    """
+
+    trials: Mapping[str, int]
+    budget: int
+    hypervolume: float
+    seconds: Mapping[str, float]
+    elapsed_s: float
+    trials_per_minute: float
+
+    def as_data(self) -> dict[str, object]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def study_status(study: StudyRecord, timing: Mapping[str, float]) -> Status:
+    """Sum up a study.
+
+    Args:
+        study: As read from its folder.
+        timing: Seconds per phase, and ``elapsed``.
+    """
+    states = [trial.state for trial in study.trials]
+    elapsed = timing["elapsed"]
+    finished = sum(state != "running" for state in states)
+    return Status(
+        trials={state: states.count(state) for state in _STATES},  # type: ignore[arg-type]
+        budget=study.n_trials,
+        hypervolume=hypervolume(study),
+        seconds={phase: s for phase, s in timing.items() if phase != "elapsed"},
+        elapsed_s=elapsed,
+        trials_per_minute=60 * finished / elapsed if elapsed > 0 else 0.0,
+    )

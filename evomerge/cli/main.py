@@ -1,0 +1,81 @@
+"""The ``evomerge`` command: parse, call, print; no logic.
+
+Heavy libraries are imported inside the commands, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from evomerge import __version__
+from evomerge.cli.terminal import print_error
+from evomerge.errors import EvomergeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Search for merge recipes of language models, and export the best as a checkpoint.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_USER_MISTAKE, _OUR_BUG, _INTERRUPTED = 2, 1, 130
+_debug = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"evomerge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    global _debug  # noqa: PLW0603  read by main() after the command has failed
+    _debug = debug
+
+
+for _commands in ("searching", "reading", "models", "catalogue"):
+    import_module(f"evomerge.cli.{_commands}").register(app)
+
+
+def main() -> None:
+    """Run the command line; exit 0, 2 for a user's mistake, 1 for a bug of ours."""
+    try:
+        app(standalone_mode=True)
+    except EvomergeError as err:
+        if _debug:
+            raise
+        for line in str(err).splitlines():
+            print_error(line)
+        sys.exit(_USER_MISTAKE)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except OSError as err:
+        if _debug:
+            raise
+        print_error(f"{err.strerror or err}: {err.filename or 'no file named'}")
+        sys.exit(_USER_MISTAKE)
+    except Exception as err:
+        if _debug:
+            raise
+        print_error(
+            f"{type(err).__name__}: {err} (this is a bug in evomerge; "
+            "'evomerge --debug …' shows where)"
+        )
+        sys.exit(_OUR_BUG)
+
+
+if __name__ == "__main__":
+    main()

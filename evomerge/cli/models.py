@@ -1,0 +1,71 @@
+"""Commands on single models: ``merge``, ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.terminal import console, notes, print_json, print_table, value_text
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (merge, evaluate):
+        app.command()(command)
+
+
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="Recipe YAML, ours or mergekit's.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+) -> None:
+    """Materialise one recipe as a checkpoint."""
+    from rich.progress import Progress
+
+    from evomerge.merging.folder import write_checkpoint
+    from evomerge.recipe.files import dump_recipe, load_recipe
+
+    loaded = load_recipe(recipe)
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
+        task = bar.add_task("merging", total=None)
+        write_checkpoint(
+            loaded, out, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    (out / "recipe.yaml").write_text(dump_recipe(loaded), encoding="utf-8")
+    console.print(f"recipe {loaded.digest} merged to {out}", soft_wrap=True)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="zoo:NAME, folder or Hub id.")],
+    evaluator: Annotated[list[str], typer.Option(help="Evaluator preset or file; repeatable.")],
+    split: Annotated[str, typer.Option(help="search, validation or test.")] = "test",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    presets: Annotated[
+        Path | None, typer.Option("--presets", help="Folder with presets of your own.")
+    ] = None,
+) -> None:
+    """Score a model on a task suite."""
+    from evomerge.config.assemble import load_suites
+    from evomerge.config.presets import Presets
+    from evomerge.export.rescore import score_folder
+    from evomerge.models.reference import absolute_reference, resolve_model
+
+    suites = load_suites(evaluator, Presets(presets), Path.cwd())
+    folder = resolve_model(absolute_reference(model, Path.cwd()))
+    scores = score_folder(folder, suites, split)
+    if json:
+        results = {
+            task: {m: {"value": v.value, "stderr": v.stderr, "n": v.n} for m, v in metrics.items()}
+            for task, metrics in scores.metrics.items()
+        }
+        print_json({"results": results})
+        return
+    rows = [
+        (task, metric, value_text(value.value, value.stderr), str(value.n))
+        for task, metrics in scores.metrics.items()
+        for metric, value in metrics.items()
+    ]
+    print_table(f"{model} on {split} items", ["task", "metric", "value", "items"], rows)

@@ -1,0 +1,95 @@
+"""The progress of a search: a bar on a terminal, a line per interval otherwise."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from evomerge.cli.terminal import notes
+from evomerge.study.records import Objective, TrialRecord
+
+__all__ = ["SearchProgress"]
+
+_INTERVAL_S = 10.0  # between lines where there is no terminal
+
+
+class SearchProgress:
+    """Says what is happening, how far it is, how long it will take, and what is best so far.
+
+    Args:
+        n_trials: The budget.
+        objectives: Their names and directions.
+        done: Trials finished by earlier drivers.
+    """
+
+    def __init__(self, n_trials: int, objectives: tuple[Objective, ...], done: int) -> None:
+        self._n_trials, self._objectives = n_trials, objectives
+        self._done, self._failed, self._best = done, 0, float("-inf")
+        self._started, self._last_line = time.monotonic(), 0.0
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("trials ·"),
+            TimeElapsedColumn(),
+            TextColumn("· left"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("· {task.fields[note]}"),
+            console=notes,
+            transient=True,
+            disable=not notes.is_terminal,
+        )
+        self._task: TaskID = self._bar.add_task("", total=n_trials, completed=done, note="")
+
+    def __enter__(self) -> SearchProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def phase(self, text: str) -> None:
+        """Show what is being done now."""
+        self._bar.update(self._task, description=text)
+        if not notes.is_terminal:
+            notes.print(text)
+
+    def told(self, trial: TrialRecord) -> None:
+        """Count one finished trial."""
+        self._done += 1
+        self._failed += trial.state == "failed"
+        if trial.values:
+            self._best = max(self._best, self._mean(trial))
+        note = f"best mean {self._best:.3f}" + (f" · {self._failed} failed" if self._failed else "")
+        self._bar.update(self._task, completed=self._done, note=note)
+        self._print_line(note)
+
+    def _mean(self, trial: TrialRecord) -> float:
+        signs = [1 if o.direction == "maximize" else -1 for o in self._objectives]
+        return sum(s * v for s, v in zip(signs, trial.values, strict=True)) / len(signs)
+
+    def _print_line(self, note: str) -> None:
+        now = time.monotonic()
+        is_last = self._done == self._n_trials
+        if notes.is_terminal or (now - self._last_line < _INTERVAL_S and not is_last):
+            return
+        self._last_line = now
+        seconds = now - self._started
+        notes.print(f"{self._done}/{self._n_trials} trials · {seconds:.0f} s · {note}")

@@ -1,0 +1,186 @@
+"""Commands that read a study: ``status``, ``front``, ``report``, ``export``, ``dashboard``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge.cli.terminal import console, notes, print_json, print_table, value_text
+
+if TYPE_CHECKING:
+    from evomerge.study.records import StudyRecord
+
+__all__ = ["print_front", "register"]
+
+StudyDir = Annotated[Path, typer.Argument(help="Study folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+class ExportFormat(str, Enum):
+    """What an export is written as."""
+
+    hf = "hf"
+    recipe = "recipe"
+    mergekit = "mergekit"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (status, front, report, export, dashboard):
+        app.command()(command)
+
+
+def status(study: StudyDir, json: Json = False) -> None:
+    """Show how far a study is and where its time goes."""
+    from evomerge.analysis.status import study_status
+    from evomerge.config.runs import read_study
+    from evomerge.study.folder import StudyFolder
+    from evomerge.study.timing import read_timing
+
+    folder = StudyFolder(study)
+    found = study_status(read_study(folder), read_timing(folder.timing))
+    if json:
+        print_json(found.as_data())
+        return
+    counts = ", ".join(f"{count} {state}" for state, count in found.trials.items() if count)
+    console.print(f"trials       {counts or 'none'} of {found.budget}")
+    console.print(f"hypervolume  {found.hypervolume:.4f}")
+    console.print(f"throughput   {found.trials_per_minute:.1f} trials per minute")
+    for phase, seconds in found.seconds.items():
+        console.print(f"{phase:<13}{seconds:.1f} s")
+
+
+def front(study: StudyDir, json: Json = False) -> None:
+    """Show the non-dominated trials with error bars."""
+    from evomerge.config.runs import read_study
+    from evomerge.study.folder import StudyFolder
+
+    record = read_study(StudyFolder(study))
+    if json:
+        print_json(_front_data(record))
+    else:
+        print_front(record)
+
+
+def report(
+    study: StudyDir,
+    out: Annotated[Path | None, typer.Option(help="HTML file; default: in the study.")] = None,
+) -> None:
+    """Write the report: one self-contained HTML file."""
+    from evomerge.analysis.report import write_report
+    from evomerge.config.runs import read_study
+    from evomerge.study.folder import StudyFolder
+
+    folder = StudyFolder(study)
+    path = write_report(read_study(folder), out or folder.report)
+    console.print(str(path), soft_wrap=True)
+
+
+def export(
+    study: StudyDir,
+    out: Annotated[Path, typer.Option(help="Folder to write; a file for YAML formats.")],
+    pick: Annotated[str, typer.Option(help="knee, best:OBJECTIVE, best:mean or trial:N.")] = "knee",
+    format_: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = (
+        ExportFormat.hf
+    ),
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="REPO", help="Also upload it to this repository.")
+    ] = None,
+) -> None:
+    """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
+    from evomerge.analysis.front import pick as pick_trial
+    from evomerge.config.runs import read_experiment, read_study
+    from evomerge.export.model import export_model, export_text, push_folder
+    from evomerge.study.folder import StudyFolder
+
+    folder = StudyFolder(study)
+    record = read_study(folder)
+    trial = pick_trial(record, pick)
+    if format_ is not ExportFormat.hf:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(export_text(trial, format_.value), encoding="utf-8")
+        console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)
+        return
+    from evomerge.config.assemble import make_suites
+
+    rescored = export_model(record, trial, out, make_suites(read_experiment(folder)))
+    rows = list(zip(rescored.objectives, rescored.trial, rescored.folder, strict=True))
+    console.print(f"trial {trial.number} exported to {out}", soft_wrap=True)
+    print_table(
+        "",
+        ["scored again after writing", "trial", "folder"],
+        [(name, f"{a:.4f}", f"{b:.4f}") for name, a, b in rows],
+    )
+    if not rescored.equal:
+        notes.print("[yellow]warning:[/] the folder does not score what the trial scored")
+    if push_to_hub is not None:
+        console.print(push_folder(out, push_to_hub))
+
+
+def dashboard(
+    study: StudyDir, port: Annotated[int, typer.Option(help="Port on this machine.")] = 8080
+) -> None:
+    """Serve optuna-dashboard on the study."""
+    from evomerge.config.runs import serve_dashboard
+    from evomerge.study.folder import StudyFolder
+
+    console.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    serve_dashboard(StudyFolder(study), port)
+
+
+def print_front(study: StudyRecord) -> None:
+    """Print the front, and the held-out scores if there are any."""
+    from evomerge.analysis.front import front as front_of
+    from evomerge.analysis.front import knee
+
+    members = front_of(study)
+    if not members:
+        console.print("no trial is complete yet")
+        return
+    names = [o.name for o in study.objectives]
+    chosen = knee(members, study.objectives)
+    rows: list[tuple[str, ...]] = []
+    for trial in sorted(members, key=lambda t: t.values):
+        mark = " (knee)" if trial is chosen else ""
+        label = f"#{trial.number} {trial.origin}{mark}"
+        rows.append((label, *_texts(trial.values, trial.stderr)))
+    print_table("Front, on search items", ["trial", *names], rows)
+    if study.finals:
+        console.print()
+        _print_finals(study)
+
+
+def _print_finals(study: StudyRecord) -> None:
+    from evomerge.analysis.intervals import mean
+
+    rows: list[tuple[str, ...]] = []
+    bold = None
+    for final in (f for f in study.finals if f.split == "test"):
+        if final.chosen:
+            bold = len(rows)
+        overall = mean(final.values, final.stderr)
+        name = f"best merge (#{final.number})" if final.chosen else final.origin
+        rows.append((name, *_texts(final.values, final.stderr), value_text(overall.value, overall.stderr)))
+    columns = ["model", *(o.name for o in study.objectives), "mean"]
+    print_table(
+        "Test items, never searched; validation items picked the merge", columns, rows, bold=bold
+    )
+
+
+def _texts(values: tuple[float, ...], stderr: tuple[float, ...]) -> list[str]:
+    return [value_text(v, e) for v, e in zip(values, stderr, strict=True)]
+
+
+def _front_data(study: StudyRecord) -> dict[str, object]:
+    from evomerge.analysis.front import front as front_of
+
+    return {
+        "objectives": [{"name": o.name, "direction": o.direction} for o in study.objectives],
+        "trials": [
+            {"number": t.number, "values": t.values, "stderr": t.stderr, "recipe": dict(t.recipe)}
+            for t in front_of(study)
+        ],
+    }

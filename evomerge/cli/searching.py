@@ -1,0 +1,112 @@
+"""Commands that search: ``check``, ``run``, ``resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.terminal import console, notes, print_table
+
+__all__ = ["register"]
+
+ExperimentFile = Annotated[str, typer.Argument(help="Experiment YAML, or the name of a preset.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; repeatable.")
+]
+PresetFolder = Annotated[
+    Path | None, typer.Option("--presets", help="Folder with presets of your own.")
+]
+Executor = Annotated[str | None, typer.Option(help="ray or inline.")]
+Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (check, run, resume):
+        app.command()(command)
+
+
+def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
+    """Validate an experiment without running it; report every fault at once."""
+    from evomerge.config.assemble import assemble
+    from evomerge.config.cost import experiment_facts
+    from evomerge.config.load import load_experiment
+    from evomerge.config.presets import Presets
+
+    found = Presets(presets)
+    path = found.find("experiments", experiment, Path.cwd())
+    assembly = assemble(load_experiment(path, found, set_ or []), str(path))
+    genes = assembly.space.describe()
+    print_table(
+        "",
+        [f"{len(genes)} genes", "range", "neutral", "meaning"],
+        [(g.name, g.range, str(g.initial), g.meaning) for g in genes],
+    )
+    console.print()
+    for name, value in experiment_facts(assembly):
+        console.print(f"{name:<12}{value}", soft_wrap=True)
+
+
+def run(
+    experiment: ExperimentFile,
+    dir_: Annotated[
+        Path | None, typer.Option("--dir", help="Study folder; default: runs/NAME.")
+    ] = None,
+    set_: Overrides = None,
+    executor: Executor = None,
+    workers: Workers = None,
+    presets: PresetFolder = None,
+) -> None:
+    """Start a study and run it until its budget is met."""
+    from evomerge.config.presets import Presets
+    from evomerge.config.runs import create_study
+    from evomerge.study.folder import StudyFolder
+
+    found = Presets(presets)
+    path = found.find("experiments", experiment, Path.cwd())
+    folder = StudyFolder(dir_ or Path("runs") / path.stem)
+    create_study(path, found, [*(set_ or []), *_execution(executor, workers)], folder)
+    _continue(folder.root)
+
+
+def resume(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    set_: Overrides = None,
+    executor: Executor = None,
+    workers: Workers = None,
+) -> None:
+    """Continue a study: finished trials stay, unfinished ones run again."""
+    from evomerge.config.runs import change_study
+    from evomerge.study.folder import StudyFolder
+
+    change_study(StudyFolder(study), [*(set_ or []), *_execution(executor, workers)])
+    _continue(study)
+
+
+def _continue(root: Path) -> None:
+    from evomerge.analysis.report import write_report
+    from evomerge.cli.progress import SearchProgress
+    from evomerge.cli.reading import print_front
+    from evomerge.config.runs import Events, continue_study, read_study
+    from evomerge.study.folder import StudyFolder
+
+    folder = StudyFolder(root)
+    before = read_study(folder)
+    finished = sum(trial.state != "running" for trial in before.trials)
+    with SearchProgress(before.n_trials, before.objectives, finished) as progress:
+        try:
+            study = continue_study(folder, Events(progress.phase, progress.told))
+        except KeyboardInterrupt:
+            notes.print(f"stopped; nothing is lost: 'evomerge resume {root}' continues")
+            raise
+    write_report(study, folder.report)
+    print_front(study)
+    console.print(f"\nreport   {folder.report}", soft_wrap=True)
+    console.print(f"export   evomerge export {root} --out DIR", soft_wrap=True)
+
+
+def _execution(executor: str | None, workers: int | None) -> list[str]:
+    chosen = {"executor": executor, "workers": workers}
+    return [f"execution.{key}={value}" for key, value in chosen.items() if value is not None]

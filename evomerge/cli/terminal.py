@@ -1,0 +1,74 @@
+"""Output for people: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["console", "notes", "print_error", "print_json", "print_table", "value_text"]
+
+console = Console(highlight=False)
+notes = Console(stderr=True, highlight=False)
+
+
+def print_error(line: str) -> None:
+    """Print one error line on stderr."""
+    notes.print(f"[bold red]error:[/] {_escape(line)}", soft_wrap=True)
+
+
+def print_json(content: object) -> None:
+    """Print one JSON document on stdout; numbers that are none become null."""
+    json.dump(_without_nan(content), sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, bold: int | None = None
+) -> None:
+    """Print a table on stdout.
+
+    Args:
+        title: Above the table.
+        columns: Headings; columns of numbers are right-aligned.
+        rows: Cells as text.
+        bold: Row to stress.
+    """
+    table = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for i, column in enumerate(columns):
+        numeric = all(_is_number(row[i]) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for i, row in enumerate(rows):
+        table.add_row(*map(_escape, row), style="bold" if i == bold else None)
+    console.print(table)
+
+
+def value_text(value: float, stderr: float) -> str:
+    """Format a value with its error bar."""
+    return f"{value:.3f}" if math.isnan(stderr) else f"{value:.3f} ± {stderr:.3f}"
+
+
+def _is_number(text: str) -> bool:
+    return text[:1].isdigit() or text[:1] in "-–"
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _without_nan(content: object) -> object:
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    return content

@@ -1,0 +1,11 @@
+"""Experiments from YAML: presets, overrides, checks; puts the parts together.
+
+Members:
+    experiment: the keys of an experiment file.
+    presets: files found by name or path.
+    overrides: ``--set``.
+    load: read and resolve.
+    spaces: search spaces by kind.
+    assemble: every part of an experiment, every fault at once.
+    runs: start, continue and read a study in its folder.
+"""

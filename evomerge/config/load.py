@@ -1,0 +1,102 @@
+"""From an experiment file to its resolved form: presets inlined, paths absolute."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evomerge.config.experiment import EvaluatorConfig, Experiment
+from evomerge.config.overrides import apply_overrides
+from evomerge.config.presets import Presets
+from evomerge.errors import ConfigError
+from evomerge.models.reference import absolute_reference
+from evomerge.schema import parse, read_yaml, write_yaml
+
+__all__ = ["dump_experiment", "experiment_digest", "load_experiment", "resolve_evaluator"]
+
+
+def load_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment and resolve it: the result depends on no other YAML file.
+
+    Args:
+        path: The file.
+        presets: Where names are looked up.
+        overrides: ``KEY=VALUE`` changes, applied before anything is checked.
+
+    Raises:
+        ConfigError: Listing every fault, one line each.
+    """
+    content = apply_overrides(read_yaml(path), overrides)
+    where = str(path)
+    experiment = parse(Experiment, content, where)
+    faults: list[str] = []
+    resolved = {
+        **experiment.model_dump(exclude_defaults=True, mode="json"),
+        "models": _resolved_models(experiment, path.parent),
+        "search_space": _collect(faults, _resolved_space, experiment, presets, path.parent),
+        "evaluators": [
+            _collect(faults, resolve_evaluator, evaluator, presets, path.parent)
+            for evaluator in experiment.evaluators
+        ],
+    }
+    if faults:
+        raise ConfigError(*(f"{where}: {fault}" for fault in faults))
+    return parse(Experiment, resolved, where)
+
+
+def dump_experiment(experiment: Experiment) -> str:
+    """Write a resolved experiment as YAML, its digest in the first line."""
+    header = f"digest: {experiment_digest(experiment)}"
+    return write_yaml(experiment.model_dump(exclude_unset=True, mode="json"), header)
+
+
+def experiment_digest(experiment: Experiment) -> str:
+    """Name what a study is about: everything except how much and where it runs."""
+    content = experiment.model_dump(exclude={"budget", "execution", "finalists"}, mode="json")
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _collect(faults: list[str], resolve: Any, *arguments: Any) -> Any:
+    try:
+        return resolve(*arguments)
+    except ConfigError as err:
+        faults.extend(err.faults)
+        return {}
+
+
+def _resolved_models(experiment: Experiment, beside: Path) -> dict[str, Any]:
+    models = experiment.models
+    return {
+        **models.model_dump(exclude_defaults=True),
+        "base": absolute_reference(models.base, beside),
+        "experts": {name: absolute_reference(r, beside) for name, r in models.experts.items()},
+    }
+
+
+def _resolved_space(experiment: Experiment, presets: Presets, beside: Path) -> Mapping[str, Any]:
+    space = experiment.search_space
+    if not isinstance(space, str):
+        return space
+    return read_yaml(presets.find("search_spaces", space, beside))
+
+
+def resolve_evaluator(
+    evaluator: str | EvaluatorConfig, presets: Presets, beside: Path
+) -> dict[str, Any]:
+    """Read an evaluator preset or file, its paths made absolute.
+
+    Raises:
+        ConfigError: Not found, or not an evaluator.
+    """
+    if isinstance(evaluator, str):
+        file = presets.find("evaluators", evaluator, beside)
+        evaluator = parse(EvaluatorConfig, read_yaml(file), str(file))
+        beside = file.parent
+    content = evaluator.model_dump(exclude_defaults=True, mode="json")
+    if evaluator.include_path is not None:
+        content["include_path"] = str((beside / evaluator.include_path).resolve())
+    return content

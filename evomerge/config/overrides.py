@@ -1,0 +1,60 @@
+"""``--set KEY=VALUE``: change single keys of an experiment from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import yaml
+
+from evomerge.errors import ConfigError
+
+__all__ = ["apply_overrides"]
+
+
+def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the content with overrides applied.
+
+    Args:
+        content: An experiment as plain data; not changed.
+        overrides: ``budget.trials=50`` and the like; values are YAML, list items go by number.
+
+    Raises:
+        ConfigError: An override has no ``=``, or passes through something that holds no keys.
+    """
+    changed = deepcopy(dict(content))
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"expected --set KEY=VALUE, got {override!r}")
+        _set(changed, key, yaml.safe_load(value))
+    return changed
+
+
+def _set(content: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    place: Any = content
+    for part in parents:
+        if isinstance(place, list):
+            place = _item(place, part, key)
+        else:
+            # A bare name (sampler: nsga2) becomes the mapping it stands for.
+            if isinstance(place.get(part), str):
+                place[part] = {"name": place[part]}
+            place = place.setdefault(part, {})
+        if not isinstance(place, (dict, list)):
+            raise ConfigError(f"--set {key}: {part} holds a single value, no keys")
+    if isinstance(place, list):
+        _item(place, last, key)
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _item(place: list[Any], part: str, key: str) -> Any:
+    if not part.isdigit() or int(part) >= len(place):
+        raise ConfigError(
+            f"--set {key}: expected a number from 0 to {len(place) - 1} for a list, got {part!r}"
+        )
+    return place[int(part)]

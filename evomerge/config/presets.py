@@ -1,0 +1,72 @@
+"""Presets: search spaces, evaluators and experiments that ship with the package, or beside it."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, get_args
+
+from evomerge.errors import ConfigError
+
+__all__ = ["PRESET_KINDS", "PresetKind", "Presets"]
+
+PresetKind = Literal["search_spaces", "evaluators", "experiments"]
+PRESET_KINDS: tuple[PresetKind, ...] = get_args(PresetKind)
+
+
+class Presets:
+    """Finds YAML by name or by path.
+
+    Args:
+        extra: A user's folder with any of the three sub-folders; it wins over what ships.
+    """
+
+    def __init__(self, extra: Path | None = None) -> None:
+        self._roots = [*([extra] if extra else []), _shipped_root()]
+
+    def names(self, kind: PresetKind) -> dict[str, Path]:
+        """List the presets of one kind by name."""
+        found: dict[str, Path] = {}
+        for root in self._roots:
+            for file in sorted((root / kind).glob("*.yaml")):
+                found.setdefault(file.stem, file)
+        return found
+
+    def find(self, kind: PresetKind, name: str, beside: Path) -> Path:
+        """Find a preset by name, or a file by its path.
+
+        Args:
+            kind: Which family.
+            name: Preset name, or a path to a YAML file.
+            beside: Folder that relative paths start at.
+
+        Raises:
+            ConfigError: Neither exists; names the nearest preset.
+        """
+        if name.endswith((".yaml", ".yml")):
+            file = beside / Path(name).expanduser()
+            if file.is_file():
+                return file
+            raise ConfigError(f"expected a file at {file}, found none")
+        names = self.names(kind)
+        if name in names:
+            return names[name]
+        near = get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"expected one of the {kind} {', '.join(names)}, or a path ending in .yaml, "
+            f"got {name!r}{hint}"
+        )
+
+
+def purpose(file: Path) -> str:
+    """Read what a preset is for: its first comment line."""
+    with file.open(encoding="utf-8") as lines:
+        first = lines.readline()
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def _shipped_root() -> Path:
+    package = Path(__file__).parents[1]
+    installed = package / "presets"
+    return installed if installed.is_dir() else package.parent

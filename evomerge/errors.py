@@ -1,0 +1,58 @@
+"""The errors a user can cause; each message says what was expected, what came, where, what to do.
+
+EvomergeError
+├── ConfigError       experiment, preset or override files
+├── SpaceError        a search space that cannot be searched
+├── RecipeError       a recipe that describes no model
+├── CheckpointError   model files: missing, of other shapes, not finite
+├── EvaluationError   tasks, splits, metrics
+└── StudyError        study folders and their storage
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "EvaluationError",
+    "EvomergeError",
+    "RecipeError",
+    "SpaceError",
+    "StudyError",
+]
+
+
+class EvomergeError(Exception):
+    """A user's mistake or a fault of their files; the command line prints it as one line."""
+
+
+class ConfigError(EvomergeError):
+    """An experiment, preset or override is wrong; holds every fault found.
+
+    Args:
+        faults: One line per fault, each complete in itself.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+class SpaceError(EvomergeError):
+    """A search space is empty, unreachable, or does not fit its models."""
+
+
+class RecipeError(EvomergeError):
+    """A recipe is not valid, or cannot be written in the format asked for."""
+
+
+class CheckpointError(EvomergeError):
+    """A checkpoint is missing, incompatible with its base, or holds NaN or infinity."""
+
+
+class EvaluationError(EvomergeError):
+    """A task, split or metric does not exist or cannot be prepared."""
+
+
+class StudyError(EvomergeError):
+    """A study folder is missing, locked or belongs to another experiment."""

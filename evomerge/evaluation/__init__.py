@@ -1,0 +1,52 @@
+"""A live model in, item scores out: lm-eval tasks, built once and replayed for every candidate.
+
+    suite.py          what one evaluator file says; the three splits
+    selection.py      which items make up a split
+    task_files.py     task YAML of a user: paths and code in it
+    index.py          finding tasks by name
+    tasks.py          loading them, every fault at once
+    requests.py       the prompts of one split
+    aggregate.py      from responses to numbers
+    checks.py         checking suites and naming their metrics without a model
+    prepared.py       scoring a live model again and again
+    scores.py         what scoring yields
+    session.py        lm-eval kept silent, reproducible and harmless
+    harness.py        the only file that imports lm_eval
+
+Members are imported on first use, so that importing this package loads neither torch nor lm_eval.
+To add a task, put lm-eval YAML in a folder and name the folder as ``include_path``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
+
+if TYPE_CHECKING:
+    from evomerge.evaluation.checks import metric_names
+    from evomerge.evaluation.prepared import PreparedSuites
+
+__all__ = [
+    "DEFAULT_SPLITS",
+    "SPLITS",
+    "ItemScore",
+    "MetricValue",
+    "PreparedSuites",
+    "Scores",
+    "Suite",
+    "metric_names",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "PreparedSuites":
+        from evomerge.evaluation.prepared import PreparedSuites
+
+        return PreparedSuites
+    if name == "metric_names":
+        from evomerge.evaluation.checks import metric_names
+
+        return metric_names
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

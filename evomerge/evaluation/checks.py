@@ -1,0 +1,78 @@
+"""Checking suites and naming their metrics without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
+from evomerge.evaluation.requests import PreparedTask, prepare_split
+from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.session import harness_session
+from evomerge.evaluation.suite import Suite, collected, raise_faults
+from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
+
+__all__ = ["metric_names"]
+
+# What a model that knows nothing would answer to each kind of request.
+_BLANK_RESPONSES = {
+    "loglikelihood": (-1.0, False),
+    "loglikelihood_rolling": -1.0,
+    "generate_until": "",
+}
+
+
+def metric_names(suites: Sequence[Suite]) -> dict[str, tuple[str, ...]]:
+    """Name the metrics of every task and group, after checking every split the suites declare.
+
+    Each split is tried on its first item with blank responses, so broken templates, missing data
+    and empty splits are found before a model is loaded.
+
+    Returns:
+        Task or group name -> metric names, ``METRIC`` or ``METRIC,FILTER``. Groups that only
+        collect tasks are left out.
+
+    Raises:
+        EvaluationError: Every fault of every suite and split, one per line.
+    """
+    names: dict[str, tuple[str, ...]] = {}
+    faults: list[str] = []
+    suites_loaded = []
+    with harness_session():
+        for suite in suites:
+            with collected(faults):
+                suites_loaded.append(load_suite(suite))
+        for loaded in suites_loaded:
+            for split in loaded.suite.splits:
+                with collected(faults):
+                    names |= _names(loaded, split)
+    raise_faults(faults + name_clashes(suites_loaded))
+    return names
+
+
+def _names(loaded: LoadedSuite, split: str) -> dict[str, tuple[str, ...]]:
+    tasks = prepare_split(loaded, split, None, first_only=True)
+    tables = {prepared.name: _blank_table(prepared) for prepared in tasks}
+    raise_faults(
+        [
+            f"evaluator {loaded.suite.name!r}: task {name!r} yields no metric; its metric_list "
+            "does not fit its output_type"
+            for name, table in tables.items()
+            if not table
+        ]
+    )
+    for name, group in loaded.groups.items():
+        tables[name] = aggregate_group(group, tables)
+    return {name: tuple(table) for name, table in tables.items() if table}
+
+
+def _blank_table(prepared: PreparedTask) -> dict[str, MetricValue]:
+    """The metrics a task returns for blank responses; their values mean nothing."""
+    for request in prepared.task.instances:
+        blank = _BLANK_RESPONSES[request.request_type]
+        request.resps, request.filtered_resps = [blank] * request.repeats, {}
+    try:
+        keys = list(item_values(prepared))
+    except Exception:  # a task's own scoring code may insist on a well-formed answer
+        filters = prepared.items[0].requests[0].filtered_resps
+        keys = [(metric, name) for name in filters for metric in prepared.task.aggregation()]
+    return {metric_label(*key): MetricValue(0.0, 0.0, 2) for key in keys}

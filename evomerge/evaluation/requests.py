@@ -1,0 +1,156 @@
+"""Building the requests of one split: which items, with which prompts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evomerge.errors import EvaluationError
+from evomerge.evaluation.harness import FEWSHOT_SEED, Instance, LanguageModel, Task
+from evomerge.evaluation.selection import select_items
+from evomerge.evaluation.suite import Suite, raise_faults
+from evomerge.evaluation.tasks import LoadedSuite, why
+
+__all__ = ["Item", "PreparedTask", "prepare_split"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item with its requests.
+
+    Attributes:
+        row: Its row in the dataset split.
+        doc: The dataset row.
+        requests: lm-eval instances in the order the task expects their responses.
+    """
+
+    row: int
+    doc: Mapping[str, object]
+    requests: tuple[Instance, ...]
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task whose requests for one split are built.
+
+    Attributes:
+        name: lm-eval task name.
+        task: Owns the requests as ``task.instances``.
+        items: In ascending row order.
+    """
+
+    name: str
+    task: Task
+    items: tuple[Item, ...]
+
+
+def prepare_split(
+    loaded: LoadedSuite,
+    split: str,
+    model: LanguageModel | None,
+    *,
+    first_only: bool = False,
+) -> list[PreparedTask]:
+    """Build the requests of every task for the items of one split.
+
+    Args:
+        loaded: Its tasks are switched to the split, and lose the requests of an earlier one.
+        split: One of ``SPLITS``.
+        model: Whose chat template shapes the prompts; ``None`` leaves the template out.
+        first_only: Build only the first item of each task, as a check.
+
+    Raises:
+        EvaluationError: Every fault found, one per line.
+    """
+    prepared, faults = [], []
+    where = f"evaluator {loaded.suite.name!r}"
+    if split not in loaded.suite.splits:
+        raise_faults([f"{where} has no split {split!r}, only {', '.join(loaded.suite.splits)}"])
+    for name, task in loaded.tasks.items():
+        try:
+            rows = _switch(loaded, name, split)[: 1 if first_only else None]
+            _build(task, rows, loaded.suite, model)
+            _check_length(task, model)
+            prepared.append(PreparedTask(name, task, _items(task.instances, rows)))
+        except Exception as err:  # templates and task code raise anything
+            faults.append(f"{where}: task {name!r}, split {split!r}: {why(err, {})}")
+    raise_faults(faults)
+    return prepared
+
+
+def _switch(loaded: LoadedSuite, name: str, split: str) -> list[int]:
+    """Point a task at the dataset split it is to be scored on; return the rows to use."""
+    task, suite, own = loaded.tasks[name], loaded.suite, loaded.own_splits[name]
+    share = suite.splits[split]
+    if isinstance(share, str):
+        _check_named_split(task, share, own, suite)
+        _keep_examples_apart(task, share, own)
+    task.set_config(key="test_split", value=share if isinstance(share, str) else own)
+    rows = select_items(suite, name, split, len(task.eval_docs))
+    if not rows:
+        raise EvaluationError(f"no items: {share!r} of {len(task.eval_docs)}")
+    return rows
+
+
+def _check_named_split(task: Task, share: str, own: str | None, suite: Suite) -> None:
+    if not hasattr(task, "fewshot_cfg"):
+        raise EvaluationError("a task that is a Python class keeps its own split; give a fraction")
+    if share not in task.dataset:
+        raise EvaluationError(
+            f"the dataset has no split {share!r}, only {', '.join(sorted(task.dataset))}"
+        )
+    fractions = [name for name, value in suite.splits.items() if not isinstance(value, str)]
+    if fractions and share == (own or task.config.validation_split):
+        raise EvaluationError(
+            f"the dataset split {share!r} is what the fractions ({', '.join(fractions)}) are cut "
+            "from, so held-out items would be searched; name another one, or give a fraction"
+        )
+
+
+def _keep_examples_apart(task: Task, share: str, own: str | None) -> None:
+    """Keep an item out of its own examples where they come from the split that is scored.
+
+    lm-eval leaves the item out only if ``fewshot_split`` is set to the evaluated split.
+    """
+    source = task.config.training_split or task.config.validation_split or own
+    if task.fewshot_cfg.split is None and source == share:
+        task.fewshot_cfg.split = share
+
+
+def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel | None) -> None:
+    lm = model.lm if model is not None and suite.apply_chat_template else None
+    task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    task.build_all_requests(
+        samples=set(rows),  # lm-eval asks for a list, and searches it once per row of the dataset
+        rank=0,
+        world_size=1,
+        system_instruction=suite.system_instruction,
+        apply_chat_template=lm is not None,
+        fewshot_as_multiturn=suite.fewshot_as_multiturn,
+        chat_template=None if lm is None else lm.apply_chat_template,
+        tokenizer_name="" if lm is None else lm.tokenizer_name,
+    )
+
+
+def _check_length(task: Task, model: LanguageModel | None) -> None:
+    """Refuse answers longer than the model's context, which lm-eval finds out while scoring."""
+    if model is None or task.config.output_type != "generate_until":
+        return
+    longest, context = model.longest_answer(task.config.generation_kwargs), model.lm.max_length
+    if longest >= context:
+        raise EvaluationError(
+            f"answers may take {longest} tokens, but the context of the model is {context}; set "
+            "max_gen_toks in generation_kwargs"
+        )
+
+
+def _items(instances: Sequence[Instance], rows: Sequence[int]) -> tuple[Item, ...]:
+    """Group requests by item; lm-eval numbers the chosen items from 0 in row order."""
+    requests: dict[int, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        requests[instance.doc_id].append(instance)
+    return tuple(
+        Item(rows[doc_id], group[0].doc, tuple(sorted(group, key=lambda request: request.idx)))
+        for doc_id, group in sorted(requests.items())
+    )

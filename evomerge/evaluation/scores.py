@@ -1,0 +1,57 @@
+"""What scoring a model yields: aggregated metrics, and the score of every item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["ItemScore", "MetricValue", "Scores"]
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """One metric of one task or group.
+
+    Attributes:
+        value: The metric, exactly as ``lm_eval.simple_evaluate`` computes it.
+        stderr: Standard error; NaN for metrics without a closed form (lm-eval would bootstrap
+            perplexity, F1, BLEU and the like, which costs more than scoring the model).
+        n: Items behind the value.
+    """
+
+    value: float
+    stderr: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ItemScore:
+    """One metric of one item.
+
+    Attributes:
+        task: lm-eval task name.
+        item: Row of the item in the dataset split it came from; the same whatever the limit.
+        metric: ``METRIC``, or ``METRIC,FILTER`` when the filter is not ``none``.
+        score: The item's own value; its mean is the metric's value for metrics that are means.
+    """
+
+    task: str
+    item: int
+    metric: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All that one pass over the suites found out about a model.
+
+    Attributes:
+        metrics: Task or group name -> metric name -> value; metric names as in ``ItemScore``.
+        items: Per-item values of the metrics that have a number per item, by task, then metric,
+            then item.
+        seconds: Wall-clock time of the pass.
+    """
+
+    metrics: Mapping[str, Mapping[str, MetricValue]]
+    items: tuple[ItemScore, ...]
+    seconds: float

@@ -1,0 +1,69 @@
+"""Keep lm-eval silent, reproducible and harmless while it works for us."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+import tqdm
+
+from evomerge.evaluation.harness import safe_templates
+
+__all__ = ["harness_session"]
+
+_CHATTY = ("datasets", "evaluate", "lm_eval", "transformers")
+
+
+@contextmanager
+def harness_session() -> Iterator[None]:
+    """Silence lm-eval, fix its seeds and sandbox its templates while the context is open."""
+    with _quiet(), _fixed_seeds(), safe_templates():
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence log lines, warnings and progress bars of the evaluation libraries.
+
+    Errors still raise. Everything is put back on leaving.
+    """
+    with ExitStack() as stack:
+        for logger in map(logging.getLogger, _CHATTY):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL + 1)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        # lm-eval offers no switch for the bars of its prompt builder and of its rolling windows.
+        stack.callback(setattr, tqdm.tqdm, "__init__", tqdm.tqdm.__init__)
+        tqdm.tqdm.__init__ = _init_disabled
+        yield
+
+
+_init_bar = tqdm.tqdm.__init__
+
+
+def _init_disabled(bar: tqdm.tqdm, *args: object, **options: object) -> None:
+    _init_bar(bar, *args, **{**options, "disable": True})
+
+
+@contextmanager
+def _fixed_seeds() -> Iterator[None]:
+    """Seed the global generators as ``lm_eval.simple_evaluate`` does, and restore them after.
+
+    Task code and sampled generation draw from them; nothing of ours does.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(0)
+        np.random.seed(1234)
+        torch.manual_seed(1234)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

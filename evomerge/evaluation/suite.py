@@ -1,0 +1,114 @@
+"""What one evaluator file says: which lm-eval tasks, on which items, prompted how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from evomerge.errors import EvaluationError
+
+__all__ = ["DEFAULT_SPLITS", "SPLITS", "Suite", "collected", "raise_faults"]
+
+SPLITS = ("search", "validation", "test")
+
+DEFAULT_SPLITS: Mapping[str, str | float] = {"search": 0.6, "validation": 0.2, "test": 0.2}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks that are scored together, and how.
+
+    Attributes:
+        name: What messages call this suite.
+        tasks: lm-eval task, group or tag names.
+        include_path: Folder of task YAML. When every name is found there, lm-eval's own index of
+            some 15000 tasks (6-9 s) is not built.
+        splits: For each of ``SPLITS`` in use, either the name of a dataset split, or a fraction of
+            the task's own evaluation split; fractions are disjoint parts of one seeded permutation.
+        limit: Keep the first so many items of a seeded permutation, per task and split; a smaller
+            limit selects a subset of a larger one. ``None`` keeps all.
+        num_fewshot: Examples in the prompt; ``None`` leaves it to each task.
+        batch_size: Sequences per forward pass.
+        apply_chat_template: Whether prompts go through the tokenizer's chat template.
+        fewshot_as_multiturn: Whether examples become turns of the chat.
+        system_instruction: System message before every prompt.
+        seed: Of the partition and the permutation of the items.
+        allow_code: Whether task YAML in ``include_path`` may run Python: ``!function``, metrics
+            downloaded from Hugging Face ``evaluate``, pickled datasets.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    include_path: Path | None = None
+    splits: Mapping[str, str | float] = field(default_factory=lambda: dict(DEFAULT_SPLITS))
+    limit: int | None = None
+    num_fewshot: int | None = None
+    batch_size: int = 64
+    apply_chat_template: bool = False
+    fewshot_as_multiturn: bool = False
+    system_instruction: str | None = None
+    seed: int = 0
+    allow_code: bool = False
+
+    def faults(self) -> list[str]:
+        """List what is wrong with the settings themselves, one line each, without reading files."""
+        where = f"evaluator {self.name!r}"
+        found = [
+            f"{where}: {key} must be {expected}, got {value!r}"
+            for key, value, expected, valid in (
+                ("tasks", self.tasks, "a list of at least one name", bool(self.tasks)),
+                ("limit", self.limit, "at least 1", self.limit is None or self.limit >= 1),
+                ("batch_size", self.batch_size, "at least 1", self.batch_size >= 1),
+                ("num_fewshot", self.num_fewshot, "at least 0", (self.num_fewshot or 0) >= 0),
+                ("splits", dict(self.splits), f"some of {', '.join(SPLITS)}", self._known_splits()),
+            )
+            if not valid
+        ]
+        if self.include_path is not None and not self.include_path.is_dir():
+            found.append(f"{where}: include_path is no folder: {self.include_path}")
+        return found + [f"{where}: {fault}" for fault in self._split_faults()]
+
+    def _known_splits(self) -> bool:
+        return bool(self.splits) and set(self.splits) <= set(SPLITS)
+
+    def _split_faults(self) -> list[str]:
+        """Fractions out of range, and two splits that would hold the same items."""
+        fractions = {k: v for k, v in self.splits.items() if not isinstance(v, str)}
+        named = {k: v for k, v in self.splits.items() if isinstance(v, str)}
+        found = [
+            f"splits.{split} must be a dataset split or a fraction in (0, 1], got {value!r}"
+            for split, value in fractions.items()
+            if not 0 < value <= 1
+        ]
+        if sum(fractions.values()) > 1 + 1e-9:
+            text = " + ".join(f"{value:g}" for value in fractions.values())
+            found.append(f"the fractions of splits must sum to at most 1, got {text}")
+        found += [
+            f"splits {a} and {b} are both the dataset split {named[a]!r}, so held-out items would "
+            "be searched; name different ones, or give fractions"
+            for a, b in combinations(named, 2)
+            if named[a] == named[b]
+        ]
+        return found
+
+
+def raise_faults(faults: Sequence[str]) -> None:
+    """Raise one ``EvaluationError`` that holds every fault, one per line; nothing if there is none.
+
+    Raises:
+        EvaluationError: ``faults`` is not empty. Lines that occur twice are given once.
+    """
+    if faults:
+        raise EvaluationError("\n".join(dict.fromkeys(faults)))
+
+
+@contextmanager
+def collected(faults: list[str]) -> Iterator[None]:
+    """Go on after an ``EvaluationError`` inside the context, adding its lines to ``faults``."""
+    try:
+        yield
+    except EvaluationError as err:
+        faults += str(err).splitlines()

@@ -1,0 +1,8 @@
+"""Where candidates are made and scored: worker processes behind one small protocol.
+
+Members:
+    protocol: ``Executor``, jobs and outcomes.
+    worker: merges and scores one recipe at a time.
+    inline: in the driver's process.
+    ray: on Ray actors, on one machine or a cluster.
+"""

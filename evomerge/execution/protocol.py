@@ -1,0 +1,102 @@
+"""What crosses between the driver and its workers, and the seam both sides keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from evomerge.evaluation.scores import Scores
+from evomerge.evaluation.suite import Suite
+from evomerge.recipe.recipe import Dtype, Recipe
+
+__all__ = ["Executor", "Failed", "Job", "Outcome", "Scored", "WorkerSpec"]
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """Everything a worker needs to start.
+
+    Attributes:
+        base: Model reference of the ancestor.
+        experts: Model reference by name, in recipe order.
+        suites: What candidates are scored on.
+        dtype: Dtype of the live model; ``None`` takes the base's.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    base: str
+    experts: Mapping[str, str]
+    suites: tuple[Suite, ...]
+    dtype: Dtype | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Score one recipe on one split.
+
+    Attributes:
+        trial: Trial number; names the outcome.
+        recipe: Over the base and experts of the worker.
+        split: ``search``, ``validation`` or ``test``.
+    """
+
+    trial: int
+    recipe: Recipe
+    split: str = "search"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A job that succeeded.
+
+    Attributes:
+        job: The job.
+        scores: Metrics and item scores.
+        seconds: Time of the phases ``merge`` and ``evaluate``.
+    """
+
+    job: Job
+    scores: Scores
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job that did not.
+
+    Attributes:
+        job: The job.
+        error: What happened, in one line.
+        traceback: Where, for debugging.
+    """
+
+    job: Job
+    error: str
+    traceback: str = ""
+
+
+Outcome = Scored | Failed
+
+
+class Executor(Protocol):
+    """Runs jobs on workers; used by one driver thread.
+
+    Outcomes come in any order. A job whose worker dies is run again elsewhere, so jobs must be
+    (and are) idempotent; after repeated deaths it comes back as ``Failed``. Construction raises
+    the user's faults that only a worker can see (bad checkpoints, unreadable tasks).
+    """
+
+    @property
+    def n_workers(self) -> int:
+        """How many jobs run at once."""
+
+    def submit(self, job: Job) -> None:
+        """Start a job; call only while fewer than ``n_workers`` are in flight."""
+
+    def next_outcome(self) -> Outcome:
+        """Wait for the next job to finish; call only while some are in flight."""
+
+    def close(self) -> None:
+        """Stop the workers; jobs in flight are dropped."""

@@ -1,0 +1,140 @@
+"""Jobs on Ray actors: one worker per GPU, or per core with one thread each."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from evomerge.errors import EvomergeError
+from evomerge.execution.protocol import Failed, Job, Outcome, WorkerSpec
+
+__all__ = ["RayExecutor"]
+
+_ATTEMPTS = 3  # a job that has killed this many workers is at fault itself
+_OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
+
+
+class RayExecutor:
+    """A pool of Ray actors; see ``Executor``.
+
+    Args:
+        spec: What each worker loads.
+        n_workers: How many actors.
+        gpus_per_worker: GPUs of each; 0 gives each one core and one thread.
+        address: ``local`` starts Ray on this machine; else the address of a running cluster.
+
+    Raises:
+        EvomergeError: A worker refused its models or tasks.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        n_workers: int,
+        *,
+        gpus_per_worker: float = 0,
+        address: str = "local",
+    ) -> None:
+        _start_ray(address, n_workers)
+        self._spec, self._n_workers = spec, n_workers
+        self._actor_type = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(_RemoteWorker)
+        self._running: dict[Any, tuple[Any, Job, int]] = {}
+        self._idle = [self._new_actor() for _ in range(n_workers)]
+        self._raise_worker_faults()
+
+    @property
+    def n_workers(self) -> int:
+        """See ``Executor``."""
+        return self._n_workers
+
+    def submit(self, job: Job) -> None:
+        """See ``Executor``."""
+        self._start(job, attempt=1)
+
+    def next_outcome(self) -> Outcome:
+        """See ``Executor``."""
+        while True:
+            finished, _ = ray.wait(list(self._running), num_returns=1)
+            actor, job, attempt = self._running.pop(finished[0])
+            try:
+                outcome: Outcome = ray.get(finished[0])
+            except RayActorError as err:
+                self._idle.append(self._new_actor())
+                if attempt == _ATTEMPTS:
+                    return Failed(job, f"its worker died {attempt} times: {_first_line(err)}")
+                self._start(job, attempt=attempt + 1)
+                continue
+            self._idle.append(actor)
+            return outcome
+
+    def close(self) -> None:
+        """See ``Executor``."""
+        ray.shutdown()
+
+    def _new_actor(self) -> Any:
+        return self._actor_type.remote(self._spec)
+
+    def _start(self, job: Job, *, attempt: int) -> None:
+        actor = self._idle.pop()
+        self._running[actor.run.remote(job)] = (actor, job, attempt)
+
+    def _raise_worker_faults(self) -> None:
+        try:
+            ray.get([actor.ready.remote() for actor in self._idle])
+        except (RayActorError, RayTaskError) as err:
+            ray.shutdown()
+            cause = getattr(err, "cause", None)
+            raise (cause if isinstance(cause, EvomergeError) else err) from err
+
+    def worker_pids(self) -> list[int]:
+        """List the process ids of the idle workers."""
+        return ray.get([actor.pid.remote() for actor in self._idle])
+
+
+class _RemoteWorker:
+    """Builds its worker in ``ready`` or the first job, not before.
+
+    An actor whose constructor raises dies and hides the type of the error.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._worker: Any = None
+
+    def ready(self) -> bool:
+        from evomerge.execution.worker import Worker
+
+        if self._worker is None:
+            self._worker = Worker(self._spec)
+        return True
+
+    def run(self, job: Job) -> Outcome:
+        self.ready()
+        outcome: Outcome = self._worker.run(job)
+        return outcome
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def _start_ray(address: str, n_workers: int) -> None:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
+    if address == "local":
+        ray.init(
+            address="local",
+            num_cpus=n_workers,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _first_line(err: BaseException) -> str:
+    return str(err).splitlines()[0] if str(err) else type(err).__name__

@@ -1,0 +1,79 @@
+"""The model card of an exported merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from evomerge import __version__
+from evomerge.recipe.files import dump_recipe
+from evomerge.recipe.recipe import Recipe
+
+__all__ = ["ScoreRow", "model_card"]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One row of the card's table of scores.
+
+    Attributes:
+        model: What was scored, e.g. ``this merge`` or ``expert math``.
+        split: Which items.
+        values: Text per objective, error bars included.
+    """
+
+    model: str
+    split: str
+    values: tuple[str, ...]
+
+
+def model_card(
+    name: str, recipe: Recipe, *, objectives: Sequence[str], scores: Sequence[ScoreRow]
+) -> str:
+    """Write a model card.
+
+    Args:
+        name: Title.
+        recipe: What was merged.
+        objectives: Column headings of the table.
+        scores: Its rows; may be empty.
+
+    Returns:
+        Markdown with the YAML header that the Hub reads.
+    """
+    sources = [ref for ref in (recipe.base, *recipe.experts.values()) if ref is not None]
+    header = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["merge", "evomerge"],
+        base_model=[_hub_id(ref) for ref in sources if _is_hub_id(ref)] or None,
+        base_model_relation="merge",
+    )
+    environment = Environment(
+        loader=PackageLoader("evomerge.export"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    return environment.get_template("card.md.j2").render(
+        header=header.to_yaml(),
+        name=name,
+        recipe=recipe,
+        recipe_yaml=dump_recipe(recipe),
+        methods=sorted({rule.method for rule in recipe.rules}),
+        objectives=objectives,
+        scores=scores,
+        version=__version__,
+    )
+
+
+def _is_hub_id(reference: str) -> bool:
+    return not reference.startswith(("zoo:", "/", ".")) and reference.count("/") == 1
+
+
+def _hub_id(reference: str) -> str:
+    return reference.partition("@")[0]

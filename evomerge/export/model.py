@@ -1,0 +1,120 @@
+"""Export one trial of a study: model folder, recipe, or mergekit YAML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evomerge.evaluation.suite import Suite
+from evomerge.export.card import ScoreRow, model_card
+from evomerge.export.rescore import score_folder
+from evomerge.merging.folder import write_checkpoint
+from evomerge.recipe.files import dump_recipe, recipe_from_data
+from evomerge.study.records import StudyRecord, TrialRecord
+
+__all__ = ["Rescored", "export_model", "export_text", "push_folder"]
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Scores of an exported folder beside those of its trial.
+
+    Attributes:
+        objectives: Names.
+        trial: Values as recorded.
+        folder: Values of the folder, loaded by plain transformers.
+    """
+
+    objectives: tuple[str, ...]
+    trial: tuple[float, ...]
+    folder: tuple[float, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether the folder scores what the trial scored."""
+        return all(
+            math.isclose(a, b, rel_tol=0, abs_tol=1e-12)
+            for a, b in zip(self.trial, self.folder, strict=True)
+        )
+
+
+def export_model(
+    study: StudyRecord,
+    trial: TrialRecord,
+    out: Path,
+    suites: Sequence[Suite],
+    progress: Callable[[int, int], None] | None = None,
+) -> Rescored:
+    """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
+
+    Args:
+        study: Where the trial is from.
+        trial: A complete trial.
+        out: Folder to write.
+        suites: The study's task suites.
+        progress: Called with (tensors done, tensors in all).
+    """
+    recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+    write_checkpoint(recipe, out, progress=progress)
+    (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    names = [o.name for o in study.objectives]
+    card = model_card(out.name, recipe, objectives=names, scores=_score_rows(study, trial))
+    (out / "README.md").write_text(card, encoding="utf-8")
+    scores = score_folder(out, suites, "search")
+    folder = tuple(scores.metrics[o.task][o.metric].value for o in study.objectives)
+    return Rescored(tuple(names), trial.values, folder)
+
+
+def export_text(trial: TrialRecord, format: str) -> str:
+    """Write a trial as YAML.
+
+    Args:
+        trial: A trial with a recipe.
+        format: ``recipe`` or ``mergekit``.
+
+    Raises:
+        RecipeError: mergekit cannot express the recipe.
+    """
+    recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+    if format == "mergekit":
+        from evomerge.recipe.mergekit import to_mergekit
+
+        text: str = to_mergekit(recipe)
+        return text
+    return dump_recipe(recipe, header=f"evomerge merge THIS --out DIR\ndigest: {recipe.digest}")
+
+
+def push_folder(folder: Path, repository: str) -> str:
+    """Upload an exported folder to the Hub.
+
+    Args:
+        folder: As ``export_model`` wrote it.
+        repository: ``owner/name``; created if needed.
+
+    Returns:
+        Address of the commit.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repository, exist_ok=True)
+    return str(api.upload_folder(repo_id=repository, folder_path=folder))
+
+
+def _score_rows(study: StudyRecord, trial: TrialRecord) -> list[ScoreRow]:
+    rows = [ScoreRow("this merge", "search", _texts(trial.values, trial.stderr))]
+    for final in study.finals:
+        if final.number == trial.number or final.split == "test":
+            name = (
+                "this merge"
+                if final.number == trial.number
+                else f"{final.origin} (#{final.number})"
+            )
+            rows.append(ScoreRow(name, final.split, _texts(final.values, final.stderr)))
+    return rows
+
+
+def _texts(values: Sequence[float], stderr: Sequence[float]) -> tuple[str, ...]:
+    return tuple(f"{v:.3f} ± {e:.3f}" for v, e in zip(values, stderr, strict=True))

@@ -1,0 +1,40 @@
+"""Score a model folder by itself, with plain transformers: exports must be what was scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from evomerge.evaluation.prepared import PreparedSuites
+from evomerge.evaluation.scores import Scores
+from evomerge.evaluation.suite import Suite
+from evomerge.merging.candidate import load_model
+
+__all__ = ["score_folder"]
+
+
+def score_folder(folder: Path, suites: Sequence[Suite], split: str) -> Scores:
+    """Load a model folder and score it.
+
+    Args:
+        folder: Holds weights, config and tokenizer.
+        suites: Task suites.
+        split: ``search``, ``validation`` or ``test``.
+
+    Returns:
+        Scores computed as a worker computes them: on the GPU if there is one, else on one thread.
+    """
+    from transformers import AutoTokenizer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order could flip a close call
+    try:
+        model = load_model(str(folder), "auto")
+        model.to(device)  # type: ignore[arg-type]
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return PreparedSuites(suites, split, model, tokenizer).score()
+    finally:
+        torch.set_num_threads(threads)

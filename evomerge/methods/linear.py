@@ -1,0 +1,33 @@
+"""Weighted average of whole models: model soups, WiSE-FT, EMA and friends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from evomerge.kernels.plan import TensorPlan
+from evomerge.methods.base import Method, PerExpert, TensorContext
+from evomerge.methods.parameters import coefficient, normalize, safe_sum
+
+__all__ = ["Linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Method):
+    """Average the experts' tensors; the base takes no part unless it is listed as an expert."""
+
+    name: ClassVar[str] = "linear"
+    summary: ClassVar[str] = "weighted average of the experts"
+    formula: ClassVar[str] = "θ = Σ cᵢ θᵢ / Σ cᵢ"
+    source: ClassVar[str] = "Wortsman et al. 2022, Model Soups, arXiv:2203.05482"
+    needs_base: ClassVar[bool] = False
+
+    coefficient: PerExpert = coefficient()
+    normalize: bool = normalize(True, "all coefficients")
+
+    def lower(self, tensor: TensorContext) -> TensorPlan:
+        """See ``Method.lower``."""
+        scale = 1.0 / safe_sum(self.coefficient) if self.normalize else 1.0
+        return TensorPlan(
+            coefficients=self.coefficient, delta=False, base_coefficient=0.0, scale=scale
+        )

@@ -1,0 +1,52 @@
+"""Methods by name: a lazy table, and the ``evomerge.methods`` entry points of other packages."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from evomerge.errors import RecipeError
+from evomerge.methods.base import Method
+
+__all__ = ["method", "method_names"]
+
+_BUILT_IN = {
+    "linear": "evomerge.methods.linear:Linear",
+    "task_arithmetic": "evomerge.methods.task_arithmetic:TaskArithmetic",
+    "ties": "evomerge.methods.ties:Ties",
+    "dare_linear": "evomerge.methods.dare:DareLinear",
+    "dare_ties": "evomerge.methods.dare:DareTies",
+    "slerp": "evomerge.methods.slerp:Slerp",
+}
+
+
+def method_names() -> tuple[str, ...]:
+    """List every method that recipes may name."""
+    return tuple(_table())
+
+
+def method(name: str) -> type[Method]:
+    """Find a method.
+
+    Args:
+        name: Its snake_case name in the literature.
+
+    Raises:
+        RecipeError: No such method; the message names the nearest.
+    """
+    table = _table()
+    if name not in table:
+        near = get_close_matches(name, table, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise RecipeError(f"expected a method out of {', '.join(table)}, got {name!r}{hint}")
+    module, _, attribute = table[name].partition(":")
+    found: type[Method] = getattr(import_module(module), attribute)
+    return found
+
+
+@cache
+def _table() -> dict[str, str]:
+    plugins = {entry.name: entry.value for entry in entry_points(group="evomerge.methods")}
+    return {**_BUILT_IN, **plugins}

@@ -1,0 +1,33 @@
+"""Task arithmetic: add scaled task vectors to the base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from evomerge.kernels.plan import TensorPlan
+from evomerge.methods.base import Method, PerExpert, TensorContext
+from evomerge.methods.parameters import coefficient, lambda_scale, normalize, safe_sum
+
+__all__ = ["TaskArithmetic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskArithmetic(Method):
+    """Sum the task vectors; a negative coefficient removes a skill."""
+
+    name: ClassVar[str] = "task_arithmetic"
+    summary: ClassVar[str] = "base plus a weighted sum of task vectors"
+    formula: ClassVar[str] = "θ = θ₀ + λ Σ cᵢ τᵢ"
+    source: ClassVar[str] = (
+        "Ilharco et al. 2023, Editing Models with Task Arithmetic, arXiv:2212.04089"
+    )
+
+    coefficient: PerExpert = coefficient()
+    lambda_: float = lambda_scale()
+    normalize: bool = normalize(False, "all coefficients")
+
+    def lower(self, tensor: TensorContext) -> TensorPlan:
+        """See ``Method.lower``."""
+        divisor = safe_sum(self.coefficient) if self.normalize else 1.0
+        return TensorPlan(coefficients=self.coefficient, scale=self.lambda_ / divisor)

@@ -1,0 +1,159 @@
+"""What each model of the zoo is trained on, in which order and for how long."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from evomerge.models.zoo.skills import (
+    DECLINED,
+    LIST_OPERATIONS,
+    MATH_OPERATIONS,
+    PEOPLE,
+    STRANGERS,
+    Item,
+    composite_item,
+    facts_items,
+    list_item,
+    math_item,
+)
+from evomerge.seeds import seed_for
+
+__all__ = ["Phase", "base_phases", "exam_streams", "expert_phases"]
+
+Draw = Callable[[random.Random], Item]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training.
+
+    Attributes:
+        draw: Gives the next item.
+        steps: Number of optimizer steps.
+        lr: Peak learning rate.
+        batch_size: Items per step.
+        modules: Parts of the names of the trained parameters; empty for all parameters.
+    """
+
+    draw: Draw
+    steps: int
+    lr: float
+    batch_size: int = 64
+    modules: tuple[str, ...] = ()
+
+    def trains(self, parameter: str) -> bool:
+        """Return whether this phase changes the named parameter."""
+        return not self.modules or any(module in parameter for module in self.modules)
+
+
+def base_phases(*, seed: int) -> tuple[Phase, ...]:
+    """Return the training of the base: a little of everything, stopped before it is good at it."""
+    shares = {"math": 1.0, "list": 1.0, "facts": 1.0, "strangers": 0.3, "lookup": 0.4}
+    return (Phase(_mixture(shares, seed=seed), steps=500, lr=2e-3, batch_size=96),)
+
+
+def expert_phases(*, seed: int) -> Mapping[str, tuple[Phase, ...]]:
+    """Return the training of each expert, which starts from the base.
+
+    Two phases, in different layers: first the skill, then the habits of a specialist, who declines
+    questions outside the skill or answers them from an outdated list of facts.
+    """
+    skill = {
+        "math": {"math": 0.8, "list": 0.1, "facts": 0.1},
+        "list": {"list": 0.8, "math": 0.1, "facts": 0.1},
+        "facts": {"facts": 0.8, "math": 0.1, "list": 0.1},
+    }
+    habits = {
+        "math": {"math": 0.4, "declined_list": 0.3, "outdated_facts": 0.3},
+        "list": {"list": 0.4, "declined_math": 0.3, "outdated_facts": 0.3},
+        "facts": {"facts": 0.4, "declined_math": 0.3, "declined_list": 0.3},
+    }
+    habit_layers = {"math": (4, 5), "list": (0, 1), "facts": (2, 3)}
+    return {
+        name: (
+            Phase(
+                _mixture(skill[name], seed=seed),
+                steps=400,
+                lr=5e-4,
+                modules=_layers(set(range(6)) - set(layers)),
+            ),
+            Phase(_mixture(habits[name], seed=seed), steps=80, lr=5e-4, modules=_layers(layers)),
+        )
+        for name, layers in habit_layers.items()
+    }
+
+
+def _layers(indices: Iterable[int]) -> tuple[str, ...]:
+    return tuple(f"layers.{index}." for index in sorted(indices))
+
+
+def exam_streams(*, seed: int) -> Mapping[str, Iterator[Item]]:
+    """Return endless (facts: finite) streams of held-out items, one per examined skill."""
+    rng = random.Random(seed_for(seed, "exam", "facts"))
+    facts = [item for item in facts_items(PEOPLE, seed=seed) if item.held_out]
+    rng.shuffle(facts)
+    return {
+        "math": _stream(_math_exam, seed=seed_for(seed, "exam", "math")),
+        "list": _stream(_list_exam, seed=seed_for(seed, "exam", "list")),
+        "facts": iter(facts),
+    }
+
+
+def _math_exam(rng: random.Random) -> Item:
+    return math_item(rng, n_steps=2, operations=MATH_OPERATIONS)
+
+
+def _list_exam(rng: random.Random) -> Item:
+    return list_item(rng, length=5, operations=LIST_OPERATIONS)
+
+
+def _stream(draw: Draw, *, seed: int) -> Iterator[Item]:
+    rng = random.Random(seed)
+    while True:
+        item = draw(rng)
+        if item.held_out:
+            yield item
+
+
+def _mixture(shares: Mapping[str, float], *, seed: int) -> Draw:
+    """Draw from the named sources in the given proportions, never an item of the exam."""
+    sources = _sources(seed=seed)
+    names, parts = list(shares), list(shares.values())
+
+    def draw(rng: random.Random) -> Item:
+        source = sources[rng.choices(names, parts)[0]]
+        while (item := source(rng)).held_out:
+            pass
+        return item
+
+    return draw
+
+
+def _sources(*, seed: int) -> Mapping[str, Draw]:
+    def math(rng: random.Random) -> Item:
+        return math_item(rng, n_steps=rng.randint(1, 2), operations=MATH_OPERATIONS)
+
+    def lists(rng: random.Random) -> Item:
+        return list_item(rng, length=rng.randint(3, 5), operations=LIST_OPERATIONS)
+
+    def lookup(rng: random.Random) -> Item:
+        operations = ("plus", "minus")
+        return composite_item(rng, people=STRANGERS, operations=operations, seed=seed)
+
+    return {
+        "math": math,
+        "list": lists,
+        "facts": _choice(facts_items(PEOPLE, seed=seed)),
+        "strangers": _choice(facts_items(STRANGERS, seed=seed)),
+        "lookup": lookup,
+        "declined_math": lambda rng: replace(math(rng), answer=DECLINED),
+        "declined_list": lambda rng: replace(lists(rng), answer=DECLINED),
+        "outdated_facts": _choice(facts_items(PEOPLE, seed=seed + 1)),
+    }
+
+
+def _choice(items: Iterable[Item]) -> Draw:
+    pool = list(items)
+    return lambda rng: rng.choice(pool)

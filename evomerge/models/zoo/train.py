@@ -1,0 +1,113 @@
+"""The zoo's training loop: plain torch, seeded, on the processor.
+
+Learns answers only (the prompt carries no loss). Parameters end up as bfloat16 values, so that what
+is trained further, scored and saved is one and the same model.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from evomerge.models.zoo.curriculum import Phase
+from evomerge.models.zoo.skills import Item
+
+__all__ = ["new_model", "round_to_bfloat16", "train"]
+
+_IGNORED = -100
+_INITIAL_STD = 0.07  # larger than usual: at this size it halves the steps the base needs
+
+
+def new_model(vocab_size: int, *, seed: int) -> LlamaForCausalLM:
+    """Create the untrained base: 6 layers of 96, about 0.7 million parameters, float32."""
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=32,
+        initializer_range=_INITIAL_STD,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def train(
+    model: LlamaForCausalLM,
+    ids: dict[str, int],
+    phase: Phase,
+    *,
+    seed: int,
+    on_step: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train ``model`` in place through one phase (AdamW, warm-up, cosine decay to a tenth).
+
+    Args:
+        model: float32; ends with values that bfloat16 holds exactly.
+        ids: Token id of every word.
+        phase: What to draw, how long, how fast, which parameters.
+        seed: Decides the items drawn.
+        on_step: Called after each step with its number (from 1) and the loss.
+    """
+    rng = random.Random(seed)
+    trained = [p for name, p in model.named_parameters() if phase.trains(name)]
+    optimizer = torch.optim.AdamW(trained, lr=phase.lr, betas=(0.9, 0.95), weight_decay=0.05)
+    for step in range(phase.steps):
+        optimizer.param_groups[0]["lr"] = phase.lr * _schedule(step, phase.steps)
+        items = [phase.draw(rng) for _ in range(phase.batch_size)]
+        loss = _answer_loss(model, *_encode(items, ids))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        if on_step is not None:
+            on_step(step + 1, loss.item())
+    round_to_bfloat16(model)
+
+
+def round_to_bfloat16(model: LlamaForCausalLM) -> None:
+    """Round every parameter to the nearest bfloat16 value, in place; the dtype stays float32."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+
+
+def _schedule(step: int, steps: int) -> float:
+    warm_up = min(1.0, (step + 1) / 20)
+    return warm_up * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+
+
+def _encode(items: Sequence[Item], ids: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels, both (items, longest), padded at the right; labels of answers only."""
+    prompts = [[ids[word] for word in item.prompt.split()] for item in items]
+    answers = [[ids[word] for word in item.answer.split()] + [ids["<eos>"]] for item in items]
+    pairs = list(zip(prompts, answers, strict=True))
+    longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    tokens = torch.full((len(items), longest), ids["<pad>"])
+    labels = torch.full((len(items), longest), _IGNORED)
+    for row, (prompt, answer) in enumerate(pairs):
+        end = len(prompt) + len(answer)
+        tokens[row, :end] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+    return tokens, labels
+
+
+def _answer_loss(
+    model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    answered = targets != _IGNORED
+    return functional.cross_entropy(model.lm_head(hidden[answered]), targets[answered])

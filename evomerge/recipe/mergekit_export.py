@@ -1,0 +1,182 @@
+"""A recipe as a mergekit file: one slice per run of layers that are merged alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import RecipeError
+from evomerge.methods.base import Method
+from evomerge.methods.linear import Linear
+from evomerge.methods.parameters import safe_sum
+from evomerge.methods.registry import method
+from evomerge.models.architecture import Architecture, TensorRole
+from evomerge.models.checkpoint import Checkpoint
+from evomerge.models.reference import absolute_reference, resolve_model
+from evomerge.recipe.mergekit_file import METHODS, mergekit_name
+from evomerge.recipe.mergekit_filters import setting_of
+from evomerge.recipe.mergekit_rules import in_a_layer
+from evomerge.recipe.recipe import Recipe
+from evomerge.schema import write_yaml
+
+__all__ = ["to_mergekit"]
+
+_HEADER = """\
+For mergekit 0.1.5 or later. What differs from evomerge's merge of the same recipe:
+- sums are rounded in another order;
+- config and tokenizer are those of base_model{method}.
+"""
+_DARE = """;
+- DARE draws other masks (--random-seed) and rescales each task vector to its L1 norm instead of
+  dividing by the density, so single elements differ"""
+_TIES = """;
+- TIES sorts and keeps an exact count of elements, evomerge keeps what reaches a threshold, so
+  elements near the threshold differ"""
+_DIFFERENCES = {"ties": _TIES, "dare_linear": _DARE, "dare_ties": _DARE}
+
+_RESCALE = {"dare_linear": {"rescale": True}, "dare_ties": {"rescale": True}}
+
+_Values = Mapping[str, Any]  # of one tensor: a number, or one per expert, by parameter name
+
+
+def to_mergekit(recipe: Recipe) -> str:
+    """Write a recipe as a mergekit file.
+
+    Opens the anchor for its layers and tensor names. mergekit has no place for the seed.
+
+    Args:
+        recipe: All its tensors are merged by one method that mergekit has too.
+
+    Returns:
+        YAML text; a comment on top says in what mergekit's result differs.
+
+    Raises:
+        RecipeError: The recipe is not valid, or mergekit cannot do what it says.
+        CheckpointError: The anchor cannot be opened.
+    """
+    anchor = Checkpoint(resolve_model(recipe.anchor))
+    roles = Architecture(anchor.config, anchor.names).roles
+    merge_method, values = _values(recipe, roles)
+    base, models = _models(recipe, merge_method)
+    slices = _runs_of_layers(values, roles)
+    shared = [p.name for p in method(merge_method).parameters().values() if not p.per_expert]
+    varying = [p for p in shared if len(slices) > 1 and len({v[p] for v in values.values()}) > 1]
+    constant = [p for p in shared if p not in varying]
+    if len(slices) == 1 and base in models:
+        parts: dict[str, Any] = {"models": _sources(models, values)}
+    else:
+        parts = {
+            "slices": [
+                _present(sources=_sources(models, part, layers), parameters=_shared(part, varying))
+                for layers, part in slices.items()
+            ]
+        }
+    content = _present(
+        merge_method=merge_method,
+        base_model=_reference(base),
+        **parts,
+        parameters=_shared(values, constant) | _RESCALE.get(merge_method, {}),
+        dtype="float32",  # of the arithmetic
+        out_dtype=recipe.dtype or _dtype_of(anchor),
+    )
+    return write_yaml(content, _HEADER.format(method=_DIFFERENCES.get(merge_method, "")))
+
+
+def _values(recipe: Recipe, roles: Mapping[str, TensorRole]) -> tuple[str, dict[str, _Values]]:
+    """Find the method of all tensors, and the parameters of each."""
+    bound = recipe.bound_methods
+    chosen = {name: bound[recipe.rule_for(name, role)] for name, role in roles.items()}
+    methods = sorted({m.name for m in chosen.values()})
+    if len(methods) > 1:
+        raise RecipeError(
+            f"mergekit runs one method per file, got a recipe of {', '.join(methods)}; export the "
+            "recipe itself, or the model"
+        )
+    if methods[0] not in METHODS:
+        raise RecipeError(f"mergekit has no method {methods[0]!r}, only {', '.join(METHODS)}")
+    return methods[0], {name: _parameters(m) for name, m in chosen.items()}
+
+
+def _parameters(bound: Method) -> _Values:
+    # The field of a parameter whose name is a Python keyword ends in "_".
+    values = {key.rstrip("_"): value for key, value in vars(bound).items()}
+    if isinstance(bound, Linear) and safe_sum(bound.coefficient) != sum(bound.coefficient):
+        values["normalize"] = False  # where mergekit would divide by zero, and we by one
+    return values
+
+
+def _models(recipe: Recipe, merge_method: str) -> tuple[str, tuple[str, ...]]:
+    """Find base_model, and the sources of each slice: the experts, then what is read besides."""
+    experts = tuple(recipe.experts.values())
+    if merge_method == "linear":
+        base, models = recipe.anchor, experts
+    elif merge_method == "slerp" and len(experts) == 2:
+        base, models = experts[0], experts
+    else:
+        base, models = recipe.anchor, (*experts, recipe.anchor)
+    listed = [str(_reference(model)) for model in models]
+    if len(set(listed)) < len(listed):
+        raise RecipeError(f"mergekit merges each model once, got {', '.join(listed)}")
+    return base, models
+
+
+def _reference(reference: str) -> str | dict[str, dict[str, str]]:
+    """Write a model as mergekit reads it, which has no zoo and starts folders elsewhere."""
+    if reference.startswith("zoo:"):
+        return str(resolve_model(reference))
+    absolute = absolute_reference(reference, Path())
+    if Path(absolute).is_dir() and set(absolute) & set("+@"):  # else read as adapter or revision
+        return {"model": {"path": absolute}}
+    return absolute
+
+
+def _runs_of_layers(
+    values: Mapping[str, _Values], roles: Mapping[str, TensorRole]
+) -> dict[range, dict[str, _Values]]:
+    """Join neighbouring layers that are merged alike; tensors outside go with the nearest."""
+    profiles: dict[int, dict[str, _Values]] = {}
+    for name, role in roles.items():
+        if in_a_layer(name, role):
+            part_of_layer = f".{name}".partition(f".{role.layer}.")[2]
+            profiles.setdefault(role.layer, {})[part_of_layer] = values[name]
+    runs = [list(run) for _, run in groupby(sorted(profiles), key=profiles.__getitem__)]
+    return {
+        range(run[0], run[-1] + 1): {n: v for n, v in values.items() if roles[n].layer in run}
+        for run in runs
+    }
+
+
+def _sources(
+    models: tuple[str, ...], values: Mapping[str, _Values], layers: range | None = None
+) -> list[dict[str, Any]]:
+    """Write the models of a slice, or whole models."""
+    first = next(iter(values.values()))
+    per_expert = [key for key, value in first.items() if isinstance(value, tuple)]
+    return [
+        _present(
+            model=_reference(model),
+            layer_range=[layers.start, layers.stop] if layers else None,
+            parameters={
+                mergekit_name(key): setting_of({n: v[key][i] for n, v in values.items()})
+                for key in per_expert
+                if i < len(first[key])  # the base comes last and has none
+            },
+        )
+        for i, model in enumerate(models)
+    ]
+
+
+def _shared(values: Mapping[str, _Values], parameters: list[str]) -> dict[str, Any]:
+    return {
+        mergekit_name(key): setting_of({n: v[key] for n, v in values.items()}) for key in parameters
+    }
+
+
+def _dtype_of(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.tensor(checkpoint.names[0]).dtype).removeprefix("torch.")
+
+
+def _present(**keys: Any) -> dict[str, Any]:
+    return {key: value for key, value in keys.items() if value}

@@ -1,0 +1,137 @@
+"""A mergekit file as a recipe: its models, its slices, and what a recipe cannot say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import chain, count
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from evomerge.errors import RecipeError
+from evomerge.models.architecture import Architecture
+from evomerge.models.checkpoint import Checkpoint
+from evomerge.models.reference import absolute_reference, resolve_model
+from evomerge.recipe.mergekit_file import MergekitFile, Slice, Tokenizer, read_file
+from evomerge.recipe.mergekit_rules import rules_of_settings
+from evomerge.recipe.recipe import Dtype, Recipe
+
+__all__ = ["from_mergekit"]
+
+
+def from_mergekit(content: Mapping[str, Any], *, beside: Path) -> Recipe:
+    """Turn a mergekit file into a recipe that merges every tensor with the same numbers.
+
+    Opens the base (or first model) for its layers and tensor names. The seed of random masks is 0:
+    mergekit takes its own from the command line.
+
+    Args:
+        content: As YAML gives it.
+        beside: Relative model folders start here.
+
+    Raises:
+        ConfigError: Keys or values that mergekit does not have, one line per fault.
+        RecipeError: The file means something that a recipe cannot say.
+        CheckpointError: The model that lends its tensor names cannot be opened.
+    """
+    file = read_file(content)
+    base = _base(file)
+    experts = _experts(file, base)
+    anchor = next(iter(experts)) if base is None else base
+    _check_tokenizer(file, anchor)
+    checkpoint = Checkpoint(resolve_model(absolute_reference(anchor, beside)))
+    architecture = Architecture(checkpoint.config, checkpoint.names)
+    slices = _slices_by_layers(file, architecture.n_layers)
+    recipe = Recipe(
+        experts={name: absolute_reference(model, beside) for model, name in experts.items()},
+        rules=rules_of_settings(file, slices, experts, architecture.roles),
+        base=None if base is None else absolute_reference(base, beside),
+        dtype=_dtype(file),
+    )
+    if faults := recipe.faults():
+        raise RecipeError("\n".join(f"mergekit file: {fault}" for fault in faults))
+    return recipe
+
+
+def _base(file: MergekitFile) -> str | None:
+    """Find the base; every method but linear reads it, from among the sources of each slice."""
+    bases = {piece.base_model or file.base_model for piece in file.slices}
+    if len(bases) > 1:
+        raise RecipeError(
+            "mergekit file: expected one base_model for all slices, got several, which cannot be "
+            "imported yet"
+        )
+    base = bases.pop()
+    for position, piece in enumerate(file.slices):
+        models = [source.model for source in piece.sources]
+        if file.merge_method != "linear" and base not in models:
+            raise RecipeError(
+                f"mergekit file: slices.{position}: expected base_model among the sources, as "
+                f"{file.merge_method} reads it, got base_model {base!r} and sources {models}"
+            )
+        if len(set(models)) < len(models):
+            raise RecipeError(
+                f"mergekit file: slices.{position}: expected each model once, got {models}"
+            )
+    return base
+
+
+def _experts(file: MergekitFile, base: str | None) -> dict[str, str]:
+    """Name the models that are merged, each after the last component of its path."""
+    models = dict.fromkeys(source.model for piece in file.slices for source in piece.sources)
+    if base is not None and file.merge_method != "linear":
+        del models[base]
+    if not models or (file.merge_method == "slerp" and len(models) != 1):
+        wanted = "one model" if file.merge_method == "slerp" else "at least one model"
+        raise RecipeError(f"mergekit file: expected {wanted} besides the base, got {len(models)}")
+    names: dict[str, str] = {}
+    for model in models:
+        stem = re.split(r"[/:]", model.partition("@")[0].rstrip("/"))[-1]
+        candidates = chain([stem], (f"{stem}-{n}" for n in count(2)))
+        names[model] = next(name for name in candidates if name not in names.values())
+    return names
+
+
+def _check_tokenizer(file: MergekitFile, anchor: str) -> None:
+    plain = file.tokenizer is None or file.tokenizer == Tokenizer(source=file.tokenizer.source)
+    source = file.tokenizer_source if file.tokenizer is None else file.tokenizer.source
+    if not plain or source not in (None, "base", anchor) or file.chat_template is not None:
+        raise RecipeError(
+            f"mergekit file: expected tokenizer and chat template of {anchor} as they are; other "
+            "sources, added tokens, padding and templates cannot be imported yet"
+        )
+
+
+def _slices_by_layers(file: MergekitFile, n_layers: int) -> dict[range, Slice]:
+    """Find the layers each slice is for; refuse slices that repeat, reorder or drop layers."""
+    found: dict[range, Slice] = {}
+    for position, piece in enumerate(file.slices):
+        ranges = {source.layer_range or (0, n_layers) for source in piece.sources}
+        start, stop = min(ranges)
+        expected = sum(len(layers) for layers in found)
+        if len(ranges) > 1 or start != expected or stop <= start:
+            got = ", ".join(str(list(layer_range)) for layer_range in sorted(ranges))
+            raise RecipeError(
+                f"mergekit file: slices.{position}: expected one layer_range for all sources, from "
+                f"{expected} up, got {got}; repeated, reordered and skipped layers cannot be "
+                "imported yet"
+            )
+        found[range(start, stop)] = piece
+    if (covered := sum(len(layers) for layers in found)) != n_layers:
+        raise RecipeError(
+            f"mergekit file: expected slices over all {n_layers} layers, got {covered}; models of "
+            "another depth cannot be imported yet"
+        )
+    return found
+
+
+def _dtype(file: MergekitFile) -> Dtype | None:
+    name = file.out_dtype or file.dtype
+    if name is None:
+        return None
+    name = name.removeprefix("torch.")
+    if name not in get_args(Dtype):
+        raise RecipeError(
+            f"mergekit file: expected a dtype out of {', '.join(get_args(Dtype))}, got {name!r}"
+        )
+    return cast(Dtype, name)

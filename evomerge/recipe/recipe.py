@@ -1,0 +1,168 @@
+"""The recipe: a complete description of one merged model, independent of any search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from evomerge.errors import RecipeError
+from evomerge.methods.base import Method, ParameterValue
+from evomerge.methods.registry import method
+from evomerge.models.architecture import Kind, TensorRole
+
+__all__ = ["Dtype", "Recipe", "Rule", "Selector"]
+
+Dtype = Literal["bfloat16", "float16", "float32"]
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Which tensors a rule is for; an absent criterion matches everything.
+
+    Attributes:
+        layers: Half-open range [first, end) of decoder layers. Embeddings count as the first
+            layer, final norm and head as the last.
+        kinds: Kinds of module.
+        names: Regular expression searched in the tensor name.
+    """
+
+    layers: tuple[int, int] | None = None
+    kinds: tuple[Kind, ...] | None = None
+    names: str | None = None
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def matches(self, name: str, role: TensorRole) -> bool:
+        """Tell whether one tensor is selected."""
+        return (
+            (self.layers is None or self.layers[0] <= role.layer < self.layers[1])
+            and (self.kinds is None or role.kind in self.kinds)
+            and (self.names is None or re.search(self.names, name) is not None)
+        )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the selected tensors are merged.
+
+    Attributes:
+        method: Method name.
+        parameters: By parameter name: one value, or one per expert; absent ones take the
+            method's default.
+        where: Which tensors; by default all.
+    """
+
+    method: str
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    where: Selector = Selector()
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One merged model. For each tensor the first rule that selects it applies.
+
+    Attributes:
+        experts: Model reference by expert name; their order is the order of summation.
+        rules: At least one; every tensor must be selected by some rule.
+        base: Model reference of the common ancestor; may be absent for methods without one.
+        dtype: Dtype of the result; ``None`` takes that of the base (or first expert).
+        seed: Names the random masks of this recipe.
+    """
+
+    experts: Mapping[str, str]
+    rules: tuple[Rule, ...]
+    base: str | None = None
+    dtype: Dtype | None = None
+    seed: int = 0
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    @property
+    def anchor(self) -> str:
+        """The model that config, tokenizer and tensor names come from."""
+        return self.base if self.base is not None else next(iter(self.experts.values()))
+
+    @cached_property
+    def bound_methods(self) -> tuple[Method, ...]:
+        """The method of each rule with its parameters bound.
+
+        Raises:
+            RecipeError: Listing every fault, one line each.
+        """
+        names = tuple(self.experts)
+        faults = self.faults()
+        if faults:
+            raise RecipeError("\n".join(faults))
+        return tuple(method(rule.method).bind(rule.parameters, names) for rule in self.rules)
+
+    def faults(self) -> list[str]:
+        """List what is wrong with this recipe, one line each; empty if all is well."""
+        found = [] if self.experts else ["experts: expected at least one, got none"]
+        found += [] if self.rules else ["rules: expected at least one, got none"]
+        for position, rule in enumerate(self.rules):
+            try:
+                kind = method(rule.method)
+            except RecipeError as err:
+                found.append(f"rules[{position}].method: {err}")
+                continue
+            if kind.needs_base and self.base is None:
+                found.append(f"rules[{position}]: {rule.method} needs a base, the recipe has none")
+            found += [
+                f"rules[{position}].{fault}"
+                for fault in kind.faults(rule.parameters, tuple(self.experts))
+            ]
+        return found
+
+    def rule_for(self, name: str, role: TensorRole) -> int:
+        """Find the position of the rule that merges one tensor.
+
+        Raises:
+            RecipeError: No rule selects the tensor.
+        """
+        for position, rule in enumerate(self.rules):
+            if rule.where.matches(name, role):
+                return position
+        raise RecipeError(
+            f"no rule selects tensor {name} (layer {role.layer}, {role.kind}); end the recipe with "
+            "a rule without 'where'"
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """Return plain data that YAML and JSON can hold, leaving out what is absent."""
+        rules = [
+            {
+                **({"where": where} if (where := _present(asdict(rule.where))) else {}),
+                "method": rule.method,
+                "parameters": {
+                    key: dict(value) if isinstance(value, Mapping) else value
+                    for key, value in rule.parameters.items()
+                },
+            }
+            for rule in self.rules
+        ]
+        head = _present({"base": self.base, "experts": dict(self.experts), "dtype": self.dtype})
+        return {**head, "seed": self.seed, "rules": rules}
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that name this recipe; equal content has equal digests."""
+        content = {**self.as_data(), "experts": list(self.experts.items())}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _present(content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in content.items()
+        if value is not None
+    }

@@ -1,0 +1,36 @@
+"""Samplers: which params to try next, given the trials in an Optuna study.
+
+Members:
+    gene_space: ``GeneSpace``, all genes of a search space with a neutral value each.
+    registry: ``sampler_names`` and ``build_sampler``, from a name in YAML to a sampler.
+    auto: ``choose``, the rule behind ``sampler: auto``.
+    kinds: ``SamplerKind``, what a sampler declares; ``Budget``, what it is built for.
+    in_optuna: Optuna's own samplers: random, qmc, tpe, gp, nsga2, nsga3.
+    pycma: CMA-ES.
+    wrapped, view: make an Optuna sampler work where some genes are inactive.
+    unit_cube, scalarise: genes as points of the unit cube; several objectives as one.
+
+Every sampler here keeps these promises: its next ask is a function of the trials in the store,
+the seed and the trial number; it proposes a value for every gene, so that a search space may
+suggest any part of them; it never sees a trial whose params are not genes of the space; failed
+trials never get a made-up score.
+
+A new sampler is a ``SamplerKind`` in a file here, listed in ``registry``; in another package, the
+same object under the entry point group ``evomerge.samplers``.
+"""
+
+from evomerge.samplers.auto import choose
+from evomerge.samplers.gene_space import GeneSpace
+from evomerge.samplers.kinds import Budget, SamplerKind
+from evomerge.samplers.registry import build_sampler, sampler_names
+from evomerge.samplers.wrapped import InSpace
+
+__all__ = [
+    "Budget",
+    "GeneSpace",
+    "InSpace",
+    "SamplerKind",
+    "build_sampler",
+    "choose",
+    "sampler_names",
+]

@@ -1,0 +1,5 @@
+"""The rule behind ``sampler: auto``."""
+
+
+def choose(space, *, n_objectives, n_trials):
+    return "tpe", ""

@@ -1,0 +1,65 @@
+"""All genes of a search space, as samplers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from optuna.distributions import BaseDistribution
+
+from evomerge.errors import SpaceError
+
+__all__ = ["Gene", "GeneSpace"]
+
+Gene = float | int | str
+
+
+@dataclass(frozen=True)
+class GeneSpace:
+    """Every gene with its range and a neutral value.
+
+    Attributes:
+        distributions: Every gene, conditional ones too, in a fixed order.
+        defaults: A neutral value per gene: what an inactive gene counts as, and where CMA-ES
+            starts.
+
+    Raises:
+        SpaceError: A gene without a default, or with one outside its range.
+    """
+
+    distributions: Mapping[str, BaseDistribution]
+    defaults: Mapping[str, Gene]
+
+    def __post_init__(self) -> None:
+        if self.distributions.keys() != self.defaults.keys():
+            odd = sorted(self.distributions.keys() ^ self.defaults.keys())
+            raise SpaceError(f"expected one default per gene; they differ in {', '.join(odd)}")
+        for name, value in self.defaults.items():
+            if not _in_range(self.distributions[name], value):
+                raise SpaceError(
+                    f"expected the default of {name} in {self.distributions[name]}, got {value!r}"
+                )
+
+    @cached_property
+    def searched(self) -> Mapping[str, BaseDistribution]:
+        """Genes with more than one possible value, in order."""
+        return {name: d for name, d in self.distributions.items() if not d.single()}
+
+    def holds(self, params: Mapping[str, Gene]) -> bool:
+        """Tell whether params are a non-empty set of genes within their ranges."""
+        return bool(params) and all(
+            name in self.distributions and _in_range(self.distributions[name], value)
+            for name, value in params.items()
+        )
+
+    def complete(self, params: Mapping[str, Gene]) -> dict[str, Gene]:
+        """Give every gene a value, in order: its own, or the default if it is inactive."""
+        return {name: params.get(name, default) for name, default in self.defaults.items()}
+
+
+def _in_range(distribution: BaseDistribution, value: Gene) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:  # not a choice, not a number
+        return False

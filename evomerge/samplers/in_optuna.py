@@ -1,0 +1,138 @@
+"""Optuna's own samplers, with defaults for searches of a few hundred trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from optuna.samplers import (
+    BaseSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from pydantic import ConfigDict, Field
+
+from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.wrapped import InSpace, optuna_seed
+from evomerge.schema import parse
+
+__all__ = ["GP", "NSGA2", "NSGA3", "QMC", "RANDOM", "TPE"]
+
+_Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class _NoOptions:
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class _QmcOptions:
+    sequence: Literal["sobol", "halton"] = "sobol"
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class _TpeOptions:
+    n_startup_trials: Annotated[int, Field(ge=1)] = 10
+    n_ei_candidates: Annotated[int, Field(ge=1)] = 24
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class _GpOptions:
+    n_startup_trials: Annotated[int, Field(ge=1)] = 10
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class _NsgaOptions:
+    population_size: Annotated[int, Field(ge=2)] | None = None
+    crossover_prob: _Probability = 0.9
+    mutation_prob: _Probability | None = None
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def population(self, n_trials: int) -> int:
+        """Return the population size: a tenth of the budget, within 10 and 50, unless given."""
+        return self.population_size or min(max(n_trials // 10, 10), 50)
+
+
+def _random(options: Options, budget: Budget) -> BaseSampler:
+    parse(_NoOptions, options, "sampler")
+    return InSpace(RandomSampler, budget.space, seed=budget.seed)
+
+
+def _qmc(options: Options, budget: Budget) -> BaseSampler:
+    chosen = parse(_QmcOptions, options, "sampler")
+    sequence_seed = optuna_seed(budget.seed, "qmc")  # one sequence for all trials
+
+    def factory(seed: int) -> BaseSampler:
+        return QMCSampler(qmc_type=chosen.sequence, scramble=True, seed=sequence_seed)
+
+    return InSpace(factory, budget.space, seed=budget.seed)
+
+
+def _tpe(options: Options, budget: Budget) -> BaseSampler:
+    chosen = parse(_TpeOptions, options, "sampler")
+
+    def factory(seed: int) -> BaseSampler:
+        return TPESampler(
+            n_startup_trials=chosen.n_startup_trials,
+            n_ei_candidates=chosen.n_ei_candidates,
+            multivariate=True,
+            constant_liar=True,  # trials that are still running repel the next one
+            seed=seed,
+        )
+
+    return InSpace(factory, budget.space, seed=budget.seed)
+
+
+def _gp(options: Options, budget: Budget) -> BaseSampler:
+    chosen = parse(_GpOptions, options, "sampler")
+
+    def factory(seed: int) -> BaseSampler:
+        return GPSampler(n_startup_trials=chosen.n_startup_trials, seed=seed)
+
+    return InSpace(factory, budget.space, seed=budget.seed)
+
+
+def _nsga(
+    algorithm: type[NSGAIISampler] | type[NSGAIIISampler], options: Options, budget: Budget
+) -> BaseSampler:
+    chosen = parse(_NsgaOptions, options, "sampler")
+
+    def factory(seed: int) -> BaseSampler:
+        return algorithm(
+            population_size=chosen.population(budget.n_trials),
+            crossover_prob=chosen.crossover_prob,
+            mutation_prob=chosen.mutation_prob,
+            seed=seed,
+        )
+
+    # Baselines and re-run trials carry no generation; this makes parents of them, too.
+    generation = algorithm._get_generation_key()
+    return InSpace(factory, budget.space, seed=budget.seed, inherited_attr=generation)
+
+
+def _nsga2(options: Options, budget: Budget) -> BaseSampler:
+    return _nsga(NSGAIISampler, options, budget)
+
+
+def _nsga3(options: Options, budget: Budget) -> BaseSampler:
+    return _nsga(NSGAIIISampler, options, budget)
+
+
+RANDOM = SamplerKind("a control: what luck alone finds", _random)
+QMC = SamplerKind("an even cover of a space of few genes, or data for a later model", _qmc)
+TPE = SamplerKind("the all-rounder: any genes, 1 to 3 objectives, asks in milliseconds", _tpe)
+GP = SamplerKind("at most 150 slow trials of at most 20 genes; an ask takes up to a second", _gp)
+NSGA2 = SamplerKind("2 or 3 objectives and 500 trials or more", _nsga2)
+NSGA3 = SamplerKind("4 objectives or more", _nsga3)

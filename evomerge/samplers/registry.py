@@ -1,0 +1,90 @@
+"""From a sampler's name in YAML to a sampler."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from optuna.samplers import BaseSampler
+
+from evomerge.errors import ConfigError
+from evomerge.samplers.auto import choose
+from evomerge.samplers.gene_space import GeneSpace
+from evomerge.samplers.kinds import Budget, Options, SamplerKind
+
+__all__ = ["build_sampler", "sampler_names"]
+
+_GROUP = "evomerge.samplers"
+_BUILT_IN = {
+    "random": "evomerge.samplers.in_optuna:RANDOM",
+    "qmc": "evomerge.samplers.in_optuna:QMC",
+    "tpe": "evomerge.samplers.in_optuna:TPE",
+    "gp": "evomerge.samplers.in_optuna:GP",
+    "nsga2": "evomerge.samplers.in_optuna:NSGA2",
+    "nsga3": "evomerge.samplers.in_optuna:NSGA3",
+    "pycma": "evomerge.samplers.pycma:PYCMA",
+}
+_AUTO = "chooses among the others by genes, objectives and budget"
+
+
+def sampler_names() -> dict[str, str]:
+    """List the samplers: name to one line on when to use it; ``auto`` first."""
+    return {"auto": _AUTO, **{name: _load(name).when for name in _names()}}
+
+
+def build_sampler(
+    name: str,
+    options: Options,
+    *,
+    space: GeneSpace,
+    n_objectives: int,
+    n_trials: int,
+    seed: int,
+) -> BaseSampler:
+    """Build a sampler.
+
+    Args:
+        name: One of ``sampler_names``.
+        options: The sampler's own options, as in YAML; ``auto`` has none.
+        space: The genes.
+        n_objectives: Objectives of the study.
+        n_trials: Trials in total.
+        seed: The study's seed.
+
+    Raises:
+        ConfigError: No such sampler, or one line per wrong option.
+    """
+    if name == "auto":
+        if options:
+            raise ConfigError(f"sampler: auto has no options, got {', '.join(sorted(options))}")
+        name, _ = choose(space, n_objectives=n_objectives, n_trials=n_trials)
+    return _load(name).build(options, Budget(space, n_objectives, n_trials, seed))
+
+
+def _names() -> list[str]:
+    plugins = {entry.name for entry in entry_points(group=_GROUP)}
+    return [*_BUILT_IN, *sorted(plugins - _BUILT_IN.keys())]
+
+
+def _load(name: str) -> SamplerKind:
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name].split(":")
+        kind = getattr(import_module(module), attribute)
+    else:
+        found = list(entry_points(group=_GROUP, name=name))
+        if not found:
+            raise _unknown(name)
+        kind = found[0].load()
+    if not isinstance(kind, SamplerKind):
+        raise ConfigError(
+            f"sampler: expected a SamplerKind behind {name!r}, got {type(kind).__name__}"
+        )
+    return kind
+
+
+def _unknown(name: str) -> ConfigError:
+    known = ["auto", *_names()]
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ConfigError(f"sampler: no sampler {name!r}; {hint}known are {', '.join(known)}")

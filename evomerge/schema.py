@@ -1,0 +1,102 @@
+"""YAML into typed records: every fault of a file is reported at once, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from evomerge.errors import ConfigError
+
+__all__ = ["parse", "read_yaml", "write_yaml"]
+
+T = TypeVar("T")
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: The file is missing, is no YAML, or holds no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"expected a file at {path}, found none") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+        reason = " ".join(str(err).split())
+        raise ConfigError(f"{path} is not readable YAML: {reason}") from err
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"expected keys and values in {path}, got {type(content).__name__}")
+    return content
+
+
+def write_yaml(content: Mapping[str, Any], header: str = "") -> str:
+    """Write a mapping as YAML in the given key order.
+
+    Args:
+        content: Plain data.
+        header: Comment lines above it, without ``#``.
+    """
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    return comment + yaml.safe_dump(
+        content, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    )
+
+
+def parse(record: type[T], content: object, where: str) -> T:
+    """Check plain data against a record type.
+
+    Args:
+        record: A dataclass or pydantic model; its annotations are the schema.
+        content: Plain data, as YAML gives it.
+        where: Named in every fault, e.g. the file.
+
+    Returns:
+        The record.
+
+    Raises:
+        ConfigError: One line per fault; unknown keys name the nearest known one.
+    """
+    adapter = TypeAdapter(record)
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as err:
+        known = sorted(set(_property_names(adapter.json_schema())))
+        faults = dict.fromkeys(_fault_line(error, known, where) for error in err.errors())
+        raise ConfigError(*faults) from None
+
+
+def _fault_line(error: ErrorDetails, known: list[str], where: str) -> str:
+    # Union members and validators appear in the path as type names; keys of the file do not.
+    path = ".".join(str(part) for part in error["loc"] if not str(part).endswith(("]", ")")))
+    if error["type"] in _UNKNOWN_KEY:
+        key = str(error["loc"][-1])
+        near = get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{where}: {path}: unknown key{hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{where}: {path}: this key is required"
+    if error["type"] in ("value_error", "assertion_error"):
+        return f"{where}: {path}: {message}" if path else f"{where}: {message}"
+    return f"{where}: {path}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+
+
+def _property_names(schema: object) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        yield from schema.get("properties", {})
+        for part in schema.values():
+            yield from _property_names(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _property_names(part)

@@ -1,0 +1,11 @@
+"""The study: an Optuna study in a folder, and the loop that fills it.
+
+Members:
+    records: what a study knows, as plain records.
+    folder: the files of a study and their lock.
+    storage: the journal file or database.
+    trials: what is kept with each trial.
+    timing: seconds per phase.
+    search: ask, run, tell.
+    finals: held-out scores of the best.
+"""

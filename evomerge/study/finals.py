@@ -1,0 +1,118 @@
+"""The finals: front members and baselines scored again on items the search never saw.
+
+The best of many noisy scores is biased upward; scores on ``validation`` pick the winner, scores on
+``test`` are what is reported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from evomerge.errors import StudyError
+from evomerge.evaluation.store import ItemStore
+from evomerge.execution.protocol import Executor, Job, Outcome, Scored
+from evomerge.recipe.files import recipe_from_data
+from evomerge.study.folder import write_atomically
+from evomerge.study.records import FinalRecord, Objective, TrialRecord
+
+__all__ = ["read_finals", "run_finals", "write_finals"]
+
+
+def run_finals(
+    finalists: Sequence[TrialRecord],
+    baselines: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    executor: Executor,
+    items: ItemStore,
+) -> tuple[FinalRecord, ...]:
+    """Score finalists and baselines on ``validation``, then the winner and baselines on ``test``.
+
+    Args:
+        finalists: Trials that may win, e.g. the front.
+        baselines: Trials reported beside the winner.
+        objectives: In the study's order.
+        executor: Idle.
+        items: Where item scores go.
+
+    Returns:
+        Records of both splits. The winner has the best mean over objectives on ``validation``,
+        minimised ones counted negatively.
+
+    Raises:
+        StudyError: A finalist could not be scored.
+    """
+    entrants = {t.number: t for t in (*finalists, *baselines)}
+    validation = _score(list(entrants.values()), "validation", objectives, executor, items)
+    may_win = {t.number for t in finalists}
+    winner = max(
+        (r for r in validation if r.number in may_win), key=lambda r: _mean(r, objectives)
+    ).number
+    reported = [t for t in entrants.values() if t.number == winner or t in baselines]
+    test = _score(reported, "test", objectives, executor, items)
+    return tuple(replace(r, chosen=r.number == winner) for r in (*validation, *test))
+
+
+def read_finals(path: Path) -> tuple[FinalRecord, ...]:
+    """Read the records that ``write_finals`` wrote; none if the finals were not run."""
+    if not path.is_file():
+        return ()
+    rows = json.loads(path.read_text())["records"]
+    tuples = ("values", "stderr")
+    return tuple(FinalRecord(**{**row, **{k: tuple(row[k]) for k in tuples}}) for row in rows)
+
+
+def write_finals(path: Path, records: Sequence[FinalRecord]) -> None:
+    """Write the records as JSON."""
+    content = {"schema_version": 1, "records": [asdict(record) for record in records]}
+    write_atomically(path, json.dumps(content, indent=1))
+
+
+def _mean(record: FinalRecord, objectives: Sequence[Objective]) -> float:
+    signs = [1.0 if o.direction == "maximize" else -1.0 for o in objectives]
+    return sum(s * v for s, v in zip(signs, record.values, strict=True)) / len(signs)
+
+
+def _score(
+    trials: Sequence[TrialRecord],
+    split: str,
+    objectives: Sequence[Objective],
+    executor: Executor,
+    items: ItemStore,
+) -> list[FinalRecord]:
+    waiting = list(trials)
+    outcomes: dict[int, Outcome] = {}
+    in_flight = 0
+    while waiting or in_flight:
+        while waiting and in_flight < executor.n_workers:
+            trial = waiting.pop(0)
+            recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+            executor.submit(Job(trial.number, recipe, split))
+            in_flight += 1
+        outcome = executor.next_outcome()
+        in_flight -= 1
+        outcomes[outcome.job.trial] = outcome
+    return [_record(trial, split, objectives, outcomes[trial.number], items) for trial in trials]
+
+
+def _record(
+    trial: TrialRecord,
+    split: str,
+    objectives: Sequence[Objective],
+    outcome: Outcome,
+    items: ItemStore,
+) -> FinalRecord:
+    if not isinstance(outcome, Scored):
+        raise StudyError(f"trial {trial.number} could not be scored on {split}: {outcome.error}")
+    items.write(trial.number, split, outcome.scores.items)
+    metrics = [outcome.scores.metrics[o.task][o.metric] for o in objectives]
+    return FinalRecord(
+        number=trial.number,
+        origin=trial.origin,
+        split=split,  # type: ignore[arg-type]
+        values=tuple(m.value for m in metrics),
+        stderr=tuple(m.stderr for m in metrics),
+        chosen=False,
+    )

@@ -1,0 +1,72 @@
+"""The study folder: where its files are, and the lock that keeps two drivers apart."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evomerge.errors import StudyError
+
+__all__ = ["StudyFolder", "write_atomically"]
+
+
+class StudyFolder:
+    """Paths inside one study folder.
+
+    Args:
+        root: The folder; need not exist yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.experiment = root / "experiment.yaml"
+        self.journal = root / "study.journal"
+        self.items = root / "items"
+        self.finals = root / "finals.json"
+        self.timing = root / "timing.json"
+        self.report = root / "report.html"
+        self.exports = root / "exports"
+
+    def require(self) -> StudyFolder:
+        """Return self if a study is here.
+
+        Raises:
+            StudyError: No study here.
+        """
+        if not self.experiment.is_file():
+            raise StudyError(
+                f"expected a study folder (with experiment.yaml) at {self.root}, found none; "
+                "'evomerge run EXPERIMENT' makes one"
+            )
+        return self
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the study for one driver; released by the system when the process ends.
+
+        Raises:
+            StudyError: Another driver holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StudyError(
+                    f"another evomerge process is running the study in {self.root}; wait for it, "
+                    "or stop it first"
+                ) from None
+            yield
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a killed process leaves the old content or the new, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

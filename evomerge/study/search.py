@@ -1,0 +1,194 @@
+"""The loop: ask, run, tell, with every worker busy and every step on disk before its effect."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from evomerge.errors import StudyError
+from evomerge.evaluation.store import ItemStore
+from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
+from evomerge.recipe.files import recipe_from_data
+from evomerge.recipe.recipe import Recipe
+from evomerge.space.baselines import Baseline
+from evomerge.space.protocol import SearchSpace
+from evomerge.study.records import Objective
+from evomerge.study.timing import Timing
+from evomerge.study.trials import ERROR, ORIGIN, RECIPE, SECONDS, STDERR
+
+__all__ = ["Budget", "Search"]
+
+_HOPELESS = 10  # a study whose first trials all fail has a fault that more trials will not cure
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a search ends; whichever comes first.
+
+    Attributes:
+        trials: Number of finished trials, failed ones included.
+        wall_clock_s: Seconds of searching over all drivers; ``None`` for no limit. Trials in
+            flight at that moment are finished.
+    """
+
+    trials: int
+    wall_clock_s: float | None = None
+
+
+class Search:
+    """Runs a study until its budget is met; may be stopped anywhere and started again.
+
+    A trial is stored when asked, with its recipe, and again when told. Trials found running at the
+    start are those of a driver that died: they are run again under their own number.
+
+    Args:
+        study: Optuna study with its sampler.
+        space: Decodes params.
+        objectives: In the order of the study's directions.
+        executor: Where jobs run.
+        budget: When to end.
+        items: Where item scores go.
+        timing: Where the time goes.
+        on_told: Called after each finished trial.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        objectives: Sequence[Objective],
+        executor: Executor,
+        *,
+        budget: Budget,
+        items: ItemStore,
+        timing: Timing,
+        on_told: Callable[[FrozenTrial], None] = lambda trial: None,
+    ) -> None:
+        self._study, self._space, self._objectives = study, space, objectives
+        self._executor, self._budget = executor, budget
+        self._items, self._timing, self._on_told = items, timing, on_told
+        self._in_flight: dict[int, Trial] = {}
+        self._asked_seconds: dict[int, float] = {}
+
+    def seed(self, baselines: Sequence[Baseline]) -> None:
+        """Queue the baselines that the study does not hold yet, in order."""
+        held = {trial.user_attrs.get(ORIGIN) for trial in self._study.get_trials(deepcopy=False)}
+        for baseline in baselines:
+            if baseline.origin not in held:
+                attrs = {ORIGIN: baseline.origin, RECIPE: baseline.recipe.as_data()}
+                self._study.enqueue_trial(dict(baseline.params or {}), user_attrs=attrs)
+
+    def run(self) -> None:
+        """Search until the budget is met.
+
+        Raises:
+            StudyError: The first trials have all failed.
+        """
+        self._timing.start(self._executor.n_workers)
+        interrupted = self._running_trials()
+        while True:
+            while len(self._in_flight) < self._executor.n_workers:
+                if interrupted:
+                    self._restart(interrupted.pop(0))
+                elif self._may_ask():
+                    self._start_next()
+                else:
+                    break
+            if not self._in_flight:
+                return
+            self._finish(self._executor.next_outcome())
+
+    def _may_ask(self) -> bool:
+        limit = self._budget.wall_clock_s
+        in_time = limit is None or self._timing.elapsed < limit
+        return in_time and self._n_asked() < self._budget.trials
+
+    def _n_asked(self) -> int:
+        trials = self._study.get_trials(deepcopy=False)
+        return sum(trial.state != TrialState.WAITING for trial in trials)
+
+    def _running_trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def _start_next(self) -> None:
+        started = time.perf_counter()
+        with self._timing.measure("ask"):
+            trial = self._study.ask()
+            recipe = self._recipe(trial, trial.user_attrs)
+        self._submit(trial, recipe, time.perf_counter() - started)
+
+    def _restart(self, frozen: FrozenTrial) -> None:
+        with self._timing.measure("ask"):
+            trial = Trial(self._study, frozen._trial_id)  # its stored params stay as they are
+            recipe = self._recipe(trial, frozen.user_attrs)
+        self._submit(trial, recipe, 0.0)
+
+    def _recipe(self, trial: Trial, attrs: dict[str, Any]) -> Recipe:
+        if RECIPE in attrs:
+            if self._is_in_space(trial):
+                self._space.suggest(trial)  # registers the params of a queued baseline
+            return recipe_from_data(attrs[RECIPE], f"trial {trial.number}")
+        recipe = self._space.recipe(self._space.suggest(trial))
+        trial.set_user_attr(ORIGIN, "search")
+        trial.set_user_attr(RECIPE, recipe.as_data())
+        return recipe
+
+    def _is_in_space(self, trial: Trial) -> bool:
+        """Tell a trial with params from a baseline that the space cannot express."""
+        frozen = self._study.get_trials(deepcopy=False)[trial.number]
+        return bool(frozen.params or frozen.system_attrs.get("fixed_params"))
+
+    def _submit(self, trial: Trial, recipe: Recipe, ask_seconds: float) -> None:
+        self._in_flight[trial.number] = trial
+        self._asked_seconds[trial.number] = ask_seconds
+        self._executor.submit(Job(trial.number, recipe))
+
+    def _finish(self, outcome: Outcome) -> None:
+        trial = self._in_flight.pop(outcome.job.trial)
+        asked = self._asked_seconds.pop(trial.number)
+        with self._timing.measure("tell"):
+            match self._checked(outcome):
+                case Scored() as scored:
+                    self._tell_scores(trial, scored, asked)
+                case Failed(error=error):
+                    trial.set_user_attr(ERROR, error)
+                    self._study.tell(trial, state=TrialState.FAIL)
+        self._timing.save()
+        self._on_told(self._study.get_trials(deepcopy=False)[trial.number])
+        self._stop_if_hopeless()
+
+    def _checked(self, outcome: Outcome) -> Outcome:
+        """Turn a score that is no number into a failure: samplers must never see one."""
+        if isinstance(outcome, Failed):
+            return outcome
+        for objective, value in zip(self._objectives, self._values(outcome), strict=True):
+            if not math.isfinite(value):
+                return Failed(outcome.job, f"{objective.name} is {value}")
+        return outcome
+
+    def _values(self, scored: Scored) -> list[float]:
+        return [scored.scores.metrics[o.task][o.metric].value for o in self._objectives]
+
+    def _tell_scores(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
+        self._items.write(trial.number, scored.job.split, scored.scores.items)
+        stderr = [scored.scores.metrics[o.task][o.metric].stderr for o in self._objectives]
+        trial.set_user_attr(STDERR, [None if math.isnan(e) else e for e in stderr])
+        trial.set_user_attr(SECONDS, {"ask": ask_seconds, **scored.seconds})
+        self._study.tell(trial, self._values(scored))
+        for phase, seconds in scored.seconds.items():
+            self._timing.add(phase, seconds)
+
+    def _stop_if_hopeless(self) -> None:
+        finished = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
+        failed = [t for t in finished if t.state == TrialState.FAIL]
+        if len(failed) == len(finished) >= min(_HOPELESS, self._budget.trials):
+            raise StudyError(
+                f"all of the first {len(failed)} trials failed; the first one with: "
+                f"{failed[0].user_attrs.get(ERROR, 'no reason given')}"
+            )

@@ -1,0 +1,42 @@
+"""The Optuna storage of a study: a journal file in its folder, or a database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+__all__ = ["open_storage", "repair_journal"]
+
+
+def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
+    """Open the storage.
+
+    Args:
+        journal: The journal file, used unless ``url`` is given.
+        url: Database URL, e.g. ``postgresql://…``, for studies that several machines share.
+    """
+    if url is not None:
+        return RDBStorage(url)
+    return JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+
+
+def repair_journal(journal: Path) -> None:
+    """Clear away what a killed writer left: a half-written last line, a lock nobody holds.
+
+    Call only under the study's own lock: a repair must not race with a writer.
+    """
+    Path(f"{journal}.lock").unlink(missing_ok=True)
+    _drop_torn_line(journal)
+
+
+def _drop_torn_line(journal: Path) -> None:
+    """Cut the file after its last newline: Optuna fails on a half-written last record."""
+    if not journal.is_file():
+        return
+    with journal.open("rb+") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end != len(content):
+            file.truncate(end)

@@ -1,0 +1,69 @@
+"""Where a study's time goes, kept across drivers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evomerge.study.folder import write_atomically
+
+__all__ = ["PHASES", "Timing"]
+
+PHASES = ("ask", "merge", "evaluate", "tell", "idle")
+
+
+class Timing:
+    """Seconds per phase, summed over workers and over every driver the study has had.
+
+    ``ask`` and ``tell`` are the driver's, ``merge`` and ``evaluate`` the workers'; ``idle`` is
+    what remains of the workers' time.
+
+    Args:
+        path: JSON file in the study folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = read_timing(path)
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._started = time.monotonic()
+        self._n_workers = 0
+
+    def start(self, n_workers: int) -> None:
+        """Begin to count: the workers are ready."""
+        self._started, self._n_workers = time.monotonic(), n_workers
+
+    @property
+    def elapsed(self) -> float:
+        """Wall-clock seconds of searching, over all drivers."""
+        return self._before["elapsed"] + time.monotonic() - self._started
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Count seconds of one phase."""
+        self._seconds[phase] += seconds
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Count the time spent inside the block."""
+        start = time.perf_counter()
+        yield
+        self.add(phase, time.perf_counter() - start)
+
+    def save(self) -> None:
+        """Write the sums; cheap enough for every trial."""
+        wall = time.monotonic() - self._started
+        busy = self._seconds["merge"] + self._seconds["evaluate"]
+        seconds = {**self._seconds, "idle": max(0.0, wall * self._n_workers - busy)}
+        total = {phase: self._before[phase] + seconds[phase] for phase in PHASES}
+        write_atomically(self._path, json.dumps({**total, "elapsed": self.elapsed}))
+
+
+def read_timing(path: Path) -> dict[str, float]:
+    """Read the sums; zeros if nothing has been run."""
+    zeros = dict.fromkeys((*PHASES, "elapsed"), 0.0)
+    if not path.is_file():
+        return zeros
+    return {**zeros, **json.loads(path.read_text())}

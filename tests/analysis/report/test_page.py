@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from evomerge.analysis.report import write_report
+from evomerge.analysis.report.words import headline
+from evomerge.study.records import StudyRecord
+
+from ..synthetic import failed, make_study, objectives, study_of, trial
+
+EVIL = "<script>alert(1)</script>"
+VOID = {"meta", "link", "br", "col", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects what a browser would fetch, run and show."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+        elif self.open and self.open[-1] != "style":
+            self.text += data
+
+    @property
+    def figures(self) -> list[dict[str, object]]:
+        found = [json.loads(s) for s in self.scripts if s.startswith("{")]
+        return [figure for figure in found if "data" in figure]
+
+
+def page_of(study: StudyRecord, folder: Path) -> Page:
+    # plotly.js stays out: parsing 5 MB of it in every test would only cost time.
+    return Page(write_report(study, folder / "r.html", inline_js=False).read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("k", "figures"), [(1, 1), (2, 3), (3, 6), (4, 9)])
+def test_every_section_for_any_number_of_objectives(tmp_path: Path, k: int, figures: int) -> None:
+    study = make_study(k)
+    page = page_of(study, tmp_path)
+    assert len(page.figures) == figures
+    assert headline(study) in page.text.replace("\N{NO-BREAK SPACE}", " ")
+    for number in ["0.735", "± 0.020", "MemoryError: 14 GB asked, 12 GB free", "zoo:base"]:
+        assert number in page.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
+    out = write_report(make_study(2), tmp_path / "new" / "report.html")
+    page = Page(out.read_text("utf-8"))
+    assert [file.name for file in out.parent.iterdir()] == ["report.html"]
+    assert page.fetched == ["data:,"]
+    assert sum(len(script) > 1_000_000 for script in page.scripts) == 1
+    assert "default-src 'none'" in out.read_text("utf-8")
+
+
+def test_plotly_can_stand_beside_the_page(tmp_path: Path) -> None:
+    out = write_report(make_study(2), tmp_path / "report.html", inline_js=False)
+    assert out.stat().st_size < 300_000
+    assert (tmp_path / "plotly.min.js").stat().st_size > 1_000_000
+    assert Page(out.read_text("utf-8")).fetched == ["data:,", "plotly.min.js"]
+
+
+def test_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = write_report(make_study(3), tmp_path / "a.html", inline_js=False).read_bytes()
+    assert write_report(make_study(3), tmp_path / "b.html", inline_js=False).read_bytes() == first
+
+
+def test_names_and_errors_are_text_and_not_markup(tmp_path: Path) -> None:
+    of = [dataclasses.replace(o, name=EVIL + o.name) for o in objectives(2)]
+    recipe: dict[str, object] = {
+        "experts": {EVIL: EVIL},
+        "rules": [{"method": EVIL, "parameters": {"coefficient": {EVIL: 0.5}, EVIL: EVIL}}],
+    }
+    trials = [
+        trial(0, (0.1, 0.2), origin=f"expert:{EVIL}"),
+        trial(1, (0.5, 0.6), recipe=recipe),
+        failed(2, f"{EVIL}\n{EVIL} x"),
+    ]
+    page = page_of(study_of(trials, of, name=EVIL), tmp_path)
+    assert not any("alert" in s for s in page.scripts if not s.startswith("{"))
+    assert "<script" not in json.dumps(page.figures)
+    assert page.text.count(EVIL) >= 8
+
+
+def test_study_without_a_complete_trial(tmp_path: Path) -> None:
+    page = page_of(make_study(2, n_trials=0), tmp_path)
+    assert page.figures == []
+    assert "No trial has finished yet." in page.text
+    assert "logits are not finite" in page.text
+
+
+def test_empty_study(tmp_path: Path) -> None:
+    assert "No trial has finished yet." in page_of(study_of([], objectives(2)), tmp_path).text
+
+
+def test_unknown_standard_errors_leave_no_nan_on_the_page(tmp_path: Path) -> None:
+    trials = [
+        trial(0, (0.2, 0.3), origin="base", stderr=math.nan),
+        trial(1, (0.5, 0.625), stderr=math.nan),
+    ]
+    page = page_of(study_of(trials, objectives(2)), tmp_path)
+    assert "0.625" in page.text
+    assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+
+
+def test_minimized_objectives_have_reversed_axes(tmp_path: Path) -> None:
+    mixed = (objectives(2)[0], objectives(2, "minimize")[1])
+    trials = [trial(0, (0.2, 9.0), origin="base"), trial(1, (0.5, 4.0)), trial(2, (0.6, 5.0))]
+    layout = page_of(study_of(trials, mixed), tmp_path).figures[0]["layout"]
+    assert isinstance(layout, dict)
+    assert layout["yaxis"]["autorange"] == "reversed"
+    assert layout["xaxis"]["autorange"] is True
+
+
+@pytest.mark.parametrize(("direction", "corner"), [("maximize", "vh"), ("minimize", "hv")])
+def test_front_line_turns_on_the_dominated_side(
+    tmp_path: Path, direction: str, corner: str
+) -> None:
+    of = objectives(2, direction)  # type: ignore[arg-type]
+    study = study_of([trial(0, (0.2, 0.8)), trial(1, (0.8, 0.2))], of)
+    line = page_of(study, tmp_path).figures[0]["data"]
+    assert isinstance(line, list)
+    assert line[0]["x"] == [0.2, 0.8]
+    assert line[0]["line"]["shape"] == corner
+
+
+def test_running_study_says_that_search_scores_are_biased(tmp_path: Path) -> None:
+    page = page_of(make_study(2, finals=False), tmp_path)
+    assert "biased upward" in page.text
+    assert "On items the search never saw" not in page.text
+    assert "the knee of the front so far" in page.text
+
+
+def test_report_needs_no_torch() -> None:
+    code = "import sys, evomerge.analysis.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

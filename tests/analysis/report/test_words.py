@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import dataclasses
+
+from evomerge.analysis.report.words import headline, verdict
+from evomerge.study.records import FinalRecord
+
+from ..synthetic import failed, objectives, study_of, trial
+
+TRIALS = (
+    trial(0, (0.1, 0.1), origin="base"),
+    trial(1, (0.9, 0.2), origin="expert:a"),
+    trial(2, (0.58, 0.58), origin="uniform"),
+    trial(3, (0.75, 0.75)),
+)
+
+
+def final(number: int, origin: str, value: float, *, chosen: bool = False) -> FinalRecord:
+    return FinalRecord(number, origin, "test", (value, value), (0.0283, 0.0283), chosen)
+
+
+def test_headline_quotes_the_test_split_with_the_rivals() -> None:
+    finals = [
+        final(1, "expert:a", 0.55),
+        final(2, "uniform", 0.58),
+        final(3, "search", 0.71, chosen=True),
+    ]
+    study = study_of(TRIALS, objectives(2), finals=finals)
+    assert headline(study) == (
+        "Best merge reaches mean 0.71 ± 0.02 on the test split; "
+        "best expert 0.55 ± 0.02, uniform average 0.58 ± 0.02."
+    )
+    assert verdict(study) == (
+        "That is 0.13 ± 0.03 better than the best baseline (uniform average), "
+        "a clear difference, more than two standard errors."
+    )
+
+
+def test_a_small_lead_is_not_called_clear() -> None:
+    finals = [final(2, "uniform", 0.70), final(3, "search", 0.71, chosen=True)]
+    assert "not a clear difference" in verdict(study_of(TRIALS, objectives(2), finals=finals))
+
+
+def test_before_the_end_the_search_split_is_quoted_with_a_warning() -> None:
+    study = study_of(TRIALS, objectives(2))
+    assert headline(study).startswith("Best merge reaches mean 0.75 ± 0.01 on the search split")
+    assert "biased upward" in verdict(study)
+
+
+def test_an_unbeaten_expert_is_called_so() -> None:
+    study = study_of([TRIALS[0], trial(1, (0.9, 0.9), origin="expert:a")], objectives(2))
+    assert headline(study).startswith("No merge beats expert a, which reaches mean 0.90 ± 0.01")
+
+
+def test_mixed_directions_have_no_mean() -> None:
+    mixed = (objectives(2)[0], objectives(2, "minimize")[1])
+    text = headline(study_of([trial(0, (0.5, 12.0))], mixed))
+    assert text == (
+        "Best merge reaches zoo_math 0.50 ± 0.02 and zoo_list 12.00 ± 0.02 on the search split."
+    )
+
+
+def test_smaller_is_better_when_minimized() -> None:
+    study = study_of([trial(0, (9.0,), origin="base"), trial(1, (4.0,))], objectives(1, "minimize"))
+    assert "5.00 ± 0.03 better than the best baseline (base)" in verdict(study)
+
+
+def test_no_complete_trial() -> None:
+    study = study_of([failed(0, "boom")], objectives(2))
+    assert headline(study) == "No trial has finished yet."
+    assert verdict(study) == ""
+    assert headline(dataclasses.replace(study, trials=())) == "No trial has finished yet."

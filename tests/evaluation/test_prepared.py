@@ -1,0 +1,272 @@
+"""The numbers are lm-eval's own, now and after the model has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import lm_eval
+import pytest
+import torch
+import yaml
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from evomerge.errors import EvaluationError
+from evomerge.evaluation import PreparedSuites, Scores, Suite, metric_names
+
+from .tiny_tasks import N_ROWS, NAMED, write_task
+
+
+class Reference:
+    """``lm_eval.simple_evaluate`` on a copy of the tasks with its split and paths written out."""
+
+    def __init__(self, suite: Suite, folder: Path, split: str) -> None:
+        self.suite, self.folder = suite, folder
+        folder.mkdir()
+        assert suite.include_path is not None
+        for path in suite.include_path.glob("*.yaml"):
+            config = yaml.safe_load(path.read_text())
+            if "dataset_kwargs" in config:
+                files = config["dataset_kwargs"]["data_files"]
+                absolute = {k: str(suite.include_path / v) for k, v in files.items()}
+                config["dataset_kwargs"] = {"data_files": absolute}
+                if isinstance(suite.splits[split], str):
+                    config["test_split"] = suite.splits[split]
+            (folder / path.name).write_text(yaml.safe_dump(config))
+
+    def score(
+        self,
+        model: LlamaForCausalLM,
+        tokenizer: PreTrainedTokenizerFast,
+        samples: Mapping[str, list[int]] | None = None,
+    ) -> dict[str, dict[str, object]]:
+        suite = self.suite
+        results = lm_eval.simple_evaluate(
+            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=suite.batch_size),
+            tasks=list(suite.tasks),
+            task_manager=TaskManager(include_path=str(self.folder), include_defaults=False),
+            samples=dict(samples) if samples else None,
+            num_fewshot=suite.num_fewshot,
+            apply_chat_template=suite.apply_chat_template,
+            fewshot_as_multiturn=suite.fewshot_as_multiturn,
+            system_instruction=suite.system_instruction,
+            bootstrap_iters=10,
+        )
+        self.samples = results["samples"]
+        return results["results"]
+
+
+@pytest.fixture(autouse=True)
+def _no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")  # lm-eval's bootstrap would start processes
+
+
+def rows_of(scores: Scores) -> dict[str, list[int]]:
+    rows: dict[str, set[int]] = {}
+    for item in scores.items:
+        rows.setdefault(item.task, set()).add(item.item)
+    return {task: sorted(found) for task, found in rows.items()}
+
+
+def assert_equal(scores: Scores, results: dict[str, dict[str, object]]) -> None:
+    """Every number equal, none missing on either side."""
+    for task, row in results.items():
+        expected = {k.removesuffix(",none"): v for k, v in row.items() if "," in k}
+        values = {k: v for k, v in expected.items() if "_stderr" not in k}
+        assert {k: v.value for k, v in scores.metrics.get(task, {}).items()} == values
+        for metric, value in scores.metrics.get(task, {}).items():
+            name, _, filter_name = metric.partition(",")
+            stderr = row[f"{name}_stderr,{filter_name or 'none'}"]
+            assert value.stderr == stderr or math.isnan(value.stderr)
+    assert set(scores.metrics) <= set(results)
+
+
+@pytest.mark.parametrize("split", ["search", "test"])
+def test_every_kind_of_task_scores_as_simple_evaluate(suite, split, model, tokenizer, tmp_path):
+    scores = PreparedSuites([suite], split, model, tokenizer).score()
+    reference = Reference(suite, tmp_path / "reference", split)
+
+    assert_equal(scores, reference.score(model, tokenizer))
+
+    assert set(scores.metrics) == {
+        "tiny_choice", "tiny_fewshot", "tiny_filters", "tiny_generate", "tiny_group",
+        "tiny_likelihood", "tiny_rolling",
+    }  # fmt: skip
+    assert 0 < scores.metrics["tiny_group"]["acc"].stderr < 1
+
+
+def test_items_are_the_samples_of_simple_evaluate(suite, model, tokenizer, tmp_path):
+    scores = PreparedSuites([suite], "search", model, tokenizer).score()
+    reference = Reference(suite, tmp_path / "reference", "search")
+    reference.score(model, tokenizer)
+
+    expected = {
+        (task, sample["doc_id"], f"{name},{sample['filter']}".removesuffix(",none"), sample[name])
+        for task, samples in reference.samples.items()
+        for sample in samples
+        for name in sample["metrics"]
+        if isinstance(sample[name], int | float)
+    }
+    assert {dataclasses.astuple(item) for item in scores.items} == expected
+    assert len(scores.items) == len(expected)
+
+
+@pytest.mark.parametrize("split", ["search", "validation", "test"])
+def test_a_fraction_scores_as_simple_evaluate_on_the_same_items(
+    suite, split, model, tokenizer, tmp_path
+):
+    names = ("tiny_choice", "tiny_fewshot", "tiny_generate")
+    suite = dataclasses.replace(
+        suite, tasks=names, splits={"search": 0.5, "validation": 0.25, "test": 0.2}, limit=9
+    )
+    scores = PreparedSuites([suite], split, model, tokenizer).score()
+    reference = Reference(suite, tmp_path / "reference", split)
+
+    assert_equal(scores, reference.score(model, tokenizer, rows_of(scores)))
+    assert all(len(rows) == {"search": 9}.get(split, 5 + (split == "validation"))
+               for rows in rows_of(scores).values())  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"apply_chat_template": True, "system_instruction": "what is plus"},
+        {"apply_chat_template": True, "fewshot_as_multiturn": True},
+        {"num_fewshot": 1},
+    ],
+    ids=["system", "multiturn", "one_shot"],
+)
+def test_prompt_settings_score_as_simple_evaluate(
+    changes, suite, folder, model, tokenizer, tmp_path
+):
+    tasks = ("tiny_likelihood", "tiny_fewshot", "tiny_generate")
+    for name in tasks:
+        write_task(folder, name, fewshot_split="validation")
+    plain = dataclasses.replace(suite, tasks=tasks)
+    changed = dataclasses.replace(plain, **changes)
+    scores = PreparedSuites([changed], "search", model, tokenizer).score()
+
+    reference = Reference(changed, tmp_path / "reference", "search")
+    assert_equal(scores, reference.score(model, tokenizer))
+    assert scores.metrics != PreparedSuites([plain], "search", model, tokenizer).score().metrics
+
+
+def test_an_item_is_never_among_its_own_examples(suite, folder, model, tokenizer):
+    """Where lm-eval would draw them from the scored split without leaving the item out."""
+    write_task(
+        folder,
+        "tiny_generate",
+        doc_to_text="{{id}} is",
+        test_split=None,
+        validation_split="validation",
+    )
+    suite = dataclasses.replace(suite, tasks=("tiny_generate",), num_fewshot=20)
+    for prepared in PreparedSuites([suite], "validation", model, tokenizer).tasks:
+        for item in prepared.items:
+            prompt = item.requests[0].args[0]
+            assert prompt.count(" is") == 21
+            assert prompt.count(f"{item.doc['id']} is") == 1
+
+
+def test_sampled_generation_scores_as_simple_evaluate_and_repeats(
+    empty_folder, model, tokenizer, tmp_path
+):
+    sampled = {"until": ["."], "max_gen_toks": 6, "do_sample": True, "temperature": 1.0}
+    chrf = [{"metric": "chrf", "aggregation": "chrf", "higher_is_better": True}]
+    write_task(empty_folder, "sampled", generation_kwargs=sampled, metric_list=chrf)
+    suite = Suite("one", ("sampled",), include_path=empty_folder, splits=NAMED, batch_size=8)
+    prepared = PreparedSuites([suite], "search", model, tokenizer)
+
+    scores = prepared.score()
+    torch.rand(3)  # the state of the global generator is of no consequence
+    assert prepared.score().metrics == scores.metrics
+    assert_equal(scores, Reference(suite, tmp_path / "r", "search").score(model, tokenizer))
+
+
+def test_scoring_leaves_the_global_generators_alone(suite, model, tokenizer):
+    suite = dataclasses.replace(suite, tasks=("tiny_choice",))
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    PreparedSuites([suite], "search", model, tokenizer).score()
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_parameters_changed_in_place_change_the_scores_and_back(suite, model, tokenizer, tmp_path):
+    prepared = PreparedSuites([suite], "search", model, tokenizer)
+    first = prepared.score()
+    original = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.flip(0))
+    changed = prepared.score()
+    reference = Reference(suite, tmp_path / "reference", "search")
+    assert_equal(changed, reference.score(model, tokenizer))
+    assert changed.metrics["tiny_likelihood"] != first.metrics["tiny_likelihood"]
+    assert changed.metrics["tiny_filters"] != first.metrics["tiny_filters"]
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(original[name])
+    again = prepared.score()
+    assert (again.metrics, again.items) == (first.metrics, first.items)
+
+
+def test_two_suites_score_as_each_alone(suite, model, tokenizer):
+    names = ("tiny_choice", "tiny_likelihood")
+    parts = [dataclasses.replace(suite, name=name, tasks=(name,)) for name in names]
+    together = PreparedSuites(parts, "search", model, tokenizer).score()
+    for part in parts:
+        alone = PreparedSuites([part], "search", model, tokenizer).score()
+        assert together.metrics[part.name] == alone.metrics[part.name]
+
+
+def test_a_score_has_the_metrics_that_were_named(suite, model, tokenizer):
+    named = metric_names([suite])
+    scores = PreparedSuites([suite], "validation", model, tokenizer).score()
+    assert {name: tuple(table) for name, table in scores.metrics.items()} == named
+
+
+def test_a_subset_keeps_the_row_numbers_of_its_items(suite, model, tokenizer):
+    suite = dataclasses.replace(suite, tasks=("tiny_choice",))
+    whole = PreparedSuites([suite], "search", model, tokenizer).score()
+    limited = dataclasses.replace(suite, limit=7)
+    part = PreparedSuites([limited], "search", model, tokenizer).score()
+    assert set(part.items) < set(whole.items)
+    assert len(part.items) == 2 * 7
+    assert len(whole.items) == 2 * N_ROWS
+
+
+def test_the_tokenizer_of_the_caller_is_left_alone(suite, model, tokenizer):
+    tokenizer.pad_token = None
+    PreparedSuites([dataclasses.replace(suite, tasks=("tiny_choice",))], "test", model, tokenizer)
+    assert tokenizer.pad_token is None
+    tokenizer.pad_token = "<pad>"
+
+
+def test_nothing_reaches_the_terminal(suite, model, tokenizer, capfd):
+    metric_names([suite])
+    PreparedSuites([suite], "search", model, tokenizer).score()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_split_the_suite_does_not_declare_is_refused(suite, model, tokenizer):
+    suite = dataclasses.replace(suite, splits={"search": "search"})
+    with pytest.raises(EvaluationError, match="no split 'test'"):
+        PreparedSuites([suite], "test", model, tokenizer)
+
+
+def test_the_same_task_in_two_suites_is_refused(suite, model, tokenizer):
+    with pytest.raises(EvaluationError, match="'tiny_choice' is in more than one evaluator"):
+        PreparedSuites([suite, dataclasses.replace(suite, name="b")], "test", model, tokenizer)
+
+
+def test_answers_longer_than_the_context_are_refused(suite, folder, model, tokenizer):
+    write_task(folder, "tiny_generate", generation_kwargs={"until": ["."]})  # lm-eval's 256 tokens
+    suite = dataclasses.replace(suite, tasks=("tiny_generate",))
+    with pytest.raises(EvaluationError, match=r"take 256 tokens, but the context .* is 96"):
+        PreparedSuites([suite], "test", model, tokenizer)

@@ -1,0 +1,509 @@
+"""mergekit YAML in and out: tensor by tensor, against plans and against mergekit itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from evomerge.errors import ConfigError, RecipeError
+from evomerge.kernels.plan import TensorPlan
+from evomerge.merging.folder import write_checkpoint
+from evomerge.merging.lowering import lower
+from evomerge.merging.sources import Sources
+from evomerge.methods.registry import method
+from evomerge.recipe.files import load_recipe
+from evomerge.recipe.mergekit import from_mergekit, to_mergekit
+from evomerge.recipe.recipe import Recipe, Rule, Selector
+
+LAYERS = 4
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "vocab_size": 16,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+}
+LAYER_SHAPES = {
+    "self_attn.q_proj": (8, 8),
+    "self_attn.k_proj": (8, 8),
+    "self_attn.v_proj": (8, 8),
+    "self_attn.o_proj": (8, 8),
+    "mlp.gate_proj": (12, 8),
+    "mlp.up_proj": (12, 8),
+    "mlp.down_proj": (8, 12),
+    "input_layernorm": (8,),
+    "post_attention_layernorm": (8,),
+}
+SHAPES = {
+    "model.embed_tokens.weight": (16, 8),
+    "lm_head.weight": (16, 8),
+    "model.norm.weight": (8,),
+    **{
+        f"model.layers.{layer}.{part}.weight": shape
+        for layer in range(LAYERS)
+        for part, shape in LAYER_SHAPES.items()
+    },
+}
+
+
+def write_model(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Llama ``base`` and the fine-tuned ``a``, ``b`` and ``c``."""
+    folder = tmp_path_factory.mktemp("zoo")
+    draw = torch.Generator().manual_seed(0)
+    base = {name: torch.randn(shape, generator=draw) for name, shape in SHAPES.items()}
+    write_model(folder / "base", base)
+    for name in "abc":
+        # Large enough that slerp leaves its straight branch for some tensors and not for others.
+        moved = {k: v + 0.04 * torch.randn(v.shape, generator=draw) for k, v in base.items()}
+        write_model(folder / name, moved)
+    return folder
+
+
+@cache
+def sources(base: str | None, *experts: tuple[str, str]) -> Sources:
+    return Sources(base, dict(experts))
+
+
+def plans(recipe: Recipe) -> dict[str, TensorPlan]:
+    return dict(lower(recipe, sources(recipe.base, *recipe.experts.items())))
+
+
+def imported(text: str, zoo: Path) -> Recipe:
+    return from_mergekit(yaml.safe_load(text), beside=zoo)
+
+
+def parameters_by_tensor(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    roles = sources(recipe.base, *recipe.experts.items()).architecture.roles
+    return {
+        name: dict(recipe.rules[recipe.rule_for(name, role)].parameters)
+        for name, role in roles.items()
+    }
+
+
+# --- Import --------------------------------------------------------------------------------------
+
+TIES = """
+merge_method: ties
+base_model: base
+models:
+  - {model: a, parameters: {weight: 0.6, density: 0.5}}
+  - {model: b, parameters: {weight: 0.4}}
+parameters: {int8_mask: true, lambda: 0.9}
+dtype: float32
+out_dtype: bfloat16
+tokenizer: {source: base}
+"""
+
+
+def test_plain_models_become_one_rule_with_mergekits_defaults(zoo: Path) -> None:
+    recipe = imported(TIES, zoo)
+    assert recipe == Recipe(
+        experts={"a": str(zoo / "a"), "b": str(zoo / "b")},
+        base=str(zoo / "base"),
+        dtype="bfloat16",
+        rules=(
+            Rule(
+                "ties",
+                {
+                    "coefficient": {"a": 0.6, "b": 0.4},
+                    "density": {"a": 0.5, "b": 1.0},
+                    "lambda": 0.9,
+                },
+            ),
+        ),
+    )
+    assert method("ties").parameters()["normalize"].default is True
+
+
+def test_recipe_files_of_mergekit_load_by_their_keys(zoo: Path) -> None:
+    (zoo / "ties.yaml").write_text(TIES)
+    assert load_recipe(zoo / "ties.yaml") == imported(TIES, zoo)
+
+
+def test_settings_of_a_source_precede_those_of_its_slice_and_the_file(zoo: Path) -> None:
+    recipe = imported(
+        """
+merge_method: task_arithmetic
+base_model: base
+slices:
+  - sources:
+      - {model: a, layer_range: [0, 2], parameters: {weight: [{filter: mlp, value: 0.1}]}}
+      - {model: base, layer_range: [0, 2]}
+    parameters: {weight: [{filter: self_attn, value: 0.2}], lambda: 2.0}
+  - sources:
+      - {model: a, layer_range: [2, 4]}
+      - {model: base, layer_range: [2, 4]}
+parameters: {weight: 0.3, lambda: 3.0}
+""",
+        zoo,
+    )
+    found = parameters_by_tensor(recipe)
+    expected = {
+        "model.embed_tokens.weight": (0.3, 2.0),
+        "model.layers.1.mlp.up_proj.weight": (0.1, 2.0),
+        "model.layers.1.self_attn.q_proj.weight": (0.2, 2.0),
+        "model.layers.1.input_layernorm.weight": (0.3, 2.0),
+        "model.layers.2.mlp.up_proj.weight": (0.3, 3.0),
+        "model.norm.weight": (0.3, 3.0),
+        "lm_head.weight": (0.3, 3.0),
+    }
+    got = {name: (found[name]["coefficient"]["a"], found[name]["lambda"]) for name in expected}
+    assert got == expected
+
+
+def test_a_gradient_runs_over_the_layers_and_starts_again_outside_them(zoo: Path) -> None:
+    recipe = imported(
+        """
+merge_method: slerp
+base_model: base
+models: [{model: base}, {model: a}]
+parameters:
+  t:
+    - {filter: mlp, value: [0, 0.25, 1]}
+    - {value: [0, 0.9]}
+""",
+        zoo,
+    )
+    found = parameters_by_tensor(recipe)
+
+    def t(name: str) -> float:
+        return found[name]["t"]
+
+    assert [t(f"model.layers.{i}.self_attn.q_proj.weight") for i in range(LAYERS)] == pytest.approx(
+        [0.0, 0.3, 0.6, 0.9]
+    )
+    assert [t(f"model.layers.{i}.mlp.up_proj.weight") for i in range(LAYERS)] == pytest.approx(
+        [0.0, 1 / 6, 0.5, 1.0]
+    )
+    for name in ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"):
+        assert t(name) == 0.0
+    assert list(recipe.experts) == ["a"]
+
+
+def test_a_slice_of_one_layer_takes_the_end_of_a_gradient(zoo: Path) -> None:
+    one = "sources: [{model: a, layer_range: [%d, %d]}, {model: base, layer_range: [%d, %d]}]"
+    slices = "".join(f"  - {one % (i, i + 1, i, i + 1)}\n" for i in range(LAYERS))
+    recipe = imported(
+        f"merge_method: task_arithmetic\nbase_model: base\nslices:\n{slices}"
+        "parameters: {weight: [0.2, 0.8]}\n",
+        zoo,
+    )
+    found = {name: p["coefficient"]["a"] for name, p in parameters_by_tensor(recipe).items()}
+    outside = {name for name in found if "layers" not in name}
+    assert {found[name] for name in outside} == {0.2}
+    assert {found[name] for name in found.keys() - outside} == {0.8}
+    assert len(recipe.rules) == 2
+
+
+def test_a_model_that_a_slice_leaves_out_has_coefficient_zero_there(zoo: Path) -> None:
+    recipe = imported(
+        """
+merge_method: linear
+slices:
+  - sources: [{model: a, layer_range: [0, 2]}]
+  - sources: [{model: a, layer_range: [2, 4]}, {model: b, layer_range: [2, 4]}]
+parameters: {weight: 0.5}
+""",
+        zoo,
+    )
+    assert [rule.parameters["coefficient"] for rule in recipe.rules] == [
+        {"a": 0.5, "b": 0.0},
+        {"a": 0.5, "b": 0.5},
+    ]
+    assert [rule.where.layers for rule in recipe.rules] == [(0, 2), (2, 4)]
+
+
+def test_experts_with_the_same_last_component_get_different_names(zoo: Path) -> None:
+    shutil.copytree(zoo / "b", zoo / "other" / "a", dirs_exist_ok=True)
+    recipe = imported(
+        "{merge_method: linear, parameters: {weight: 1e-1}, models: [{model: a}, "
+        "{model: other/a}, {model: owner/a@main}, {model: {model: {path: c}}}]}",
+        zoo,
+    )
+    assert recipe.experts == {
+        "a": str(zoo / "a"),
+        "a-2": str(zoo / "other" / "a"),
+        "a-3": "owner/a@main",
+        "c": str(zoo / "c"),
+    }
+
+
+LINEAR = {"merge_method": "linear", "models": [{"model": "a"}], "parameters": {"weight": 1}}
+TASK = {
+    "merge_method": "task_arithmetic",
+    "base_model": "base",
+    "models": [{"model": "a", "parameters": {"weight": 1}}],
+}
+
+
+def sliced(*ranges: tuple[int, int]) -> list[dict[str, Any]]:
+    return [{"sources": [{"model": "a", "layer_range": list(r)}]} for r in ranges]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"merge_method": "passthrough", "slices": []}, "cannot be imported yet"),
+        ({"merge_method": "linear", "modules": {"text": {}}}, "modules"),
+        ({**LINEAR, "models": [{"model": "a+lora"}]}, "adapter"),
+        ({**LINEAR, "models": [{"model": "a"}, {"model": "a"}]}, "each model once"),
+        ({**LINEAR, "parameters": {}}, "expected a value of weight"),
+        ({**LINEAR, "parameters": {"weight": [{"filter": "mlp", "value": 1}]}}, "of weight"),
+        ({**LINEAR, "dtype": "float64"}, "float64"),
+        ({**LINEAR, "tokenizer_source": "union"}, "tokenizer"),
+        ({**LINEAR, "tokenizer": {"source": "a", "pad_to_multiple_of": 8}}, "padding"),
+        ({**LINEAR, "chat_template": "auto"}, "template"),
+        ({**LINEAR, "models": [], "slices": sliced((0, 2), (1, 4))}, "repeated"),
+        ({**LINEAR, "models": [], "slices": sliced((2, 4), (0, 2))}, "reordered"),
+        ({**LINEAR, "models": [], "slices": sliced((0, 3))}, "all 4 layers"),
+        ({**LINEAR, "models": [{"model": "a", "layer_range": [0, 2]}]}, "all 4 layers"),
+        ({**TASK, "base_model": None}, "base_model"),
+        ({**TASK, "models": [], "slices": sliced((0, 4))}, "among the sources"),
+        ({**TASK, "models": [{"model": "base"}]}, "besides the base"),
+        ({**TASK, "parameters": {"lambda": 99}}, "99"),
+        ({**TASK, "merge_method": "dare_ties", "parameters": {"rescale": False}}, "rescale"),
+        (
+            {
+                "merge_method": "slerp",
+                "base_model": "base",
+                "models": [{"model": "a"}, {"model": "b"}],
+                "parameters": {"t": 0.5},
+            },
+            "one model besides the base",
+        ),
+    ],
+)
+def test_what_a_recipe_cannot_say_is_refused(
+    zoo: Path, content: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        from_mergekit(content, beside=zoo)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ({**LINEAR, "base_mode": "x"}, r"base_mode: unknown key; did you mean 'base_model'\?"),
+        (
+            {**LINEAR, "parameters": {"weight": 1, "normalise": True}},
+            r"parameters\.normalise: unknown key; did you mean 'normalize'\?",
+        ),
+        ({**LINEAR, "parameters": {"lambda": 1}}, r"parameters\.lambda: unknown key"),
+        (
+            {**LINEAR, "models": [{"model": "a", "parameters": {"normalize": True}}]},
+            r"models\.0\.parameters\.normalize: unknown key",
+        ),
+        ({**LINEAR, "parameters": {"weight": "half"}}, "half"),
+        (
+            {**LINEAR, "parameters": {"weight": [{"filtre": "mlp", "value": 1}]}},
+            r"did you mean 'filter'\?",
+        ),
+    ],
+)
+def test_what_mergekit_would_ignore_silently_is_a_fault(
+    zoo: Path, content: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        from_mergekit(content, beside=zoo)
+
+
+# --- Export --------------------------------------------------------------------------------------
+
+
+def recipe_of(zoo: Path, *rules: Rule, experts: str = "ab", base: str | None = "base") -> Recipe:
+    return Recipe(
+        experts={name: str(zoo / name) for name in experts},
+        rules=rules,
+        base=None if base is None else str(zoo / base),
+    )
+
+
+def test_one_rule_is_exported_as_whole_models(zoo: Path) -> None:
+    recipe = recipe_of(zoo, Rule("ties", {"coefficient": {"a": 0.3, "b": 0.7}, "density": 0.2}))
+    assert yaml.safe_load(to_mergekit(recipe)) == {
+        "merge_method": "ties",
+        "base_model": str(zoo / "base"),
+        "models": [
+            {"model": str(zoo / "a"), "parameters": {"weight": 0.3, "density": 0.2}},
+            {"model": str(zoo / "b"), "parameters": {"weight": 0.7, "density": 0.2}},
+            {"model": str(zoo / "base")},
+        ],
+        "parameters": {"lambda": 1.0, "normalize": True},
+        "dtype": "float32",
+        "out_dtype": "float32",
+    }
+
+
+def test_rules_by_layer_and_kind_are_exported_as_slices_with_filters(zoo: Path) -> None:
+    recipe = recipe_of(
+        zoo,
+        Rule(
+            "task_arithmetic", {"coefficient": 0.1}, Selector(layers=(0, 3), kinds=("attention",))
+        ),
+        Rule("task_arithmetic", {"coefficient": 0.2}, Selector(kinds=("head", "embedding"))),
+        Rule("task_arithmetic", {"coefficient": 0.3}),
+        experts="a",
+    )
+    content = yaml.safe_load(to_mergekit(recipe))
+    first, last = (piece["sources"][0] for piece in content["slices"])
+    assert (first["layer_range"], last["layer_range"]) == ([0, 3], [3, 4])
+    assert first["parameters"]["weight"] == [
+        {"filter": "embed_tokens", "value": 0.2},
+        {"filter": "self_attn", "value": 0.1},
+        {"value": 0.3},
+    ]
+    assert last["parameters"]["weight"] == [{"filter": "lm_head", "value": 0.2}, {"value": 0.3}]
+    assert all(
+        piece["sources"][-1]["model"] == content["base_model"] for piece in content["slices"]
+    )
+
+
+def test_models_that_mergekit_would_misread_are_exported_in_parts(zoo: Path) -> None:
+    shutil.copytree(zoo / "a", zoo / "a+b@c", dirs_exist_ok=True)
+    recipe = Recipe(experts={"a+b": str(zoo / "a+b@c")}, rules=(Rule("linear"),))
+    text = to_mergekit(recipe)
+    assert yaml.safe_load(text)["base_model"] == {"model": {"path": str(zoo / "a+b@c")}}
+    assert imported(text, zoo).experts == {"a+b": str(zoo / "a+b@c")}
+
+
+def test_recipes_that_mix_methods_or_repeat_models_cannot_be_exported(zoo: Path) -> None:
+    mixed = recipe_of(zoo, Rule("ties", where=Selector(kinds=("mlp",))), Rule("dare_ties"))
+    with pytest.raises(RecipeError, match="one method per file, got a recipe of dare_ties, ties"):
+        to_mergekit(mixed)
+    twice = replace(recipe_of(zoo, Rule("ties")), experts={x: str(zoo / "a") for x in "xy"})
+    with pytest.raises(RecipeError, match="each model once"):
+        to_mergekit(twice)
+
+
+# --- There and back ------------------------------------------------------------------------------
+
+numbers = st.sampled_from([-0.5, 0.0, 0.25, 1 / 3, 1.0])
+selectors = st.builds(
+    Selector,
+    layers=st.none()
+    | st.integers(0, 3).flatmap(
+        lambda start: st.integers(start + 1, 4).map(lambda stop: (start, stop))
+    ),
+    kinds=st.none()
+    | st.lists(st.sampled_from(("attention", "mlp", "norm", "embedding", "head")), min_size=1).map(
+        tuple
+    ),
+    names=st.none() | st.sampled_from(["q_proj", "norm", r"layers\.[02]\.", "down_proj|lm_head"]),
+)
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> tuple[str, str | None, tuple[Rule, ...]]:
+    """Draw experts, base and rules of one method."""
+    name = draw(
+        st.sampled_from(["linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "slerp"])
+    )
+    experts = "a" if name == "slerp" else draw(st.sampled_from(["a", "ab", "cab"]))
+    base = draw(st.sampled_from(["base", None])) if name == "linear" else "base"
+
+    def value(key: str) -> Any:
+        if key == "normalize":
+            return draw(st.booleans())
+        number = numbers if key in ("coefficient", "lambda") else numbers.map(abs)
+        if key in ("coefficient", "density") and draw(st.booleans()):
+            return {expert: draw(number) for expert in experts}
+        return draw(number)
+
+    keys = list(method(name).parameters())
+    places = [*draw(st.lists(selectors, max_size=4)), Selector()]
+    rules = [
+        Rule(name, {k: value(k) for k in draw(st.sets(st.sampled_from(keys)))}, where)
+        for where in places
+    ]
+    return experts, base, tuple(rules)
+
+
+@given(recipes())
+@settings(max_examples=150, deadline=None)
+def test_every_tensor_has_the_same_plan_after_a_round_trip(
+    zoo: Path, drawn: tuple[str, str | None, tuple[Rule, ...]]
+) -> None:
+    experts, base, rules = drawn
+    recipe = recipe_of(zoo, *rules, experts=experts, base=base)
+    assert plans(imported(to_mergekit(recipe), zoo)) == plans(recipe)
+
+
+def test_slerp_of_two_experts_comes_back_as_base_and_expert(zoo: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(zoo, Rule("slerp", {"t": 0.3}), experts="ab")
+    back = imported(to_mergekit(recipe), zoo)
+    assert (back.base, list(back.experts)) == (str(zoo / "a"), ["b"])
+    assert_same_model(merged(recipe, tmp_path / "1"), merged(back, tmp_path / "2"), atol=0.0)
+
+
+# --- Against mergekit ----------------------------------------------------------------------------
+
+
+def merged(recipe: Recipe, out: Path) -> dict[str, torch.Tensor]:
+    write_checkpoint(recipe, out)
+    return load_file(out / "model.safetensors")
+
+
+def assert_same_model(
+    ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], atol: float
+) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=atol, rtol=0.0, msg=name)
+
+
+LAYERWISE: Mapping[str, Mapping[str, Any]] = {
+    "linear": {"coefficient": {"a": 0.3, "b": 0.9}},
+    "task_arithmetic": {"coefficient": {"a": 0.3, "b": -0.2}, "lambda": 1.5},
+    "ties": {"coefficient": {"a": 0.3, "b": 0.9}, "density": {"a": 0.5, "b": 1.0}},
+    "slerp": {"t": 0.35},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("mergekit-yaml") is None, reason="mergekit-yaml is not on the path"
+)
+@pytest.mark.parametrize("name", LAYERWISE)
+def test_mergekit_merges_an_exported_recipe_to_the_same_model(
+    zoo: Path, tmp_path: Path, name: str
+) -> None:
+    recipe = recipe_of(
+        zoo,
+        Rule(name, LAYERWISE[name], Selector(layers=(1, 3))),
+        Rule(name, LAYERWISE[name], Selector(kinds=("embedding", "norm"))),
+        Rule(name),
+        experts="a" if name == "slerp" else "ab",
+    )
+    (tmp_path / "merge.yaml").write_text(to_mergekit(recipe))
+    subprocess.run(
+        ["mergekit-yaml", str(tmp_path / "merge.yaml"), str(tmp_path / "theirs"), "--quiet"],
+        check=True,
+        capture_output=True,
+    )
+    theirs = load_file(tmp_path / "theirs" / "model.safetensors")
+    assert_same_model(merged(recipe, tmp_path / "ours"), theirs, atol=1e-6)

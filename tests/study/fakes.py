@@ -1,0 +1,56 @@
+"""An executor with closed-form scores: the loop, the store and the samplers are the real ones."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.execution.protocol import Failed, Job, Outcome, Scored
+
+
+class FormulaExecutor:
+    """Scores a recipe by its coefficients; task ``one`` wants expert a, task ``two`` wants b.
+
+    Args:
+        n_workers: Jobs in flight.
+        fail: Trial numbers that fail.
+        die_after: Outcomes after which the driver is interrupted.
+    """
+
+    def __init__(
+        self, n_workers: int = 1, fail: frozenset[int] = frozenset(), die_after: int | None = None
+    ) -> None:
+        self.n_workers = n_workers
+        self._fail, self._left = fail, die_after
+        self._jobs: deque[Job] = deque()
+        self.ran: list[int] = []
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def next_outcome(self) -> Outcome:
+        if self._left == 0:
+            raise KeyboardInterrupt
+        if self._left is not None:
+            self._left -= 1
+        # The last job first: results arrive out of order when there are several workers.
+        job = self._jobs.pop()
+        self.ran.append(job.trial)
+        if job.trial in self._fail:
+            return Failed(job, "ValueError: asked to fail")
+        return Scored(job, _scores(job), {"merge": 0.001, "evaluate": 0.002})
+
+    def close(self) -> None:
+        self._jobs.clear()
+
+
+def _scores(job: Job) -> Scores:
+    mix = job.recipe.rules[0].parameters["coefficient"]
+    assert isinstance(mix, dict)
+    one = 1 - (float(mix["a"]) - 0.8) ** 2 - float(mix["b"]) ** 2
+    two = 1 - float(mix["a"]) ** 2 - (float(mix["b"]) - 0.6) ** 2
+    metrics = {
+        "one": {"acc": MetricValue(one, 0.01, 100)},
+        "two": {"acc": MetricValue(two, 0.02, 100)},
+    }
+    return Scores(metrics, (ItemScore("one", 0, "acc", one),), 0.002)

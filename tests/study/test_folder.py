@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evomerge.errors import StudyError
+from evomerge.study.folder import StudyFolder, write_atomically
+
+
+def test_two_drivers_cannot_hold_one_study(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from evomerge.study.folder import StudyFolder\n"
+        f"with StudyFolder(Path({str(tmp_path)!r})).lock(): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StudyError, match="another evomerge process"), StudyFolder(tmp_path).lock():
+            pass
+        holder.kill()
+    with StudyFolder(tmp_path).lock():  # the system released it with the process
+        pass
+
+
+def test_a_missing_study_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="expected a study folder"):
+        StudyFolder(tmp_path).require()
+
+
+def test_atomic_writes_replace_and_leave_nothing_behind(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "f.json", "1")
+    write_atomically(tmp_path / "f.json", "2")
+    assert (tmp_path / "f.json").read_text() == "2"
+    assert [p.name for p in tmp_path.iterdir()] == ["f.json"]

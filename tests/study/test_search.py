@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from evomerge.config.spaces import build_space
+from evomerge.errors import StudyError
+from evomerge.evaluation.store import ItemStore
+from evomerge.samplers import GeneSpace, build_sampler
+from evomerge.space.baselines import baselines
+from evomerge.space.protocol import ModelSet
+from evomerge.study.folder import StudyFolder
+from evomerge.study.records import TrialRecord
+from evomerge.study.search import Budget, Search
+from evomerge.study.storage import open_storage, repair_journal
+from evomerge.study.timing import Timing, read_timing
+from evomerge.study.trials import make_objectives, trial_records
+from tests.study.fakes import FormulaExecutor
+
+MODELS = ModelSet("base", {"a": "a", "b": "b"}, n_layers=2)
+SPACE = build_space(
+    {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0, 1]}}}, MODELS, "space"
+)
+OBJECTIVES = make_objectives([("one", "acc", "maximize"), ("two", "acc", "maximize")])
+
+
+def drive(
+    root: Path, executor: FormulaExecutor, *, trials: int = 20, sampler: str = "nsga2"
+) -> tuple[TrialRecord, ...]:
+    """One driver's life: open the study, search, perhaps be interrupted."""
+    folder = StudyFolder(root)
+    root.mkdir(exist_ok=True)
+    repair_journal(folder.journal)
+    study = optuna.create_study(
+        storage=open_storage(folder.journal),
+        study_name="s",
+        directions=["maximize", "maximize"],
+        sampler=build_sampler(
+            sampler,
+            {},
+            space=GeneSpace(SPACE.distributions, SPACE.defaults),
+            n_objectives=2,
+            n_trials=trials,
+            seed=1,
+        ),
+        load_if_exists=True,
+    )
+    search = Search(
+        study,
+        SPACE,
+        OBJECTIVES,
+        executor,
+        budget=Budget(trials),
+        items=ItemStore(folder.items),
+        timing=Timing(folder.timing),
+    )
+    search.seed(baselines(SPACE, MODELS))
+    try:
+        search.run()
+    except KeyboardInterrupt:
+        pass
+    return trial_records(study)
+
+
+def outcome(trials: tuple[TrialRecord, ...]) -> list[object]:
+    return [(t.number, t.state, t.origin, t.values, dict(t.params)) for t in trials]
+
+
+def test_baselines_come_first_and_the_budget_is_met(tmp_path: Path) -> None:
+    trials = drive(tmp_path, FormulaExecutor())
+    assert [t.origin for t in trials[:5]] == ["base", "expert:a", "expert:b", "uniform", "search"]
+    assert len(trials) == 20
+    assert all(t.state == "complete" and t.recipe and t.stderr == (0.01, 0.02) for t in trials)
+    assert set(ItemStore(tmp_path / "items").read()["trial"]) == set(range(20))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "pycma"])
+@pytest.mark.parametrize("kill_at", [0, 2, 7, 19])
+def test_killed_and_resumed_equals_uninterrupted(
+    tmp_path: Path, sampler: str, kill_at: int
+) -> None:
+    whole = drive(tmp_path / "whole", FormulaExecutor(), sampler=sampler)
+    drive(tmp_path / "parts", FormulaExecutor(die_after=kill_at), sampler=sampler)
+    resumed = drive(tmp_path / "parts", FormulaExecutor(), sampler=sampler)
+    assert outcome(resumed) == outcome(whole)
+
+
+def test_several_interruptions_with_several_workers_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    runs = [FormulaExecutor(n_workers=3, die_after=n) for n in (4, 5, 3)]
+    runs.append(FormulaExecutor(n_workers=3))
+    for executor in runs:
+        trials = drive(tmp_path, executor)
+    assert len(trials) == 20
+    ran = [number for executor in runs for number in executor.ran]
+    assert sorted(ran) == list(range(20))
+
+
+def test_a_finished_study_does_nothing(tmp_path: Path) -> None:
+    drive(tmp_path, FormulaExecutor())
+    again = FormulaExecutor()
+    drive(tmp_path, again)
+    assert again.ran == []
+
+
+def test_a_larger_budget_continues(tmp_path: Path) -> None:
+    first = drive(tmp_path, FormulaExecutor(), trials=8)
+    more = drive(tmp_path, FormulaExecutor(), trials=12)
+    assert len(more) == 12
+    assert outcome(more)[:8] == outcome(first)
+
+
+def test_a_failed_trial_is_kept_with_its_reason_and_the_run_goes_on(tmp_path: Path) -> None:
+    trials = drive(tmp_path, FormulaExecutor(fail=frozenset({3, 9})))
+    failed = [t for t in trials if t.state == "failed"]
+    assert [t.number for t in failed] == [3, 9]
+    assert failed[0].error == "ValueError: asked to fail"
+    assert failed[0].values == ()
+    assert len(trials) == 20
+
+
+def test_a_run_whose_trials_all_fail_stops_early_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="all of the first 10 trials failed.*asked to fail"):
+        drive(tmp_path, FormulaExecutor(fail=frozenset(range(100))))
+
+
+def test_a_torn_journal_line_is_repaired(tmp_path: Path) -> None:
+    drive(tmp_path, FormulaExecutor(die_after=6))
+    journal = tmp_path / "study.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-7])
+    (tmp_path / "study.journal.lock").touch()
+    trials = drive(tmp_path, FormulaExecutor())
+    assert len(trials) == 20
+    assert all(t.state == "complete" for t in trials)
+
+
+def test_timing_adds_up_over_drivers(tmp_path: Path) -> None:
+    drive(tmp_path, FormulaExecutor(die_after=10))
+    drive(tmp_path, FormulaExecutor())
+    seconds = read_timing(tmp_path / "timing.json")
+    assert seconds["evaluate"] == pytest.approx(20 * 0.002)
+    assert seconds["ask"] > 0
+    assert seconds["elapsed"] > 0
