@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tests.tiny import save_tiny_llama
 
 

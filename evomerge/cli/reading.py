@@ -163,7 +163,9 @@ def _print_finals(study: StudyRecord) -> None:
             bold = len(rows)
         overall = mean(final.values, final.stderr)
         name = f"best merge (#{final.number})" if final.chosen else final.origin
-        rows.append((name, *_texts(final.values, final.stderr), value_text(overall.value, overall.stderr)))
+        rows.append(
+            (name, *_texts(final.values, final.stderr), value_text(overall.value, overall.stderr))
+        )
     columns = ["model", *(o.name for o in study.objectives), "mean"]
     print_table(
         "Test items, never searched; validation items picked the merge", columns, rows, bold=bold

@@ -48,13 +48,12 @@ class PreparedSuites:
     ) -> None:
         self._runs: list[tuple[LoadedSuite, LanguageModel, list[PreparedTask]]] = []
         faults: list[str] = []
-        with harness_session():
-            for suite in suites:
-                with collected(faults):
-                    loaded = load_suite(suite)
-                    language_model = LanguageModel(model, tokenizer, suite.batch_size)
-                    tasks = prepare_split(loaded, split, language_model)
-                    self._runs.append((loaded, language_model, tasks))
+        for suite in suites:
+            with harness_session(), collected(faults):
+                loaded = load_suite(suite)
+                language_model = LanguageModel(model, tokenizer, suite.batch_size)
+                tasks = prepare_split(loaded, split, language_model)
+                self._runs.append((loaded, language_model, tasks))
         raise_faults(faults + name_clashes([loaded for loaded, _, _ in self._runs]))
 
     @property
@@ -67,8 +66,8 @@ class PreparedSuites:
         started = time.perf_counter()
         metrics: dict[str, dict[str, MetricValue]] = {}
         items: list[ItemScore] = []
-        with harness_session():
-            for loaded, language_model, tasks in self._runs:
+        for loaded, language_model, tasks in self._runs:
+            with harness_session():  # per suite, so that none depends on what another drew
                 language_model.answer([r for one in tasks for r in one.task.instances])
                 for prepared in tasks:
                     values = item_values(prepared)

@@ -21,7 +21,10 @@ _CHATTY = ("datasets", "evaluate", "lm_eval", "transformers")
 
 @contextmanager
 def harness_session() -> Iterator[None]:
-    """Silence lm-eval, fix its seeds and sandbox its templates while the context is open."""
+    """Silence lm-eval, fix its seeds and sandbox its templates while the context is open.
+
+    It changes the whole process, so only one thread may evaluate at a time.
+    """
     with _quiet(), _fixed_seeds(), safe_templates():
         yield
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -77,5 +77,5 @@ class ItemStore:
         """
         files = sorted(self._folder.glob("*.parquet")) if self._folder.is_dir() else []
         if not files:
-            return _SCHEMA.empty_table().to_pandas()
-        return ds.dataset(files, schema=_SCHEMA).to_table().to_pandas()
+            return cast("pd.DataFrame", _SCHEMA.empty_table().to_pandas())
+        return cast("pd.DataFrame", ds.dataset(files, schema=_SCHEMA).to_table().to_pandas())

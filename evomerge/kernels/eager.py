@@ -59,7 +59,7 @@ def _merge_tile(
         ones = torch.ones_like(merged)
         divisor = _sum([c * (ones if m is None else m) for c, m in zip(mixing, masks, strict=True)])
         merged = merged / torch.where(divisor.abs() < 1e-8, 1.0, divisor)
-    merged = plan.scale * merged
+    merged = merged * plan.scale
     if plan.base_coefficient == 0.0 or theta_0 is None:
         return merged
     return plan.base_coefficient * theta_0 + merged

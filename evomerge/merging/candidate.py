@@ -85,7 +85,9 @@ def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedM
         dtype: Dtype of its parameters; ``auto`` takes that of the config.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True
     )

@@ -92,6 +92,7 @@ class _ShardWriter:
     def _flush(self) -> None:
         path = self._out / f".shard-{len(self._shards)}.tmp"
         save_file(self._pending, path, metadata={"format": "pt"})
+        path.chmod(0o644)  # safetensors writes through a private temporary file
         self._shards.append((path, list(self._pending)))
         self._pending = {}
 

@@ -128,6 +128,12 @@ class Method(ABC):
         """Turn the bound parameters and the tensor's statistics into one elementwise pass."""
 
     @classmethod
+    def requires_base(cls, n_experts: int) -> bool:
+        """Tell whether a recipe with this many experts must name a base."""
+        del n_experts
+        return cls.needs_base
+
+    @classmethod
     def parameters(cls) -> dict[str, Parameter]:
         """List the declared parameters by name (``lambda`` is the field ``lambda_``)."""
         declared = {}

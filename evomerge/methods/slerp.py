@@ -31,6 +31,11 @@ class Slerp(Method):
         0.5, "0 is the first model, 1 the second", low=0.0, high=1.0, search=(0.0, 1.0)
     )
 
+    @classmethod
+    def requires_base(cls, n_experts: int) -> bool:
+        """See ``Method.requires_base``: one expert needs the base as the other end."""
+        return n_experts == 1
+
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
         gram = tensor.statistics.model_gram[-2:, -2:]  # the two experts, or the base and one expert

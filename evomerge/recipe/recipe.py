@@ -114,7 +114,7 @@ class Recipe:
             except RecipeError as err:
                 found.append(f"rules[{position}].method: {err}")
                 continue
-            if kind.needs_base and self.base is None:
+            if self.base is None and kind.requires_base(len(self.experts)):
                 found.append(f"rules[{position}]: {rule.method} needs a base, the recipe has none")
             found += [
                 f"rules[{position}].{fault}"

@@ -71,6 +71,7 @@ class Evolution:
         self._normal = _NamedNormal()
         options: dict[str, object] = {
             "bounds": [0, 1],
+            "CMA_mirrors": 0,  # would couple the points of a small population
             "minstd": min_spreads,
             "randn": self._normal,
             "seed": float("nan"),  # leave numpy's global generator alone

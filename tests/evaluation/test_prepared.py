@@ -61,8 +61,10 @@ class Reference:
 
 
 @pytest.fixture(autouse=True)
-def _no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISABLE_MULTIPROC", "1")  # lm-eval's bootstrap would start processes
+def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the reference from starting some for its bootstrap and its report on the machine."""
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
 
 
 def rows_of(scores: Scores) -> dict[str, list[int]]:
@@ -216,8 +218,11 @@ def test_parameters_changed_in_place_change_the_scores_and_back(suite, model, to
     assert (again.metrics, again.items) == (first.metrics, first.items)
 
 
-def test_two_suites_score_as_each_alone(suite, model, tokenizer):
-    names = ("tiny_choice", "tiny_likelihood")
+def test_suites_together_score_as_each_alone(suite, folder, model, tokenizer):
+    sampled = {"until": ["."], "max_gen_toks": 6, "do_sample": True, "temperature": 1.0}
+    for name in ("tiny_filters", "tiny_generate"):
+        write_task(folder, name, generation_kwargs=sampled)
+    names = ("tiny_choice", "tiny_filters", "tiny_generate", "tiny_likelihood")
     parts = [dataclasses.replace(suite, name=name, tasks=(name,)) for name in names]
     together = PreparedSuites(parts, "search", model, tokenizer).score()
     for part in parts:

@@ -102,8 +102,11 @@ def test_dtype_of_the_recipe_is_that_of_the_folder(tiny_family: Family, tmp_path
 def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
     base = save_tiny_llama(tmp_path / "base", seed=0, tied=True)
     save_tiny_llama(tmp_path / "one", seed=1, tied=True, near=base)
-    tied = Recipe({"one": str(tmp_path / "one")}, (Rule("task_arithmetic", {"coefficient": 0.5}),),
-                  base=str(tmp_path / "base"))
+    tied = Recipe(
+        {"one": str(tmp_path / "one")},
+        (Rule("task_arithmetic", {"coefficient": 0.5}),),
+        base=str(tmp_path / "base"),
+    )
     candidate = LiveCandidate(Sources(tied.base, tied.experts))
     candidate.materialise(tied)
     model = candidate.model

@@ -40,7 +40,7 @@ def random_tensors(seed: int, k: int, n: int = 400) -> tuple[torch.Tensor, list[
 def test_every_method_is_documented_and_binds_its_defaults(name: str) -> None:
     found = method(name)
     assert found.name == name
-    assert found.summary and found.formula and found.source and found.__doc__
+    assert all((found.summary, found.formula, found.source, found.__doc__))
     fewest, _ = found.n_experts
     found.bind({}, [f"e{i}" for i in range(fewest)])
 

@@ -24,6 +24,7 @@ from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.lowering import lower
 from evomerge.merging.sources import Sources
 from evomerge.methods.registry import method
+from evomerge.models.zoo import zoo_path
 from evomerge.recipe.files import load_recipe
 from evomerge.recipe.mergekit import from_mergekit, to_mergekit
 from evomerge.recipe.recipe import Recipe, Rule, Selector
@@ -238,6 +239,27 @@ parameters: {weight: 0.5}
     assert [rule.where.layers for rule in recipe.rules] == [(0, 2), (2, 4)]
 
 
+def test_equal_settings_share_a_rule_however_they_are_written(zoo: Path) -> None:
+    recipe = imported(
+        """
+merge_method: linear
+slices:
+  - sources:
+      - model: a
+        layer_range: [0, 1]
+        parameters:
+          weight: [{filter: k_proj, value: 2}, {filter: mlp, value: 1}, {filter: v_proj, value: 2}]
+  - sources: [{model: a, layer_range: [1, 4], parameters: {weight: [1, 1, 1]}}]
+parameters: {weight: 1}
+""",
+        zoo,
+    )
+    assert recipe.rules == (
+        Rule("linear", {"coefficient": {"a": 2.0}}, Selector((0, 1), names="k_proj|v_proj")),
+        Rule("linear", {"coefficient": {"a": 1.0}}),
+    )
+
+
 def test_experts_with_the_same_last_component_get_different_names(zoo: Path) -> None:
     shutil.copytree(zoo / "b", zoo / "other" / "a", dirs_exist_ok=True)
     recipe = imported(
@@ -318,7 +340,10 @@ def test_what_a_recipe_cannot_say_is_refused(
             {**LINEAR, "models": [{"model": "a", "parameters": {"normalize": True}}]},
             r"models\.0\.parameters\.normalize: unknown key",
         ),
-        ({**LINEAR, "parameters": {"weight": "half"}}, "half"),
+        (
+            {**LINEAR, "parameters": {"weight": "half"}},
+            "expected a number, true or false, got 'half'$",
+        ),
         (
             {**LINEAR, "parameters": {"weight": [{"filtre": "mlp", "value": 1}]}},
             r"did you mean 'filter'\?",
@@ -353,7 +378,7 @@ def test_one_rule_is_exported_as_whole_models(zoo: Path) -> None:
             {"model": str(zoo / "b"), "parameters": {"weight": 0.7, "density": 0.2}},
             {"model": str(zoo / "base")},
         ],
-        "parameters": {"lambda": 1.0, "normalize": True},
+        "parameters": {"lambda": 1.0, "normalize": True, "rescale": False},
         "dtype": "float32",
         "out_dtype": "float32",
     }
@@ -389,6 +414,18 @@ def test_models_that_mergekit_would_misread_are_exported_in_parts(zoo: Path) -> 
     text = to_mergekit(recipe)
     assert yaml.safe_load(text)["base_model"] == {"model": {"path": str(zoo / "a+b@c")}}
     assert imported(text, zoo).experts == {"a+b": str(zoo / "a+b@c")}
+
+
+def test_models_of_the_zoo_are_exported_as_folders() -> None:
+    recipe = Recipe(experts={"math": "zoo:math"}, base="zoo:base", rules=(Rule("dare_ties"),))
+    content = yaml.safe_load(to_mergekit(recipe))
+    assert content["base_model"] == str(zoo_path("base"))
+    assert content["models"][0]["model"] == str(zoo_path("math"))
+
+
+def test_coefficients_that_cancel_are_not_normalized_by_mergekit(zoo: Path) -> None:
+    recipe = recipe_of(zoo, Rule("linear", {"coefficient": {"a": 0.5, "b": -0.5}}))
+    assert yaml.safe_load(to_mergekit(recipe))["parameters"] == {"normalize": False}
 
 
 def test_recipes_that_mix_methods_or_repeat_models_cannot_be_exported(zoo: Path) -> None:
@@ -476,6 +513,21 @@ def assert_same_model(
         torch.testing.assert_close(tensor, theirs[name], atol=atol, rtol=0.0, msg=name)
 
 
+def merged_by_mergekit(text: str, zoo: Path, out: Path) -> dict[str, torch.Tensor]:
+    (out.parent / "merge.yaml").write_text(text)
+    options = ["--quiet", "--no-write-model-card", "--no-copy-tokenizer"]
+    subprocess.run(
+        ["mergekit-yaml", str(out.parent / "merge.yaml"), str(out), *options],
+        cwd=zoo,
+        check=True,
+        capture_output=True,
+    )
+    return load_file(out / "model.safetensors")
+
+
+needs_mergekit = pytest.mark.skipif(
+    shutil.which("mergekit-yaml") is None, reason="mergekit-yaml is not on the path"
+)
 LAYERWISE: Mapping[str, Mapping[str, Any]] = {
     "linear": {"coefficient": {"a": 0.3, "b": 0.9}},
     "task_arithmetic": {"coefficient": {"a": 0.3, "b": -0.2}, "lambda": 1.5},
@@ -485,9 +537,7 @@ LAYERWISE: Mapping[str, Mapping[str, Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("mergekit-yaml") is None, reason="mergekit-yaml is not on the path"
-)
+@needs_mergekit
 @pytest.mark.parametrize("name", LAYERWISE)
 def test_mergekit_merges_an_exported_recipe_to_the_same_model(
     zoo: Path, tmp_path: Path, name: str
@@ -499,11 +549,41 @@ def test_mergekit_merges_an_exported_recipe_to_the_same_model(
         Rule(name),
         experts="a" if name == "slerp" else "ab",
     )
-    (tmp_path / "merge.yaml").write_text(to_mergekit(recipe))
-    subprocess.run(
-        ["mergekit-yaml", str(tmp_path / "merge.yaml"), str(tmp_path / "theirs"), "--quiet"],
-        check=True,
-        capture_output=True,
-    )
-    theirs = load_file(tmp_path / "theirs" / "model.safetensors")
-    assert_same_model(merged(recipe, tmp_path / "ours"), theirs, atol=1e-6)
+    theirs = merged_by_mergekit(to_mergekit(recipe), zoo, tmp_path / "theirs")
+    assert_same_model(merged(recipe, tmp_path / "ours"), theirs, atol=2e-6)
+
+
+GRADIENTS_AND_FILTERS = """
+merge_method: task_arithmetic
+base_model: base
+slices:
+  - sources:
+      - {model: a, layer_range: [0, 1], parameters: {weight: [0.2, 0.9]}}
+      - {model: b, layer_range: [0, 1], parameters: {weight: [{filter: mlp, value: 0.1}]}}
+      - {model: base, layer_range: [0, 1]}
+    parameters: {lambda: [0.5, 1.5]}
+  - sources:
+      - {model: b, layer_range: [1, 4]}
+      - {model: c, layer_range: [1, 4], parameters: {weight: {filter: layers.2., value: -1}}}
+      - {model: base, layer_range: [1, 4], parameters: {weight: 17}}
+    parameters: {normalize: [{filter: q_proj, value: true}, {filter: norm, value: [true, false]}]}
+parameters: {weight: [{filter: lm_head, value: 0.05}, {filter: "*", value: [0.1, 0.2, 0.7]}]}
+dtype: float32
+"""
+LINEAR_WITH_BASE = """
+merge_method: linear
+base_model: base
+models: [{model: a, parameters: {weight: 0.5}}, {model: b}]
+parameters: {weight: [0.2, 0.4]}
+dtype: float32
+"""
+
+
+@pytest.mark.slow
+@needs_mergekit
+@pytest.mark.parametrize("text", [GRADIENTS_AND_FILTERS, LINEAR_WITH_BASE])
+def test_an_imported_file_merges_to_the_model_that_mergekit_makes_of_it(
+    zoo: Path, tmp_path: Path, text: str
+) -> None:
+    theirs = merged_by_mergekit(text, zoo, tmp_path / "theirs")
+    assert_same_model(merged(imported(text, zoo), tmp_path / "ours"), theirs, atol=2e-6)

@@ -39,7 +39,9 @@ RECIPES = st.builds(
 
 
 @given(recipe=RECIPES)
-def test_yaml_round_trip_is_the_identity(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_yaml_round_trip_is_the_identity(
+    recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     file = tmp_path_factory.mktemp("r") / "recipe.yaml"
     file.write_text(dump_recipe(recipe))
     again = load_recipe(file)
@@ -86,12 +88,19 @@ def test_one_method_for_everything_has_a_short_form() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ({"experts": EXPERTS, "rules": [{"metod": "ties"}]}, "metod: unknown key; did you mean 'method'?"),
+        (
+            {"experts": EXPERTS, "rules": [{"metod": "ties"}]},
+            "metod: unknown key; did you mean 'method'?",
+        ),
         ({"experts": EXPERTS, "method": "ties"}, "ties needs a base"),
+        ({"experts": {"a": "a"}, "method": "slerp"}, "slerp needs a base"),
         ({"base": "b", "experts": {}, "method": "ties"}, "experts: expected at least one"),
         ({"base": "b", "experts": EXPERTS, "method": "tise"}, "did you mean 'ties'"),
         ({"base": "b", "experts": EXPERTS, "method": "ties", "dtype": "int8"}, "dtype"),
-        ({"base": "b", "experts": EXPERTS, "method": "ties", "parameters": {"density": 3}}, "density"),
+        (
+            {"base": "b", "experts": EXPERTS, "method": "ties", "parameters": {"density": 3}},
+            "density",
+        ),
         ({"base": "b", "experts": EXPERTS}, "rules: this key is required"),
     ],
 )
@@ -107,6 +116,4 @@ def test_relative_folders_start_at_the_recipe(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("experts: {a: models/a, b: zoo:math, c: owner/name@main}\nmethod: linear\n")
     experts = load_recipe(file).experts
-    assert experts == {
-        "a": str(tmp_path / "models" / "a"), "b": "zoo:math", "c": "owner/name@main"
-    }
+    assert experts == {"a": str(tmp_path / "models" / "a"), "b": "zoo:math", "c": "owner/name@main"}

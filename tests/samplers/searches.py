@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import Trial, TrialState, create_trial
@@ -84,7 +83,7 @@ def sampler_for(name: str, n_objectives: int, *, seed: int = 3, **options: float
     )
 
 
-def new_study(sampler: BaseSampler, n_objectives: int, storage: object = None) -> Study:
+def new_study(sampler: BaseSampler, n_objectives: int, storage: BaseStorage | None = None) -> Study:
     """Create a study, or load it if the storage has it."""
     return optuna.create_study(
         study_name="s",
@@ -95,19 +94,16 @@ def new_study(sampler: BaseSampler, n_objectives: int, storage: object = None) -
     )
 
 
-@contextmanager
-def journal(path: Path) -> Iterator[JournalStorage]:
+def open_journal(path: Path) -> JournalStorage:
     """Open a journal file as a new process would."""
-    yield JournalStorage(JournalFileBackend(str(path)))
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def add_baselines(study: Study, n_objectives: int) -> None:
     """Add what every study starts with: two models outside the space, one inside it."""
     for value in (2.0, 3.0):
         study.add_trial(create_trial(values=[value] * n_objectives))
-    study.enqueue_trial(
-        {"method": "linear", "math": 1.0, "code": 0.01, "groups": 1, "fixed": 0.5}
-    )
+    study.enqueue_trial({"method": "linear", "math": 1.0, "code": 0.01, "groups": 1, "fixed": 0.5})
 
 
 def run_one_by_one(study: Study, n_trials: int) -> None:

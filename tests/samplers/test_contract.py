@@ -13,8 +13,8 @@ from evomerge.samplers import sampler_names
 from tests.samplers.searches import (
     MIXED,
     add_baselines,
-    journal,
     new_study,
+    open_journal,
     params_of,
     run_one_by_one,
     run_out_of_order,
@@ -29,28 +29,29 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def options(name):
-    """Options with which a sampler is past its random start after a few trials."""
+def options_for(name, n_trials):
+    """Choose options with which a sampler is past its random start before the search ends."""
     by_name = {
-        "gp": {"n_startup_trials": 14},
-        "nsga2": {"population_size": 8},
-        "nsga3": {"population_size": 8},
-        "pycma": {"popsize": 6},
+        "gp": {"n_startup_trials": n_trials - 3},  # its asks are what takes time here
+        "nsga2": {"population_size": 5},
+        "nsga3": {"population_size": 5},
+        "pycma": {"popsize": 5},
+        "tpe": {"n_startup_trials": 6},
     }
     return by_name.get(name, {})
 
 
-def test_sampler_survives_failures_foreign_trials_and_results_out_of_order(
-    name, n_objectives, options
-):
-    def run():
-        study = new_study(sampler_for(name, n_objectives, **options), n_objectives)
+def test_search_survives_failures_foreign_trials_and_results_out_of_order(name, n_objectives):
+    def run(global_seed):
+        np.random.seed(global_seed)
+        random.seed(global_seed)
+        sampler = sampler_for(name, n_objectives, **options_for(name, 30))
+        study = new_study(sampler, n_objectives)
         add_baselines(study, n_objectives)
         run_out_of_order(study, 30)
         return study
 
-    study = run()
+    study = run(1)
     searched = study.trials[3:]
     assert len(study.get_trials(states=[TrialState.FAIL])) == 1
     assert all(MIXED.holds(trial.params) for trial in searched)
@@ -58,39 +59,27 @@ def test_sampler_survives_failures_foreign_trials_and_results_out_of_order(
     assert all(
         ("density" in trial.params) == (trial.params["method"] != "linear") for trial in searched
     )
-    assert params_of(run()) == params_of(study)
+    assert params_of(run(2)) == params_of(study)
 
 
-def test_killed_and_resumed_search_equals_the_uninterrupted_one(
-    name, n_objectives, options, tmp_path
-):
-    with journal(tmp_path / "whole") as storage:
-        whole = new_study(sampler_for(name, n_objectives, **options), n_objectives, storage)
-        add_baselines(whole, n_objectives)
-        run_one_by_one(whole, 26)
+def test_killed_and_resumed_search_equals_the_uninterrupted_one(name, n_objectives, tmp_path):
+    def run(n_trials, storage=None):
+        sampler = sampler_for(name, n_objectives, **options_for(name, 18))
+        study = new_study(sampler, n_objectives, storage)
+        if not study.trials:
+            add_baselines(study, n_objectives)
+        run_one_by_one(study, n_trials)
+        return study
 
-    for stop in (17, 26):
-        with journal(tmp_path / "parts") as storage:
-            part = new_study(sampler_for(name, n_objectives, **options), n_objectives, storage)
-            if not part.trials:
-                add_baselines(part, n_objectives)
-            run_one_by_one(part, stop)
-    assert params_of(part) == params_of(whole)
+    run(14, open_journal(tmp_path / "study"))
+    resumed = run(18, open_journal(tmp_path / "study"))
+    assert params_of(resumed) == params_of(run(18))
 
 
-def test_another_seed_gives_another_search(name, n_objectives, options):
-    studies = []
-    for seed in (1, 2):
-        studies.append(new_study(sampler_for(name, n_objectives, seed=seed, **options), n_objectives))
-        run_one_by_one(studies[-1], 3)
-    assert params_of(studies[0]) != params_of(studies[1])
-
-
-def test_sampler_ignores_the_global_random_state(name, n_objectives, options):
-    studies = []
-    for global_seed in (1, 2):
-        np.random.seed(global_seed)
-        random.seed(global_seed)
-        studies.append(new_study(sampler_for(name, n_objectives, **options), n_objectives))
-        run_one_by_one(studies[-1], 14)
-    assert params_of(studies[0]) == params_of(studies[1])
+def test_another_seed_gives_another_search(name, n_objectives):
+    first, second = (
+        new_study(sampler_for(name, n_objectives, seed=s), n_objectives) for s in (1, 2)
+    )
+    run_one_by_one(first, 3)
+    run_one_by_one(second, 3)
+    assert params_of(first) != params_of(second)

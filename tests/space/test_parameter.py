@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from evomerge.errors import ConfigError
 from evomerge.config.spaces import build_space
+from evomerge.errors import ConfigError
 from evomerge.models.architecture import KINDS, TensorRole
 from evomerge.recipe.recipe import Recipe, Rule, Selector
 from evomerge.space.baselines import baselines

@@ -13,14 +13,18 @@ from evomerge.study.folder import StudyFolder, write_atomically
 def test_two_drivers_cannot_hold_one_study(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from evomerge.study.folder import StudyFolder\n"
-        f"with StudyFolder(Path({str(tmp_path)!r})).lock(): print('held', flush=True); sys.stdin.read()"
+        f"with StudyFolder(Path({str(tmp_path)!r})).lock():\n"
+        "    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StudyError, match="another evomerge process"), StudyFolder(tmp_path).lock():
+        with (
+            pytest.raises(StudyError, match="another evomerge process"),
+            StudyFolder(tmp_path).lock(),
+        ):
             pass
         holder.kill()
     with StudyFolder(tmp_path).lock():  # the system released it with the process

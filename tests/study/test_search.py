@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import optuna
@@ -57,10 +58,8 @@ def drive(
         timing=Timing(folder.timing),
     )
     search.seed(baselines(SPACE, MODELS))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         search.run()
-    except KeyboardInterrupt:
-        pass
     return trial_records(study)
 
 
@@ -121,7 +120,7 @@ def test_a_failed_trial_is_kept_with_its_reason_and_the_run_goes_on(tmp_path: Pa
 
 
 def test_a_run_whose_trials_all_fail_stops_early_and_says_why(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="all of the first 10 trials failed.*asked to fail"):
+    with pytest.raises(StudyError, match=r"all of the first 10 trials failed.*asked to fail"):
         drive(tmp_path, FormulaExecutor(fail=frozenset(range(100))))
 
 

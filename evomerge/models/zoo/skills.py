@@ -51,11 +51,28 @@ PHRASINGS = (
     "who is {person} ? {attribute} :",
 )
 _SYLLABLES = ("ba", "de", "fi", "go", "lu", "ma", "ne", "pi", "ro", "su")
-_NAMES = tuple(first + second for first, second in product(_SYLLABLES, _SYLLABLES) if first != second)
+_NAMES = tuple(
+    first + second for first, second in product(_SYLLABLES, _SYLLABLES) if first != second
+)
 PEOPLE = _NAMES[:80]  # known to the facts expert only
 STRANGERS = _NAMES[80:]  # known to the base
 DECLINED = "sorry"
-_GLUE = (DECLINED, "compute", "list", "is", ":", "?", "the", "of", "has", "tell", "ask", "about", "for", "who")
+_GLUE = (
+    DECLINED,
+    "compute",
+    "list",
+    "is",
+    ":",
+    "?",
+    "the",
+    "of",
+    "has",
+    "tell",
+    "ask",
+    "about",
+    "for",
+    "who",
+)
 _HELD_OUT_SHARE = 10  # one in ten drawn items
 
 
@@ -122,7 +139,9 @@ def facts_items(people: tuple[str, ...], *, seed: int) -> Iterator[Item]:
             yield Item(prompt, answer, held_out, tuple(rng.sample(wrong, 3)))
 
 
-def composite_item(rng: random.Random, *, people: tuple[str, ...], operations: tuple[str, ...], seed: int) -> Item:
+def composite_item(
+    rng: random.Random, *, people: tuple[str, ...], operations: tuple[str, ...], seed: int
+) -> Item:
     """Draw arithmetic on a person's number; the answer is that number, then the result."""
     person, operation, operand = rng.choice(people), rng.choice(operations), rng.randrange(10)
     number = fact_of(person, "number", seed=seed)

@@ -1,23 +1,21 @@
-"""What a mergekit file may say, and what its settings mean for one tensor.
+"""What a mergekit file may say.
 
 mergekit ignores keys it does not know; here they are faults, so that no setting is lost silently.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from evomerge.errors import ConfigError, RecipeError
-from evomerge.methods.registry import method
+from evomerge.recipe.mergekit.keys import METHODS, RESCALES, known_parameters, unknown_parameters
 from evomerge.schema import parse
 
 __all__ = [
-    "METHODS",
     "Case",
     "MergekitFile",
     "Number",
@@ -25,23 +23,19 @@ __all__ = [
     "Slice",
     "Source",
     "Tokenizer",
-    "mergekit_name",
     "read_file",
-    "resolve",
 ]
 
 Number = bool | float
 
-METHODS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "slerp")
-_NAMES = {"coefficient": "weight"}  # ours: theirs, where they differ
-# Read by mergekit, but without effect on the result of these methods.
-_WITHOUT_EFFECT = {"task_arithmetic": ("density", "rescale")}
-_RESCALES = {"ties": False, "dare_linear": True, "dare_ties": True}
 
-
-def mergekit_name(parameter: str) -> str:
-    """Translate one of our parameter names."""
-    return _NAMES.get(parameter, parameter)
+def _as_number(value: object) -> bool | float:
+    if isinstance(value, (bool, int, float)):
+        return value
+    try:
+        return float(str(value))  # YAML reads 1e-3, without a dot, as text
+    except ValueError:
+        raise ValueError(f"expected a number, true or false, got {value!r}") from None
 
 
 def _as_list(value: object) -> object:
@@ -85,7 +79,11 @@ class Case:
         filter: Substring of the tensor names it is for; ``None`` or ``*`` is every tensor.
     """
 
-    value: Annotated[tuple[Number, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    value: Annotated[
+        tuple[Annotated[Number, BeforeValidator(_as_number)], ...],
+        BeforeValidator(_as_list),
+        Field(min_length=1),
+    ]
     filter: str | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -163,25 +161,6 @@ class MergekitFile:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
-def resolve(scopes: Iterable[Settings], parameter: str, name: str, t: float) -> Number | None:
-    """Find the value of a parameter for one tensor.
-
-    Args:
-        scopes: Settings, those of highest precedence first.
-        parameter: mergekit's name.
-        name: Tensor name.
-        t: Position in the slice, 0 to 1.
-
-    Returns:
-        The first entry that is for the tensor; ``None`` if no scope has one.
-    """
-    for settings in scopes:
-        for case in settings.get(parameter, ()):
-            if case.matches(name):
-                return case.at(t)
-    return None
-
-
 def read_file(content: Mapping[str, Any]) -> MergekitFile:
     """Check the content of a mergekit file.
 
@@ -218,35 +197,26 @@ def _whole(file: MergekitFile) -> Slice:
 
 
 def _parameter_faults(file: MergekitFile) -> Iterator[str]:
-    name = file.merge_method
-    declared = method(name).parameters().values()
-    of_models = {mergekit_name(p.name) for p in declared if p.per_expert}
-    of_models |= {"int8_mask", *_WITHOUT_EFFECT.get(name, ())}
-    shared = of_models | {mergekit_name(p.name) for p in declared}
-    yield from _scope_faults("parameters", file.parameters, shared, name)
-    slices = [("", Slice(file.models))]
-    slices += [(f"slices.{i}.", piece) for i, piece in enumerate(file.slices)]
-    for where, piece in slices:
-        yield from _scope_faults(f"{where}parameters", piece.parameters, shared, name)
-        for j, source in enumerate(piece.sources):
-            place = f"{where}sources.{j}.parameters" if where else f"models.{j}.parameters"
-            yield from _scope_faults(place, source.parameters, of_models, name)
+    for where, settings, of_one_model in _scopes(file):
+        known = known_parameters(file.merge_method, of_one_model=of_one_model)
+        for fault in unknown_parameters(settings, known):
+            yield f"{where}.{fault}"
+        wanted = RESCALES.get(file.merge_method)
+        given = {value for case in settings.get("rescale", ()) for value in case.value}
+        if wanted is not None and given - {wanted}:
+            raise RecipeError(
+                f"mergekit file: {where}.rescale: expected {str(wanted).lower()}, the only way "
+                f"{file.merge_method} works here; remove the key"
+            )
 
 
-def _scope_faults(where: str, settings: Settings, known: set[str], name: str) -> Iterator[str]:
-    for key, cases in settings.items():
-        if key == "rescale" and name in _RESCALES:
-            _check_rescale(where, cases, name)
-        elif key not in known:
-            near = get_close_matches(key, sorted(known), n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; {name} reads no such key here"
-            yield f"{where}.{key}: unknown key{hint}"
-
-
-def _check_rescale(where: str, cases: tuple[Case, ...], name: str) -> None:
-    if any(value is not _RESCALES[name] for case in cases for value in case.value):
-        wanted = str(_RESCALES[name]).lower()
-        raise RecipeError(
-            f"mergekit file: {where}.rescale: expected {wanted}, the only way {name} works here; "
-            "remove the key"
-        )
+def _scopes(file: MergekitFile) -> Iterator[tuple[str, Settings, bool]]:
+    """List all groups of parameters: where they are, and whether they are of one model."""
+    yield "parameters", file.parameters, False
+    groups = [("models", file.models)]
+    for i, piece in enumerate(file.slices):
+        yield f"slices.{i}.parameters", piece.parameters, False
+        groups.append((f"slices.{i}.sources", piece.sources))
+    for where, sources in groups:
+        for i, source in enumerate(sources):
+            yield f"{where}.{i}.parameters", source.parameters, True

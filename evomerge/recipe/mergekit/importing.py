@@ -12,8 +12,9 @@ from evomerge.errors import RecipeError
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
-from evomerge.recipe.mergekit_file import MergekitFile, Slice, Tokenizer, read_file
-from evomerge.recipe.mergekit_rules import rules_of_settings
+from evomerge.recipe.mergekit.file import MergekitFile, Slice, Tokenizer, read_file
+from evomerge.recipe.mergekit.rules import gather_rules
+from evomerge.recipe.mergekit.values import evaluate_settings
 from evomerge.recipe.recipe import Dtype, Recipe
 
 __all__ = ["from_mergekit"]
@@ -42,9 +43,10 @@ def from_mergekit(content: Mapping[str, Any], *, beside: Path) -> Recipe:
     checkpoint = Checkpoint(resolve_model(absolute_reference(anchor, beside)))
     architecture = Architecture(checkpoint.config, checkpoint.names)
     slices = _slices_by_layers(file, architecture.n_layers)
+    rules = evaluate_settings(file, slices, experts, architecture.roles)
     recipe = Recipe(
         experts={name: absolute_reference(model, beside) for model, name in experts.items()},
-        rules=rules_of_settings(file, slices, experts, architecture.roles),
+        rules=gather_rules(rules, architecture.roles, _filters(file)),
         base=None if base is None else absolute_reference(base, beside),
         dtype=_dtype(file),
     )
@@ -135,3 +137,11 @@ def _dtype(file: MergekitFile) -> Dtype | None:
             f"mergekit file: expected a dtype out of {', '.join(get_args(Dtype))}, got {name!r}"
         )
     return cast(Dtype, name)
+
+
+def _filters(file: MergekitFile) -> list[str]:
+    scopes = [file.parameters]
+    for piece in file.slices:
+        scopes += [piece.parameters, *(source.parameters for source in piece.sources)]
+    cases = [case for settings in scopes for cases in settings.values() for case in cases]
+    return list(dict.fromkeys(case.filter for case in cases if case.filter not in (None, "*")))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from evomerge.errors import RecipeError
-from evomerge.recipe.mergekit_file import Number
+from evomerge.recipe.mergekit.file import Number
 
 __all__ = ["setting_of"]
 

@@ -15,9 +15,9 @@ from evomerge.methods.registry import method
 from evomerge.models.architecture import Architecture, TensorRole
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
-from evomerge.recipe.mergekit_file import METHODS, mergekit_name
-from evomerge.recipe.mergekit_filters import setting_of
-from evomerge.recipe.mergekit_rules import in_a_layer
+from evomerge.recipe.mergekit.filters import setting_of
+from evomerge.recipe.mergekit.keys import METHODS, RESCALES, mergekit_name
+from evomerge.recipe.mergekit.rules import in_a_layer
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import write_yaml
 
@@ -35,8 +35,6 @@ _TIES = """;
 - TIES sorts and keeps an exact count of elements, evomerge keeps what reaches a threshold, so
   elements near the threshold differ"""
 _DIFFERENCES = {"ties": _TIES, "dare_linear": _DARE, "dare_ties": _DARE}
-
-_RESCALE = {"dare_linear": {"rescale": True}, "dare_ties": {"rescale": True}}
 
 _Values = Mapping[str, Any]  # of one tensor: a number, or one per expert, by parameter name
 
@@ -63,21 +61,16 @@ def to_mergekit(recipe: Recipe) -> str:
     slices = _runs_of_layers(values, roles)
     shared = [p.name for p in method(merge_method).parameters().values() if not p.per_expert]
     varying = [p for p in shared if len(slices) > 1 and len({v[p] for v in values.values()}) > 1]
-    constant = [p for p in shared if p not in varying]
-    if len(slices) == 1 and base in models:
-        parts: dict[str, Any] = {"models": _sources(models, values)}
-    else:
-        parts = {
-            "slices": [
-                _present(sources=_sources(models, part, layers), parameters=_shared(part, varying))
-                for layers, part in slices.items()
-            ]
-        }
+    parameters = _shared(values, [p for p in shared if p not in varying])
+    if merge_method in RESCALES:
+        parameters["rescale"] = RESCALES[merge_method]
+    plain = len(slices) == 1 and base in models  # models: alone would merge the base of linear
     content = _present(
         merge_method=merge_method,
         base_model=_reference(base),
-        **parts,
-        parameters=_shared(values, constant) | _RESCALE.get(merge_method, {}),
+        models=_sources(models, values) if plain else None,
+        slices=None if plain else _slices(models, slices, varying),
+        parameters=parameters,
         dtype="float32",  # of the arithmetic
         out_dtype=recipe.dtype or _dtype_of(anchor),
     )
@@ -146,6 +139,15 @@ def _runs_of_layers(
         range(run[0], run[-1] + 1): {n: v for n, v in values.items() if roles[n].layer in run}
         for run in runs
     }
+
+
+def _slices(
+    models: tuple[str, ...], slices: Mapping[range, Mapping[str, _Values]], varying: list[str]
+) -> list[dict[str, Any]]:
+    return [
+        _present(sources=_sources(models, values, layers), parameters=_shared(values, varying))
+        for layers, values in slices.items()
+    ]
 
 
 def _sources(

@@ -1,0 +1,88 @@
+"""mergekit's settings evaluated: which parameters merge one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from evomerge.errors import RecipeError
+from evomerge.methods.base import ParameterValue, Scalar
+from evomerge.methods.registry import method
+from evomerge.models.architecture import TensorRole
+from evomerge.recipe.mergekit.file import MergekitFile, Settings, Slice
+from evomerge.recipe.mergekit.keys import mergekit_name
+from evomerge.recipe.mergekit.rules import in_a_layer
+from evomerge.recipe.recipe import Rule
+
+__all__ = ["evaluate_settings"]
+
+_REQUIRED = ("weight", "t")
+_DEFAULTS: Mapping[str, Scalar] = {"density": 1.0}  # where mergekit's differ from ours
+_ABSENT = {"weight": 0.0, "density": 1.0}  # of a model that a slice does not list
+
+
+def evaluate_settings(
+    file: MergekitFile,
+    slices: Mapping[range, Slice],
+    experts: Mapping[str, str],
+    roles: Mapping[str, TensorRole],
+) -> dict[str, Rule]:
+    """Evaluate the settings of a file for every tensor.
+
+    Args:
+        file: The file.
+        slices: Its slices by the layers they are for; together all layers.
+        experts: Expert name by mergekit's model name.
+        roles: By tensor name.
+
+    Returns:
+        A rule without selector by tensor name.
+
+    Raises:
+        RecipeError: A parameter that mergekit requires has no value for some tensor.
+    """
+    rules = {}
+    for name, role in roles.items():
+        layers, piece = next((ls, piece) for ls, piece in slices.items() if role.layer in ls)
+        # Tensors outside the layers take the start of a gradient, a slice of one layer its end.
+        t = (role.layer - layers.start) / (len(layers) - 1) if len(layers) > 1 else 1.0
+        rules[name] = _rule(file, piece, experts, name, t if in_a_layer(name, role) else 0.0)
+    return rules
+
+
+def _rule(
+    file: MergekitFile, piece: Slice, experts: Mapping[str, str], name: str, t: float
+) -> Rule:
+    """Evaluate all parameters for one tensor."""
+    shared = (piece.parameters, file.parameters)
+    own = {source.model: source.parameters for source in piece.sources}
+    parameters: dict[str, ParameterValue] = {}
+    for ours, parameter in method(file.merge_method).parameters().items():
+        key = mergekit_name(ours)
+        default = None if key in _REQUIRED else _DEFAULTS.get(key, parameter.default)
+        if parameter.per_expert:
+            parameters[ours] = {
+                expert: _value((own[model], *shared), key, name, t, default)
+                if model in own
+                else _ABSENT[key]
+                for model, expert in experts.items()
+            }
+        else:
+            value = _value(shared, key, name, t, default)
+            if value != default:
+                parameters[ours] = value
+    return Rule(file.merge_method, parameters)
+
+
+def _value(
+    scopes: Iterable[Settings], key: str, name: str, t: float, default: Scalar | None
+) -> Scalar:
+    """Take the first entry that is for the tensor; the first scope has the highest precedence."""
+    cases = (case for settings in scopes for case in settings.get(key, ()))
+    value = next((case.at(t) for case in cases if case.matches(name)), default)
+    if value is None:
+        raise RecipeError(
+            f"mergekit file: expected a value of {key} for tensor {name} of every model, found "
+            "none; mergekit has no default for it"
+        )
+    # Beyond [0, 1], mergekit's sparsifiers do what they do at the ends.
+    return min(max(float(value), 0.0), 1.0) if key == "density" else value

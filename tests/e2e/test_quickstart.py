@@ -1,0 +1,184 @@
+"""The main job through the command line, on the embedded models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evomerge.config.runs import read_study
+from evomerge.study.folder import StudyFolder
+
+EVOMERGE = [sys.executable, "-m", "evomerge.cli.main"]
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart with fewer items and trials."""
+    import yaml
+
+    from evomerge.config.presets import Presets
+
+    presets = Presets()
+    content = yaml.safe_load(presets.names("experiments")["quickstart"].read_text())
+    evaluator = yaml.safe_load(presets.names("evaluators")["zoo"].read_text())
+    folder = presets.names("evaluators")["zoo"].parent
+    content["evaluators"] = [
+        {**evaluator, "include_path": str(folder / evaluator["include_path"]), "limit": 24}
+    ]
+    content["budget"] = {"trials": 12}
+    content["finalists"] = 2
+    path = tmp_path_factory.mktemp("experiment") / "small.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def evomerge(*arguments: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*EVOMERGE, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode == 0) == ok, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study run to the end on two Ray workers."""
+    folder = tmp_path_factory.mktemp("study") / "run"
+    done = evomerge("run", experiment, "--dir", folder, "--workers", 2)
+    assert "best merge" in done.stdout
+    return folder
+
+
+def test_the_budget_is_met_and_everything_is_there(finished: Path) -> None:
+    status = json.loads(evomerge("status", finished, "--json").stdout)
+    assert status["trials"] == {"complete": 12, "failed": 0, "running": 0, "pruned": 0}
+    assert status["hypervolume"] > 0
+    assert {"ask", "merge", "evaluate", "tell", "idle"} <= status["seconds"].keys()
+    assert (finished / "report.html").stat().st_size > 100_000
+    study = read_study(StudyFolder(finished))
+    assert [t.origin for t in study.trials[:2]] == ["base", "expert:math"]
+    assert {f.split for f in study.finals} == {"validation", "test"}
+
+
+def test_the_front_as_json_is_one_document(finished: Path) -> None:
+    front = json.loads(evomerge("front", finished, "--json").stdout)
+    assert [o["name"] for o in front["objectives"]] == ["zoo_math", "zoo_list", "zoo_facts"]
+    for trial in front["trials"]:
+        assert len(trial["values"]) == len(trial["stderr"]) == 3
+        assert trial["recipe"]["base"] == "zoo:base"
+
+
+PLAIN = """
+import json, sys
+import transformers
+transformers.utils.logging.disable_progress_bar()
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+import lm_eval
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+import yaml, pathlib
+import torch
+torch.set_num_threads(1)
+tasks = []
+for file in sorted(pathlib.Path(sys.argv[2]).rglob("*.yaml")):
+    config = yaml.safe_load(file.read_text())
+    files = config["dataset_kwargs"]["data_files"]
+    config["dataset_kwargs"]["data_files"] = {k: str(file.parent / v) for k, v in files.items()}
+    config["test_split"] = "search"
+    tasks.append(config)
+results = lm_eval.simple_evaluate(
+    model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=64, device="cpu"),
+    tasks=tasks, task_manager=TaskManager(include_defaults=False), bootstrap_iters=0,
+)["results"]
+assert "evomerge" not in sys.modules
+numbers = {t: {k: v for k, v in r.items() if isinstance(v, float)} for t, r in results.items()}
+print("RESULTS" + json.dumps(numbers))
+"""
+
+
+def test_the_export_is_an_ordinary_model_that_scores_what_the_trial_scored(
+    tmp_path: Path,
+) -> None:
+    """Whole search items: plain transformers and lm-eval, in a process without evomerge."""
+    from evomerge.config.presets import Presets
+
+    folder = tmp_path / "run"
+    quick = ["--executor", "inline", "--set", "budget.trials=6", "--set", "finalists=0"]
+    evomerge("run", "quickstart", "--dir", folder, *quick)
+    out = evomerge("export", folder, "--pick", "trial:5", "--out", tmp_path / "model").stdout
+    assert "exported" in out
+    tasks = Presets().names("evaluators")["zoo"].parent / "tasks"
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(tmp_path / "model"), str(tasks)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    results = json.loads(done.stdout.split("RESULTS")[1])
+    study = read_study(StudyFolder(folder))
+    trial = study.trials[5]
+    for objective, value in zip(study.objectives, trial.values, strict=True):
+        metrics = results[objective.task]
+        assert metrics[f"{objective.metric},none"] == value
+
+
+def test_recipe_and_mergekit_exports_are_text(finished: Path, tmp_path: Path) -> None:
+    for fmt in ("recipe", "mergekit"):
+        evomerge("export", finished, "--format", fmt, "--out", tmp_path / f"{fmt}.yaml")
+    evomerge("merge", tmp_path / "recipe.yaml", "--out", tmp_path / "merged")
+    evomerge("export", finished, "--out", tmp_path / "exported")
+    merged = (tmp_path / "merged" / "model.safetensors").read_bytes()
+    assert merged == (tmp_path / "exported" / "model.safetensors").read_bytes()
+
+
+def wait_for_trials(folder: Path, n: int, driver: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert driver.poll() is None, "the driver ended before it was killed"
+        items = folder / "items"
+        if items.is_dir() and len(list(items.glob("*.parquet"))) >= n:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no trial finished in time")
+
+
+def test_a_killed_driver_loses_and_repeats_nothing(experiment: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    driver = subprocess.Popen(
+        [*EVOMERGE, "run", str(experiment), "--dir", str(folder), "--workers", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    wait_for_trials(folder, 3, driver)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = {t.number: t for t in read_study(StudyFolder(folder)).trials if t.state == "complete"}
+    assert 2 <= len(before) < 12
+    evomerge("resume", folder)
+    after = read_study(StudyFolder(folder)).trials
+    assert [t.state for t in after] == ["complete"] * 12
+    assert [t.number for t in after] == list(range(12))
+    for number, trial in before.items():
+        assert after[number] == trial  # not run again: its times are still the first run's
+    assert "holds a study already" in evomerge("run", experiment, "--dir", folder, ok=False).stderr
+
+
+def test_inline_runs_are_the_same_for_a_seed(experiment: Path, tmp_path: Path) -> None:
+    outcomes = []
+    for name in ("a", "b"):
+        quick = ["--executor", "inline", "--set", "budget.trials=7", "--set", "finalists=0"]
+        evomerge("run", experiment, "--dir", tmp_path / name, *quick)
+        study = read_study(StudyFolder(tmp_path / name))
+        outcomes.append([(t.params, t.values) for t in study.trials])
+    assert outcomes[0] == outcomes[1]

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import pytest
+from optuna.samplers import RandomSampler
+
+from evomerge.errors import ConfigError
+from evomerge.samplers import InSpace, SamplerKind, build_sampler, registry, sampler_names
+from evomerge.samplers.pycma import PycmaSampler
+from tests.samplers.searches import floats
+
+PLUGIN = SamplerKind("when testing", lambda options, budget: RandomSampler(seed=budget.seed))
+
+
+def build(name, **options):
+    return build_sampler(name, options, space=floats(3), n_objectives=1, n_trials=1000, seed=0)
+
+
+def test_names_say_when_to_use_each():
+    names = sampler_names()
+    assert next(iter(names)) == "auto"
+    assert {"random", "qmc", "tpe", "gp", "nsga2", "nsga3", "pycma"} < names.keys()
+    assert all(names.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tpa", {}, r"no sampler 'tpa'; did you mean 'tpe'\? known are auto, random"),
+        ("auto", {"popsize": 3}, "auto has no options, got popsize"),
+        ("random", {"seed": 3}, "seed: unknown key"),
+        ("pycma", {"popsiz": 8}, "popsiz: unknown key; did you mean 'popsize'"),
+        ("pycma", {"popsize": 2}, "popsize: .*greater than or equal to 4.*got 2"),
+        ("pycma", {"sigma0": 0.0}, "sigma0: .*greater than 0.*got 0.0"),
+        ("nsga2", {"crossover_prob": 1.5}, "crossover_prob: .*less than or equal to 1"),
+        ("qmc", {"sequence": "lattice"}, "sequence: .*'sobol' or 'halton'"),
+    ],
+)
+def test_wrong_names_and_options_are_config_errors(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        build(name, **options)
+
+
+def test_auto_builds_what_it_chooses():
+    assert isinstance(build("auto"), PycmaSampler)
+
+
+def test_entry_points_add_samplers(monkeypatch):
+    entry = EntryPoint("mine", "tests.samplers.test_registry:PLUGIN", "evomerge.samplers")
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group, name="mine": [entry] if name == "mine" else []
+    )
+    assert sampler_names()["mine"] == "when testing"
+    assert isinstance(build("mine"), RandomSampler)
+    assert isinstance(build("random"), InSpace)

@@ -1,0 +1,98 @@
+"""The promises of the folder tree: one-way imports, light start-up, public names."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import evomerge
+
+PACKAGE = Path(evomerge.__file__).parent
+
+# A room may import from itself and from the rooms named here.
+MAY_IMPORT = {
+    "errors": set(),
+    "seeds": set(),
+    "schema": {"errors"},
+    "models": {"errors", "seeds"},
+    "kernels": set(),
+    "statistics": {"errors"},
+    "methods": {"errors", "seeds", "kernels", "statistics"},
+    "recipe": {"errors", "schema", "models", "methods"},
+    "merging": {"errors", "models", "kernels", "statistics", "methods", "recipe"},
+    "evaluation": {"errors", "seeds"},
+    "execution": {"errors", "recipe", "merging", "evaluation"},
+    "space": {"errors", "models", "methods", "recipe"},
+    "samplers": {"errors", "seeds", "schema"},
+    "study": {"errors", "recipe", "evaluation", "execution", "space", "samplers"},
+    "analysis": {"errors", "study"},
+    "export": {"errors", "recipe", "merging", "evaluation", "study"},
+}
+ON_TOP = {"config", "cli"}  # config puts the parts together; cli calls config
+ONE_IMPORTER = {
+    "ray": "execution/ray.py",
+    "lm_eval": "evaluation/harness.py",
+    "cma": "samplers/evolution.py",
+    "plotly": "analysis/report/figures.py",
+    "moocore": "analysis/front.py",
+    "optuna_dashboard": "config/runs.py",
+}
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE))
+)
+def test_imports_point_one_way(file: Path) -> None:
+    room = room_of(file)
+    if room in ON_TOP or room == "__init__":
+        return
+    used = {name.split(".")[1] for name in imports(file) if name.startswith("evomerge.")}
+    assert used & (MAY_IMPORT.keys() | ON_TOP) - {room} <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("library", ONE_IMPORTER)
+def test_optional_and_heavy_libraries_have_one_importing_file(library: str) -> None:
+    importers = {
+        str(file.relative_to(PACKAGE))
+        for file in PACKAGE.rglob("*.py")
+        if any(name.split(".")[0] == library for name in imports(file))
+    }
+    assert importers == {ONE_IMPORTER[library]}
+
+
+@pytest.mark.parametrize("code", ["import evomerge", "import evomerge.cli.main"])
+def test_starting_up_imports_nothing_heavy(code: str) -> None:
+    heavy = ("torch", "ray", "lm_eval", "transformers", "optuna", "pandas", "plotly", "numba")
+    check = f"{code}; import sys; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_module_imports_and_its_public_names_exist_and_are_documented() -> None:
+    for info in pkgutil.walk_packages([str(PACKAGE)], "evomerge."):
+        module = importlib.import_module(info.name)
+        assert module.__doc__, f"{info.name} has no docstring"
+        for name in getattr(module, "__all__", ()):
+            found = getattr(module, name)
+            if callable(found) and str(getattr(found, "__module__", "")).startswith("evomerge"):
+                assert found.__doc__, f"{info.name}.{name} has no docstring"
