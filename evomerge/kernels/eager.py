@@ -45,10 +45,8 @@ def _merge_tile(
     if plan.delta and theta_0 is not None:
         sources = [expert - theta_0 for expert in experts]
     masks = [_kept(plan, i, tau, start) for i, tau in enumerate(sources)]
-    contributions = [
-        c * tau if mask is None else c * tau * mask
-        for c, tau, mask in zip(plan.coefficients, sources, masks, strict=True)
-    ]
+    kept = [tau if m is None else tau * m for tau, m in zip(sources, masks, strict=True)]
+    contributions = [c * tau for c, tau in zip(plan.coefficients, kept, strict=True)]
     if plan.elect == "sum":
         elected = torch.where(_sum(contributions) >= 0, 1.0, -1.0)
         masks = [x.sign() == elected for x in contributions]
