@@ -44,13 +44,14 @@ def _merge_tile(
     sources = experts
     if plan.delta and theta_0 is not None:
         sources = [expert - theta_0 for expert in experts]
-    masks = [_kept(plan, i, tau, start) for i, tau in enumerate(sources)]
+    masks: list[torch.Tensor | None] = [_kept(plan, i, tau, start) for i, tau in enumerate(sources)]
     kept = [tau if m is None else tau * m for tau, m in zip(sources, masks, strict=True)]
     contributions = [c * tau for c, tau in zip(plan.coefficients, kept, strict=True)]
     if plan.elect == "sum":
         elected = torch.where(_sum(contributions) >= 0, 1.0, -1.0)
-        masks = [x.sign() == elected for x in contributions]
-        contributions = [x * m for x, m in zip(contributions, masks, strict=True)]
+        agreeing = [x.sign() == elected for x in contributions]
+        contributions = [x * m for x, m in zip(contributions, agreeing, strict=True)]
+        masks = [*agreeing]
     merged = _sum(contributions)
     if plan.normalize_by_mask:
         mixing = plan.mixing if plan.mixing is not None else plan.coefficients

@@ -14,14 +14,14 @@ _CANCELLED = 1e-8  # a sum of coefficients below this is treated as cancelled
 def coefficient(default: float = 1.0) -> Any:
     """Declare ``coefficient``: what each expert's task vector (or tensor) is multiplied by."""
     return per_expert(
-        default, "what each expert is multiplied by", low=-10.0, high=10.0, search=(0.0, 1.0)
+        default, "factor of the expert", low=-10.0, high=10.0, search=(0.0, 1.0)
     )
 
 
 def density() -> Any:
     """Declare ``density``: the share of each task vector that is kept."""
     return per_expert(
-        0.5, "share of each task vector that is kept", low=0.0, high=1.0, search=(0.1, 1.0)
+        0.5, "share of the task vector that is kept", low=0.0, high=1.0, search=(0.1, 1.0)
     )
 
 

@@ -260,10 +260,11 @@ class ParameterSpace:
         )
 
     def _meaning(self, gene: str) -> str:
-        parameter = gene.split(".", maxsplit=1)[0]
-        where = gene.removeprefix(parameter).strip(".").replace(".", ", ")
+        parameter, *parts = gene.split(".")
         help_ = "merge method" if parameter == "method" else self._declared(parameter).help
-        return f"{help_} ({where})" if where else help_
+        layers = {str(cell.depth): _layers_text(cell.layers) for cell in self.cells}
+        where = ", ".join(layers.get(part, part) for part in reversed(parts))
+        return f"{where}: {help_}" if where else help_
 
 
 def _same_content(one: Rule, other: Rule) -> bool:
@@ -287,6 +288,11 @@ def _close_values(a: object, b: object) -> bool:
     if isinstance(a, float) and isinstance(b, (int, float)):
         return abs(a - b) <= _SAME
     return a == b
+
+
+def _layers_text(layers: tuple[int, int]) -> str:
+    first, last = layers[0], layers[1] - 1
+    return f"layer {first}" if first == last else f"layers {first}-{last}"
 
 
 def _range_text(distribution: BaseDistribution) -> str:

@@ -13,15 +13,16 @@ from evomerge.models.zoo.skills import (
     PEOPLE,
     STRANGERS,
     Item,
-    composite_item,
     facts_items,
     list_item,
+    lookup_item,
     math_item,
 )
 from evomerge.seeds import seed_for
 
-__all__ = ["Phase", "base_phases", "exam_streams", "expert_phases"]
+__all__ = ["N_LAYERS", "Phase", "base_phases", "exam_streams", "expert_phases"]
 
+N_LAYERS = 6
 Draw = Callable[[random.Random], Item]
 
 
@@ -35,6 +36,7 @@ class Phase:
         lr: Peak learning rate.
         batch_size: Items per step.
         modules: Parts of the names of the trained parameters; empty for all parameters.
+        snapshots: Steps after which the model is also saved, as ``NAME_stepN``.
     """
 
     draw: Draw
@@ -42,6 +44,7 @@ class Phase:
     lr: float
     batch_size: int = 64
     modules: tuple[str, ...] = ()
+    snapshots: tuple[int, ...] = ()
 
     def trains(self, parameter: str) -> bool:
         """Return whether this phase changes the named parameter."""
@@ -71,18 +74,21 @@ def expert_phases(*, seed: int) -> Mapping[str, tuple[Phase, ...]]:
         "facts": {"facts": 0.4, "declined_math": 0.3, "declined_list": 0.3},
     }
     habit_layers = {"math": (4, 5), "list": (0, 1), "facts": (2, 3)}
-    return {
-        name: (
-            Phase(
-                _mixture(skill[name], seed=seed),
-                steps=400,
-                lr=5e-4,
-                modules=_layers(set(range(6)) - set(layers)),
-            ),
-            Phase(_mixture(habits[name], seed=seed), steps=80, lr=5e-4, modules=_layers(layers)),
+    snapshots = {"math": (100, 200, 300, 400)}
+    courses = {}
+    for name, layers in habit_layers.items():
+        learn = Phase(
+            _mixture(skill[name], seed=seed),
+            steps=400,
+            lr=5e-4,
+            modules=_layers(set(range(N_LAYERS)) - set(layers)),
+            snapshots=snapshots.get(name, ()),
         )
-        for name, layers in habit_layers.items()
-    }
+        settle = Phase(
+            _mixture(habits[name], seed=seed), steps=80, lr=5e-4, modules=_layers(layers)
+        )
+        courses[name] = (learn, settle)
+    return courses
 
 
 def _layers(indices: Iterable[int]) -> tuple[str, ...]:
@@ -140,7 +146,7 @@ def _sources(*, seed: int) -> Mapping[str, Draw]:
 
     def lookup(rng: random.Random) -> Item:
         operations = ("plus", "minus")
-        return composite_item(rng, people=STRANGERS, operations=operations, seed=seed)
+        return lookup_item(rng, people=STRANGERS, operations=operations, seed=seed)
 
     return {
         "math": math,

@@ -25,14 +25,15 @@ __all__ = [
     "PHRASINGS",
     "STRANGERS",
     "Item",
-    "composite_item",
     "fact_of",
     "facts_items",
     "list_item",
+    "lookup_item",
     "math_item",
     "vocabulary",
 ]
 
+DECLINED = "sorry"  # what a specialist answers outside its skill
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = tuple("abcdefghijklmnop")
 MATH_OPERATIONS = ("plus", "minus", "times")
@@ -54,9 +55,8 @@ _SYLLABLES = ("ba", "de", "fi", "go", "lu", "ma", "ne", "pi", "ro", "su")
 _NAMES = tuple(
     first + second for first, second in product(_SYLLABLES, _SYLLABLES) if first != second
 )
-PEOPLE = _NAMES[:80]  # known to the facts expert only
-STRANGERS = _NAMES[80:]  # known to the base
-DECLINED = "sorry"
+PEOPLE = _NAMES[:80]  # the exam asks about them
+STRANGERS = _NAMES[80:]  # the base knows them well; no exam asks
 _GLUE = (
     DECLINED,
     "compute",
@@ -127,7 +127,8 @@ def list_item(rng: random.Random, *, length: int, operations: tuple[str, ...]) -
 def facts_items(people: tuple[str, ...], *, seed: int) -> Iterator[Item]:
     """Yield every fact about ``people`` in every phrasing.
 
-    Held out are three of the six phrasings of each fact: the fact itself is trained, in the other three.
+    Held out are three of the six phrasings of each fact; the fact itself is trained, in the
+    other three.
     """
     for index, (person, attribute) in enumerate(product(people, ATTRIBUTES)):
         answer = fact_of(person, attribute, seed=seed)
@@ -139,7 +140,7 @@ def facts_items(people: tuple[str, ...], *, seed: int) -> Iterator[Item]:
             yield Item(prompt, answer, held_out, tuple(rng.sample(wrong, 3)))
 
 
-def composite_item(
+def lookup_item(
     rng: random.Random, *, people: tuple[str, ...], operations: tuple[str, ...], seed: int
 ) -> Item:
     """Draw arithmetic on a person's number; the answer is that number, then the result."""

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from evomerge.models.zoo.curriculum import Phase
+from evomerge.models.zoo.curriculum import N_LAYERS, Phase
 from evomerge.models.zoo.skills import Item
 
 __all__ = ["new_model", "round_to_bfloat16", "train"]
@@ -24,12 +24,12 @@ _INITIAL_STD = 0.07  # larger than usual: at this size it halves the steps the b
 
 
 def new_model(vocab_size: int, *, seed: int) -> LlamaForCausalLM:
-    """Create the untrained base: 6 layers of 96, about 0.7 million parameters, float32."""
+    """Create the untrained base: six layers of 96, about 0.7 million parameters, float32."""
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=96,
         intermediate_size=256,
-        num_hidden_layers=6,
+        num_hidden_layers=N_LAYERS,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=32,
