@@ -10,7 +10,7 @@
     checks.py         checking suites and naming their metrics without a model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
-    session.py        lm-eval kept silent, reproducible and harmless
+    hygiene.py        lm-eval kept silent, reproducible and harmless
     harness.py        the only file that imports lm_eval
 
 Members are imported on first use, so that importing this package loads neither torch nor lm_eval.

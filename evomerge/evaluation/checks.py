@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import MetricValue
-from evomerge.evaluation.session import harness_session
+from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 
@@ -37,7 +37,7 @@ def metric_names(suites: Sequence[Suite]) -> dict[str, tuple[str, ...]]:
     names: dict[str, tuple[str, ...]] = {}
     faults: list[str] = []
     suites_loaded = []
-    with harness_session():
+    with clean_harness():
         for suite in suites:
             with collected(faults):
                 suites_loaded.append(load_suite(suite))

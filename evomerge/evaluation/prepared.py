@@ -16,7 +16,7 @@ from evomerge.evaluation.aggregate import (
 from evomerge.evaluation.harness import LanguageModel
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
-from evomerge.evaluation.session import harness_session
+from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 
@@ -49,7 +49,7 @@ class PreparedSuites:
         self._runs: list[tuple[LoadedSuite, LanguageModel, list[PreparedTask]]] = []
         faults: list[str] = []
         for suite in suites:
-            with harness_session(), collected(faults):
+            with clean_harness(), collected(faults):
                 loaded = load_suite(suite)
                 language_model = LanguageModel(model, tokenizer, suite.batch_size)
                 tasks = prepare_split(loaded, split, language_model)
@@ -67,7 +67,7 @@ class PreparedSuites:
         metrics: dict[str, dict[str, MetricValue]] = {}
         items: list[ItemScore] = []
         for loaded, language_model, tasks in self._runs:
-            with harness_session():  # per suite, so that none depends on what another drew
+            with clean_harness():  # per suite, so that none depends on what another drew
                 language_model.answer([r for one in tasks for r in one.task.instances])
                 for prepared in tasks:
                     values = item_values(prepared)

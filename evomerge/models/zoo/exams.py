@@ -46,7 +46,7 @@ metadata: {version: 1.0}
 _PURPOSE = {
     "math": "Arithmetic modulo ten over number words; the answer is every intermediate result.",
     "list": "Operations on lists of letters; the answer is the new list.",
-    "facts": "Memorised facts about people, asked in a phrasing that was not trained for that fact.",
+    "facts": "Memorised facts about people, asked in a phrasing not trained for that fact.",
 }
 
 

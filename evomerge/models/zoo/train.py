@@ -69,7 +69,7 @@ def train(
         items = [phase.draw(rng) for _ in range(phase.batch_size)]
         loss = _answer_loss(model, *_encode(items, ids))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         if on_step is not None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import tqdm
 
-from evomerge.evaluation.session import harness_session
+from evomerge.evaluation.hygiene import clean_harness
 
 
 def work() -> None:
@@ -22,7 +22,7 @@ def work() -> None:
 
 
 def test_log_lines_warnings_and_bars_are_silent_only_inside(capfd):
-    with harness_session():
+    with clean_harness():
         work()
     assert capfd.readouterr() == ("", "")
     with pytest.warns(UserWarning, match="noise"):
@@ -37,7 +37,7 @@ def test_everything_is_put_back_after_an_error():
         lm_eval.utils.apply_template,
         warnings.filters[:],
     )
-    with pytest.raises(ZeroDivisionError), harness_session():
+    with pytest.raises(ZeroDivisionError), clean_harness():
         raise ZeroDivisionError
     after = (
         logging.getLogger("lm_eval").level,
@@ -52,12 +52,12 @@ def test_global_generators_are_fixed_inside_and_untouched_outside():
     def draw() -> tuple[float, float, float]:
         return random.random(), float(np.random.random()), float(torch.rand(()))
 
-    with harness_session():
+    with clean_harness():
         first = draw()
     state = random.getstate()
     outside = draw()
     random.setstate(state)
-    with harness_session():
+    with clean_harness():
         assert draw() == first
     assert random.random() == outside[0]
 
@@ -65,5 +65,5 @@ def test_global_generators_are_fixed_inside_and_untouched_outside():
 def test_templates_render_as_lm_eval_renders_them():
     template, doc = "{{ a | regex_replace('x', 'y') }}: {{ b[0] }}{{ b.append(3) }}\n", {"a": "xx"}
     expected = lm_eval.utils.apply_template(template, doc | {"b": [1]})
-    with harness_session():
+    with clean_harness():
         assert lm_eval.utils.apply_template(template, doc | {"b": [1]}) == expected

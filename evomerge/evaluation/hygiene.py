@@ -14,13 +14,13 @@ import tqdm
 
 from evomerge.evaluation.harness import safe_templates
 
-__all__ = ["harness_session"]
+__all__ = ["clean_harness"]
 
 _CHATTY = ("datasets", "evaluate", "lm_eval", "transformers")
 
 
 @contextmanager
-def harness_session() -> Iterator[None]:
+def clean_harness() -> Iterator[None]:
     """Silence lm-eval, fix its seeds and sandbox its templates while the context is open.
 
     It changes the whole process, so only one thread may evaluate at a time.
