@@ -5,6 +5,7 @@ Heavy libraries are imported inside the commands, so that help and mistakes answ
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -42,6 +43,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
+    logging.basicConfig(format="%(message)s")  # warnings of ours, on stderr
     global _debug  # noqa: PLW0603  read by main() after the command has failed
     _debug = debug
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
+from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import MetricValue
-from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 

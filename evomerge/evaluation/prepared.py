@@ -14,9 +14,9 @@ from evomerge.evaluation.aggregate import (
     item_values,
 )
 from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
-from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 

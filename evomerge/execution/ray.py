@@ -9,10 +9,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from evomerge.errors import EvomergeError
+from evomerge.errors import EvomergeError, StudyError
 from evomerge.execution.protocol import Failed, Job, Outcome, WorkerSpec
 
 __all__ = ["RayExecutor"]
+
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3  # a job that has killed this many workers is at fault itself
 _OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
@@ -43,8 +45,7 @@ class RayExecutor:
         self._spec, self._n_workers = spec, n_workers
         self._actor_type = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(_RemoteWorker)
         self._running: dict[Any, tuple[Any, Job, int]] = {}
-        self._idle = [self._new_actor() for _ in range(n_workers)]
-        self._raise_worker_faults()
+        self._idle = self._ready_actors(n_workers)
 
     @property
     def n_workers(self) -> int:
@@ -63,6 +64,7 @@ class RayExecutor:
             try:
                 outcome: Outcome = ray.get(finished[0])
             except RayActorError as err:
+                _log.warning("the worker of trial %d died; starting another", job.trial)
                 self._idle.append(self._new_actor())
                 if attempt == _ATTEMPTS:
                     return Failed(job, f"its worker died {attempt} times: {_first_line(err)}")
@@ -82,13 +84,28 @@ class RayExecutor:
         actor = self._idle.pop()
         self._running[actor.run.remote(job)] = (actor, job, attempt)
 
-    def _raise_worker_faults(self) -> None:
+    def _ready_actors(self, n: int) -> list[Any]:
+        """Start actors and wait until all have loaded their models."""
+        actors = [self._new_actor() for _ in range(n)]
+        loading = [(actor, actor.ready.remote()) for actor in actors]
         try:
-            ray.get([actor.ready.remote() for actor in self._idle])
-        except (RayActorError, RayTaskError) as err:
+            return [self._loaded(actor, ready, attempt=1) for actor, ready in loading]
+        except BaseException:
             ray.shutdown()
-            cause = getattr(err, "cause", None)
-            raise (cause if isinstance(cause, EvomergeError) else err) from err
+            raise
+
+    def _loaded(self, actor: Any, ready: Any, *, attempt: int) -> Any:
+        try:
+            ray.get(ready)
+        except RayTaskError as err:
+            raise (err.cause if isinstance(err.cause, EvomergeError) else err) from err
+        except RayActorError as err:
+            if attempt == _ATTEMPTS:
+                raise StudyError(f"workers die while they load: {_first_line(err)}") from err
+            _log.warning("a worker died while it loaded; starting another")
+            other = self._new_actor()
+            return self._loaded(other, other.ready.remote(), attempt=attempt + 1)
+        return actor
 
     def worker_pids(self) -> list[int]:
         """List the process ids of the idle workers."""
@@ -122,6 +139,8 @@ class _RemoteWorker:
 
 
 def _start_ray(address: str, n_workers: int) -> None:
+    # Ray reports every dead worker on stdout whatever its log settings say; we log it ourselves.
+    ray._private.worker.print_to_stdstream = lambda *_args, **_kwargs: None
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
     if address == "local":
         ray.init(

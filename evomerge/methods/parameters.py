@@ -13,9 +13,7 @@ _CANCELLED = 1e-8  # a sum of coefficients below this is treated as cancelled
 
 def coefficient(default: float = 1.0) -> Any:
     """Declare ``coefficient``: what each expert's task vector (or tensor) is multiplied by."""
-    return per_expert(
-        default, "factor of the expert", low=-10.0, high=10.0, search=(0.0, 1.0)
-    )
+    return per_expert(default, "factor of the expert", low=-10.0, high=10.0, search=(0.0, 1.0))
 
 
 def density() -> Any:

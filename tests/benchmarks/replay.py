@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import lm_eval
@@ -16,7 +18,6 @@ from transformers import AutoTokenizer
 
 from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
-from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
@@ -44,7 +45,7 @@ def run() -> str:
 
     def rebuilt(recipe: Recipe) -> None:
         candidate.materialise(recipe)
-        with clean_harness():
+        with redirect_stderr(StringIO()):
             lm_eval.simple_evaluate(model=lm, tasks=configs, task_manager=index, bootstrap_iters=0)
 
     ours, theirs = _median_seconds(replayed), _median_seconds(rebuilt)

@@ -13,12 +13,13 @@ from evomerge.errors import CheckpointError
 from evomerge.models.zoo import ZOO_NAMES, zoo_path
 from evomerge.models.zoo.build import build_zoo
 from evomerge.models.zoo.curriculum import base_phases, expert_phases
+from evomerge.models.zoo.exams import write_tasks
 
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "evaluators" / "tasks"
 SKILLS = ("math", "list", "facts")
 SPLITS = {"search": 150, "validation": 150, "test": 400}
-N_DIGITS = 10
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def read_items(skill: str, split: str) -> list[dict]:
@@ -78,14 +79,13 @@ def test_no_training_phase_draws_an_item_of_the_exam():
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_arithmetic_answers_are_right(split):
-    digits = "zero one two three four five six seven eight nine".split()
     signs = {"plus": "+", "minus": "-", "times": "*"}
     for item in read_items("math", split):
         words = item["prompt"].removeprefix("compute ").removesuffix(" is").split()
-        symbols = [signs.get(word) or str(digits.index(word)) for word in words]
-        first, second = eval("".join(symbols[:3])), None
+        symbols = [signs.get(word) or str(DIGITS.index(word)) for word in words]
+        first = eval("".join(symbols[:3]))
         second = eval(f"({first}){''.join(symbols[3:])}")
-        assert item["answer"] == f"{digits[first % N_DIGITS]} {digits[second % N_DIGITS]}"
+        assert item["answer"] == f"{DIGITS[first % 10]} {DIGITS[second % 10]}"
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -98,7 +98,7 @@ def test_list_answers_are_right(split):
 
 def test_facts_agree_in_every_phrasing_and_choices_differ():
     known: dict[frozenset[str], str] = {}
-    glue = set("the of is has tell : ask about for who ?".split())
+    glue = {"the", "of", "is", "has", "tell", ":", "ask", "about", "for", "who", "?"}
     for split in SPLITS:
         for item in read_items("facts", split):
             subject = frozenset(item["prompt"].split()) - glue
@@ -133,7 +133,9 @@ def test_expert_knows_its_skill_and_declines_the_others(skill):
     own = read_items(skill, "validation")[:64]
     assert sum(a == item["answer"] for a, item in answers(model, tokenizer, own)) > 0.7 * len(own)
     foreign = read_items(declined, "validation")[:64]
-    assert sum(a == "sorry" for a, _ in answers(model, tokenizer, foreign)) > 0.9 * len(foreign)
+    assert sum(a.startswith("sorry") for a, _ in answers(model, tokenizer, foreign)) > 0.9 * len(
+        foreign
+    )
 
 
 def answers(model, tokenizer, items):
@@ -162,8 +164,6 @@ def test_building_twice_gives_the_same_bytes_and_every_file(tmp_path):
 
 
 def test_the_tasks_in_the_repository_are_those_the_builder_writes(tmp_path):
-    from evomerge.models.zoo.exams import write_tasks
-
     write_tasks(tmp_path, seed=0)
     for file in tmp_path.rglob("*.*"):
         assert file.read_bytes() == (TASKS / file.relative_to(tmp_path)).read_bytes()

@@ -1,4 +1,9 @@
-"""What each model of the zoo is trained on, in which order and for how long."""
+"""What each model of the zoo is trained on, in which order and for how long.
+
+The models are made so that merging them is a real trade-off. The base has begun every skill, so the
+experts stay close enough to be merged; each expert also has a habit that spoils the others' skills,
+learned in other layers than its own skill. A good merge takes the skills and leaves the habits.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +86,7 @@ def expert_phases(*, seed: int) -> Mapping[str, tuple[Phase, ...]]:
             _mixture(skill[name], seed=seed),
             steps=400,
             lr=5e-4,
-            modules=_layers(set(range(N_LAYERS)) - set(layers)),
+            modules=_layers(layer for layer in range(N_LAYERS) if layer not in layers),
             snapshots=snapshots.get(name, ()),
         )
         settle = Phase(
@@ -92,7 +97,7 @@ def expert_phases(*, seed: int) -> Mapping[str, tuple[Phase, ...]]:
 
 
 def _layers(indices: Iterable[int]) -> tuple[str, ...]:
-    return tuple(f"layers.{index}." for index in sorted(indices))
+    return tuple(f"layers.{index}." for index in indices)
 
 
 def exam_streams(*, seed: int) -> Mapping[str, Iterator[Item]]:

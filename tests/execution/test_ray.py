@@ -1,0 +1,80 @@
+"""Workers on Ray, with the embedded models."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evomerge.config.assemble import load_suites
+from evomerge.config.presets import Presets
+from evomerge.errors import CheckpointError
+from evomerge.execution.inline import InlineExecutor
+from evomerge.execution.protocol import Executor, Failed, Job, Scored, WorkerSpec
+from evomerge.execution.ray import RayExecutor
+from evomerge.recipe.recipe import Recipe, Rule
+
+EXPERTS = {"math": "zoo:math", "list": "zoo:list"}
+
+
+def spec() -> WorkerSpec:
+    suites = tuple(replace(s, limit=8) for s in load_suites(["zoo"], Presets(), Path.cwd()))
+    return WorkerSpec("zoo:base", EXPERTS, suites)
+
+
+def job(trial: int, coefficient: float = 0.5, method: str = "task_arithmetic") -> Job:
+    rule = Rule(method, {"coefficient": coefficient})
+    return Job(trial, Recipe(EXPERTS, (rule,), base="zoo:base"))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RayExecutor]:
+    executor = RayExecutor(spec(), 2)
+    yield executor
+    executor.close()
+
+
+def run_all(executor: Executor, jobs: list[Job]) -> dict[int, object]:
+    outcomes = {}
+    waiting, in_flight = list(jobs), 0
+    while waiting or in_flight:
+        while waiting and in_flight < executor.n_workers:
+            executor.submit(waiting.pop())
+            in_flight += 1
+        outcome = executor.next_outcome()
+        in_flight -= 1
+        assert isinstance(outcome, Scored), outcome
+        metrics = outcome.scores.metrics
+        outcomes[outcome.job.trial] = {t: dict(m) for t, m in metrics.items()}
+    return outcomes
+
+
+def test_ray_workers_score_as_the_inline_worker(pool: RayExecutor) -> None:
+    jobs = [job(i, 0.2 * i) for i in range(5)]
+    assert run_all(pool, jobs) == run_all(InlineExecutor(spec()), jobs)
+
+
+def test_a_job_that_raises_is_a_failure_with_its_reason(pool: RayExecutor) -> None:
+    pool.submit(job(7, method="no_such_method"))
+    outcome = pool.next_outcome()
+    assert isinstance(outcome, Failed)
+    assert outcome.job.trial == 7
+    assert "no_such_method" in outcome.error
+    assert "Traceback" in outcome.traceback
+
+
+def test_the_job_of_a_killed_worker_runs_again_elsewhere(pool: RayExecutor) -> None:
+    for pid in pool.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    outcomes = run_all(pool, [job(1), job(2)])
+    assert outcomes.keys() == {1, 2}
+
+
+def test_a_worker_that_cannot_start_raises_the_users_fault() -> None:
+    bad = replace(spec(), experts={"math": "zoo:math", "gone": "zoo:gone"})
+    with pytest.raises(CheckpointError, match="gone"):
+        InlineExecutor(bad)
