@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from evomerge.cli.terminal import notes
-from evomerge.study.records import Objective, TrialRecord
+from evomerge.study.records import Objective, TrialRecord, mean_value
 
 __all__ = ["SearchProgress"]
 
@@ -76,14 +76,10 @@ class SearchProgress:
         self._done += 1
         self._failed += trial.state == "failed"
         if trial.values:
-            self._best = max(self._best, self._mean(trial))
+            self._best = max(self._best, mean_value(trial.values, self._objectives))
         note = f"best mean {self._best:.3f}" + (f" · {self._failed} failed" if self._failed else "")
         self._bar.update(self._task, completed=self._done, note=note)
         self._print_line(note)
-
-    def _mean(self, trial: TrialRecord) -> float:
-        signs = [1 if o.direction == "maximize" else -1 for o in self._objectives]
-        return sum(s * v for s, v in zip(signs, trial.values, strict=True)) / len(signs)
 
     def _print_line(self, note: str) -> None:
         now = time.monotonic()

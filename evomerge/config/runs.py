@@ -23,7 +23,7 @@ from evomerge.schema import parse, read_yaml
 from evomerge.space.baselines import baselines
 from evomerge.study.finals import read_finals, run_finals, write_finals
 from evomerge.study.folder import StudyFolder, write_atomically
-from evomerge.study.records import StudyRecord, TrialRecord
+from evomerge.study.records import StudyRecord, TrialRecord, mean_value
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing
@@ -241,6 +241,7 @@ def _search(
         budget=Budget(budget.trials, budget.wall_clock),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
+        driver=str(folder.root.resolve()),
         on_told=lambda trial: events.told(trial_record(trial)),
     )
     search.seed(baselines(assembly.space, assembly.models))
@@ -255,7 +256,7 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
         return
     events.phase("scoring the finalists on held-out items")
     found = run_finals(
-        finalists=_best_spread(front(study), n_finalists),
+        finalists=_best_of_front(study, n_finalists),
         baselines=[t for t in study.trials if t.origin != "search" and t.state == "complete"],
         objectives=study.objectives,
         executor=executor,
@@ -264,9 +265,9 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
     write_finals(folder.finals, found)
 
 
-def _best_spread(trials: tuple[TrialRecord, ...], n: int) -> list[TrialRecord]:
+def _best_of_front(study: StudyRecord, n: int) -> list[TrialRecord]:
     """Choose n front members: the best means first, since the mean decides the finals."""
-    return sorted(trials, key=lambda t: -sum(t.values))[:n]
+    return sorted(front(study), key=lambda t: -mean_value(t.values, study.objectives))[:n]
 
 
 def _open_study(folder: StudyFolder, assembly: Assembly) -> optuna.Study:

@@ -16,7 +16,7 @@ from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, Job, Outcome, Scored
 from evomerge.recipe.files import recipe_from_data
 from evomerge.study.folder import write_atomically
-from evomerge.study.records import FinalRecord, Objective, TrialRecord
+from evomerge.study.records import FinalRecord, Objective, TrialRecord, mean_value
 
 __all__ = ["read_finals", "run_finals", "write_finals"]
 
@@ -48,7 +48,8 @@ def run_finals(
     validation = _score(list(entrants.values()), "validation", objectives, executor, items)
     may_win = {t.number for t in finalists}
     winner = max(
-        (r for r in validation if r.number in may_win), key=lambda r: _mean(r, objectives)
+        (r for r in validation if r.number in may_win),
+        key=lambda r: mean_value(r.values, objectives),
     ).number
     reported = [t for t in entrants.values() if t.number == winner or t in baselines]
     test = _score(reported, "test", objectives, executor, items)
@@ -68,11 +69,6 @@ def write_finals(path: Path, records: Sequence[FinalRecord]) -> None:
     """Write the records as JSON."""
     content = {"schema_version": 1, "records": [asdict(record) for record in records]}
     write_atomically(path, json.dumps(content, indent=1))
-
-
-def _mean(record: FinalRecord, objectives: Sequence[Objective]) -> float:
-    signs = [1.0 if o.direction == "maximize" else -1.0 for o in objectives]
-    return sum(s * v for s, v in zip(signs, record.values, strict=True)) / len(signs)
 
 
 def _score(

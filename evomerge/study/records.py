@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-__all__ = ["FinalRecord", "Objective", "StudyRecord", "TrialRecord"]
+__all__ = ["FinalRecord", "Objective", "StudyRecord", "TrialRecord", "mean_value"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Objective:
     metric: str
     direction: Literal["maximize", "minimize"]
     name: str
+
+
+def mean_value(values: Sequence[float], objectives: Sequence[Objective]) -> float:
+    """Average values over objectives so that more is better: minimised ones count negatively."""
+    signs = [1.0 if o.direction == "maximize" else -1.0 for o in objectives]
+    return sum(s * v for s, v in zip(signs, values, strict=True)) / len(signs)
 
 
 @dataclass(frozen=True)

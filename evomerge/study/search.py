@@ -20,7 +20,7 @@ from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.records import Objective
 from evomerge.study.timing import Timing
-from evomerge.study.trials import ERROR, ORIGIN, RECIPE, SECONDS, STDERR
+from evomerge.study.trials import DRIVER, ERROR, ORIGIN, RECIPE, SECONDS, STDERR
 
 __all__ = ["Budget", "Search"]
 
@@ -55,6 +55,7 @@ class Search:
         budget: When to end.
         items: Where item scores go.
         timing: Where the time goes.
+        driver: Names this driver among those that share a database.
         on_told: Called after each finished trial.
     """
 
@@ -68,11 +69,13 @@ class Search:
         budget: Budget,
         items: ItemStore,
         timing: Timing,
+        driver: str = "",
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._executor, self._budget = executor, budget
         self._items, self._timing, self._on_told = items, timing, on_told
+        self._driver = driver
         self._in_flight: dict[int, Trial] = {}
         self._asked_seconds: dict[int, float] = {}
 
@@ -114,12 +117,14 @@ class Search:
         return sum(trial.state != TrialState.WAITING for trial in trials)
 
     def _running_trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [t for t in running if t.user_attrs.get(DRIVER, self._driver) == self._driver]
 
     def _start_next(self) -> None:
         started = time.perf_counter()
         with self._timing.measure("ask"):
             trial = self._study.ask()
+            trial.set_user_attr(DRIVER, self._driver)
             recipe = self._recipe(trial, trial.user_attrs)
         self._submit(trial, recipe, time.perf_counter() - started)
 

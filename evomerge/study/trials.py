@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge.study.records import Objective, TrialRecord
 
 __all__ = [
+    "DRIVER",
     "ERROR",
     "ORIGIN",
     "RECIPE",
@@ -27,6 +28,7 @@ RECIPE = "recipe"
 STDERR = "stderr"
 SECONDS = "seconds"
 ERROR = "error"
+DRIVER = "driver"  # who runs it: a driver that comes back re-runs only its own
 
 _STATES = {
     TrialState.COMPLETE: "complete",
