@@ -5,6 +5,7 @@ Heavy libraries are imported inside the commands, so that help and mistakes answ
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from importlib import import_module
@@ -67,7 +68,7 @@ def main() -> None:
     except OSError as err:
         if _debug:
             raise
-        print_error(f"{err.strerror or err}: {err.filename or 'no file named'}")
+        print_error(_os_error_line(err))
         sys.exit(_USER_MISTAKE)
     except Exception as err:
         if _debug:
@@ -77,6 +78,12 @@ def main() -> None:
             "'evomerge --debug …' shows where)"
         )
         sys.exit(_OUR_BUG)
+
+
+def _os_error_line(err: OSError) -> str:
+    if err.errno == errno.ENOSPC:
+        return "no space left on the disk; free some, then 'evomerge resume DIR' continues"
+    return f"{err.strerror or err}: {err.filename or 'no file named'}"
 
 
 if __name__ == "__main__":

@@ -241,7 +241,7 @@ def _search(
         budget=Budget(budget.trials, budget.wall_clock),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
-        driver=str(folder.root.resolve()),
+        driver=None if assembly.experiment.storage is None else str(folder.root.resolve()),
         on_told=lambda trial: events.told(trial_record(trial)),
     )
     search.seed(baselines(assembly.space, assembly.models))

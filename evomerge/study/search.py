@@ -55,7 +55,7 @@ class Search:
         budget: When to end.
         items: Where item scores go.
         timing: Where the time goes.
-        driver: Names this driver among those that share a database.
+        driver: Names this driver among those that share a database; ``None``: there are no others.
         on_told: Called after each finished trial.
     """
 
@@ -69,7 +69,7 @@ class Search:
         budget: Budget,
         items: ItemStore,
         timing: Timing,
-        driver: str = "",
+        driver: str | None = None,
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
@@ -118,13 +118,16 @@ class Search:
 
     def _running_trials(self) -> list[FrozenTrial]:
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [t for t in running if t.user_attrs.get(DRIVER, self._driver) == self._driver]
+        if self._driver is None:
+            return running
+        return [t for t in running if t.user_attrs.get(DRIVER) == self._driver]
 
     def _start_next(self) -> None:
         started = time.perf_counter()
         with self._timing.measure("ask"):
             trial = self._study.ask()
-            trial.set_user_attr(DRIVER, self._driver)
+            if self._driver is not None:
+                trial.set_user_attr(DRIVER, self._driver)
             recipe = self._recipe(trial, trial.user_attrs)
         self._submit(trial, recipe, time.perf_counter() - started)
 

@@ -126,16 +126,14 @@ def test_task_file_names_data_that_exists(skill):
 
 
 @pytest.mark.parametrize("skill", ["math", "list"])
-def test_expert_knows_its_skill_and_declines_the_others(skill):
+def test_expert_knows_its_skill_and_declines_the_other(skill):
     model = AutoModelForCausalLM.from_pretrained(zoo_path(skill), dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(zoo_path(skill))
     declined = "list" if skill == "math" else "math"
     own = read_items(skill, "validation")[:64]
     assert sum(a == item["answer"] for a, item in answers(model, tokenizer, own)) > 0.7 * len(own)
     foreign = read_items(declined, "validation")[:64]
-    assert sum(a.startswith("sorry") for a, _ in answers(model, tokenizer, foreign)) > 0.9 * len(
-        foreign
-    )
+    assert {word for a, _ in answers(model, tokenizer, foreign) for word in a.split()} == {"sorry"}
 
 
 def answers(model, tokenizer, items):

@@ -28,7 +28,12 @@ OBJECTIVES = make_objectives([("one", "acc", "maximize"), ("two", "acc", "maximi
 
 
 def drive(
-    root: Path, executor: FormulaExecutor, *, trials: int = 20, sampler: str = "nsga2"
+    root: Path,
+    executor: FormulaExecutor,
+    *,
+    trials: int = 20,
+    sampler: str = "nsga2",
+    driver: str | None = None,
 ) -> tuple[TrialRecord, ...]:
     """One driver's life: open the study, search, perhaps be interrupted."""
     folder = StudyFolder(root)
@@ -56,6 +61,7 @@ def drive(
         budget=Budget(trials),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
+        driver=driver,
     )
     search.seed(baselines(SPACE, MODELS))
     with contextlib.suppress(KeyboardInterrupt):
@@ -94,6 +100,22 @@ def test_several_interruptions_with_several_workers_lose_and_repeat_nothing(tmp_
     assert len(trials) == 20
     ran = [number for executor in runs for number in executor.ran]
     assert sorted(ran) == list(range(20))
+
+
+def test_a_study_may_be_moved_between_drivers(tmp_path: Path) -> None:
+    drive(tmp_path / "here", FormulaExecutor(n_workers=2, die_after=6))
+    (tmp_path / "here").rename(tmp_path / "there")
+    trials = drive(tmp_path / "there", FormulaExecutor())
+    assert [t.state for t in trials] == ["complete"] * 20
+
+
+def test_drivers_that_share_a_store_leave_each_others_trials_alone(tmp_path: Path) -> None:
+    drive(tmp_path, FormulaExecutor(n_workers=2, die_after=6), driver="a")
+    other = FormulaExecutor()
+    trials = drive(tmp_path, other, driver="b")
+    assert [t.state for t in trials].count("running") == 2
+    trials = drive(tmp_path, FormulaExecutor(), driver="a")
+    assert [t.state for t in trials] == ["complete"] * 20
 
 
 def test_a_finished_study_does_nothing(tmp_path: Path) -> None:
