@@ -156,7 +156,8 @@ def pick(study: StudyRecord, choice: str) -> TrialRecord:
     Args:
         study: The study so far.
         choice: ``knee``, ``best:OBJECTIVE``, ``best:mean`` (needs one direction for all
-            objectives) or ``trial:N``. Ties go to the better mean, then to the earlier trial.
+            objectives), ``chosen`` (by the finals) or ``trial:N``. Ties go to the better mean,
+            then to the earlier trial.
 
     Raises:
         StudyError: Unknown choice, or no such complete trial.
@@ -164,7 +165,14 @@ def pick(study: StudyRecord, choice: str) -> TrialRecord:
     if choice.startswith("trial:"):
         return _trial(study, choice)
     names = [o.name for o in study.objectives]
-    possible = ["knee", *(f"best:{n}" for n in [*names, *_mean_choice(study.objectives)])]
+    winner = next((final.number for final in study.finals if final.chosen), None)
+    if choice == "chosen" and winner is not None:
+        return _trial(study, f"trial:{winner}")
+    possible = [
+        "knee",
+        *(["chosen"] if winner is not None else []),
+        *(f"best:{n}" for n in [*names, *_mean_choice(study.objectives)]),
+    ]
     if choice not in possible:
         raise StudyError(f"expected one of {', '.join(possible)} or trial:N, got {choice!r}")
     on_front = front(study)

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from evomerge.cli.terminal import notes
-from evomerge.study.records import Objective, TrialRecord, mean_value
+from evomerge.study.records import StudyRecord, TrialRecord, mean_value
 
 __all__ = ["SearchProgress"]
 
@@ -28,14 +28,14 @@ class SearchProgress:
     """Says what is happening, how far it is, how long it will take, and what is best so far.
 
     Args:
-        n_trials: The budget.
-        objectives: Their names and directions.
-        done: Trials finished by earlier drivers.
+        study: As earlier drivers left it.
     """
 
-    def __init__(self, n_trials: int, objectives: tuple[Objective, ...], done: int) -> None:
-        self._n_trials, self._objectives = n_trials, objectives
-        self._done, self._failed, self._best = done, 0, float("-inf")
+    def __init__(self, study: StudyRecord) -> None:
+        self._n_trials, self._objectives = study.n_trials, study.objectives
+        self._done, self._failed, self._best = 0, 0, float("-inf")
+        for trial in study.trials:
+            self._count(trial)
         self._started, self._last_line = time.monotonic(), 0.0
         self._bar = Progress(
             SpinnerColumn(),
@@ -51,7 +51,9 @@ class SearchProgress:
             transient=True,
             disable=not notes.is_terminal,
         )
-        self._task: TaskID = self._bar.add_task("", total=n_trials, completed=done, note="")
+        self._task: TaskID = self._bar.add_task(
+            "", total=self._n_trials, completed=self._done, note=""
+        )
 
     def __enter__(self) -> SearchProgress:
         self._bar.start()
@@ -73,13 +75,24 @@ class SearchProgress:
 
     def told(self, trial: TrialRecord) -> None:
         """Count one finished trial."""
-        self._done += 1
+        self._count(trial)
+        note = self._best_text() + (f" · {self._failed} failed" if self._failed else "")
+        self._bar.update(self._task, completed=self._done, note=note)
+        self._print_line(note)
+
+    def _count(self, trial: TrialRecord) -> None:
+        self._done += trial.state != "running"
         self._failed += trial.state == "failed"
         if trial.values:
             self._best = max(self._best, mean_value(trial.values, self._objectives))
-        note = f"best mean {self._best:.3f}" + (f" · {self._failed} failed" if self._failed else "")
-        self._bar.update(self._task, completed=self._done, note=note)
-        self._print_line(note)
+
+    def _best_text(self) -> str:
+        directions = {o.direction for o in self._objectives}
+        if directions == {"maximize"}:
+            return f"best mean {self._best:.3f}"
+        if directions == {"minimize"}:
+            return f"best mean {-self._best:.3f}"
+        return f"best sum of directions {self._best:.3f}"
 
     def _print_line(self, note: str) -> None:
         now = time.monotonic()

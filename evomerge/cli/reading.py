@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.terminal import console, notes, print_json, print_table, value_text
+from evomerge.cli.terminal import console, print_json, print_table, value_text
+from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
     from evomerge.study.records import StudyRecord
@@ -82,7 +83,9 @@ def report(
 def export(
     study: StudyDir,
     out: Annotated[Path, typer.Option(help="Folder to write; a file for YAML formats.")],
-    pick: Annotated[str, typer.Option(help="knee, best:OBJECTIVE, best:mean or trial:N.")] = "knee",
+    pick: Annotated[
+        str, typer.Option(help="knee, chosen (by the finals), best:NAME, best:mean, trial:N.")
+    ] = "knee",
     format_: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = (
         ExportFormat.hf
     ),
@@ -100,6 +103,8 @@ def export(
     record = read_study(folder)
     trial = pick_trial(record, pick)
     if format_ is not ExportFormat.hf:
+        if push_to_hub is not None:
+            raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(export_text(trial, format_.value), encoding="utf-8")
         console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)
@@ -108,14 +113,14 @@ def export(
 
     rescored = export_model(record, trial, out, make_suites(read_experiment(folder)))
     rows = list(zip(rescored.objectives, rescored.trial, rescored.folder, strict=True))
-    console.print(f"trial {trial.number} exported to {out}", soft_wrap=True)
+    console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
     print_table(
         "",
         ["scored again after writing", "trial", "folder"],
         [(name, f"{a:.4f}", f"{b:.4f}") for name, a, b in rows],
     )
     if not rescored.equal:
-        notes.print("[yellow]warning:[/] the folder does not score what the trial scored")
+        raise EvaluationError(f"{out} does not score what trial {trial.number} scored; not usable")
     if push_to_hub is not None:
         console.print(push_folder(out, push_to_hub))
 
@@ -134,17 +139,17 @@ def dashboard(
 def print_front(study: StudyRecord) -> None:
     """Print the front, and the held-out scores if there are any."""
     from evomerge.analysis.front import front as front_of
-    from evomerge.analysis.front import knee
+    from evomerge.analysis.front import pick as pick_trial
 
     members = front_of(study)
     if not members:
         console.print("no trial is complete yet")
         return
-    names = [o.name for o in study.objectives]
-    chosen = knee(members, study.objectives)
+    names = _headings(study)
+    knee = pick_trial(study, "knee")
     rows: list[tuple[str, ...]] = []
     for trial in sorted(members, key=lambda t: t.values):
-        mark = " (knee)" if trial is chosen else ""
+        mark = " (knee)" if trial.number == knee.number else ""
         label = f"#{trial.number} {trial.origin}{mark}"
         rows.append((label, *_texts(trial.values, trial.stderr)))
     print_table("Front, on search items", ["trial", *names], rows)
@@ -156,20 +161,27 @@ def print_front(study: StudyRecord) -> None:
 def _print_finals(study: StudyRecord) -> None:
     from evomerge.analysis.intervals import mean
 
+    with_mean = len({o.direction for o in study.objectives}) == 1  # else a mean says nothing
     rows: list[tuple[str, ...]] = []
     bold = None
     for final in (f for f in study.finals if f.split == "test"):
         if final.chosen:
             bold = len(rows)
-        overall = mean(final.values, final.stderr)
-        name = f"best merge (#{final.number})" if final.chosen else final.origin
-        rows.append(
-            (name, *_texts(final.values, final.stderr), value_text(overall.value, overall.stderr))
-        )
-    columns = ["model", *(o.name for o in study.objectives), "mean"]
-    print_table(
-        "Test items, never searched; validation items picked the merge", columns, rows, bold=bold
-    )
+        row = [final.origin, *_texts(final.values, final.stderr)]
+        if final.chosen:
+            row[0] = f"best merge (#{final.number})"
+        if with_mean:
+            overall = mean(final.values, final.stderr)
+            row.append(value_text(overall.value, overall.stderr))
+        rows.append(tuple(row))
+    columns = ["model", *_headings(study), *(["mean"] if with_mean else [])]
+    title = "Test items, never searched; validation items picked the merge"
+    print_table(title, columns, rows, bold=bold)
+
+
+def _headings(study: StudyRecord) -> list[str]:
+    """Name the objectives; lower is better where an arrow points down."""
+    return [o.name + (" ↓" if o.direction == "minimize" else "") for o in study.objectives]
 
 
 def _texts(values: tuple[float, ...], stderr: tuple[float, ...]) -> list[str]:

@@ -94,8 +94,7 @@ def _continue(root: Path) -> None:
 
     folder = StudyFolder(root)
     before = read_study(folder)
-    finished = sum(trial.state != "running" for trial in before.trials)
-    with SearchProgress(before.n_trials, before.objectives, finished) as progress:
+    with SearchProgress(before) as progress:
         try:
             study = continue_study(folder, Events(progress.phase, progress.told))
         except KeyboardInterrupt:
@@ -104,7 +103,8 @@ def _continue(root: Path) -> None:
     write_report(study, folder.report)
     print_front(study)
     console.print(f"\nreport   {folder.report}", soft_wrap=True)
-    console.print(f"export   evomerge export {root} --out DIR", soft_wrap=True)
+    which = "chosen" if study.finals else "knee"
+    console.print(f"export   evomerge export {root} --pick {which} --out DIR", soft_wrap=True)
 
 
 def _execution(executor: str | None, workers: int | None) -> list[str]:

@@ -13,7 +13,7 @@ from evomerge.config.load import resolve_evaluator
 from evomerge.config.presets import Presets
 from evomerge.config.spaces import build_space
 from evomerge.errors import CheckpointError, ConfigError, EvomergeError
-from evomerge.evaluation.suite import DEFAULT_SPLITS, Suite
+from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.records import Objective
@@ -71,6 +71,7 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     suites = make_suites(experiment)
     objectives = make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
     faults += _objective_faults(objectives, suites, where)
+    faults += _final_split_faults(experiment, suites, where)
     if faults:
         raise ConfigError(*faults)
     assert space is not None, "a missing space is a fault"
@@ -105,7 +106,7 @@ def sampler_choice(assembly: Assembly) -> tuple[str, str]:
 
     name = assembly.experiment.sampler.name
     if name != "auto":
-        return name, sampler_names()[name]
+        return name, f"named in the experiment; {sampler_names()[name]}"
     space = GeneSpace(assembly.space.distributions, assembly.space.defaults)
     n_trials = assembly.experiment.budget.trials
     return choose(space, n_objectives=len(assembly.objectives), n_trials=n_trials)
@@ -183,11 +184,27 @@ def _objective_faults(
         return
     for i, objective in enumerate(objectives):
         place = f"{where}: objectives[{i}]"
+        if objective in objectives[:i]:
+            yield f"{place}: {objective.task} {objective.metric} is an objective already"
         if objective.task not in known:
             yield f"{place}.task: {_expected(objective.task, tuple(known), 'task')}"
         elif objective.metric not in known[objective.task]:
             metrics = known[objective.task]
             yield f"{place}.metric: {_expected(objective.metric, metrics, 'metric')}"
+
+
+def _final_split_faults(
+    experiment: Experiment, suites: tuple[Suite, ...], where: str
+) -> Iterator[str]:
+    """The finals need held-out items."""
+    for suite in suites if experiment.finalists else ():
+        missing = [split for split in SPLITS if split not in suite.splits]
+        if missing:
+            yield (
+                f"{where}: {suite.name}.splits: expected {', '.join(SPLITS)}, got no "
+                f"{' and no '.join(missing)}; add them, or set finalists: 0 to do without the "
+                "held-out finals"
+            )
 
 
 def _expected(got: str, known: tuple[str, ...], what: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from evomerge.recipe.recipe import Dtype
 
@@ -38,6 +38,7 @@ def _by_name(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+ExpertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 
@@ -55,7 +56,7 @@ class ModelsConfig(_Section):
     """
 
     base: str
-    experts: dict[str, str] = Field(min_length=1)
+    experts: dict[ExpertName, str] = Field(min_length=1)
     dtype: Dtype | None = None
 
 

@@ -28,8 +28,15 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
         key, separator, value = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"expected --set KEY=VALUE, got {override!r}")
-        _set(changed, key, yaml.safe_load(value))
+        _set(changed, key, _parsed(key, value))
     return changed
+
+
+def _parsed(key: str, value: str) -> object:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: expected a YAML value, got {value!r}") from None
 
 
 def _set(content: dict[str, Any], key: str, value: object) -> None:
@@ -39,12 +46,14 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
         if isinstance(place, list):
             place = _item(place, part, key)
         else:
-            # A bare name (sampler: nsga2) becomes the mapping it stands for.
-            if isinstance(place.get(part), str):
-                place[part] = {"name": place[part]}
+            if part == "sampler" and isinstance(place.get(part), str):
+                place[part] = {"name": place[part]}  # the mapping that a bare name stands for
             place = place.setdefault(part, {})
         if not isinstance(place, (dict, list)):
-            raise ConfigError(f"--set {key}: {part} holds a single value, no keys")
+            raise ConfigError(
+                f"--set {key}: {part} is {place!r}, which has no keys; if it names a preset, copy "
+                "that ('evomerge presets copy') and change the copy"
+            )
     if isinstance(place, list):
         _item(place, last, key)
         place[int(last)] = value

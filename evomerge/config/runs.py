@@ -10,9 +10,9 @@ from pathlib import Path
 
 import optuna
 
-from evomerge.analysis.front import front
-from evomerge.config.assemble import Assembly, assemble, make_sampler
-from evomerge.config.experiment import ExecutionConfig, Experiment
+from evomerge.analysis.front import complete, front, is_single_model
+from evomerge.config.assemble import Assembly, assemble, make_sampler, sampler_choice
+from evomerge.config.experiment import ExecutionConfig, Experiment, SamplerConfig
 from evomerge.config.load import dump_experiment, experiment_digest, load_experiment
 from evomerge.config.overrides import apply_overrides
 from evomerge.config.presets import Presets
@@ -26,7 +26,7 @@ from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.records import StudyRecord, TrialRecord, mean_value
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage, repair_journal
-from evomerge.study.timing import Timing
+from evomerge.study.timing import Timing, read_timing
 from evomerge.study.trials import make_objectives, trial_record, trial_records
 
 __all__ = [
@@ -79,7 +79,12 @@ def create_study(
             "or choose another folder with --dir"
         )
     experiment = load_experiment(path, presets, overrides)
-    assemble(experiment, str(path))
+    assembly = assemble(experiment, str(path))
+    if experiment.sampler.name == "auto":  # a later, larger budget must not change the sampler
+        sampler, _ = sampler_choice(assembly)
+        experiment = experiment.model_copy(update={"sampler": SamplerConfig(name=sampler)})
+    if experiment.storage is not None:
+        open_storage(folder.journal, experiment.storage)
     folder.root.mkdir(parents=True, exist_ok=True)
     write_atomically(folder.experiment, dump_experiment(experiment))
 
@@ -98,6 +103,12 @@ def change_study(folder: StudyFolder, overrides: Sequence[str]) -> None:
     before = read_experiment(folder)
     where = str(folder.experiment)
     after = parse(Experiment, apply_overrides(read_yaml(folder.experiment), overrides), where)
+    n_trials = len(read_study(folder).trials)
+    if after.budget != before.budget and after.budget.trials < n_trials:
+        raise StudyError(
+            f"expected a budget of at least the {n_trials} trials that were asked already, got "
+            f"{after.budget.trials}"
+        )
     if experiment_digest(after) != experiment_digest(before):
         raise StudyError(
             "expected overrides of budget, execution or finalists, which may change on resume, got "
@@ -254,7 +265,7 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
     study = read_study(folder)
     if n_finalists == 0 or not any(t.state == "complete" for t in study.trials):
         return
-    events.phase("scoring the finalists on held-out items")
+    events.phase("held-out finals")
     found = run_finals(
         finalists=_best_of_front(study, n_finalists),
         baselines=[t for t in study.trials if t.origin != "search" and t.state == "complete"],
@@ -266,8 +277,14 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
 
 
 def _best_of_front(study: StudyRecord, n: int) -> list[TrialRecord]:
-    """Choose n front members: the best means first, since the mean decides the finals."""
-    return sorted(front(study), key=lambda t: -mean_value(t.values, study.objectives))[:n]
+    """Choose n merges of the front: the best means first, since the mean decides the finals.
+
+    Where no merge is on the front, the best merges beside it.
+    """
+    merges = [t for t in complete(study) if not is_single_model(t.origin)]
+    on_front = [t for t in front(study) if t in merges]
+    by_mean = sorted(on_front or merges, key=lambda t: -mean_value(t.values, study.objectives))
+    return by_mean[:n]
 
 
 def _open_study(folder: StudyFolder, assembly: Assembly) -> optuna.Study:
@@ -298,10 +315,13 @@ def _study_name(folder: StudyFolder, experiment: Experiment) -> str:
 
 
 def _is_finished(folder: StudyFolder, experiment: Experiment) -> bool:
-    study = read_study(folder)
-    finished = [t for t in study.trials if t.state != "running"]
+    study, budget = read_study(folder), experiment.budget
+    is_running = any(t.state == "running" for t in study.trials)
+    out_of_trials = len(study.trials) >= budget.trials
+    limit = budget.wall_clock
+    out_of_time = limit is not None and read_timing(folder.timing)["elapsed"] >= limit
     has_finals = bool(study.finals) or experiment.finalists == 0
-    return len(finished) >= experiment.budget.trials and has_finals
+    return (out_of_trials or out_of_time) and not is_running and has_finals
 
 
 def _quiet_optuna() -> None:

@@ -70,6 +70,8 @@ class RayExecutor:
                     return Failed(job, f"its worker died {attempt} times: {_first_line(err)}")
                 self._start(job, attempt=attempt + 1)
                 continue
+            except RayTaskError as err:  # a replacement that cannot load its models
+                outcome = Failed(job, _first_line(err.cause), str(err))
             self._idle.append(actor)
             return outcome
 

@@ -65,7 +65,7 @@ class Sources:
             for name in self.anchor.names:
                 tensor = checkpoint.tensor(name)
                 # A sum is finite only if all terms are, and needs no mask of the tensor's size.
-                if not torch.isfinite(tensor.double().sum()):
+                if not torch.isfinite(tensor.sum(dtype=torch.float64)):
                     bad = int((~torch.isfinite(tensor)).sum())
                     yield (
                         f"expected finite numbers, got {bad} NaN or infinite out of "

@@ -61,9 +61,17 @@ def _equivalent_rules(origin: str, mix: dict[str, float]) -> Iterator[Rule]:
         yield Rule("linear", {"coefficient": mix, "normalize": True})
     if origin == "uniform":  # an election is not an average
         return
+    yield from _slerp_ends(origin, mix)
     for name in ("ties", "dare_ties", "dare_linear"):
         for normalize in (True, False):
             yield Rule(name, {**ones, "density": 1.0, "normalize": normalize})
+
+
+def _slerp_ends(origin: str, mix: dict[str, float]) -> Iterator[Rule]:
+    """The ends of the arc: base and expert if there is one, the two experts if there are two."""
+    ends = ["base", *(f"expert:{name}" for name in mix)][-2:]
+    if len(mix) <= 2 and origin in ends:
+        yield Rule("slerp", {"t": float(ends.index(origin))})
 
 
 def _recipe(rule: Rule, models: ModelSet) -> Recipe:

@@ -7,16 +7,18 @@ The best of many noisy scores is biased upward; scores on ``validation`` pick th
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
-from evomerge.execution.protocol import Executor, Job, Outcome, Scored
+from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
 from evomerge.recipe.files import recipe_from_data
 from evomerge.study.folder import write_atomically
 from evomerge.study.records import FinalRecord, Objective, TrialRecord, mean_value
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["read_finals", "run_finals", "write_finals"]
 
@@ -39,18 +41,16 @@ def run_finals(
 
     Returns:
         Records of both splits. The winner has the best mean over objectives on ``validation``,
-        minimised ones counted negatively.
-
-    Raises:
-        StudyError: A finalist could not be scored.
+        minimised ones counted negatively. A trial that cannot be scored is left out with a
+        warning; no records if no finalist could be scored.
     """
     entrants = {t.number: t for t in (*finalists, *baselines)}
     validation = _score(list(entrants.values()), "validation", objectives, executor, items)
-    may_win = {t.number for t in finalists}
-    winner = max(
-        (r for r in validation if r.number in may_win),
-        key=lambda r: mean_value(r.values, objectives),
-    ).number
+    numbers = {t.number for t in finalists}
+    may_win = [r for r in validation if r.number in numbers]
+    if not may_win:
+        return ()
+    winner = max(may_win, key=lambda r: mean_value(r.values, objectives)).number
     reported = [t for t in entrants.values() if t.number == winner or t in baselines]
     test = _score(reported, "test", objectives, executor, items)
     return tuple(replace(r, chosen=r.number == winner) for r in (*validation, *test))
@@ -90,20 +90,21 @@ def _score(
         outcome = executor.next_outcome()
         in_flight -= 1
         outcomes[outcome.job.trial] = outcome
-    return [_record(trial, split, objectives, outcomes[trial.number], items) for trial in trials]
+    records = []
+    for trial in trials:
+        match outcomes[trial.number]:
+            case Scored() as scored:
+                items.write(trial.number, split, scored.scores.items)
+                records.append(_record(trial, split, objectives, scored))
+            case Failed(error=error):
+                _log.warning("trial %d could not be scored on %s: %s", trial.number, split, error)
+    return records
 
 
 def _record(
-    trial: TrialRecord,
-    split: str,
-    objectives: Sequence[Objective],
-    outcome: Outcome,
-    items: ItemStore,
+    trial: TrialRecord, split: str, objectives: Sequence[Objective], scored: Scored
 ) -> FinalRecord:
-    if not isinstance(outcome, Scored):
-        raise StudyError(f"trial {trial.number} could not be scored on {split}: {outcome.error}")
-    items.write(trial.number, split, outcome.scores.items)
-    metrics = [outcome.scores.metrics[o.task][o.metric] for o in objectives]
+    metrics = [scored.scores.metrics[o.task][o.metric] for o in objectives]
     return FinalRecord(
         number=trial.number,
         origin=trial.origin,

@@ -20,7 +20,7 @@ from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.records import Objective
 from evomerge.study.timing import Timing
-from evomerge.study.trials import DRIVER, ERROR, ORIGIN, RECIPE, SECONDS, STDERR
+from evomerge.study.trials import DRIVER, ERROR, ORIGIN, RECIPE, SECONDS, STDERR, TRACEBACK
 
 __all__ = ["Budget", "Search"]
 
@@ -164,17 +164,22 @@ class Search:
             match self._checked(outcome):
                 case Scored() as scored:
                     self._tell_scores(trial, scored, asked)
-                case Failed(error=error):
+                case Failed(error=error, traceback=traceback):
                     trial.set_user_attr(ERROR, error)
+                    trial.set_user_attr(TRACEBACK, traceback)
                     self._study.tell(trial, state=TrialState.FAIL)
         self._timing.save()
         self._on_told(self._study.get_trials(deepcopy=False)[trial.number])
         self._stop_if_hopeless()
 
     def _checked(self, outcome: Outcome) -> Outcome:
-        """Turn a score that is no number into a failure: samplers must never see one."""
+        """Turn a score that is missing or no number into a failure: samplers never see one."""
         if isinstance(outcome, Failed):
             return outcome
+        metrics = outcome.scores.metrics
+        for o in self._objectives:
+            if o.metric not in metrics.get(o.task, {}):
+                return Failed(outcome.job, f"task {o.task} returned no metric {o.metric}")
         for objective, value in zip(self._objectives, self._values(outcome), strict=True):
             if not math.isfinite(value):
                 return Failed(outcome.job, f"{objective.name} is {value}")

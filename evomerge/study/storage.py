@@ -7,6 +7,8 @@ from pathlib import Path
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from evomerge.errors import StudyError
+
 __all__ = ["open_storage", "repair_journal"]
 
 
@@ -16,9 +18,16 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
     Args:
         journal: The journal file, used unless ``url`` is given.
         url: Database URL, e.g. ``postgresql://…``, for studies that several machines share.
+
+    Raises:
+        StudyError: The database cannot be opened.
     """
     if url is not None:
-        return RDBStorage(url)
+        try:
+            return RDBStorage(url)
+        except Exception as err:  # SQLAlchemy and the drivers raise types of their own
+            reason = str(err).splitlines()[0]
+            raise StudyError(f"expected a database URL that opens, got {url!r}: {reason}") from err
     return JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "RECIPE",
     "SECONDS",
     "STDERR",
+    "TRACEBACK",
     "make_objectives",
     "trial_record",
     "trial_records",
@@ -28,6 +29,7 @@ RECIPE = "recipe"
 STDERR = "stderr"
 SECONDS = "seconds"
 ERROR = "error"
+TRACEBACK = "traceback"
 DRIVER = "driver"  # who runs it: a driver that comes back re-runs only its own
 
 _STATES = {

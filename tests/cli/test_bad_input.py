@@ -9,7 +9,10 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from evomerge.cli import main as cli
+from evomerge.config.presets import Presets
 from tests.tiny import save_tiny_llama
+
+TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
 
 
 def run_cli(
@@ -46,6 +49,21 @@ def experiment(folder: Path, **change: object) -> Path:
         ({"objectives": [{"task": "zoo_math", "metric": "acc"}]}, "expected a metric out of"),
         ({"objectives": [{"task": "zoo_mth", "metric": "acc"}]}, "did you mean 'zoo_math'"),
         ({"sampler": "cma-es"}, "sampler"),
+        ({"models": {"base": "zoo:base", "experts": {"a.b": "zoo:math"}}}, "models.experts"),
+        ({"objectives": [{"task": "zoo_math", "metric": "exact_match"}] * 2}, "already"),
+        ({"storage": "foo"}, "expected a database URL"),
+        (
+            {
+                "evaluators": [
+                    {
+                        "tasks": ["zoo_math"],
+                        "include_path": str(TASKS),
+                        "splits": {"search": "search"},
+                    }
+                ]
+            },
+            "got no validation and no test; add them, or set finalists: 0",
+        ),
         ({"sampler": {"name": "pycma", "sigma": 0.2}}, "sigma0"),
         ({"search_space": {"method": "ties", "genes": {"densty": {}}}}, "densty"),
     ],
@@ -124,6 +142,8 @@ def test_nan_in_a_checkpoint_is_found_before_any_trial(
         (["resume", "nowhere"], "expected a study folder"),
         (["run", "quickstrat"], "did you mean 'quickstart'"),
         (["run", "missing.yaml"], "found none"),
+        (["check", "quickstart", "--set", "sampler={name"], "expected a YAML value"),
+        (["check", "quickstart", "--set", "search_space.method=ties"], "presets copy"),
         (["methods", "tiez"], "did you mean 'ties'"),
         (["presets", "show", "nothing"], "presets list"),
         (["evaluate", "zoo:bass", "--evaluator", "zoo"], "base"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.analysis.intervals import difference, mean
 from evomerge.config.runs import read_study
 from evomerge.study.folder import StudyFolder
 
@@ -139,6 +140,35 @@ def test_recipe_and_mergekit_exports_are_text(finished: Path, tmp_path: Path) ->
     evomerge("export", finished, "--out", tmp_path / "exported")
     merged = (tmp_path / "merged" / "model.safetensors").read_bytes()
     assert merged == (tmp_path / "exported" / "model.safetensors").read_bytes()
+
+
+def test_an_interrupted_driver_says_how_to_go_on(experiment: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    driver = subprocess.Popen(
+        [*EVOMERGE, "run", str(experiment), "--dir", str(folder), "--executor", "inline"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_trials(folder, 2, driver)
+    driver.send_signal(signal.SIGINT)
+    _, err = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert f"evomerge resume {folder}" in err
+    assert "Traceback" not in err
+
+
+def test_the_demo_beats_every_parent_by_two_standard_errors(tmp_path: Path) -> None:
+    """The whole quickstart; its winner against the best expert and the uniform average."""
+    folder = tmp_path / "run"
+    evomerge("run", "quickstart", "--dir", folder)
+    finals = [f for f in read_study(StudyFolder(folder)).finals if f.split == "test"]
+    scores = {f.origin: mean(f.values, f.stderr) for f in finals}
+    winner = next(mean(f.values, f.stderr) for f in finals if f.chosen)
+    experts = [s for origin, s in scores.items() if origin.startswith("expert:")]
+    for rival in (max(experts, key=lambda s: s.value), scores["uniform"]):
+        gap = difference(winner, rival)
+        assert gap.value > 2 * gap.stderr
 
 
 def wait_for_trials(folder: Path, n: int, driver: subprocess.Popen[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -78,3 +80,18 @@ def test_a_worker_that_cannot_start_raises_the_users_fault() -> None:
     bad = replace(spec(), experts={"math": "zoo:math", "gone": "zoo:gone"})
     with pytest.raises(CheckpointError, match="gone"):
         InlineExecutor(bad)
+
+
+def test_a_ray_worker_that_cannot_start_raises_the_users_fault() -> None:
+    """In a process of its own: this one holds a pool."""
+    code = (
+        "from dataclasses import replace\n"
+        "from evomerge.errors import CheckpointError\n"
+        "from evomerge.execution.ray import RayExecutor\n"
+        "from tests.execution.test_ray import spec\n"
+        "try: RayExecutor(replace(spec(), experts={'gone': 'zoo:gone'}), 1)\n"
+        "except CheckpointError as err: print('caught', err)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "caught" in done.stdout, done.stderr
+    assert "gone" in done.stdout

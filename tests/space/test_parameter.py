@@ -134,6 +134,13 @@ def test_baselines_are_found_in_spaces_that_can_express_them() -> None:
     assert everywhere["base"] == {"coefficient.math": 0.0, "coefficient.list": 0.0}
 
 
+def test_the_ends_of_a_slerp_are_its_two_experts() -> None:
+    found = space({"method": "slerp", "genes": {"t": {}}})
+    by_origin = {b.origin: b.params for b in baselines(found, MODELS)}
+    assert by_origin["expert:math"] == {"t": 0.0}
+    assert by_origin["expert:list"] == {"t": 1.0}
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evomerge.config.assemble import load_suites
+from evomerge.config.presets import Presets
+from evomerge.export.card import ScoreRow, model_card
+from evomerge.export.model import Rescored, export_model, export_text, push_folder
+from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.study.records import Objective, StudyRecord, TrialRecord
+
+EXPERTS = {"math": "zoo:math", "tuned": "owner/tuned@v1"}
+OBJECTIVE = Objective("zoo_math", "exact_match", "maximize", "zoo_math")
+
+
+def trial(recipe: Recipe, value: float = 0.5) -> TrialRecord:
+    now = datetime.now(tz=timezone.utc)
+    return TrialRecord(
+        3, "complete", "search", (value,), (0.1,), {}, recipe.as_data(), {}, None, now, now
+    )
+
+
+def test_the_card_holds_recipe_scores_and_hub_parents() -> None:
+    recipe = Recipe(EXPERTS, (Rule("ties", {"density": 0.3}),), base="owner/base")
+    rows = [ScoreRow("this merge", "test", ("0.712 ± 0.010",))]
+    card = model_card("mine", recipe, objectives=["zoo_math"], scores=rows)
+    _, header, body = card.split("---\n", 2)
+    meta = yaml.safe_load(header)
+    assert meta["base_model"] == ["owner/base", "owner/tuned"]
+    assert meta["base_model_relation"] == "merge"
+    assert "| this merge | test | 0.712 ± 0.010 |" in body
+    inside = body.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(inside)["rules"] == recipe.as_data()["rules"]
+
+
+def test_an_export_that_scores_differently_is_noticed() -> None:
+    assert Rescored(("a",), (0.5,), (0.5,)).equal
+    assert not Rescored(("a",), (0.5,), (0.52,)).equal
+
+
+def test_exporting_scores_the_folder_it_wrote(tmp_path: Path) -> None:
+    experts = {"math": "zoo:math", "list": "zoo:list"}
+    recipe = Recipe(experts, (Rule("task_arithmetic", {"coefficient": 0.6}),), base="zoo:base")
+    wrong = trial(recipe, value=2.0)  # no accuracy: the comparison must notice
+    study = StudyRecord("s", (OBJECTIVE,), (wrong,), (), 1)
+    suites = load_suites(["zoo"], Presets(), Path.cwd())
+    rescored = export_model(study, wrong, tmp_path / "out", suites)
+    assert 0.0 <= rescored.folder[0] <= 1.0
+    assert not rescored.equal
+    assert (tmp_path / "out" / "README.md").read_text().startswith("---\n")
+    assert yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["base"] == "zoo:base"
+
+
+def test_a_trial_as_a_recipe_reads_back(tmp_path: Path) -> None:
+    from evomerge.recipe.files import load_recipe
+
+    recipe = Recipe({"a": "zoo:math"}, (Rule("linear"),), base="zoo:base", seed=4)
+    (tmp_path / "r.yaml").write_text(export_text(trial(recipe), "recipe"))
+    assert load_recipe(tmp_path / "r.yaml") == recipe
+
+
+def test_a_push_without_a_network_is_an_error(tmp_path: Path) -> None:
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    with pytest.raises((HfHubHTTPError, OfflineModeIsEnabled, OSError)):
+        push_folder(tmp_path, "owner/name")
