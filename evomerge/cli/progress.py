@@ -71,7 +71,7 @@ class SearchProgress:
         """Show what is being done now."""
         self._bar.update(self._task, description=text)
         if not notes.is_terminal:
-            notes.print(text)
+            notes.print(text, soft_wrap=True)
 
     def told(self, trial: TrialRecord) -> None:
         """Count one finished trial."""
@@ -101,4 +101,6 @@ class SearchProgress:
             return
         self._last_line = now
         seconds = now - self._started
-        notes.print(f"{self._done}/{self._n_trials} trials · {seconds:.0f} s · {note}")
+        notes.print(
+            f"{self._done}/{self._n_trials} trials · {seconds:.0f} s · {note}", soft_wrap=True
+        )

@@ -98,7 +98,9 @@ def _continue(root: Path) -> None:
         try:
             study = continue_study(folder, Events(progress.phase, progress.told))
         except KeyboardInterrupt:
-            notes.print(f"stopped; nothing is lost: 'evomerge resume {root}' continues")
+            notes.print(
+                f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True
+            )
             raise
     write_report(study, folder.report)
     print_front(study)
