@@ -13,10 +13,29 @@ from pydantic_core import ErrorDetails
 
 from evomerge.errors import ConfigError
 
-__all__ = ["parse", "read_yaml", "write_yaml"]
+__all__ = ["parse", "parse_yaml", "read_yaml", "write_yaml"]
 
 T = TypeVar("T")
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads keys as they are written: YAML 1.1 would make ``true`` of the key ``on``."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML text as plain data.
+
+    Raises:
+        yaml.YAMLError: It is no YAML, or more than plain data.
+    """
+    return yaml.load(text, Loader=_Loader)
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
@@ -29,7 +48,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         ConfigError: The file is missing, is no YAML, or holds no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"expected a file at {path}, found none") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:

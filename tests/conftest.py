@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("EVOMERGE_CACHE", "off")  # tests of caches choose their own
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path

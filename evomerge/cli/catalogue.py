@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from evomerge.cli.terminal import console, notes, print_table
 
@@ -99,13 +100,21 @@ def zoo_build(
 
 
 def _describe(found: type[Method]) -> None:
-    console.print(f"[bold]{found.name}[/]: {found.summary}\n\n  {found.formula}\n", soft_wrap=True)
+    formula = escape(found.formula)
+    console.print(f"[bold]{found.name}[/]: {found.summary}\n\n  {formula}\n", soft_wrap=True)
     rows = [
-        (p.name, str(p.default), "per expert" if p.per_expert else "shared", p.help)
+        (
+            p.name,
+            f"{p.default} ({' | '.join(p.choices)})" if p.choices else str(p.default),
+            "per expert" if p.per_expert else "shared",
+            p.help,
+        )
         for p in found.parameters().values()
     ]
     print_table("", ["parameter", "default", "", "meaning"], rows)
     console.print(f"\nneeds a base: {'yes' if found.needs_base else 'no'}\nsource: {found.source}")
+    if found.covers:
+        console.print(f"also published as: {', '.join(found.covers)}")
 
 
 def _preset_files(name: str) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
 
 __all__ = [
@@ -51,12 +52,12 @@ class ModelsConfig(_Section):
 
     Attributes:
         base: Model reference of the common ancestor.
-        experts: Model reference by expert name.
+        experts: Model, adapter or delta by expert name.
         dtype: Dtype of candidates and exports; absent: the base's.
     """
 
     base: str
-    experts: dict[ExpertName, str] = Field(min_length=1)
+    experts: dict[ExpertName, ModelRef] = Field(min_length=1)
     dtype: Dtype | None = None
 
 

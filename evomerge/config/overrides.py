@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from evomerge.errors import ConfigError
+from evomerge.schema import parse_yaml
 
 __all__ = ["apply_overrides"]
 
@@ -34,7 +35,7 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
 
 def _parsed(key: str, value: str) -> object:
     try:
-        return yaml.safe_load(value)
+        return parse_yaml(value)
     except yaml.YAMLError:
         raise ConfigError(f"--set {key}: expected a YAML value, got {value!r}") from None
 

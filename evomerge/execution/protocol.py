@@ -8,6 +8,7 @@ from typing import Protocol
 
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
+from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
 
 __all__ = ["Executor", "Failed", "Job", "Outcome", "Scored", "WorkerSpec"]
@@ -19,14 +20,14 @@ class WorkerSpec:
 
     Attributes:
         base: Model reference of the ancestor.
-        experts: Model reference by name, in recipe order.
+        experts: Model, adapter or delta by name, in recipe order.
         suites: What candidates are scored on.
         dtype: Dtype of the live model; ``None`` takes the base's.
         device: ``cpu`` or ``cuda``.
     """
 
     base: str
-    experts: Mapping[str, str]
+    experts: Mapping[str, ModelRef]
     suites: tuple[Suite, ...]
     dtype: Dtype | None = None
     device: str = "cpu"

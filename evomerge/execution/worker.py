@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 
+from evomerge.cache import cache_folder
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.execution.protocol import Failed, Job, Outcome, Scored, WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
@@ -28,10 +29,9 @@ class Worker:
         from transformers import AutoTokenizer
 
         self._spec = spec
-        sources = Sources(spec.base, spec.experts)
+        sources = Sources(spec.base, spec.experts, shared=cache_folder("experts"))
         sources.check_finite()
-        self._candidate = LiveCandidate(sources, spec.dtype)
-        self._candidate.model.to(spec.device)  # type: ignore[arg-type]
+        self._candidate = LiveCandidate(sources, spec.dtype, spec.device)
         self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
         self._prepared: dict[str, PreparedSuites] = {}
         self.prepare("search")

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evomerge import __version__
+from evomerge.models.reference import mentioned_models
 from evomerge.recipe.files import dump_recipe
 from evomerge.recipe.recipe import Recipe
 
@@ -44,7 +45,8 @@ def model_card(
     Returns:
         Markdown with the YAML header that the Hub reads.
     """
-    sources = [ref for ref in (recipe.base, *recipe.experts.values()) if ref is not None]
+    references = [ref for ref in (recipe.base, *recipe.experts.values()) if ref is not None]
+    sources = dict.fromkeys(model for ref in references for model in mentioned_models(ref))
     header = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",

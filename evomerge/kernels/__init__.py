@@ -1,11 +1,19 @@
 """The one elementwise pass that makes every candidate.
 
 Members:
-    plan: ``TensorPlan``, the contract: which scalars describe a pass.
+    plan: ``TensorPlan``, the contract: which numbers describe a pass.
+    choice: ``merge`` and ``merge_all``, with the fastest kernel there is for a plan.
     masks: counter-based random masks.
     reference: float64, reads like the formula.
     eager: plain torch in tiles, any device.
+    cpu: compiled by numba.
+    gpu: compiled by Triton (extra ``triton``).
+    job: one tensor to merge, as compiled kernels take it.
+    structure, numbers: a plan taken apart into what shapes the code of a compiled kernel, and the
+        numbers that reach it as arguments.
+    formula, generated: the source text of one element; such text as a module.
 
-A new kernel implements the formula of ``TensorPlan`` and joins the parity test against
-``reference``.
+A new kernel implements the formula of ``TensorPlan`` and joins the parity tests against ``eager``.
+A new sparsifier, gate or combination is added to plan, reference, eager, and to structure,
+numbers and formula (or, if rare, left out in ``structure.is_supported``).
 """

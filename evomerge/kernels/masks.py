@@ -1,10 +1,13 @@
 """Counter-based random masks: a hash of (key, element index), the same on every device and tiling.
 
-Two keyed rounds of the 32-bit mixer "lowbias32" (C. Wellons, "Prospecting for Hash Functions",
-2018). The high 32 bits of the index enter the second round, so indices may exceed 2**32.
+Two rounds of the 32-bit mixer "lowbias32" (C. Wellons, "Prospecting for Hash Functions", 2018). The
+key enters between them, so that compiled kernels share the first round among experts; so do the
+high 32 bits of the index, which may exceed 2**32.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +21,7 @@ _WORD = 0xFFFFFFFF
 
 def keep_threshold(keep: float) -> int:
     """Turn a keep probability into the bound that a 24-bit hash must stay below."""
-    return round(keep * (1 << MASK_BITS))
+    return math.ceil(float(np.float32(keep)) * (1 << MASK_BITS))
 
 
 def hash24(key: int, index: NDArray[np.uint64]) -> NDArray[np.uint32]:
@@ -33,8 +36,8 @@ def hash24(key: int, index: NDArray[np.uint64]) -> NDArray[np.uint32]:
     """
     low = (index & np.uint64(_WORD)).astype(np.uint32)
     high = (index >> np.uint64(32)).astype(np.uint32)
-    mixed = _mix(low ^ np.uint32(key & _WORD))
-    mixed = _mix(mixed + np.uint32((key >> 32) & _WORD) + high * np.uint32(_HIGH_WORD))
+    keyed = _mix(low) ^ np.uint32(key & _WORD)
+    mixed = _mix(keyed + np.uint32((key >> 32) & _WORD) + high * np.uint32(_HIGH_WORD))
     return mixed >> np.uint32(32 - MASK_BITS)
 
 

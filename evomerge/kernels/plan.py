@@ -5,16 +5,62 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Band", "RandomMask", "TensorPlan"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Agree",
+    "Band",
+    "Clamp",
+    "Combine",
+    "Conflict",
+    "Consensus",
+    "Elect",
+    "Gate",
+    "Largest",
+    "RandomMask",
+    "RankedMask",
+    "RowBand",
+    "ScoreMean",
+    "Sparsifier",
+    "Sum",
+    "Table",
+    "TensorPlan",
+    "UniqueShared",
+    "Variance",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A small array inside a plan; equal by content.
+
+    Rows are those of the last dimension: a tensor of shape (..., columns) has prod(...) rows, a
+    1-D tensor one.
+
+    Attributes:
+        values: float32, (rows,), (columns,) or (rows, knots), as its user says.
+    """
+
+    values: NDArray[np.float32]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Table) and np.array_equal(self.values, other.values)
+
+    def __hash__(self) -> int:
+        return hash(self.values.tobytes())
+
+
+# What is kept of one source: the mask M_i, and for some the value it is kept with.
 
 
 @dataclass(frozen=True)
 class Band:
-    """Keep the elements of one task vector whose magnitude lies in a band.
+    """Keep the elements of one source whose magnitude lies in a band.
 
     Attributes:
         low: Smallest magnitude kept.
-        high: Magnitudes above it are dropped.
+        high: Largest magnitude kept.
     """
 
     low: float
@@ -22,8 +68,21 @@ class Band:
 
 
 @dataclass(frozen=True)
+class RowBand:
+    """A band of its own for each row.
+
+    Attributes:
+        low: (rows,) smallest magnitude kept.
+        high: (rows,) largest magnitude kept.
+    """
+
+    low: Table
+    high: Table
+
+
+@dataclass(frozen=True)
 class RandomMask:
-    """Keep each element of one task vector with a probability (kernels/masks.py).
+    """Keep each element of one source with a probability (kernels/masks.py).
 
     Attributes:
         key: Names the random stream; the mask is a function of (key, element index) alone.
@@ -35,26 +94,182 @@ class RandomMask:
 
 
 @dataclass(frozen=True)
+class RankedMask:
+    """Keep with a probability that grows with the rank of |τ| within its row (DELLA).
+
+    With r in [0, 1] the rank of |τ|, interpolated linearly between knots, an element is kept with
+    probability p = low + (high - low) · r.
+
+    Attributes:
+        key: Names the random stream, as in ``RandomMask``.
+        low: Keep probability of the smallest magnitude.
+        high: Keep probability of the largest magnitude.
+        knots: (rows, K), K ≥ 2, magnitudes at ranks 0, 1/(K-1), ..., 1; ascending along K.
+        rescale: Whether kept elements are divided by p.
+    """
+
+    key: int
+    low: float
+    high: float
+    knots: Table
+    rescale: bool
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """Keep everything, but limit the magnitude (nearswap).
+
+    Attributes:
+        limit: Largest magnitude; beyond it the sign is kept.
+    """
+
+    limit: float
+
+
+Sparsifier = Band | RowBand | RandomMask | RankedMask | Clamp
+
+
+# A gate G in {0, 1} shared by all experts; every mask is multiplied by it.
+
+
+@dataclass(frozen=True)
+class Variance:
+    """Open where the experts differ much (SCE).
+
+    Attributes:
+        at_least: Smallest variance of τ over experts (ddof = 1; before masks and coefficients)
+            that opens the gate. One expert has variance 0.
+    """
+
+    at_least: float
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Open where few experts change much at once (TATR).
+
+    Attributes:
+        at_most: Largest Σ_{i≠j} |τ_i||τ_j| (before masks and coefficients) that opens the gate.
+    """
+
+    at_most: float
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """Open where enough experts agree with the sum of all (TALL).
+
+    Attributes:
+        ratios: One per expert; expert i agrees where |x_i| ≥ ratio_i · |Σ_j x_j − x_i|, with x_i
+            its contribution before the gate.
+        at_least: Number of experts that must agree.
+    """
+
+    ratios: tuple[float, ...]
+    at_least: int
+
+
+Gate = Variance | Conflict | Consensus
+
+
+# How the contributions x_i become one number.
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Σ x_i / D."""
+
+
+@dataclass(frozen=True)
+class Elect:
+    """The sum of the x_i that have the elected sign, / D.
+
+    Attributes:
+        vote: What is summed to elect a sign: ``weighted`` the contributions x_i, ``unweighted`` the
+            kept sources G · M_i τ_i, ``count`` the signs of x_i.
+        zero: Sign elected by a vote of exactly zero; 0 elects nobody.
+    """
+
+    vote: Literal["weighted", "unweighted", "count"] = "weighted"
+    zero: Literal[-1, 0, 1] = 1
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The x_i of largest magnitude; of equals the last (MagMax)."""
+
+
+@dataclass(frozen=True)
+class Agree:
+    """The elected sign of Σ x_i times the largest |x_i| that has it (EMR).
+
+    Attributes:
+        zero: Sign elected by a sum of exactly zero.
+    """
+
+    zero: Literal[-1, 1] = -1
+
+
+@dataclass(frozen=True)
+class UniqueShared:
+    """unique_i · x_i where only expert i is kept, else the mean of the kept x_i (RAM).
+
+    Attributes:
+        unique: One factor per expert.
+    """
+
+    unique: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ScoreMean:
+    """Mean of the x_i weighed by scores of competition (PCB).
+
+    Σ x_i s_i / max(Σ s_i, 1e-12) with s_i = clip((score_i − cut_i) / (top_i − cut_i), 0, 1),
+    score_i = exp(n · u_i²) · tanh(τ_i · Σ_j τ_j), u_i = clip(|τ_i|, low_i, high_i) mapped to
+    [0, 1], n experts. A span of zero counts as 1.
+
+    Attributes:
+        low: Per expert, the magnitude that maps to u = 0.
+        high: Per expert, the magnitude that maps to u = 1.
+        cut: Per expert, the score that maps to s = 0.
+        top: Per expert, the score that maps to s = 1.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    cut: tuple[float, ...]
+    top: tuple[float, ...]
+
+
+Combine = Sum | Elect | Largest | Agree | UniqueShared | ScoreMean
+
+
+@dataclass(frozen=True)
 class TensorPlan:
     """One elementwise pass over one tensor.
 
-    With θ0 the base, θ_i the experts, τ_i the sources (θ_i − θ0, or θ_i if not ``delta``), c_i the
-    coefficients and M_i ∈ {0, 1} the masks::
+    With θ0 the base, θ_i the experts, τ_i the sources (θ_i − θ0, or θ_i if not ``delta``), M_i what
+    ``sparse[i]`` keeps, R_i and C_i the row and column tables, G the gate and
+    x_i = c_i R_i C_i · G · M_i τ_i the contributions::
 
-        out = base_coefficient · θ0 + scale · Σ_i c_i M_i τ_i / D
+        out = offset + base_coefficient · θ0 + scale · combine_i(x_i) / D
 
-    ``M_i`` keeps what ``sparse[i]`` keeps and, under ``elect``, only the elements whose sign of
-    c_i τ_i agrees with the elected sign; ``D`` is ``Σ_i c_i M_i`` if ``normalize_by_mask``, else 1.
     Arithmetic is float32 in recipe order, rounded to the output dtype once.
 
     Attributes:
-        coefficients: One per expert, with any per-expert rescaling folded in before the vote.
+        coefficients: c_i, one per expert, with any per-expert rescaling folded in before the vote.
         delta: Whether sources are task vectors; if not, the base is not read through them.
         base_coefficient: Factor of the base; 0 leaves it unread.
+        offset: Added to every element.
         sparse: What each expert keeps; ``None`` keeps everything.
-        elect: ``sum`` elects the sign of Σ_i c_i τ_i (a zero sum elects +), ``none`` holds no vote.
-        normalize_by_mask: Divide by the sum of surviving mixing coefficients; where nothing
-            survives (or they cancel below 1e-8), divide by 1.
+        row_scale: Per expert ``None`` or a (rows,) table of factors.
+        column_scale: Per expert ``None`` or a (columns,) table of factors.
+        gate: Where anything is kept at all; ``None`` is open everywhere.
+        combine: How the contributions become one number.
+        normalize_by_mask: Whether D is the sum of mixing coefficients over the experts that take
+            part (kept, and under ``Elect`` elected), else 1. Where |D| < 1e-8, D = 1. Only ``Sum``
+            and ``Elect`` divide.
         mixing: Coefficients that ``normalize_by_mask`` sums, where rescaling makes them differ
             from ``coefficients``; ``None`` means the same.
         scale: Factor on the merged task vector (λ).
@@ -63,8 +278,12 @@ class TensorPlan:
     coefficients: tuple[float, ...]
     delta: bool = True
     base_coefficient: float = 1.0
-    sparse: tuple[Band | RandomMask | None, ...] | None = None
-    elect: Literal["none", "sum"] = "none"
+    offset: float = 0.0
+    sparse: tuple[Sparsifier | None, ...] | None = None
+    row_scale: tuple[Table | None, ...] | None = None
+    column_scale: tuple[Table | None, ...] | None = None
+    gate: Gate | None = None
+    combine: Combine = Sum()
     normalize_by_mask: bool = False
     mixing: tuple[float, ...] | None = None
     scale: float = 1.0

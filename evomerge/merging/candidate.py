@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
-from evomerge.errors import CheckpointError
-from evomerge.kernels.eager import merge_eager
+from evomerge.kernels.choice import merge
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.lowering import lower
 from evomerge.merging.sources import Sources
+from evomerge.models.parameters import check_live, contiguous_output, live_tensors
 from evomerge.recipe.recipe import Dtype, Recipe
 
 if TYPE_CHECKING:
@@ -28,16 +28,18 @@ class LiveCandidate:
     Args:
         sources: Models to merge.
         dtype: Dtype of the live model; ``None`` takes the anchor's.
+        device: Where the live model is.
 
     Raises:
-        CheckpointError: The live model has no parameter for some tensor of the checkpoint.
+        CheckpointError: The live model does not hold some tensor of the checkpoint.
     """
 
-    def __init__(self, sources: Sources, dtype: Dtype | None = None) -> None:
+    def __init__(self, sources: Sources, dtype: Dtype | None = None, device: str = "cpu") -> None:
         self._sources = sources
-        self._dtype = output_dtype(sources, dtype)
-        self.model = load_model(str(sources.anchor.folder), self._dtype)
-        self._parameters = self._matched_parameters()
+        self.model = load_model(str(sources.anchor.folder), output_dtype(sources, dtype))
+        self.model.to(device)  # type: ignore[arg-type]
+        self._live = live_tensors(self.model, sources.names)
+        check_live(self._live, sources.anchor)
         self._plans: dict[str, TensorPlan] = {}
 
     @torch.no_grad()
@@ -51,30 +53,30 @@ class LiveCandidate:
             RecipeError: The recipe cannot be lowered.
         """
         for name, plan in lower(recipe, self._sources):
-            if self._plans.get(name) == plan:
+            if name not in self._live or self._plans.get(name) == plan:
                 continue
             self._plans.pop(name, None)  # stays out if the merge is interrupted half-way
-            base, experts = self._sources.tensors(name)
-            merge_eager(plan, base, experts, self._parameters[name].data)
+            with contiguous_output(self._live[name]) as out:
+                base, experts = self._sources.tensors(name)
+                merge(plan, _at(base, out), [_at(expert, out) for expert in experts], out)
             self._plans[name] = plan
 
-    def _matched_parameters(self) -> dict[str, torch.nn.Parameter]:
-        parameters = dict(self.model.named_parameters(remove_duplicate=False))
-        unknown = [name for name in self._sources.anchor.names if name not in parameters]
-        if unknown:
-            raise CheckpointError(
-                f"expected tensors that {type(self.model).__name__} has as parameters, got "
-                f"{len(unknown)} others in {self._sources.anchor.folder}, e.g. {unknown[0]}"
-            )
-        return {name: parameters[name] for name in self._sources.anchor.names}
+
+@overload
+def _at(tensor: torch.Tensor, out: torch.Tensor) -> torch.Tensor: ...
+@overload
+def _at(tensor: None, out: torch.Tensor) -> None: ...
+def _at(tensor: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor | None:
+    """Bring a source to the device of the live model; on CPU it is there already."""
+    return None if tensor is None else tensor.to(out.device)
 
 
 def output_dtype(sources: Sources, dtype: Dtype | None) -> torch.dtype:
-    """Resolve a recipe's dtype: the one named, else that of the anchor's first floating tensor."""
+    """Resolve a recipe's dtype: the one named, else that of the anchor's first merged tensor."""
     if dtype is not None:
         named: torch.dtype = getattr(torch, dtype)
         return named
-    return sources.anchor.tensor(sources.anchor.names[0]).dtype
+    return sources.anchor.dtype(sources.names[0])
 
 
 def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:

@@ -1,26 +1,30 @@
-"""A recipe as a checkpoint on disk, written shard by shard."""
+"""A recipe as a checkpoint on disk: tensor by tensor, and resumable shard by shard."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from evomerge.kernels.eager import merge_eager
+from evomerge import __version__
+from evomerge.errors import CheckpointError
+from evomerge.kernels.choice import merge
 from evomerge.merging.candidate import output_dtype
-from evomerge.merging.lowering import lower
+from evomerge.merging.lowering import lower_tensor
+from evomerge.merging.shards import INDEX, cut_into_shards, index_text, is_model_file
+from evomerge.merging.shared import stamp
 from evomerge.merging.sources import Sources
+from evomerge.models.checkpoint import read_json
+from evomerge.models.writer import TensorForm, write_file, write_safetensors
 from evomerge.recipe.recipe import Recipe
 
 __all__ = ["write_checkpoint"]
 
 _SHARD_BYTES = 4 << 30
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")  # config, tokenizer, generation config
-_NOT_COPIED = ("model.safetensors.index.json",)
+_CLAIM = ".merge-in-progress"
 
 
 def write_checkpoint(
@@ -32,77 +36,106 @@ def write_checkpoint(
 ) -> None:
     """Materialise a recipe as an ordinary Hugging Face folder.
 
-    Weights equal those of the live candidate byte for byte. Memory: one shard.
+    Weights equal those of the live candidate byte for byte. Memory: what one tensor needs. A merge
+    that was interrupted, even by ``kill -9``, continues after its last complete shard.
 
     Args:
         recipe: What to merge.
-        out: Folder to write; created if needed.
+        out: Folder to write; created if needed. A finished model in it is replaced.
         shard_bytes: Largest size of one safetensors file.
         progress: Called with (tensors done, tensors in all).
 
     Raises:
-        CheckpointError: A model is missing, does not fit or is not finite.
+        CheckpointError: A model is missing, does not fit or is not finite; or the folder cannot be
+            written, is one of the sources, or holds an unfinished merge of another recipe.
         RecipeError: The recipe cannot be lowered.
     """
     sources = Sources(recipe.base, recipe.experts)
-    sources.check_finite()
-    out.mkdir(parents=True, exist_ok=True)
-    dtype = output_dtype(sources, recipe.dtype)
-    writer = _ShardWriter(out, shard_bytes)
-    for done, (name, plan) in enumerate(lower(recipe, sources), start=1):
-        base, experts = sources.tensors(name)
-        merged = torch.empty(sources.anchor.shape(name), dtype=dtype)
-        merge_eager(plan, base, experts, merged)
-        writer.add(name, merged)
+    forms = _forms(sources, output_dtype(sources, recipe.dtype))
+    shards = cut_into_shards(forms, shard_bytes)
+    _claim(out, recipe, sources, shard_bytes)
+    done = 0
+
+    def merged(name: str) -> torch.Tensor:
+        nonlocal done
+        tensor = _merged(recipe, sources, name, forms[name])
+        done += 1
         if progress is not None:
-            progress(done, len(sources.anchor.names))
-    writer.close()
-    _copy_companions(sources.anchor.folder, out, dtype)
+            progress(done, len(forms))
+        return tensor
+
+    for file, shard in shards.items():
+        if (out / file).is_file():  # of the merge that this one continues
+            done += len(shard)
+        else:
+            write_safetensors(out / file, shard, merged)
+    if len(shards) > 1:
+        _write(out / INDEX, index_text(shards).encode())
+    _write_companions(sources.anchor.folder, out, output_dtype(sources, recipe.dtype))
+    (out / _CLAIM).unlink()
 
 
-class _ShardWriter:
-    """Collects tensors and writes a file whenever the shard is full."""
-
-    def __init__(self, out: Path, shard_bytes: int) -> None:
-        self._out, self._limit = out, shard_bytes
-        self._pending: dict[str, torch.Tensor] = {}
-        self._shards: list[tuple[Path, list[str]]] = []
-        self._total = 0
-
-    def add(self, name: str, tensor: torch.Tensor) -> None:
-        size = sum(t.nbytes for t in self._pending.values())
-        if self._pending and size + tensor.nbytes > self._limit:
-            self._flush()
-        self._pending[name] = tensor
-        self._total += tensor.nbytes
-
-    def close(self) -> None:
-        self._flush()
-        if len(self._shards) == 1:
-            self._shards[0][0].replace(self._out / "model.safetensors")
-            return
-        index = {}
-        for number, (path, names) in enumerate(self._shards, start=1):
-            final = f"model-{number:05d}-of-{len(self._shards):05d}.safetensors"
-            path.replace(self._out / final)
-            index.update(dict.fromkeys(names, final))
-        content = {"metadata": {"total_size": self._total}, "weight_map": index}
-        (self._out / _NOT_COPIED[0]).write_text(json.dumps(content, indent=2))
-
-    def _flush(self) -> None:
-        path = self._out / f".shard-{len(self._shards)}.tmp"
-        save_file(self._pending, path, metadata={"format": "pt"})
-        path.chmod(0o644)  # safetensors writes through a private temporary file
-        self._shards.append((path, list(self._pending)))
-        self._pending = {}
+def _forms(sources: Sources, dtype: torch.dtype) -> dict[str, TensorForm]:
+    """Say what the merged checkpoint holds; masks and indices keep their dtype."""
+    anchor = sources.anchor
+    dtypes = {name: anchor.dtype(name) for name in anchor.names}
+    return {
+        name: TensorForm(dtype if own.is_floating_point else own, anchor.shape(name))
+        for name, own in dtypes.items()
+    }
 
 
-def _copy_companions(source: Path, out: Path, dtype: torch.dtype) -> None:
-    for pattern in _COMPANIONS:
-        for file in source.glob(pattern):
-            if file.name not in _NOT_COPIED:
-                shutil.copyfile(file, out / file.name)
-    config = json.loads((out / "config.json").read_text())
+def _merged(recipe: Recipe, sources: Sources, name: str, form: TensorForm) -> torch.Tensor:
+    if not form.dtype.is_floating_point:
+        return sources.anchor.tensor(name)
+    name = sources.architecture.tied.get(name, name)  # the live model has one tensor for both
+    sources.check_finite(name)
+    out = torch.empty(form.shape, dtype=form.dtype)
+    merge(lower_tensor(recipe, sources, name), *sources.tensors(name), out)
+    sources.forget(name)
+    return out
+
+
+def _claim(out: Path, recipe: Recipe, sources: Sources, shard_bytes: int) -> None:
+    """Make sure that all shards in the folder are, or will be, of this very merge."""
+    if out.resolve() in {file.resolve().parent for file in sources.files}:
+        raise CheckpointError(f"expected a folder of its own for the merge, got its source {out}")
+    claim = {
+        "recipe": recipe.digest,
+        "sources": stamp(sources.files),
+        "shard_bytes": shard_bytes,
+        "evomerge": __version__,
+    }
+    before = read_json(out / _CLAIM) if (out / _CLAIM).exists() else {}
+    if before == claim:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        leftover = [file for file in out.iterdir() if is_model_file(file.name)]
+        if leftover and before.get("recipe") not in (None, recipe.digest):
+            raise CheckpointError(
+                f"{out} holds an unfinished merge of recipe {before.get('recipe')}, this is "
+                f"recipe {recipe.digest}; finish that one, remove the folder, or choose another"
+            )
+        for file in leftover:
+            file.unlink()
+    except OSError as err:
+        raise CheckpointError(f"cannot write into {out}: {err.strerror}") from err
+    _write(out / _CLAIM, json.dumps(claim).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with write_file(path) as file:
+        file.write(content)
+
+
+def _write_companions(source: Path, out: Path, dtype: torch.dtype) -> None:
+    """Copy everything but tensors from the anchor; its config learns the dtype."""
+    files = [file for pattern in _COMPANIONS for file in sorted(source.glob(pattern))]
+    for file in files:
+        if file.name != INDEX:
+            _write(out / file.name, file.read_bytes())
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)
     config["dtype"] = str(dtype).removeprefix("torch.")
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    _write(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.sources import Sources
 from evomerge.methods.base import TensorContext
+from evomerge.methods.modifiers import apply_modifiers
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["lower"]
+__all__ = ["lower", "lower_tensor"]
 
 
 def lower(recipe: Recipe, sources: Sources) -> Iterator[tuple[str, TensorPlan]]:
@@ -25,13 +26,21 @@ def lower(recipe: Recipe, sources: Sources) -> Iterator[tuple[str, TensorPlan]]:
     Raises:
         RecipeError: A parameter is illegal or a tensor has no rule.
     """
-    methods = recipe.bound_methods
-    for name in sources.anchor.names:
-        position = recipe.rule_for(name, sources.architecture.roles[name])
-        context = TensorContext(
-            name=name,
-            experts=tuple(recipe.experts),
-            statistics=sources.statistics(name),
-            seed=recipe.seed,
-        )
-        yield name, methods[position].lower(context)
+    for name in sources.names:
+        yield name, lower_tensor(recipe, sources, name)
+
+
+def lower_tensor(recipe: Recipe, sources: Sources, name: str) -> TensorPlan:
+    """Lower a recipe for one tensor; see ``lower``."""
+    role = sources.architecture.roles[name]
+    context = TensorContext(
+        name=name,
+        experts=tuple(recipe.experts),
+        statistics=sources.statistics(name),
+        seed=recipe.seed,
+        layer=role.layer if role.in_layer else None,
+        n_layers=sources.architecture.n_layers,
+    )
+    position = recipe.rule_for(name, role)
+    plan = recipe.bound_methods[position].lower(context)
+    return apply_modifiers(plan, recipe.rules[position].modifiers, context)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
 
 import torch
 
 from evomerge.errors import CheckpointError
+from evomerge.merging.shared import SharedExpert
 from evomerge.models.architecture import Architecture
-from evomerge.models.checkpoint import Checkpoint
-from evomerge.models.reference import resolve_model
+from evomerge.models.checkpoint import Checkpoint, Part
+from evomerge.models.expert import TensorSource, open_expert
+from evomerge.models.reference import ModelRef, resolve_model
+from evomerge.statistics.cache import Origin, StatisticsCache
+from evomerge.statistics.collect import whole_model
 from evomerge.statistics.tensor import TensorStatistics
 
 __all__ = ["Sources"]
@@ -18,62 +24,94 @@ __all__ = ["Sources"]
 class Sources:
     """Base and experts, memory-mapped, with their statistics.
 
-    Opening reads headers only. Statistics are computed per tensor on first use and kept.
+    Opening reads headers only. Statistics are computed per tensor on first use and kept, here and
+    in the cache on disk.
 
     Args:
         base: Model reference, or ``None`` for recipes without a base.
-        experts: Model reference by name, in recipe order.
+        experts: Model, adapter or delta by name, in recipe order.
+        shared: Folder where the tensors of adapters and deltas are kept for all processes of
+            this machine; ``None`` computes them at each use.
 
     Raises:
         CheckpointError: Listing every model that is missing or does not fit the anchor.
     """
 
-    def __init__(self, base: str | None, experts: Mapping[str, str]) -> None:
+    def __init__(
+        self, base: str | None, experts: Mapping[str, ModelRef], shared: Path | None = None
+    ) -> None:
         self.base = None if base is None else Checkpoint(resolve_model(base))
-        self.experts = {name: Checkpoint(resolve_model(ref)) for name, ref in experts.items()}
-        self.anchor = self.base or next(iter(self.experts.values()))
+        self.experts = _opened(experts, self.base)
+        self.anchor = self.base or next(iter(self.experts.values())).layout
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
+        self._cache = StatisticsCache.default()
         self._statistics: dict[str, TensorStatistics] = {}
-        faults = [fault for name in self.experts for fault in self._misfits(name)]
-        if faults:
-            raise CheckpointError("\n".join(faults))
+        self._model_magnitudes = whole_model(lambda: map(self.statistics, self.names))
+        _refuse([fault for name in self.experts for fault in self._misfits(name)])
+        if shared is not None:
+            self.experts = {
+                name: expert if isinstance(expert, Checkpoint) else SharedExpert(expert, shared)
+                for name, expert in self.experts.items()
+            }
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Tensors to merge: floating ones (no masks or indices), and of tied ones the first."""
+        anchor, tied = self.anchor, self.architecture.tied
+        return tuple(n for n in anchor.names if n not in tied and anchor.dtype(n).is_floating_point)
+
+    @property
+    def models(self) -> tuple[TensorSource, ...]:
+        """The base (if any), then the experts."""
+        return (*([] if self.base is None else [self.base]), *self.experts.values())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that a merge of these models depends on, each once."""
+        return tuple(dict.fromkeys(file for model in self.models for file in model.files))
 
     def tensors(self, name: str) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
-        """Map one tensor of the base (if any) and of every expert."""
+        """Return one tensor of the base (if any) and of every expert."""
         base = None if self.base is None else self.base.tensor(name)
         return base, tuple(expert.tensor(name) for expert in self.experts.values())
 
     def statistics(self, name: str) -> TensorStatistics:
         """Return the statistics of one tensor."""
         if name not in self._statistics:
-            self._statistics[name] = TensorStatistics(*self.tensors(name))
+            readers = [partial(model.tensor, name) for model in self.models]
+            n_bases = len(readers) - len(self.experts)
+            self._statistics[name] = TensorStatistics(
+                readers[0] if n_bases else None,
+                readers[n_bases:],
+                origins=[_origin(model, name) for model in self.models],
+                cache=self._cache,
+                model_magnitudes=self._model_magnitudes,
+            )
         return self._statistics[name]
 
-    def check_finite(self) -> None:
-        """Read every tensor once and refuse NaN and infinity.
+    def forget(self, name: str) -> None:
+        """Drop the statistics of one tensor from memory."""
+        self._statistics.pop(name, None)
+
+    def check_finite(self, *names: str) -> None:
+        """Read tensors and refuse NaN and infinity.
+
+        Args:
+            names: Which; none means all.
 
         Raises:
             CheckpointError: Naming each bad tensor and its file.
         """
-        faults = list(self._non_finite())
-        if faults:
-            raise CheckpointError("\n".join(faults))
+        _refuse([fault for name in names or self.names for fault in self._non_finite(name)])
 
-    def _non_finite(self) -> Iterator[str]:
-        checkpoints = [*([self.base] if self.base else []), *self.experts.values()]
-        for checkpoint in checkpoints:
-            for name in self.anchor.names:
-                tensor = checkpoint.tensor(name)
-                # A sum is finite only if all terms are, and needs no mask of the tensor's size.
-                if not torch.isfinite(tensor.sum(dtype=torch.float64)):
-                    bad = int((~torch.isfinite(tensor)).sum())
-                    yield (
-                        f"expected finite numbers, got {bad} NaN or infinite out of "
-                        f"{tensor.numel()} in tensor {name} of {checkpoint.file_of(name)}"
-                    )
+    def _non_finite(self, name: str) -> Iterator[str]:
+        statistics = self.statistics(name)
+        for index, model in enumerate(self.models):
+            if statistics.non_finite(index):
+                yield from (_non_finite_fault(part) for part in _culprits(model.parts(name)))
 
     def _misfits(self, name: str) -> Iterator[str]:
-        expert, anchor = self.experts[name], self.anchor
+        expert, anchor = self.experts[name].layout, self.anchor
         folder = expert.folder
         missing = [n for n in anchor.names if n not in expert]
         extra = [n for n in expert.names if n not in anchor]
@@ -89,3 +127,49 @@ class Sources:
                     "their architecture and vocabulary"
                 )
                 return
+        yield from self._untied(name)
+
+    def _untied(self, name: str) -> Iterator[str]:
+        """Find tensors that an adapter changes although the model has only one for two names."""
+        parts = self.experts[name].parts
+        for tensor, owner in self.architecture.tied.items():
+            if tensor in self.experts[name].layout and len(parts(tensor)) > len(parts(owner)):
+                yield (
+                    f"expert {name!r}: expected an adapter of {owner}, to which {tensor} is tied "
+                    f"in {self.anchor.folder}, got one of {tensor}; merge it with PEFT first"
+                )
+
+
+def _origin(model: TensorSource, name: str) -> Origin:
+    parts = model.parts(name)
+    return Origin((parts[0].file,) if len(parts) == 1 else model.files, parts[0].name)
+
+
+def _culprits(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Find the parts that are not finite; if all are, their sum or product overflows."""
+    return tuple(p for p in parts if not torch.isfinite(p.tensor).all()) or parts
+
+
+def _non_finite_fault(part: Part) -> str:
+    bad = int((~torch.isfinite(part.tensor)).sum())
+    return (
+        f"expected finite numbers, got {bad} NaN or infinite out of {part.tensor.numel()} in "
+        f"tensor {part.name} of {part.file}"
+    )
+
+
+def _opened(experts: Mapping[str, ModelRef], base: Checkpoint | None) -> dict[str, TensorSource]:
+    found: dict[str, TensorSource] = {}
+    faults = []
+    for name, reference in experts.items():
+        try:
+            found[name] = open_expert(reference, base)
+        except CheckpointError as err:
+            faults.append(f"expert {name!r}: {err}")
+    _refuse(faults)
+    return found
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise CheckpointError("\n".join(faults))

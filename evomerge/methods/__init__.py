@@ -1,13 +1,21 @@
 """Merge methods, one file each.
 
 A method is a frozen dataclass: its fields are its parameters (declared with ranges through
-``base.per_expert`` and ``base.shared``), ``lower`` turns them and the tensor's statistics into one
-elementwise pass. To add one, write such a class and list it in ``registry`` (or, from another
+``per_expert``, ``shared`` and ``choice``), ``lower`` turns them and the tensor's statistics into
+one elementwise pass. To add one, write such a class and list it in ``registry`` (or, from another
 package, under the entry point group ``evomerge.methods``).
 
 Members:
-    base: ``Method``, ``Parameter`` and what a lowering may use.
+    base: ``Method`` and what a lowering may use.
+    declared: ``Parameter``, and how parameter values are checked and bound.
     parameters: parameters that several methods share.
+    sparsify: trims and random drops that several methods share.
+    modifiers: layer scaling and sparsifiers that compose with methods.
     registry: names to classes.
-    linear, task_arithmetic, ties, dare, slerp: the methods.
+    linear, task_arithmetic, wise_ft: weighted sums.
+    ties, dare, della, breadcrumbs, consensus, localize_and_stitch, tatr: sums of what is kept.
+    emr, magmax, pcb, sce, varm, ram, widen: other ways to combine task vectors.
+    nearswap, arcee_fusion: the base and one expert.
+    slerp, nuslerp, multislerp, karcher, model_stock, variance_corrected, doge_lambda: coefficients
+        from norms and angles.
 """

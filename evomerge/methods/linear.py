@@ -1,4 +1,4 @@
-"""Weighted average of whole models: model soups, WiSE-FT, EMA and friends."""
+"""Weighted average of whole models: model soups, checkpoint averages, EMA and friends."""
 
 from __future__ import annotations
 
@@ -14,12 +14,37 @@ __all__ = ["Linear"]
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Method):
-    """Average the experts' tensors; the base takes no part unless it is listed as an expert."""
+    """Average the experts' tensors; the base takes no part unless it is listed as an expert.
+
+    Averages over the checkpoints of one training run are this operation too: their published names
+    differ in which checkpoints take part and with which coefficients.
+    """
 
     name: ClassVar[str] = "linear"
     summary: ClassVar[str] = "weighted average of the experts"
     formula: ClassVar[str] = "θ = Σ cᵢ θᵢ / Σ cᵢ"
     source: ClassVar[str] = "Wortsman et al. 2022, Model Soups, arXiv:2203.05482"
+    covers: ClassVar[tuple[str, ...]] = (
+        "Model Soups (uniform, greedy)",
+        "Sparse Model Soups",
+        "WARM",
+        "Model Ratatouille",
+        "MindVL averaging",
+        "UnIVAL interpolation",
+        "SALSA reference model",
+        "Branch-Train-Merge average",
+        "SWA",
+        "SWALP",
+        "LaWA",
+        "EMA",
+        "Free-Lunch checkpoint averaging",
+        "LCSC",
+        "MWA",
+        "FedAvg",
+        "FedAU",
+        "MOS",
+        "Layer Swapping",
+    )
     needs_base: ClassVar[bool] = False
 
     coefficient: PerExpert = coefficient()

@@ -24,6 +24,8 @@ class Slerp(Method):
         "θ = sin((1−t)Ω)/sin Ω · θₐ + sin(tΩ)/sin Ω · θ_b,  cos Ω = cos(θₐ, θ_b)"
     )
     source: ClassVar[str] = "Shoemake 1985, Animating Rotation with Quaternion Curves"
+    statistics: ClassVar[tuple[str, ...]] = ("model_gram",)
+    covers: ClassVar[tuple[str, ...]] = ("domain adaptation by SLERP (Buehler)",)
     needs_base: ClassVar[bool] = False
     n_experts: ClassVar[tuple[int, int | None]] = (1, 2)
 

@@ -14,13 +14,33 @@ __all__ = ["TaskArithmetic"]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskArithmetic(Method):
-    """Sum the task vectors; a negative coefficient removes a skill."""
+    """Sum the task vectors; a negative coefficient removes a skill.
+
+    Many published methods are this operation and differ in what they put in: experts that are the
+    difference of two models (chat vector, fine-tuning transfer; ExPO has the aligned model as base
+    and its change since supervised fine-tuning as expert), experts trained in a special way
+    (tangent space), or a special way to find the coefficients (AdaMerging and others).
+    """
 
     name: ClassVar[str] = "task_arithmetic"
     summary: ClassVar[str] = "base plus a weighted sum of task vectors"
     formula: ClassVar[str] = "θ = θ₀ + λ Σ cᵢ τᵢ"
     source: ClassVar[str] = (
         "Ilharco et al. 2023, Editing Models with Task Arithmetic, arXiv:2212.04089"
+    )
+    covers: ClassVar[tuple[str, ...]] = (
+        "task negation (unlearning)",
+        "task analogy",
+        "Chat Vector",
+        "instruction vector with continued pre-training vector",
+        "Fine-tuning Transfer",
+        "ExPO",
+        "task arithmetic in the tangent space",
+        "AdaMerging",
+        "aTLAS",
+        "Self-Positioning",
+        "Unconstrained Model Merging (homogeneous)",
+        "MAP",
     )
 
     coefficient: PerExpert = coefficient()

@@ -1,8 +1,13 @@
 """Checkpoints in: where models come from, their tensors, and what each tensor is.
 
 Members:
-    reference: ``zoo:``, folder and Hub references to a local folder.
+    reference: models, adapters and differences of models, as files mention them.
     checkpoint: memory-mapped safetensors, sharded or not.
-    architecture: layer and kind of each tensor.
+    expert: full models, adapters and deltas behind one seam.
+    adapter: LoRA adapters, computed in row blocks (``tiles``).
+    writer: safetensors files written tensor by tensor.
+    architecture: layer and kind of each tensor; their words in ``roles``, read by ``structure``
+        from the model's modules or by ``names`` from tensor names.
+    parameters: checkpoint tensors as views into a live model.
     zoo: the embedded, really trained small models.
 """

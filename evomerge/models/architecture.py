@@ -1,72 +1,67 @@
-"""What each tensor of a decoder is: its layer and its kind, read from its name and the config."""
+"""What each tensor of a decoder is: its layer and its kind."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from evomerge.errors import CheckpointError
+from evomerge.models.names import roles_from_names
+from evomerge.models.roles import KINDS, Kind, TensorRole
 
 __all__ = ["KINDS", "Architecture", "Kind", "TensorRole"]
-
-Kind = Literal["attention", "mlp", "norm", "embedding", "head"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
-# First match wins; the patterns cover the names used by transformers' decoder families.
-_KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("head", re.compile(r"(^|\.)(lm_head|embed_out|output_projection)\.")),
-    ("norm", re.compile(r"(norm|(^|\.)ln_\w+)(\.\w+)?$|_norm\.|layernorm")),
-    ("embedding", re.compile(r"(embed|(^|\.)(wte|wpe)\.)")),
-    ("attention", re.compile(r"(attn|attention)")),
-)
-
-
-@dataclass(frozen=True)
-class TensorRole:
-    """Place of one tensor in the model.
-
-    Attributes:
-        layer: Decoder layer, from 0. Tensors outside the layers take the nearest one: embeddings
-            the first, final norm and head the last.
-        kind: What module it belongs to.
-    """
-
-    layer: int
-    kind: Kind
 
 
 class Architecture:
     """Roles of all tensors of one checkpoint.
 
+    They are read from the model that transformers builds for the config (without memory for its
+    parameters), and from tensor names where transformers has no such model.
+
     Args:
         config: The checkpoint's ``config.json``.
         names: Tensor names.
 
+    Attributes:
+        n_layers: Decoder layers.
+        roles: By tensor name.
+        tied: Tensors that the config ties to another one of the checkpoint, by name, with that
+            other's name: the live model has one parameter for both.
+        source: What the roles were read from.
+
     Raises:
-        CheckpointError: No layers can be recognised in the names.
+        CheckpointError: The config describes no model, or no layers can be recognised.
     """
 
+    n_layers: int
+    roles: Mapping[str, TensorRole]
+    tied: Mapping[str, str]
+    source: Literal["structure", "names"]
+
     def __init__(self, config: Mapping[str, Any], names: Iterable[str]) -> None:
-        layers = {name: _layer_in(name) for name in names}
-        found = [layer for layer in layers.values() if layer is not None]
-        if not found:
-            raise CheckpointError(
-                "expected tensor names with a layer index such as 'model.layers.0.mlp…', found "
-                f"none in a checkpoint of type {config.get('model_type', 'unknown')!r}"
-            )
-        self.n_layers = max(found) + 1
-        self.roles = {name: self._role(name, layer) for name, layer in layers.items()}
+        # torch and transformers are slow to import, and many import this file for its words only.
+        from evomerge.models.structure import read_structure
 
-    def _role(self, name: str, layer: int | None) -> TensorRole:
-        kind: Kind = next((k for k, pattern in _KIND_PATTERNS if pattern.search(name)), "mlp")
-        if layer is None:
-            layer = 0 if kind == "embedding" else self.n_layers - 1
-        return TensorRole(layer=layer, kind=kind)
+        names = tuple(names)
+        structure = read_structure(config, names)
+        if structure is None:
+            self.source, self.tied = "names", {}
+            self.roles = _guessed(names, config.get("model_type"))
+            self.n_layers = 1 + max(role.layer for role in self.roles.values())
+        else:
+            self.source, self.tied = "structure", structure.tied
+            self.n_layers = structure.n_layers
+            # Names that the model does not hold: of unused tensors, or such as loading takes apart.
+            unread = [name for name in names if name not in structure.roles]
+            self.roles = {**roles_from_names(unread, self.n_layers), **structure.roles}
 
 
-def _layer_in(name: str) -> int | None:
-    match = _LAYER.search(name)
-    return int(match.group(1)) if match else None
+def _guessed(names: Sequence[str], model_type: str | None) -> dict[str, TensorRole]:
+    roles = roles_from_names(names)
+    if not any(role.in_layer for role in roles.values()):
+        raise CheckpointError(
+            "expected tensor names with a layer index such as 'model.layers.0.mlp…', found none in "
+            f"a checkpoint of type {model_type!r}, and the installed transformers has no causal "
+            "language model of this type to ask; upgrade transformers, or rename the tensors"
+        )
+    return roles

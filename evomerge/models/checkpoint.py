@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,36 @@ from safetensors import SafetensorError, safe_open
 
 from evomerge.errors import CheckpointError
 
-__all__ = ["Checkpoint"]
+__all__ = ["DTYPES", "Checkpoint", "Part", "open_safetensors", "read_json"]
 
+DTYPES = {  # by their names in the files
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 _INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stored tensor that an expert's tensor is made of.
+
+    Attributes:
+        name: As in the file.
+        file: Where it is.
+        tensor: Backed by the file; never write into it.
+    """
+
+    name: str
+    file: Path
+    tensor: torch.Tensor
 
 
 class Checkpoint:
@@ -31,7 +59,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = _read_json(folder / "config.json")
+        self.config = read_json(folder / "config.json")
         self._file_of = _tensor_files(folder)
         self._open_files: dict[Path, Any] = {}
         self.names = tuple(sorted(self._file_of))
@@ -51,6 +79,20 @@ class Checkpoint:
         """Read every tensor's shape without reading values."""
         return {name: self.shape(name) for name in self.names}
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Read a tensor's dtype without reading its values.
+
+        Raises:
+            CheckpointError: It is a dtype of quantised models.
+        """
+        found = self._slice(name).get_dtype()
+        if found not in DTYPES:
+            raise CheckpointError(
+                f"expected tensors of dtype {', '.join(DTYPES)}, got {name} of {found} in "
+                f"{self.file_of(name)}; save a quantised model in bfloat16 first"
+            )
+        return DTYPES[found]
+
     def tensor(self, name: str) -> torch.Tensor:
         """Map one tensor into memory.
 
@@ -65,6 +107,20 @@ class Checkpoint:
         """
         return self._handle(name).get_tensor(name)  # type: ignore[no-any-return]
 
+    @property
+    def layout(self) -> Checkpoint:
+        """See ``TensorSource``."""
+        return self
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See ``TensorSource``."""
+        return (self.folder / "config.json", *sorted(set(self._file_of.values())))
+
+    def parts(self, name: str) -> tuple[Part, ...]:
+        """See ``TensorSource``."""
+        return (Part(name, self.file_of(name), self.tensor(name)),)
+
     def _slice(self, name: str) -> Any:
         return self._handle(name).get_slice(name)
 
@@ -76,14 +132,14 @@ class Checkpoint:
                 f"expected tensor {name!r} in {self.folder}, found none"
             ) from None
         if path not in self._open_files:
-            self._open_files[path] = _open(path)
+            self._open_files[path] = open_safetensors(path)
         return self._open_files[path]
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
     index = folder / _INDEX
     if index.is_file():
-        names = _read_json(index)["weight_map"]
+        names = read_json(index)["weight_map"]
         return {name: folder / file for name, file in names.items()}
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -91,17 +147,27 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
             f"expected model.safetensors or {_INDEX} in {folder}, found neither; evomerge reads "
             "safetensors only: convert other formats with save_pretrained"
         )
-    return {name: file for file in files for name in _open(file).keys()}  # noqa: SIM118
+    return {name: file for file in files for name in open_safetensors(file).keys()}  # noqa: SIM118
 
 
-def _open(path: Path) -> Any:
+def open_safetensors(path: Path) -> Any:
+    """Map a safetensors file into memory.
+
+    Raises:
+        CheckpointError: It is missing or broken.
+    """
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as err:
         raise CheckpointError(f"{path} is not a readable safetensors file: {err}") from err
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        CheckpointError: It is missing or holds something else.
+    """
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as err:

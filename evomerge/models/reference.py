@@ -1,20 +1,101 @@
-"""Where a model comes from: ``zoo:NAME``, a local folder, or a Hub id with an optional revision."""
+"""Where a model comes from: a full model, an adapter on one, or the difference of two."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated, overload
+
+from pydantic import BeforeValidator
 
 from evomerge.errors import CheckpointError
 from evomerge.models.zoo import zoo_path
 
-__all__ = ["absolute_reference", "resolve_model"]
+__all__ = [
+    "AdapterRef",
+    "DeltaRef",
+    "ModelRef",
+    "absolute_reference",
+    "mentioned_models",
+    "reference_data",
+    "resolve_adapter",
+    "resolve_model",
+]
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?$")
 _NEEDED_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_MODEL, _ADAPTER = "config.json", "adapter_config.json"  # tell the two kinds of folder apart
 
 
-def absolute_reference(reference: str, beside: Path) -> str:
+@dataclass(frozen=True)
+class AdapterRef:
+    """A LoRA adapter and the model it was trained on; together they are one expert.
+
+    Attributes:
+        adapter: PEFT folder, or Hub id with an optional revision.
+        on: ``zoo:NAME``, folder, or Hub id with an optional revision.
+    """
+
+    adapter: str
+    on: str
+
+    def __str__(self) -> str:
+        return f"{self.adapter} on {self.on}"
+
+
+@dataclass(frozen=True)
+class DeltaRef:
+    """A task vector that is the difference of two models, e.g. a chat vector.
+
+    It is added to the recipe's base, which need be neither of the two.
+
+    Attributes:
+        model: What is subtracted from, e.g. an instruct model; written like any full model.
+        minus: What is subtracted, e.g. the base it was trained from.
+    """
+
+    model: str
+    minus: str
+
+    def __str__(self) -> str:
+        return f"{self.model} minus {self.minus}"
+
+
+def _read(value: object) -> object:
+    """Read ``{adapter, on}`` and ``{model, minus}``, the forms that files have for the classes."""
+    if isinstance(value, str | AdapterRef | DeltaRef):
+        return value
+    if isinstance(value, Mapping) and all(isinstance(part, str) for part in value.values()):
+        if value.keys() == {"adapter", "on"}:
+            return AdapterRef(**value)
+        if value.keys() == {"model", "minus"}:
+            return DeltaRef(**value)
+    raise ValueError(
+        "expected zoo:NAME, a folder, a Hub id, {adapter: FOLDER, on: MODEL} or "
+        f"{{model: MODEL, minus: MODEL}}, got {value!r}"
+    )
+
+
+ModelRef = Annotated[str | AdapterRef | DeltaRef, BeforeValidator(_read)]
+
+
+def reference_data(reference: ModelRef) -> str | dict[str, str]:
+    """Return a reference as plain data, the way files write it."""
+    return reference if isinstance(reference, str) else asdict(reference)
+
+
+def mentioned_models(reference: ModelRef) -> tuple[str, ...]:
+    """List the models and adapters that a reference is made of."""
+    return (reference,) if isinstance(reference, str) else tuple(asdict(reference).values())
+
+
+@overload
+def absolute_reference(reference: str, beside: Path) -> str: ...
+@overload
+def absolute_reference(reference: ModelRef, beside: Path) -> ModelRef: ...
+def absolute_reference(reference: ModelRef, beside: Path) -> ModelRef:
     """Make a reference independent of the file that mentions it.
 
     Args:
@@ -24,6 +105,9 @@ def absolute_reference(reference: str, beside: Path) -> str:
     Returns:
         ``zoo:`` and Hub references unchanged; folders as absolute paths.
     """
+    if not isinstance(reference, str):
+        parts = asdict(reference).items()
+        return replace(reference, **{key: absolute_reference(part, beside) for key, part in parts})
     if reference.startswith("zoo:"):
         return reference
     folder = (beside / Path(reference).expanduser()).resolve()
@@ -32,7 +116,7 @@ def absolute_reference(reference: str, beside: Path) -> str:
 
 
 def resolve_model(reference: str) -> Path:
-    """Find the folder of a model, downloading it when it is a Hub id.
+    """Find the folder of a full model, downloading it when it is a Hub id.
 
     Args:
         reference: ``zoo:NAME``, an existing folder, or ``owner/name[@revision]``.
@@ -45,22 +129,45 @@ def resolve_model(reference: str) -> Path:
     """
     if reference.startswith("zoo:"):
         return zoo_path(reference.removeprefix("zoo:"))
+    folder = _folder(reference, "zoo:NAME, an existing folder or a Hub id owner/name[@revision]")
+    if (folder / _MODEL).is_file():
+        return folder
+    if (folder / _ADAPTER).is_file():
+        raise CheckpointError(
+            f"expected a full model, got the adapter {reference}; as an expert, write "
+            f"{{adapter: {reference}, on: MODEL}} with the model it was trained on"
+        )
+    raise CheckpointError(f"expected a model folder with {_MODEL}, found none in {folder}")
+
+
+def resolve_adapter(reference: str) -> Path:
+    """Find the folder of a LoRA adapter, downloading it when it is a Hub id.
+
+    Args:
+        reference: An existing folder, or ``owner/name[@revision]``.
+
+    Returns:
+        A folder that holds ``adapter_config.json``.
+
+    Raises:
+        CheckpointError: No such folder or Hub repository, or no adapter in it.
+    """
+    folder = _folder(reference, "an adapter folder or a Hub id owner/name[@revision]")
+    if not (folder / _ADAPTER).is_file():
+        raise CheckpointError(f"expected a PEFT folder with {_ADAPTER}, found none in {folder}")
+    return folder
+
+
+def _folder(reference: str, expected: str) -> Path:
     folder = Path(reference)
     if folder.is_dir():
-        return _checked_folder(folder)
+        return folder
     if _HUB_ID.match(reference):
         return _download(reference)
     raise CheckpointError(
-        f"expected zoo:NAME, an existing folder or a Hub id owner/name[@revision], got "
-        f"{reference!r}, which is none of them; check the path (relative paths start at the file "
-        "that mentions them)"
+        f"expected {expected}, got {reference!r}, which is none of them; check the path (relative "
+        "paths start at the file that mentions them)"
     )
-
-
-def _checked_folder(folder: Path) -> Path:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"expected a model folder with config.json, found none in {folder}")
-    return folder
 
 
 def _download(reference: str) -> Path:

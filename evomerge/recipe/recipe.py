@@ -14,8 +14,10 @@ from pydantic import ConfigDict
 
 from evomerge.errors import RecipeError
 from evomerge.methods.base import Method, ParameterValue
+from evomerge.methods.modifiers import modifier_faults
 from evomerge.methods.registry import method
 from evomerge.models.architecture import Kind, TensorRole
+from evomerge.models.reference import ModelRef, mentioned_models, reference_data
 
 __all__ = ["Dtype", "Recipe", "Rule", "Selector"]
 
@@ -57,11 +59,14 @@ class Rule:
         parameters: By parameter name: one value, or one per expert; absent ones take the
             method's default.
         where: Which tensors; by default all.
+        modifiers: Changes to the method's pass (``methods.modifiers``), in order of application:
+            parameters by modifier name.
     """
 
     method: str
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     where: Selector = Selector()
+    modifiers: Mapping[str, Mapping[str, ParameterValue]] = field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -71,14 +76,14 @@ class Recipe:
     """One merged model. For each tensor the first rule that selects it applies.
 
     Attributes:
-        experts: Model reference by expert name; their order is the order of summation.
+        experts: Model, adapter or delta by expert name; their order is the order of summation.
         rules: At least one; every tensor must be selected by some rule.
         base: Model reference of the common ancestor; may be absent for methods without one.
         dtype: Dtype of the result; ``None`` takes that of the base (or first expert).
         seed: Names the random masks of this recipe.
     """
 
-    experts: Mapping[str, str]
+    experts: Mapping[str, ModelRef]
     rules: tuple[Rule, ...]
     base: str | None = None
     dtype: Dtype | None = None
@@ -89,7 +94,9 @@ class Recipe:
     @property
     def anchor(self) -> str:
         """The model that config, tokenizer and tensor names come from."""
-        return self.base if self.base is not None else next(iter(self.experts.values()))
+        if self.base is not None:
+            return self.base
+        return mentioned_models(next(iter(self.experts.values())))[-1]  # what an adapter is on
 
     @cached_property
     def bound_methods(self) -> tuple[Method, ...]:
@@ -116,10 +123,9 @@ class Recipe:
                 continue
             if self.base is None and kind.requires_base(len(self.experts)):
                 found.append(f"rules[{position}]: {rule.method} needs a base, the recipe has none")
-            found += [
-                f"rules[{position}].{fault}"
-                for fault in kind.faults(rule.parameters, tuple(self.experts))
-            ]
+            names = tuple(self.experts)
+            faults = kind.faults(rule.parameters, names) + modifier_faults(rule.modifiers, names)
+            found += [f"rules[{position}].{fault}" for fault in faults]
         return found
 
     def rule_for(self, name: str, role: TensorRole) -> int:
@@ -138,26 +144,32 @@ class Recipe:
 
     def as_data(self) -> dict[str, Any]:
         """Return plain data that YAML and JSON can hold, leaving out what is absent."""
-        rules = [
-            {
-                **({"where": where} if (where := _present(asdict(rule.where))) else {}),
-                "method": rule.method,
-                "parameters": {
-                    key: dict(value) if isinstance(value, Mapping) else value
-                    for key, value in rule.parameters.items()
-                },
-            }
-            for rule in self.rules
-        ]
-        head = _present({"base": self.base, "experts": dict(self.experts), "dtype": self.dtype})
+        rules = [_rule_data(rule) for rule in self.rules]
+        experts = {name: reference_data(reference) for name, reference in self.experts.items()}
+        head = _present({"base": self.base, "experts": experts, "dtype": self.dtype})
         return {**head, "seed": self.seed, "rules": rules}
 
     @cached_property
     def digest(self) -> str:
         """16 hex digits that name this recipe; equal content has equal digests."""
-        content = {**self.as_data(), "experts": list(self.experts.items())}
+        content = self.as_data()
+        content["experts"] = list(content["experts"].items())
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _rule_data(rule: Rule) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if where := _present(asdict(rule.where)):
+        content["where"] = where
+    content |= {"method": rule.method, "parameters": _plain(rule.parameters)}
+    if rule.modifiers:
+        content["modifiers"] = {name: _plain(values) for name, values in rule.modifiers.items()}
+    return content
+
+
+def _plain(values: Mapping[str, ParameterValue]) -> dict[str, Any]:
+    return {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
 
 
 def _present(content: dict[str, Any]) -> dict[str, Any]:

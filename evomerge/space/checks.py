@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from evomerge.errors import RecipeError
-from evomerge.methods.base import Method, Parameter
+from evomerge.methods.base import Method
+from evomerge.methods.declared import Parameter
+from evomerge.methods.modifiers import MODIFIERS, modifier_faults
 from evomerge.methods.registry import method
 from evomerge.models.architecture import KINDS
 from evomerge.space.protocol import ModelSet
@@ -19,13 +21,21 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[str]:
     methods, faults = _known_methods(spec)
     faults += _depth_faults(spec, models)
     faults += _module_faults(spec)
-    for name, gene in spec.genes.items():
-        declared = [m.parameters()[name] for m in methods if name in m.parameters()]
-        if declared:
-            faults += _gene_faults(name, gene, declared[0])
-        elif methods:
-            faults.append(f"genes.{name}: no method here ({', '.join(spec.methods)}) has it")
-    faults += _fixed_faults(spec, methods)
+    faults += modifier_faults({name: {} for name in spec.modifiers}, tuple(models.experts))
+    known = _known_parameters(spec, methods)
+    nowhere = f"no method here ({', '.join(spec.methods)}) has it"
+    for name, gene in spec.all_genes.items():
+        if name in known:
+            faults += _gene_faults(f"genes.{name}", gene, known[name])
+        elif methods and not _of_unknown_modifier(name):
+            faults.append(f"genes.{name}: {nowhere}")
+    for name, value in spec.all_fixed.items():
+        if name in spec.genes:
+            faults.append(f"fixed.{name}: it is a gene already; remove one of the two")
+        elif name in known:
+            faults += _fixed_faults(f"fixed.{name}", value, known[name])
+        elif methods and not _of_unknown_modifier(name):
+            faults.append(f"fixed.{name}: {nowhere}")
     experts = tuple(models.experts)
     for kind in methods:
         faults += [f"method: {fault}" for fault in kind.faults({}, experts)]
@@ -42,6 +52,20 @@ def _known_methods(spec: ParameterSpec) -> tuple[list[type[Method]], list[str]]:
     if not spec.methods:
         faults.append("method.choice: expected at least one method, got none")
     return methods, faults
+
+
+def _known_parameters(spec: ParameterSpec, methods: list[type[Method]]) -> dict[str, Parameter]:
+    known = {name: p for kind in methods for name, p in kind.parameters().items()}
+    for modifier in spec.modifiers:
+        if modifier in MODIFIERS:
+            own = MODIFIERS[modifier].parameters()
+            known |= {f"{modifier}:{name}": parameter for name, parameter in own.items()}
+    return known
+
+
+def _of_unknown_modifier(name: str) -> bool:
+    """Tell a parameter whose modifier has been reported as unknown already."""
+    return ":" in name and name.partition(":")[0] not in MODIFIERS
 
 
 def _depth_faults(spec: ParameterSpec, models: ModelSet) -> list[str]:
@@ -67,11 +91,26 @@ def _module_faults(spec: ParameterSpec) -> Iterator[str]:
             yield f"modules.{group}: group names must not contain a dot"
 
 
-def _gene_faults(name: str, gene: Gene, declared: Parameter) -> Iterator[str]:
-    where = f"genes.{name}"
+def _gene_faults(where: str, gene: Gene, declared: Parameter) -> Iterator[str]:
+    if gene.per is not None and "expert" in gene.per and not declared.per_expert:
+        yield f"{where}.per: all experts share this parameter; leave 'expert' out"
+    is_number = not declared.choices and not isinstance(declared.default, bool)
+    if is_number:
+        yield from _range_faults(where, gene, declared)
+        return
+    if gene.range is not None:
+        yield f"{where}.range: this parameter is no number; use choice: [...]"
+    for value in gene.choice or ():
+        if fault := declared.fault(value):
+            yield f"{where}.choice: {fault}"
+
+
+def _range_faults(where: str, gene: Gene, declared: Parameter) -> Iterator[str]:
+    if gene.choice is not None:
+        yield f"{where}.choice: this parameter is a number; use range: [low, high]"
     bounds = gene.range or declared.search
     if bounds is None:
-        yield f"{where}.range: {name} has no usual range; give one"
+        yield f"{where}.range: there is no usual range; give one"
         return
     low, high = bounds
     if not low < high:
@@ -83,16 +122,10 @@ def _gene_faults(name: str, gene: Gene, declared: Parameter) -> Iterator[str]:
         yield f"{where}.log: a logarithmic range must be positive, got [{low:g}, {high:g}]"
     if gene.initial is not None and not low <= gene.initial <= high:
         yield f"{where}.initial: expected a value in [{low:g}, {high:g}], got {gene.initial:g}"
-    if gene.per is not None and "expert" in gene.per and not declared.per_expert:
-        yield f"{where}.per: all experts share {name}; leave 'expert' out"
 
 
-def _fixed_faults(spec: ParameterSpec, methods: list[type[Method]]) -> Iterator[str]:
-    for name, value in spec.fixed.items():
-        declared = [m.parameters()[name] for m in methods if name in m.parameters()]
-        if name in spec.genes:
-            yield f"fixed.{name}: it is a gene already; remove one of the two"
-        elif not declared and methods:
-            yield f"fixed.{name}: no method here ({', '.join(spec.methods)}) has it"
-        elif declared and not isinstance(value, dict) and (fault := declared[0].fault(value)):
-            yield f"fixed.{name}: {fault}"
+def _fixed_faults(where: str, value: object, declared: Parameter) -> Iterator[str]:
+    values = value.values() if isinstance(value, Mapping) else [value]
+    for one in values:
+        if fault := declared.fault(one):
+            yield f"{where}: {fault}"

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from evomerge.errors import SpaceError
-from evomerge.methods.base import Method, Parameter, ParameterValue
-from evomerge.methods.registry import method
+from evomerge.methods.base import Method
+from evomerge.methods.declared import ParameterValue
 from evomerge.models.architecture import TensorRole
 from evomerge.recipe.recipe import Recipe, Rule, Selector
 from evomerge.space.checks import spec_faults
+from evomerge.space.genes import Cell, Genes
 from evomerge.space.protocol import GeneInfo, ModelSet, Params
-from evomerge.space.spec import Gene, Groups, ParameterSpec
+from evomerge.space.spec import ParameterSpec
 
-__all__ = ["Cell", "ParameterSpace"]
+__all__ = ["ParameterSpace"]
 
 _SAME = 1e-9  # two parameter values closer than this make the same model
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Tensors that share all their genes: one depth group of one module group.
-
-    Attributes:
-        module: Name of the module group.
-        depth: Position of the depth group.
-        layers: Half-open range of layers.
-    """
-
-    module: str
-    depth: int
-    layers: tuple[int, int]
 
 
 class ParameterSpace:
@@ -50,59 +35,32 @@ class ParameterSpace:
     """
 
     def __init__(self, spec: ParameterSpec, models: ModelSet) -> None:
-        faults = spec_faults(spec, models)
-        if faults:
+        if faults := spec_faults(spec, models):
             raise SpaceError("\n".join(faults))
         self._spec, self._models = spec, models
-        self.cells = tuple(self._make_cells())
-        self._methods: dict[str, type[Method]] = {name: method(name) for name in spec.methods}
+        self._genes = Genes(spec, models)
 
-    @cached_property
+    @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
         """See ``SearchSpace``."""
-        found: dict[str, BaseDistribution] = {}
-        if len(self._spec.methods) > 1:
-            choices = CategoricalDistribution(self._spec.methods)
-            found.update(dict.fromkeys((self._method_gene(cell) for cell in self.cells), choices))
-        for parameter, gene in self._spec.genes.items():
-            low, high = self._range(parameter)
-            found.update(
-                {
-                    self._gene(parameter, cell, expert): FloatDistribution(low, high, log=gene.log)
-                    for cell in self.cells
-                    for expert in self._owners(parameter)
-                }
-            )
-        return found
+        return self._genes.distributions
 
-    @cached_property
+    @property
     def defaults(self) -> Params:
         """See ``SearchSpace``."""
-        values: dict[str, float | int | str] = {}
-        for name, distribution in self.distributions.items():
-            if isinstance(distribution, CategoricalDistribution):
-                values[name] = self._spec.methods[0]
-            else:
-                values[name] = self._initial(name.split(".")[0])
-        return values
+        return self._genes.defaults
 
     def suggest(self, trial: Trial) -> Params:
         """See ``SearchSpace``."""
-        params: dict[str, float | int | str] = {}
-        for name, distribution in self.distributions.items():
-            if isinstance(distribution, CategoricalDistribution):
-                params[name] = str(trial.suggest_categorical(name, distribution.choices))
-        for name in self._active_genes(params):
-            range_ = self.distributions[name]
-            assert isinstance(range_, FloatDistribution), "only methods are categorical here"
-            params[name] = trial.suggest_float(name, range_.low, range_.high, log=range_.log)
-        return params
+        methods = [name for name in self.distributions if name.startswith("method")]
+        params: dict[str, float | int | str] = {n: self._suggest(trial, n) for n in methods}
+        return params | {n: self._suggest(trial, n) for n in self._genes.active(params)}
 
     def recipe(self, params: Params) -> Recipe:
         """See ``SearchSpace``."""
-        rules = tuple(self._rule(cell, params) for cell in self.cells)
-        if all(_same_content(rule, rules[0]) for rule in rules):
-            rules = (Rule(rules[0].method, rules[0].parameters),)
+        rules = tuple(self._rule(cell, params) for cell in self._genes.cells)
+        if len({(r.method, repr(r.parameters), repr(r.modifiers)) for r in rules}) == 1:
+            rules = (replace(rules[0], where=Selector()),)
         return Recipe(
             base=self._models.base,
             experts=self._models.experts,
@@ -116,12 +74,9 @@ class ParameterSpace:
         if (recipe.base, dict(recipe.experts)) != (self._models.base, dict(self._models.experts)):
             return None
         params: dict[str, float | int | str] = {}
-        for cell in self.cells:
-            used = {recipe.rule_for("", role) for role in self._roles(cell)}
-            if any(rule.where.names for rule in recipe.rules) or len(used) != 1:
-                return None
-            rule = recipe.rules[used.pop()]
-            if rule.method not in self._methods:
+        for cell in self._genes.cells:
+            rule = _rule_of_cell(recipe, self._roles(cell))
+            if rule is None or rule.method not in self._spec.methods:
                 return None
             params.update(self._read_genes(cell, rule))
         return params if self._in_range(params) and self._decodes_to(params, recipe) else None
@@ -129,107 +84,40 @@ class ParameterSpace:
     def describe(self) -> list[GeneInfo]:
         """See ``SearchSpace``."""
         return [
-            GeneInfo(name, _range_text(distribution), self.defaults[name], self._meaning(name))
-            for name, distribution in self.distributions.items()
+            GeneInfo(name, _range_text(d), self.defaults[name], self._genes.meaning(name))
+            for name, d in self.distributions.items()
         ]
 
-    def _make_cells(self) -> Iterator[Cell]:
-        n_layers, depth = self._models.n_layers, self._spec.depth
-        shares = {"global": 1, "per_layer": n_layers}
-        n_groups = depth.groups if isinstance(depth, Groups) else shares[depth]
-        edges = [round(i * n_layers / n_groups) for i in range(n_groups + 1)]
-        for module in self._spec.modules:
-            for i in range(n_groups):
-                yield Cell(module=module, depth=i, layers=(edges[i], edges[i + 1]))
-
-    def _gene(self, parameter: str, cell: Cell, expert: str | None) -> str:
-        gene = self._spec.genes[parameter]
-        per = self._axes(parameter, gene)
-        parts = [parameter]
-        if "module" in per and len(self._spec.modules) > 1:
-            parts.append(cell.module)
-        if "depth" in per and self._spec.depth != "global":
-            parts.append(str(cell.depth))
-        if "expert" in per and expert is not None:
-            parts.append(expert)
-        return ".".join(parts)
-
-    def _method_gene(self, cell: Cell) -> str:
-        choice = self._spec.method
-        per = () if isinstance(choice, str) else choice.per
-        parts = ["method"]
-        if "module" in per and len(self._spec.modules) > 1:
-            parts.append(cell.module)
-        if "depth" in per and self._spec.depth != "global":
-            parts.append(str(cell.depth))
-        return ".".join(parts)
-
-    def _method_of(self, cell: Cell, params: Params) -> str:
-        methods = self._spec.methods
-        return methods[0] if len(methods) == 1 else str(params[self._method_gene(cell)])
-
-    def _active_genes(self, params: Params) -> list[str]:
-        active = {
-            self._gene(parameter, cell, expert)
-            for cell in self.cells
-            for parameter in self._varying(self._method_of(cell, params))
-            for expert in self._owners(parameter)
-        }
-        return [name for name in self.distributions if name in active]
-
-    def _varying(self, method_name: str) -> list[str]:
-        declared = self._methods[method_name].parameters()
-        return [name for name in self._spec.genes if name in declared]
-
-    def _declared(self, parameter: str) -> Parameter:
-        owners = (m.parameters() for m in self._methods.values())
-        return next(declared[parameter] for declared in owners if parameter in declared)
-
-    def _owners(self, parameter: str) -> tuple[str | None, ...]:
-        per_expert = self._declared(parameter).per_expert
-        return tuple(self._models.experts) if per_expert else (None,)
-
-    def _axes(self, parameter: str, gene: Gene) -> tuple[str, ...]:
-        if gene.per is not None:
-            return gene.per
-        return ("depth", "module", "expert") if self._declared(parameter).per_expert else ()
-
-    def _range(self, parameter: str) -> tuple[float, float]:
-        declared = self._spec.genes[parameter].range or self._declared(parameter).search
-        assert declared is not None, "spec_faults refuses genes without a range"
-        return declared
-
-    def _initial(self, parameter: str) -> float:
-        initial = self._spec.genes[parameter].initial
-        return sum(self._range(parameter)) / 2 if initial is None else initial
+    def _suggest(self, trial: Trial, name: str) -> float | int | str:
+        match self.distributions[name]:
+            case FloatDistribution(low=low, high=high, log=log):
+                return trial.suggest_float(name, low, high, log=log)
+            case CategoricalDistribution(choices=choices):
+                chosen = trial.suggest_categorical(name, choices)
+                assert chosen is not None, "no choice here is None"
+                return chosen
+        raise AssertionError("genes are numbers or choices")
 
     def _rule(self, cell: Cell, params: Params) -> Rule:
-        name = self._method_of(cell, params)
-        declared = self._methods[name].parameters()
-        values: dict[str, ParameterValue] = {
-            key: value for key, value in self._spec.fixed.items() if key in declared
+        name = self._genes.method_of(cell, params)
+        settings: dict[str, ParameterValue] = {
+            key: value for key, value in self._spec.all_fixed.items() if self._genes.has(name, key)
         }
-        for parameter in self._varying(name):
-            values[parameter] = self._value(parameter, cell, params)
+        for parameter in self._genes.varying(name):
+            settings[parameter] = self._value(parameter, cell, params)
+        parameters, modifiers = _split_modifiers(settings, self._spec.modifiers)
         where = Selector(
             layers=None if self._spec.depth == "global" else cell.layers,
             kinds=None if len(self._spec.modules) == 1 else tuple(self._spec.modules[cell.module]),
         )
-        return Rule(method=name, parameters=values, where=where)
+        return Rule(method=name, parameters=parameters, modifiers=modifiers, where=where)
 
     def _value(self, parameter: str, cell: Cell, params: Params) -> ParameterValue:
-        if not self._declared(parameter).per_expert:
-            return float(params[self._gene(parameter, cell, None)])
-        experts = self._models.experts
-        return {e: float(params[self._gene(parameter, cell, e)]) for e in experts}
-
-    def _in_range(self, params: Params) -> bool:
-        ranges = {name: self.distributions[name] for name in params}
-        return all(
-            r.low <= float(params[name]) <= r.high
-            for name, r in ranges.items()
-            if isinstance(r, FloatDistribution)
-        )
+        genes = self._genes
+        values = {e: params[genes.of(parameter, cell, e)] for e in genes.owners(parameter)}
+        if None in values:
+            return values[None]
+        return {str(expert): value for expert, value in values.items()}
 
     def _roles(self, cell: Cell) -> Iterator[TensorRole]:
         for layer in range(*cell.layers):
@@ -238,41 +126,67 @@ class ParameterSpace:
 
     def _read_genes(self, cell: Cell, rule: Rule) -> dict[str, float | int | str]:
         found: dict[str, float | int | str] = {}
+        genes = self._genes
         if len(self._spec.methods) > 1:
-            found[self._method_gene(cell)] = rule.method
-        declared = self._methods[rule.method].parameters()
-        for parameter in self._varying(rule.method):
-            value = rule.parameters.get(parameter, declared[parameter].default)
-            for expert in self._owners(parameter):
-                number = value[expert or ""] if isinstance(value, Mapping) else value
-                low, high = self._range(parameter)
-                # Values a rounding error outside the range belong to its edge.
-                found[self._gene(parameter, cell, expert)] = _snap(float(number), low, high)
+            found[genes.of_method(cell)] = rule.method
+        for parameter in genes.varying(rule.method):
+            value = _setting(rule, parameter, genes.declared(parameter).default)
+            for expert in genes.owners(parameter):
+                one = value[expert or ""] if isinstance(value, Mapping) else value
+                found[genes.of(parameter, cell, expert)] = self._snapped(parameter, one)
         return found
+
+    def _snapped(self, parameter: str, value: float | int | str) -> float | int | str:
+        """Move a number that is outside the range by a rounding error to its edge."""
+        if isinstance(value, (bool, str)):
+            return value
+        low, high = self._genes.bounds(parameter)
+        return min(max(value, low), high) if low - _SAME <= value <= high + _SAME else value
+
+    def _in_range(self, params: Params) -> bool:
+        return all(
+            self.distributions[name]._contains(self.distributions[name].to_internal_repr(value))
+            for name, value in params.items()
+        )
 
     def _decodes_to(self, params: Params, recipe: Recipe) -> bool:
         decoded = self.recipe(params)
-        ours, theirs = decoded.bound_methods, recipe.bound_methods
-        return all(
-            _close(ours[decoded.rule_for("", role)], theirs[recipe.rule_for("", role)])
-            for cell in self.cells
-            for role in self._roles(cell)
-        )
-
-    def _meaning(self, gene: str) -> str:
-        parameter, *parts = gene.split(".")
-        help_ = "merge method" if parameter == "method" else self._declared(parameter).help
-        layers = {str(cell.depth): _layers_text(cell.layers) for cell in self.cells}
-        where = ", ".join(layers.get(part, part) for part in reversed(parts))
-        return f"{where}: {help_}" if where else help_
+        for cell in self._genes.cells:
+            for role in self._roles(cell):
+                ours, theirs = decoded.rule_for("", role), recipe.rule_for("", role)
+                if not _close(decoded.bound_methods[ours], recipe.bound_methods[theirs]):
+                    return False
+                if decoded.rules[ours].modifiers != recipe.rules[theirs].modifiers:
+                    return False
+        return True
 
 
-def _same_content(one: Rule, other: Rule) -> bool:
-    return (one.method, one.parameters) == (other.method, other.parameters)
+def _rule_of_cell(recipe: Recipe, roles: Iterator[TensorRole]) -> Rule | None:
+    """Find the one rule that merges all of a cell; ``None`` if there are several."""
+    if any(rule.where.names for rule in recipe.rules):
+        return None
+    used = {recipe.rule_for("", role) for role in roles}
+    return recipe.rules[used.pop()] if len(used) == 1 else None
 
 
-def _snap(value: float, low: float, high: float) -> float:
-    return min(max(value, low), high) if low - _SAME <= value <= high + _SAME else value
+def _split_modifiers(
+    settings: Mapping[str, ParameterValue], order: Mapping[str, object]
+) -> tuple[dict[str, ParameterValue], dict[str, dict[str, ParameterValue]]]:
+    """Separate ``modifier:parameter`` settings from those of the method."""
+    parameters = {key: value for key, value in settings.items() if ":" not in key}
+    modifiers: dict[str, dict[str, ParameterValue]] = {name: {} for name in order}
+    for key, value in settings.items():
+        if ":" in key:
+            modifier, _, parameter = key.partition(":")
+            modifiers[modifier][parameter] = value
+    return parameters, modifiers
+
+
+def _setting(rule: Rule, parameter: str, default: ParameterValue) -> ParameterValue:
+    if ":" not in parameter:
+        return rule.parameters.get(parameter, default)
+    modifier, _, own = parameter.partition(":")
+    return rule.modifiers.get(modifier, {}).get(own, default)
 
 
 def _close(one: Method, other: Method) -> bool:
@@ -290,15 +204,10 @@ def _close_values(a: object, b: object) -> bool:
     return a == b
 
 
-def _layers_text(layers: tuple[int, int]) -> str:
-    first, last = layers[0], layers[1] - 1
-    return f"layer {first}" if first == last else f"layers {first}-{last}"
-
-
 def _range_text(distribution: BaseDistribution) -> str:
-    if isinstance(distribution, FloatDistribution):
-        return f"{distribution.low:g} to {distribution.high:g}" + (
-            ", log" if distribution.log else ""
-        )
-    assert isinstance(distribution, CategoricalDistribution), "no other kinds are made here"
-    return " | ".join(map(str, distribution.choices))
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=log):
+            return f"{low:g} to {high:g}{', log' if log else ''}"
+        case CategoricalDistribution(choices=choices):
+            return " | ".join(map(str, choices))
+    raise AssertionError("genes are numbers or choices")

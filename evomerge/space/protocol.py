@@ -9,6 +9,7 @@ from typing import Protocol
 from optuna import Trial
 from optuna.distributions import BaseDistribution
 
+from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
 
 __all__ = ["GeneInfo", "ModelSet", "Params", "SearchSpace"]
@@ -22,14 +23,14 @@ class ModelSet:
 
     Attributes:
         base: Model reference of the ancestor.
-        experts: Model reference by expert name, in recipe order.
+        experts: Model, adapter or delta by expert name, in recipe order.
         n_layers: Decoder layers of each.
         dtype: Dtype of the candidates; ``None`` takes the base's.
         seed: Seed of the candidates' random masks.
     """
 
     base: str
-    experts: Mapping[str, str]
+    experts: Mapping[str, ModelRef]
     n_layers: int
     dtype: Dtype | None = None
     seed: int = 0

@@ -34,10 +34,11 @@ Depth = Literal["global", "per_layer"] | Groups
 
 @dataclass(frozen=True)
 class Gene:
-    """How one method parameter varies.
+    """How one parameter of a method or modifier varies.
 
     Attributes:
-        range: Lowest and highest value; absent: the range the method suggests.
+        range: Lowest and highest value of a number; absent: the range the method suggests.
+        choice: Values to choose from, for parameters that are names or truth values.
         per: What has its own copy. Absent: ``[depth, module, expert]`` for a parameter that each
             expert has, ``[]`` for a shared one.
         log: Whether to search on a logarithmic scale.
@@ -45,6 +46,7 @@ class Gene:
     """
 
     range: tuple[float, float] | None = None
+    choice: tuple[bool | str, ...] | None = None
     per: tuple[Axis, ...] | None = None
     log: bool = False
     initial: float | None = None
@@ -78,6 +80,8 @@ class ParameterSpec:
         depth: How layers share genes.
         modules: Kinds of module by group name; groups have genes of their own.
         fixed: Method parameters that do not vary; methods without one ignore it.
+        modifiers: By modifier and parameter: a gene, or a value that does not vary. A modifier's
+            gene is called ``modifier:parameter``.
     """
 
     method: str | MethodChoice
@@ -86,6 +90,7 @@ class ParameterSpec:
     depth: Depth = "global"
     modules: Mapping[str, tuple[Kind, ...]] = field(default_factory=lambda: _ALL_MODULES)
     fixed: Mapping[str, ParameterValue] = field(default_factory=dict)
+    modifiers: Mapping[str, Mapping[str, Gene | ParameterValue]] = field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -93,3 +98,22 @@ class ParameterSpec:
     def methods(self) -> tuple[str, ...]:
         """Every method that may be used."""
         return (self.method,) if isinstance(self.method, str) else self.method.choice
+
+    @property
+    def all_genes(self) -> dict[str, Gene]:
+        """Genes of methods by parameter, of modifiers by ``modifier:parameter``."""
+        inside = {k: v for k, v in self._modifier_settings().items() if isinstance(v, Gene)}
+        return {**self.genes, **inside}
+
+    @property
+    def all_fixed(self) -> dict[str, ParameterValue]:
+        """Fixed values, named as ``all_genes`` names genes."""
+        inside = {k: v for k, v in self._modifier_settings().items() if not isinstance(v, Gene)}
+        return {**self.fixed, **inside}
+
+    def _modifier_settings(self) -> dict[str, Gene | ParameterValue]:
+        return {
+            f"{modifier}:{parameter}": value
+            for modifier, values in self.modifiers.items()
+            for parameter, value in values.items()
+        }

@@ -1,7 +1,19 @@
 """Statistics that turn merge methods into one elementwise pass.
 
 Members:
+    tensor: ``TensorStatistics``, all statistics of one tensor, computed once and kept.
+    collect: everything some methods need of all tensors, in one streaming read.
+    cache: results on disk, by content of the tensors.
     histogram: magnitudes of a task vector, for trim thresholds.
+    moments: sums and extremes.
     gram: inner products between models, for spherical methods.
-    tensor: all statistics of one tensor, computed once and kept.
+    rows, columns: magnitudes by rank, divergences, column distances.
+    variance, activity, scores: what the experts of a set do to the same elements.
+    masked: sums over what a random mask keeps.
+    content, finite: what a tensor holds in short: its hash, NaN and infinity.
+    reading, tiles: base and experts in float32 tiles.
+    kept, records: memory and disk; records as arrays.
+
+To add a statistic, write a function or a frozen dataclass over tiles in a file of its own, a member
+of ``TensorStatistics`` that keeps it, and a row in ``collect.STATISTICS``.
 """

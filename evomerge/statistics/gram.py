@@ -1,19 +1,20 @@
-"""Inner products between the base and the task vectors of one tensor.
+"""Inner products between models or task vectors, of whole tensors or row by row.
 
-Every norm, angle and spherical interpolation between models follows from this small matrix.
+Every norm, angle and spherical interpolation between models follows from these small matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["gram_matrix"]
+from evomerge.statistics.tiles import flat_tiles
+
+__all__ = ["gram_matrix", "gram_of_rows", "gram_of_tiles"]
 
 FloatArray = NDArray[np.float64]
-_TILE = 1 << 20
 
 
 def gram_matrix(vectors: Sequence[NDArray[np.float32]]) -> FloatArray:
@@ -25,8 +26,28 @@ def gram_matrix(vectors: Sequence[NDArray[np.float32]]) -> FloatArray:
     Returns:
         (k, k) float64; products and sums are float64, tile by tile.
     """
-    total = np.zeros((len(vectors), len(vectors)))
-    for start in range(0, vectors[0].size, _TILE):
-        tile = np.stack([v[start : start + _TILE] for v in vectors]).astype(np.float64)
-        total += tile @ tile.T
+    tiles = (np.stack([v[part] for v in vectors]) for part in flat_tiles(vectors[0].size))
+    return gram_of_tiles(tiles, len(vectors))
+
+
+def gram_of_tiles(tiles: Iterable[NDArray[np.float32]], k: int) -> FloatArray:
+    """Compute all inner products of k vectors that come in tiles of (k, m) float32."""
+    total = np.zeros((k, k))
+    for tile in tiles:
+        wide = tile.astype(np.float64)
+        total += wide @ wide.T
     return total
+
+
+def gram_of_rows(tile: NDArray[np.float32]) -> FloatArray:
+    """Compute the inner products of k matrices row by row.
+
+    Args:
+        tile: (k, rows, columns) float32.
+
+    Returns:
+        (rows, k, k) float64.
+    """
+    wide = np.ascontiguousarray(tile.transpose(1, 0, 2), dtype=np.float64)
+    gram: FloatArray = wide @ wide.transpose(0, 2, 1)
+    return gram

@@ -2,50 +2,300 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from evomerge.statistics.gram import gram_matrix
+from evomerge.statistics.activity import activity_counts, conflict
+from evomerge.statistics.cache import Origin, StatisticsCache
+from evomerge.statistics.columns import column_scores
+from evomerge.statistics.gram import gram_of_rows, gram_of_tiles
 from evomerge.statistics.histogram import MagnitudeHistogram
+from evomerge.statistics.kept import KeptStatistics
+from evomerge.statistics.masked import MaskedSums
+from evomerge.statistics.moments import Moments
+from evomerge.statistics.reading import TensorReader, TensorSource
+from evomerge.statistics.rows import TAIL_RANKS, row_divergence, row_magnitudes, row_thresholds
+from evomerge.statistics.scores import ScoreStatistics
+from evomerge.statistics.variance import VarianceHistogram
 
 __all__ = ["TensorStatistics"]
 
 FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
 
 
 class TensorStatistics:
     """What a method may ask about one tensor when it lowers a recipe.
 
     Nothing here depends on coefficients or densities, so one computation serves every candidate.
+    Task vectors τ_i are expert minus base in float32, or the expert itself where there is no base.
+    Elements count in row-major order; a row runs along the last dimension, and a one-dimensional
+    tensor is one row. Everything is read in tiles and kept once computed, also on disk with a
+    ``cache``.
 
     Args:
         base: Base tensor, or ``None`` for methods without a base.
-        experts: One tensor per expert in recipe order, shaped like the base.
+        experts: One tensor per expert in recipe order, shaped like the base; or a function that
+            returns it, for tensors that should not stay in memory.
+        origins: Where each model's tensor came from, the base first (if any); saves hashing.
+        cache: Where results are kept between processes; ``None`` keeps them in memory only.
+        model_magnitudes: The same expert's histogram over all tensors of the model; by default
+            this tensor counts as the whole model.
     """
 
-    def __init__(self, base: torch.Tensor | None, experts: Sequence[torch.Tensor]) -> None:
-        self._base = base
-        self._experts = experts
-        self._histograms: dict[int, MagnitudeHistogram] = {}
+    def __init__(
+        self,
+        base: TensorSource | None,
+        experts: Sequence[TensorSource],
+        *,
+        origins: Sequence[Origin] | None = None,
+        cache: StatisticsCache | None = None,
+        model_magnitudes: Callable[[int], MagnitudeHistogram] | None = None,
+    ) -> None:
+        self._reader = TensorReader(base, experts)
+        self._kept = KeptStatistics(self._reader, origins, cache)
+        self._of_model = model_magnitudes
+        self._last_masked: dict[int, tuple[int, MaskedSums]] = {}
+
+    @property
+    def n_experts(self) -> int:
+        """Number of experts."""
+        return self._reader.n_experts
+
+    @property
+    def n_models(self) -> int:
+        """Number of models: the experts, and the base if there is one."""
+        return len(self._reader.everyone)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        return self._reader.shape
+
+    @property
+    def n(self) -> int:
+        """Number of elements."""
+        return self._reader.n
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self._reader.rows
+
+    @property
+    def columns(self) -> int:
+        """Length of a row."""
+        return self._reader.columns
+
+    def file_of(self, index: int) -> str:
+        """Tell where a model's tensor came from; 0 is the base (if any), experts follow."""
+        return self._kept.file_of(index)
 
     def magnitudes(self, expert: int) -> MagnitudeHistogram:
         """Return the magnitude histogram of one expert's task vector."""
-        if expert not in self._histograms:
-            theta_0 = 0.0 if self._base is None else _flat(self._base)
-            self._histograms[expert] = MagnitudeHistogram.of(_flat(self._experts[expert]) - theta_0)
-        return self._histograms[expert]
+        return self._kept.record(
+            "magnitudes",
+            self._reader.pair(expert),
+            MagnitudeHistogram,
+            lambda: MagnitudeHistogram.of(self._reader.task_vector(expert)),
+        )
 
-    @cached_property
+    def model_magnitudes(self, expert: int) -> MagnitudeHistogram:
+        """Return the magnitude histogram of one expert over all tensors of the model."""
+        return self.magnitudes(expert) if self._of_model is None else self._of_model(expert)
+
+    def moments(self, expert: int) -> Moments:
+        """Return the moments of one expert's task vector."""
+        return self._kept.record(
+            "moments",
+            self._reader.pair(expert),
+            Moments,
+            lambda: Moments.of(self._reader.task_vector(expert)),
+        )
+
+    def model_moments(self, index: int) -> Moments:
+        """Return the moments of a model itself: 0 is the base (if any), experts follow."""
+        return self._kept.record(
+            "model_moments", (index,), Moments, lambda: Moments.of(self._reader.model(index))
+        )
+
+    def non_finite(self, index: int) -> int:
+        """Count the NaN and infinite numbers of a model: 0 is the base (if any), experts follow."""
+        return self._kept.content(index).non_finite
+
+    def masked_l1(self, expert: int, key: int, keep: float) -> float:
+        """Sum |τ| over what ``RandomMask(key, keep)`` keeps."""
+        return self._masked(expert, key).kept_l1(keep)
+
+    def masked_l2(self, expert: int, key: int, keep: float) -> float:
+        """Sum τ² (the squared norm) over what ``RandomMask(key, keep)`` keeps."""
+        return self._masked(expert, key).kept_l2(keep)
+
+    def row_knots(self, expert: int, knots: int = 64) -> Float32Array:
+        """Return the magnitudes of τ at evenly spaced ranks of each row.
+
+        Returns:
+            (rows, knots) float32, ascending: knot j has rank j / (knots − 1) within its row.
+        """
+        return self._row_magnitudes(expert, f"row_knots {knots}", np.linspace(0.0, 1.0, knots))
+
+    def row_threshold(self, expert: int, density: float) -> Float32Array:
+        """Find the magnitude that a given share of each row reaches.
+
+        Returns:
+            (rows,) float32; 0 keeps all, infinity none.
+        """
+        table = self._row_magnitudes(expert, "row_tails", TAIL_RANKS)
+        return row_thresholds(table, self.columns, density)
+
+    def row_divergence(self, expert: int) -> FloatArray:
+        """Compute KL(softmax(expert row) ‖ softmax(base row)) in nats, (rows,) float64.
+
+        Where there is no base it counts as zero.
+        """
+        return self._kept.array(
+            "row_divergence",
+            self._reader.pair(expert),
+            lambda: np.concatenate(
+                [
+                    row_divergence(theta, theta_0)
+                    for theta_0, theta in self._reader.base_and_expert_rows(expert)
+                ]
+            ),
+        )
+
+    def importance(self, expert: int) -> MagnitudeHistogram:
+        """Return the histogram of |τ| times its row's divergence (``row_divergence``)."""
+        return self._kept.record(
+            "importance",
+            self._reader.pair(expert),
+            MagnitudeHistogram,
+            lambda: MagnitudeHistogram.of(self._importance(expert)),
+        )
+
+    def importance_quantiles(self, expert: int, quantiles: Sequence[float]) -> FloatArray:
+        """Find quantiles of |τ| times its row's divergence, float64, one per quantile asked for."""
+        histogram = self.importance(expert)
+        return np.array([histogram.quantile(q) for q in quantiles])
+
+    @property
     def model_gram(self) -> FloatArray:
         """Gram matrix of the models themselves: the base first (if any), then the experts."""
-        models = [*([] if self._base is None else [self._base]), *self._experts]
-        return gram_matrix([_flat(model) for model in models])
+        return self._kept.array(
+            "model_gram",
+            self._reader.everyone,
+            lambda: gram_of_tiles(self._reader.models(), self.n_models),
+        )
 
+    @property
+    def task_gram(self) -> FloatArray:
+        """Gram matrix of the task vectors, (k, k) float64."""
+        return self._kept.array(
+            "task_gram",
+            self._reader.everyone,
+            lambda: gram_of_tiles(self._reader.task_vectors(), self.n_experts),
+        )
 
-def _flat(tensor: torch.Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.to(torch.float32).reshape(-1).numpy()
-    return array
+    @property
+    def row_gram(self) -> FloatArray:
+        """Gram matrix of the models in every row, (rows, k + 1, k + 1); the base first (if any)."""
+        return self._kept.array(
+            "row_gram",
+            self._reader.everyone,
+            lambda: np.concatenate([gram_of_rows(tile) for tile in self._reader.model_rows()]),
+        )
+
+    @property
+    def row_task_gram(self) -> FloatArray:
+        """Gram matrix of the task vectors in every row, (rows, k, k) float64."""
+        return self._kept.array(
+            "row_task_gram",
+            self._reader.everyone,
+            lambda: np.concatenate([gram_of_rows(tile) for tile in self._reader.task_rows()]),
+        )
+
+    @property
+    def variance(self) -> VarianceHistogram:
+        """Histogram of the variance across experts, element by element."""
+        return self._kept.record(
+            "variance",
+            self._reader.everyone,
+            VarianceHistogram,
+            lambda: VarianceHistogram.of(self._reader.task_vectors(), self.n_experts),
+        )
+
+    @property
+    def conflict(self) -> MagnitudeHistogram:
+        """Histogram of Ω = Σ_{i≠j} |τ_i||τ_j|, element by element."""
+        return self._kept.record(
+            "conflict",
+            self._reader.everyone,
+            MagnitudeHistogram,
+            lambda: MagnitudeHistogram.of(conflict(tile) for tile in self._reader.task_vectors()),
+        )
+
+    def activity(self, epsilon: float) -> NDArray[np.int64]:
+        """Count elements by the set of experts that change them by more than ``epsilon``.
+
+        Returns:
+            (2**k,) int64; bit i of the position is set iff |τ_i| > ``epsilon``.
+        """
+        return self._kept.array(
+            f"activity {epsilon!r}",
+            self._reader.everyone,
+            lambda: activity_counts(self._reader.task_vectors(), self.n_experts, epsilon),
+        )
+
+    def scores(self, clip: float) -> ScoreStatistics:
+        """Measure the scores of parameter competition (PCB).
+
+        Args:
+            clip: Share of the magnitudes clipped at either end, in [0, 0.5).
+        """
+        histograms = [self.magnitudes(i) for i in range(self.n_experts)]
+        low = [histogram.quantile(clip) for histogram in histograms]
+        high = [histogram.quantile(1.0 - clip) for histogram in histograms]
+        return self._kept.record(
+            f"scores {clip!r}",
+            self._reader.everyone,
+            ScoreStatistics,
+            lambda: ScoreStatistics.of(self._reader.task_vectors(), low, high),
+        )
+
+    def column_scores(self) -> FloatArray:
+        """Compare the columns of each expert with the base's (WIDEN).
+
+        Returns:
+            (2, k, columns): first |‖θ_i‖ − ‖θ0‖| per column, then 1 − cos(θ_i, θ0).
+        """
+        return self._kept.array(
+            "column_scores",
+            self._reader.everyone,
+            lambda: column_scores(self._reader.model_rows(), self.n_experts, self.columns),
+        )
+
+    def _row_magnitudes(self, expert: int, name: str, ranks: FloatArray) -> Float32Array:
+        pairs = self._reader.base_and_expert_rows
+        return self._kept.array(
+            name,
+            self._reader.pair(expert),
+            lambda: np.concatenate(
+                [row_magnitudes(theta - theta_0, ranks) for theta_0, theta in pairs(expert)]
+            ),
+        )
+
+    def _importance(self, expert: int) -> Iterator[Float32Array]:
+        divergence, start = self.row_divergence(expert), 0
+        for theta_0, theta in self._reader.base_and_expert_rows(expert):
+            scale = divergence[start : start + len(theta), None].astype(np.float32)
+            start += len(theta)
+            yield ((theta - theta_0) * scale).reshape(-1)
+
+    def _masked(self, expert: int, key: int) -> MaskedSums:
+        """Keep the last stream of each expert in memory only: a search may draw very many."""
+        if self._last_masked.get(expert, (None,))[0] != key:
+            sums = MaskedSums.of(self._reader.task_vector(expert), key, self.n)
+            self._last_masked[expert] = (key, sums)
+        return self._last_masked[expert][1]

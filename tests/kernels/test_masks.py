@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,14 @@ def test_masks_keep_the_share_asked_for_and_are_independent_between_keys() -> No
     assert np.allclose(masks.mean(axis=1), 0.3, atol=0.005)
     correlation = np.corrcoef(masks.astype(float))
     assert np.abs(correlation - np.eye(3)).max() < 0.01
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5])
+def test_keys_that_differ_in_one_bit_give_independent_masks(keep: float) -> None:
+    index, key = np.arange(100_000, dtype=np.uint64), 0x0123_4567_89AB_CDEF
+    for bit in range(64):
+        one, other = (hash24(k, index) < keep_threshold(keep) for k in (key, key ^ (1 << bit)))
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.03, bit
 
 
 def test_neighbouring_elements_are_independent() -> None:

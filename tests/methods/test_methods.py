@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +13,20 @@ from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
 from evomerge.kernels.eager import merge_eager
-from evomerge.methods.base import ParameterValue, TensorContext
+from evomerge.methods.base import Parameter, ParameterValue, TensorContext
+from evomerge.methods.modifiers import MODIFIERS
 from evomerge.methods.registry import method, method_names
 from evomerge.statistics.tensor import TensorStatistics
 
-TASK_VECTOR_METHODS = ("task_arithmetic", "ties", "dare_linear", "dare_ties")
-
 
 def merge(
-    name: str, base: torch.Tensor, experts: list[torch.Tensor], **values: ParameterValue
+    name: str,
+    base: torch.Tensor,
+    experts: list[torch.Tensor],
+    names: tuple[str, ...] | None = None,
+    **values: ParameterValue,
 ) -> torch.Tensor:
-    names = tuple(f"e{i}" for i in range(len(experts)))
+    names = names or tuple(f"e{i}" for i in range(len(experts)))
     bound = method(name).bind({k.rstrip("_"): v for k, v in values.items()}, names)
     context = TensorContext("t", names, TensorStatistics(base, experts), seed=3)
     out = torch.full_like(base, float("nan"))
@@ -45,7 +49,85 @@ def test_every_method_is_documented_and_binds_its_defaults(name: str) -> None:
     found.bind({}, [f"e{i}" for i in range(fewest)])
 
 
-@pytest.mark.parametrize("name", TASK_VECTOR_METHODS)
+def all_parameters() -> list[tuple[str, Parameter]]:
+    kinds = [*(method(name) for name in method_names()), *MODIFIERS.values()]
+    return [(kind.name, p) for kind in kinds for p in kind.parameters().values()]
+
+
+@pytest.mark.parametrize(
+    ("owner", "parameter"), all_parameters(), ids=lambda x: getattr(x, "name", x)
+)
+def test_parameters_are_helped_and_their_ranges_are_legal(owner: str, parameter: Parameter) -> None:
+    assert parameter.help
+    assert not parameter.help.endswith(".")
+    assert parameter.fault(parameter.default) is None
+    for edge in parameter.search or ():
+        assert parameter.fault(edge) is None, owner
+
+
+def test_parameters_of_one_name_are_of_one_kind() -> None:
+    kinds: dict[str, tuple[type, bool]] = {}
+    for owner, parameter in all_parameters():
+        kind = (type(parameter.default), parameter.per_expert)
+        assert kinds.setdefault(parameter.name, kind) == kind, f"{parameter.name} of {owner}"
+
+
+class Watched:
+    """Statistics that remember what they were asked for."""
+
+    def __init__(self, statistics: TensorStatistics) -> None:
+        self.asked: set[str] = set()
+        self._statistics = statistics
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("n_models", "n_experts"):
+            self.asked.add(name)
+        return getattr(self._statistics, name)
+
+
+def variants(parameters: dict[str, Parameter]) -> list[dict[str, ParameterValue]]:
+    """The defaults, and every choice and truth value by itself."""
+    found: list[dict[str, ParameterValue]] = [{}, {"select_topk": 0.5}, {"epsilon": 0.1}]
+    for name, parameter in parameters.items():
+        found += [{name: choice} for choice in parameter.choices]
+        found += [{name: True}] if parameter.default is False else []
+    return [values for values in found if values.keys() <= parameters.keys()]
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_lowering_asks_only_for_declared_statistics(name: str) -> None:
+    kind = method(name)
+    k = kind.n_experts[1] or max(kind.n_experts[0], 3)
+    base, experts = random_tensors(0, min(k, 3))
+    names = tuple(f"e{i}" for i in range(len(experts)))
+    for values in variants(kind.parameters()):
+        bound = kind.bind(values, names)
+        watched = Watched(TensorStatistics(base, experts))
+        bound.lower(TensorContext("t", names, watched, seed=3))  # type: ignore[arg-type]
+        assert watched.asked <= set(bound.statistics_used()), values
+        assert set(bound.statistics_used()) <= set(kind.statistics)
+        assert all(hasattr(TensorStatistics, statistic) for statistic in kind.statistics)
+
+
+# What makes a method keep everything and add it as it is.
+PLAIN: dict[str, dict[str, ParameterValue]] = {
+    "task_arithmetic": {},
+    "ties": {"density": 1.0},
+    "dare_linear": {"density": 1.0},
+    "dare_ties": {"density": 1.0},
+    "della": {"density": 1.0},
+    "della_linear": {"density": 1.0},
+    "breadcrumbs": {"density": 1.0},
+    "breadcrumbs_ties": {"density": 1.0},
+    "consensus": {"mask_ratio": 0.0, "agreement": 1.0},
+    "emr": {},
+    "magmax": {},
+    "sce": {},
+    "varm": {},
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
 @given(seed=st.integers(0, 100), which=st.integers(0, 2))
 @settings(max_examples=10, deadline=None)
 def test_coefficient_one_on_one_expert_returns_that_expert(
@@ -53,25 +135,100 @@ def test_coefficient_one_on_one_expert_returns_that_expert(
 ) -> None:
     base, experts = random_tensors(seed, 3)
     one_hot = {f"e{i}": float(i == which) for i in range(3)}
-    dense = {} if name == "task_arithmetic" else {"density": 1.0}
-    merged = merge(name, base, experts, coefficient=one_hot, **dense)
-    torch.testing.assert_close(merged, experts[which])
+    merged = merge(name, base, experts, coefficient=one_hot, **PLAIN[name])
+    if name == "sce":  # the other experts vote
+        agrees = merged != base
+        torch.testing.assert_close(merged[agrees], experts[which][agrees])
+    else:
+        torch.testing.assert_close(merged, experts[which])
 
 
-@pytest.mark.parametrize("name", ["linear", *TASK_VECTOR_METHODS])
-def test_permuting_experts_with_their_coefficients_changes_nothing(name: str) -> None:
-    base, experts = random_tensors(0, 2)
-    values = {"density": 1.0} if "density" in method(name).parameters() else {}
-    one = merge(name, base, experts, coefficient={"e0": 0.2, "e1": 0.7}, **values)
-    other = merge(name, base, experts[::-1], coefficient={"e0": 0.7, "e1": 0.2}, **values)
+ALONE: dict[str, dict[str, ParameterValue]] = {
+    **PLAIN,
+    "linear": {},
+    "wise_ft": {"alpha": 1.0},
+    "nearswap": {"limit": 100.0},
+    "arcee_fusion": {"fence": -100.0},
+    "ram": {"tolerance": 0.0},
+    "ramplus": {"tolerance": 0.0},
+    "localize_and_stitch": {"density": 1.0},
+    "tatr": {"trust": 1.0},
+    "widen": {},
+    "slerp": {"t": 1.0},
+    "multislerp": {},
+    "karcher": {},
+    "variance_corrected": {},
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+@given(seed=st.integers(0, 100))
+@settings(max_examples=5, deadline=None)
+def test_a_single_expert_of_which_all_is_kept_is_returned(name: str, seed: int) -> None:
+    base, experts = random_tensors(seed, 1)
+    torch.testing.assert_close(merge(name, base, experts, **ALONE[name]), experts[0])
+
+
+SYMMETRIC = [name for name in method_names() if name != "slerp" and method(name).n_experts[1] != 1]
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+@given(seed=st.integers(0, 100))
+@settings(max_examples=5, deadline=None)
+def test_permuting_experts_with_their_coefficients_changes_nothing(name: str, seed: int) -> None:
+    base, experts = random_tensors(seed, 2)
+    coefficients = {"e0": 0.2, "e1": 0.7}
+    values = {"coefficient": coefficients} if "coefficient" in method(name).parameters() else {}
+    one = merge(name, base, experts, ("e0", "e1"), **values)
+    other = merge(name, base, experts[::-1], ("e1", "e0"), **values)
     torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", ["linear", "ties"])
-def test_equal_experts_merge_to_themselves(name: str) -> None:
-    base, (expert,) = random_tensors(0, 1)
-    values = {"density": 1.0} if name == "ties" else {}
-    torch.testing.assert_close(merge(name, base, [expert] * 3, **values), expert)
+IDEMPOTENT: dict[str, dict[str, ParameterValue]] = {
+    "linear": {},
+    "ties": {"density": 1.0},
+    "della": {"density": 1.0},
+    "breadcrumbs_ties": {"density": 1.0, "normalize": True},
+    "task_arithmetic": {"normalize": True},
+    "emr": {},
+    "magmax": {},
+    "sce": {},
+    "varm": {},
+    "ram": {"tolerance": 0.0},
+    "localize_and_stitch": {"density": 1.0},
+    "slerp": {"t": 0.3},
+    "nuslerp": {},
+    "multislerp": {},
+    "karcher": {},
+    "model_stock": {},
+    "variance_corrected": {},
+}
+
+
+@pytest.mark.parametrize("name", IDEMPOTENT)
+@given(seed=st.integers(0, 100))
+@settings(max_examples=5, deadline=None)
+def test_equal_experts_merge_to_themselves(name: str, seed: int) -> None:
+    base, (expert,) = random_tensors(seed, 1)
+    k = method(name).n_experts[1] or 3
+    torch.testing.assert_close(merge(name, base, [expert] * k, **IDEMPOTENT[name]), expert)
+
+
+@pytest.mark.parametrize("name", [n for n in method_names() if method(n).needs_base])
+def test_experts_that_did_not_change_give_the_base(name: str) -> None:
+    base, _ = random_tensors(0, 0)
+    merged = merge(name, base, [base] * max(method(name).n_experts[0], 1))
+    torch.testing.assert_close(merged, base)
+
+
+@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_constant_tensors_merge_to_finite_numbers(name: str, fill: float) -> None:
+    fewest, most = method(name).n_experts
+    k = most or max(fewest, 3)
+    same = torch.full((8,), fill)
+    assert torch.isfinite(merge(name, same, [same] * min(k, 3))).all()
+    assert torch.isfinite(merge(name, same, [-same, 2 * same, same][: min(k, 3)])).all()
 
 
 @given(seed=st.integers(0, 50), c=st.lists(st.floats(0.05, 1), min_size=2, max_size=4))
@@ -133,6 +290,100 @@ def test_dare_drops_other_elements_for_each_expert() -> None:
     assert np.allclose(shares, [0.25, 0.5, 0.25], atol=0.02)
 
 
+@given(seed=st.integers(0, 50), density=st.floats(0.05, 0.95))
+@settings(max_examples=10, deadline=None)
+def test_della_without_a_window_is_dare(seed: int, density: float) -> None:
+    base, experts = random_tensors(seed, 2)
+    for della, dare in (("della_linear", "dare_linear"), ("della", "dare_ties")):
+        torch.testing.assert_close(
+            merge(della, base, experts, density=density, epsilon=0.0, normalize=False),
+            merge(dare, base, experts, density=density, normalize=False),
+        )
+
+
+def test_della_keeps_large_changes_more_often_and_the_expected_task_vector() -> None:
+    base, (expert,) = random_tensors(3, 1, n=200_000)
+    kept = merge("della_linear", base, [expert], density=0.4, epsilon=0.3) - base
+    tau = expert - base
+    large = tau.abs() > tau.abs().median()
+    assert abs((kept != 0)[large].float().mean().item() - 0.55) < 0.01
+    assert abs((kept != 0)[~large].float().mean().item() - 0.25) < 0.01
+    assert abs((kept @ tau / (tau @ tau)).item() - 1.0) < 0.02
+
+
+def test_della_cuts_a_window_that_leaves_the_unit_interval() -> None:
+    base, experts = random_tensors(0, 2)
+    torch.testing.assert_close(
+        merge("della", base, experts, density=0.9, epsilon=0.5),
+        merge("della", base, experts, density=0.9, epsilon=0.1),
+    )
+
+
+def test_breadcrumbs_without_outliers_is_a_trim_by_magnitude() -> None:
+    base, (expert,) = random_tensors(0, 1)
+    torch.testing.assert_close(
+        merge("breadcrumbs", base, [expert], density=0.3, gamma=0.0),
+        merge("ties", base, [expert], density=0.3),
+    )
+
+
+def test_breadcrumbs_drops_no_more_on_top_than_in_all() -> None:
+    base, (expert,) = random_tensors(0, 1, n=4000)
+    merged = merge("breadcrumbs", base, [expert], density=0.95, gamma=0.5)
+    assert abs((merged == base).float().mean().item() - 0.05) < 0.005
+    largest = (expert - base).abs().argmax()
+    assert merged[largest] == base[largest]
+
+
+def test_consensus_of_too_many_is_the_base_and_of_none_is_task_arithmetic() -> None:
+    base, experts = random_tensors(0, 3)
+    merged = merge("consensus", base, experts, agreement=4.0)
+    torch.testing.assert_close(merged, base)
+    merged = merge("consensus", base, experts, mask_ratio=0.0, agreement=3.0)
+    torch.testing.assert_close(merged, merge("task_arithmetic", base, experts))
+
+
+def test_model_stock_of_orthogonal_experts_is_the_base() -> None:
+    base = torch.ones(4)
+    experts = [base + torch.tensor([1.0, 1, 0, 0]), base + torch.tensor([0.0, 0, 1, -1])]
+    torch.testing.assert_close(merge("model_stock", base, experts), base)
+
+
+@given(seed=st.integers(0, 50))
+@settings(max_examples=10, deadline=None)
+def test_karcher_mean_of_two_lies_where_slerp_puts_the_middle(seed: int) -> None:
+    base, experts = random_tensors(seed, 2)
+    one = merge("karcher", base, experts)
+    other = merge("slerp", base, [x / x.norm() for x in experts], t=0.5)
+    torch.testing.assert_close(one / one.norm(), other / other.norm())
+
+
+def test_emr_takes_the_largest_change_of_the_elected_sign() -> None:
+    experts = [torch.tensor([1.0, 1.0]), torch.tensor([2.0, -3.0]), torch.tensor([-2.5, 1.5])]
+    assert merge("emr", torch.zeros(2), experts).tolist() == [2.0, -3.0]
+
+
+def test_magmax_takes_the_later_of_equal_changes() -> None:
+    experts = [torch.tensor([1.0, 4.0]), torch.tensor([-1.0, 3.0])]
+    assert merge("magmax", torch.zeros(2), experts).tolist() == [-1.0, 4.0]
+
+
+def test_ram_does_not_dilute_lone_changes() -> None:
+    experts = [torch.tensor([2.0, 2.0]), torch.tensor([0.0, 4.0])]
+    assert merge("ram", torch.zeros(2), experts).tolist() == [2.0, 3.0]
+
+
+def test_global_scope_counts_over_the_model() -> None:
+    base, experts = random_tensors(0, 2)
+    names = ("e0", "e1")
+    whole = TensorStatistics(base, [base + 10 * (x - base) for x in experts])
+    statistics = TensorStatistics(base, experts, model_magnitudes=whole.magnitudes)
+    bound = method("ties").bind({"scope": "global", "density": 0.1}, names)
+    out = torch.empty_like(base)
+    merge_eager(bound.lower(TensorContext("t", names, statistics, 0)), base, experts, out)
+    torch.testing.assert_close(out, base)  # nothing here is large by the measure of the model
+
+
 def test_slerp_ends_are_the_models_and_the_middle_lies_on_the_arc() -> None:
     one, two = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     torch.testing.assert_close(merge("slerp", one, [two], t=0.0), one)
@@ -163,6 +414,8 @@ def test_slerp_of_two_experts_does_not_read_the_base() -> None:
         ("ties", {"lambda": {"e0": 1.0, "e1": 2.0}}, "lambda: expected one value for all"),
         ("ties", {"normalize": 1.0}, "normalize: expected true or false"),
         ("ties", {"lambda": True}, "lambda: expected a number"),
+        ("ties", {"scope": "layer"}, "scope: expected one of tensor, global, got 'layer'"),
+        ("ties", {"vote": 1.0}, "vote: expected one of weighted, unweighted, count, got 1.0"),
     ],
 )
 def test_wrong_parameters_are_refused(

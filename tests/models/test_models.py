@@ -23,13 +23,13 @@ def test_roles_of_a_llama() -> None:
     ]
     roles = Architecture({}, names).roles
     assert [roles[name] for name in names] == [
-        TensorRole(0, "embedding"),
+        TensorRole(0, "embedding", in_layer=False),
         TensorRole(0, "attention"),
         TensorRole(0, "norm"),
         TensorRole(1, "mlp"),
         TensorRole(1, "norm"),
-        TensorRole(1, "norm"),
-        TensorRole(1, "head"),
+        TensorRole(1, "norm", in_layer=False),
+        TensorRole(1, "head", in_layer=False),
     ]
 
 

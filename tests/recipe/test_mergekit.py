@@ -27,6 +27,7 @@ from evomerge.methods.registry import method
 from evomerge.models.zoo import zoo_path
 from evomerge.recipe.files import load_recipe
 from evomerge.recipe.mergekit import from_mergekit, to_mergekit
+from evomerge.recipe.mergekit.keys import OURS_ALONE
 from evomerge.recipe.recipe import Recipe, Rule, Selector
 
 LAYERS = 4
@@ -428,6 +429,29 @@ def test_coefficients_that_cancel_are_not_normalized_by_mergekit(zoo: Path) -> N
     assert yaml.safe_load(to_mergekit(recipe))["parameters"] == {"normalize": False}
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("ties", {"scope": "global"}),
+        ("ties", {"vote": "count"}),
+        ("dare_ties", {"zero_sign": "none"}),
+        ("dare_linear", {"rescale": "none"}),
+    ],
+)
+def test_what_mergekit_has_no_parameter_for_cannot_be_exported(
+    zoo: Path, name: str, values: dict[str, Any]
+) -> None:
+    (key,) = values
+    with pytest.raises(RecipeError, match=f"mergekit has no parameter '{key}' for {name}"):
+        to_mergekit(recipe_of(zoo, Rule(name, values)))
+
+
+def test_modifiers_cannot_be_exported(zoo: Path) -> None:
+    rule = Rule("task_arithmetic", modifiers={"lines": {}})
+    with pytest.raises(RecipeError, match="mergekit has no modifiers"):
+        to_mergekit(recipe_of(zoo, rule))
+
+
 def test_recipes_that_mix_methods_or_repeat_models_cannot_be_exported(zoo: Path) -> None:
     mixed = recipe_of(zoo, Rule("ties", where=Selector(kinds=("mlp",))), Rule("dare_ties"))
     with pytest.raises(RecipeError, match="one method per file, got a recipe of dare_ties, ties"):
@@ -471,7 +495,7 @@ def recipes(draw: st.DrawFn) -> tuple[str, str | None, tuple[Rule, ...]]:
             return {expert: draw(number) for expert in experts}
         return draw(number)
 
-    keys = list(method(name).parameters())
+    keys = [key for key in method(name).parameters() if key not in OURS_ALONE]
     places = [*draw(st.lists(selectors, max_size=4)), Selector()]
     rules = [
         Rule(name, {k: value(k) for k in draw(st.sets(st.sampled_from(keys)))}, where)

@@ -33,7 +33,18 @@ CHOICE = {
     },
 }
 GLOBAL = {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0.0, 1.2]}}}
-SPACES = {"layerwise": LAYERWISE, "choice": CHOICE, "global": GLOBAL}
+MODIFIED = {
+    "method": "ties",
+    "depth": {"groups": 2},
+    "genes": {
+        "coefficient": {"range": [0.0, 1.0], "per": ["expert"]},
+        "vote": {"choice": ["weighted", "count"], "per": ["depth"]},
+        "normalize": {},
+    },
+    "fixed": {"density": 0.5},
+    "modifiers": {"lines": {"alpha": 0.5, "beta": {"range": [0.0, 1.0]}}},
+}
+SPACES = {"layerwise": LAYERWISE, "choice": CHOICE, "global": GLOBAL, "modified": MODIFIED}
 
 
 def space(content: dict[str, object], models: ModelSet = MODELS) -> SearchSpace:
@@ -105,6 +116,22 @@ def test_parameters_of_other_methods_are_inactive() -> None:
     assert "density" not in rules[0].parameters
 
 
+def test_modifiers_and_choices_are_genes() -> None:
+    found = space(MODIFIED)
+    assert list(found.distributions) == [
+        "coefficient.math",
+        "coefficient.list",
+        "vote.0",
+        "vote.1",
+        "normalize",
+        "lines:beta",
+    ]
+    recipe = found.recipe(dict(found.defaults) | {"vote.1": "count", "lines:beta": 0.25})
+    assert [rule.parameters["vote"] for rule in recipe.rules] == ["weighted", "count"]
+    assert all(rule.modifiers == {"lines": {"alpha": 0.5, "beta": 0.25}} for rule in recipe.rules)
+    assert recipe.faults() == []
+
+
 def test_a_recipe_the_space_cannot_express_has_no_params() -> None:
     found = space(GLOBAL)
     base, experts = MODELS.base, MODELS.experts
@@ -148,7 +175,7 @@ def test_the_ends_of_a_slerp_are_its_two_experts() -> None:
         ({"genes": {"density": {}}}, "no method here (task_arithmetic) has it"),
         ({"genes": {"coefficient": {"range": [0.0, 1.0], "log": True}}}, "must be positive"),
         ({"genes": {"coefficient": {"initial": 4.0}}}, "initial: expected a value in [0, 1]"),
-        ({"genes": {"lambda": {"per": ["expert"]}}}, "all experts share lambda"),
+        ({"genes": {"lambda": {"per": ["expert"]}}}, "all experts share this"),
         ({"genes": {"coefficient": {"rang": [0, 1]}}}, "did you mean 'range'"),
         ({"method": "tise"}, "did you mean 'ties'"),
         ({"method": {"choice": []}}, "at least one method"),
@@ -159,6 +186,11 @@ def test_the_ends_of_a_slerp_are_its_two_experts() -> None:
         ({"fixed": {"coefficient": 0.5}}, "it is a gene already"),
         ({"method": "slerp", "genes": {"t": {}}}, "slerp merges 1 to 2 experts, got 3"),
         ({"kind": "magic"}, "expected 'parameter'"),
+        ({"modifiers": {"linse": {}}}, "did you mean 'lines'"),
+        ({"modifiers": {"lines": {"gamma": 1.0}}}, "lines:gamma"),
+        ({"modifiers": {"lines": {"beta": {"choice": ["a"]}}}}, "this parameter is a number"),
+        ({"genes": {"normalize": {"range": [0.0, 1.0]}}}, "use choice"),
+        ({"genes": {"normalize": {"choice": ["maybe"]}}}, "expected true or false"),
     ],
 )
 def test_bad_spaces_are_refused(change: dict[str, object], expected: str) -> None:

@@ -16,7 +16,7 @@ from evomerge.models.architecture import Architecture, TensorRole
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
 from evomerge.recipe.mergekit.filters import setting_of
-from evomerge.recipe.mergekit.keys import METHODS, RESCALES, mergekit_name
+from evomerge.recipe.mergekit.keys import METHODS, OURS_ALONE, RESCALES, mergekit_name
 from evomerge.recipe.mergekit.rules import in_a_layer
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import write_yaml
@@ -59,7 +59,11 @@ def to_mergekit(recipe: Recipe) -> str:
     merge_method, values = _values(recipe, roles)
     base, models = _models(recipe, merge_method)
     slices = _runs_of_layers(values, roles)
-    shared = [p.name for p in method(merge_method).parameters().values() if not p.per_expert]
+    shared = [
+        p.name
+        for p in method(merge_method).parameters().values()
+        if not p.per_expert and p.name not in OURS_ALONE
+    ]
     varying = [p for p in shared if len(slices) > 1 and len({v[p] for v in values.values()}) > 1]
     parameters = _shared(values, [p for p in shared if p not in varying])
     if merge_method in RESCALES:
@@ -79,6 +83,8 @@ def to_mergekit(recipe: Recipe) -> str:
 
 def _values(recipe: Recipe, roles: Mapping[str, TensorRole]) -> tuple[str, dict[str, _Values]]:
     """Find the method of all tensors, and the parameters of each."""
+    if any(rule.modifiers for rule in recipe.rules):
+        raise RecipeError("mergekit has no modifiers; export the recipe itself, or the model")
     bound = recipe.bound_methods
     chosen = {name: bound[recipe.rule_for(name, role)] for name, role in roles.items()}
     methods = sorted({m.name for m in chosen.values()})
@@ -95,6 +101,12 @@ def _values(recipe: Recipe, roles: Mapping[str, TensorRole]) -> tuple[str, dict[
 def _parameters(bound: Method) -> _Values:
     # The field of a parameter whose name is a Python keyword ends in "_".
     values = {key.rstrip("_"): value for key, value in vars(bound).items()}
+    for key, possible in OURS_ALONE.items():
+        if (value := values.pop(key, possible[0])) not in possible:
+            raise RecipeError(
+                f"mergekit has no parameter {key!r} for {bound.name}: expected "
+                f"{' or '.join(possible)}, which it does, got {value!r}"
+            )
     if isinstance(bound, Linear) and safe_sum(bound.coefficient) != sum(bound.coefficient):
         values["normalize"] = False  # where mergekit would divide by zero, and we by one
     return values
@@ -102,7 +114,9 @@ def _parameters(bound: Method) -> _Values:
 
 def _models(recipe: Recipe, merge_method: str) -> tuple[str, tuple[str, ...]]:
     """Find base_model, and the sources of each slice: the experts, then what is read besides."""
-    experts = tuple(recipe.experts.values())
+    experts = tuple(ref for ref in recipe.experts.values() if isinstance(ref, str))
+    if len(experts) < len(recipe.experts):
+        raise RecipeError("mergekit merges full models; this recipe has adapters or deltas")
     if merge_method == "linear":
         base, models = recipe.anchor, experts
     elif merge_method == "slerp" and len(experts) == 2:

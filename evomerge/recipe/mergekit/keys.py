@@ -7,11 +7,25 @@ from difflib import get_close_matches
 
 from evomerge.methods.registry import method
 
-__all__ = ["METHODS", "RESCALES", "known_parameters", "mergekit_name", "unknown_parameters"]
+__all__ = [
+    "METHODS",
+    "OURS_ALONE",
+    "RESCALES",
+    "known_parameters",
+    "mergekit_name",
+    "unknown_parameters",
+]
 
 METHODS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "slerp")
 # What ``rescale`` must be, as these methods here know one way only.
 RESCALES = {"ties": False, "dare_linear": True, "dare_ties": True}
+# Parameters that mergekit does not have, and the values of each that are what it does.
+OURS_ALONE = {
+    "scope": ("tensor",),
+    "vote": ("weighted",),
+    "zero_sign": ("positive",),
+    "rescale": ("inv_p", "l1"),
+}
 _NAMES = {"coefficient": "weight"}  # ours: theirs, where they differ
 _WITHOUT_EFFECT = {"task_arithmetic": ("density", "rescale")}  # besides int8_mask, everywhere
 
@@ -28,7 +42,7 @@ def known_parameters(merge_method: str, *, of_one_model: bool) -> set[str]:
         merge_method: One of ``METHODS``.
         of_one_model: Among the parameters of one model, where it reads no shared ones.
     """
-    declared = method(merge_method).parameters().values()
+    declared = [p for n, p in method(merge_method).parameters().items() if n not in OURS_ALONE]
     known = {mergekit_name(p.name) for p in declared if p.per_expert or not of_one_model}
     if merge_method in RESCALES and not of_one_model:
         known.add("rescale")

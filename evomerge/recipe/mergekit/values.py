@@ -9,7 +9,7 @@ from evomerge.methods.base import ParameterValue, Scalar
 from evomerge.methods.registry import method
 from evomerge.models.architecture import TensorRole
 from evomerge.recipe.mergekit.file import MergekitFile, Settings, Slice
-from evomerge.recipe.mergekit.keys import mergekit_name
+from evomerge.recipe.mergekit.keys import OURS_ALONE, mergekit_name
 from evomerge.recipe.mergekit.rules import in_a_layer
 from evomerge.recipe.recipe import Rule
 
@@ -57,6 +57,8 @@ def _rule(
     own = {source.model: source.parameters for source in piece.sources}
     parameters: dict[str, ParameterValue] = {}
     for ours, parameter in method(file.merge_method).parameters().items():
+        if ours in OURS_ALONE:
+            continue
         key = mergekit_name(ours)
         default = None if key in _REQUIRED else _DEFAULTS.get(key, parameter.default)
         if parameter.per_expert:

@@ -1,0 +1,90 @@
+"""Picks the kernel that runs a plan: all give the same bytes, so the pick is only about time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
+from itertools import groupby
+
+import torch
+
+from evomerge.kernels.eager import merge_eager
+from evomerge.kernels.job import Job
+from evomerge.kernels.plan import TensorPlan
+from evomerge.kernels.structure import Structure, is_supported
+
+__all__ = ["merge", "merge_all"]
+
+Compiled = Callable[[Iterable[Job]], None]
+
+_WORTH_COMPILING = 1 << 24  # elements, which take eager about as long as compiling takes
+
+
+def merge(
+    plan: TensorPlan,
+    base: torch.Tensor | None,
+    experts: Sequence[torch.Tensor],
+    out: torch.Tensor,
+) -> None:
+    """Merge one tensor straight into an existing buffer, with the fastest kernel there is.
+
+    Args:
+        plan: The pass.
+        base: Base tensor; ``None`` counts as zeros.
+        experts: One tensor per coefficient, shaped like ``out``, on the same device.
+        out: Contiguous tensor of the output dtype; overwritten.
+    """
+    merge_all([Job(plan, base, experts, out)])
+
+
+def merge_all(jobs: Iterable[Job]) -> None:
+    """Merge many tensors; faster than one by one, since threads need not wait for each other.
+
+    The kernel is numba's on CPU and Triton's on a GPU. Eager takes over where the package is not
+    installed, for the few jobs that compiled kernels leave out (``structure.is_supported``), and on
+    CPU for structures that have not met enough elements yet to be worth compiling.
+
+    Args:
+        jobs: Drawn while earlier ones are being merged: a buffer is complete only when this
+            function returns.
+    """
+    for device, group in groupby(jobs, lambda job: job.out.device.type):
+        compiled = _compiled(device)
+        if compiled is not None:
+            compiled(_after_eager(group))
+        else:
+            for job in group:
+                merge_eager(job.plan, job.base, job.experts, job.out)
+
+
+@cache
+def _compiled(device: str) -> Compiled | None:
+    if device == "cpu" and find_spec("numba"):
+        from evomerge.kernels.cpu import merge_cpu
+
+        return merge_cpu
+    if device == "cuda" and find_spec("triton"):
+        from evomerge.kernels.gpu import merge_gpu
+
+        return merge_gpu
+    return None
+
+
+def _after_eager(jobs: Iterable[Job]) -> Iterator[Job]:
+    """Merge what eager must or had better do; yield the rest."""
+    for job in jobs:
+        if is_supported(job) and (job.out.device.type != "cpu" or _is_worth_compiling(job)):
+            yield job
+        else:
+            merge_eager(job.plan, job.base, job.experts, job.out)
+
+
+_elements: Counter[Structure] = Counter()  # met by this process
+
+
+def _is_worth_compiling(job: Job) -> bool:
+    structure = Structure.of(job)
+    _elements[structure] += job.out.numel()
+    return _elements[structure] >= _WORTH_COMPILING

@@ -1,0 +1,34 @@
+"""Source text of a loop to a compiled function, kept on disk between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numba
+
+from evomerge.kernels.cpu import arithmetic
+from evomerge.kernels.cpu.source import loop_source
+from evomerge.kernels.generated import generated_function, is_kept
+from evomerge.kernels.structure import Structure
+
+__all__ = ["Loop", "compiled_loop"]
+
+Loop = Callable[..., None]
+
+_HEADER = """import numpy as np
+from evomerge.kernels.cpu.arithmetic import *
+
+u32 = np.uint32
+
+"""
+
+
+@cache
+def compiled_loop(structure: Structure) -> Loop:
+    """Return the loop for a structure; machine code is made by its first call, or loaded."""
+    function = generated_function(_HEADER + loop_source(structure), arithmetic)
+    # Division by zero gives infinity, as in torch; no reassociation, so results do not depend on
+    # how the loop is vectorised.
+    loop: Loop = numba.njit(function, nogil=True, error_model="numpy", cache=is_kept(function))
+    return loop

@@ -1,0 +1,73 @@
+"""Generated source text as a module on disk: compilers keep machine code by file, and read it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import linecache
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from evomerge.cache import cache_folder
+
+__all__ = ["generated_function", "is_kept"]
+
+
+def generated_function(text: str, helpers: ModuleType) -> Callable[..., None]:
+    """Run source text as a module and return its function ``merge``.
+
+    The text is kept in the user's cache (room ``kernels``), in a file named by its content; where
+    that is off or cannot be written, it lives in memory only.
+
+    Args:
+        text: Source of the module.
+        helpers: Module that the text imports; part of the file's name, since compilers do not
+            notice changes of functions that were inlined.
+    """
+    helpers_text = Path(str(helpers.__file__)).read_text()
+    name = f"loop_{hashlib.sha256((text + helpers_text).encode()).hexdigest()[:24]}"
+    path = _kept(text, name)
+    if path is None:
+        return _from_memory(text, name)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # loading kept machine code looks its module up by name
+    spec.loader.exec_module(module)
+    function: Callable[..., None] = module.merge
+    return function
+
+
+def is_kept(function: Callable[..., None]) -> bool:
+    """Whether a generated function has a file, beside which machine code can be kept."""
+    return Path(function.__code__.co_filename).exists()
+
+
+def _kept(text: str, name: str) -> Path | None:
+    try:
+        folder = cache_folder("kernels")
+        if folder is None:
+            return None
+        path = folder / f"{name}.py"
+        if not path.exists() or path.read_text() != text:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+                file.write(text)
+            Path(file.name).replace(path)
+    except (OSError, RuntimeError):  # not writable, or a user without a home
+        return None
+    return path
+
+
+def _from_memory(text: str, name: str) -> Callable[..., None]:
+    file = f"<{name}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    module = ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(text, file, "exec"), vars(module))
+    function: Callable[..., None] = module.merge
+    return function

@@ -1,0 +1,96 @@
+"""Model Breadcrumbs: drop the largest changes as outliers and the smallest as noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from evomerge.kernels.plan import TensorPlan
+from evomerge.methods.base import Method, PerExpert, TensorContext
+from evomerge.methods.parameters import (
+    coefficient,
+    density,
+    election,
+    gamma,
+    lambda_scale,
+    normalize,
+    safe_sum,
+    scope,
+    vote,
+    zero_sign,
+)
+from evomerge.methods.sparsify import band_statistics, inside_bands
+
+__all__ = ["Breadcrumbs", "BreadcrumbsTies"]
+
+_SOURCE = "Davari and Belilovsky 2024, Model Breadcrumbs, arXiv:2312.06795"
+_MASK = "mᵢ = [bottomᵢ ≤ |τᵢ| ≤ topᵢ], a share density of all, below the top share gamma"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breadcrumbs(Method):
+    """Keep a band of magnitudes, sum.
+
+    Shares are of each tensor; the authors' code counts them in each row (``scope: row``). Where
+    less than gamma is to be dropped in all, the top is dropped only that far.
+    """
+
+    name: ClassVar[str] = "breadcrumbs"
+    summary: ClassVar[str] = "drop largest and smallest changes, then task arithmetic"
+    formula: ClassVar[str] = f"θ = θ₀ + λ Σ cᵢ mᵢ τᵢ,  {_MASK}"
+    source: ClassVar[str] = _SOURCE
+    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "model_magnitudes", "row_threshold")
+
+    coefficient: PerExpert = coefficient()
+    density: PerExpert = density()
+    gamma: PerExpert = gamma()
+    lambda_: float = lambda_scale()
+    normalize: bool = normalize(False, "all coefficients")
+    scope: str = scope("tensor", "row", "global")
+
+    def statistics_used(self) -> tuple[str, ...]:
+        """See ``Method.statistics_used``: those of the scope."""
+        return band_statistics(self.scope)
+
+    def lower(self, tensor: TensorContext) -> TensorPlan:
+        """See ``Method.lower``."""
+        divisor = safe_sum(self.coefficient) if self.normalize else 1.0
+        return TensorPlan(
+            coefficients=self.coefficient,
+            sparse=inside_bands(tensor, self.density, self.gamma, self.scope),
+            scale=self.lambda_ / divisor,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreadcrumbsTies(Method):
+    """Keep a band of magnitudes as ``breadcrumbs`` does, then elect signs as ``ties`` does."""
+
+    name: ClassVar[str] = "breadcrumbs_ties"
+    summary: ClassVar[str] = "drop largest and smallest changes, then sign election"
+    formula: ClassVar[str] = f"θ = θ₀ + λ Σ cᵢ mᵢ τᵢ over elected signs,  {_MASK}"
+    source: ClassVar[str] = f"{_SOURCE}; Yadav et al. 2023, TIES-Merging, arXiv:2306.01708"
+    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "model_magnitudes", "row_threshold")
+
+    coefficient: PerExpert = coefficient()
+    density: PerExpert = density()
+    gamma: PerExpert = gamma()
+    lambda_: float = lambda_scale()
+    normalize: bool = normalize(False, "the coefficients that survive")
+    scope: str = scope("tensor", "row", "global")
+    vote: str = vote()
+    zero_sign: str = zero_sign()
+
+    def statistics_used(self) -> tuple[str, ...]:
+        """See ``Method.statistics_used``: those of the scope."""
+        return band_statistics(self.scope)
+
+    def lower(self, tensor: TensorContext) -> TensorPlan:
+        """See ``Method.lower``."""
+        return TensorPlan(
+            coefficients=self.coefficient,
+            sparse=inside_bands(tensor, self.density, self.gamma, self.scope),
+            combine=election(self.vote, self.zero_sign),
+            normalize_by_mask=self.normalize,
+            scale=self.lambda_,
+        )

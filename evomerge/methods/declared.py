@@ -1,0 +1,179 @@
+"""Things with declared parameters: checked, bound to experts, listed for search and help.
+
+Methods and modifiers are such things: frozen dataclasses whose fields are their parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from evomerge.errors import RecipeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "Declared",
+    "Parameter",
+    "ParameterValue",
+    "PerExpert",
+    "Scalar",
+    "choice",
+    "per_expert",
+    "shared",
+]
+
+PerExpert: TypeAlias = tuple[float, ...]
+Scalar: TypeAlias = float | bool | str
+ParameterValue: TypeAlias = Scalar | Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter: a number, a truth value, or one of several named choices.
+
+    Attributes:
+        name: As written in recipes.
+        default: Used where a recipe says nothing; its type is the type of the parameter.
+        help: One line.
+        low: Smallest legal value, for numbers.
+        high: Largest legal value, for numbers.
+        search: Range worth searching, inside the legal one; ``None``: rarely worth it.
+        per_expert: Whether each expert has its own value.
+        choices: The legal values, for named choices.
+    """
+
+    name: str
+    default: Scalar
+    help: str
+    low: float = float("-inf")
+    high: float = float("inf")
+    search: tuple[float, float] | None = None
+    per_expert: bool = False
+    choices: tuple[str, ...] = ()
+
+    def fault(self, value: object) -> str | None:
+        """Say what is wrong with one value, or ``None``."""
+        if self.choices:
+            wanted = ", ".join(self.choices)
+            return None if value in self.choices else f"expected one of {wanted}, got {value!r}"
+        if isinstance(self.default, bool):
+            return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return f"expected a number, got {value!r}"
+        if not self.low <= value <= self.high:
+            return f"expected a number in [{self.low:g}, {self.high:g}], got {value:g}"
+        return None
+
+
+def per_expert(
+    default: float, doc: str, *, low: float, high: float, search: tuple[float, float] | None = None
+) -> Any:
+    """Declare a field that holds one number per expert, in recipe order."""
+    return _declare(Parameter("", default, doc, low=low, high=high, search=search, per_expert=True))
+
+
+def shared(
+    default: float | bool,
+    doc: str,
+    *,
+    low: float = float("-inf"),
+    high: float = float("inf"),
+    search: tuple[float, float] | None = None,
+) -> Any:
+    """Declare a field with one number or truth value for all experts."""
+    return _declare(Parameter("", default, doc, low=low, high=high, search=search))
+
+
+def choice(choices: tuple[str, ...], doc: str) -> Any:
+    """Declare a field that holds one of several names; the first is the default."""
+    return _declare(Parameter("", choices[0], doc, choices=choices))
+
+
+def _declare(parameter: Parameter) -> Any:
+    return dataclasses.field(metadata={"parameter": parameter})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """A frozen dataclass whose fields are declared parameters."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def parameters(cls) -> dict[str, Parameter]:
+        """List the declared parameters by name (``lambda`` is the field ``lambda_``)."""
+        declared = {}
+        for field in dataclasses.fields(cls):
+            name = field.name.rstrip("_")
+            declared[name] = dataclasses.replace(field.metadata["parameter"], name=name)
+        return declared
+
+    @classmethod
+    def bind(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> Self:
+        """Check parameter values and fill in the defaults.
+
+        Args:
+            values: By parameter name; a number, or one per expert by name.
+            experts: Expert names in recipe order.
+
+        Returns:
+            An instance with all its parameters.
+
+        Raises:
+            RecipeError: Listing every unknown name and illegal value, one line each.
+        """
+        faults = list(cls.faults(values, experts))
+        if faults:
+            raise RecipeError("\n".join(faults))
+        bound = {
+            parameter.name + ("_" if parameter.name == "lambda" else ""): _fill(
+                parameter, values.get(parameter.name, parameter.default), experts
+            )
+            for parameter in cls.parameters().values()
+        }
+        return cls(**bound)
+
+    @classmethod
+    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[str]:
+        """List what is wrong with parameter values, one line each; empty if all is well."""
+        declared = cls.parameters()
+        found: list[str] = []
+        for name, value in values.items():
+            if name in declared:
+                found.extend(_value_faults(declared[name], value, experts))
+                continue
+            near = get_close_matches(name, declared, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            found.append(f"{cls.name} has no parameter {name!r}, only {', '.join(declared)}{hint}")
+        return found
+
+
+def _value_faults(
+    parameter: Parameter, value: ParameterValue, experts: Sequence[str]
+) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        if fault := parameter.fault(value):
+            yield f"{parameter.name}: {fault}"
+        return
+    if not parameter.per_expert:
+        yield f"{parameter.name}: expected one value for all experts, got {dict(value)!r}"
+        return
+    yield from (f"{parameter.name}: no value for expert {e!r}" for e in experts if e not in value)
+    for expert, number in value.items():
+        if expert not in experts:
+            yield f"{parameter.name}: {expert!r} is not one of the experts"
+        if fault := parameter.fault(number):
+            yield f"{parameter.name}.{expert}: {fault}"
+
+
+def _fill(parameter: Parameter, value: ParameterValue, experts: Sequence[str]) -> object:
+    if not parameter.per_expert:
+        return value
+    if isinstance(value, Mapping):
+        return tuple(float(value[expert]) for expert in experts)
+    return (float(value),) * len(experts)

@@ -1,0 +1,93 @@
+"""Karcher mean: the point on the sphere with the least squared distance to all experts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.kernels.plan import TensorPlan
+from evomerge.methods.base import Method, PerExpert, TensorContext
+from evomerge.methods.parameters import coefficient, shares
+
+__all__ = ["Karcher"]
+
+FloatArray = NDArray[np.float64]
+
+_MOST_STEPS = 100
+_CONVERGED = 1e-12  # length of a step
+_SMALL = 1e-7  # angle below which θ/sin θ is 1 to double precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Karcher(Method):
+    """Average directions on the sphere exactly, and lengths apart from them; no base takes part.
+
+    Every iterate is a combination of the experts, so the iteration runs on their inner products,
+    to convergence.
+    """
+
+    name: ClassVar[str] = "karcher"
+    summary: ClassVar[str] = "exact mean on the sphere of any number of models"
+    formula: ClassVar[str] = (
+        "θ = (Σ cᵢ‖θᵢ‖) u,  u = argmin Σ cᵢ ∠(u, θᵢ)² over unit vectors,  coefficients sum to 1"
+    )
+    source: ClassVar[str] = (
+        "Karcher 1977, Riemannian Center of Mass; mergekit (karcher), arXiv:2403.13257"
+    )
+    statistics: ClassVar[tuple[str, ...]] = ("model_gram",)
+    needs_base: ClassVar[bool] = False
+
+    coefficient: PerExpert = coefficient("share of each expert, before normalising")
+
+    def lower(self, tensor: TensorContext) -> TensorPlan:
+        """See ``Method.lower``."""
+        n = len(tensor.experts)
+        portions = np.array(shares(self.coefficient))
+        gram = tensor.statistics.model_gram[-n:, -n:]
+        return TensorPlan(
+            coefficients=tuple(map(float, _factors(portions, gram))),
+            delta=False,
+            base_coefficient=0.0,
+        )
+
+
+def _factors(portions: FloatArray, gram: FloatArray) -> FloatArray:
+    norms = np.sqrt(gram.diagonal())
+    if not np.all(norms > 0):  # a zero tensor has no direction
+        return portions
+    cosines = gram / np.outer(norms, norms)
+    factors: FloatArray = (portions @ norms) * _mean_direction(portions, cosines) / norms
+    return factors
+
+
+def _mean_direction(portions: FloatArray, cosines: FloatArray) -> FloatArray:
+    """Find the mean of unit vectors u_i as the a with u = Σ a_i u_i.
+
+    Args:
+        portions: (k,) coefficients that sum to 1.
+        cosines: (k, k) inner products of the unit vectors.
+
+    Returns:
+        (k,) with aᵀ · cosines · a = 1.
+    """
+    position = portions / _length(portions, cosines)
+    for _ in range(_MOST_STEPS):
+        cosine = np.clip(cosines @ position, -1.0, 1.0)
+        angle = np.arccos(cosine)
+        stretch = np.where(angle > _SMALL, angle / np.sin(np.maximum(angle, _SMALL)), 1.0)
+        pull = portions * stretch
+        step = pull - (pull @ cosine) * position
+        size = _length(step, cosines)
+        if size < _CONVERGED:
+            break
+        position = np.cos(size) * position + np.sin(size) / size * step
+        position /= _length(position, cosines)
+    return position
+
+
+def _length(combination: FloatArray, cosines: FloatArray) -> float:
+    return math.sqrt(max(float(combination @ cosines @ combination), 1e-300))

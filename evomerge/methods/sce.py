@@ -1,0 +1,76 @@
+"""SCE: select by variance, calculate coefficients by energy, erase minority signs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.kernels.plan import Elect, TensorPlan, Variance
+from evomerge.methods.base import Method, PerExpert, TensorContext, choice, shared
+from evomerge.methods.parameters import coefficient, lambda_scale, scaled, shares
+
+__all__ = ["Sce"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sce(Method):
+    """Mix by the energy of what differs between experts, without the minority's signs.
+
+    The share is of the elements in which the experts differ at all. In ``masked`` mode only
+    selected elements are merged, as in the paper and in mergekit; in ``weights_only`` mode the
+    selection serves to find the coefficients and all elements are merged, as in the authors'
+    code.
+    """
+
+    name: ClassVar[str] = "sce"
+    summary: ClassVar[str] = "select by variance, weigh by energy, erase minority signs"
+    formula: ClassVar[str] = (
+        "θ = θ₀ + λ Σ wᵢ mᵢ τᵢ / Σ wᵢ mᵢ,  wᵢ ∝ cᵢ Σ_selected τᵢ²,  mᵢ = [sign τᵢ = sign Σⱼ τⱼ]"
+    )
+    source: ClassVar[str] = "Wan et al. 2024, FuseChat, arXiv:2408.07990"
+    statistics: ClassVar[tuple[str, ...]] = ("variance", "task_gram")
+
+    coefficient: PerExpert = coefficient("what each expert's energy is multiplied by")
+    select_topk: float = shared(
+        1.0, "share of elements selected by their variance", low=0.0, high=1.0, search=(0.1, 1.0)
+    )
+    lambda_: float = lambda_scale()
+    sce_mode: str = choice(
+        ("masked", "weights_only"), "merge selected elements only, or all by their coefficients"
+    )
+
+    def statistics_used(self) -> tuple[str, ...]:
+        """See ``Method.statistics_used``: without selection the energies suffice."""
+        return ("task_gram",) if self.select_topk >= 1.0 else self.statistics
+
+    def lower(self, tensor: TensorContext) -> TensorPlan:
+        """See ``Method.lower``."""
+        gate = self._gate(tensor)
+        statistics = tensor.statistics
+        energies = (
+            statistics.task_gram.diagonal()
+            if gate is None
+            else statistics.variance.energies(gate.at_least)
+        )
+        return TensorPlan(
+            coefficients=energy_shares(self.coefficient, energies),
+            gate=gate if self.sce_mode == "masked" else None,
+            combine=Elect(vote="unweighted", zero=0),
+            normalize_by_mask=True,
+            scale=self.lambda_,
+        )
+
+    def _gate(self, tensor: TensorContext) -> Variance | None:
+        if self.select_topk >= 1.0 or len(tensor.experts) == 1:  # one expert differs from none
+            return None
+        return Variance(tensor.statistics.variance.threshold(self.select_topk))
+
+
+def energy_shares(coefficients: PerExpert, energies: FloatArray) -> PerExpert:
+    """Share out 1 by energy times coefficient; equally where no expert has any energy."""
+    return shares(scaled(coefficients, shares(tuple(float(e) for e in energies))))

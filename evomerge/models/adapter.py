@@ -1,0 +1,171 @@
+"""LoRA adapters (PEFT folders) as experts: base tensor plus scale · B A, computed in row blocks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evomerge.errors import CheckpointError
+from evomerge.models.checkpoint import Checkpoint, Part, open_safetensors, read_json
+from evomerge.models.tiles import row_blocks
+
+__all__ = ["Adapter"]
+
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
+# What PEFT puts into the names of tensors that an adapter holds whole.
+_WRAPPERS = re.compile(r"\.(base_layer|modules_to_save(\.default)?)(?=\.)")
+_PREFIX = "base_model.model."
+# Options that change the formula, all off by default.
+_OTHER_FORMULAS = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+)
+# Initialisations that change the base, too; such an adapter means nothing on the original base.
+_OTHER_BASES = ("corda", "loftq", "lora_ga", "olora", "pissa")
+
+
+@dataclass(frozen=True)
+class _LowRank:
+    """Names of the two factors in the file, and how their product is used."""
+
+    a: str
+    b: str
+    scale: float
+    transposed: bool  # the tensor has (in, out) rather than (out, in)
+
+
+class Adapter:
+    """An expert that is a model plus a LoRA adapter.
+
+    Tensors the adapter leaves alone are those of the model, mapped. Others are computed as
+    W + scale · B A in float64, rounded to float32 once, so that every machine gets the same bytes.
+
+    Args:
+        folder: Holds ``adapter_config.json`` and ``adapter_model.safetensors``.
+        on: The model it was trained on.
+
+    Raises:
+        CheckpointError: The adapter is no plain LoRA, or does not fit the model.
+
+    Source:
+        Hu et al. 2021, "LoRA", arXiv:2106.09685, eq. 3; scale α/r, or α/√r if ``use_rslora``:
+        Kalajdzievski 2023, arXiv:2312.03732.
+    """
+
+    def __init__(self, folder: Path, on: Checkpoint) -> None:
+        self.layout = on
+        self._file = folder / "adapter_model.safetensors"
+        self.files = (*on.files, folder / "adapter_config.json", self._file)
+        self._config = read_json(self.files[-2])
+        _check_supported(self._config, folder)
+        self._handle = open_safetensors(self._file)
+        self._whole: dict[str, str] = {}  # name in the adapter's file by tensor name
+        factors: dict[str, dict[str, str]] = {}  # the same for A and B by module
+        for key in sorted(self._handle.keys()):
+            if match := _FACTOR.fullmatch(key):
+                factors.setdefault(match["module"], {})[match["side"]] = key
+            else:
+                self._whole[self._whole_name(key)] = key
+        self._low_rank = dict(self._matched(module, found) for module, found in factors.items())
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """See ``TensorSource``."""
+        found = self._low_rank.get(name)
+        original, *factors = (part.tensor for part in self.parts(name))
+        if found is None:
+            return original
+        a, b = (factor.double() for factor in factors)
+        left, right = (a.T, b.T) if found.transposed else (b, a)
+        out = torch.empty(original.shape, dtype=torch.float32)
+        for rows in row_blocks(out.shape):
+            out[rows] = original[rows].double() + found.scale * (left[rows] @ right)
+        return out
+
+    def parts(self, name: str) -> tuple[Part, ...]:
+        """See ``TensorSource``."""
+        whole, found = self._whole.get(name), self._low_rank.get(name)
+        original = self.layout.parts(name) if whole is None else (self._part(whole),)
+        return original if found is None else (*original, self._part(found.a), self._part(found.b))
+
+    def _part(self, key: str) -> Part:
+        return Part(key, self._file, self._handle.get_tensor(key))
+
+    def _shape(self, key: str) -> tuple[int, ...]:
+        return tuple(self._handle.get_slice(key).get_shape())
+
+    def _whole_name(self, key: str) -> str:
+        """Find the tensor that one of the adapter replaces: modules_to_save, biases, embeddings."""
+        name = _WRAPPERS.sub("", key.removeprefix(_PREFIX))
+        if name not in self.layout:
+            raise self._misfit(key, f"the model has no tensor {name}")
+        shape, wanted = self._shape(key), self.layout.shape(name)
+        if shape != wanted:
+            raise self._misfit(key, f"its shape is {shape}, that of the model's tensor {wanted}")
+        return name
+
+    def _matched(self, module: str, found: Mapping[str, str]) -> tuple[str, _LowRank]:
+        """Find the tensor that a pair of factors changes, and check that it does."""
+        key = next(iter(found.values()))
+        if found.keys() != {"A", "B"}:
+            raise self._misfit(key, "its other factor is missing")
+        module = module.removeprefix(_PREFIX)
+        name = f"{module}.weight"
+        if name not in self.layout:
+            raise self._misfit(key, f"the model has no tensor {name}")
+        a, b = self._shape(found["A"]), self._shape(found["B"])
+        if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
+            raise self._misfit(key, f"factors of shapes {a} and {b} have no common rank")
+        straight, turned = (b[0], a[1]), (a[1], b[0])
+        shape = self.layout.shape(name)
+        may_turn = self._config.get("fan_in_fan_out") or ".lora_embedding_" in key
+        if shape not in ({straight, turned} if may_turn else {straight}):
+            raise self._misfit(key, f"its product has shape {straight}, {name} has {shape}")
+        # A square tensor does not show its orientation; other shapes overrule the option, which
+        # holds for Conv1D modules only.
+        transposed = bool(may_turn) and shape == turned
+        return name, _LowRank(found["A"], found["B"], self._scale(module, rank=a[0]), transposed)
+
+    def _scale(self, module: str, rank: int) -> float:
+        alpha = self._config.get("lora_alpha", rank)
+        for pattern, value in (self._config.get("alpha_pattern") or {}).items():
+            if re.fullmatch(rf"(.*\.)?({pattern})", module):
+                alpha = value
+                break
+        return float(alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank))
+
+    def _misfit(self, key: str, reason: str) -> CheckpointError:
+        trained_on = self._config.get("base_model_name_or_path")
+        hint = f" (says {trained_on!r})" if trained_on else ""
+        return CheckpointError(
+            f"expected an adapter that fits {self.layout.folder}, got {key} in {self._file}: "
+            f"{reason}; give the model that the adapter was trained on{hint} as 'on'"
+        )
+
+
+def _check_supported(config: Mapping[str, Any], folder: Path) -> None:
+    found = [option for option in _OTHER_FORMULAS if config.get(option)]
+    start = str(config.get("init_lora_weights", "")).lower()
+    if start.startswith(_OTHER_BASES):
+        found.append(f"init_lora_weights {start}")
+    if config.get("peft_type", "LORA") != "LORA":
+        found.append(f"peft_type {config['peft_type']}")
+    if found:
+        raise CheckpointError(
+            f"expected a plain LoRA adapter in {folder}, got one with {', '.join(found)}; merge it "
+            "into its model with PEFT's merge_and_unload and give that folder as the expert"
+        )

@@ -1,0 +1,115 @@
+"""Experts: full models, adapters and differences of models behind one seam."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from evomerge.errors import CheckpointError
+from evomerge.models.adapter import Adapter
+from evomerge.models.checkpoint import Checkpoint, Part
+from evomerge.models.reference import (
+    AdapterRef,
+    DeltaRef,
+    ModelRef,
+    resolve_adapter,
+    resolve_model,
+)
+from evomerge.models.tiles import row_blocks
+
+__all__ = ["Delta", "TensorSource", "open_expert"]
+
+
+class TensorSource(Protocol):
+    """The tensors of one expert, read-only; the same call gives the same values on any machine.
+
+    A tensor with one part is that part, mapped from its file. A tensor with several parts is
+    computed from them in float32 at each call: one tensor of memory.
+    """
+
+    @property
+    def layout(self) -> Checkpoint:
+        """The full checkpoint that has the same tensor names and shapes."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that its values depend on."""
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return one tensor of the expert; never write into it."""
+
+    def parts(self, name: str) -> tuple[Part, ...]:
+        """List the stored tensors that one tensor is made of."""
+
+
+def open_expert(reference: ModelRef, base: Checkpoint | None) -> TensorSource:
+    """Open an expert of any kind; reads headers only.
+
+    Args:
+        reference: Where it comes from.
+        base: The recipe's base, which deltas are added to.
+
+    Raises:
+        CheckpointError: Something is missing, unreadable or does not fit together.
+    """
+    match reference:
+        case AdapterRef(adapter=adapter, on=on):
+            return Adapter(resolve_adapter(adapter), Checkpoint(resolve_model(on)))
+        case DeltaRef(model=model, minus=minus):
+            if base is None:
+                raise CheckpointError(
+                    f"expected a base that {reference} can be added to, the recipe has none"
+                )
+            return _delta(base, resolve_model(model), resolve_model(minus))
+        case _:
+            return Checkpoint(resolve_model(reference))
+
+
+def _delta(base: Checkpoint, model: Path, minus: Path) -> TensorSource:
+    plain = minus.resolve() == base.folder.resolve()  # base + (model - base)
+    return Checkpoint(model) if plain else Delta(base, Checkpoint(model), Checkpoint(minus))
+
+
+class Delta:
+    """An expert whose task vector is the difference of two models: base + (model - minus).
+
+    Args:
+        base: The recipe's base.
+        model: What is subtracted from.
+        minus: What is subtracted; has the tensors of ``model``.
+
+    Raises:
+        CheckpointError: The two models do not fit together.
+    """
+
+    def __init__(self, base: Checkpoint, model: Checkpoint, minus: Checkpoint) -> None:
+        self.layout = model
+        self._base, self._minus = base, minus
+        for name in sorted({*model.names, *minus.names}):
+            found = [m.shape(name) if name in m else "no such tensor" for m in (model, minus)]
+            if found[0] != found[1]:
+                raise CheckpointError(
+                    f"expected {name} alike in both models of a delta, got {found[0]} in "
+                    f"{model.folder} and {found[1]} in {minus.folder}; a difference needs models "
+                    "of one architecture and vocabulary"
+                )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See ``TensorSource``."""
+        return (*self._base.files, *self.layout.files, *self._minus.files)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """See ``TensorSource``."""
+        base, model, minus = (part.tensor for part in self.parts(name))
+        out = torch.empty(model.shape, dtype=torch.float32)
+        for rows in row_blocks(out.shape):
+            out[rows] = base[rows].double() + (model[rows].double() - minus[rows].double())
+        return out
+
+    def parts(self, name: str) -> tuple[Part, ...]:
+        """See ``TensorSource``."""
+        models = (self._base, self.layout, self._minus)
+        return tuple(part for model in models for part in model.parts(name))

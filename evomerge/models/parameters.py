@@ -1,0 +1,209 @@
+"""Where the tensors of a checkpoint live in a loaded model.
+
+transformers may rename tensors on loading and fuse several into one parameter (the experts of a
+mixture). What it fuses on loading it takes apart on saving: run on the live parameters with copying
+switched off, that code yields, by checkpoint name, views into their storage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from evomerge.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from evomerge.models.checkpoint import Checkpoint
+
+__all__ = ["Place", "check_live", "contiguous_output", "live_tensors", "places", "tied_names"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one checkpoint tensor lives.
+
+    Attributes:
+        parameter: Name in the model's state dict of what holds it.
+        view: The tensor itself, sharing storage with the model.
+    """
+
+    parameter: str
+    view: torch.Tensor
+
+
+def places(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Place]:
+    """Find checkpoint tensors in a model, which may be on the meta device.
+
+    Args:
+        model: Any transformers model.
+        names: Names as in the checkpoint.
+
+    Returns:
+        By name, in the model's order. Left out are tensors that the model ignores, and those that
+        loading takes apart or permutes, so that no view has their values.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    state = model.state_dict()
+    with _NoCopies():
+        views = {**state, **revert_weight_conversion(model, dict(state))}
+    # Of tied parameters, which share storage, the first is the owner.
+    owners = {_storage(tensor): name for name, tensor in reversed(state.items())}
+    found = {}
+    for name in names:
+        # Checkpoints of the bare decoder lack the prefix, and loading adds it.
+        written = next((n for n in _spellings(name, model.base_model_prefix) if n in views), None)
+        if written is not None and _storage(views[written]) in owners:
+            owner = written if written in state else owners[_storage(views[written])]
+            found[name] = Place(owner, views[written])
+    order = {name: i for i, name in enumerate(state)}
+    return dict(sorted(found.items(), key=lambda item: order[item[1].parameter]))
+
+
+def tied_names(found: Mapping[str, Place]) -> dict[str, str]:
+    """Find names that share one tensor.
+
+    Args:
+        found: From ``places``.
+
+    Returns:
+        For every name but the first of those that share, the first: of head and embedding, the
+        embedding.
+    """
+    first: dict[tuple[int, int], str] = {}
+    for name, place in found.items():
+        first.setdefault(_address(place), name)
+    return {
+        name: other for name, place in found.items() if (other := first[_address(place)]) != name
+    }
+
+
+def live_tensors(model: PreTrainedModel, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Give every tensor of a checkpoint a view to write it through.
+
+    Args:
+        model: Loaded from a checkpoint with these tensors.
+        names: Names as in the checkpoint.
+
+    Returns:
+        By name, in the model's order. A view may be non-contiguous (see ``contiguous_output``).
+        Left out are the second name of tied tensors, and tensors that the model has no use for,
+        such as stored attention masks.
+
+    Raises:
+        CheckpointError: A tensor has no view, or the names leave a parameter unwritten.
+    """
+    names = tuple(names)
+    found = places(model, names)
+    unused = tuple(model._keys_to_ignore_on_load_unexpected or ()) + _NEVER_LOADED
+    lost = [n for n in names if n not in found and not any(re.search(p, n) for p in unused)]
+    if lost:
+        raise CheckpointError(
+            f"expected tensors that {type(model).__name__} holds as parameters or as parts of "
+            f"them, got {len(lost)} others, e.g. {lost[0]}; {_CONVERT}"
+        )
+    tied = tied_names(found)
+    live = {name: place.view for name, place in found.items() if name not in tied}
+    _check_covered(model, live.values())
+    return live
+
+
+def check_live(live: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> None:
+    """Compare live tensors with the checkpoint that the model was just loaded from.
+
+    One tensor of each sort is read: of names that differ in layer or expert only, the last.
+
+    Args:
+        live: From ``live_tensors``, before anything was written.
+        checkpoint: Where the model was loaded from.
+
+    Raises:
+        CheckpointError: A view does not hold its tensor.
+    """
+    last_of_sort = {re.sub(r"\.\d+\.", ".*.", name): name for name in live}
+    for name in last_of_sort.values():
+        stored = checkpoint.tensor(name).to(live[name])  # device and dtype of the view
+        if not torch.equal(live[name], stored):
+            raise CheckpointError(
+                f"expected to find {name} of {checkpoint.folder} in the loaded model, found other "
+                "values in its place: this version of transformers changes it on loading; "
+                f"{_CONVERT}"
+            )
+
+
+@contextmanager
+def contiguous_output(view: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Lend a contiguous buffer whose content ends up in a view.
+
+    Args:
+        view: Of any strides.
+
+    Yields:
+        The view itself where it is contiguous; else an uninitialised tensor of its shape, copied
+        into the view at the end.
+    """
+    if view.is_contiguous():
+        yield view
+        return
+    buffer = torch.empty(view.shape, dtype=view.dtype, device=view.device)
+    yield buffer
+    view.copy_(buffer)
+
+
+_CONVERT = (
+    "load base and experts with transformers and save them with "
+    "save_pretrained(…, save_original_format=False), then merge those"
+)
+# Rotary frequencies are computed from the config; old checkpoints of many types stored them.
+_NEVER_LOADED = (r"rotary_emb\.inv_freq",)
+
+
+class _NoCopies(TorchFunctionMode):
+    """Keeps views views: ``contiguous`` returns its argument."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.contiguous:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """Identify a tensor's storage, on the meta device too, where all addresses are zero."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _address(place: Place) -> tuple[int, int]:
+    return _storage(place.view), int(place.view.storage_offset())
+
+
+def _spellings(name: str, prefix: str) -> tuple[str, str, str]:
+    return name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")
+
+
+def _check_covered(model: PreTrainedModel, views: Iterable[torch.Tensor]) -> None:
+    written: Counter[int] = Counter()
+    for view in views:
+        written[_storage(view)] += view.numel()
+    optional = tuple(model._keys_to_ignore_on_load_missing or ())
+    missing = [
+        name
+        for name, parameter in model.named_parameters()
+        if written[_storage(parameter)] < parameter.numel()
+        and not any(re.search(pattern, name) for pattern in optional)
+    ]
+    if missing:
+        raise CheckpointError(
+            f"expected a checkpoint with all parameters of {type(model).__name__}, found nothing "
+            f"or only a part for {len(missing)} of them, e.g. {missing[0]}"
+        )

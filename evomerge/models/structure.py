@@ -1,0 +1,148 @@
+"""Layer and kind of tensors read from the model that transformers builds for a config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from evomerge.errors import CheckpointError
+from evomerge.models.parameters import places, tied_names
+from evomerge.models.roles import Kind, TensorRole
+
+__all__ = ["Structure", "empty_model", "read_structure"]
+
+
+def empty_model(config: Mapping[str, Any]) -> PreTrainedModel | None:
+    """Build a causal language model on the meta device: all modules, no memory, no remote code.
+
+    Args:
+        config: A checkpoint's ``config.json``.
+
+    Returns:
+        The model, or ``None`` where transformers knows no causal language model of this type, or
+        needs a package for it that is not installed.
+
+    Raises:
+        CheckpointError: The type is known, and the rest of the config does not fit it.
+    """
+    model_type = str(config.get("model_type"))
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type not in CONFIG_MAPPING:
+        return None
+    # Only the modules matter here, and stored configs may ask for packages that are not there.
+    skipped = ("quantization_config", "attn_implementation", "_attn_implementation")
+    settings = {key: value for key, value in config.items() if key not in skipped}
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                CONFIG_MAPPING[model_type].from_dict(settings), attn_implementation="eager"
+            )
+    except ImportError:  # a merge on disk needs no such package
+        return None
+    except Exception as err:  # each model class has its own ways to refuse a config
+        reason = " ".join(str(err).split())
+        raise CheckpointError(
+            f"expected a config.json that transformers can build a {model_type} model from, got "
+            f"one it refuses: {reason}"
+        ) from err
+    return model
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the model says about the tensors of a checkpoint.
+
+    Attributes:
+        n_layers: Decoder layers.
+        roles: By tensor name, for all tensors that the model holds in a form it can be asked about.
+        tied: As in ``Architecture``.
+    """
+
+    n_layers: int
+    roles: Mapping[str, TensorRole]
+    tied: Mapping[str, str]
+
+
+def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> Structure | None:
+    """Read layers and kinds from the model of a config.
+
+    Args:
+        config: The checkpoint's ``config.json``.
+        names: Tensor names.
+
+    Returns:
+        ``None`` where transformers has no such model, or one without a list of decoder layers, or
+        one that holds none of these tensors.
+
+    Raises:
+        CheckpointError: The type is known, and the rest of the config does not fit it.
+    """
+    model = empty_model(config)
+    if model is None:
+        return None
+    modules = _Modules(model)
+    found = places(model, names)
+    if not found or not modules.n_layers:
+        return None
+    roles = {name: modules.role(place.parameter) for name, place in found.items()}
+    return Structure(modules.n_layers, roles, tied_names(found))
+
+
+class _Modules:
+    """The modules of a model, and which of them are its decoder layers."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._by_path = dict(model.named_modules())
+        self._head = model.get_output_embeddings()
+        self._layers, self.n_layers = _decoder_layers(model)
+
+    def role(self, parameter: str) -> TensorRole:
+        layer = self._layer(parameter)
+        kind = self._kind(parameter, in_layer=layer is not None)
+        if layer is not None:
+            return TensorRole(layer, kind)
+        nearest = 0 if kind == "embedding" else self.n_layers - 1
+        return TensorRole(nearest, kind, in_layer=False)
+
+    def _layer(self, parameter: str) -> int | None:
+        inside = parameter.removeprefix(f"{self._layers}.")
+        return None if inside == parameter else int(inside.partition(".")[0])
+
+    def _kind(self, parameter: str, *, in_layer: bool) -> Kind:
+        path = parameter.rpartition(".")[0]
+        module = self._by_path[path]
+        if module is self._head:
+            return "head"
+        if "norm" in type(module).__name__.lower():
+            return "norm"
+        if in_layer:
+            return "attention" if self._in_attention(path) else "mlp"
+        return "embedding" if isinstance(module, nn.Embedding) else "mlp"
+
+    def _in_attention(self, path: str) -> bool:
+        """Look at a module of a layer and all around it, up to the layer, for one named so."""
+        depth = self._layers.count(".") + 2  # components of a layer's own path
+        parts = path.split(".")
+        names = parts[depth:]
+        around = [".".join(parts[:end]) for end in range(depth + 1, len(parts) + 1)]
+        classes = [type(self._by_path[module]).__name__ for module in around]
+        # An AttentionDecoderLayer within a layer, as hybrids have, holds an mlp too.
+        names += [name for name in classes if not name.endswith(("Layer", "Block"))]
+        return any(word in name.lower() for name in names for word in ("attn", "attention"))
+
+
+def _decoder_layers(model: PreTrainedModel) -> tuple[str, int]:
+    """Find the path and length of the list of layers: of those as long, the one that holds most."""
+    n_layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+    sizes = {
+        path: sum(parameter.numel() for parameter in module.parameters())
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers
+    }
+    return (max(sizes, key=lambda path: sizes[path]), n_layers) if sizes else ("", 0)

@@ -1,0 +1,49 @@
+"""What a tensor holds, in short: a hash to find its statistics by, and whether it is finite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import xxhash
+
+from evomerge.statistics.finite import count_non_finite
+from evomerge.statistics.tiles import flat_tiles, read_tile
+
+__all__ = ["Content", "Origin", "content_of"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a tensor came from, so that its content need not be looked at again.
+
+    Attributes:
+        files: The files that decide its values: one, or several for deltas and adapters.
+        label: Which values of those files: the tensor name, and anything else that decides them.
+    """
+
+    files: tuple[Path, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a tensor holds.
+
+    Attributes:
+        digest: Hash of dtype, shape and values (XXH3), 32 hexadecimal digits.
+        non_finite: How many elements are NaN or infinite.
+    """
+
+    digest: str
+    non_finite: int
+
+
+def content_of(tensor: torch.Tensor) -> Content:
+    """Look at a tensor of any dtype and layout."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    digest = xxhash.xxh3_128(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(flat.view(torch.uint8).numpy().data)
+    tiles = (read_tile(flat, part) for part in flat_tiles(flat.numel()))
+    return Content(digest.hexdigest(), count_non_finite(tiles))

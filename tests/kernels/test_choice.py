@@ -1,0 +1,53 @@
+"""Which kernel runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from evomerge.kernels import choice
+from evomerge.kernels.choice import merge
+from evomerge.kernels.eager import merge_eager
+from evomerge.kernels.plan import ScoreMean, TensorPlan
+from tests.kernels.plans import Case, cases, same_bytes
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=cases())
+def test_small_work_of_any_plan_is_merged_without_compiling(case: Case) -> None:
+    ours, theirs = case.buffer(), case.buffer()
+    merge(case.plan, case.base, case.experts, ours)
+    merge_eager(case.plan, case.base, case.experts, theirs)
+    assert same_bytes(ours, theirs)
+
+
+@pytest.fixture
+def kernels_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the kernels that run, with a structure worth compiling from 100 elements on."""
+    from evomerge.kernels import cpu
+
+    ran: list[str] = []
+
+    monkeypatch.setattr(choice, "_elements", choice.Counter())
+    monkeypatch.setattr(choice, "_WORTH_COMPILING", 100)
+    monkeypatch.setattr(choice, "merge_eager", lambda *_: ran.append("eager"))
+    monkeypatch.setattr(cpu, "merge_cpu", lambda jobs: ran.extend("cpu" for _ in jobs))
+    choice._compiled.cache_clear()
+    yield ran
+    choice._compiled.cache_clear()
+
+
+def test_a_structure_is_compiled_once_it_has_met_enough_elements(kernels_run: list[str]) -> None:
+    expert, out = torch.ones(2, 40)
+    for coefficient in (0.1, 0.2, 0.3):
+        merge(TensorPlan((coefficient,)), expert, [expert], out)
+    assert kernels_run == ["eager", "eager", "cpu"]
+
+
+def test_eager_runs_what_compiled_kernels_leave_out(kernels_run: list[str]) -> None:
+    large = torch.ones(1000)
+    scores = ScoreMean(low=(0.0,), high=(1.0,), cut=(0.0,), top=(1.0,))
+    merge(TensorPlan((1.0,), combine=scores), large, [large], large.clone())
+    merge(TensorPlan((1.0,)), large.double(), [large], large.clone())
+    assert kernels_run == ["eager", "eager"]

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evomerge.statistics.tensor import TensorStatistics
+from tests.statistics.sets import ModelSet, model_set, model_sets
+
+
+@settings(max_examples=40, deadline=None)
+@given(models=model_sets, knots=st.integers(2, 80))
+def test_row_knots_are_the_quantiles_of_each_row(models: ModelSet, knots: int) -> None:
+    statistics = models.statistics
+    for i, tau in enumerate(models.task_vectors):
+        rows = np.abs(tau.reshape(statistics.rows, statistics.columns)).astype(np.float64)
+        expected = np.quantile(rows, np.linspace(0, 1, knots), axis=1).T
+        found = statistics.row_knots(i, knots)
+        assert found.dtype == np.float32
+        assert np.allclose(found, expected, rtol=1e-4, atol=1e-30)
+        assert (np.diff(found, axis=1) >= 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), density=st.floats(0.0005, 1.0), columns=st.integers(1, 5000))
+def test_row_thresholds_keep_the_density_in_each_row(
+    seed: int, density: float, columns: int
+) -> None:
+    models = model_set(seed, shape=(40, columns), k=1)
+    threshold = models.statistics.row_threshold(0, density)
+    kept = (np.abs(models.task_vectors[0]) >= threshold[:, None]).sum(axis=1)
+    # Between two of the 64 ranks of the bulk, chance decides; over the rows it evens out.
+    assert (np.abs(kept - density * columns) <= 2.0 + columns / 64).all()
+    assert abs(kept.mean() - density * columns) <= 1.0 + 1e-3 * columns
+
+
+def test_row_thresholds_in_the_tail_keep_nearly_the_share_asked_for() -> None:
+    models = model_set(5, shape=(50, 20_000), k=1)
+    for density in (0.001, 0.01, 0.05):
+        threshold = models.statistics.row_threshold(0, density)
+        kept = (np.abs(models.task_vectors[0]) >= threshold[:, None]).mean()
+        assert kept == pytest.approx(density, rel=0.05)
+
+
+def test_extreme_row_densities() -> None:
+    statistics = model_set(0, shape=(3, 10)).statistics
+    assert (statistics.row_threshold(0, 1.0) == 0).all()
+    assert np.isposinf(statistics.row_threshold(0, 0.0)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(models=model_sets)
+def test_row_divergence_is_that_of_softmaxed_rows(models: ModelSet) -> None:
+    statistics = models.statistics
+    wide = torch.from_numpy(models.models).double().reshape(-1, statistics.rows, statistics.columns)
+    base = wide[0] if models.base is not None else torch.zeros_like(wide[0])
+    for i in range(len(models.experts)):
+        expert = wide[i + (models.base is not None)]
+        log_p, log_q = expert.log_softmax(1), base.log_softmax(1)
+        expected = torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="none")
+        assert np.allclose(
+            statistics.row_divergence(i), expected.sum(1).numpy(), rtol=1e-6, atol=1e-13
+        )
+
+
+def test_importance_quantiles_are_those_of_change_times_divergence() -> None:
+    models = model_set(2, shape=(200, 300), k=2, scale=0.3)
+    statistics = models.statistics
+    quantiles = (0.01, 0.25, 0.5, 0.75, 0.99)
+    for i, tau in enumerate(models.task_vectors):
+        importance = np.abs(tau) * statistics.row_divergence(i)[:, None]
+        found = statistics.importance_quantiles(i, quantiles)
+        shares = [(importance < value).mean() for value in found]
+        assert shares == pytest.approx(quantiles, abs=1e-3)
+
+
+def test_a_vector_is_one_row_and_leading_dimensions_are_rows() -> None:
+    def sizes(*shape: int) -> tuple[int, int]:
+        statistics = TensorStatistics(None, [torch.zeros(shape)])
+        return statistics.rows, statistics.columns
+
+    assert sizes(7) == (1, 7)
+    assert sizes() == (1, 1)
+    assert sizes(2, 3, 5) == (6, 5)
