@@ -1,6 +1,5 @@
 """Helpers of the Triton kernel, named like those of the CPU kernel."""
 
-
 from __future__ import annotations
 
 import triton
