@@ -6,8 +6,13 @@ import platform
 
 import torch
 
-from tests.benchmarks import replay
+from tests.benchmarks import kernels, memory, peer, replay
 
 if __name__ == "__main__":
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(replay.run())
+    print(f"\n{replay.run()}\n")
+    kernels.main()
+    print("\nAgainst mergekit:")
+    print("\n".join(peer.run()))
+    print("\nMemory:")
+    memory.main()

@@ -24,12 +24,11 @@ from evomerge.kernels.plan import (
     TensorPlan,
     Variance,
 )
+from tests.benchmarks.shapes import EXPERTS, random_tensors
 
 __all__ = ["Row", "run"]
 
 _REPEATS = 15
-_EXPERTS = 3
-_HIDDEN, _MLP, _LAYERS, _VOCABULARY = 768, 2048, 12, 32768
 _KNOTS = 8  # per row, as the methods ask for
 _COEFFICIENTS = (0.4, 0.3, 0.5)
 
@@ -62,7 +61,7 @@ def run() -> list[Row]:
     Copies and merges alternate, and the best of each counts: other load on the machine disturbs
     single repeats, not the ratio.
     """
-    sources = [_tensors(seed) for seed in range(_EXPERTS + 1)]
+    sources = [random_tensors(seed) for seed in range(EXPERTS + 1)]
     out = [torch.zeros_like(tensor) for tensor in sources[0]]
     return [
         _row(name, _merger(plans, sources, out, 1), _merger(plans, sources, out), sources[0], out)
@@ -81,29 +80,22 @@ def _row(
     copies, merges = zip(*[(_seconds(copy), _seconds(merge)) for _ in range(_REPEATS)], strict=True)
     n_bytes = sum(tensor.nbytes for tensor in out)
     copy_speed = 2 * n_bytes / min(copies)
-    speed = (_EXPERTS + (1 if name == "linear" else 2)) * n_bytes / min(merges)
+    speed = (EXPERTS + (1 if name == "linear" else 2)) * n_bytes / min(merges)
     return Row(name, min(merges), speed / 1e9, speed / copy_speed, compile_seconds)
-
-
-def _tensors(seed: int) -> Tensors:
-    generator = torch.Generator().manual_seed(seed)
-    layer = [(_HIDDEN, _HIDDEN)] * 4 + [(_MLP, _HIDDEN)] * 2 + [(_HIDDEN, _MLP)] + [(_HIDDEN,)] * 2
-    shapes = [(_VOCABULARY, _HIDDEN), *layer * _LAYERS, (_HIDDEN,)]
-    return [torch.randn(shape, generator=generator, dtype=torch.bfloat16) for shape in shapes]
 
 
 def _methods() -> dict[str, Plans]:
     def plain(sparse: Sparsifier | None = None, **rest: object) -> Plans:
-        plan = TensorPlan(_COEFFICIENTS, sparse=(sparse,) * _EXPERTS, **rest)  # type: ignore[arg-type]
+        plan = TensorPlan(_COEFFICIENTS, sparse=(sparse,) * EXPERTS, **rest)  # type: ignore[arg-type]
         return lambda _: plan
 
     def ranked(shape: torch.Size) -> TensorPlan:
         rows = 1 if len(shape) == 1 else shape[0]
         knots = Table(np.tile(np.linspace(0, 4, _KNOTS, dtype=np.float32), (rows, 1)))
-        masks = tuple(RankedMask(key, 0.4, 0.6, knots, rescale=True) for key in range(_EXPERTS))
+        masks = tuple(RankedMask(key, 0.4, 0.6, knots, rescale=True) for key in range(EXPERTS))
         return TensorPlan(_COEFFICIENTS, sparse=masks, combine=Elect())
 
-    random = tuple(RandomMask(key, 0.5) for key in range(_EXPERTS))
+    random = tuple(RandomMask(key, 0.5) for key in range(EXPERTS))
     elect = Elect(zero=0)
     linear = TensorPlan(_COEFFICIENTS, delta=False, base_coefficient=0.0)
     dare = TensorPlan(_COEFFICIENTS, sparse=random)
@@ -139,10 +131,8 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Print the table."""
-    n = sum(tensor.numel() for tensor in _tensors(0))
-    print(
-        f"{n / 1e6:.0f}M parameters, base + {_EXPERTS} experts, {torch.get_num_threads()} threads"
-    )
+    n = sum(tensor.numel() for tensor in random_tensors(0))
+    print(f"{n / 1e6:.0f}M parameters, base + {EXPERTS} experts, {torch.get_num_threads()} threads")
     print(f"{'method':16} {'seconds':>8} {'GB/s':>6} {'of copy':>8} {'first call':>11}")
     for row in run():
         print(
