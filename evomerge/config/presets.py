@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from evomerge.errors import ConfigError
 
-__all__ = ["PRESET_KINDS", "PresetKind", "Presets"]
+__all__ = ["PRESET_KINDS", "PresetKind", "Presets", "purpose"]
 
 PresetKind = Literal["search_spaces", "evaluators", "experiments"]
 PRESET_KINDS: tuple[PresetKind, ...] = get_args(PresetKind)
