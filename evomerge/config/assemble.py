@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +14,7 @@ from evomerge.config.presets import Presets
 from evomerge.config.spaces import build_space
 from evomerge.errors import CheckpointError, ConfigError, EvomergeError
 from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
+from evomerge.execution.costs import COST, cost_fault
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.records import Objective
@@ -70,12 +71,18 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     space = _space(experiment, models, where, faults)
     suites = make_suites(experiment)
     objectives = make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
-    faults += _objective_faults(objectives, suites, where)
+    faults += _objective_faults(objectives, suites, tuple(models.experts), where)
     faults += _final_split_faults(experiment, suites, where)
     if faults:
         raise ConfigError(*faults)
     assert space is not None, "a missing space is a fault"
-    worker = WorkerSpec(base=models.base, experts=models.experts, suites=suites, dtype=models.dtype)
+    worker = WorkerSpec(
+        base=models.base,
+        experts=models.experts,
+        suites=suites,
+        dtype=models.dtype,
+        costs=tuple(o.metric for o in objectives if o.task == COST),
+    )
     assembly = Assembly(experiment, models, space, suites, objectives, worker)
     make_sampler(assembly)  # its options may be wrong, too
     return assembly
@@ -173,9 +180,12 @@ def _suite(config: str | EvaluatorConfig, name: str) -> Suite:
 
 
 def _objective_faults(
-    objectives: tuple[Objective, ...], suites: tuple[Suite, ...], where: str
+    objectives: tuple[Objective, ...],
+    suites: tuple[Suite, ...],
+    experts: tuple[str, ...],
+    where: str,
 ) -> Iterator[str]:
-    from evomerge.evaluation import metric_names
+    from evomerge.evaluation.checks import has_answers, metric_names
 
     try:
         known = metric_names(suites)
@@ -186,11 +196,26 @@ def _objective_faults(
         place = f"{where}: objectives[{i}]"
         if objective in objectives[:i]:
             yield f"{place}: {objective.task} {objective.metric} is an objective already"
-        if objective.task not in known:
-            yield f"{place}.task: {_expected(objective.task, tuple(known), 'task')}"
-        elif objective.metric not in known[objective.task]:
-            metrics = known[objective.task]
-            yield f"{place}.metric: {_expected(objective.metric, metrics, 'metric')}"
+        yield from _metric_faults(objective.task, objective.metric, known, experts, place)
+    metrics = [(o.task, o.metric) for o in objectives]
+    if (COST, "output_tokens") in metrics and not has_answers(suites):
+        yield f"{where}: cost output_tokens: expected a task that generates text, got none"
+
+
+def _metric_faults(
+    task: str,
+    metric: str,
+    known: Mapping[str, tuple[str, ...]],
+    experts: tuple[str, ...],
+    place: str,
+) -> Iterator[str]:
+    if task == COST:
+        if fault := cost_fault(metric, experts):
+            yield f"{place}.cost: {fault}"
+    elif task not in known:
+        yield f"{place}.task: {_expected(task, tuple(known), 'task')}"
+    elif metric not in known[task]:
+        yield f"{place}.metric: {_expected(metric, known[task], 'metric')}"
 
 
 def _final_split_faults(

@@ -8,6 +8,7 @@ import torch
 
 from evomerge.config.assemble import Assembly, sampler_choice
 from evomerge.config.runs import worker_count
+from evomerge.execution.costs import COSTS, Cost
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.sources import Sources
 
@@ -35,6 +36,11 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     return [
         ("models", f"{n_parameters / 1e6:.2f}M parameters, {models.n_layers} layers, {dtype}"),
         ("objectives", objectives),
+        *(
+            (("costs", ", ".join(map(_cost, assembly.worker.costs))),)
+            if assembly.worker.costs
+            else ()
+        ),
         ("sampler", f"{name}: {reason}"),
         ("budget", _budget(assembly)),
         ("workers", f"{n_workers}, {experiment.execution.executor}"),
@@ -45,6 +51,10 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
         ),
         ("disk", f"{_size(candidate_bytes)} per export; nothing per trial but item scores"),
     ]
+
+
+def _cost(metric: str) -> str:
+    return f"{metric} ({COSTS[Cost.of(metric).name]})"
 
 
 def _budget(assembly: Assembly) -> str:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
+from evomerge.execution.costs import COST
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
 
@@ -77,12 +86,41 @@ class EvaluatorConfig(_Section):
     seed: int = 0
 
 
-class ObjectiveConfig(_Section):
-    """One metric of one task."""
+def _cost_as_metric(value: object) -> object:
+    """Read ``{cost: kl, reference: math}`` as ``{task: cost, metric: kl:math}``."""
+    if not isinstance(value, Mapping) or "cost" not in value:
+        return value
+    if "task" in value or "metric" in value:
+        raise ValueError("expected a task and a metric, or a cost, got both")
+    rest = {key: part for key, part in value.items() if key not in ("cost", "reference")}
+    name, reference = value["cost"], value.get("reference")
+    return {"task": COST, "metric": f"{name}:{reference}" if reference else name, **rest}
+
+
+class _Metric(_Section):
+    """One metric of one task; ``cost: NAME`` stands for a metric of the task ``cost``."""
 
     task: str
     metric: str
-    direction: Literal["maximize", "minimize"] = "maximize"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_cost(cls, value: object) -> object:
+        return _cost_as_metric(value)
+
+
+class ObjectiveConfig(_Metric):
+    """What to search for; absent direction: costs are minimised, everything else maximised."""
+
+    direction: Literal["maximize", "minimize"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_direction(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        is_cost = "cost" in value or value.get("task") == COST
+        return {"direction": "minimize" if is_cost else "maximize", **value}
 
 
 class SamplerConfig(BaseModel):

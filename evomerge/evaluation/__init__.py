@@ -8,6 +8,8 @@
     requests.py       the prompts of one split
     aggregate.py      from responses to numbers
     checks.py         checking suites and naming their metrics without a model
+    answers.py        how long the answers are
+    divergence.py     how far the predictions are from a reference model's
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
     hygiene.py        lm-eval kept silent, reproducible and harmless

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
+from evomerge.evaluation.answers import GENERATION
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 
-__all__ = ["metric_names"]
+__all__ = ["has_answers", "metric_names"]
 
 # What a model that knows nothing would answer to each kind of request.
 _BLANK_RESPONSES = {
@@ -47,6 +48,17 @@ def metric_names(suites: Sequence[Suite]) -> dict[str, tuple[str, ...]]:
                     names |= _names(loaded, split)
     raise_faults(faults + name_clashes(suites_loaded))
     return names
+
+
+def has_answers(suites: Sequence[Suite]) -> bool:
+    """Tell whether any task of the suites asks for generated text.
+
+    Raises:
+        EvaluationError: A suite cannot be loaded.
+    """
+    with clean_harness():
+        loaded = [load_suite(suite) for suite in suites]
+    return any(task.OUTPUT_TYPE == GENERATION for one in loaded for task in one.tasks.values())
 
 
 def _names(loaded: LoadedSuite, split: str) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,8 @@
 
 Members:
     protocol: ``Executor``, jobs and outcomes.
+    costs: names of what a candidate costs.
+    meter: measures it.
     worker: merges and scores one recipe at a time.
     inline: in the driver's process.
     ray: on Ray actors, on one machine or a cluster.

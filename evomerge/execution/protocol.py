@@ -24,6 +24,7 @@ class WorkerSpec:
         suites: What candidates are scored on.
         dtype: Dtype of the live model; ``None`` takes the base's.
         device: ``cpu`` or ``cuda``.
+        costs: Metrics of the task ``cost`` to measure, ``NAME`` or ``NAME:REFERENCE``.
     """
 
     base: str
@@ -31,6 +32,7 @@ class WorkerSpec:
     suites: tuple[Suite, ...]
     dtype: Dtype | None = None
     device: str = "cpu"
+    costs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import traceback
 
 from evomerge.cache import cache_folder
 from evomerge.evaluation.prepared import PreparedSuites
+from evomerge.execution.costs import COST
+from evomerge.execution.meter import CostMeter
 from evomerge.execution.protocol import Failed, Job, Outcome, Scored, WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
@@ -34,6 +37,7 @@ class Worker:
         self._candidate = LiveCandidate(sources, spec.dtype, spec.device)
         self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
         self._prepared: dict[str, PreparedSuites] = {}
+        self._meter = CostMeter(spec, sources, self._candidate, self._tokenizer)
         self.prepare("search")
 
     def prepare(self, split: str) -> None:
@@ -42,6 +46,7 @@ class Worker:
             self._prepared[split] = PreparedSuites(
                 self._spec.suites, split, self._candidate.model, self._tokenizer
             )
+            self._meter.prepare(split, self._prepared[split])
 
     def run(self, job: Job) -> Outcome:
         """Merge and score one recipe; any exception becomes ``Failed``."""
@@ -56,6 +61,10 @@ class Worker:
         start = time.perf_counter()
         self._candidate.materialise(job.recipe)
         merged = time.perf_counter()
-        scores = self._prepared[job.split].score()
+        prepared = self._prepared[job.split]
+        scores = prepared.score()
+        if self._spec.costs:
+            costs = self._meter.measure(job.recipe, job.split, prepared, scores)
+            scores = dataclasses.replace(scores, metrics={**scores.metrics, COST: costs})
         seconds = {"merge": merged - start, "evaluate": time.perf_counter() - merged}
         return Scored(job, scores, seconds)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.evaluation.suite import Suite
+from evomerge.execution.costs import COST
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.rescore import score_folder
 from evomerge.merging.folder import write_checkpoint
@@ -19,7 +20,7 @@ __all__ = ["Rescored", "export_model", "export_text", "push_folder"]
 
 @dataclass(frozen=True)
 class Rescored:
-    """Scores of an exported folder beside those of its trial.
+    """Scores of an exported folder beside those of its trial; costs are not measured again.
 
     Attributes:
         objectives: Names.
@@ -63,8 +64,12 @@ def export_model(
     card = model_card(out.name, recipe, objectives=names, scores=_score_rows(study, trial))
     (out / "README.md").write_text(card, encoding="utf-8")
     scores = score_folder(out, suites, "search")
-    folder = tuple(scores.metrics[o.task][o.metric].value for o in study.objectives)
-    return Rescored(tuple(names), trial.values, folder)
+    scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
+    return Rescored(
+        objectives=tuple(o.name for _, o in scored),
+        trial=tuple(trial.values[i] for i, _ in scored),
+        folder=tuple(scores.metrics[o.task][o.metric].value for _, o in scored),
+    )
 
 
 def export_text(trial: TrialRecord, format: str) -> str:

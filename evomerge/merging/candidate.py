@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
@@ -41,6 +42,11 @@ class LiveCandidate:
         self._live = live_tensors(self.model, sources.names)
         check_live(self._live, sources.anchor)
         self._plans: dict[str, TensorPlan] = {}
+
+    @property
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Every merged tensor by checkpoint name, as a view into the live model."""
+        return self._live
 
     @torch.no_grad()
     def materialise(self, recipe: Recipe) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.execution.costs import COST
 from evomerge.study.records import Objective, TrialRecord
 
 __all__ = [
@@ -71,7 +72,12 @@ def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
 
 
 def objective_name(task: str, metric: str, tasks: Sequence[str]) -> str:
-    """Name an objective: the task, with the metric where the task has several objectives."""
+    """Name an objective: the task, with the metric where the task has several objectives.
+
+    A cost goes by its metric alone.
+    """
+    if task == COST:
+        return metric
     return task if list(tasks).count(task) == 1 else f"{task}/{metric}"
 
 

@@ -1,0 +1,66 @@
+"""What a candidate costs beside what it scores: the names that objectives and constraints use.
+
+To add a cost, name it here and measure it in ``meter.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+__all__ = ["COST", "COSTS", "Cost", "cost_fault"]
+
+COST = "cost"  # the task that costs are metrics of
+
+COSTS = {
+    "parameters": "parameters of the merged model as it would be exported",
+    "hops": "decoder layers run per token",
+    "output_tokens": "mean tokens per generated answer, as the task sees it",
+    "seconds_per_item": "evaluation time; differs from run to run",
+    "distance": "L2 distance from a reference model, relative to that model's norm",
+    "kl": "mean KL(reference || candidate) per token on a sample of the prompts",
+}
+_WITH_REFERENCE = ("distance", "kl")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One cost metric.
+
+    Attributes:
+        name: A key of ``COSTS``.
+        reference: ``base`` or an expert's name; only ``distance`` and ``kl`` look at it.
+    """
+
+    name: str
+    reference: str = "base"
+
+    @classmethod
+    def of(cls, metric: str) -> Cost:
+        """Read a metric name of the task ``cost``: ``NAME`` or ``NAME:REFERENCE``."""
+        name, _, reference = metric.partition(":")
+        return cls(name, reference or "base")
+
+
+def cost_fault(metric: str, experts: Collection[str]) -> str | None:
+    """Say what is wrong with a cost metric, in one line; ``None`` if all is well.
+
+    Args:
+        metric: ``NAME`` or ``NAME:REFERENCE``.
+        experts: Names of the experts.
+    """
+    name, separator, reference = metric.partition(":")
+    if name not in COSTS:
+        return _expected("a cost", name, COSTS)
+    if separator and name not in _WITH_REFERENCE:
+        return f"only {' and '.join(_WITH_REFERENCE)} have a reference, got one for {name}"
+    if separator and reference not in ("base", *experts):
+        return _expected("a reference", reference, ("base", *experts))
+    return None
+
+
+def _expected(what: str, got: str, known: Collection[str]) -> str:
+    near = get_close_matches(got, known, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"expected {what} out of {', '.join(known)}, got {got!r}{hint}"

@@ -1,0 +1,94 @@
+"""Costs as objectives: what ``check`` finds, and a search that trades one off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evomerge.analysis.front import front
+from evomerge.analysis.report import write_report
+from evomerge.config.assemble import assemble
+from evomerge.config.cost import experiment_facts
+from evomerge.config.experiment import Experiment
+from evomerge.config.load import load_experiment
+from evomerge.config.presets import Presets
+from evomerge.config.runs import Events, continue_study, create_study
+from evomerge.errors import ConfigError
+from evomerge.evaluation.suite import Suite
+from evomerge.export.model import export_model
+from evomerge.study.folder import StudyFolder
+
+ZOO = Presets().names("evaluators")["zoo"]
+
+
+def write(folder: Path, **changes: object) -> Path:
+    content = {
+        "models": {"base": "zoo:base", "experts": {"math": "zoo:math", "list": "zoo:list"}},
+        "search_space": "global_linear",
+        "evaluators": [
+            {"tasks": ["zoo_math"], "include_path": str(ZOO.parent / "tasks"), "limit": 8}
+        ],
+        "objectives": [{"task": "zoo_math", "metric": "exact_match"}],
+        "budget": {"trials": 8},
+        "execution": {"executor": "inline"},
+        "finalists": 0,
+        **changes,
+    }
+    file = folder / "experiment.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+def load(folder: Path, **changes: object) -> Experiment:
+    return load_experiment(write(folder, **changes), Presets())
+
+
+def test_wrong_costs_are_all_reported_at_once(tmp_path: Path) -> None:
+    objectives = [{"cost": "hop"}, {"cost": "kl", "reference": "mth"}, {"cost": "hops"}]
+    with pytest.raises(ConfigError) as error:
+        assemble(load(tmp_path, objectives=objectives), "here")
+    hop, mth = error.value.faults
+    assert "here: objectives[0].cost: expected a cost out of parameters, hops" in hop
+    assert "did you mean 'hops'" in hop
+    assert "objectives[1].cost: expected a reference out of base, math, list, got 'mth'" in mth
+
+
+def test_answer_lengths_need_a_task_with_answers(tmp_path: Path) -> None:
+    facts = {"tasks": ["zoo_facts"], "include_path": str(ZOO.parent / "tasks"), "limit": 4}
+    with pytest.raises(ConfigError, match="output_tokens: expected a task that generates"):
+        assemble(load(tmp_path, evaluators=[facts], objectives=[{"cost": "output_tokens"}]), "here")
+
+
+def test_check_says_what_the_costs_are(tmp_path: Path) -> None:
+    objectives = [{"task": "zoo_math", "metric": "exact_match"}, {"cost": "kl"}]
+    facts = dict(experiment_facts(assemble(load(tmp_path, objectives=objectives), "here")))
+    assert (
+        facts["costs"]
+        == "kl (mean KL(reference || candidate) per token on a sample of the prompts)"
+    )
+    assert "minimize kl" in facts["objectives"]
+
+
+def test_a_search_trades_a_score_against_a_distance(tmp_path: Path) -> None:
+    objectives = [
+        {"task": "zoo_math", "metric": "exact_match"},
+        {"cost": "distance"},
+        {"cost": "output_tokens"},
+    ]
+    path = write(tmp_path, objectives=objectives, finalists=1)
+    create_study(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
+    study = continue_study(folder, Events())
+    assert [o.name for o in study.objectives] == ["zoo_math", "distance", "output_tokens"]
+    base = study.trials[0]
+    assert base.values[1] == 0
+    assert base in front(study)  # nothing is nearer to the base than itself
+    assert all(t.values[1] > 0 for t in study.trials[1:3])
+    assert {f.split for f in study.finals} == {"validation", "test"}
+    report = write_report(study, tmp_path / "report.html", inline_js=False)
+    assert "output_tokens" in report.read_text()
+    suite = Suite("zoo", ("zoo_math",), ZOO.parent / "tasks", limit=8)
+    rescored = export_model(study, study.trials[-1], tmp_path / "out", [suite])
+    assert rescored.objectives == ("zoo_math",)
+    assert rescored.equal
