@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
+from math import comb
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from evomerge.methods.declared import Parameter
 from evomerge.methods.modifiers import MODIFIERS
 from evomerge.methods.registry import method
-from evomerge.space.protocol import ModelSet
-from evomerge.space.spec import Gene, Groups, ParameterSpec
+from evomerge.models.architecture import TensorRole
+from evomerge.space.depth import Place, module_cells, peak
+from evomerge.space.protocol import ModelSet, Params
+from evomerge.space.simplex import even_break
+from evomerge.space.spec import ControlPoints, Gene, MethodChoice, ParameterSpec
 
-__all__ = ["Cell", "Genes", "declared_parameters"]
+__all__ = ["Genes", "Use", "declared_parameters", "tensors_by_module"]
+
+METHOD, EXPERTS = "method", "experts"  # genes that are no parameter
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Tensors that share all their genes: one depth group of one module group.
+class Use:
+    """One thing that a gene decides.
 
     Attributes:
-        module: Name of the module group.
-        depth: Position of the depth group.
-        layers: Half-open range of layers.
+        parameter: Of a method or modifier; or ``method``, or ``experts`` for who takes part.
+        place: Where.
+        expert: Whose; ``None`` if experts do not differ.
     """
 
-    module: str
-    depth: int
-    layers: tuple[int, int]
+    parameter: str
+    place: Place
+    expert: str | None = None
 
 
 def declared_parameters(spec: ParameterSpec) -> dict[str, dict[str, Parameter]]:
@@ -45,81 +53,99 @@ def declared_parameters(spec: ParameterSpec) -> dict[str, dict[str, Parameter]]:
     return {name: {**method(name).parameters(), **modifiers} for name in spec.methods}
 
 
-class Genes:
-    """Names and ranges of genes.
+def tensors_by_module(spec: ParameterSpec, models: ModelSet) -> dict[str, dict[str, TensorRole]]:
+    """Sort every tensor into its module group; groups that choose by name come first."""
+    import re
 
-    A gene is called by its parameter, then whatever it has a copy for: module group, depth group,
-    expert, e.g. ``coefficient.attention.0.math``.
+    found: dict[str, dict[str, TensorRole]] = {g: {} for g in (*spec.named_modules, *spec.kinds)}
+    patterns = {group: re.compile(names) for group, names in spec.named_modules.items()}
+    of_kind = {kind: group for group, kinds in spec.kinds.items() for kind in kinds}
+    for name, role in models.roles.items():
+        named = (group for group, pattern in patterns.items() if pattern.search(name))
+        found[next(named, of_kind[role.kind])][name] = role
+    return found
+
+
+class Genes:
+    """Names and ranges of genes, and which of them matter.
+
+    A gene is called by its parameter, then whatever it has a copy for: module group, depth group
+    or control point, expert, e.g. ``coefficient.attention.0.math``.
 
     Args:
         spec: A space without faults.
         models: What is mixed.
+
+    Attributes:
+        cells: Tensors by shared values, in the order of their rules.
+        places: Where genes sit, in order.
     """
 
     def __init__(self, spec: ParameterSpec, models: ModelSet) -> None:
         self._spec, self._models = spec, models
         self._declared = declared_parameters(spec)
-        self.cells = tuple(self._make_cells())
+        self._parameters = {k: p for found in self._declared.values() for k, p in found.items()}
+        groups = tensors_by_module(spec, models)
+        self.cells = tuple(
+            cell
+            for module, tensors in groups.items()
+            for cell in module_cells(module, spec.depth, models.n_layers, tensors)
+        )
+        self.places = tuple(dict.fromkeys(p for cell in self.cells for p, _ in cell.shares))
+
+    @cached_property
+    def uses(self) -> Mapping[str, list[Use]]:
+        """What each gene decides; genes in a fixed order: methods, who takes part, parameters."""
+        found: dict[str, list[Use]] = defaultdict(list)
+        for use in self._all_uses():
+            found[self.name(use)].append(use)
+        return dict(found)
 
     @cached_property
     def distributions(self) -> Mapping[str, BaseDistribution]:
-        """Every gene in a fixed order: methods first, then parameters as the spec lists them."""
-        found: dict[str, BaseDistribution] = {}
-        if len(self._spec.methods) > 1:
-            choices = CategoricalDistribution(self._spec.methods)
-            found.update(dict.fromkeys((self.of_method(cell) for cell in self.cells), choices))
-        for parameter in self._spec.all_genes:
-            distribution = self._distribution(parameter)
-            found.update(
-                {
-                    self.of(parameter, cell, expert): distribution
-                    for cell in self.cells
-                    for expert in self.owners(parameter)
-                }
-            )
-        return found
+        """The values of every gene, in order."""
+        return {name: self._distribution(uses[0].parameter) for name, uses in self.uses.items()}
 
     @cached_property
-    def defaults(self) -> dict[str, float | int | str]:
+    def defaults(self) -> Params:
         """A neutral value for each gene."""
-        return {
-            name: self._spec.methods[0] if name.startswith("method") else self._initial(name)
-            for name in self.distributions
-        }
+        return {name: self._default(uses[0]) for name, uses in self.uses.items()}
 
-    def of(self, parameter: str, cell: Cell, expert: str | None) -> str:
-        """Name the gene of one parameter in one cell (and for one expert)."""
-        per = self._axes(parameter)
-        owner = expert if "expert" in per else None
-        return self._name(parameter, per, cell, owner)
+    def name(self, use: Use) -> str:
+        """Name the gene that decides something."""
+        per = self._axes(use.parameter)
+        parts = [use.parameter]
+        if "module" in per and len(self._spec.modules) > 1:
+            parts.append(use.place.module)
+        if "depth" in per and self._spec.depth != "global":
+            parts.append(str(use.place.depth))
+        if use.expert is not None and "expert" in per:
+            parts.append(use.expert)
+        return ".".join(parts)
 
-    def of_method(self, cell: Cell) -> str:
-        """Name the gene that chooses the method of one cell."""
-        choice = self._spec.method
-        return self._name("method", () if isinstance(choice, str) else choice.per, cell, None)
+    def is_active(self, gene: str, params: Params) -> bool:
+        """Tell whether a gene matters, given those before it in order."""
+        return any(self._matters(use, params) for use in self.uses[gene])
 
-    def method_of(self, cell: Cell, params: Mapping[str, float | int | str]) -> str:
-        """Read the method of one cell."""
+    def method_at(self, place: Place, params: Params) -> str:
+        """Read the method of one place."""
         methods = self._spec.methods
-        return methods[0] if len(methods) == 1 else str(params[self.of_method(cell)])
+        return methods[0] if len(methods) == 1 else str(params[self.name(Use(METHOD, place))])
+
+    def experts_at(self, place: Place, params: Params) -> tuple[str, ...]:
+        """List the experts that take part in one place."""
+        limited = self._spec.limited
+        if limited is None or not self.has(self.method_at(place, params), limited):
+            return tuple(self._models.experts)
+        return tuple(str(params[self.name(Use(EXPERTS, place))]).split("+"))
 
     def varying(self, method_name: str) -> list[str]:
-        """List the genes' parameters that a method (or a modifier) has."""
+        """List the genes' parameters that a method has."""
         return [name for name in self._spec.all_genes if name in self._declared[method_name]]
 
     def has(self, method_name: str, parameter: str) -> bool:
-        """Tell whether a method (or a modifier) has a parameter."""
+        """Tell whether a method (or its modifiers) has a parameter."""
         return parameter in self._declared[method_name]
-
-    def active(self, params: Mapping[str, float | int | str]) -> list[str]:
-        """List the genes that matter for the methods chosen."""
-        names = {
-            self.of(parameter, cell, expert)
-            for cell in self.cells
-            for parameter in self.varying(self.method_of(cell, params))
-            for expert in self.owners(parameter)
-        }
-        return [name for name in self.distributions if name in names]
 
     def owners(self, parameter: str) -> tuple[str | None, ...]:
         """List who has a value: every expert, or ``None`` for a shared parameter."""
@@ -127,60 +153,127 @@ class Genes:
 
     def declared(self, parameter: str) -> Parameter:
         """Return the declaration of a parameter."""
-        return next(found[parameter] for found in self._declared.values() if parameter in found)
+        return self._parameters[parameter]
 
     def bounds(self, parameter: str) -> tuple[float, float]:
         """Return the range of a numeric parameter."""
-        bounds = self._spec.all_genes[parameter].range or self.declared(parameter).search
+        gene = self._spec.all_genes[parameter]
+        if gene.sum_to_one:
+            return gene.range or (0.0, 1.0)
+        bounds = gene.range or self.declared(parameter).search
         assert bounds is not None, "the checks refuse numeric genes without a range"
         return bounds
 
+    def varies_with_depth(self, parameter: str) -> bool:
+        """Tell whether the depth groups (or control points) have values of their own."""
+        return "depth" in self._axes(parameter)
+
     def meaning(self, gene: str) -> str:
         """Say in words what a gene does."""
-        parameter, *parts = gene.split(".")
-        help_ = "merge method" if parameter == "method" else self.declared(parameter).help
-        layers = {str(cell.depth): _layers_text(cell.layers) for cell in self.cells}
-        where = ", ".join(layers.get(part, part) for part in reversed(parts))
-        return f"{where}: {help_}" if where else help_
+        use = self.uses[gene][0]
+        per = self._axes(use.parameter)
+        parts = [
+            use.expert if "expert" in per else None,
+            self._depth_text(use.place) if "depth" in per else None,
+            use.place.module if "module" in per and len(self._spec.modules) > 1 else None,
+        ]
+        where = ", ".join(part for part in parts if part)
+        return f"{where}: {self._help(use)}" if where else self._help(use)
 
-    def _make_cells(self) -> Iterator[Cell]:
-        n_layers, depth = self._models.n_layers, self._spec.depth
-        shares = {"global": 1, "per_layer": n_layers}
-        n_groups = depth.groups if isinstance(depth, Groups) else shares[depth]
-        edges = [round(i * n_layers / n_groups) for i in range(n_groups + 1)]
-        for module in self._spec.modules:
-            for i in range(n_groups):
-                yield Cell(module=module, depth=i, layers=(edges[i], edges[i + 1]))
+    def _all_uses(self) -> Iterator[Use]:
+        if len(self._spec.methods) > 1:
+            yield from (Use(METHOD, place) for place in self.places)
+        if self._spec.limited is not None:
+            yield from (Use(EXPERTS, place) for place in self.places)
+        for parameter, gene in self._spec.all_genes.items():
+            owners = self.owners(parameter)
+            # The last of several shares is what the others leave.
+            owners = owners[:-1] if gene.sum_to_one else owners
+            yield from (Use(parameter, place, owner) for place in self.places for owner in owners)
 
-    def _name(self, stem: str, per: tuple[str, ...], cell: Cell, expert: str | None) -> str:
-        parts = [stem]
-        if "module" in per and len(self._spec.modules) > 1:
-            parts.append(cell.module)
-        if "depth" in per and self._spec.depth != "global":
-            parts.append(str(cell.depth))
-        if expert is not None:
-            parts.append(expert)
-        return ".".join(parts)
+    def _matters(self, use: Use, params: Params) -> bool:
+        if use.parameter == METHOD:
+            return True
+        wanted = self._spec.limited if use.parameter == EXPERTS else use.parameter
+        if not self.has(self.method_at(use.place, params), str(wanted)):
+            return False
+        if use.parameter == EXPERTS or use.expert is None:
+            return True
+        experts = self.experts_at(use.place, params)
+        if use.expert not in experts or not self._spec.all_genes[use.parameter].sum_to_one:
+            return use.expert in experts
+        before = experts[: experts.index(use.expert)]
+        taken = (params[self.name(Use(use.parameter, use.place, e))] for e in before)
+        return use.expert != experts[-1] and all(part != 1.0 for part in taken)
 
     def _axes(self, parameter: str) -> tuple[str, ...]:
+        if parameter == METHOD:
+            choice = self._spec.method
+            return choice.per if isinstance(choice, MethodChoice) else ()
+        if parameter == EXPERTS:
+            return self._axes(str(self._spec.limited))
         per = self._spec.all_genes[parameter].per
         if per is not None:
             return per
         return ("depth", "module", "expert") if self.declared(parameter).per_expert else ()
 
     def _distribution(self, parameter: str) -> BaseDistribution:
+        if parameter == METHOD:
+            return CategoricalDistribution(self._spec.methods)
+        if parameter == EXPERTS:
+            return CategoricalDistribution(self._expert_choices())
         gene, declared = self._spec.all_genes[parameter], self.declared(parameter)
         if choices := _choices(gene, declared):
             return CategoricalDistribution(choices)
+        if gene.sum_to_one:
+            return FloatDistribution(0.0, 1.0)
         low, high = self.bounds(parameter)
         return FloatDistribution(low, high, log=gene.log)
 
-    def _initial(self, gene_name: str) -> float | int | str:
-        parameter = gene_name.split(".", maxsplit=1)[0]
-        gene, declared = self._spec.all_genes[parameter], self.declared(parameter)
+    def _expert_choices(self) -> tuple[str, ...]:
+        names, most = tuple(self._models.experts), self._most_active
+        return tuple("+".join(c) for n in range(1, most + 1) for c in combinations(names, n))
+
+    @property
+    def _most_active(self) -> int:
+        limit = self._spec.all_genes[str(self._spec.limited)].max_active
+        assert limit is not None, "this is the gene with a limit"
+        return limit
+
+    def _default(self, use: Use) -> float | int | str:
+        if use.parameter == METHOD:
+            return self._spec.methods[0]
+        n = len(self._models.experts)
+        if use.parameter == EXPERTS:  # the first choice of as many experts as may take part
+            return self._expert_choices()[sum(comb(n, k) for k in range(1, self._most_active))]
+        gene, declared = self._spec.all_genes[use.parameter], self.declared(use.parameter)
         if choices := _choices(gene, declared):
             return declared.default if declared.default in choices else choices[0]
-        return sum(self.bounds(parameter)) / 2 if gene.initial is None else gene.initial
+        if gene.sum_to_one:
+            return even_break(list(self._models.experts).index(str(use.expert)), n)
+        return _initial(gene, use.expert, self.bounds(use.parameter))
+
+    def _help(self, use: Use) -> str:
+        if use.parameter == METHOD:
+            return "merge method"
+        if use.parameter == EXPERTS:
+            return "experts that take part; the others have 0"
+        text = self.declared(use.parameter).help
+        if not self._spec.all_genes[use.parameter].sum_to_one:
+            return text
+        return f"{text}: share of what the experts before it leave (grows with this gene)"
+
+    def _depth_text(self, place: Place) -> str:
+        cells = [cell for cell in self.cells if place in dict(cell.shares)]
+        if isinstance(self._spec.depth, ControlPoints):
+            return f"around layer {peak(cells, place).layers[0]}"
+        first, last = cells[0].layers[0], cells[-1].layers[1] - 1
+        return f"layer {first}" if first == last else f"layers {first}-{last}"
+
+
+def _initial(gene: Gene, expert: str | None, bounds: tuple[float, float]) -> float:
+    value = gene.initial.get(str(expert)) if isinstance(gene.initial, Mapping) else gene.initial
+    return sum(bounds) / 2 if value is None else value
 
 
 def _choices(gene: Gene, declared: Parameter) -> tuple[bool | str, ...]:
@@ -190,8 +283,3 @@ def _choices(gene: Gene, declared: Parameter) -> tuple[bool | str, ...]:
     if isinstance(declared.default, bool):
         return (False, True)
     return declared.choices
-
-
-def _layers_text(layers: tuple[int, int]) -> str:
-    first, last = layers[0], layers[1] - 1
-    return f"layer {first}" if first == last else f"layers {first}-{last}"

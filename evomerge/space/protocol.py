@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from optuna import Trial
 from optuna.distributions import BaseDistribution
 
+from evomerge.models.architecture import Kind, TensorRole
 from evomerge.models.reference import ModelRef
-from evomerge.recipe.recipe import Dtype, Recipe
+from evomerge.recipe.recipe import Dtype, Recipe, Rule
 
 __all__ = ["GeneInfo", "ModelSet", "Params", "SearchSpace"]
 
@@ -27,6 +29,7 @@ class ModelSet:
         n_layers: Decoder layers of each.
         dtype: Dtype of the candidates; ``None`` takes the base's.
         seed: Seed of the candidates' random masks.
+        tensors: Role of each tensor to merge, by name; empty if they are not known.
     """
 
     base: str
@@ -34,6 +37,26 @@ class ModelSet:
     n_layers: int
     dtype: Dtype | None = None
     seed: int = 0
+    tensors: Mapping[str, TensorRole] = field(default_factory=dict)
+
+    @cached_property
+    def roles(self) -> Mapping[str, TensorRole]:
+        """Role by tensor name; of unknown tensors, one per layer and kind of a plain decoder."""
+        if self.tensors:
+            return self.tensors
+        layered: tuple[Kind, ...] = ("attention", "mlp", "norm")
+        assumed = [TensorRole(layer, kind) for layer in range(self.n_layers) for kind in layered]
+        assumed += [TensorRole(0, "embedding"), TensorRole(self.n_layers - 1, "head")]
+        return {f"{role.kind} {role.layer}": role for role in assumed}
+
+    def recipe(self, rules: tuple[Rule, ...]) -> Recipe:
+        """Make a recipe that mixes these models."""
+        return Recipe(self.experts, rules, base=self.base, dtype=self.dtype, seed=self.seed)
+
+    def are_mixed_by(self, recipe: Recipe) -> bool:
+        """Tell whether a recipe mixes these models, and selects tensors in ways known here."""
+        same = (recipe.base, [*recipe.experts.items()]) == (self.base, [*self.experts.items()])
+        return same and (bool(self.tensors) or not any(rule.where.names for rule in recipe.rules))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,18 @@ from pydantic import ConfigDict
 from evomerge.methods.base import ParameterValue
 from evomerge.models.architecture import Kind
 
-__all__ = ["Axis", "Depth", "Gene", "Groups", "MethodChoice", "ParameterSpec"]
+__all__ = [
+    "Axis",
+    "Boundaries",
+    "ControlPoints",
+    "Depth",
+    "Gene",
+    "Groups",
+    "Importance",
+    "MethodChoice",
+    "Named",
+    "ParameterSpec",
+]
 
 Axis = Literal["depth", "module", "expert"]
 
@@ -29,7 +40,46 @@ class Groups:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
-Depth = Literal["global", "per_layer"] | Groups
+@dataclass(frozen=True)
+class Boundaries:
+    """Split the layers into groups that start at the given layers; the first is 0."""
+
+    boundaries: tuple[int, ...]
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Split the layers into N groups that matter equally, going by the experts' task vectors.
+
+    A study replaces it by the ``Boundaries`` it comes to when it is created.
+    """
+
+    importance: int
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class ControlPoints:
+    """Give K evenly spread layers genes of their own; the others interpolate between them."""
+
+    control_points: int
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+Depth = Literal["global", "per_layer"] | Groups | Boundaries | ControlPoints | Importance
+
+
+@dataclass(frozen=True)
+class Named:
+    """Modules by a regular expression that is searched in the tensor name."""
+
+    names: str
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -37,19 +87,24 @@ class Gene:
     """How one parameter of a method or modifier varies.
 
     Attributes:
-        range: Lowest and highest value of a number; absent: the range the method suggests.
+        range: Lowest and highest value of a number; absent: the range the method suggests. With
+            ``sum_to_one``: smallest share and 1; absent: 0 and 1.
         choice: Values to choose from, for parameters that are names or truth values.
         per: What has its own copy. Absent: ``[depth, module, expert]`` for a parameter that each
             expert has, ``[]`` for a shared one.
         log: Whether to search on a logarithmic scale.
-        initial: Neutral value; absent: the middle of the range.
+        initial: Neutral value, or one per expert; absent: the middle of the range.
+        sum_to_one: Whether the experts' values are shares of one whole.
+        max_active: At most so many experts take part; the others have 0. Which ones is a gene.
     """
 
     range: tuple[float, float] | None = None
     choice: tuple[bool | str, ...] | None = None
     per: tuple[Axis, ...] | None = None
     log: bool = False
-    initial: float | None = None
+    initial: float | Mapping[str, float] | None = None
+    sum_to_one: bool = False
+    max_active: int | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -74,11 +129,11 @@ class ParameterSpec:
     """A parameter space as written in YAML.
 
     Attributes:
-        kind: ``parameter``.
         method: One method, or several to choose from.
         genes: By method parameter. A gene is active where the chosen method has the parameter.
         depth: How layers share genes.
-        modules: Kinds of module by group name; groups have genes of their own.
+        modules: Kinds of module, or names of tensors, by group name; groups have genes of their
+            own. A tensor belongs to the first group that names it, else to that of its kind.
         fixed: Method parameters that do not vary; methods without one ignore it.
         modifiers: By modifier and parameter: a gene, or a value that does not vary. A modifier's
             gene is called ``modifier:parameter``.
@@ -88,7 +143,7 @@ class ParameterSpec:
     genes: Mapping[str, Gene]
     kind: Literal["parameter"] = "parameter"
     depth: Depth = "global"
-    modules: Mapping[str, tuple[Kind, ...]] = field(default_factory=lambda: _ALL_MODULES)
+    modules: Mapping[str, tuple[Kind, ...] | Named] = field(default_factory=lambda: _ALL_MODULES)
     fixed: Mapping[str, ParameterValue] = field(default_factory=dict)
     modifiers: Mapping[str, Mapping[str, Gene | ParameterValue]] = field(default_factory=dict)
 
@@ -98,6 +153,21 @@ class ParameterSpec:
     def methods(self) -> tuple[str, ...]:
         """Every method that may be used."""
         return (self.method,) if isinstance(self.method, str) else self.method.choice
+
+    @property
+    def named_modules(self) -> dict[str, str]:
+        """Regular expressions by the name of their group."""
+        return {g: part.names for g, part in self.modules.items() if isinstance(part, Named)}
+
+    @property
+    def kinds(self) -> dict[str, tuple[Kind, ...]]:
+        """Kinds of module by the name of their group."""
+        return {g: part for g, part in self.modules.items() if not isinstance(part, Named)}
+
+    @property
+    def limited(self) -> str | None:
+        """The parameter that says how many experts may take part, if there is one."""
+        return next((name for name, g in self.all_genes.items() if g.max_active is not None), None)
 
     @property
     def all_genes(self) -> dict[str, Gene]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from evomerge.config.spaces import build_space
 from evomerge.errors import ConfigError
-from evomerge.models.architecture import KINDS, TensorRole
+from evomerge.models.architecture import TensorRole
 from evomerge.recipe.recipe import Recipe, Rule, Selector
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
@@ -44,23 +46,92 @@ MODIFIED = {
     "fixed": {"density": 0.5},
     "modifiers": {"lines": {"alpha": 0.5, "beta": {"range": [0.0, 1.0]}}},
 }
-SPACES = {"layerwise": LAYERWISE, "choice": CHOICE, "global": GLOBAL, "modified": MODIFIED}
+POINTS = {
+    "method": "ties",
+    "depth": {"control_points": 3},
+    "modules": {"attention": ["attention"], "mlp": ["mlp", "norm"], "ends": ["embedding", "head"]},
+    "genes": {
+        "coefficient": {"range": [0.0, 1.2]},
+        "density": {"range": [0.05, 1.0], "log": True, "per": ["depth"]},
+        "lambda": {},
+    },
+}
+BOUNDARIES = {**GLOBAL, "depth": {"boundaries": [0, 1, 4]}}
+SHARES = {
+    "method": "task_arithmetic",
+    "depth": {"control_points": 3},
+    "genes": {"coefficient": {"sum_to_one": True}, "lambda": {"per": ["depth"]}},
+}
+LEAST = {**GLOBAL, "genes": {"coefficient": {"sum_to_one": True, "range": [0.1, 1.0]}}}
+FEW = {
+    "method": {"choice": ["linear", "ties", "slerp"], "per": ["depth"]},
+    "depth": {"groups": 2},
+    "genes": {
+        "coefficient": {"range": [0.05, 1.0], "max_active": 1},
+        "density": {"range": [0.1, 1.0], "per": ["expert"]},
+        "t": {},
+    },
+}
+FEW_SHARES = {
+    "method": "task_arithmetic",
+    "depth": {"groups": 2},
+    "genes": {"coefficient": {"range": [0.05, 1.0], "max_active": 2, "sum_to_one": True}},
+}
+NAMED = {
+    **GLOBAL,
+    "depth": "per_layer",
+    "modules": {
+        "gates": {"names": "gate_proj"},
+        "rest": ["attention", "mlp", "norm", "embedding", "head"],
+    },
+}
+SPACES = {
+    "layerwise": LAYERWISE,
+    "choice": CHOICE,
+    "global": GLOBAL,
+    "modified": MODIFIED,
+    "control points": POINTS,
+    "boundaries": BOUNDARIES,
+    "shares": SHARES,
+    "shares of at least": LEAST,
+    "few": FEW,
+    "shares of a few": FEW_SHARES,
+    "named": NAMED,
+}
+THREE = ModelSet("zoo:base", {"a": "zoo:math", "b": "zoo:list", "c": "zoo:facts"}, n_layers=6)
+TENSORS = {f"layers.{i}.mlp.gate_proj.weight": TensorRole(i, "mlp") for i in (1, 2, 4)}
+TENSORS |= {f"layers.{i}.mlp.up_proj.weight": TensorRole(i, "mlp") for i in range(6)}
+WITH_NAMES = replace(MODELS, tensors=TENSORS)
+MIXED = dict.fromkeys(SPACES, MODELS) | {"shares of a few": THREE, "named": WITH_NAMES}
 
 
 def space(content: dict[str, object], models: ModelSet = MODELS) -> SearchSpace:
     return build_space(content, models, "s.yaml")
 
 
+def named_space(name: str) -> SearchSpace:
+    return space(SPACES[name], MIXED[name])
+
+
 @st.composite
 def params_of(draw: st.DrawFn, found: SearchSpace) -> Params:
-    """Draw params as a sampler would, through the space's own conditions."""
+    """Draw params as a sampler would, through the space's own conditions.
+
+    Numbers come from a grid with both edges: recipes of neighbours closer than rounding error are
+    not told apart.
+    """
     values = {}
     for name, d in found.distributions.items():
         if isinstance(d, CategoricalDistribution):
             values[name] = draw(st.sampled_from(d.choices))
         elif isinstance(d, FloatDistribution):
-            values[name] = draw(st.floats(d.low, d.high))
+            values[name] = d.low + draw(st.integers(0, 50)) / 50 * (d.high - d.low)
     return found.suggest(optuna.trial.FixedTrial(values))  # type: ignore[arg-type]
+
+
+def values_at(recipe: Recipe, models: ModelSet, parameter: str) -> list[dict[str, float]]:
+    rules = (recipe.rules[recipe.rule_for(n, r)] for n, r in models.roles.items())
+    return [dict(rule.parameters[parameter]) for rule in rules if parameter in rule.parameters]
 
 
 def test_gene_names_say_what_they_are_for() -> None:
@@ -79,29 +150,127 @@ def test_a_global_space_has_one_gene_per_expert() -> None:
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_params_to_recipe_and_back_is_the_identity(name: str, data: st.DataObject) -> None:
-    found = space(SPACES[name])
+    found = named_space(name)
     params = data.draw(params_of(found))
-    assert found.params(found.recipe(params)) == params
+    assert found.params(found.recipe(params)) == pytest.approx(params, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", SPACES)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_different_params_give_different_recipes(name: str, data: st.DataObject) -> None:
-    found = space(SPACES[name])
+    found = named_space(name)
     one, two = data.draw(params_of(found)), data.draw(params_of(found))
     assert (one == two) == (found.recipe(one).digest == found.recipe(two).digest)
 
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_tensor_has_exactly_one_cell(name: str) -> None:
-    found = space(SPACES[name])
+    found, models = named_space(name), MIXED[name]
     recipe = found.recipe(found.defaults)
-    for layer in range(MODELS.n_layers):
-        for kind in KINDS:
-            role = TensorRole(layer, kind)
-            matching = [rule for rule in recipe.rules if rule.where.matches("", role)]
-            assert len(matching) == 1
+    assert recipe.faults() == []
+    for tensor, role in models.roles.items():
+        matching = [rule for rule in recipe.rules if rule.where.matches(tensor, role)]
+        by_name = [rule for rule in matching if rule.where.names]
+        assert len(by_name or matching) == 1
+        assert recipe.rules[recipe.rule_for(tensor, role)] == (by_name or matching)[0]
+
+
+@pytest.mark.parametrize("name", ["shares", "shares of at least", "shares of a few"])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_shares_sum_to_one_in_every_tensor(name: str, data: st.DataObject) -> None:
+    found = named_space(name)
+    recipe = found.recipe(data.draw(params_of(found)))
+    for shares in values_at(recipe, MIXED[name], "coefficient"):
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert all(0.0 <= share <= 1.0 for share in shares.values())
+        if name == "shares of at least":
+            assert min(shares.values()) >= 0.1 - 1e-12
+
+
+@pytest.mark.parametrize(("name", "most"), [("few", 1), ("shares of a few", 2)])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_at_most_k_experts_take_part(name: str, most: int, data: st.DataObject) -> None:
+    found = named_space(name)
+    params = data.draw(params_of(found))
+    recipe = found.recipe(params)
+    for coefficients in values_at(recipe, MIXED[name], "coefficient"):
+        active = [expert for expert, c in coefficients.items() if c != 0.0]
+        assert 1 <= len(active) <= most
+    genes_of_math = {name for name in params if name.endswith(".math")}
+    takes_part = any("math" in str(v) for k, v in params.items() if k.startswith("experts"))
+    assert takes_part or not genes_of_math
+
+
+def test_control_points_are_interpolated_over_the_layers() -> None:
+    found = space({**GLOBAL, "depth": {"control_points": 2}})
+    assert list(found.distributions) == [
+        "coefficient.0.math",
+        "coefficient.0.list",
+        "coefficient.1.math",
+        "coefficient.1.list",
+    ]
+    ends = {"coefficient.0.math": 0.0, "coefficient.1.math": 1.0}
+    recipe = found.recipe(dict(found.defaults) | ends)
+    by_layer = [recipe.rules[recipe.rule_for("", TensorRole(i, "mlp"))] for i in range(6)]
+    assert [rule.parameters["coefficient"]["math"] for rule in by_layer] == pytest.approx(  # type: ignore[index, call-overload]
+        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    )
+    assert by_layer[0] is recipe.rules[recipe.rule_for("", TensorRole(0, "embedding"))]
+
+
+def test_logarithmic_control_points_are_interpolated_logarithmically() -> None:
+    gene = {"range": [0.01, 1.0], "log": True, "per": ["depth"]}
+    models = replace(MODELS, n_layers=3)
+    found = space(
+        {"method": "ties", "depth": {"control_points": 2}, "genes": {"density": gene}}, models
+    )
+    recipe = found.recipe({"density.0": 0.01, "density.1": 1.0})
+    middle = recipe.rules[recipe.rule_for("", TensorRole(1, "mlp"))].parameters["density"]
+    assert middle["math"] == pytest.approx(0.1)  # type: ignore[index, call-overload]
+
+
+def test_equal_neighbours_share_a_rule() -> None:
+    found = space({**GLOBAL, "depth": "per_layer"})
+    params = dict(found.defaults) | {"coefficient.5.math": 0.9}
+    assert [rule.where.layers for rule in found.recipe(params).rules] == [(0, 5), (5, 6)]
+    assert len(found.recipe(found.defaults).rules) == 1
+
+
+def test_layers_without_a_module_have_no_genes() -> None:
+    names = [n for n in named_space("named").distributions if ".gates." in n]
+    assert [n.split(".")[2] for n in names[::2]] == ["1", "2", "4"]
+    ends = [
+        n for n in named_space("control points").distributions if n.startswith("coefficient.ends")
+    ]
+    assert len(ends) == 2 * 2  # embedding and head: two points for two experts
+
+
+def test_boundaries_are_where_groups_begin() -> None:
+    found = space(BOUNDARIES)
+    params = dict(found.defaults) | {"coefficient.1.math": 0.9, "coefficient.2.math": 0.1}
+    assert [rule.where.layers for rule in found.recipe(params).rules] == [(0, 1), (1, 4), (4, 6)]
+    assert [g.meaning for g in found.describe()][2].startswith("math, layers 1-3: ")
+
+
+def test_a_share_that_takes_everything_ends_the_list() -> None:
+    found = space({**GLOBAL, "genes": {"coefficient": {"sum_to_one": True}}}, THREE)
+    assert list(found.distributions) == ["coefficient.a", "coefficient.b"]
+    taken = found.suggest(optuna.trial.FixedTrial({"coefficient.a": 1.0, "coefficient.b": 0.3}))  # type: ignore[arg-type]
+    assert taken == {"coefficient.a": 1.0}
+    thirds = found.recipe(found.defaults).rules[0].parameters["coefficient"]
+    assert thirds == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
+    parents = {b.origin: b.params for b in baselines(found, THREE)}
+    assert parents["expert:b"] == {"coefficient.a": 0.0, "coefficient.b": 1.0}
+    assert parents["uniform"] == pytest.approx(dict(found.defaults))
+    assert parents["base"] is None
+
+
+def test_an_expert_may_start_elsewhere() -> None:
+    found = space({**GLOBAL, "genes": {"coefficient": {"initial": {"math": 0.8}}}})
+    assert found.defaults == {"coefficient.math": 0.8, "coefficient.list": 0.5}
 
 
 def test_parameters_of_other_methods_are_inactive() -> None:
@@ -181,6 +350,28 @@ def test_the_ends_of_a_slerp_are_its_two_experts() -> None:
         ({"method": {"choice": []}}, "at least one method"),
         ({"depth": {"groups": 7}}, "expected 1 to 6"),
         ({"depth": "sometimes"}, "depth"),
+        ({"depth": {"control_points": 1}}, "expected 2 to 6"),
+        ({"depth": {"boundaries": [1, 3]}}, "rising from 0 to less than 6"),
+        ({"depth": {"boundaries": [0, 3, 3]}}, "rising from 0"),
+        ({"depth": {"importance": 0}}, "expected 1 to 6"),
+        (
+            {"depth": {"control_points": 2}, "method": {"choice": ["linear"], "per": ["depth"]}},
+            "method.per: a choice of methods cannot be interpolated",
+        ),
+        (
+            {
+                "depth": {"control_points": 2},
+                "genes": {"coefficient": {"range": [0.1, 1], "max_active": 1}},
+            },
+            "a choice of experts cannot be interpolated",
+        ),
+        ({"genes": {"coefficient": {"max_active": 2}}}, "expected a range without 0"),
+        ({"genes": {"coefficient": {"range": [0.1, 1], "max_active": 4}}}, "expected 1 to 3"),
+        ({"genes": {"lambda": {"sum_to_one": True}}}, "expected a parameter with a value per"),
+        ({"genes": {"coefficient": {"sum_to_one": True, "range": [0.5, 1]}}}, "smallest share"),
+        ({"genes": {"coefficient": {"sum_to_one": True, "initial": 0.5}}}, "start out equal"),
+        ({"genes": {"coefficient": {"initial": {"d": 0.5}}}}, "'d' is not one of the experts"),
+        ({"modules": {"a": {"names": "("}}}, "expected a regular expression"),
         ({"modules": {"a": ["mlp"]}}, "expected 'attention' in exactly one group"),
         ({"fixed": {"density": 0.5}}, "fixed.density: no method here"),
         ({"fixed": {"coefficient": 0.5}}, "it is a gene already"),
@@ -205,3 +396,14 @@ def test_all_faults_of_a_space_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         space(bad)
     assert len(error.value.faults) == 3
+
+
+@pytest.mark.parametrize("layers", [(2,), (0, 1, 11), (3, 4), (5,), (0, 11), (1, 2, 4, 7)])
+def test_control_points_of_sparse_modules_stay_independent(layers: tuple[int, ...]) -> None:
+    tensors = {f"l{i}.gate": TensorRole(i, "mlp") for i in layers}
+    tensors |= {f"l{i}.up": TensorRole(i, "mlp") for i in range(12)}
+    content = {**NAMED, "depth": {"control_points": 4}}
+    content["modules"] = {**NAMED["modules"], "gates": {"names": "gate"}}  # type: ignore[dict-item]
+    found = space(content, replace(MODELS, n_layers=12, tensors=tensors))
+    params = {n: 0.01 + 0.02 * i for i, n in enumerate(found.distributions)}
+    assert found.params(found.recipe(params)) == pytest.approx(params)
