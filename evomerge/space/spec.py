@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Discriminator, Tag
 
 from evomerge.methods.base import ParameterValue
 from evomerge.models.architecture import Kind
@@ -20,6 +20,7 @@ __all__ = [
     "Groups",
     "Importance",
     "MethodChoice",
+    "Module",
     "Named",
     "ParameterSpec",
 ]
@@ -70,9 +71,6 @@ class ControlPoints:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
-Depth = Literal["global", "per_layer"] | Groups | Boundaries | ControlPoints | Importance
-
-
 @dataclass(frozen=True)
 class Named:
     """Modules by a regular expression that is searched in the tensor name."""
@@ -80,6 +78,37 @@ class Named:
     names: str
 
     __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+def _form(value: object) -> str:
+    """Name the form a value is written in, so that faults are about that form only.
+
+    In brackets, for names of forms are no part of a key's path.
+    """
+    return f"({','.join(value)})" if isinstance(value, Mapping) else "(plain)"
+
+
+Depth = Annotated[
+    Annotated[Literal["global", "per_layer"], Tag("(plain)")]
+    | Annotated[Groups, Tag("(groups)")]
+    | Annotated[Boundaries, Tag("(boundaries)")]
+    | Annotated[ControlPoints, Tag("(control_points)")]
+    | Annotated[Importance, Tag("(importance)")],
+    Discriminator(
+        _form,
+        custom_error_type="depth",
+        custom_error_message="Expected global, per_layer, {groups: N}, {control_points: K}, "
+        "{boundaries: [0, ...]} or {importance: N}",
+    ),
+]
+Module = Annotated[
+    Annotated[tuple[Kind, ...], Tag("(plain)")] | Annotated[Named, Tag("(names)")],
+    Discriminator(
+        _form,
+        custom_error_type="module",
+        custom_error_message="Expected a list of kinds or {names: REGEX}",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -143,7 +172,7 @@ class ParameterSpec:
     genes: Mapping[str, Gene]
     kind: Literal["parameter"] = "parameter"
     depth: Depth = "global"
-    modules: Mapping[str, tuple[Kind, ...] | Named] = field(default_factory=lambda: _ALL_MODULES)
+    modules: Mapping[str, Module] = field(default_factory=lambda: _ALL_MODULES)
     fixed: Mapping[str, ParameterValue] = field(default_factory=dict)
     modifiers: Mapping[str, Mapping[str, Gene | ParameterValue]] = field(default_factory=dict)
 
