@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import StudyError
-from evomerge.study.records import Objective, StudyRecord, TrialRecord
+from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean, merits
 
 __all__ = [
     "baselines",
     "complete",
+    "contenders",
     "front",
     "hypervolume",
     "hypervolume_history",
@@ -35,6 +36,13 @@ def complete(study: StudyRecord) -> tuple[TrialRecord, ...]:
     )
 
 
+def contenders(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """List the complete trials that may win: the feasible ones, else the least infeasible."""
+    trials = complete(study)
+    least = min((t.violation for t in trials), default=0.0)
+    return tuple(t for t in trials if t.violation == least)
+
+
 def is_single_model(origin: str) -> bool:
     """Say whether an origin is the base or one expert as they are, rather than a merge."""
     return origin == "base" or origin.startswith("expert:")
@@ -46,15 +54,15 @@ def baselines(study: StudyRecord) -> tuple[TrialRecord, ...]:
 
 
 def front(study: StudyRecord) -> tuple[TrialRecord, ...]:
-    """Find the non-dominated complete trials.
+    """Find the non-dominated complete trials that violate no constraint.
 
-    Baselines count: an expert that no merge beats on its own task is on the front. Of trials with
-    equal values all are kept.
+    Where every trial violates one, the least infeasible stand in. Baselines count: an expert that
+    no merge beats on its own task is on the front. Of trials with equal values all are kept.
 
     Returns:
         In order of trial number.
     """
-    return _non_dominated(complete(study), study.objectives)
+    return _non_dominated(contenders(study), study.objectives)
 
 
 def hypervolume(study: StudyRecord) -> float:
@@ -69,7 +77,7 @@ def hypervolume(study: StudyRecord) -> float:
     comparable only within this record.
 
     Returns:
-        0 when nothing is complete.
+        0 when nothing is complete. Infeasible trials add nothing.
 
     Source:
         Zitzler & Thiele 1999, "Multiobjective evolutionary algorithms: a comparative case study".
@@ -92,7 +100,7 @@ def hypervolume_history(study: StudyRecord) -> list[tuple[int, float]]:
     volume = 0.0
     for trial, point in zip(trials, scaled_values(study, trials), strict=True):
         # A covered point changes nothing; without this check long studies cost seconds.
-        if not (archive >= point).all(axis=1).any():
+        if trial.is_feasible and not (archive >= point).all(axis=1).any():
             archive = np.vstack([archive[~(archive <= point).all(axis=1)], point])
             # Both are monotone in exact arithmetic; max() keeps rounding from showing a fall.
             volume = max(volume, _volume(archive))
@@ -155,9 +163,9 @@ def pick(study: StudyRecord, choice: str) -> TrialRecord:
 
     Args:
         study: The study so far.
-        choice: ``knee``, ``best:OBJECTIVE``, ``best:mean`` (needs one direction for all
-            objectives), ``chosen`` (by the finals) or ``trial:N``. Ties go to the better mean,
-            then to the earlier trial.
+        choice: ``knee``, ``best:OBJECTIVE``, ``best:mean`` (of scores that all
+            point the same way), ``chosen`` (by the finals) or ``trial:N``. Ties go to the better
+            mean, then to the earlier trial.
 
     Raises:
         StudyError: Unknown choice, or no such complete trial.
@@ -186,12 +194,14 @@ def pick(study: StudyRecord, choice: str) -> TrialRecord:
         return knee(candidates, study.objectives)
     wanted = choice.removeprefix("best:")
 
-    def merit(trial: TrialRecord) -> tuple[float, float, int]:
-        row = _oriented([trial], study.objectives)[0]
-        value = row[names.index(wanted)] if wanted in names else row.mean()
-        return float(value), float(row.mean()), -trial.number
+    overall = merits([t.values for t in candidates], study.objectives)
+    rows = _oriented(candidates, study.objectives)
+    wanted_values = rows[:, names.index(wanted)] if wanted in names else overall
 
-    return max(candidates, key=merit)
+    def merit(index: int) -> tuple[float, float, int]:
+        return wanted_values[index], overall[index], -candidates[index].number
+
+    return candidates[max(range(len(candidates)), key=merit)]
 
 
 @dataclass(frozen=True)
@@ -246,8 +256,7 @@ def _oriented(trials: Iterable[TrialRecord], objectives: Sequence[Objective]) ->
 
 
 def _mean_choice(objectives: Sequence[Objective]) -> list[str]:
-    """``mean`` where a mean over the objectives means something: all point the same way."""
-    return ["mean"] if len({o.direction for o in objectives}) == 1 else []
+    return ["mean"] if has_mean(objectives) else []
 
 
 def _trial(study: StudyRecord, choice: str) -> TrialRecord:

@@ -19,6 +19,7 @@ class Status:
 
     Attributes:
         trials: Number of trials by state.
+        infeasible: Complete trials that violate a constraint.
         budget: Number of trials the study may run.
         hypervolume: Of the front so far; see ``analysis.front``.
         seconds: Time per phase, summed over workers and drivers.
@@ -27,6 +28,7 @@ class Status:
     """
 
     trials: Mapping[str, int]
+    infeasible: int
     budget: int
     hypervolume: float
     seconds: Mapping[str, float]
@@ -50,6 +52,7 @@ def study_status(study: StudyRecord, timing: Mapping[str, float]) -> Status:
     finished = sum(state != "running" for state in states)
     return Status(
         trials={state: states.count(state) for state in _STATES},  # type: ignore[arg-type]
+        infeasible=sum(not trial.is_feasible for trial in study.trials),
         budget=study.n_trials,
         hypervolume=hypervolume(study),
         seconds={phase: s for phase, s in timing.items() if phase != "elapsed"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
@@ -17,7 +18,7 @@ from rich.progress import (
 )
 
 from evomerge.cli.terminal import notes
-from evomerge.study.records import StudyRecord, TrialRecord, mean_value
+from evomerge.study.records import StudyRecord, TrialRecord, has_mean, mean_value
 
 __all__ = ["SearchProgress"]
 
@@ -76,23 +77,23 @@ class SearchProgress:
     def told(self, trial: TrialRecord) -> None:
         """Count one finished trial."""
         self._count(trial)
-        note = self._best_text() + (f" · {self._failed} failed" if self._failed else "")
+        failed = f"{self._failed} failed" if self._failed else ""
+        note = " · ".join(filter(None, (self._best_text(), failed)))
         self._bar.update(self._task, completed=self._done, note=note)
         self._print_line(note)
 
     def _count(self, trial: TrialRecord) -> None:
         self._done += trial.state != "running"
         self._failed += trial.state == "failed"
-        if trial.values:
+        if trial.values and trial.is_feasible:
             self._best = max(self._best, mean_value(trial.values, self._objectives))
 
     def _best_text(self) -> str:
-        directions = {o.direction for o in self._objectives}
-        if directions == {"maximize"}:
-            return f"best mean {self._best:.3f}"
-        if directions == {"minimize"}:
-            return f"best mean {-self._best:.3f}"
-        return f"best sum of directions {self._best:.3f}"
+        """The best mean so far, where the objectives have one."""
+        if not has_mean(self._objectives) or math.isinf(self._best):
+            return ""
+        sign = 1 if self._objectives[0].direction == "maximize" else -1
+        return f"best mean {sign * self._best:.3f}"
 
     def _print_line(self, note: str) -> None:
         now = time.monotonic()

@@ -48,6 +48,8 @@ def status(study: StudyDir, json: Json = False) -> None:
         return
     counts = ", ".join(f"{count} {state}" for state, count in found.trials.items() if count)
     console.print(f"trials       {counts or 'none'} of {found.budget}")
+    if found.infeasible:
+        console.print(f"infeasible   {found.infeasible} of {found.trials['complete']} complete")
     console.print(f"hypervolume  {found.hypervolume:.4f}")
     console.print(f"throughput   {found.trials_per_minute:.1f} trials per minute")
     for phase, seconds in found.seconds.items():
@@ -145,6 +147,9 @@ def print_front(study: StudyRecord) -> None:
     if not members:
         console.print("no trial is complete yet")
         return
+    if not members[0].is_feasible:
+        wanted = "; ".join(study.constraints)
+        console.print(f"no trial is feasible ({wanted}); the least infeasible:", soft_wrap=True)
     names = _headings(study)
     knee = pick_trial(study, "knee")
     rows: list[tuple[str, ...]] = []
@@ -160,8 +165,9 @@ def print_front(study: StudyRecord) -> None:
 
 def _print_finals(study: StudyRecord) -> None:
     from evomerge.analysis.intervals import mean
+    from evomerge.study.records import has_mean
 
-    with_mean = len({o.direction for o in study.objectives}) == 1  # else a mean says nothing
+    with_mean = has_mean(study.objectives)
     rows: list[tuple[str, ...]] = []
     bold = None
     for final in (f for f in study.finals if f.split == "test"):
@@ -193,8 +199,15 @@ def _front_data(study: StudyRecord) -> dict[str, object]:
 
     return {
         "objectives": [{"name": o.name, "direction": o.direction} for o in study.objectives],
+        "constraints": study.constraints,
         "trials": [
-            {"number": t.number, "values": t.values, "stderr": t.stderr, "recipe": dict(t.recipe)}
+            {
+                "number": t.number,
+                "feasible": t.is_feasible,
+                "values": t.values,
+                "stderr": t.stderr,
+                "recipe": dict(t.recipe),
+            }
             for t in front_of(study)
         ],
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from evomerge.config.experiment import EvaluatorConfig, Experiment
 from evomerge.config.load import resolve_evaluator
@@ -17,6 +17,7 @@ from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
 from evomerge.execution.costs import COST, cost_fault
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.space.protocol import ModelSet, SearchSpace
+from evomerge.study.constraints import Constraint, parse_bound
 from evomerge.study.records import Objective
 from evomerge.study.trials import make_objectives
 
@@ -27,6 +28,7 @@ __all__ = [
     "Assembly",
     "assemble",
     "load_suites",
+    "make_constraints",
     "make_sampler",
     "make_suites",
     "sampler_choice",
@@ -43,6 +45,7 @@ class Assembly:
         space: What varies.
         suites: What candidates are scored on.
         objectives: What is traded off.
+        constraints: What must be kept.
         worker: What each worker loads.
     """
 
@@ -51,6 +54,7 @@ class Assembly:
     space: SearchSpace
     suites: tuple[Suite, ...]
     objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
     worker: WorkerSpec
 
 
@@ -71,7 +75,9 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     space = _space(experiment, models, where, faults)
     suites = make_suites(experiment)
     objectives = make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
-    faults += _objective_faults(objectives, suites, tuple(models.experts), where)
+    constraints = make_constraints(experiment)
+    faults += _metric_faults(objectives, constraints, suites, tuple(models.experts), where)
+    faults += _bound_faults(constraints, tuple(models.experts), where)
     faults += _final_split_faults(experiment, suites, where)
     if faults:
         raise ConfigError(*faults)
@@ -81,9 +87,9 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
         experts=models.experts,
         suites=suites,
         dtype=models.dtype,
-        costs=tuple(o.metric for o in objectives if o.task == COST),
+        costs=_costs(objectives, constraints),
     )
-    assembly = Assembly(experiment, models, space, suites, objectives, worker)
+    assembly = Assembly(experiment, models, space, suites, objectives, constraints, worker)
     make_sampler(assembly)  # its options may be wrong, too
     return assembly
 
@@ -104,6 +110,7 @@ def make_sampler(assembly: Assembly) -> BaseSampler:
         n_objectives=len(assembly.objectives),
         n_trials=experiment.budget.trials,
         seed=experiment.seed,
+        constrained=bool(assembly.constraints),
     )
 
 
@@ -117,6 +124,17 @@ def sampler_choice(assembly: Assembly) -> tuple[str, str]:
     space = GeneSpace(assembly.space.distributions, assembly.space.defaults)
     n_trials = assembly.experiment.budget.trials
     return choose(space, n_objectives=len(assembly.objectives), n_trials=n_trials)
+
+
+def make_constraints(experiment: Experiment) -> tuple[Constraint, ...]:
+    """Build the constraints of an experiment, one per bound."""
+    sides: tuple[Literal["at_least", "at_most"], ...] = ("at_least", "at_most")
+    return tuple(
+        Constraint(config.task, config.metric, side, parse_bound(bound), str(bound))
+        for config in experiment.constraints
+        for side in sides
+        if (bound := getattr(config, side)) is not None
+    )
 
 
 def make_suites(experiment: Experiment) -> tuple[Suite, ...]:
@@ -179,8 +197,9 @@ def _suite(config: str | EvaluatorConfig, name: str) -> Suite:
     )
 
 
-def _objective_faults(
+def _metric_faults(
     objectives: tuple[Objective, ...],
+    constraints: tuple[Constraint, ...],
     suites: tuple[Suite, ...],
     experts: tuple[str, ...],
     where: str,
@@ -196,19 +215,22 @@ def _objective_faults(
         place = f"{where}: objectives[{i}]"
         if objective in objectives[:i]:
             yield f"{place}: {objective.task} {objective.metric} is an objective already"
-        yield from _metric_faults(objective.task, objective.metric, known, experts, place)
-    metrics = [(o.task, o.metric) for o in objectives]
-    if (COST, "output_tokens") in metrics and not has_answers(suites):
+        yield from _metric_fault(objective, known, experts, place)
+    for constraint in constraints:
+        yield from _metric_fault(
+            constraint, known, experts, f"{where}: constraint '{constraint.name}'"
+        )
+    if "output_tokens" in _costs(objectives, constraints) and not has_answers(suites):
         yield f"{where}: cost output_tokens: expected a task that generates text, got none"
 
 
-def _metric_faults(
-    task: str,
-    metric: str,
+def _metric_fault(
+    wanted: Objective | Constraint,
     known: Mapping[str, tuple[str, ...]],
     experts: tuple[str, ...],
     place: str,
 ) -> Iterator[str]:
+    task, metric = wanted.task, wanted.metric
     if task == COST:
         if fault := cost_fault(metric, experts):
             yield f"{place}.cost: {fault}"
@@ -216,6 +238,25 @@ def _metric_faults(
         yield f"{place}.task: {_expected(task, tuple(known), 'task')}"
     elif metric not in known[task]:
         yield f"{place}.metric: {_expected(metric, known[task], 'metric')}"
+
+
+def _costs(
+    objectives: tuple[Objective, ...], constraints: tuple[Constraint, ...]
+) -> tuple[str, ...]:
+    """List what workers must measure beside scores, each once."""
+    wanted: list[Objective | Constraint] = [*objectives, *constraints]
+    return tuple(dict.fromkeys(m.metric for m in wanted if m.task == COST))
+
+
+def _bound_faults(
+    constraints: tuple[Constraint, ...], experts: tuple[str, ...], where: str
+) -> Iterator[str]:
+    known = ("base", *(f"expert:{name}" for name in experts), "uniform")
+    for constraint in constraints:
+        reference = constraint.bound.reference
+        if reference is not None and reference not in known:
+            place = f"{where}: constraint '{constraint.name}'"
+            yield f"{place}: {_expected(reference, known, 'baseline')}"
 
 
 def _final_split_faults(

@@ -33,14 +33,14 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     n_workers = worker_count(experiment.execution)
     name, reason = sampler_choice(assembly)
     objectives = ", ".join(f"{o.direction} {o.name} {o.metric}" for o in assembly.objectives)
+    optional = {
+        "constraints": ", ".join(constraint.name for constraint in assembly.constraints),
+        "costs": ", ".join(map(_cost, assembly.worker.costs)),
+    }
     return [
         ("models", f"{n_parameters / 1e6:.2f}M parameters, {models.n_layers} layers, {dtype}"),
         ("objectives", objectives),
-        *(
-            (("costs", ", ".join(map(_cost, assembly.worker.costs))),)
-            if assembly.worker.costs
-            else ()
-        ),
+        *((name, text) for name, text in optional.items() if text),
         ("sampler", f"{name}: {reason}"),
         ("budget", _budget(assembly)),
         ("workers", f"{n_workers}, {experiment.execution.executor}"),

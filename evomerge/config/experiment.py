@@ -18,9 +18,11 @@ from pydantic import (
 from evomerge.execution.costs import COST
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
+from evomerge.study.constraints import parse_bound
 
 __all__ = [
     "BudgetConfig",
+    "ConstraintConfig",
     "EvaluatorConfig",
     "ExecutionConfig",
     "Experiment",
@@ -123,6 +125,34 @@ class ObjectiveConfig(_Metric):
         return {"direction": "minimize" if is_cost else "maximize", **value}
 
 
+def _checked_bound(value: object) -> object:
+    if not isinstance(value, (int, float, str)):
+        raise ValueError(f"expected a number or a text such as 'base - 0.01', got {value!r}")
+    parse_bound(value)
+    return value
+
+
+BoundText = Annotated[float | str, BeforeValidator(_checked_bound)]
+
+
+class ConstraintConfig(_Metric):
+    """What a merge must keep.
+
+    Attributes:
+        at_least: Lower bound: a number, or a baseline's own score as in ``base - 0.01``.
+        at_most: Upper bound.
+    """
+
+    at_least: BoundText | None = None
+    at_most: BoundText | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> ConstraintConfig:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("expected at_least or at_most, got neither")
+        return self
+
+
 class SamplerConfig(BaseModel):
     """A sampler by name; the other keys are its options."""
 
@@ -167,6 +197,7 @@ class Experiment(_Section):
         search_space: Preset name, path, or the space itself.
         evaluators: Preset names, paths, or the suites themselves.
         objectives: What the search trades off; at least one.
+        constraints: What a merge must keep to count.
         sampler: How it searches.
         budget: When it ends.
         execution: Where it runs.
@@ -179,6 +210,7 @@ class Experiment(_Section):
     search_space: str | dict[str, Any]
     evaluators: list[str | EvaluatorConfig] = Field(min_length=1)
     objectives: list[ObjectiveConfig] = Field(min_length=1)
+    constraints: list[ConstraintConfig] = []
     sampler: Annotated[SamplerConfig, BeforeValidator(_by_name)] = SamplerConfig()
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()

@@ -10,8 +10,14 @@ from pathlib import Path
 
 import optuna
 
-from evomerge.analysis.front import complete, front, is_single_model
-from evomerge.config.assemble import Assembly, assemble, make_sampler, sampler_choice
+from evomerge.analysis.front import contenders, front, is_single_model
+from evomerge.config.assemble import (
+    Assembly,
+    assemble,
+    make_constraints,
+    make_sampler,
+    sampler_choice,
+)
 from evomerge.config.experiment import ExecutionConfig, Experiment, SamplerConfig
 from evomerge.config.load import dump_experiment, experiment_digest, load_experiment
 from evomerge.config.overrides import apply_overrides
@@ -23,7 +29,7 @@ from evomerge.schema import parse, read_yaml
 from evomerge.space.baselines import baselines
 from evomerge.study.finals import read_finals, run_finals, write_finals
 from evomerge.study.folder import StudyFolder, write_atomically
-from evomerge.study.records import StudyRecord, TrialRecord, mean_value
+from evomerge.study.records import StudyRecord, TrialRecord, merits
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing, read_timing
@@ -163,6 +169,7 @@ def read_study(folder: StudyFolder) -> StudyRecord:
     """
     experiment = read_experiment(folder)
     objectives = make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
+    constraints = make_constraints(experiment)
     trials: tuple[TrialRecord, ...] = ()
     if experiment.storage is not None or folder.journal.is_file():
         _quiet_optuna()
@@ -170,13 +177,15 @@ def read_study(folder: StudyFolder) -> StudyRecord:
         names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
         name = _study_name(folder, experiment)
         if name in names:
-            trials = trial_records(optuna.load_study(study_name=name, storage=storage))
+            found = optuna.load_study(study_name=name, storage=storage)
+            trials = trial_records(found, constraints)
     return StudyRecord(
         name=folder.root.name,
         objectives=objectives,
         trials=trials,
         finals=read_finals(folder.finals),
         n_trials=experiment.budget.trials,
+        constraints=tuple(constraint.name for constraint in constraints),
     )
 
 
@@ -252,6 +261,7 @@ def _search(
         budget=Budget(budget.trials, budget.wall_clock),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
+        constraints=assembly.constraints,
         driver=None if assembly.experiment.storage is None else str(folder.root.resolve()),
         on_told=lambda trial: events.told(trial_record(trial)),
     )
@@ -277,14 +287,15 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
 
 
 def _best_of_front(study: StudyRecord, n: int) -> list[TrialRecord]:
-    """Choose n merges of the front: the best means first, since the mean decides the finals.
+    """Choose n merges of the front, by what decides the finals.
 
     Where no merge is on the front, the best merges beside it.
     """
-    merges = [t for t in complete(study) if not is_single_model(t.origin)]
+    merges = [t for t in contenders(study) if not is_single_model(t.origin)]
     on_front = [t for t in front(study) if t in merges]
-    by_mean = sorted(on_front or merges, key=lambda t: -mean_value(t.values, study.objectives))
-    return by_mean[:n]
+    entrants = on_front or merges
+    rated = zip(merits([t.values for t in entrants], study.objectives), entrants, strict=True)
+    return [t for _, t in sorted(rated, key=lambda pair: -pair[0])][:n]
 
 
 def _open_study(folder: StudyFolder, assembly: Assembly) -> optuna.Study:

@@ -2,6 +2,7 @@
 
 Members:
     records: what a study knows, as plain records.
+    constraints: what a merge must keep.
     folder: the files of a study and their lock.
     storage: the journal file or database.
     trials: what is kept with each trial.

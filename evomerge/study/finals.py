@@ -16,7 +16,7 @@ from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
 from evomerge.recipe.files import recipe_from_data
 from evomerge.study.folder import write_atomically
-from evomerge.study.records import FinalRecord, Objective, TrialRecord, mean_value
+from evomerge.study.records import FinalRecord, Objective, TrialRecord, merits
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +40,8 @@ def run_finals(
         items: Where item scores go.
 
     Returns:
-        Records of both splits. The winner has the best mean over objectives on ``validation``,
-        minimised ones counted negatively. A trial that cannot be scored is left out with a
-        warning; no records if no finalist could be scored.
+        Records of both splits. The winner has the best ``merits`` on ``validation``. A trial that
+        cannot be scored is left out with a warning; no records if no finalist could be scored.
     """
     entrants = {t.number: t for t in (*finalists, *baselines)}
     validation = _score(list(entrants.values()), "validation", objectives, executor, items)
@@ -50,7 +49,8 @@ def run_finals(
     may_win = [r for r in validation if r.number in numbers]
     if not may_win:
         return ()
-    winner = max(may_win, key=lambda r: mean_value(r.values, objectives)).number
+    merit = merits([r.values for r in may_win], objectives)
+    winner = may_win[merit.index(max(merit))].number
     reported = [t for t in entrants.values() if t.number == winner or t in baselines]
     test = _score(reported, "test", objectives, executor, items)
     return tuple(replace(r, chosen=r.number == winner) for r in (*validation, *test))

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-__all__ = ["FinalRecord", "Objective", "StudyRecord", "TrialRecord", "mean_value"]
+from evomerge.execution.costs import COST
+
+__all__ = [
+    "FinalRecord",
+    "Objective",
+    "StudyRecord",
+    "TrialRecord",
+    "has_mean",
+    "mean_value",
+    "merits",
+]
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,43 @@ class Objective:
     direction: Literal["maximize", "minimize"]
     name: str
 
+    @property
+    def is_cost(self) -> bool:
+        """Whether it is a cost, in a unit of its own, rather than a score."""
+        return self.task == COST
+
+
+def has_mean(objectives: Sequence[Objective]) -> bool:
+    """Tell whether a mean over the objectives says something: scores that point the same way."""
+    one_way = len({o.direction for o in objectives}) == 1
+    return len(objectives) == 1 or (one_way and not any(o.is_cost for o in objectives))
+
 
 def mean_value(values: Sequence[float], objectives: Sequence[Objective]) -> float:
     """Average values over objectives so that more is better: minimised ones count negatively."""
     signs = [1.0 if o.direction == "maximize" else -1.0 for o in objectives]
     return sum(s * v for s, v in zip(signs, values, strict=True)) / len(signs)
+
+
+def merits(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:
+    """Rate models that compete with one another by one number each; more is better.
+
+    Args:
+        rows: Values per objective, one row per model.
+        objectives: In the order of the values.
+
+    Returns:
+        The mean where objectives have one. Else every objective is first scaled to the range of
+        the rows (0 worst, 1 best), so that none outweighs the others by its unit.
+    """
+    if has_mean(objectives):
+        return [mean_value(row, objectives) for row in rows]
+    columns = list(zip(*rows, strict=True))
+    sides = [(max(column) - min(column)) or 1.0 for column in columns]
+    return [
+        mean_value([v / side for v, side in zip(row, sides, strict=True)], objectives)
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)
@@ -49,6 +91,8 @@ class TrialRecord:
         error: Why it failed or was pruned.
         started: When it was asked.
         finished: When it was told.
+        violations: Per constraint how far it is violated, as a share of the bound; above 0 means
+            infeasible. Empty without constraints.
     """
 
     number: int
@@ -62,6 +106,17 @@ class TrialRecord:
     error: str | None
     started: datetime | None
     finished: datetime | None
+    violations: tuple[float, ...] = ()
+
+    @property
+    def violation(self) -> float:
+        """All that is violated, added up; 0 for a feasible trial."""
+        return sum(max(0.0, v) for v in self.violations)
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether no constraint is violated."""
+        return self.violation == 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +150,7 @@ class StudyRecord:
         trials: Every trial by number.
         finals: Held-out scores; empty until the search has finished.
         n_trials: The budget.
+        constraints: What trials must keep, for people, in the order of their violations.
     """
 
     name: str
@@ -102,3 +158,4 @@ class StudyRecord:
     trials: tuple[TrialRecord, ...]
     finals: tuple[FinalRecord, ...]
     n_trials: int
+    constraints: tuple[str, ...] = ()

@@ -18,9 +18,21 @@ from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
+from evomerge.study.constraints import Constraint, violations
 from evomerge.study.records import Objective
 from evomerge.study.timing import Timing
-from evomerge.study.trials import DRIVER, ERROR, ORIGIN, RECIPE, SECONDS, STDERR, TRACEBACK
+from evomerge.study.trials import (
+    CONSTRAINTS,
+    DRIVER,
+    ERROR,
+    MEASURED,
+    ORIGIN,
+    RECIPE,
+    SECONDS,
+    STDERR,
+    TRACEBACK,
+    measured_baselines,
+)
 
 __all__ = ["Budget", "Search"]
 
@@ -55,11 +67,12 @@ class Search:
         budget: When to end.
         items: Where item scores go.
         timing: Where the time goes.
+        constraints: What trials must keep; measured with every trial, told to the sampler.
         driver: Names this driver among those that share a database; ``None``: there are no others.
         on_told: Called after each finished trial.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is a part of its own
         self,
         study: optuna.Study,
         space: SearchSpace,
@@ -69,13 +82,14 @@ class Search:
         budget: Budget,
         items: ItemStore,
         timing: Timing,
+        constraints: Sequence[Constraint] = (),
         driver: str | None = None,
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._executor, self._budget = executor, budget
         self._items, self._timing, self._on_told = items, timing, on_told
-        self._driver = driver
+        self._constraints, self._driver = constraints, driver
         self._in_flight: dict[int, Trial] = {}
         self._asked_seconds: dict[int, float] = {}
 
@@ -177,25 +191,35 @@ class Search:
         if isinstance(outcome, Failed):
             return outcome
         metrics = outcome.scores.metrics
-        for o in self._objectives:
-            if o.metric not in metrics.get(o.task, {}):
-                return Failed(outcome.job, f"task {o.task} returned no metric {o.metric}")
-        for objective, value in zip(self._objectives, self._values(outcome), strict=True):
+        for wanted in self._measured():
+            if wanted.metric not in metrics.get(wanted.task, {}):
+                return Failed(outcome.job, f"task {wanted.task} returned no metric {wanted.metric}")
+            value = metrics[wanted.task][wanted.metric].value
             if not math.isfinite(value):
-                return Failed(outcome.job, f"{objective.name} is {value}")
+                return Failed(outcome.job, f"{wanted.task} {wanted.metric} is {value}")
         return outcome
 
-    def _values(self, scored: Scored) -> list[float]:
-        return [scored.scores.metrics[o.task][o.metric].value for o in self._objectives]
+    def _measured(self) -> list[Objective | Constraint]:
+        return [*self._objectives, *self._constraints]
 
     def _tell_scores(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
         self._items.write(trial.number, scored.job.split, scored.scores.items)
-        stderr = [scored.scores.metrics[o.task][o.metric].stderr for o in self._objectives]
-        trial.set_user_attr(STDERR, [None if math.isnan(e) else e for e in stderr])
+        metrics = [scored.scores.metrics[o.task][o.metric] for o in self._objectives]
+        trial.set_user_attr(STDERR, [None if math.isnan(m.stderr) else m.stderr for m in metrics])
         trial.set_user_attr(SECONDS, {"ask": ask_seconds, **scored.seconds})
-        self._study.tell(trial, self._values(scored))
+        self._store_constraints(trial, scored)
+        self._study.tell(trial, [m.value for m in metrics])
         for phase, seconds in scored.seconds.items():
             self._timing.add(phase, seconds)
+
+    def _store_constraints(self, trial: Trial, scored: Scored) -> None:
+        if not self._constraints:
+            return
+        metrics = scored.scores.metrics
+        measured = [metrics[c.task][c.metric].value for c in self._constraints]
+        known = measured_baselines(self._study.get_trials(deepcopy=False))
+        trial.set_user_attr(MEASURED, measured)
+        trial.set_user_attr(CONSTRAINTS, list(violations(self._constraints, measured, known)))
 
     def _stop_if_hopeless(self) -> None:
         finished = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]

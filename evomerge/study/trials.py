@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.execution.costs import COST
+from evomerge.study.constraints import Constraint, violations
 from evomerge.study.records import Objective, TrialRecord
 
 __all__ = [
+    "CONSTRAINTS",
     "DRIVER",
     "ERROR",
+    "MEASURED",
     "ORIGIN",
     "RECIPE",
     "SECONDS",
     "STDERR",
     "TRACEBACK",
     "make_objectives",
+    "measured_baselines",
     "trial_record",
     "trial_records",
 ]
@@ -31,6 +36,8 @@ STDERR = "stderr"
 SECONDS = "seconds"
 ERROR = "error"
 TRACEBACK = "traceback"
+MEASURED = "measured"  # value per constraint
+CONSTRAINTS = "constraints"  # violation per constraint as known when told; samplers read it
 DRIVER = "driver"  # who runs it: a driver that comes back re-runs only its own
 
 _STATES = {
@@ -42,10 +49,36 @@ _STATES = {
 }
 
 
-def trial_records(study: optuna.Study) -> tuple[TrialRecord, ...]:
-    """Read every trial that has been asked, by number."""
-    trials = study.get_trials(deepcopy=False)
-    return tuple(trial_record(trial) for trial in trials if trial.state != TrialState.WAITING)
+def trial_records(
+    study: optuna.Study, constraints: Sequence[Constraint] = ()
+) -> tuple[TrialRecord, ...]:
+    """Read every trial that has been asked, by number.
+
+    Constraints are evaluated anew: a trial told before the baselines that bound it were known is
+    held to them, too.
+    """
+    trials = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+    known = measured_baselines(trials)
+    return tuple(
+        replace(
+            trial_record(trial),
+            violations=violations(constraints, trial.user_attrs[MEASURED], known),
+        )
+        if MEASURED in trial.user_attrs
+        else trial_record(trial)
+        for trial in trials
+    )
+
+
+def measured_baselines(trials: Iterable[FrozenTrial]) -> list[tuple[str, list[float]]]:
+    """List the baselines that constraints may refer to: origin, and value per constraint."""
+    return [
+        (trial.user_attrs[ORIGIN], trial.user_attrs[MEASURED])
+        for trial in trials
+        if trial.state == TrialState.COMPLETE
+        and MEASURED in trial.user_attrs
+        and trial.user_attrs[ORIGIN] not in ("search", "seed")
+    ]
 
 
 def trial_record(trial: FrozenTrial) -> TrialRecord:
@@ -64,6 +97,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         error=attrs.get(ERROR),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
+        violations=tuple(attrs.get(CONSTRAINTS, ())),
     )
 
 

@@ -1,4 +1,4 @@
-"""Costs as objectives: what ``check`` finds, and a search that trades one off."""
+"""Costs and constraints: what ``check`` finds, and a search with both."""
 
 from __future__ import annotations
 
@@ -92,3 +92,46 @@ def test_a_search_trades_a_score_against_a_distance(tmp_path: Path) -> None:
     rescored = export_model(study, study.trials[-1], tmp_path / "out", [suite])
     assert rescored.objectives == ("zoo_math",)
     assert rescored.equal
+
+
+def test_wrong_constraints_are_all_reported_at_once(tmp_path: Path) -> None:
+    wrong = [
+        {"task": "zoo_math", "metric": "exact_match", "at_least": "base-0.01"},
+        {"cost": "hops"},
+    ]
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, constraints=wrong)
+    grammar, bound = error.value.faults
+    assert "constraints.0.at_least: expected a number, or base, uniform" in grammar
+    assert "constraints.1: expected at_least or at_most, got neither" in bound
+    unknown = [
+        {"task": "zoo_mth", "metric": "exact_match", "at_least": 0.5},
+        {"cost": "hop", "at_most": "expert:mth * 2"},
+    ]
+    with pytest.raises(ConfigError) as error:
+        assemble(load(tmp_path, constraints=unknown), "here")
+    task, cost, baseline = error.value.faults
+    assert "constraint 'zoo_mth exact_match at least 0.5'.task: expected a task out of" in task
+    assert "did you mean 'hops'?" in cost
+    assert "expected a baseline out of base, expert:math, expert:list, uniform" in baseline
+
+
+def test_a_search_keeps_its_constraints(tmp_path: Path) -> None:
+    constraints = [
+        {"task": "zoo_math", "metric": "exact_match", "at_least": "base + 0.05"},
+        {"cost": "distance", "at_most": "expert:math * 1.0"},
+    ]
+    path = write(tmp_path, constraints=constraints, finalists=1, budget={"trials": 12})
+    create_study(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
+    facts = dict(experiment_facts(assemble(load_experiment(path, Presets()), "here")))
+    assert facts["constraints"] == (
+        "zoo_math exact_match at least base + 0.05, distance at most expert:math * 1.0"
+    )
+    assert facts["costs"].startswith("distance (")
+    study = continue_study(folder, Events())
+    base, expert = study.trials[0], study.trials[1]
+    assert not base.is_feasible
+    assert expert.violations[1] == 0
+    for t in study.trials:
+        assert (t.violations[0] <= 0) == (t.values[0] >= base.values[0] + 0.05 - 1e-12)
+    assert all(t.is_feasible for t in front(study))

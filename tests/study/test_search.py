@@ -12,6 +12,7 @@ from evomerge.evaluation.store import ItemStore
 from evomerge.samplers import GeneSpace, build_sampler
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet
+from evomerge.study.constraints import Constraint, parse_bound
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
 from evomerge.study.search import Budget, Search
@@ -24,6 +25,10 @@ MODELS = ModelSet("base", {"a": "a", "b": "b"}, n_layers=2)
 SPACE = build_space(
     {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0, 1]}}}, MODELS, "space"
 )
+LIMITS = (
+    Constraint("one", "acc", "at_least", parse_bound("base"), "base"),
+    Constraint("two", "acc", "at_most", parse_bound("expert:b - 0.1"), "expert:b - 0.1"),
+)
 OBJECTIVES = make_objectives([("one", "acc", "maximize"), ("two", "acc", "maximize")])
 
 
@@ -34,6 +39,7 @@ def drive(
     trials: int = 20,
     sampler: str = "nsga2",
     driver: str | None = None,
+    constraints: tuple[Constraint, ...] = (),
 ) -> tuple[TrialRecord, ...]:
     """One driver's life: open the study, search, perhaps be interrupted."""
     folder = StudyFolder(root)
@@ -50,6 +56,7 @@ def drive(
             n_objectives=2,
             n_trials=trials,
             seed=1,
+            constrained=bool(constraints),
         ),
         load_if_exists=True,
     )
@@ -62,11 +69,12 @@ def drive(
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
         driver=driver,
+        constraints=constraints,
     )
     search.seed(baselines(SPACE, MODELS))
     with contextlib.suppress(KeyboardInterrupt):
         search.run()
-    return trial_records(study)
+    return trial_records(study, constraints)
 
 
 def outcome(trials: tuple[TrialRecord, ...]) -> list[object]:
@@ -164,3 +172,40 @@ def test_timing_adds_up_over_drivers(tmp_path: Path) -> None:
     assert seconds["evaluate"] == pytest.approx(20 * 0.002)
     assert seconds["ask"] > 0
     assert seconds["elapsed"] > 0
+
+
+def test_every_trial_is_held_to_the_constraints(tmp_path: Path) -> None:
+    trials = drive(tmp_path, FormulaExecutor(), constraints=LIMITS)
+    values = {t.origin: t.values for t in trials}
+    for t in trials:
+        is_within = (
+            t.values[0] >= values["base"][0] and t.values[1] <= values["expert:b"][1] - 0.1 + 1e-12
+        )
+        assert t.is_feasible == is_within
+    assert 0 < sum(t.is_feasible for t in trials) < 20
+
+
+def test_samplers_are_told_the_constraints_as_known_at_the_time(tmp_path: Path) -> None:
+    """Results of several workers arrive last job first, so the base comes late."""
+    drive(tmp_path, FormulaExecutor(n_workers=8), constraints=LIMITS)
+    study = optuna.load_study(study_name="s", storage=open_storage(tmp_path / "study.journal"))
+    early = study.trials[7]
+    records = trial_records(study, LIMITS)
+    assert early.user_attrs["constraints"] == [0.0, 0.0]  # told before any baseline
+    assert records[7].violations != (0.0, 0.0)  # held to the bounds all the same
+
+
+def test_a_failed_baseline_leaves_its_constraint_open(tmp_path: Path) -> None:
+    trials = drive(tmp_path, FormulaExecutor(fail=frozenset({0, 2})), constraints=LIMITS)
+    assert all(t.is_feasible for t in trials if t.state == "complete")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_killed_and_resumed_equals_uninterrupted_with_constraints(
+    tmp_path: Path, sampler: str
+) -> None:
+    whole = drive(tmp_path / "whole", FormulaExecutor(), sampler=sampler, constraints=LIMITS)
+    drive(tmp_path / "parts", FormulaExecutor(die_after=9), sampler=sampler, constraints=LIMITS)
+    resumed = drive(tmp_path / "parts", FormulaExecutor(), sampler=sampler, constraints=LIMITS)
+    assert outcome(resumed) == outcome(whole)
+    assert [t.violations for t in resumed] == [t.violations for t in whole]

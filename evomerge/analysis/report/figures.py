@@ -15,6 +15,7 @@ import plotly.offline
 from evomerge.analysis.front import (
     baselines,
     complete,
+    contenders,
     front,
     hypervolume_history,
     scaled_values,
@@ -112,13 +113,13 @@ def progress_figure(study: StudyRecord) -> str:
     measure = measures(study.objectives)[-1]
     layers = _layers(study)
     figure = go.Figure()
-    for layer in (layers.cloud, layers.front, layers.baselines, layers.chosen):
+    for layer in layers.back_to_front:
         if layer.trials:
             x = [float(trial.number) for trial in layer.trials]
             y = [measure.of(trial).value for trial in layer.trials]
             figure.add_trace(_points(study.objectives, layer, x, y).update(marker_size=6))
-    numbers = [trial.number for trial in complete(study)]
-    signed = [measure.sign * measure.of(trial).value for trial in complete(study)]
+    numbers = [trial.number for trial in contenders(study)]
+    signed = [measure.sign * measure.of(trial).value for trial in contenders(study)]
     figure.add_scatter(
         x=numbers,
         y=(measure.sign * np.maximum.accumulate(signed)).tolist(),
@@ -147,17 +148,24 @@ class _Layer:
 class _Layers:
     """Every complete trial in exactly one layer, from the background to the foreground."""
 
+    infeasible: _Layer
     cloud: _Layer
     front: _Layer
     baselines: _Layer
     chosen: _Layer
 
+    @property
+    def back_to_front(self) -> tuple[_Layer, ...]:
+        return self.infeasible, self.cloud, self.front, self.baselines, self.chosen
+
 
 def _layers(study: StudyRecord) -> _Layers:
     chosen, reference = chosen_number(study), {t.number for t in baselines(study)}
     on_front = {t.number for t in front(study)} - reference - {chosen}
-    plain = [t for t in complete(study) if t.number not in reference and t.number != chosen]
+    rest = [t for t in complete(study) if t.number not in reference and t.number != chosen]
+    plain = [t for t in rest if t.is_feasible or t.number in on_front]
     return _Layers(
+        _Layer("infeasible", tuple(t for t in rest if t not in plain), LIGHT["faint"]),
         _Layer("dominated", tuple(t for t in plain if t.number not in on_front), LIGHT["cloud"]),
         _Layer("front", tuple(t for t in plain if t.number in on_front), LIGHT["accent"]),
         _Layer("baselines", tuple(t for t in baselines(study) if t.number != chosen), LIGHT["ink"]),
@@ -170,14 +178,14 @@ def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go
     layers = _layers(study)
     if with_front_line:
         _add_front_line(figure, study)
-    for layer in (layers.cloud, layers.front, layers.baselines, layers.chosen):
+    for layer in layers.back_to_front:
         if not layer.trials:
             continue
         x, y = ([trial.values[k] for trial in layer.trials] for k in (i, j))
         points = _points(study.objectives, layer, x, y)
         if layer is layers.baselines:
             _add_labels(points, layer)
-        if layer is not layers.cloud and len(layer.trials) <= _MAX_ERROR_BARS:
+        if layer not in (layers.infeasible, layers.cloud) and len(layer.trials) <= _MAX_ERROR_BARS:
             points.update(error_x=_error_bar(layer, i), error_y=_error_bar(layer, j))
         figure.add_trace(points)
     for objective, axes in ((study.objectives[i], "xaxis"), (study.objectives[j], "yaxis")):
@@ -261,6 +269,8 @@ def _hover(objectives: Sequence[Objective], trial: TrialRecord) -> str:
     lines = [f"<b>{_text(label)}</b>{number}"]
     for objective, value, stderr in zip(objectives, trial.values, trial.stderr, strict=True):
         lines.append(f"{_text(objective.name)} {format_estimate(Estimate(value, stderr))}")
+    if not trial.is_feasible:
+        lines.append("violates a constraint")
     return "<br>".join(lines)
 
 

@@ -113,6 +113,7 @@ class _Page:
     tiles: tuple[_Tile, ...]
     measures: tuple[str, ...]
     n_objectives: int
+    constraints: tuple[str, ...]
     tradeoff: str | None
     profile: str | None
     pairs: tuple[str, ...]
@@ -138,6 +139,7 @@ def _gather(study: StudyRecord) -> _Page:
         tiles=_tiles(study),
         measures=tuple(m.label for m in measures(study.objectives)),
         n_objectives=n_objectives,
+        constraints=study.constraints,
         tradeoff=figures.tradeoff_figure(study) if any_complete and n_objectives == 2 else None,
         profile=figures.profile_figure(study) if is_many else None,
         pairs=tuple(figures.pair_figures(study)) if is_many else (),
@@ -182,6 +184,9 @@ def _tiles(study: StudyRecord) -> tuple[_Tile, ...]:
             ", ".join([f"budget {study.n_trials}", *others]),
         )
     ]
+    if study.constraints:
+        infeasible = sum(not t.is_feasible for t in complete(study))
+        tiles.append(_Tile("infeasible", str(infeasible), "; ".join(study.constraints)))
     if complete(study):
         merges = [t for t in front(study) if t.origin in ("search", "seed", "uniform")]
         tiles.append(_Tile("on the front", str(len(front(study))), f"{len(merges)} of them merges"))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from evomerge.analysis.front import complete, is_single_model, pick
 from evomerge.analysis.intervals import Estimate, mean
-from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord
+from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord, has_mean
 
 __all__ = [
     "Measure",
@@ -68,17 +68,19 @@ class Standing:
 
 
 def measures(objectives: Sequence[Objective]) -> tuple[Measure, ...]:
-    """List every objective as a measure, and last their mean if there are several of one direction.
+    """List every objective as a measure, and last what sums a model up: the mean of several.
 
-    Accuracy and perplexity have no mean worth reading, so mixed directions get none.
+    Accuracy and perplexity have no mean worth reading: where directions differ or costs are among
+    the objectives, the first objective that is a score comes last.
     """
     each = [
         Measure(o.name, 1 if o.direction == "maximize" else -1, (i,))
         for i, o in enumerate(objectives)
     ]
-    if len(each) > 1 and len({m.sign for m in each}) == 1:
-        each.append(Measure("mean", each[0].sign, tuple(range(len(objectives)))))
-    return tuple(each)
+    if len(each) > 1 and has_mean(objectives):
+        return (*each, Measure("mean", each[0].sign, tuple(range(len(objectives)))))
+    summary = next((i for i, o in enumerate(objectives) if not o.is_cost), 0)
+    return (*each[:summary], *each[summary + 1 :], each[summary])
 
 
 def model_label(origin: str, number: int) -> str:

@@ -63,6 +63,7 @@ class ScoreRow:
         number: Trial number.
         is_baseline: Base or expert as they are, or the uniform average.
         is_chosen: The trial the report is about.
+        is_feasible: Violates no constraint.
         estimates: One per measure.
         whisker: The last measure, drawn.
     """
@@ -71,6 +72,7 @@ class ScoreRow:
     number: int
     is_baseline: bool
     is_chosen: bool
+    is_feasible: bool
     estimates: tuple[Estimate, ...]
     whisker: Whisker | None
 
@@ -201,6 +203,7 @@ def _score_rows(study: StudyRecord, scored: Sequence[Standing]) -> tuple[ScoreRo
     every = measures(study.objectives)
     summary = every[-1]
     chosen = chosen_number(study)
+    infeasible = {t.number for t in complete(study) if not t.is_feasible}
     ordered = _ordered(scored, summary)
     whiskers = _whiskers([summary.of(s) for s in ordered], summary)
     return tuple(
@@ -209,6 +212,7 @@ def _score_rows(study: StudyRecord, scored: Sequence[Standing]) -> tuple[ScoreRo
             number=s.number,
             is_baseline=is_single_model(s.origin) or s.origin == "uniform",
             is_chosen=s.number == chosen,
+            is_feasible=s.number not in infeasible,
             estimates=tuple(m.of(s) for m in every),
             whisker=whisker,
         )

@@ -50,6 +50,8 @@ def verdict(study: StudyRecord) -> str:
         return ""
     split = final_split(study)
     sentences = []
+    if not _is_feasible(study, chosen.number):
+        sentences.append("No trial is feasible; this is the least infeasible one.")
     shown = _headline_measures(study)
     rival = best(standings(study, split), shown[0], kind="baseline") if len(shown) == 1 else None
     if rival is not None and rival.number != chosen.number:
@@ -82,6 +84,10 @@ def _compare(chosen: Standing, rival: Standing, measure: Measure) -> str:
     return f"That is {size} {better} than the best baseline ({name}), {judgement}."
 
 
+def _is_feasible(study: StudyRecord, number: int) -> bool:
+    return next(trial for trial in study.trials if trial.number == number).is_feasible
+
+
 def _chosen(study: StudyRecord) -> Standing | None:
     number = chosen_number(study)
     return next((s for s in standings(study, final_split(study)) if s.number == number), None)
@@ -91,7 +97,7 @@ def _headline_measures(study: StudyRecord) -> tuple[Measure, ...]:
     """The mean (or the only objective) if there is one, else every objective."""
     every = measures(study.objectives)
     has_mean = len(every) > len(study.objectives)
-    return every[-1:] if has_mean else every
+    return every[-1:] if has_mean else tuple(sorted(every, key=lambda m: m.indices))
 
 
 def _short(estimate: Estimate) -> str:

@@ -1,0 +1,140 @@
+"""Constraints: what a merge must keep, e.g. a score no worse than the base model's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from evomerge.execution.costs import COST
+
+__all__ = ["Bound", "Constraint", "parse_bound", "violations"]
+
+_GRAMMAR = (
+    "expected a number, or base, uniform or expert:NAME, alone or followed by +, - or * and a "
+    "number, with spaces between"
+)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A number, or a baseline's own score that a number is added to or multiplied with.
+
+    Attributes:
+        reference: Origin of the baseline; ``None`` for a plain number.
+        factor: Multiplies the baseline's score.
+        offset: Is added.
+    """
+
+    reference: str | None
+    factor: float
+    offset: float
+
+    def value(self, references: Mapping[str, float]) -> float | None:
+        """Evaluate the bound.
+
+        Args:
+            references: Scores by origin, of the baselines that are known so far.
+
+        Returns:
+            ``None`` while the baseline is not known.
+        """
+        if self.reference is None:
+            return self.offset
+        if self.reference not in references:
+            return None
+        return self.factor * references[self.reference] + self.offset
+
+
+def parse_bound(written: float | str) -> Bound:
+    """Read a bound: ``0.5``, ``base``, ``base - 0.01``, ``expert:math * 0.95``.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    match str(written).split():
+        case [number] if (value := _number(number)) is not None:
+            return Bound(None, 0.0, value)
+        case [origin] if _is_origin(origin):
+            return Bound(origin, 1.0, 0.0)
+        case [origin, ("+" | "-" | "*") as sign, number] if _is_origin(origin):
+            if (value := _number(number)) is not None:
+                is_factor = sign == "*"
+                offset = -value if sign == "-" else value
+                return Bound(origin, value if is_factor else 1.0, 0.0 if is_factor else offset)
+    raise ValueError(f"{_GRAMMAR}, got {written!r}")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One metric of one task, bounded on one side.
+
+    Attributes:
+        task: As in ``Objective``.
+        metric: As in ``Objective``.
+        side: Which way the bound cuts.
+        bound: Where.
+        text: The bound as the user wrote it.
+    """
+
+    task: str
+    metric: str
+    side: Literal["at_least", "at_most"]
+    bound: Bound
+    text: str
+
+    @property
+    def name(self) -> str:
+        """For people: ``zoo_facts acc at least base - 0.01``."""
+        subject = self.metric if self.task == COST else f"{self.task} {self.metric}"
+        return f"{subject} {self.side.replace('_', ' ')} {self.text}"
+
+    def violation(self, value: float, references: Mapping[str, float]) -> float:
+        """Say how far a value is beyond the bound, as a share of the bound.
+
+        Shares let constraints of different units be added up; a bound of 0 has no share, so the
+        distance itself stands.
+
+        Returns:
+            At most 0 for values within the bound, and 0 while the bound is not known.
+        """
+        bound = self.bound.value(references)
+        if bound is None:
+            return 0.0
+        beyond = bound - value if self.side == "at_least" else value - bound
+        return beyond / abs(bound) if bound else beyond
+
+
+def violations(
+    constraints: Sequence[Constraint],
+    measured: Sequence[float],
+    baselines: Iterable[tuple[str, Sequence[float]]],
+) -> tuple[float, ...]:
+    """Compare one trial with every constraint; it is feasible if none is above 0.
+
+    The point estimates decide: a constraint that must hold beyond noise needs a margin in its
+    bound.
+
+    Args:
+        constraints: In the study's order.
+        measured: The trial's value per constraint.
+        baselines: Origin and values of the baselines known so far.
+    """
+    known = list(baselines)
+    return tuple(
+        constraint.violation(value, {origin: values[i] for origin, values in known})
+        for i, (constraint, value) in enumerate(zip(constraints, measured, strict=True))
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _is_origin(text: str) -> bool:
+    return text in ("base", "uniform") or (text.startswith("expert:") and text != "expert:")
