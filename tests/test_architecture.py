@@ -42,6 +42,7 @@ ONE_IMPORTER = {
     "ray": "execution/ray.py",
     "lm_eval": "evaluation/harness.py",
     "cma": "samplers/evolution.py",
+    "cmaes": "samplers/mixed.py",
     "plotly": "analysis/report/figures.py",
     "moocore": "analysis/front.py",
     "optuna_dashboard": "config/runs.py",

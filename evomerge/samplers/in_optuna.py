@@ -1,7 +1,13 @@
-"""Optuna's own samplers, with defaults for searches of a few hundred trials."""
+"""Optuna's own samplers, with defaults for searches of a few hundred trials.
+
+None of them learns from failed trials. ``tpe`` counts pruned ones as bad; ``gp``, ``nsga2`` and
+``nsga3`` ignore them. All but ``random`` and ``qmc`` rank infeasible trials behind feasible ones;
+``gp`` models the constraints.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -65,9 +71,21 @@ class _NsgaOptions:
         return self.population_size or min(max(n_trials // 10, 10), 50)
 
 
+def _in_space(
+    factory: Callable[[int], BaseSampler], budget: Budget, inherited_attr: str | None = None
+) -> BaseSampler:
+    return InSpace(
+        factory,
+        budget.space,
+        seed=budget.seed,
+        inherited_attr=inherited_attr,
+        constrained=budget.constrained,
+    )
+
+
 def _random(options: Options, budget: Budget) -> BaseSampler:
     parse(_NoOptions, options, "sampler")
-    return InSpace(RandomSampler, budget.space, seed=budget.seed)
+    return _in_space(RandomSampler, budget)
 
 
 def _qmc(options: Options, budget: Budget) -> BaseSampler:
@@ -77,7 +95,7 @@ def _qmc(options: Options, budget: Budget) -> BaseSampler:
     def factory(seed: int) -> BaseSampler:
         return QMCSampler(qmc_type=chosen.sequence, scramble=True, seed=sequence_seed)
 
-    return InSpace(factory, budget.space, seed=budget.seed)
+    return _in_space(factory, budget)
 
 
 def _tpe(options: Options, budget: Budget) -> BaseSampler:
@@ -92,7 +110,7 @@ def _tpe(options: Options, budget: Budget) -> BaseSampler:
             seed=seed,
         )
 
-    return InSpace(factory, budget.space, seed=budget.seed)
+    return _in_space(factory, budget)
 
 
 def _gp(options: Options, budget: Budget) -> BaseSampler:
@@ -101,7 +119,7 @@ def _gp(options: Options, budget: Budget) -> BaseSampler:
     def factory(seed: int) -> BaseSampler:
         return GPSampler(n_startup_trials=chosen.n_startup_trials, seed=seed)
 
-    return InSpace(factory, budget.space, seed=budget.seed)
+    return _in_space(factory, budget)
 
 
 def _nsga(
@@ -119,7 +137,12 @@ def _nsga(
 
     # Baselines and re-run trials carry no generation; this makes parents of them, too.
     generation = algorithm._get_generation_key()
-    return InSpace(factory, budget.space, seed=budget.seed, inherited_attr=generation)
+    return _in_space(factory, budget, inherited_attr=generation)
+
+
+def _nsga_resolve(options: Options, budget: Budget) -> Options:
+    chosen = parse(_NsgaOptions, options, "sampler")
+    return {**options, "population_size": chosen.population(budget.n_trials)}
 
 
 def _nsga2(options: Options, budget: Budget) -> BaseSampler:
@@ -134,5 +157,7 @@ RANDOM = SamplerKind("a control: what luck alone finds", _random)
 QMC = SamplerKind("an even cover of a space of few genes, or data for a later model", _qmc)
 TPE = SamplerKind("the all-rounder: any genes, 1 to 3 objectives, asks in milliseconds", _tpe)
 GP = SamplerKind("at most 150 slow trials of at most 20 genes; an ask takes up to a second", _gp)
-NSGA2 = SamplerKind("2 or 3 objectives and thousands of trials: asks stay cheap", _nsga2)
-NSGA3 = SamplerKind("4 objectives or more", _nsga3)
+NSGA2 = SamplerKind(
+    "2 or 3 objectives and thousands of trials: asks stay cheap", _nsga2, _nsga_resolve
+)
+NSGA3 = SamplerKind("4 objectives or more", _nsga3, _nsga_resolve)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 
 from evomerge.samplers.gene_space import GeneSpace
 
-__all__ = ["Budget", "Options", "SamplerKind"]
+__all__ = ["Budget", "ItemScores", "Options", "SamplerKind"]
 
 Options = Mapping[str, float | int | str | bool]
+ItemScores = Callable[[int], NDArray[np.float64] | None]
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,25 @@ class Budget:
     Attributes:
         space: The genes.
         n_objectives: Objectives of the study, 1 or more.
-        n_trials: Trials in total; population sizes follow it.
+        n_trials: Trials in total when the study is created; population sizes follow it.
         seed: The study's seed.
+        constrained: Whether trials carry constraints: user attribute ``constraints``, a list of
+            numbers, feasible if none is above 0.
+        item_scores: From a finished trial's number to its score on every item (larger is better,
+            NaN where it has none), the same items for every trial; ``None`` if none are stored.
+            Absent if the study keeps no item scores.
     """
 
     space: GeneSpace
     n_objectives: int
     n_trials: int
     seed: int
+    constrained: bool = False
+    item_scores: ItemScores | None = None
+
+
+def _as_they_are(options: Options, budget: Budget) -> Options:
+    return options
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,10 @@ class SamplerKind:
         when: One line on when to use it.
         build: Checks options and builds the sampler. Raises ``ConfigError`` with one line per
             wrong option, ``SpaceError`` for a space that it cannot search.
+        resolve: Adds the options that follow the budget, to be kept with the study: a larger
+            budget later must not change the search. Raises as ``build`` does.
     """
 
     when: str
     build: Callable[[Options, Budget], BaseSampler]
+    resolve: Callable[[Options, Budget], Options] = _as_they_are

@@ -1,78 +1,87 @@
-"""CMA-ES as an Optuna sampler."""
+"""CMA-ES as an Optuna sampler.
+
+Never waits for a result: a generation ends at the first ask after ``popsize`` results have come
+in; asks until then draw more points from the current distribution, and a result that comes later
+counts in the generation in which it comes. Several objectives are scalarised by a random
+preference per generation. An inactive gene counts as what was drawn for it.
+
+Infeasible, pruned and failed trials rank last in their generation, in this order. Trials in the
+space that somebody else chose (baselines, trials of another sampler) count, too, but pull no
+further than a drawn point would. A trial that failed and was run again counts once.
+"""
 
 from __future__ import annotations
 
-from optuna.distributions import BaseDistribution
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
 from optuna.samplers import BaseSampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial
+from pydantic import ConfigDict, Field
 
-from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.evolution import Evolution
+from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Budget, Options, SamplerKind
-from evomerge.samplers.replay import PycmaOptions, Replay
-from evomerge.samplers.unit_cube import draw_uniform
+from evomerge.samplers.replay import Replayed
+from evomerge.samplers.unit_cube import UnitCube
 from evomerge.schema import parse
-from evomerge.seeds import seed_for
 
-__all__ = ["PYCMA", "PycmaOptions", "PycmaSampler"]
+__all__ = ["PYCMA", "PycmaOptions"]
+
+_CORRELATION_TRIALS_PER_AXIS = 20  # below, a full covariance matrix is noise for most of the run
 
 
-class PycmaSampler(BaseSampler):
-    """CMA-ES over all genes, started at their defaults; never waits for a result.
+@dataclass(frozen=True)
+class PycmaOptions:
+    """Options of CMA-ES.
 
-    A generation ends at the first ask after ``popsize`` results have come in; asks until then
-    draw more points from the current distribution, and a result that comes later counts in the
-    generation in which it comes. Failed and pruned trials rank last in theirs. Several objectives
-    are scalarised by a random preference per generation. An inactive gene counts as what was
-    drawn for it.
-
-    Trials in the space that somebody else chose (baselines, trials of another sampler) count,
-    too, but pull no further than a drawn point would. A trial that failed and was run again counts
-    once.
-
-    Args:
-        space: The genes.
-        options: Options of CMA-ES.
-        seed: The study's seed.
+    Attributes:
+        sigma0: First standard deviation, as a share of every gene's range.
+        popsize: Results per generation; absent: 4 + 3 ln(axes), rounded down.
+        restarts: How often a converged search starts again, each time with twice the popsize.
+        diagonal: Learn a variance per axis only; absent: for fewer than 20 trials per axis.
+        noise: Scores are noisy: twice the popsize, so that a generation's mean step averages over
+            twice the trials. (No trial is evaluated again: that costs what a new one does.)
     """
 
-    def __init__(self, space: GeneSpace, options: PycmaOptions, *, seed: int) -> None:
-        self._space = space
-        self._options = options
-        self._seed = seed
-        self._replay: Replay | None = None
+    sigma0: Annotated[float, Field(gt=0, le=1)] = 1 / 6
+    popsize: Annotated[int, Field(ge=4)] | None = None
+    restarts: Annotated[int, Field(ge=0)] = 9
+    diagonal: bool | None = None
+    noise: bool = False
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Return all genes that can vary."""
-        return dict(self._space.searched)
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Gene]:
-        """Return a value for every gene, active or not."""
-        if not search_space:
-            return {}
-        if self._replay is None or not self._replay.continues(study):
-            self._replay = Replay(study, self._space, self._options, seed=self._seed)
-        return self._replay.ask(trial)
 
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Gene:
-        """Draw a param that is no gene of the space uniformly."""
-        seed = seed_for(self._seed, "uniform", trial.number, param_name)
-        return draw_uniform({param_name: param_distribution}, seed)[param_name]
+def _resolve(options: Options, budget: Budget) -> Options:
+    chosen = parse(PycmaOptions, options, "sampler")
+    if chosen.diagonal is not None:
+        return options
+    n_axes = UnitCube(budget.space.searched).dimension
+    return {**options, "diagonal": budget.n_trials < _CORRELATION_TRIALS_PER_AXIS * n_axes}
 
 
 def _build(options: Options, budget: Budget) -> BaseSampler:
-    chosen = parse(PycmaOptions, options, "sampler")
-    return PycmaSampler(budget.space, chosen, seed=budget.seed)
+    chosen = parse(PycmaOptions, _resolve(options, budget), "sampler")
+
+    def start() -> Evolution:
+        return Evolution(
+            budget.space,
+            sigma0=chosen.sigma0,
+            popsize=_popsize(chosen, budget),
+            diagonal=bool(chosen.diagonal),
+            restarts=chosen.restarts,
+            seed=budget.seed,
+        )
+
+    replayed = Replayed(start, budget.space, label="pycma", constrained=budget.constrained)
+    return JointSampler(budget.space, replayed, seed=budget.seed)
 
 
-PYCMA = SamplerKind("one objective, numbers only, at least 10 trials per gene", _build)
+def _popsize(chosen: PycmaOptions, budget: Budget) -> int:
+    n_axes = UnitCube(budget.space.searched).dimension
+    popsize = chosen.popsize or 4 + math.floor(3 * math.log(max(n_axes, 1)))
+    return 2 * popsize if chosen.noise else popsize
+
+
+PYCMA = SamplerKind("one objective, numbers only, at least 10 trials per gene", _build, _resolve)

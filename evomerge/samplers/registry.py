@@ -11,9 +11,9 @@ from optuna.samplers import BaseSampler
 from evomerge.errors import ConfigError
 from evomerge.samplers.auto import choose
 from evomerge.samplers.gene_space import GeneSpace
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Budget, ItemScores, Options, SamplerKind
 
-__all__ = ["build_sampler", "sampler_names"]
+__all__ = ["build_sampler", "resolve_sampler", "sampler_names"]
 
 _GROUP = "evomerge.samplers"
 _BUILT_IN = {
@@ -24,6 +24,11 @@ _BUILT_IN = {
     "nsga2": "evomerge.samplers.in_optuna:NSGA2",
     "nsga3": "evomerge.samplers.in_optuna:NSGA3",
     "pycma": "evomerge.samplers.pycma:PYCMA",
+    "catcma": "evomerge.samplers.catcma:CATCMA",
+    "comocma": "evomerge.samplers.catcma:COMOCMA",
+    "map": "evomerge.samplers.amortised:MAP",
+    "m2n2": "evomerge.samplers.niches:M2N2",
+    "greedy_soup": "evomerge.samplers.greedy_soup:GREEDY_SOUP",
 }
 _AUTO = "chooses among the others by genes, objectives and budget"
 
@@ -41,6 +46,8 @@ def build_sampler(
     n_objectives: int,
     n_trials: int,
     seed: int,
+    constrained: bool = False,
+    item_scores: ItemScores | None = None,
 ) -> BaseSampler:
     """Build a sampler.
 
@@ -51,6 +58,28 @@ def build_sampler(
         n_objectives: Objectives of the study.
         n_trials: Trials in total.
         seed: The study's seed.
+        constrained: See ``Budget``.
+        item_scores: See ``Budget``.
+
+    Raises:
+        ConfigError: No such sampler, or one line per wrong option.
+        SpaceError: The sampler cannot search the space.
+    """
+    budget = Budget(space, n_objectives, n_trials, seed, constrained, item_scores)
+    name, options = resolve_sampler(name, options, budget)
+    return _load(name).build(options, budget)
+
+
+def resolve_sampler(name: str, options: Options, budget: Budget) -> tuple[str, Options]:
+    """Settle what follows the budget, to be kept with the study, so that it may grow later.
+
+    Args:
+        name: One of ``sampler_names``.
+        options: The sampler's own options.
+        budget: As the study is created.
+
+    Returns:
+        The sampler that runs (never ``auto``) and its options.
 
     Raises:
         ConfigError: No such sampler, or one line per wrong option.
@@ -58,8 +87,8 @@ def build_sampler(
     if name == "auto":
         if options:
             raise ConfigError(f"sampler: auto has no options, got {', '.join(sorted(options))}")
-        name, _ = choose(space, n_objectives=n_objectives, n_trials=n_trials)
-    return _load(name).build(options, Budget(space, n_objectives, n_trials, seed))
+        name, _ = choose(budget.space, n_objectives=budget.n_objectives, n_trials=budget.n_trials)
+    return name, _load(name).resolve(options, budget)
 
 
 def _names() -> list[str]:

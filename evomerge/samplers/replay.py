@@ -1,87 +1,131 @@
-"""A CMA-ES in step with a study: its state is a function of the store.
+"""A generational search in step with a study: its state is a function of the store.
 
-A trial records the generation it was drawn in (trial attribute ``pycma:generation``), the study
-records which trials ended each generation (study attribute ``pycma:batch:GENERATION``). With the
+A trial records the generation it was drawn in (trial attribute ``LABEL:generation``), the study
+records which trials ended each generation (study attribute ``LABEL:batch:GENERATION``). With the
 seed and the trials' values, that gives back every distribution, in whatever order results came.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
-from pydantic import ConfigDict, Field
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
-from evomerge.samplers.evolution import Evolution, Told
 from evomerge.samplers.gene_space import Gene, GeneSpace
-from evomerge.samplers.scalarise import draw_preference, tchebycheff
-from evomerge.samplers.unit_cube import FloatArray, UnitCube
+from evomerge.samplers.results import Result, Trials
 
-__all__ = ["PycmaOptions", "Replay"]
+__all__ = ["Generations", "Replay", "Replayed", "Told"]
 
-_GENERATION = "pycma:generation"
-_BATCH = "pycma:batch:"
+Point = TypeVar("Point")
 
 
 @dataclass(frozen=True)
-class PycmaOptions:
-    """Options of CMA-ES.
+class Told(Generic[Point]):
+    """One result.
 
     Attributes:
-        sigma0: First standard deviation, as a share of every gene's range.
-        popsize: Results per generation; absent: 4 + 3 ln(axes), rounded down.
+        point: Where it is.
+        result: The trial.
+        foreign: Whether somebody else chose the point.
     """
 
-    sigma0: Annotated[float, Field(gt=0, le=1)] = 1 / 6
-    popsize: Annotated[int, Field(ge=4)] | None = None
+    point: Point
+    result: Result
+    foreign: bool
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+
+class Generations(Protocol[Point]):
+    """A search by generations. Its state is a function of what was told, in that order."""
+
+    @property
+    def generation(self) -> int:
+        """Number of the current generation, from 0."""
+
+    def draw(self, number: int, slot: int) -> Point:
+        """Draw the point of one trial, the ``slot``-th that asks in this generation."""
+
+    def decode(self, point: Point) -> dict[str, Gene]:
+        """Return a value for every gene that can vary."""
+
+    def encode(self, result: Result) -> Point:
+        """Return the point of a trial that somebody else chose."""
+
+    def ending(self, waiting: Sequence[Told[Point]]) -> Sequence[Told[Point]]:
+        """Choose the results that end the generation; none if it goes on."""
+
+    def tell(self, results: Sequence[Told[Point]]) -> None:
+        """End the generation."""
 
 
-class Replay:
-    """An evolution, what it was told, and what it was asked.
+class Replayed(Generic[Point]):
+    """Proposes params for a ``JointSampler``, with a new replay where the old one does not fit.
+
+    Args:
+        start: Makes the search as it is before the first result, for a number of objectives.
+        space: The genes.
+        label: Prefix of the attributes in the store.
+        constrained: Whether trials carry constraints.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Generations[Point]],
+        space: GeneSpace,
+        *,
+        label: str,
+        constrained: bool,
+    ) -> None:
+        self._start, self._label = start, label
+        self._trials = Trials(space, constrained=constrained)
+        self._replay: Replay[Point] | None = None
+
+    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
+        """Propose the params of a trial."""
+        if self._replay is None or not self._replay.continues(study):
+            self._replay = Replay(study, self._start(), self._trials, label=self._label)
+        return self._replay.ask(trial)
+
+
+class Replay(Generic[Point]):
+    """A search by generations, what it was told, and what it was asked.
 
     Args:
         study: The study to keep in step with.
-        space: Its genes.
-        options: Options of CMA-ES.
-        seed: The study's seed.
+        generations: The search before the first result.
+        trials: Reads the study.
+        label: Prefix of the attributes in the store.
     """
 
-    def __init__(self, study: Study, space: GeneSpace, options: PycmaOptions, *, seed: int) -> None:
-        self._study = study
-        self._space = space
-        self._seed = seed
-        self._cube = UnitCube(space.searched)
+    def __init__(
+        self,
+        study: Study,
+        generations: Generations[Point],
+        trials: Trials,
+        *,
+        label: str,
+    ) -> None:
+        self._study, self._generations, self._trials = study, generations, trials
+        self._generation_attr, self._batch_attr = f"{label}:generation", f"{label}:batch:"
         self._batches: list[list[int]] = []  # trial numbers told, by generation
-        self._points: dict[int, FloatArray] = {}  # of every trial drawn here
-        self._seen: list[list[float]] = []  # values told, to be minimised
-        self._evolution = Evolution(
-            self._cube.encode(space.defaults),
-            sigma0=options.sigma0,
-            popsize=options.popsize,
-            min_spreads=self._cube.min_spreads,
-            seed=seed,
-        )
+        self._points: dict[int, Point] = {}  # of every trial drawn here
+        self._n_drawn = 0  # in this generation
 
     def continues(self, study: Study) -> bool:
         """Tell whether the store of a study only goes on from here.
 
         If not (another study, or another process ended a generation), start a new replay.
         """
-        past = range(self._evolution.generation)
+        past = range(self._generations.generation)
         return (
             study is self._study
             and self._recorded()[: len(self._batches)] == self._batches
             and all(
                 trial.number in self._points
                 for trial in study.get_trials(deepcopy=False)
-                if trial.system_attrs.get(_GENERATION) in past
+                if trial.system_attrs.get(self._generation_attr) in past
             )
         )
 
@@ -90,10 +134,14 @@ class Replay:
         self._catch_up()
         if trial.number not in self._points:
             self._study._storage.set_trial_system_attr(
-                trial._trial_id, _GENERATION, self._evolution.generation
+                trial._trial_id, self._generation_attr, self._generations.generation
             )
-            self._points[trial.number] = self._evolution.point(trial.number)
-        return self._cube.decode(self._points[trial.number])
+            self._draw(trial.number)
+        return self._generations.decode(self._points[trial.number])
+
+    def _draw(self, number: int) -> None:
+        self._points[number] = self._generations.draw(number, self._n_drawn)
+        self._n_drawn += 1
 
     def _catch_up(self) -> None:
         """End every generation that the store has ended or has the results for."""
@@ -101,77 +149,55 @@ class Replay:
         recorded = self._recorded()
         while True:
             self._draw_asked(trials)
-            generation = self._evolution.generation
+            generation = self._generations.generation
             if generation < len(recorded):
-                batch = recorded[generation]
+                batch = [self._told(self._result(trials[n])) for n in recorded[generation]]
             else:
-                batch = self._waiting(trials)[: self._evolution.popsize]
-                if len(batch) < self._evolution.popsize:
+                batch = list(self._generations.ending(self._waiting()))
+                if not batch:
                     return
                 self._study._storage.set_study_system_attr(
-                    self._study._study_id, f"{_BATCH}{generation}", batch
+                    self._study._study_id, f"{self._batch_attr}{generation}", _numbers(batch)
                 )
-            self._tell([trials[number] for number in batch])
-            self._batches.append(batch)
+            self._generations.tell(batch)
+            self._batches.append(_numbers(batch))
+            self._n_drawn = 0
 
     def _draw_asked(self, trials: Sequence[FrozenTrial]) -> None:
         for trial in trials:
-            if (
-                trial.system_attrs.get(_GENERATION) == self._evolution.generation
-                and trial.number not in self._points
-            ):
-                self._points[trial.number] = self._evolution.point(trial.number)
+            label = trial.system_attrs.get(self._generation_attr)
+            if label == self._generations.generation and trial.number not in self._points:
+                self._draw(trial.number)
 
-    def _waiting(self, trials: Sequence[FrozenTrial]) -> list[int]:
-        """List the trials whose results have not been told."""
+    def _waiting(self) -> list[Told[Point]]:
+        """List the results that have not been told."""
         told = {number for batch in self._batches for number in batch}
-        chosen_by_others = {
-            frozenset(trial.params.items())
-            for trial in trials
-            if _GENERATION not in trial.system_attrs
-        }
-        return [
-            trial.number
-            for trial in trials
-            if trial.number not in told
-            and trial.state.is_finished()
-            and self._space.holds(trial.params)
-            and not (
-                trial.state is TrialState.FAIL
-                and frozenset(trial.params.items()) in chosen_by_others  # run again
-            )
-        ]
+        results = self._trials.finished(self._study)
+        return [self._told(result) for result in results if result.number not in told]
 
-    def _tell(self, trials: Sequence[FrozenTrial]) -> None:
-        values = {t.number: v for t in trials if (v := self._minimised(t)) is not None}
-        self._seen += values.values()
-        losses: dict[int, float] = {}
-        if values:
-            preference = draw_preference(
-                self._seed, self._evolution.generation, len(self._study.directions)
-            )
-            ranked = tchebycheff(np.array(list(values.values())), np.array(self._seen), preference)
-            losses = dict(zip(values, ranked.tolist(), strict=True))
-        self._evolution.tell([self._told(t, losses.get(t.number)) for t in trials])
+    def _told(self, result: Result) -> Told[Point]:
+        point = self._points.get(result.number)
+        if point is None or not self._is_at(result, point):
+            return Told(self._generations.encode(result), result, foreign=True)
+        return Told(point, result, foreign=False)
 
-    def _told(self, trial: FrozenTrial, loss: float | None) -> Told:
-        point = self._points.get(trial.number)
-        if point is None:
-            point = self._cube.encode(self._space.complete(trial.params))
-            return Told(point, loss, foreign=True)
-        return Told(point, loss, foreign=False)
+    def _is_at(self, result: Result, point: Point) -> bool:
+        """Tell whether a trial took the params that were drawn for it, as far as they mattered."""
+        drawn = self._generations.decode(point)
+        return all(drawn.get(name, value) == value for name, value in result.active.items())
 
-    def _minimised(self, trial: FrozenTrial) -> list[float] | None:
-        if trial.state is not TrialState.COMPLETE or not all(map(math.isfinite, trial.values)):
-            return None
-        return [
-            -value if direction is StudyDirection.MAXIMIZE else value
-            for value, direction in zip(trial.values, self._study.directions, strict=True)
-        ]
+    def _result(self, trial: FrozenTrial) -> Result:
+        result = self._trials.result(trial, self._study)
+        assert result is not None, "only trials in the space were told"
+        return result
 
     def _recorded(self) -> list[list[int]]:
         attrs = self._study._storage.get_study_system_attrs(self._study._study_id)
         batches: list[list[int]] = []
-        while (key := f"{_BATCH}{len(batches)}") in attrs:
+        while (key := f"{self._batch_attr}{len(batches)}") in attrs:
             batches.append(attrs[key])
         return batches
+
+
+def _numbers(batch: Sequence[Told[Point]]) -> list[int]:
+    return [told.result.number for told in batch]

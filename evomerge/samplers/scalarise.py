@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from evomerge.samplers.results import Result
 from evomerge.samplers.unit_cube import FloatArray
 from evomerge.seeds import seed_for
 
-__all__ = ["draw_preference", "tchebycheff"]
+__all__ = ["Scalariser", "draw_preference", "tchebycheff"]
 
 _AUGMENTATION = 0.05  # of the sum: breaks ties that the worst objective leaves
+
+
+class Scalariser:
+    """Turns the results of one generation after the other into losses.
+
+    Its scale is what was seen so far, so the order of generations matters.
+
+    Args:
+        seed: The study's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._seen: list[tuple[float, ...]] = []
+
+    def losses(self, results: Sequence[Result], generation: int) -> list[float] | None:
+        """Scalarise by the preference of a generation.
+
+        Args:
+            results: Of this generation.
+            generation: Its number.
+
+        Returns:
+            One per result, smaller is better: feasible ones first, then infeasible ones by their
+            violation, then pruned ones, then failed ones. ``None`` if none has values: there is
+            nothing to learn.
+        """
+        scored = [r.losses for r in results if r.losses is not None]
+        if not scored:
+            return None
+        self._seen += scored
+        preference = draw_preference(self._seed, generation, len(scored[0]))
+        values = iter(tchebycheff(np.array(scored), np.array(self._seen), preference).tolist())
+        losses = [None if r.losses is None else next(values) for r in results]
+        return _in_order(results, losses)
 
 
 def draw_preference(seed: int, generation: int, n_objectives: int) -> FloatArray:
@@ -44,3 +82,16 @@ def tchebycheff(values: FloatArray, seen: FloatArray, preference: FloatArray) ->
     spread = np.where(nadir > ideal, nadir - ideal, 1.0)
     losses = preference * (values - ideal) / spread
     return np.asarray(losses.max(axis=1) + _AUGMENTATION * losses.sum(axis=1))
+
+
+def _in_order(results: Sequence[Result], losses: Sequence[float | None]) -> list[float]:
+    """Put what is not feasible behind what is; only order counts among the rest."""
+    worst = max(loss for loss in losses if loss is not None)
+    most = max(r.violation for r in results)
+    ordered = []
+    for result, loss in zip(results, losses, strict=True):
+        if loss is None:
+            ordered.append(worst + most + (2.0 if result.pruned else 3.0))
+        else:
+            ordered.append(worst + 1.0 + result.violation if result.violation > 0 else loss)
+    return ordered

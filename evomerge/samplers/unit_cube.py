@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -44,7 +45,12 @@ class UnitCube:
     @property
     def dimension(self) -> int:
         """Number of axes."""
-        return sum(map(_n_axes, self._distributions.values()))
+        return len(self.names)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The gene of each axis."""
+        return tuple(name for name, d in self._distributions.items() for _ in range(_n_axes(d)))
 
     @property
     def min_spreads(self) -> FloatArray:
@@ -56,7 +62,7 @@ class UnitCube:
     def encode(self, params: Mapping[str, Gene]) -> FloatArray:
         """Return the point (dimension,) of a value for every gene; decodes to the same."""
         axes = [_axes(d, params[name]) for name, d in self._distributions.items()]
-        return np.concatenate(axes) if axes else np.empty(0)
+        return np.array([coordinate for gene in axes for coordinate in gene], dtype=np.float64)
 
     def decode(self, point: FloatArray) -> dict[str, Gene]:
         """Return the params of any point (dimension,) in [0, 1]."""
@@ -67,6 +73,19 @@ class UnitCube:
             params[name] = _value(distribution, point[start:stop])
             start = stop
         return params
+
+    def snap(self, points: FloatArray) -> FloatArray:
+        """Move points (n, dimension) to the middle of what decodes alike.
+
+        Steps go to their middle, categories to 1 for the choice that wins and 0 for the others:
+        the same params have the same point.
+        """
+        snapped = np.clip(points, 0.0, 1.0)
+        start = 0
+        for distribution in self._distributions.values():
+            axes = slice(start, start := start + _n_axes(distribution))
+            snapped[:, axes] = _snapped(distribution, snapped[:, axes])
+        return snapped
 
 
 def draw_uniform(distributions: Mapping[str, BaseDistribution], seed: int) -> dict[str, Gene]:
@@ -79,14 +98,14 @@ def _n_axes(distribution: BaseDistribution) -> int:
     return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
 
 
-def _axes(distribution: BaseDistribution, value: Gene) -> FloatArray:
+def _axes(distribution: BaseDistribution, value: Gene) -> list[float]:
     if isinstance(distribution, CategoricalDistribution):
-        axes = np.full(len(distribution.choices), 0.5)
+        axes = [0.5] * len(distribution.choices)
         axes[int(distribution.to_internal_repr(value))] += _LEAD
         return axes
     number = _number(distribution)
     low, high = _edges(number)
-    return np.array([(_scale(number, float(value)) - low) / (high - low)])
+    return [(_scale(number, float(value)) - low) / (high - low)]
 
 
 def _value(distribution: BaseDistribution, axes: FloatArray) -> Gene:
@@ -100,6 +119,22 @@ def _value(distribution: BaseDistribution, axes: FloatArray) -> Gene:
         value = number.low + round((value - number.low) / number.step) * number.step
     value = min(max(value, number.low), number.high)
     return int(value) if isinstance(number, IntDistribution) else value
+
+
+def _snapped(distribution: BaseDistribution, points: FloatArray) -> FloatArray:
+    """Snap the axes of one gene, (n, axes)."""
+    if isinstance(distribution, CategoricalDistribution):
+        winners = points.argmax(axis=1)
+        return np.asarray(winners[:, None] == np.arange(points.shape[1]), dtype=np.float64)
+    number = _number(distribution)
+    if number.step is None:
+        return points
+    low, high = _edges(number)
+    values = low + points * (high - low)
+    values = np.exp(values) if number.log else values
+    values = number.low + np.round((values - number.low) / number.step) * number.step
+    values = np.clip(values, number.low, number.high)
+    return np.asarray(((np.log(values) if number.log else values) - low) / (high - low))
 
 
 def _number(distribution: BaseDistribution) -> Number:

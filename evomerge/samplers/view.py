@@ -11,9 +11,11 @@ import copy
 from collections.abc import Container, Iterator
 
 from optuna.study import Study
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.samplers.gene_space import GeneSpace
+from evomerge.samplers.results import CONSTRAINTS
 
 __all__ = ["SpaceView"]
 
@@ -31,12 +33,22 @@ class SpaceView:
         inherited_attr: Name of a system attribute (an integer) that a trial without it takes over
             from the trial before it, 0 at the start. Genetic samplers find their generations by
             such a label, and only trials they sampled carry it.
+        constrained: Whether to show the constraints of a trial (user attribute ``constraints``)
+            where Optuna's samplers look for them. Complete trials without them are hidden.
     """
 
-    def __init__(self, study: Study, space: GeneSpace, inherited_attr: str | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        space: GeneSpace,
+        inherited_attr: str | None = None,
+        *,
+        constrained: bool = False,
+    ) -> None:
         self.study = study
         self._space = space
         self._inherited_attr = inherited_attr
+        self._constrained = constrained
         self._finished: dict[int, FrozenTrial] = {}
 
     def __getattr__(self, name: str) -> object:
@@ -80,9 +92,15 @@ class SpaceView:
     def _completed(self, trial: FrozenTrial, label: int) -> FrozenTrial | None:
         if not self._space.holds(trial.params):
             return None
+        unknown = self._constrained and CONSTRAINTS not in trial.user_attrs
+        if unknown and trial.state is TrialState.COMPLETE:
+            return None
         shown = copy.copy(trial)
         shown.params = self._space.complete(trial.params)
         shown.distributions = dict(self._space.distributions)
         if self._inherited_attr is not None:
             shown.system_attrs = {self._inherited_attr: label, **trial.system_attrs}
+        if self._constrained and CONSTRAINTS in trial.user_attrs:
+            excess = trial.user_attrs[CONSTRAINTS]
+            shown.system_attrs = {**shown.system_attrs, _CONSTRAINTS_KEY: excess}
         return shown

@@ -33,6 +33,7 @@ class InSpace(BaseSampler):
         space: The genes.
         seed: The study's seed.
         inherited_attr: See ``SpaceView``.
+        constrained: See ``SpaceView``.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class InSpace(BaseSampler):
         *,
         seed: int,
         inherited_attr: str | None = None,
+        constrained: bool = False,
     ) -> None:
         self._factory = factory
         self._space = space
         self._seed = seed
         self._inherited_attr = inherited_attr
+        self._constrained = constrained
         self._last_view: SpaceView | None = None
 
     def infer_relative_search_space(
@@ -99,7 +102,9 @@ class InSpace(BaseSampler):
 
     def _view(self, study: Study) -> Study:
         if self._last_view is None or self._last_view.study is not study:
-            self._last_view = SpaceView(study, self._space, self._inherited_attr)
+            self._last_view = SpaceView(
+                study, self._space, self._inherited_attr, constrained=self._constrained
+            )
         return cast(Study, self._last_view)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +76,24 @@ def suggest_all(space: GeneSpace) -> Suggest:
     return lambda trial: {n: suggest(trial, n, d) for n, d in space.distributions.items()}
 
 
-def sampler_for(name: str, n_objectives: int, *, seed: int = 3, **options: float) -> BaseSampler:
-    """Build a sampler for 30 trials of MIXED."""
+def sampler_for(
+    name: str,
+    n_objectives: int,
+    *,
+    seed: int = 3,
+    n_trials: int = 30,
+    constrained: bool = False,
+    **options: float | bool,
+) -> BaseSampler:
+    """Build a sampler of MIXED."""
     return build_sampler(
-        name, options, space=MIXED, n_objectives=n_objectives, n_trials=30, seed=seed
+        name,
+        options,
+        space=MIXED,
+        n_objectives=n_objectives,
+        n_trials=n_trials,
+        seed=seed,
+        constrained=constrained,
     )
 
 
@@ -106,15 +120,35 @@ def add_baselines(study: Study, n_objectives: int) -> None:
     study.enqueue_trial({"method": "linear", "math": 1.0, "code": 0.01, "groups": 1, "fixed": 0.5})
 
 
-def run_one_by_one(study: Study, n_trials: int) -> None:
+def run_one_by_one(
+    study: Study,
+    n_trials: int,
+    *,
+    constrained: bool = False,
+    failed: Container[int] = (),
+    pruned: Container[int] = (),
+) -> None:
     """Run MIXED with one worker until the study has so many trials."""
     while len(study.trials) < n_trials or study.get_trials(states=[TrialState.WAITING]):
         trial = study.ask()
-        study.tell(trial, score_mixed(suggest_mixed(trial), len(study.directions)))
+        params = suggest_mixed(trial)
+        if constrained:
+            trial.set_user_attr("constraints", violations(params))
+        if trial.number in failed:
+            study.tell(trial, state=TrialState.FAIL)
+        elif trial.number in pruned:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, score_mixed(params, len(study.directions)))
+
+
+def violations(params: Mapping[str, float | int | str]) -> list[float]:
+    """Constrain MIXED: math at most 0.6, code at least 0.1."""
+    return [float(params["math"]) - 0.6, 0.1 - float(params["code"])]
 
 
 def run_out_of_order(study: Study, n_trials: int, *, seed: int = 0) -> None:
-    """Run MIXED with 4 trials pending, results in random order, the tenth one failed."""
+    """Run MIXED with 4 trials pending, results in random order, the tenth failed, 12th pruned."""
     rng = np.random.default_rng(seed)
     pending: list[tuple[Trial, dict[str, float | int | str]]] = []
     n_told = 0
@@ -126,6 +160,8 @@ def run_out_of_order(study: Study, n_trials: int, *, seed: int = 0) -> None:
         n_told += 1
         if n_told == 10:
             study.tell(trial, state=TrialState.FAIL)
+        elif n_told == 12:
+            study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, score_mixed(params, len(study.directions)))
 

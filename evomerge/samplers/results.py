@@ -1,0 +1,128 @@
+"""The trials of a study as an own sampler needs them: complete params, values to be minimised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge.samplers.gene_space import Gene, GeneSpace
+
+__all__ = ["CONSTRAINTS", "Result", "Trials", "Tried"]
+
+CONSTRAINTS = "constraints"  # trial user attribute: numbers, feasible if none is above 0
+
+_QUEUED = "fixed_params"  # system attribute of what Optuna's ``enqueue_trial`` made
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished trial in the space.
+
+    Attributes:
+        number: Trial number.
+        active: The params of the trial: only genes that mattered.
+        params: A value for every gene; inactive ones have their default.
+        losses: One per objective, to be minimised, all finite; ``None`` if it failed or was
+            pruned.
+        violation: Sum of what exceeds the constraints, 0 if feasible.
+        pruned: Whether it was given up early because it was bad.
+        queued: Whether it was given, as baselines and users' seeds are, instead of asked for.
+    """
+
+    number: int
+    active: Mapping[str, Gene]
+    params: Mapping[str, Gene]
+    losses: tuple[float, ...] | None
+    violation: float
+    pruned: bool
+    queued: bool
+
+
+class Tried:
+    """All params that are known or about to be.
+
+    Two sets of params are the same if they agree on the genes that matter; a proposal has values
+    for the others, too.
+
+    Args:
+        actives: The active params of trials, finished or running.
+        space: The genes.
+    """
+
+    def __init__(self, actives: Iterable[Mapping[str, Gene]], space: GeneSpace) -> None:
+        self._values: dict[tuple[str, ...], set[tuple[Gene, ...]]] = {}
+        for active in actives:
+            names = tuple(name for name in space.searched if name in active)
+            self._values.setdefault(names, set()).add(tuple(active[name] for name in names))
+
+    def __contains__(self, params: Mapping[str, Gene]) -> bool:
+        """Tell whether a value for every gene that can vary is known."""
+        return any(
+            tuple(params[name] for name in names) in values
+            for names, values in self._values.items()
+        )
+
+
+class Trials:
+    """Reads the trials of a study, each finished one once.
+
+    Args:
+        space: The genes; trials with other params are left out.
+        constrained: Whether to read the trials' constraints.
+    """
+
+    def __init__(self, space: GeneSpace, *, constrained: bool) -> None:
+        self._space, self._constrained = space, constrained
+        self._study: Study | None = None
+        self._known: dict[int, Result | None] = {}
+
+    def finished(self, study: Study) -> list[Result]:
+        """List the finished trials by number, without failures that were run again."""
+        trials = study.get_trials(deepcopy=False)
+        results = [self.result(t, study) for t in trials if t.state.is_finished()]
+        return [r for r in results if r is not None and not _is_run_again(r, trials)]
+
+    def running(self, study: Study) -> list[dict[str, Gene]]:
+        """List the active params of the trials that are being evaluated, by number."""
+        trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [t.params for t in trials if self._space.holds(t.params)]
+
+    def result(self, trial: FrozenTrial, study: Study) -> Result | None:
+        """Read one finished trial; ``None`` if its params are no genes of the space."""
+        if study is not self._study:
+            self._study, self._known = study, {}
+        if trial.number not in self._known:
+            held = self._space.holds(trial.params)
+            self._known[trial.number] = self._read(trial, study) if held else None
+        return self._known[trial.number]
+
+    def _read(self, trial: FrozenTrial, study: Study) -> Result:
+        excess = trial.user_attrs.get(CONSTRAINTS, ()) if self._constrained else ()
+        return Result(
+            trial.number,
+            trial.params,
+            self._space.complete(trial.params),
+            _minimised(trial, study.directions),
+            violation=sum(max(0.0, c) for c in excess),
+            pruned=trial.state is TrialState.PRUNED,
+            queued=_QUEUED in trial.system_attrs,
+        )
+
+
+def _is_run_again(result: Result, trials: Sequence[FrozenTrial]) -> bool:
+    if result.losses is not None or result.pruned:
+        return False
+    return any(later.params == result.active for later in trials[result.number + 1 :])
+
+
+def _minimised(trial: FrozenTrial, directions: list[StudyDirection]) -> tuple[float, ...] | None:
+    if trial.state is not TrialState.COMPLETE or not all(map(math.isfinite, trial.values)):
+        return None
+    return tuple(
+        -value if direction is StudyDirection.MAXIMIZE else value
+        for value, direction in zip(trial.values, directions, strict=True)
+    )
