@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from evomerge.errors import ConfigError, SpaceError
 from evomerge.schema import parse
+from evomerge.space.layer_swap import LayerSwapSpec, layer_swap_space
 from evomerge.space.parameter import ParameterSpace
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.space.spec import ParameterSpec
 
 __all__ = ["build_space"]
+
+# By kind: the record that the keys are read into, and what builds the space from it.
+_KINDS: dict[str, tuple[type[Any], Callable[[Any, ModelSet], SearchSpace]]] = {
+    "parameter": (ParameterSpec, ParameterSpace),
+    "layer_swap": (LayerSwapSpec, layer_swap_space),
+}
 
 
 def build_space(content: Mapping[str, Any], models: ModelSet, where: str) -> SearchSpace:
@@ -26,10 +33,11 @@ def build_space(content: Mapping[str, Any], models: ModelSet, where: str) -> Sea
         ConfigError: Listing every fault, one line each.
     """
     kind = content.get("kind", "parameter")
-    if kind != "parameter":
-        raise ConfigError(f"{where}: kind: expected 'parameter', got {kind!r}")
-    spec = parse(ParameterSpec, content, where)
+    if kind not in _KINDS:
+        raise ConfigError(f"{where}: kind: expected one of {', '.join(_KINDS)}, got {kind!r}")
+    spec_type, build = _KINDS[kind]
+    spec = parse(spec_type, content, where)
     try:
-        return ParameterSpace(spec, models)
+        return build(spec, models)
     except SpaceError as err:
         raise ConfigError(*(f"{where}: {fault}" for fault in str(err).splitlines())) from None
