@@ -60,18 +60,20 @@ def ranks(losses: FloatArray, violations: FloatArray) -> NDArray[np.int64]:
         losses: (n, k), to be minimised.
         violations: (n,); where it is not 0, only it counts, and any feasible point is better.
     """
-    better = np.all(losses[:, None] <= losses, axis=2) & np.any(losses[:, None] < losses, axis=2)
+    no_worse = np.ones((len(losses), len(losses)), dtype=bool)
+    for column in losses.T:
+        no_worse &= column[:, None] <= column
+    better = no_worse & ~no_worse.T
     feasible = violations <= 0
     both = feasible[:, None] & feasible
     dominates = np.where(both, better, violations[:, None] < violations)
     rank = np.full(len(losses), -1)
-    left = np.ones(len(losses), dtype=bool)
-    for level in range(len(losses)):
-        front = left & ~np.any(dominates & left[:, None], axis=0)
+    n_better = dominates.sum(axis=0)
+    level = 0
+    while (front := (n_better == 0) & (rank < 0)).any():
         rank[front] = level
-        left &= ~front
-        if not left.any():
-            break
+        n_better -= dominates[front].sum(axis=0)
+        level += 1
     return rank
 
 

@@ -42,17 +42,15 @@ class Surrogate:
         kind: ``linear``, ``diagonal`` (squares, no products) or ``full``.
         error: Mean squared error of predicting each point from the others.
         ridge: Strength of the penalty on coefficients.
-        points: (n, d), in [-1, 1].
         combination: (n,), of the kernel with the points.
         inverse: (n + m, n + m), of the kernel matrix of ``seen`` plus the ridge.
-        seen: (n + m, d), the points and those that are being evaluated.
+        seen: (n + m, d), in [-1, 1]: the points, then those that are being evaluated.
         scale: Variance of what one unit of the kernel explains.
     """
 
     kind: str
     error: float
     ridge: float
-    points: FloatArray
     combination: FloatArray
     inverse: FloatArray
     seen: FloatArray
@@ -68,8 +66,8 @@ class Surrogate:
             (k,) means and (k,) standard deviations, in units of the standardised values.
         """
         kernel, signed = _KERNELS[self.kind], 2 * points - 1
-        mean = kernel(signed, self.points) @ self.combination
         near = kernel(signed, self.seen)
+        mean = near[:, : len(self.combination)] @ self.combination
         prior = _own(self.kind, signed)
         explained = np.einsum("ij,ij->i", near @ self.inverse, near)
         return mean, np.sqrt(self.scale * np.maximum(prior - explained, 0.0))
@@ -92,11 +90,10 @@ def fit_surrogates(
     """
     signed, seen = 2 * points - 1, 2 * np.vstack([points, pending]) - 1
     spectra = {kind: np.linalg.eigh(kernel(signed, signed)) for kind, kernel in _KERNELS.items()}
-    return tuple(_fit(signed, column, seen, spectra) for column in values.T)
+    return tuple(_fit(column, seen, spectra) for column in values.T)
 
 
 def _fit(
-    points: FloatArray,
     values: FloatArray,
     seen: FloatArray,
     spectra: Mapping[str, tuple[FloatArray, FloatArray]],
@@ -116,7 +113,6 @@ def _fit(
         kind=kind,
         error=error,
         ridge=ridge,
-        points=points,
         combination=combination,
         inverse=np.asarray(np.linalg.inv(kernel_matrix + ridge * np.eye(len(seen))), np.float64),
         seen=seen,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
@@ -32,6 +33,18 @@ _LEAD = 0.1  # of the chosen category: with a spread of 1/6, it wins 2 of 3 draw
 _STEP_SHARE = 0.2  # spread to keep, in steps: one draw in 80 still leaves the middle of a step
 
 
+@dataclass(frozen=True)
+class _Scale:
+    """Where a number's range lies, on the scale of its axis."""
+
+    low: float
+    width: float
+    log: bool
+
+    def share(self, value: float) -> float:
+        return ((math.log(value) if self.log else value) - self.low) / self.width
+
+
 class UnitCube:
     """Maps params to points and back.
 
@@ -41,6 +54,7 @@ class UnitCube:
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         self._distributions = distributions
+        self._scales = [_scale_of(d) for d in distributions.values()]
 
     @property
     def dimension(self) -> int:
@@ -61,8 +75,17 @@ class UnitCube:
 
     def encode(self, params: Mapping[str, Gene]) -> FloatArray:
         """Return the point (dimension,) of a value for every gene; decodes to the same."""
-        axes = [_axes(d, params[name]) for name, d in self._distributions.items()]
-        return np.array([coordinate for gene in axes for coordinate in gene], dtype=np.float64)
+        point: list[float] = []
+        for (name, distribution), scale in zip(
+            self._distributions.items(), self._scales, strict=True
+        ):
+            value = params[name]
+            if scale is None:
+                assert isinstance(distribution, CategoricalDistribution), "the rest has a scale"
+                point += _one_hot(distribution, value)
+            else:
+                point.append(scale.share(float(value)))
+        return np.array(point, dtype=np.float64)
 
     def decode(self, point: FloatArray) -> dict[str, Gene]:
         """Return the params of any point (dimension,) in [0, 1]."""
@@ -98,14 +121,10 @@ def _n_axes(distribution: BaseDistribution) -> int:
     return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
 
 
-def _axes(distribution: BaseDistribution, value: Gene) -> list[float]:
-    if isinstance(distribution, CategoricalDistribution):
-        axes = [0.5] * len(distribution.choices)
-        axes[int(distribution.to_internal_repr(value))] += _LEAD
-        return axes
-    number = _number(distribution)
-    low, high = _edges(number)
-    return [(_scale(number, float(value)) - low) / (high - low)]
+def _one_hot(distribution: CategoricalDistribution, value: Gene) -> list[float]:
+    axes = [0.5] * len(distribution.choices)
+    axes[int(distribution.to_internal_repr(value))] += _LEAD
+    return axes
 
 
 def _value(distribution: BaseDistribution, axes: FloatArray) -> Gene:
@@ -144,6 +163,13 @@ def _number(distribution: BaseDistribution) -> Number:
 
 def _scale(number: Number, value: float) -> float:
     return math.log(value) if number.log else value
+
+
+def _scale_of(distribution: BaseDistribution) -> _Scale | None:
+    if isinstance(distribution, CategoricalDistribution):
+        return None
+    low, high = _edges(_number(distribution))
+    return _Scale(low, high - low, _number(distribution).log)
 
 
 def _edges(number: Number) -> tuple[float, float]:

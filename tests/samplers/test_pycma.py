@@ -4,12 +4,17 @@ import numpy as np
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
-from evomerge.samplers import GeneSpace, build_sampler
-from evomerge.samplers.evolution import Evolution, Told
+from evomerge.samplers import Budget, GeneSpace, build_sampler, resolve_sampler
+from evomerge.samplers.evolution import Evolution
+from evomerge.samplers.replay import Told
+from evomerge.samplers.results import Result
 from tests.samplers.searches import (
     MIXED,
     floats,
     new_study,
+    open_journal,
+    params_of,
+    run_one_by_one,
     run_out_of_order,
     sampler_for,
     suggest_all,
@@ -114,40 +119,87 @@ def test_a_generation_of_failures_is_skipped():
     assert study.trials[-1].system_attrs["pycma:generation"] == 4
 
 
-def evolution():
-    return Evolution(np.full(3, 0.5), sigma0=0.2, popsize=6, min_spreads=np.zeros(3), seed=5)
+def evolution(**options):
+    defaults = {"sigma0": 0.2, "popsize": 6, "diagonal": False, "restarts": 0, "seed": 5}
+    return Evolution(floats(3), **{**defaults, **options})
 
 
-def test_failed_points_rank_last_and_never_as_a_number():
-    points = [evolution().point(n) for n in range(6)]
+def told(point, loss, *, foreign=False, violation=0.0, pruned=False):
+    losses = None if loss is None else (loss,)
+    result = Result(0, {}, {}, losses, violation, pruned, queued=False)
+    return Told(point, result, foreign)
+
+
+def test_infeasible_pruned_and_failed_points_rank_last_in_this_order():
+    points = [evolution().draw(n) for n in range(6)]
     after = []
-    for failed_loss in (None, 1e9):
+    for rest in (
+        [told(points[3], -9.0, violation=2.0), told(points[4], None, pruned=True)],
+        [told(points[3], 1e8), told(points[4], 1e9)],
+    ):
         es = evolution()
-        losses = [0.1, 0.5, failed_loss, 0.2, 0.3, 0.4]
-        es.tell([Told(p, x, foreign=False) for p, x in zip(points, losses, strict=True)])
-        after.append(es.point(6))
+        last = told(points[5], None) if len(after) == 0 else told(points[5], 1e10)
+        es.tell([told(p, x) for p, x in zip(points, [0.1, 0.5, 0.2], strict=False)] + rest + [last])
+        after.append(es.draw(6))
     assert np.array_equal(*after)
 
 
 def test_all_failed_leaves_the_distribution_alone():
     es, untouched = evolution(), evolution()
-    es.tell([Told(es.point(n), None, foreign=False) for n in range(6)])
+    es.tell([told(es.draw(n), None) for n in range(6)])
     assert es.generation == 1
-    assert np.array_equal(es.point(7), untouched.point(7))
+    assert np.array_equal(es.draw(7), untouched.draw(7))
 
 
 def test_points_do_not_depend_on_each_other():
     es = evolution()
-    backwards = [es.point(n) for n in (3, 2, 1, 0)]
-    assert np.array_equal(backwards[::-1], [evolution().point(n) for n in range(4)])
+    backwards = [es.draw(n) for n in (3, 2, 1, 0)]
+    assert np.array_equal(backwards[::-1], [evolution().draw(n) for n in range(4)])
 
 
 def test_foreign_points_pull_no_further_than_drawn_ones():
     es = evolution()
     corner = np.ones(3)
-    es.tell(
-        [Told(corner, 0.0, foreign=True)]
-        + [Told(es.point(n), 1.0, foreign=False) for n in range(5)]
-    )
-    assert np.all((es.point(9) > 0) & (es.point(9) < 1))
+    es.tell([told(corner, 0.0, foreign=True)] + [told(es.draw(n), 1.0) for n in range(5)])
+    assert np.all((es.draw(9) > 0) & (es.draw(9) < 1))
     assert np.linalg.norm(es._es.mean - 0.5) < np.linalg.norm(corner - 0.5)
+
+
+def test_a_search_without_progress_starts_again_elsewhere_with_twice_the_population():
+    es, once = evolution(restarts=1), evolution(restarts=0)
+    for _ in range(12):
+        for each in (es, once):
+            each.tell([told(each.draw(n), 1.0) for n in range(each.popsize)])
+    assert (es.popsize, once.popsize) == (12, 6)
+    assert not np.allclose(es.draw(99), once.draw(99))
+
+
+def test_restarts_are_replayed_from_the_store(tmp_path):
+    def run(n_trials, storage=None):
+        study = new_study(sampler_for("pycma", 1, popsize=4), 1, storage)
+        while len(study.trials) < n_trials:
+            trial = study.ask()
+            suggest_mixed(trial)
+            study.tell(trial, 1.0)
+        return study
+
+    run(33, open_journal(tmp_path / "study"))
+    resumed = run(45, open_journal(tmp_path / "study"))
+    assert params_of(resumed) == params_of(run(45))
+    attrs = resumed._storage.get_study_system_attrs(resumed._study_id)
+    sizes = [len(batch) for name, batch in attrs.items() if "batch" in name]
+    assert 8 in sizes
+
+
+def test_noise_doubles_the_population_and_few_trials_per_axis_do_without_correlations():
+    budget = Budget(floats(30), 1, n_trials=300, seed=0)
+    assert resolve_sampler("pycma", {}, budget) == ("pycma", {"diagonal": True})
+    assert resolve_sampler("pycma", {"diagonal": False}, budget)[1] == {"diagonal": False}
+    assert not resolve_sampler("pycma", {}, Budget(floats(3), 1, 300, 0))[1]["diagonal"]
+    sizes = []
+    for noise in (False, True):
+        study = new_study(sampler_for("pycma", 1, popsize=4, noise=noise), 1)
+        run_one_by_one(study, 12)
+        attrs = study._storage.get_study_system_attrs(study._study_id)
+        sizes.append(len(attrs["pycma:batch:0"]))
+    assert sizes == [4, 8]

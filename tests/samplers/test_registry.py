@@ -7,7 +7,7 @@ from optuna.samplers import RandomSampler
 
 from evomerge.errors import ConfigError
 from evomerge.samplers import InSpace, SamplerKind, build_sampler, registry, sampler_names
-from evomerge.samplers.pycma import PycmaSampler
+from evomerge.samplers.joint import JointSampler
 from tests.samplers.searches import floats
 
 PLUGIN = SamplerKind("when testing", lambda options, budget: RandomSampler(seed=budget.seed))
@@ -21,6 +21,7 @@ def test_names_say_when_to_use_each():
     names = sampler_names()
     assert next(iter(names)) == "auto"
     assert {"random", "qmc", "tpe", "gp", "nsga2", "nsga3", "pycma"} < names.keys()
+    assert {"catcma", "comocma", "map", "m2n2", "greedy_soup"} < names.keys()
     assert all(names.values())
 
 
@@ -34,6 +35,11 @@ def test_names_say_when_to_use_each():
         ("pycma", {"popsize": 2}, "popsize: .*greater than or equal to 4.*got 2"),
         ("pycma", {"sigma0": 0.0}, "sigma0: .*greater than 0.*got 0.0"),
         ("nsga2", {"crossover_prob": 1.5}, "crossover_prob: .*less than or equal to 1"),
+        ("comocma", {}, "comocma is for 2 objectives, got 1"),
+        ("comocma", {"kernels": 0}, "kernels: .*greater than or equal to 1"),
+        ("map", {"n_startup_trials": 1}, "n_startup_trials: .*greater than or equal to 2"),
+        ("m2n2", {"alpha": -1.0}, "alpha: .*greater than or equal to 0"),
+        ("greedy_soup", {"step": 2.0}, "step: .*less than or equal to 1"),
         ("qmc", {"sequence": "lattice"}, "sequence: .*'sobol' or 'halton'"),
     ],
 )
@@ -43,7 +49,7 @@ def test_wrong_names_and_options_are_config_errors(name, options, message):
 
 
 def test_auto_builds_what_it_chooses():
-    assert isinstance(build("auto"), PycmaSampler)
+    assert isinstance(build("auto"), JointSampler)
 
 
 def test_entry_points_add_samplers(monkeypatch):
