@@ -69,6 +69,14 @@ class ItemStore:
         pq.write_table(table, partial, compression="zstd")
         os.replace(partial, path)
 
+    def read_trial(self, trial: int, split: str) -> list[ItemScore]:
+        """Read the item scores of one trial on one split; none if they are not stored."""
+        path = self._folder / f"{trial:06d}.{split}.parquet"
+        if not path.is_file():
+            return []
+        rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
+        return [ItemScore(r["task"], r["item"], r["metric"], r["score"]) for r in rows]
+
     def read(self) -> pd.DataFrame:
         """Read everything stored.
 
