@@ -2,6 +2,7 @@
 
 Members:
     front: the non-dominated trials, their hypervolume, the knee, and `pick` by name.
+    winners: which merges go on to the finals or the next stage.
     intervals: estimates with standard errors; Wilson intervals.
     status: how far a study is, and where its time goes.
     report: one self-contained HTML page.

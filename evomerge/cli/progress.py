@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from evomerge.cli.terminal import notes
-from evomerge.study.records import StudyRecord, TrialRecord, has_mean, mean_value
+from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean, mean_value
 
 __all__ = ["SearchProgress"]
 
@@ -26,17 +26,12 @@ _INTERVAL_S = 10.0  # between lines where there is no terminal
 
 
 class SearchProgress:
-    """Says what is happening, how far it is, how long it will take, and what is best so far.
+    """Says what is happening, how far it is, how long it will take, and what is best so far."""
 
-    Args:
-        study: As earlier drivers left it.
-    """
-
-    def __init__(self, study: StudyRecord) -> None:
-        self._n_trials, self._objectives = study.n_trials, study.objectives
+    def __init__(self) -> None:
+        self._n_trials = 0
+        self._objectives: tuple[Objective, ...] = ()
         self._done, self._failed, self._best = 0, 0, float("-inf")
-        for trial in study.trials:
-            self._count(trial)
         self._started, self._last_line = time.monotonic(), 0.0
         self._bar = Progress(
             SpinnerColumn(),
@@ -52,9 +47,7 @@ class SearchProgress:
             transient=True,
             disable=not notes.is_terminal,
         )
-        self._task: TaskID = self._bar.add_task(
-            "", total=self._n_trials, completed=self._done, note=""
-        )
+        self._task: TaskID = self._bar.add_task("", total=None, note="")
 
     def __enter__(self) -> SearchProgress:
         self._bar.start()
@@ -67,6 +60,15 @@ class SearchProgress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    def began(self, study: StudyRecord) -> None:
+        """Follow a study from where earlier drivers left it."""
+        self._n_trials, self._objectives = study.n_trials, study.objectives
+        self._done, self._failed, self._best = 0, 0, float("-inf")
+        for trial in study.trials:
+            self._count(trial)
+        self._started = time.monotonic()
+        self._bar.update(self._task, total=self._n_trials, completed=self._done, note="")
 
     def phase(self, text: str) -> None:
         """Show what is being done now."""

@@ -12,6 +12,7 @@ from evomerge.cli.terminal import console, print_json, print_table, value_text
 from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
+    from evomerge.analysis.status import Status
     from evomerge.study.records import StudyRecord
 
 __all__ = ["print_front", "register"]
@@ -38,14 +39,23 @@ def status(study: StudyDir, json: Json = False) -> None:
     """Show how far a study is and where its time goes."""
     from evomerge.analysis.status import study_status
     from evomerge.config.runs import read_study
+    from evomerge.config.stages import stage_studies
     from evomerge.study.folder import StudyFolder
     from evomerge.study.timing import read_timing
 
-    folder = StudyFolder(study)
-    found = study_status(read_study(folder), read_timing(folder.timing))
+    studies = stage_studies(StudyFolder(study))
+    found = [(one.name, study_status(read_study(one), read_timing(one.timing))) for one in studies]
     if json:
-        print_json(found.as_data())
+        stages = {"stages": [one.as_data() for _, one in found]} if len(found) > 1 else {}
+        print_json({**found[-1][1].as_data(), **stages})
         return
+    for name, one in found:
+        if len(found) > 1:
+            console.print(f"[bold]{name}[/]")
+        _print_status(one)
+
+
+def _print_status(found: Status) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in found.trials.items() if count)
     console.print(f"trials       {counts or 'none'} of {found.budget}")
     if found.infeasible:
@@ -59,9 +69,10 @@ def status(study: StudyDir, json: Json = False) -> None:
 def front(study: StudyDir, json: Json = False) -> None:
     """Show the non-dominated trials with error bars."""
     from evomerge.config.runs import read_study
+    from evomerge.config.stages import latest_study
     from evomerge.study.folder import StudyFolder
 
-    record = read_study(StudyFolder(study))
+    record = read_study(latest_study(StudyFolder(study)))
     if json:
         print_json(_front_data(record))
     else:
@@ -75,10 +86,11 @@ def report(
     """Write the report: one self-contained HTML file."""
     from evomerge.analysis.report import write_report
     from evomerge.config.runs import read_study
+    from evomerge.config.stages import latest_study
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(study)
-    path = write_report(read_study(folder), out or folder.report)
+    path = write_report(read_study(latest_study(folder)), out or folder.report)
     console.print(str(path), soft_wrap=True)
 
 
@@ -98,10 +110,11 @@ def export(
     """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
     from evomerge.analysis.front import pick as pick_trial
     from evomerge.config.runs import read_experiment, read_study
+    from evomerge.config.stages import latest_study
     from evomerge.export.model import export_model, export_text, push_folder
     from evomerge.study.folder import StudyFolder
 
-    folder = StudyFolder(study)
+    folder = latest_study(StudyFolder(study))
     record = read_study(folder)
     trial = pick_trial(record, pick)
     if format_ is not ExportFormat.hf:
@@ -132,10 +145,11 @@ def dashboard(
 ) -> None:
     """Serve optuna-dashboard on the study."""
     from evomerge.config.runs import serve_dashboard
+    from evomerge.config.stages import latest_study
     from evomerge.study.folder import StudyFolder
 
     console.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
-    serve_dashboard(StudyFolder(study), port)
+    serve_dashboard(latest_study(StudyFolder(study)), port)
 
 
 def print_front(study: StudyRecord) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from textwrap import indent
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evomerge.cli.terminal import console, notes, print_table
+
+if TYPE_CHECKING:
+    from evomerge.config.assemble import Assembly
 
 __all__ = ["register"]
 
@@ -30,23 +34,37 @@ def register(app: typer.Typer) -> None:
 
 def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
     """Validate an experiment without running it; report every fault at once."""
-    from evomerge.config.assemble import assemble
-    from evomerge.config.cost import experiment_facts
     from evomerge.config.load import load_experiment
     from evomerge.config.presets import Presets
+    from evomerge.config.stages import assemble_stages
 
     found = Presets(presets)
     path = found.find("experiments", experiment, Path.cwd())
-    assembly = assemble(load_experiment(path, found, set_ or []), str(path))
+    assemblies = assemble_stages(load_experiment(path, found, set_ or []), str(path))
+    for number, assembly in enumerate(assemblies, 1):
+        if len(assemblies) > 1:
+            console.print(f"[bold]stage {number}[/]")
+        _print_assembly(assembly)
+
+
+def _print_assembly(assembly: Assembly) -> None:
+    from evomerge.config.cost import example_recipe, experiment_facts
+
     genes = assembly.space.describe()
     print_table(
         "",
         [f"{len(genes)} genes", "range", "neutral", "meaning"],
-        [(g.name, g.range, str(g.initial), g.meaning) for g in genes],
+        [(g.name, g.range, _text(g.initial), g.meaning) for g in genes],
     )
     console.print()
-    for name, value in experiment_facts(assembly):
+    for name, value in (*experiment_facts(assembly), ("example", "the neutral genes decode to")):
         console.print(f"{name:<12}{value}", soft_wrap=True)
+    example = indent(example_recipe(assembly), " " * 12)
+    console.print(example, soft_wrap=True, markup=False, highlight=False)
+
+
+def _text(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def run(
@@ -61,13 +79,13 @@ def run(
 ) -> None:
     """Start a study and run it until its budget is met."""
     from evomerge.config.presets import Presets
-    from evomerge.config.runs import create_study
+    from evomerge.config.stages import create_run
     from evomerge.study.folder import StudyFolder
 
     found = Presets(presets)
     path = found.find("experiments", experiment, Path.cwd())
     folder = StudyFolder(dir_ or Path("runs") / path.stem)
-    create_study(path, found, [*(set_ or []), *_execution(executor, workers)], folder)
+    create_run(path, found, [*(set_ or []), *_execution(executor, workers)], folder)
     _continue(folder.root)
 
 
@@ -78,10 +96,10 @@ def resume(
     workers: Workers = None,
 ) -> None:
     """Continue a study: finished trials stay, unfinished ones run again."""
-    from evomerge.config.runs import change_study
+    from evomerge.config.stages import change_run
     from evomerge.study.folder import StudyFolder
 
-    change_study(StudyFolder(study), [*(set_ or []), *_execution(executor, workers)])
+    change_run(StudyFolder(study), [*(set_ or []), *_execution(executor, workers)])
     _continue(study)
 
 
@@ -89,14 +107,14 @@ def _continue(root: Path) -> None:
     from evomerge.analysis.report import write_report
     from evomerge.cli.progress import SearchProgress
     from evomerge.cli.reading import print_front
-    from evomerge.config.runs import Events, continue_study, read_study
+    from evomerge.config.runs import Events
+    from evomerge.config.stages import continue_run
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(root)
-    before = read_study(folder)
-    with SearchProgress(before) as progress:
+    with SearchProgress() as progress:
         try:
-            study = continue_study(folder, Events(progress.phase, progress.told))
+            study = continue_run(folder, Events(progress.phase, progress.told, progress.began))
         except KeyboardInterrupt:
             notes.print(
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True

@@ -8,4 +8,5 @@ Members:
     spaces: search spaces by kind.
     assemble: every part of an experiment, every fault at once.
     runs: start, continue and read a study in its folder.
+    stages: the same for experiments that chain several search spaces.
 """

@@ -8,14 +8,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from evomerge.config.experiment import EvaluatorConfig, Experiment
+from evomerge.config.experiment import EvaluatorConfig, Experiment, SamplerConfig
+from evomerge.config.importance import with_boundaries
 from evomerge.config.load import resolve_evaluator
 from evomerge.config.presets import Presets
+from evomerge.config.seeds import make_seeds, resolve_seeds
 from evomerge.config.spaces import build_space
 from evomerge.errors import CheckpointError, ConfigError, EvomergeError
 from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
 from evomerge.execution.costs import COST, cost_fault
 from evomerge.execution.protocol import WorkerSpec
+from evomerge.models.architecture import TensorRole
+from evomerge.space.baselines import Baseline, baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.constraints import Constraint, parse_bound
 from evomerge.study.records import Objective
@@ -24,6 +28,9 @@ from evomerge.study.trials import make_objectives
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from evomerge.evaluation.store import ItemStore
+    from evomerge.samplers import Budget
+
 __all__ = [
     "Assembly",
     "assemble",
@@ -31,6 +38,7 @@ __all__ = [
     "make_constraints",
     "make_sampler",
     "make_suites",
+    "resolved_sampler",
     "sampler_choice",
 ]
 
@@ -47,6 +55,7 @@ class Assembly:
         objectives: What is traded off.
         constraints: What must be kept.
         worker: What each worker loads.
+        seeds: What is evaluated before the search.
     """
 
     experiment: Experiment
@@ -56,6 +65,7 @@ class Assembly:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     worker: WorkerSpec
+    seeds: tuple[Baseline, ...]
 
 
 def assemble(experiment: Experiment, where: str) -> Assembly:
@@ -64,7 +74,8 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     Reads the headers of checkpoints and the data of tasks; loads no model.
 
     Args:
-        experiment: As ``load_experiment`` returns it.
+        experiment: As ``load_experiment`` returns it. That of the result has what only other
+            files and the models know spelt out: seed recipes, and groups of layers by importance.
         where: Named in faults.
 
     Raises:
@@ -72,12 +83,14 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     """
     faults: list[str] = []
     models = _models(experiment, where, faults)
+    experiment = _spelt_out(experiment, f"{where}: seeds", faults)
+    seeds = make_seeds(experiment.seeds, models, f"{where}: seeds", faults)
     space = _space(experiment, models, where, faults)
     suites = make_suites(experiment)
     objectives = make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
     constraints = make_constraints(experiment)
     faults += _metric_faults(objectives, constraints, suites, tuple(models.experts), where)
-    faults += _bound_faults(constraints, tuple(models.experts), where)
+    faults += _bound_faults(constraints, experiment, where)
     faults += _final_split_faults(experiment, suites, where)
     if faults:
         raise ConfigError(*faults)
@@ -89,41 +102,67 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
         dtype=models.dtype,
         costs=_costs(objectives, constraints),
     )
-    assembly = Assembly(experiment, models, space, suites, objectives, constraints, worker)
+    found = baselines(space, models, seeds)
+    assembly = Assembly(experiment, models, space, suites, objectives, constraints, worker, found)
     make_sampler(assembly)  # its options may be wrong, too
     return assembly
 
 
-def make_sampler(assembly: Assembly) -> BaseSampler:
+def make_sampler(assembly: Assembly, items: ItemStore | None = None) -> BaseSampler:
     """Build the experiment's sampler for its space.
+
+    Args:
+        assembly: The parts.
+        items: Item scores of the study, for samplers that look at them.
 
     Raises:
         ConfigError: Unknown sampler or option.
     """
-    from evomerge.samplers import GeneSpace, build_sampler
+    from evomerge.config.item_scores import ItemRows
+    from evomerge.samplers import build_sampler
 
-    experiment = assembly.experiment
+    budget = _budget(assembly)
     return build_sampler(
-        experiment.sampler.name,
-        experiment.sampler.options,
+        assembly.experiment.sampler.name,
+        assembly.experiment.sampler.options,
+        space=budget.space,
+        n_objectives=budget.n_objectives,
+        n_trials=budget.n_trials,
+        seed=budget.seed,
+        constrained=budget.constrained,
+        item_scores=None if items is None else ItemRows(items, assembly.objectives),
+    )
+
+
+def resolved_sampler(assembly: Assembly) -> SamplerConfig:
+    """Settle which sampler runs, and the options that follow the budget, which may grow later."""
+    from evomerge.samplers import resolve_sampler
+
+    sampler = assembly.experiment.sampler
+    name, options = resolve_sampler(sampler.name, sampler.options, _budget(assembly))
+    return SamplerConfig(name=name, **options)
+
+
+def _budget(assembly: Assembly) -> Budget:
+    from evomerge.samplers import Budget, GeneSpace
+
+    return Budget(
         space=GeneSpace(assembly.space.distributions, assembly.space.defaults),
         n_objectives=len(assembly.objectives),
-        n_trials=experiment.budget.trials,
-        seed=experiment.seed,
+        n_trials=assembly.experiment.budget.trials,
+        seed=assembly.experiment.seed,
         constrained=bool(assembly.constraints),
     )
 
 
 def sampler_choice(assembly: Assembly) -> tuple[str, str]:
     """Name the sampler that will run, and why: ``auto`` chooses by a rule, other names say it."""
-    from evomerge.samplers import GeneSpace, choose, sampler_names
+    from evomerge.samplers import choose, sampler_names
 
-    name = assembly.experiment.sampler.name
+    name, budget = assembly.experiment.sampler.name, _budget(assembly)
     if name != "auto":
         return name, f"named in the experiment; {sampler_names()[name]}"
-    space = GeneSpace(assembly.space.distributions, assembly.space.defaults)
-    n_trials = assembly.experiment.budget.trials
-    return choose(space, n_objectives=len(assembly.objectives), n_trials=n_trials)
+    return choose(budget.space, n_objectives=budget.n_objectives, n_trials=budget.n_trials)
 
 
 def make_constraints(experiment: Experiment) -> tuple[Constraint, ...]:
@@ -159,8 +198,11 @@ def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
     from evomerge.merging.sources import Sources
 
     config, n_layers = experiment.models, 1
+    tensors: dict[str, TensorRole] = {}
     try:
-        n_layers = Sources(config.base, config.experts).architecture.n_layers
+        sources = Sources(config.base, config.experts)
+        n_layers = sources.architecture.n_layers
+        tensors = {name: sources.architecture.roles[name] for name in sources.names}
     except CheckpointError as err:
         faults += [f"{where}: models: {line}" for line in str(err).splitlines()]
     return ModelSet(
@@ -169,7 +211,15 @@ def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
         n_layers=n_layers,
         dtype=config.dtype,
         seed=experiment.seed,
+        tensors=tensors,
     )
+
+
+def _spelt_out(experiment: Experiment, where: str, faults: list[str]) -> Experiment:
+    seeds = resolve_seeds(experiment.seeds, where, faults)
+    if seeds != experiment.seeds:
+        experiment = experiment.model_copy(update={"seeds": seeds})
+    return with_boundaries(experiment)
 
 
 def _space(
@@ -249,9 +299,11 @@ def _costs(
 
 
 def _bound_faults(
-    constraints: tuple[Constraint, ...], experts: tuple[str, ...], where: str
+    constraints: tuple[Constraint, ...], experiment: Experiment, where: str
 ) -> Iterator[str]:
-    known = ("base", *(f"expert:{name}" for name in experts), "uniform")
+    seeds, experts = experiment.seeds, experiment.models.experts
+    parents = ("base", *(f"expert:{name}" for name in experts)) if seeds.parents else ()
+    known = (*parents, *(("uniform",) if seeds.averages and len(experts) > 1 else ()))
     for constraint in constraints:
         reference = constraint.bound.reference
         if reference is not None and reference not in known:

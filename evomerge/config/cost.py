@@ -11,9 +11,11 @@ from evomerge.config.runs import worker_count
 from evomerge.execution.costs import COSTS, Cost
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.sources import Sources
+from evomerge.schema import write_yaml
 
-__all__ = ["experiment_facts"]
+__all__ = ["example_recipe", "experiment_facts"]
 
+_MOST_RULES = 3  # that an example shows
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -41,6 +43,7 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
         ("models", f"{n_parameters / 1e6:.2f}M parameters, {models.n_layers} layers, {dtype}"),
         ("objectives", objectives),
         *((name, text) for name, text in optional.items() if text),
+        ("seeds", _seeds(assembly)),
         ("sampler", f"{name}: {reason}"),
         ("budget", _budget(assembly)),
         ("workers", f"{n_workers}, {experiment.execution.executor}"),
@@ -53,8 +56,22 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     ]
 
 
+def example_recipe(assembly: Assembly) -> str:
+    """Decode a space's neutral genes, as YAML: method, place and parameters of the first rules."""
+    rules = assembly.space.recipe(assembly.space.defaults).as_data()["rules"]
+    more = len(rules) - _MOST_RULES
+    text = write_yaml({"rules": rules[:_MOST_RULES]})
+    return f"{text}# and {more} more rules\n" if more > 0 else text
+
+
 def _cost(metric: str) -> str:
     return f"{metric} ({COSTS[Cost.of(metric).name]})"
+
+
+def _seeds(assembly: Assembly) -> str:
+    inside = [seed for seed in assembly.seeds if seed.params is not None]
+    names = ", ".join(seed.origin for seed in assembly.seeds) or "none"
+    return f"{names} ({len(inside)} of {len(assembly.seeds)} are points of the space)"
 
 
 def _budget(assembly: Assembly) -> str:

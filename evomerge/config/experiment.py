@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from evomerge.analysis.winners import Choice
 from evomerge.execution.costs import COST
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
@@ -29,6 +30,9 @@ __all__ = [
     "ModelsConfig",
     "ObjectiveConfig",
     "SamplerConfig",
+    "SeedRecipe",
+    "SeedsConfig",
+    "StageConfig",
 ]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
@@ -173,6 +177,54 @@ class BudgetConfig(_Section):
     wall_clock: Duration | None = None
 
 
+class SeedRecipe(_Section):
+    """A recipe to start from, as resolved experiments hold it.
+
+    Attributes:
+        origin: ``recipe:NAME`` or ``study:NAME#TRIAL``.
+        recipe: As ``Recipe.as_data`` gives it.
+    """
+
+    origin: str
+    recipe: dict[str, Any]
+
+
+class SeedsConfig(_Section):
+    """Models that are evaluated before the search, and told to the sampler where possible.
+
+    Attributes:
+        parents: The base and every expert.
+        averages: The uniform average of the experts.
+        task_arithmetic: Coefficients of the sum of all task vectors, e.g. ``[0.3, 0.5, 0.7, 1.0]``.
+        recipes: Recipe files, ours or mergekit's, over the same models.
+        studies: Folders of earlier studies over the same models; the merges on their fronts.
+    """
+
+    parents: bool = True
+    averages: bool = True
+    task_arithmetic: list[float] = []
+    recipes: list[str | SeedRecipe] = []
+    studies: list[str] = []
+
+
+class StageConfig(_Section):
+    """One search of an experiment that chains spaces; the winners join the next one's experts.
+
+    Attributes:
+        search_space: Preset name, path, or the space itself.
+        sampler: Absent: the experiment's.
+        budget: Absent: the experiment's.
+        keep: How many merges are handed on; without effect in the last stage.
+        keep_by: How they are chosen; see ``analysis.winners``.
+    """
+
+    search_space: str | dict[str, Any]
+    sampler: Annotated[SamplerConfig | None, BeforeValidator(_by_name)] = None
+    budget: BudgetConfig | None = None
+    keep: int = Field(default=1, gt=0)
+    keep_by: Choice = "knee"
+
+
 class ExecutionConfig(_Section):
     """Where candidates run.
 
@@ -195,9 +247,11 @@ class Experiment(_Section):
     Attributes:
         models: What is mixed.
         search_space: Preset name, path, or the space itself.
+        stages: Instead of one search space, several in a chain.
         evaluators: Preset names, paths, or the suites themselves.
         objectives: What the search trades off; at least one.
         constraints: What a merge must keep to count.
+        seeds: What is evaluated before the search.
         sampler: How it searches.
         budget: When it ends.
         execution: Where it runs.
@@ -207,13 +261,23 @@ class Experiment(_Section):
     """
 
     models: ModelsConfig
-    search_space: str | dict[str, Any]
+    search_space: str | dict[str, Any] | None = None
+    stages: list[StageConfig] = []
     evaluators: list[str | EvaluatorConfig] = Field(min_length=1)
     objectives: list[ObjectiveConfig] = Field(min_length=1)
     constraints: list[ConstraintConfig] = []
+    seeds: SeedsConfig = SeedsConfig()
     sampler: Annotated[SamplerConfig, BeforeValidator(_by_name)] = SamplerConfig()
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()
     finalists: int = Field(default=8, ge=0)
     storage: str | None = None
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_a_space(self) -> Experiment:
+        if (self.search_space is None) == (not self.stages):
+            raise ValueError("expected either search_space or stages")
+        if self.stages and self.storage is not None:
+            raise ValueError("expected no storage beside stages: each keeps its own journal file")
+        return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def load_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ())
     resolved = {
         **experiment.model_dump(exclude_defaults=True, mode="json"),
         "models": _resolved_models(experiment, path.parent),
-        "search_space": _collect(faults, _resolved_space, experiment, presets, path.parent),
+        **_absolute_seeds(experiment, path.parent),
+        **_collect(faults, _resolved_spaces, experiment, presets, path.parent),
         "evaluators": [
             _collect(faults, resolve_evaluator, evaluator, presets, path.parent)
             for evaluator in experiment.evaluators
@@ -55,7 +56,15 @@ def dump_experiment(experiment: Experiment) -> str:
 
 def experiment_digest(experiment: Experiment) -> str:
     """Name what a study is about: everything except how much and where it runs."""
-    content = experiment.model_dump(exclude={"budget", "execution", "finalists"}, mode="json")
+    content = experiment.model_dump(
+        exclude={
+            "budget": True,
+            "execution": True,
+            "finalists": True,
+            "stages": {"__all__": {"budget"}},
+        },
+        mode="json",
+    )
     text = json.dumps(content, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -68,6 +77,18 @@ def _collect(faults: list[str], resolve: Any, *arguments: Any) -> Any:
         return {}
 
 
+def _absolute_seeds(experiment: Experiment, beside: Path) -> dict[str, Any]:
+    seeds = experiment.seeds.model_dump(exclude_defaults=True, mode="json")
+    for key in seeds.keys() & {"recipes", "studies"}:
+        seeds[key] = [
+            str((beside / Path(source).expanduser()).resolve())
+            if isinstance(source, str)
+            else source
+            for source in seeds[key]
+        ]
+    return {"seeds": seeds} if seeds else {}
+
+
 def _resolved_models(experiment: Experiment, beside: Path) -> dict[str, Any]:
     models = experiment.models
     return {
@@ -77,8 +98,21 @@ def _resolved_models(experiment: Experiment, beside: Path) -> dict[str, Any]:
     }
 
 
-def _resolved_space(experiment: Experiment, presets: Presets, beside: Path) -> Mapping[str, Any]:
-    space = experiment.search_space
+def _resolved_spaces(experiment: Experiment, presets: Presets, beside: Path) -> dict[str, Any]:
+    """The key that names the space, or the stages with theirs."""
+    if not experiment.stages:
+        return {"search_space": _resolved_space(experiment.search_space, presets, beside)}
+    stages = [
+        {
+            **stage.model_dump(exclude_defaults=True, mode="json"),
+            "search_space": _resolved_space(stage.search_space, presets, beside),
+        }
+        for stage in experiment.stages
+    ]
+    return {"stages": stages}
+
+
+def _resolved_space(space: object, presets: Presets, beside: Path) -> object:
     if not isinstance(space, str):
         return space
     return read_yaml(presets.find("search_spaces", space, beside))

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import optuna
 
-from evomerge.analysis.front import contenders, front, is_single_model
+from evomerge.analysis.front import baselines
+from evomerge.analysis.winners import best_merges
 from evomerge.config.assemble import (
     Assembly,
     assemble,
     make_constraints,
     make_sampler,
-    sampler_choice,
+    resolved_sampler,
 )
-from evomerge.config.experiment import ExecutionConfig, Experiment, SamplerConfig
+from evomerge.config.experiment import ExecutionConfig, Experiment
 from evomerge.config.load import dump_experiment, experiment_digest, load_experiment
 from evomerge.config.overrides import apply_overrides
 from evomerge.config.presets import Presets
@@ -26,10 +27,9 @@ from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, WorkerSpec
 from evomerge.schema import parse, read_yaml
-from evomerge.space.baselines import baselines
 from evomerge.study.finals import read_finals, run_finals, write_finals
 from evomerge.study.folder import StudyFolder, write_atomically
-from evomerge.study.records import StudyRecord, TrialRecord, merits
+from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing, read_timing
@@ -44,6 +44,8 @@ __all__ = [
     "read_experiment",
     "read_study",
     "serve_dashboard",
+    "start_study",
+    "update_study",
     "worker_count",
 ]
 
@@ -58,10 +60,12 @@ class Events:
     Attributes:
         phase: Called with what is being done now.
         told: Called with each finished trial.
+        began: Called with a study, as earlier drivers left it, before it is continued.
     """
 
     phase: Callable[[str], None] = lambda text: None
     told: Callable[[TrialRecord], None] = lambda trial: None
+    began: Callable[[StudyRecord], None] = lambda study: None
 
 
 def create_study(
@@ -79,16 +83,16 @@ def create_study(
         ConfigError: Listing every fault.
         StudyError: Another study is there.
     """
-    if folder.experiment.is_file():
-        raise StudyError(
-            f"{folder.root} holds a study already; 'evomerge resume {folder.root}' continues it, "
-            "or choose another folder with --dir"
-        )
-    experiment = load_experiment(path, presets, overrides)
-    assembly = assemble(experiment, str(path))
-    if experiment.sampler.name == "auto":  # a later, larger budget must not change the sampler
-        sampler, _ = sampler_choice(assembly)
-        experiment = experiment.model_copy(update={"sampler": SamplerConfig(name=sampler)})
+    folder.require_free()
+    start_study(load_experiment(path, presets, overrides), str(path), folder)
+
+
+def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None:
+    """Check a resolved experiment and make the folder of its study; see ``create_study``."""
+    assembly = assemble(experiment, where)
+    experiment = assembly.experiment
+    # A later, larger budget must not change the search.
+    experiment = experiment.model_copy(update={"sampler": resolved_sampler(assembly)})
     if experiment.storage is not None:
         open_storage(folder.journal, experiment.storage)
     folder.root.mkdir(parents=True, exist_ok=True)
@@ -109,16 +113,25 @@ def change_study(folder: StudyFolder, overrides: Sequence[str]) -> None:
     before = read_experiment(folder)
     where = str(folder.experiment)
     after = parse(Experiment, apply_overrides(read_yaml(folder.experiment), overrides), where)
+    if experiment_digest(after) != experiment_digest(before):
+        raise StudyError(
+            "expected overrides of budget, execution or finalists, which may change on resume, got "
+            f"{', '.join(overrides)}; start a new study for another experiment"
+        )
+    update_study(folder, before, after)
+
+
+def update_study(folder: StudyFolder, before: Experiment, after: Experiment) -> None:
+    """Give a study another budget, execution or number of finalists.
+
+    Raises:
+        StudyError: More trials were asked already than the budget allows.
+    """
     n_trials = len(read_study(folder).trials)
     if after.budget != before.budget and after.budget.trials < n_trials:
         raise StudyError(
             f"expected a budget of at least the {n_trials} trials that were asked already, got "
             f"{after.budget.trials}"
-        )
-    if experiment_digest(after) != experiment_digest(before):
-        raise StudyError(
-            "expected overrides of budget, execution or finalists, which may change on resume, got "
-            f"{', '.join(overrides)}; start a new study for another experiment"
         )
     if after != before:
         write_atomically(folder.experiment, dump_experiment(after))
@@ -146,6 +159,7 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
     """
     experiment = read_experiment(folder)
     with folder.lock():
+        events.began(read_study(folder))
         events.phase("checking the experiment")
         assembly = assemble(experiment, str(folder.experiment))
         study = _open_study(folder, assembly)
@@ -180,7 +194,7 @@ def read_study(folder: StudyFolder) -> StudyRecord:
             found = optuna.load_study(study_name=name, storage=storage)
             trials = trial_records(found, constraints)
     return StudyRecord(
-        name=folder.root.name,
+        name=folder.name,
         objectives=objectives,
         trials=trials,
         finals=read_finals(folder.finals),
@@ -265,7 +279,7 @@ def _search(
         driver=None if assembly.experiment.storage is None else str(folder.root.resolve()),
         on_told=lambda trial: events.told(trial_record(trial)),
     )
-    search.seed(baselines(assembly.space, assembly.models))
+    search.seed(assembly.seeds)
     events.phase("searching")
     search.run()
 
@@ -277,25 +291,13 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
         return
     events.phase("held-out finals")
     found = run_finals(
-        finalists=_best_of_front(study, n_finalists),
-        baselines=[t for t in study.trials if t.origin != "search" and t.state == "complete"],
+        finalists=best_merges(study, n_finalists),
+        baselines=baselines(study),
         objectives=study.objectives,
         executor=executor,
         items=ItemStore(folder.items),
     )
     write_finals(folder.finals, found)
-
-
-def _best_of_front(study: StudyRecord, n: int) -> list[TrialRecord]:
-    """Choose n merges of the front, by what decides the finals.
-
-    Where no merge is on the front, the best merges beside it.
-    """
-    merges = [t for t in contenders(study) if not is_single_model(t.origin)]
-    on_front = [t for t in front(study) if t in merges]
-    entrants = on_front or merges
-    rated = zip(merits([t.values for t in entrants], study.objectives), entrants, strict=True)
-    return [t for _, t in sorted(rated, key=lambda pair: -pair[0])][:n]
 
 
 def _open_study(folder: StudyFolder, assembly: Assembly) -> optuna.Study:
@@ -307,7 +309,7 @@ def _open_study(folder: StudyFolder, assembly: Assembly) -> optuna.Study:
         storage=open_storage(folder.journal, experiment.storage),
         study_name=_study_name(folder, experiment),
         directions=[o.direction for o in assembly.objectives],
-        sampler=make_sampler(assembly),
+        sampler=make_sampler(assembly, ItemStore(folder.items)),
         load_if_exists=True,
     )
     digest = experiment_digest(experiment)

@@ -13,6 +13,9 @@ from evomerge.errors import StudyError
 __all__ = ["StudyFolder", "write_atomically"]
 
 
+_STAGES = "stages"
+
+
 class StudyFolder:
     """Paths inside one study folder.
 
@@ -29,6 +32,32 @@ class StudyFolder:
         self.timing = root / "timing.json"
         self.report = root / "report.html"
         self.exports = root / "exports"
+        self.models = root / "models"  # of a stage: what it hands on
+        self.winners = root / "winners.json"
+
+    @property
+    def name(self) -> str:
+        """What people call the study."""
+        if self.root.parent.name == _STAGES:
+            return f"{self.root.parents[1].name}, stage {self.root.name}"
+        return self.root.name
+
+    def stage(self, number: int) -> StudyFolder:
+        """Return the folder of one stage, from 1, of an experiment that chains spaces."""
+        return StudyFolder(self.root / _STAGES / str(number))
+
+    def require_free(self) -> StudyFolder:
+        """Return self if no study is here yet.
+
+        Raises:
+            StudyError: One is.
+        """
+        if self.experiment.is_file():
+            raise StudyError(
+                f"{self.root} holds a study already; 'evomerge resume {self.root}' continues it, "
+                "or choose another folder with --dir"
+            )
+        return self
 
     def require(self) -> StudyFolder:
         """Return self if a study is here.

@@ -1,0 +1,58 @@
+"""Which merges of a study go on: to the finals, or as experts into the next stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Literal
+
+from evomerge.analysis.front import contenders, front, is_single_model, knee
+from evomerge.study.records import Objective, StudyRecord, TrialRecord, merits
+
+__all__ = ["Choice", "best_merges"]
+
+Choice = Literal["mean", "knee", "front"]
+
+
+def best_merges(study: StudyRecord, n: int, by: Choice = "mean") -> list[TrialRecord]:
+    """Choose merges of the front; where no merge is on the front, the best beside it.
+
+    Args:
+        study: So far.
+        n: How many at most.
+        by: ``mean``: the best by what decides the finals; ``knee``: the knee, then the knee of
+            the others, and so on; ``front``: the best on each objective in turn.
+
+    Returns:
+        Best first, fewer than ``n`` if there are no more.
+    """
+    merges = [t for t in contenders(study) if not is_single_model(t.origin)]
+    entrants = [t for t in front(study) if t in merges] or merges
+    order = {"mean": _by_mean, "knee": _by_knee, "front": _by_objective}[by]
+    return order(entrants, study.objectives)[:n]
+
+
+def _by_mean(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
+    rated = zip(merits([t.values for t in trials], objectives), trials, strict=True)
+    return [trial for _, trial in sorted(rated, key=lambda pair: -pair[0])]
+
+
+def _by_knee(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
+    left, chosen = list(trials), list[TrialRecord]()
+    while left:
+        chosen.append(knee(left, objectives))
+        left.remove(chosen[-1])
+    return chosen
+
+
+def _by_objective(
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective]
+) -> list[TrialRecord]:
+    left, chosen = _by_mean(trials, objectives), list[TrialRecord]()
+    for i, objective in cycle(enumerate(objectives)):
+        if not left:
+            return chosen
+        sign = 1 if objective.direction == "maximize" else -1
+        chosen.append(max(left, key=lambda t: sign * t.values[i]))
+        left.remove(chosen[-1])
+    return chosen

@@ -1,0 +1,248 @@
+"""Two short stages on the embedded models: chained, interrupted anywhere, resumed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evomerge.config.load import load_experiment
+from evomerge.config.presets import Presets
+from evomerge.config.runs import Events, read_study
+from evomerge.config.stages import (
+    assemble_stages,
+    change_run,
+    continue_run,
+    create_run,
+    latest_study,
+    stage_studies,
+)
+from evomerge.errors import ConfigError, StudyError
+from evomerge.study.folder import StudyFolder
+from evomerge.study.records import TrialRecord
+
+ZOO = Presets().names("evaluators")["zoo"]
+EVOMERGE = [sys.executable, "-m", "evomerge.cli.main"]
+
+
+def write(folder: Path, **changes: object) -> Path:
+    content = {
+        "models": {"base": "zoo:base", "experts": {"math": "zoo:math", "facts": "zoo:facts"}},
+        "stages": [
+            {"search_space": "layerwise_task_arithmetic", "budget": {"trials": 7}, "keep": 2},
+            {"search_space": "global_linear", "sampler": "random"},
+        ],
+        "evaluators": [
+            {
+                "tasks": ["zoo_math", "zoo_facts"],
+                "include_path": str(ZOO.parent / "tasks"),
+                "splits": {"search": "search", "validation": "validation", "test": "test"},
+                "limit": 8,
+            }
+        ],
+        "objectives": [
+            {"task": "zoo_math", "metric": "exact_match"},
+            {"task": "zoo_facts", "metric": "acc"},
+            {"cost": "distance"},
+        ],
+        "sampler": "tpe",
+        "budget": {"trials": 8},
+        "execution": {"executor": "inline"},
+        "finalists": 1,
+        **changes,
+    }
+    file = folder / "chain.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+def create(folder: Path, **changes: object) -> StudyFolder:
+    found = StudyFolder(folder / "run")
+    create_run(write(folder, **changes), Presets(), [], found)
+    return found
+
+
+def outcome(folder: StudyFolder) -> list[object]:
+    return [
+        [(t.number, t.state, t.origin, t.values, dict(t.params)) for t in read_study(one).trials]
+        for one in stage_studies(folder)
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    folder = create(tmp_path_factory.mktemp("chain"))
+    continue_run(folder, Events())
+    return folder
+
+
+def test_winners_of_a_stage_are_experts_and_baselines_of_the_next(finished: StudyFolder) -> None:
+    first, second = map(read_study, stage_studies(finished))
+    assert (len(first.trials), len(second.trials)) == (7, 8)
+    winners = json.loads(finished.stage(1).winners.read_text())["winners"]
+    assert "stage1_0" in winners
+    experts = [f"expert:{name}" for name in ("math", "facts", *winners)]
+    origins = [t.origin for t in second.trials]
+    assert origins[: len(experts) + 2] == ["base", *experts, "uniform"]
+    by_number = {t.number: t for t in first.trials}
+    for name, number in winners.items():
+        again = next(t for t in second.trials if t.origin == f"expert:{name}")
+        assert again.values == by_number[number].values  # what was scored is what was handed on
+
+
+def test_only_the_last_stage_has_finals_and_is_what_is_read(finished: StudyFolder) -> None:
+    first, second = stage_studies(finished)
+    assert not read_study(first).finals
+    assert read_study(second).finals
+    assert latest_study(finished).root == second.root
+    assert read_study(second).name == "run, stage 2"
+
+
+def test_winners_are_plain_checkpoints(finished: StudyFolder) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = finished.stage(1).models / "stage1_0"
+    assert AutoModelForCausalLM.from_pretrained(model).num_parameters() > 0
+    assert AutoTokenizer.from_pretrained(model)
+    assert (model / "recipe.yaml").is_file()
+
+
+class _Stop:
+    """Interrupts a run after so many finished trials, or when a phase begins."""
+
+    def __init__(self, after: int | None = None, phase: str | None = None) -> None:
+        self._left, self._phase = after, phase
+
+    def told(self, trial: TrialRecord) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                raise KeyboardInterrupt
+
+    def phase(self, text: str) -> None:
+        if self._phase is not None and self._phase in text:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tmp_path: Path, finished: StudyFolder
+) -> None:
+    folder = create(tmp_path)
+    for stop in (_Stop(after=3), _Stop(phase="winners"), _Stop(after=2), _Stop(phase="finals")):
+        with pytest.raises(KeyboardInterrupt):
+            continue_run(folder, Events(stop.phase, stop.told))
+    continue_run(folder, Events())
+    assert outcome(folder) == outcome(finished)
+    ours, theirs = (
+        one.stage(1).models / "stage1_0" / "model.safetensors" for one in (folder, finished)
+    )
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_killed_while_winners_are_written_and_resumed(
+    tmp_path: Path, finished: StudyFolder
+) -> None:
+    """A real kill -9, as soon as the first stage has handed on something."""
+    folder = create(tmp_path)
+    winner = folder.stage(1).models / "stage1_0"
+    with subprocess.Popen([*EVOMERGE, "resume", str(folder.root)], stderr=subprocess.PIPE) as run:
+        deadline = time.monotonic() + 120
+        while not winner.is_dir() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+        _, said = run.communicate()
+    assert winner.is_dir(), said.decode()
+    continue_run(folder, Events())
+    assert outcome(folder) == outcome(finished)
+
+
+def test_a_finished_run_does_nothing(finished: StudyFolder) -> None:
+    before = outcome(finished)
+    stamp = finished.stage(1).winners.stat().st_mtime_ns
+    continue_run(finished, Events(told=lambda trial: pytest.fail("a trial was run")))
+    assert outcome(finished) == before
+    assert finished.stage(1).winners.stat().st_mtime_ns == stamp
+
+
+def test_budgets_may_grow_except_where_winners_are_in_use(tmp_path: Path) -> None:
+    stages = [
+        {"search_space": "global_linear", "budget": {"trials": 5}},
+        {"search_space": "global_linear", "budget": {"trials": 6}},
+    ]
+    folder = create(tmp_path, stages=stages, sampler="random", finalists=0)
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(folder, Events(told=_Stop(after=4).told))
+    change_run(folder, ["stages.0.budget.trials=6"])
+    continue_run(folder, Events())
+    change_run(folder, ["stages.1.budget.trials=8"])
+    continue_run(folder, Events())
+    assert [len(read_study(one).trials) for one in stage_studies(folder)] == [6, 8]
+    with pytest.raises(StudyError, match="run, stage 1 is done and its winners are in use"):
+        change_run(folder, ["stages.0.budget.trials=9"])
+    with pytest.raises(StudyError, match="start a new study"):
+        change_run(folder, ["stages.1.keep=3"])
+    with pytest.raises(StudyError, match="at least the 8 trials"):
+        change_run(folder, ["stages.1.budget.trials=7"])
+
+
+def test_the_command_line_shows_the_last_stage(finished: StudyFolder, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from evomerge.cli.main import app
+
+    def run(*arguments: object) -> str:
+        done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout
+
+    status = json.loads(run("status", finished.root, "--json"))
+    assert status["trials"]["complete"] == 8
+    assert [stage["trials"]["complete"] for stage in status["stages"]] == [7, 8]
+    assert "run, stage 1" in run("status", finished.root)
+    assert json.loads(run("front", finished.root, "--json"))["trials"]
+    run("report", finished.root)
+    assert "run, stage 2" in finished.report.read_text(encoding="utf-8")
+    exported = run("export", finished.root, "--pick", "trial:6", "--out", tmp_path / "model")
+    assert "trial 6" in exported
+    check = run("check", write(tmp_path))
+    assert "stage 2" in check
+    assert "stage1_0" in check
+
+
+def test_faults_of_every_stage_are_reported_at_once(tmp_path: Path) -> None:
+    stages = [
+        {"search_space": {"method": "no_such", "genes": {}}},
+        {"search_space": {"kind": "dataflow"}},
+        {"search_space": "global_linear", "sampler": "no_such_sampler"},
+    ]
+    experts = {"stage1_0": "zoo:math"}
+    path = write(tmp_path, stages=stages, models={"base": "zoo:base", "experts": experts})
+    with pytest.raises(ConfigError) as error:
+        assemble_stages(load_experiment(path, Presets()), "here")
+    text = "\n".join(error.value.faults)
+    assert "here: stages[0].search_space" in text
+    assert "no_such" in text
+    assert "here: stages[1].search_space: models of a dataflow space have other layers" in text
+    assert "no sampler 'no_such_sampler'" in text
+    assert "models.experts: stage1_0 is the name of a stage's winner" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search_space": "global_linear"}, "expected either search_space or stages"),
+        ({"stages": []}, "expected either search_space or stages"),
+        ({"storage": "postgresql://x"}, "expected no storage beside stages"),
+    ],
+)
+def test_a_chain_that_cannot_be_is_explained(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(write(tmp_path, **changes), Presets())
