@@ -20,6 +20,7 @@ from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.records import Objective
+from evomerge.study.storage import together
 from evomerge.study.timing import Timing
 from evomerge.study.trials import (
     CONSTRAINTS,
@@ -108,6 +109,12 @@ class Search:
             StudyError: The first trials have all failed.
         """
         self._timing.start(self._executor.n_workers)
+        try:
+            self._run()
+        finally:
+            self._timing.save()
+
+    def _run(self) -> None:
         interrupted = self._running_trials()
         while True:
             while len(self._in_flight) < self._executor.n_workers:
@@ -140,9 +147,10 @@ class Search:
         started = time.perf_counter()
         with self._timing.measure("ask"):
             trial = self._study.ask()
-            if self._driver is not None:
-                trial.set_user_attr(DRIVER, self._driver)
-            recipe = self._recipe(trial, trial.user_attrs)
+            with together(self._study._storage):
+                if self._driver is not None:
+                    trial.set_user_attr(DRIVER, self._driver)
+                recipe = self._recipe(trial, trial.user_attrs)
         self._submit(trial, recipe, time.perf_counter() - started)
 
     def _restart(self, frozen: FrozenTrial) -> None:
@@ -174,7 +182,7 @@ class Search:
     def _finish(self, outcome: Outcome) -> None:
         trial = self._in_flight.pop(outcome.job.trial)
         asked = self._asked_seconds.pop(trial.number)
-        with self._timing.measure("tell"):
+        with self._timing.measure("tell"), together(self._study._storage):
             match self._checked(outcome):
                 case Scored() as scored:
                     self._tell_scores(trial, scored, asked)
@@ -182,7 +190,7 @@ class Search:
                     trial.set_user_attr(ERROR, error)
                     trial.set_user_attr(TRACEBACK, traceback)
                     self._study.tell(trial, state=TrialState.FAIL)
-        self._timing.save()
+        self._timing.save_now_and_then()
         self._on_told(self._study.get_trials(deepcopy=False)[trial.number])
         self._stop_if_hopeless()
 

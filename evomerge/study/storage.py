@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from evomerge.errors import StudyError
+from evomerge.study.journal import BatchedJournal
 
-__all__ = ["open_storage", "repair_journal"]
+__all__ = ["open_storage", "repair_journal", "together"]
 
 
 def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
@@ -28,7 +30,17 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
         except Exception as err:  # SQLAlchemy and the drivers raise types of their own
             reason = str(err).splitlines()[0]
             raise StudyError(f"expected a database URL that opens, got {url!r}: {reason}") from err
-    return JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+    return JournalStorage(BatchedJournal(journal))
+
+
+@contextmanager
+def together(storage: BaseStorage) -> Iterator[None]:
+    """Write all that the block stores at once, at its end; a database writes as it goes."""
+    if isinstance(storage, JournalStorage) and isinstance(storage._backend, BatchedJournal):
+        with storage._backend.batch():
+            yield
+    else:
+        yield
 
 
 def repair_journal(journal: Path) -> None:

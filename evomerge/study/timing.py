@@ -12,6 +12,7 @@ from evomerge.study.folder import write_atomically
 
 __all__ = ["PHASES", "Timing"]
 
+_SECONDS_BETWEEN_SAVES = 1.0
 PHASES = ("ask", "merge", "evaluate", "tell", "idle")
 
 
@@ -31,6 +32,7 @@ class Timing:
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._started = time.monotonic()
         self._n_workers = 0
+        self._saved = float("-inf")
 
     def start(self, n_workers: int) -> None:
         """Begin to count: the workers are ready."""
@@ -52,13 +54,19 @@ class Timing:
         yield
         self.add(phase, time.perf_counter() - start)
 
+    def save_now_and_then(self) -> None:
+        """Write the sums unless that was done a moment ago: a write waits for the disk."""
+        if time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
+            self.save()
+
     def save(self) -> None:
-        """Write the sums; cheap enough for every trial."""
+        """Write the sums."""
         wall = time.monotonic() - self._started
         busy = self._seconds["merge"] + self._seconds["evaluate"]
         seconds = {**self._seconds, "idle": max(0.0, wall * self._n_workers - busy)}
         total = {phase: self._before[phase] + seconds[phase] for phase in PHASES}
         write_atomically(self._path, json.dumps({**total, "elapsed": self.elapsed}))
+        self._saved = time.monotonic()
 
 
 def read_timing(path: Path) -> dict[str, float]:
