@@ -5,7 +5,12 @@ Members:
     spec: the YAML language of parameter spaces.
     checks: every fault of a space at once.
     parameter: coefficients, densities and methods per depth group and module.
-    baselines: base, experts and uniform average, found in the space where possible.
+    depth, genes, simplex: its cells of tensors, its genes, shares that sum to one.
+    decoding, lookup: from genes to rules, and from a recipe back to genes.
+    layer_swap, layer_sources: every layer from one model, or a blend of two.
+    importance: how much the experts moved each layer, and layers grouped by it.
+    baselines: parents, averages and other seeds, found in the space where possible.
+    distributions: Optuna's distributions, as spaces use them.
 
 A new kind of space implements ``SearchSpace`` and joins the table in ``config.spaces``.
 """

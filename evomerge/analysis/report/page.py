@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import evomerge
-from evomerge.analysis.front import complete, front, hypervolume
+from evomerge.analysis.front import complete, front, hypervolume, is_single_model
 from evomerge.analysis.report import figures
 from evomerge.analysis.report.coefficients import RecipeView, Row, view_recipe
 from evomerge.analysis.report.numbers import (
@@ -188,7 +188,7 @@ def _tiles(study: StudyRecord) -> tuple[_Tile, ...]:
         infeasible = sum(not t.is_feasible for t in complete(study))
         tiles.append(_Tile("infeasible", str(infeasible), "; ".join(study.constraints)))
     if complete(study):
-        merges = [t for t in front(study) if t.origin in ("search", "seed", "uniform")]
+        merges = [t for t in front(study) if not is_single_model(t.origin)]
         tiles.append(_Tile("on the front", str(len(front(study))), f"{len(merges)} of them merges"))
         tiles.append(
             _Tile(

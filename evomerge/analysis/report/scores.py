@@ -84,11 +84,14 @@ def measures(objectives: Sequence[Objective]) -> tuple[Measure, ...]:
 
 
 def model_label(origin: str, number: int) -> str:
-    """Name a model in words: ``base``, ``expert math``, ``uniform average``, ``merge 57``."""
+    """Name a model in words: ``base``, ``expert math``, ``uniform average``, ``merge 57``.
+
+    Other merges that the search started from are named, too: ``recipe mine (57)``.
+    """
     kind, _, name = origin.partition(":")
-    if kind == "expert":
-        return f"expert {name}"
-    return {"base": "base", "uniform": "uniform average"}.get(kind, f"merge {number}")
+    if kind in ("expert", "base", "uniform"):
+        return {"base": "base", "uniform": "uniform average"}.get(kind, f"expert {name}")
+    return f"{kind.replace('_', ' ')} {name} ({number})" if name else f"merge {number}"
 
 
 def chosen_number(study: StudyRecord) -> int | None:

@@ -1,0 +1,175 @@
+"""Seeds of an experiment, on the embedded models: read, recorded, run and shown."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evomerge.config.assemble import Assembly, assemble
+from evomerge.config.load import load_experiment
+from evomerge.config.presets import Presets
+from evomerge.config.runs import Events, continue_study, create_study, read_experiment
+from evomerge.errors import ConfigError
+from evomerge.study.folder import StudyFolder
+from evomerge.study.records import StudyRecord
+
+ZOO = Presets().names("evaluators")["zoo"]
+RECIPE = {
+    "base": "zoo:base",
+    "experts": {"f": "zoo:facts", "m": "zoo:math"},
+    "method": "task_arithmetic",
+    "parameters": {"coefficient": {"f": 0.25, "m": 0.75}},
+}
+MERGEKIT = {
+    "merge_method": "ties",
+    "base_model": "zoo:base",
+    "models": [
+        {"model": "zoo:math", "parameters": {"weight": 0.5, "density": 0.5}},
+        {"model": "zoo:facts", "parameters": {"weight": 0.5, "density": 0.5}},
+    ],
+    "dtype": "bfloat16",
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    content = {
+        "models": {"base": "zoo:base", "experts": {"math": "zoo:math", "facts": "zoo:facts"}},
+        "search_space": "global_linear",
+        "evaluators": [
+            {
+                "tasks": ["zoo_math", "zoo_facts"],
+                "include_path": str(ZOO.parent / "tasks"),
+                "splits": {"search": "search", "validation": "validation", "test": "test"},
+                "limit": 8,
+            }
+        ],
+        "objectives": [
+            {"task": "zoo_math", "metric": "exact_match"},
+            {"task": "zoo_facts", "metric": "acc"},
+        ],
+        "sampler": "random",
+        "budget": {"trials": 8},
+        "execution": {"executor": "inline"},
+        "finalists": 1,
+        **changes,
+    }
+    file = folder / "e.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+def ran(folder: Path, name: str, **changes: object) -> tuple[StudyFolder, StudyRecord]:
+    study = StudyFolder(folder / name)
+    create_study(write(folder, **changes), Presets(), [], study)
+    return study, continue_study(study, Events())
+
+
+def assembled(folder: Path, **changes: object) -> Assembly:
+    path = write(folder, **changes)
+    return assemble(load_experiment(path, Presets()), str(path))
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFolder, StudyRecord]:
+    return ran(tmp_path_factory.mktemp("seeds"), "earlier")
+
+
+@pytest.fixture(scope="module")
+def warm(
+    earlier: tuple[StudyFolder, StudyRecord], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[StudyFolder, StudyRecord]:
+    """A study that starts from everything, whose sources are gone when it runs."""
+    folder = tmp_path_factory.mktemp("warm")
+    (folder / "mine.yaml").write_text(yaml.safe_dump(RECIPE))
+    (folder / "theirs.yaml").write_text(yaml.safe_dump(MERGEKIT))
+    shutil.copytree(earlier[0].root, folder / "copied")
+    seeds = {
+        "task_arithmetic": [0.3],
+        "recipes": ["mine.yaml", "theirs.yaml"],
+        "studies": ["copied"],
+    }
+    study = StudyFolder(folder / "warm")
+    create_study(write(folder, seeds=seeds, budget={"trials": 20}), Presets(), [], study)
+    shutil.rmtree(folder / "copied")
+    (folder / "mine.yaml").unlink()
+    return study, continue_study(study, Events())
+
+
+def test_the_base_and_experts_and_their_average_run_first(
+    earlier: tuple[StudyFolder, StudyRecord],
+) -> None:
+    origins = [trial.origin for trial in earlier[1].trials]
+    assert origins == ["base", "expert:math", "expert:facts", "uniform", *["search"] * 4]
+    assert "seeds" not in yaml.safe_load(earlier[0].experiment.read_text())
+
+
+def test_recipes_and_earlier_fronts_run_and_are_recorded(
+    earlier: tuple[StudyFolder, StudyRecord], warm: tuple[StudyFolder, StudyRecord]
+) -> None:
+    by_origin = {trial.origin: trial for trial in warm[1].trials}
+    recorded = read_experiment(warm[0]).seeds
+    assert recorded.studies == []
+    from_study = [o for o in by_origin if o.startswith("study:copied#")]
+    assert from_study
+    for origin in from_study:
+        before = earlier[1].trials[int(origin.partition("#")[2])]
+        assert by_origin[origin].values == before.values
+        assert by_origin[origin].params == before.params
+    assert by_origin["task_arithmetic:0.3"].params == {
+        "coefficient.math": 0.3,
+        "coefficient.facts": 0.3,
+    }
+    assert by_origin["recipe:mine"].params == {"coefficient.math": 0.75, "coefficient.facts": 0.25}
+    assert by_origin["recipe:theirs"].params == {}  # the space has no ties
+    assert all(trial.state == "complete" for trial in warm[1].trials)
+
+
+def test_only_models_as_they_are_and_the_average_are_baselines_of_the_finals(
+    warm: tuple[StudyFolder, StudyRecord],
+) -> None:
+    unpicked = {final.origin for final in warm[1].finals if not final.chosen}
+    assert unpicked <= {"base", "expert:math", "expert:facts", "uniform"}
+    assert any(final.chosen for final in warm[1].finals)
+
+
+def test_seeds_can_be_switched_off(tmp_path: Path) -> None:
+    off = {"parents": False, "averages": False}
+    assert assembled(tmp_path, seeds=off).seeds == ()
+    bound = {"task": "zoo_math", "metric": "exact_match", "at_least": "base - 0.1"}
+    with pytest.raises(ConfigError, match="baseline out of uniform, got 'base'"):
+        assembled(tmp_path, seeds={"parents": False}, constraints=[bound])
+
+
+def test_every_seed_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> None:
+    other = {**RECIPE, "experts": {"l": "zoo:list"}, "parameters": {"coefficient": 0.5}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**RECIPE, "method": "tise"}))
+    seeds = {"recipes": ["other.yaml", "bad.yaml", "none.yaml"], "studies": ["nowhere"]}
+    with pytest.raises(ConfigError) as error:
+        assembled(tmp_path, seeds=seeds)
+    text = str(error.value)
+    assert "did you mean 'ties'" in text
+    assert "none.yaml, found none" in text
+    assert "expected a study folder" in text
+    assert "recipe:other: expected a recipe over exactly the experts zoo:math, zoo:facts" in text
+
+
+def test_layers_are_grouped_by_importance_when_a_study_is_made(tmp_path: Path) -> None:
+    space = {
+        "method": "task_arithmetic",
+        "genes": {"coefficient": {}},
+        "depth": {"importance": 2},
+    }
+    study = StudyFolder(tmp_path / "study")
+    create_study(write(tmp_path, search_space=space), Presets(), [], study)
+    recorded = read_experiment(study).search_space
+    assert isinstance(recorded, dict)
+    starts = recorded["depth"]["boundaries"]
+    assert starts[0] == 0
+    assert len(starts) == 2
+    assert 0 < starts[1] < 6
+    with pytest.raises(ConfigError, match="importance: expected 1 to 6"):
+        assembled(tmp_path, search_space={**space, "depth": {"importance": 9}})
