@@ -20,8 +20,8 @@ def choose(space: GeneSpace, *, n_objectives: int, n_trials: int) -> tuple[str, 
     """Choose a sampler.
 
     The rule, first match wins: nothing to vary: random; 4 objectives or more: nsga3; a small
-    budget of few genes: gp; one objective, numbers only, a budget that suits the genes: pycma;
-    otherwise tpe.
+    budget of few genes: gp; one objective and a budget that suits the genes: pycma if all are
+    numbers, catcma if some are categories; otherwise tpe.
 
     Args:
         space: The genes.
@@ -41,7 +41,8 @@ def choose(space: GeneSpace, *, n_objectives: int, n_trials: int) -> tuple[str, 
         return "gp", f"{size}: few enough for a Gaussian process"
     if n_objectives > 1:
         return "tpe", f"{size}, {n_objectives} objectives"
+    if n_trials < _CMA_TRIALS_PER_GENE * len(genes):
+        return "tpe", f"{size}: too few for CMA-ES"
     has_categories = any(isinstance(d, CategoricalDistribution) for d in genes.values())
-    if has_categories or n_trials < _CMA_TRIALS_PER_GENE * len(genes):
-        return "tpe", f"{size}: {'categories' if has_categories else 'too few for CMA-ES'}"
-    return "pycma", f"{size}, one objective, numbers only"
+    name, kinds = ("catcma", "categories") if has_categories else ("pycma", "numbers only")
+    return name, f"{size}, one objective, {kinds}"

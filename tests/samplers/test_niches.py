@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+
+from evomerge.samplers import build_sampler
+from evomerge.samplers.niches import competition
+from tests.samplers.searches import floats, new_study, params_of, suggest_all
+from tests.samplers.test_pycma import minimise, sphere
+
+SPACE = floats(6)
+
+
+def test_what_only_one_can_do_is_worth_most():
+    scores = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert competition(scores, 1.0).sum(axis=1).tolist() == [1.0, 1.0, 1.0]
+    assert competition(scores, 0.0).sum(axis=1).tolist() == [2.0, 2.0, 1.0]
+
+
+def test_items_that_nobody_solves_give_nothing():
+    assert competition(np.zeros((2, 3)), 1.0).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def run(item_scores, n_trials=30):
+    sampler = build_sampler(
+        "m2n2",
+        {"archive_size": 6},
+        space=SPACE,
+        n_objectives=1,
+        n_trials=n_trials,
+        seed=1,
+        item_scores=item_scores,
+    )
+    study = new_study(sampler, 1)
+    for _ in range(n_trials):
+        trial = study.ask()
+        study.tell(trial, sphere(suggest_all(SPACE)(trial)))
+    return params_of(study)
+
+
+def test_item_scores_decide_who_breeds_and_objectives_where_there_are_none():
+    items = np.random.default_rng(0).integers(0, 2, (30, 50)).astype(float)
+    items[:, 0] = np.nan  # never scored
+    assert run(lambda trial: items[trial]) == run(lambda trial: items[trial])
+    assert run(lambda trial: items[trial]) != run(None)
+    assert run(lambda trial: None) == run(None)
+
+
+def test_m2n2_finds_more_than_chance():
+    def best(name):
+        runs = (minimise(name, SPACE, sphere, seed=s, n_trials=120) for s in range(3))
+        return sum(run.best_value for run in runs)
+
+    assert best("m2n2") < best("random") / 1.5
