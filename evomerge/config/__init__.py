@@ -6,6 +6,8 @@ Members:
     overrides: ``--set``.
     load: read and resolve.
     spaces: search spaces by kind.
+    importance: layers grouped by the experts' task vectors.
+    seeds: what a search starts from, read from recipes and earlier studies.
     assemble: every part of an experiment, every fault at once.
     runs: start, continue and read a study in its folder.
     stages: the same for experiments that chain several search spaces.
