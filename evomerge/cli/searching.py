@@ -96,7 +96,8 @@ def _continue(root: Path) -> None:
     before = read_study(folder)
     with SearchProgress(before) as progress:
         try:
-            study = continue_study(folder, Events(progress.phase, progress.told))
+            events = Events(progress.phase, measured=progress.measured, told=progress.told)
+            study = continue_study(folder, events)
         except KeyboardInterrupt:
             notes.print(
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True

@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 
 from evomerge.analysis.front import complete, front, is_single_model
+from evomerge.cache import cache_folder
 from evomerge.config.assemble import Assembly, assemble, make_sampler, sampler_choice
 from evomerge.config.experiment import ExecutionConfig, Experiment, SamplerConfig
 from evomerge.config.load import dump_experiment, experiment_digest, load_experiment
@@ -51,10 +52,12 @@ class Events:
 
     Attributes:
         phase: Called with what is being done now.
+        measured: Called during the statistics pass with elements done and elements in all.
         told: Called with each finished trial.
     """
 
     phase: Callable[[str], None] = lambda text: None
+    measured: Callable[[int, int], None] = lambda done, total: None
     told: Callable[[TrialRecord], None] = lambda trial: None
 
 
@@ -145,6 +148,7 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         study = _open_study(folder, assembly)
         if _is_finished(folder, experiment):
             return read_study(folder)
+        _measure(assembly, events)
         events.phase("starting workers")
         executor = make_executor(assembly.worker, experiment.execution)
         try:
@@ -233,6 +237,23 @@ def serve_dashboard(folder: StudyFolder, port: int) -> None:
             "optuna-dashboard is not installed; pip install 'evomerge[dashboard]'"
         ) from None
     run_server(open_storage(folder.journal, experiment.storage), host="127.0.0.1", port=port)
+
+
+def _measure(assembly: Assembly, events: Events) -> None:
+    """Measure the models before the workers start, which then find all in the cache on disk.
+
+    Without that cache, or on another machine, each worker measures what it needs when it needs it.
+    """
+    from evomerge.merging.measuring import measure_models
+    from evomerge.merging.sources import Sources
+
+    is_remote = assembly.experiment.execution.ray_address != "local"
+    if cache_folder("statistics") is None or is_remote:
+        return
+    events.phase("measuring the models")
+    models = assembly.models
+    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    measure_models(sources, assembly.space.statistics, events.measured)
 
 
 def _search(

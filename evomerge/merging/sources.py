@@ -102,9 +102,10 @@ class Sources:
         Raises:
             CheckpointError: Naming each bad tensor and its file.
         """
-        _refuse([fault for name in names or self.names for fault in self._non_finite(name)])
+        _refuse([fault for name in names or self.names for fault in self.non_finite(name)])
 
-    def _non_finite(self, name: str) -> Iterator[str]:
+    def non_finite(self, name: str) -> Iterator[str]:
+        """Read a tensor of all models and say which hold NaN or infinity, one line each."""
         statistics = self.statistics(name)
         for index, model in enumerate(self.models):
             if statistics.non_finite(index):

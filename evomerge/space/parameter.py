@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -50,6 +52,14 @@ class ParameterSpace:
         """See ``SearchSpace``."""
         return self._genes.defaults
 
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """See ``SearchSpace``."""
+        found: set[str] = set()
+        for params in self._extremes():
+            found.update(self._recipe((self._rule(self._genes.cells[0], params),)).statistics)
+        return tuple(sorted(found))
+
     def suggest(self, trial: Trial) -> Params:
         """See ``SearchSpace``."""
         methods = [name for name in self.distributions if name.startswith("method")]
@@ -61,6 +71,9 @@ class ParameterSpace:
         rules = tuple(self._rule(cell, params) for cell in self._genes.cells)
         if len({(r.method, repr(r.parameters), repr(r.modifiers)) for r in rules}) == 1:
             rules = (replace(rules[0], where=Selector()),)
+        return self._recipe(rules)
+
+    def _recipe(self, rules: tuple[Rule, ...]) -> Recipe:
         return Recipe(
             base=self._models.base,
             experts=self._models.experts,
@@ -87,6 +100,23 @@ class ParameterSpace:
             GeneInfo(name, _range_text(d), self.defaults[name], self._genes.meaning(name))
             for name, d in self.distributions.items()
         ]
+
+    def _extremes(self) -> Iterator[Params]:
+        """Combine all choices, alike in all cells; numbers are at their low ends.
+
+        Where a number decides what is asked of a tensor, as in SCE, its low end asks for most.
+        """
+        choices: dict[str, tuple[Any, ...]] = {
+            _parameter_of(name): d.choices
+            for name, d in self.distributions.items()
+            if isinstance(d, CategoricalDistribution)
+        }
+        for values in product(*choices.values()):
+            chosen = dict(zip(choices, values, strict=True))
+            yield {
+                name: d.low if isinstance(d, FloatDistribution) else chosen[_parameter_of(name)]
+                for name, d in self.distributions.items()
+            }
 
     def _suggest(self, trial: Trial, name: str) -> float | int | str:
         match self.distributions[name]:
@@ -159,6 +189,10 @@ class ParameterSpace:
                 if decoded.rules[ours].modifiers != recipe.rules[theirs].modifiers:
                     return False
         return True
+
+
+def _parameter_of(gene: str) -> str:
+    return gene.split(".", maxsplit=1)[0]
 
 
 def _rule_of_cell(recipe: Recipe, roles: Iterator[TensorRole]) -> Rule | None:

@@ -89,10 +89,6 @@ class TensorStatistics:
         """Length of a row."""
         return self._reader.columns
 
-    def file_of(self, index: int) -> str:
-        """Tell where a model's tensor came from; 0 is the base (if any), experts follow."""
-        return self._kept.file_of(index)
-
     def magnitudes(self, expert: int) -> MagnitudeHistogram:
         """Return the magnitude histogram of one expert's task vector."""
         return self._kept.record(
