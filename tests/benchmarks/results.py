@@ -25,7 +25,7 @@ def keep(benchmark: str, row: Row) -> None:
     """Append a row, with the machine and versions it was measured on.
 
     Args:
-        benchmark: Names the file.
+        benchmark: Its module in this package; names the file.
         row: Holds at least ``method``.
     """
     _FOLDER.mkdir(parents=True, exist_ok=True)
