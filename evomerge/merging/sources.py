@@ -12,7 +12,7 @@ from evomerge.errors import CheckpointError
 from evomerge.merging.shared import SharedExpert
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, Part
-from evomerge.models.expert import TensorSource, open_expert
+from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
 from evomerge.models.reference import ModelRef, resolve_model
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.collect import whole_model
@@ -75,6 +75,18 @@ class Sources:
         base = None if self.base is None else self.base.tensor(name)
         return base, tuple(expert.tensor(name) for expert in self.experts.values())
 
+    def tensor_bytes(self, name: str) -> int:
+        """Tell the size of one tensor in all models together, without reading it."""
+        return sum(tensor_bytes(model, name) for model in self.models)
+
+    def computed_bytes(self, name: str) -> int:
+        """Tell how much of ``tensor_bytes`` is not mapped but computed at each use."""
+        return sum(
+            tensor_bytes(expert, name)
+            for expert in self.experts.values()
+            if not isinstance(expert, SharedExpert) and len(expert.parts(name)) > 1
+        )
+
     def statistics(self, name: str) -> TensorStatistics:
         """Return the statistics of one tensor."""
         if name not in self._statistics:
@@ -114,8 +126,12 @@ class Sources:
     def _misfits(self, name: str) -> Iterator[str]:
         expert, anchor = self.experts[name].layout, self.anchor
         folder = expert.folder
-        missing = [n for n in anchor.names if n not in expert]
+        tied = self.architecture.tied
+        missing = [n for n in anchor.names if n not in expert and n not in tied]
         extra = [n for n in expert.names if n not in anchor]
+        if extra:  # a checkpoint may store a tied tensor under both of its names
+            tied = Architecture(expert.config, expert.names).tied
+            extra = [n for n in extra if n not in tied]
         if missing:
             yield f"expert {name!r} ({folder}) lacks {len(missing)} tensors, e.g. {missing[0]}"
         if extra:

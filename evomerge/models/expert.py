@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from evomerge.models.reference import (
 )
 from evomerge.models.tiles import row_blocks
 
-__all__ = ["Delta", "TensorSource", "open_expert"]
+__all__ = ["Delta", "TensorSource", "open_expert", "tensor_bytes"]
 
 
 class TensorSource(Protocol):
@@ -42,6 +43,13 @@ class TensorSource(Protocol):
 
     def parts(self, name: str) -> tuple[Part, ...]:
         """List the stored tensors that one tensor is made of."""
+
+
+def tensor_bytes(source: TensorSource, name: str) -> int:
+    """Tell the size of a tensor as ``tensor`` returns it, without reading or computing it."""
+    parts = source.parts(name)
+    dtype = torch.float32 if len(parts) > 1 else parts[0].dtype
+    return math.prod(source.layout.shape(name)) * dtype.itemsize
 
 
 def open_expert(reference: ModelRef, base: Checkpoint | None) -> TensorSource:
