@@ -16,6 +16,7 @@ from evomerge.merging.shards import INDEX, cut_into_shards, index_text, is_model
 from evomerge.merging.shared import stamp
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import read_json
+from evomerge.models.structure import live_dtypes
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
 from evomerge.recipe.recipe import Recipe
 
@@ -78,15 +79,19 @@ def write_checkpoint(
 
 
 def _forms(sources: Sources, dtype: torch.dtype) -> dict[str, TensorForm]:
-    """Say what the merged checkpoint holds.
+    """Say what the merged checkpoint holds: every tensor in the dtype of the live model.
 
     Masks and indices keep their dtype. Of tied tensors the first is there, as transformers does.
     """
     anchor, tied = sources.anchor, sources.architecture.tied
-    dtypes = {name: anchor.dtype(name) for name in anchor.names if name not in tied}
+    names = [name for name in anchor.names if name not in tied]
+    live = live_dtypes(anchor.config, names, dtype)
+    own = {name: anchor.dtype(name) for name in names}
     return {
-        name: TensorForm(dtype if own.is_floating_point else own, anchor.shape(name))
-        for name, own in dtypes.items()
+        name: TensorForm(
+            live.get(name, dtype) if own[name].is_floating_point else own[name], anchor.shape(name)
+        )
+        for name in names
     }
 
 

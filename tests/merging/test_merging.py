@@ -14,12 +14,13 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.errors import CheckpointError, RecipeError
 from evomerge.merging import candidate as candidate_module
-from evomerge.merging.candidate import LiveCandidate
+from evomerge.merging.candidate import LiveCandidate, load_model
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
 from evomerge.merging.task import Task
-from evomerge.recipe.recipe import Recipe, Rule, Selector
+from evomerge.recipe.recipe import Dtype, Recipe, Rule, Selector
+from tests.architectures import MIXED_DTYPES, tiny_model
 from tests.tiny import save_tiny_llama
 
 Family = dict[str, Path]
@@ -226,3 +227,29 @@ def test_candidates_are_the_same_wherever_experts_are(
         other.materialise(wanted)
         for a, b in zip(mapped.model.parameters(), other.model.parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("family", MIXED_DTYPES)
+def test_parameters_that_stay_in_float32_do_so_on_disk(
+    family: str, dtype: Dtype, tmp_path: Path
+) -> None:
+    """What was scored is what is exported, to the last bit of a router."""
+    for seed, name in enumerate(("base", "one")):
+        tiny_model(family, tmp_path / name, seed, torch.float32)
+    wanted = Recipe(
+        {"one": str(tmp_path / "one")},
+        (Rule("task_arithmetic", {"coefficient": 0.3}),),
+        base=str(tmp_path / "base"),
+        dtype=dtype,
+    )
+    candidate = LiveCandidate(Sources(wanted.base, wanted.experts), wanted.dtype)
+    candidate.materialise(wanted)
+    live = candidate.model.state_dict()
+    if (family, dtype) != ("gpt_oss", "bfloat16"):
+        assert {t.dtype for t in live.values()} == {torch.float32, getattr(torch, dtype)}
+    write_checkpoint(wanted, tmp_path / "out")
+    exported = load_model(str(tmp_path / "out"), "auto").state_dict()
+    for name, tensor in live.items():
+        assert tensor.dtype == exported[name].dtype, name
+        assert torch.equal(tensor, exported[name]), name

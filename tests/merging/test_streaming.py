@@ -1,7 +1,7 @@
 """Base and experts that pass through a device in stages.
 
-``Device`` stands for an accelerator: what is queued on its streams runs as late, as early and in any
-order that streams and events permit. A stage that is overwritten too early shows as wrong bytes.
+``Device`` stands for an accelerator: what is queued on its streams runs as late, as early and in
+any order that streams and events permit. A stage overwritten too early shows as wrong bytes.
 """
 
 from __future__ import annotations
