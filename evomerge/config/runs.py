@@ -36,6 +36,7 @@ __all__ = [
     "continue_study",
     "create_study",
     "make_executor",
+    "on_device",
     "read_experiment",
     "read_study",
     "serve_dashboard",
@@ -191,22 +192,31 @@ def make_executor(worker: WorkerSpec, config: ExecutionConfig) -> Executor:
         worker: What each loads.
         config: How many, and where.
     """
-    import torch
-
+    worker = on_device(worker, config)
     if config.executor == "inline":
         from evomerge.execution.inline import InlineExecutor
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return InlineExecutor(dataclasses.replace(worker, device=device))
+        return InlineExecutor(worker)
     from evomerge.execution.ray import RayExecutor
 
-    n_gpus = torch.cuda.device_count()
     return RayExecutor(
-        dataclasses.replace(worker, device="cuda" if n_gpus else "cpu"),
+        worker,
         worker_count(config),
-        gpus_per_worker=config.gpus_per_worker if n_gpus else 0,
+        gpus_per_worker=0 if worker.device == "cpu" else config.gpus_per_worker,
         address=config.ray_address,
     )
+
+
+def on_device(worker: WorkerSpec, config: ExecutionConfig) -> WorkerSpec:
+    """Resolve where workers run: on GPUs if there are any and the experiment wants them."""
+    import torch
+
+    if config.executor == "inline":
+        return dataclasses.replace(worker, device="cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.device_count() or config.gpus_per_worker == 0:
+        return dataclasses.replace(worker, device="cpu")
+    share = min(config.gpus_per_worker, 1.0)
+    return dataclasses.replace(worker, device="cuda", device_share=share)
 
 
 def worker_count(config: ExecutionConfig) -> int:

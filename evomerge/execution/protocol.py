@@ -24,6 +24,7 @@ class WorkerSpec:
         suites: What candidates are scored on.
         dtype: Dtype of the live model; ``None`` takes the base's.
         device: ``cpu`` or ``cuda``.
+        device_share: Which part of the device's memory is for one worker.
     """
 
     base: str
@@ -31,6 +32,7 @@ class WorkerSpec:
     suites: tuple[Suite, ...]
     dtype: Dtype | None = None
     device: str = "cpu"
+    device_share: float = 1.0
 
 
 @dataclass(frozen=True)
