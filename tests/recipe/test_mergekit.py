@@ -623,7 +623,8 @@ LAYERWISE: Mapping[str, Mapping[str, Any]] = {
     "multislerp": {"coefficient": {"a": 0.3, "b": 0.9}},
     "nearswap": {"limit": 0.03},
 }
-_EDGE = {"breadcrumbs": 3, "breadcrumbs_ties": 3, "arcee_fusion": 3}  # cut by sorting, or sampled
+# mergekit rounds the number of elements down at both ends of a band, for each of two experts.
+_EDGE = {"breadcrumbs": 4, "breadcrumbs_ties": 4, "arcee_fusion": 4}
 
 
 def experts_of(merge_method: str) -> str:
