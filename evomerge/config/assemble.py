@@ -132,10 +132,12 @@ def load_suites(names: Sequence[str], presets: Presets, beside: Path) -> tuple[S
 
 def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
     from evomerge.merging.sources import Sources
+    from evomerge.models.opening import peek_model
 
     config, n_layers = experiment.models, 1
     try:
-        n_layers = Sources(config.base, config.experts).architecture.n_layers
+        sources = Sources(config.base, config.experts, open_full=peek_model)
+        n_layers = sources.architecture.n_layers
     except CheckpointError as err:
         faults += [f"{where}: models: {line}" for line in str(err).splitlines()]
     return ModelSet(

@@ -14,6 +14,7 @@ from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.residency import residency_of
 from evomerge.merging.sources import Sources
+from evomerge.models.opening import peek_model
 
 __all__ = ["experiment_facts"]
 
@@ -27,7 +28,7 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
         assembly: A checked experiment.
     """
     experiment, models = assembly.experiment, assembly.models
-    sources = Sources(models.base, models.experts)
+    sources = Sources(models.base, models.experts, open_full=peek_model)
     shapes = sources.anchor.shapes()
     n_parameters = sum(math.prod(shape) for shape in shapes.values())
     dtype = output_dtype(sources, models.dtype)

@@ -13,7 +13,8 @@ from evomerge.merging.shared import SharedExpert
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, Part
 from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
-from evomerge.models.reference import ModelRef, resolve_model
+from evomerge.models.opening import OpenModel, open_model
+from evomerge.models.reference import ModelRef
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.collect import whole_model
 from evomerge.statistics.tensor import TensorStatistics
@@ -32,16 +33,21 @@ class Sources:
         experts: Model, adapter or delta by name, in recipe order.
         shared: Folder where the tensors of adapters and deltas are kept for all processes of
             this machine; ``None`` computes them at each use.
+        open_full: Opens the full models; with ``peek_model``, no tensors can be read.
 
     Raises:
         CheckpointError: Listing every model that is missing or does not fit the anchor.
     """
 
     def __init__(
-        self, base: str | None, experts: Mapping[str, ModelRef], shared: Path | None = None
+        self,
+        base: str | None,
+        experts: Mapping[str, ModelRef],
+        shared: Path | None = None,
+        open_full: OpenModel = open_model,
     ) -> None:
-        self.base = None if base is None else Checkpoint(resolve_model(base))
-        self.experts = _opened(experts, self.base)
+        self.base = None if base is None else open_full(base)
+        self.experts = _opened(experts, self.base, open_full)
         self.anchor = self.base or next(iter(self.experts.values())).layout
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
         self._cache = StatisticsCache.default()
@@ -175,12 +181,14 @@ def _non_finite_fault(part: Part) -> str:
     )
 
 
-def _opened(experts: Mapping[str, ModelRef], base: Checkpoint | None) -> dict[str, TensorSource]:
+def _opened(
+    experts: Mapping[str, ModelRef], base: Checkpoint | None, open_full: OpenModel
+) -> dict[str, TensorSource]:
     found: dict[str, TensorSource] = {}
     faults = []
     for name, reference in experts.items():
         try:
-            found[name] = open_expert(reference, base)
+            found[name] = open_expert(reference, base, open_full)
         except CheckpointError as err:
             faults.append(f"expert {name!r}: {err}")
     _refuse(faults)

@@ -60,16 +60,17 @@ class Checkpoint:
 
     Args:
         folder: Holds ``config.json`` and ``model.safetensors`` or a sharded index.
+        files: What stands for the safetensors files where they are not in the folder, by path.
 
     Raises:
         CheckpointError: Files are missing or are not safetensors.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Mapping[Path, Any] | None = None) -> None:
         self.folder = folder
         self.config = read_json(folder / "config.json")
-        self._file_of = _tensor_files(folder)
-        self._open_files: dict[Path, Any] = {}
+        self._open_files: dict[Path, Any] = dict(files or {})
+        self._file_of = _names_in(self._open_files) if files else _tensor_files(folder)
         self.names = tuple(sorted(self._file_of))
 
     def __contains__(self, name: object) -> bool:
@@ -149,7 +150,11 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
             f"expected model.safetensors or {_INDEX} in {folder}, found neither; evomerge reads "
             "safetensors only: convert other formats with save_pretrained"
         )
-    return {name: file for file in files for name in open_safetensors(file).keys()}  # noqa: SIM118
+    return _names_in({file: open_safetensors(file) for file in files})
+
+
+def _names_in(files: Mapping[Path, Any]) -> dict[str, Path]:
+    return {name: path for path, file in files.items() for name in file.keys()}  # noqa: SIM118
 
 
 def open_safetensors(path: Path) -> Any:
