@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 
 from evomerge.analysis.front import complete, front, is_single_model
-from evomerge.cache import cache_folder
+from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.assemble import Assembly, assemble, make_sampler, sampler_choice
 from evomerge.config.experiment import ExecutionConfig, Experiment, SamplerConfig
 from evomerge.config.load import dump_experiment, experiment_digest, load_experiment
@@ -149,6 +149,7 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         study = _open_study(folder, assembly)
         if _is_finished(folder, experiment):
             return read_study(folder)
+        trim_cache("experts", "statistics")
         _measure(assembly, events)
         events.phase("starting workers")
         executor = make_executor(assembly.worker, experiment.execution)
