@@ -21,6 +21,7 @@ STATISTICS: Mapping[str, Callable[[TensorStatistics], object]] = {
     "moments": _each(TensorStatistics.moments),
     "model_moments": lambda t: [t.model_moments(i) for i in range(t.n_models)],
     "row_knots": _each(TensorStatistics.row_knots),
+    "rank_knots": _each(TensorStatistics.rank_knots),
     "row_threshold": _each(lambda t, i: t.row_threshold(i, 0.5)),
     "row_divergence": _each(TensorStatistics.row_divergence),
     "importance_quantiles": _each(TensorStatistics.importance),
