@@ -135,11 +135,10 @@ def _models(recipe: Recipe, counterpart: Counterpart) -> tuple[str | None, tuple
     if len(experts) < len(recipe.experts):
         raise RecipeError("mergekit merges full models; this recipe has adapters or deltas")
     base = recipe.base if counterpart.base == "optional" else recipe.anchor
+    models = experts
     if counterpart.ours == "slerp" and len(experts) == 2:
-        base, models = experts[0], experts
-    elif base is None or counterpart.base == "model":
-        models = experts
-    else:
+        base = experts[0]
+    elif base is not None and counterpart.base != "model":
         models = (*experts, base)
     listed = [str(_reference(model)) for model in models]
     if len(set(listed)) < len(listed):
