@@ -29,8 +29,8 @@ lint: install    ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install   ## measure what the README claims
-	$(OFFLINE) $(BIN)/python -m tests.benchmarks
+bench: install   ## measure what the README claims, and write it there
+	$(OFFLINE) $(BIN)/python -m tests.benchmarks --write-readme
 
 clean:           ## remove everything that was made
 	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

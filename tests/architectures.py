@@ -46,11 +46,19 @@ _FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
 }
 FAMILIES = tuple(_FAMILIES)
+# Some of their parameters stay in float32 in a model of another dtype.
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 8}
+_MIXED = {
+    "glm4_moe": ("glm4_moe", {"n_routed_experts": 4, "first_k_dense_replace": 1, **_EXPERTS}),
+    "ernie4_5_moe": ("ernie4_5_moe", {"moe_num_experts": 4, "moe_k": 2, **_EXPERTS}),
+    "gpt_oss": ("gpt_oss", {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2}),
+}
+MIXED_DTYPES = tuple(_MIXED)
 
 
 def tiny_config(family: str) -> PretrainedConfig:
     """Describe a model of three layers."""
-    model_type, own = _FAMILIES[family]
+    model_type, own = {**_FAMILIES, **_MIXED}[family]
     return CONFIG_MAPPING[model_type](**{**_COMMON, **own})
 
 

@@ -20,7 +20,7 @@ PACKAGE = Path(evomerge.__file__).parent
 # A room may import from itself and from the rooms named here.
 MAY_IMPORT = {
     "errors": set(),
-    "cache": set(),
+    "cache": {"errors"},
     "seeds": set(),
     "schema": {"errors"},
     "models": {"errors", "seeds"},
@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},
     "recipe": {"errors", "schema", "models", "methods"},
-    "merging": {"errors", "models", "kernels", "statistics", "methods", "recipe"},
+    "merging": {"errors", "cache", "models", "kernels", "statistics", "methods", "recipe"},
     "evaluation": {"errors", "seeds"},
     "execution": {"errors", "cache", "models", "recipe", "merging", "evaluation"},
     "space": {"errors", "models", "methods", "recipe"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from evomerge.cli.terminal import console, notes, print_table
 
 if TYPE_CHECKING:
     from evomerge.methods.base import Method
+    from evomerge.methods.modifiers import Modifier
 
 __all__ = ["register"]
 
@@ -29,17 +31,20 @@ def register(app: typer.Typer) -> None:
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, in detail.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One method or modifier, in detail.")] = None,
 ) -> None:
-    """List the merge methods, or describe one."""
+    """List the merge methods and their modifiers, or describe one."""
+    from evomerge.methods.modifiers import MODIFIERS
     from evomerge.methods.registry import method, method_names
 
     if name is None:
-        found = [method(n) for n in method_names()]
-        rows = [(m.name, m.summary, ", ".join(m.parameters())) for m in found]
-        print_table("", ["method", "what it does", "parameters"], rows)
+        _list("method", [method(n) for n in method_names()])
+        console.print()
+        _list("modifier", list(MODIFIERS.values()))
+    elif name in MODIFIERS:
+        _describe_modifier(MODIFIERS[name])
     else:
-        _describe(method(name))
+        _describe_method(method(name))
 
 
 def samplers() -> None:
@@ -99,9 +104,30 @@ def zoo_build(
     build_zoo(out, seed=seed, progress=notes.print)
 
 
-def _describe(found: type[Method]) -> None:
+def _list(title: str, found: Sequence[type[Method] | type[Modifier]]) -> None:
+    rows = [(kind.name, kind.summary, ", ".join(kind.parameters())) for kind in found]
+    print_table("", [title, "what it does", "parameters"], rows)
+
+
+def _describe_method(found: type[Method]) -> None:
     formula = escape(found.formula)
     console.print(f"[bold]{found.name}[/]: {found.summary}\n\n  {formula}\n", soft_wrap=True)
+    _print_parameters(found)
+    needs_base = "yes" if found.needs_base else "no"
+    console.print(f"\nneeds a base: {needs_base}\nsource: {found.source}", soft_wrap=True)
+    if found.covers:
+        console.print(f"also published as: {', '.join(found.covers)}", soft_wrap=True)
+
+
+def _describe_modifier(found: type[Modifier]) -> None:
+    console.print(f"[bold]{found.name}[/], a modifier: {found.summary}\n", soft_wrap=True)
+    _print_parameters(found)
+    console.print(f"\nsource: {found.source}\n\nin a rule of a recipe:\n", soft_wrap=True)
+    values = ", ".join(f"{p.name}: {p.default}" for p in found.parameters().values())
+    console.print(f"  modifiers: {{{found.name}: {{{values}}}}}", soft_wrap=True, markup=False)
+
+
+def _print_parameters(found: type[Method] | type[Modifier]) -> None:
     rows = [
         (
             p.name,
@@ -112,9 +138,6 @@ def _describe(found: type[Method]) -> None:
         for p in found.parameters().values()
     ]
     print_table("", ["parameter", "default", "", "meaning"], rows)
-    console.print(f"\nneeds a base: {'yes' if found.needs_base else 'no'}\nsource: {found.source}")
-    if found.covers:
-        console.print(f"also published as: {', '.join(found.covers)}")
 
 
 def _preset_files(name: str) -> list[Path]:

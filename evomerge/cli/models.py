@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.terminal import console, notes, print_json, print_table, value_text
+from evomerge.cli.terminal import console, print_json, print_table, value_text
 
 __all__ = ["register"]
 
@@ -23,17 +23,19 @@ def merge(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
 ) -> None:
     """Materialise one recipe as a checkpoint."""
-    from rich.progress import Progress
-
+    from evomerge.cache import cache_folder
+    from evomerge.cli.progress import PassProgress, progress_bar
     from evomerge.merging.folder import write_checkpoint
+    from evomerge.merging.measuring import measure_models
+    from evomerge.merging.sources import Sources
     from evomerge.recipe.files import dump_recipe, load_recipe
 
     loaded = load_recipe(recipe)
-    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
-        task = bar.add_task("merging", total=None)
-        write_checkpoint(
-            loaded, out, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with progress_bar() as bar:
+        if cache_folder("statistics") is not None:
+            sources = Sources(loaded.base, loaded.experts)
+            measure_models(sources, loaded.statistics, PassProgress(bar, "statistics"))
+        write_checkpoint(loaded, out, progress=PassProgress(bar, "merging"))
     (out / "recipe.yaml").write_text(dump_recipe(loaded), encoding="utf-8")
     console.print(f"recipe {loaded.digest} merged to {out}", soft_wrap=True)
 

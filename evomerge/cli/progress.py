@@ -1,4 +1,4 @@
-"""The progress of a search: a bar on a terminal, a line per interval otherwise."""
+"""The progress of long work: a bar on a terminal, a line per interval otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from types import TracebackType
 
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
@@ -20,9 +19,50 @@ from rich.progress import (
 from evomerge.cli.terminal import notes
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean, mean_value
 
-__all__ = ["SearchProgress"]
+__all__ = ["PassProgress", "SearchProgress", "progress_bar"]
 
 _INTERVAL_S = 10.0  # between lines where there is no terminal
+
+
+def progress_bar() -> Progress:
+    """Make a bar: what is done, how much of it, how long it takes; hidden without a terminal."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.fields[count]} ·"),
+        TimeElapsedColumn(),
+        TextColumn("· left"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+        console=notes,
+        transient=True,
+        disable=not notes.is_terminal,
+    )
+
+
+class PassProgress:
+    """Says how far one pass over all tensors is; a callback of (done, total).
+
+    Args:
+        bar: Where its line is shown, until it is complete.
+        text: What the pass does.
+    """
+
+    def __init__(self, bar: Progress, text: str) -> None:
+        self._bar, self._text = bar, text
+        self._task = bar.add_task(text, total=None, count="", note="")
+        self._started = self._last_line = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` is done."""
+        share = f"{done / total:.0%}"
+        self._bar.update(self._task, completed=done, total=total, count=share, visible=done < total)
+        now = time.monotonic()
+        if not notes.is_terminal and now - self._last_line >= _INTERVAL_S:
+            self._last_line, seconds = now, now - self._started
+            left = seconds * (total - done) / done
+            notes.print(f"{self._text}: {share} · {seconds:.0f} s · left {left:.0f} s")
 
 
 class SearchProgress:
@@ -33,21 +73,9 @@ class SearchProgress:
         self._objectives: tuple[Objective, ...] = ()
         self._done, self._failed, self._best = 0, 0, float("-inf")
         self._started, self._last_line = time.monotonic(), 0.0
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("trials ·"),
-            TimeElapsedColumn(),
-            TextColumn("· left"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("· {task.fields[note]}"),
-            console=notes,
-            transient=True,
-            disable=not notes.is_terminal,
-        )
-        self._task: TaskID = self._bar.add_task("", total=None, note="")
+        self._bar = progress_bar()
+        self._task: TaskID = self._bar.add_task("", total=None, count="", note="")
+        self._measuring: PassProgress | None = None
 
     def __enter__(self) -> SearchProgress:
         self._bar.start()
@@ -76,13 +104,24 @@ class SearchProgress:
         if not notes.is_terminal:
             notes.print(text, soft_wrap=True)
 
+    def measured(self, done: int, total: int) -> None:
+        """Show how far the statistics pass is."""
+        if self._measuring is None:
+            self._measuring = PassProgress(self._bar, "statistics of the models")
+        self._measuring(done, total)
+
     def told(self, trial: TrialRecord) -> None:
         """Count one finished trial."""
         self._count(trial)
         failed = f"{self._failed} failed" if self._failed else ""
         note = " · ".join(filter(None, (self._best_text(), failed)))
-        self._bar.update(self._task, completed=self._done, note=note)
+        self._bar.update(
+            self._task, completed=self._done, count=self._count_text(), note=f"· {note}"
+        )
         self._print_line(note)
+
+    def _count_text(self) -> str:
+        return f"{self._done}/{self._n_trials} trials"
 
     def _count(self, trial: TrialRecord) -> None:
         self._done += trial.state != "running"
@@ -104,6 +143,4 @@ class SearchProgress:
             return
         self._last_line = now
         seconds = now - self._started
-        notes.print(
-            f"{self._done}/{self._n_trials} trials · {seconds:.0f} s · {note}", soft_wrap=True
-        )
+        notes.print(f"{self._count_text()} · {seconds:.0f} s · {note}", soft_wrap=True)

@@ -114,7 +114,8 @@ def _continue(root: Path) -> None:
     folder = StudyFolder(root)
     with SearchProgress() as progress:
         try:
-            study = continue_run(folder, Events(progress.phase, progress.told, progress.began))
+            events = Events(progress.phase, progress.measured, progress.told, progress.began)
+            study = continue_run(folder, events)
         except KeyboardInterrupt:
             notes.print(
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True

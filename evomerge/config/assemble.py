@@ -196,11 +196,12 @@ def load_suites(names: Sequence[str], presets: Presets, beside: Path) -> tuple[S
 
 def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
     from evomerge.merging.sources import Sources
+    from evomerge.models.opening import peek_model
 
     config, n_layers = experiment.models, 1
     tensors: dict[str, TensorRole] = {}
     try:
-        sources = Sources(config.base, config.experts)
+        sources = Sources(config.base, config.experts, open_full=peek_model)
         n_layers = sources.architecture.n_layers
         tensors = {name: sources.architecture.roles[name] for name in sources.names}
     except CheckpointError as err:

@@ -1,4 +1,4 @@
-"""What an experiment comes to: size, memory, disk, sampler; printed by ``check``."""
+"""What an experiment comes to: size, memory, disk, sampler, kernel; printed by ``check``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import math
 
 import torch
 
+from evomerge.cache import cache_folder
 from evomerge.config.assemble import Assembly, sampler_choice
-from evomerge.config.runs import worker_count
+from evomerge.config.runs import on_device, worker_count
 from evomerge.execution.costs import COSTS, Cost
+from evomerge.execution.protocol import WorkerSpec
+from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
+from evomerge.merging.residency import residency_of
 from evomerge.merging.sources import Sources
+from evomerge.models.opening import peek_model
 from evomerge.schema import write_yaml
 
 __all__ = ["example_recipe", "experiment_facts"]
@@ -26,19 +31,19 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
         assembly: A checked experiment.
     """
     experiment, models = assembly.experiment, assembly.models
-    sources = Sources(models.base, models.experts)
+    sources = Sources(models.base, models.experts, open_full=peek_model)
     shapes = sources.anchor.shapes()
     n_parameters = sum(math.prod(shape) for shape in shapes.values())
     dtype = output_dtype(sources, models.dtype)
-    candidate_bytes = n_parameters * torch.empty((), dtype=dtype).element_size()
-    n_files = 1 + len(models.experts)
-    n_workers = worker_count(experiment.execution)
+    candidate_bytes = n_parameters * dtype.itemsize
+    worker = on_device(assembly.worker, experiment.execution)
     name, reason = sampler_choice(assembly)
     objectives = ", ".join(f"{o.direction} {o.name} {o.metric}" for o in assembly.objectives)
     optional = {
         "constraints": ", ".join(constraint.name for constraint in assembly.constraints),
         "costs": ", ".join(map(_cost, assembly.worker.costs)),
     }
+    n_workers = worker_count(experiment.execution)
     return [
         ("models", f"{n_parameters / 1e6:.2f}M parameters, {models.n_layers} layers, {dtype}"),
         ("objectives", objectives),
@@ -46,13 +51,11 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
         ("seeds", _seeds(assembly)),
         ("sampler", f"{name}: {reason}"),
         ("budget", _budget(assembly)),
-        ("workers", f"{n_workers}, {experiment.execution.executor}"),
-        (
-            "memory",
-            f"{_size(n_files * candidate_bytes)} of mapped files shared by all workers, "
-            f"{_size(candidate_bytes)} of live model for each of {n_workers}",
-        ),
-        ("disk", f"{_size(candidate_bytes)} per export; nothing per trial but item scores"),
+        ("workers", f"{n_workers} on {worker.device}, {experiment.execution.executor}"),
+        ("kernel", ": ".join(kernel_choice(worker.device))),
+        ("experts", _experts(sources, dtype, worker)),
+        ("memory", f"{_size(candidate_bytes)} of live model for each of {n_workers} workers"),
+        ("disk", _disk(sources, candidate_bytes)),
     ]
 
 
@@ -72,6 +75,29 @@ def _seeds(assembly: Assembly) -> str:
     inside = [seed for seed in assembly.seeds if seed.params is not None]
     names = ", ".join(seed.origin for seed in assembly.seeds) or "none"
     return f"{names} ({len(inside)} of {len(assembly.seeds)} are points of the space)"
+
+
+def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
+    size = _size(sum(map(sources.tensor_bytes, sources.names)))
+    device = torch.device(worker.device)
+    match residency_of(sources, dtype, device, worker.device_share):
+        case "mapped":
+            return f"mapped: {size} of files with the base, one copy for all workers of a machine"
+        case "resident":
+            return f"resident: {size} with the base, on the device of each worker"
+        case "streamed":
+            return f"streamed: {size} with the base pass through the device for each candidate"
+
+
+def _disk(sources: Sources, candidate_bytes: int) -> str:
+    export = f"{_size(candidate_bytes)} per export; nothing per trial but item scores"
+    computed = sum(map(sources.computed_bytes, sources.names))
+    if not computed:
+        return export
+    folder = cache_folder("experts")
+    if folder is None:
+        return f"{export}; adapters and deltas are computed for each candidate, the cache is off"
+    return f"{_size(computed)} of computed adapters and deltas in {folder}, once; {export}"
 
 
 def _budget(assembly: Assembly) -> str:

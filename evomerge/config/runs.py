@@ -12,6 +12,7 @@ import optuna
 
 from evomerge.analysis.front import baselines
 from evomerge.analysis.winners import best_merges
+from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.assemble import (
     Assembly,
     assemble,
@@ -41,6 +42,7 @@ __all__ = [
     "continue_study",
     "create_study",
     "make_executor",
+    "on_device",
     "read_experiment",
     "read_study",
     "serve_dashboard",
@@ -59,11 +61,13 @@ class Events:
 
     Attributes:
         phase: Called with what is being done now.
+        measured: Called during the statistics pass with elements done and elements in all.
         told: Called with each finished trial.
         began: Called with a study, as earlier drivers left it, before it is continued.
     """
 
     phase: Callable[[str], None] = lambda text: None
+    measured: Callable[[int, int], None] = lambda done, total: None
     told: Callable[[TrialRecord], None] = lambda trial: None
     began: Callable[[StudyRecord], None] = lambda study: None
 
@@ -165,6 +169,8 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         study = _open_study(folder, assembly)
         if _is_finished(folder, experiment):
             return read_study(folder)
+        trim_cache("experts", "statistics")
+        _measure(assembly, events)
         events.phase("starting workers")
         executor = make_executor(assembly.worker, experiment.execution)
         try:
@@ -210,22 +216,31 @@ def make_executor(worker: WorkerSpec, config: ExecutionConfig) -> Executor:
         worker: What each loads.
         config: How many, and where.
     """
-    import torch
-
+    worker = on_device(worker, config)
     if config.executor == "inline":
         from evomerge.execution.inline import InlineExecutor
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return InlineExecutor(dataclasses.replace(worker, device=device))
+        return InlineExecutor(worker)
     from evomerge.execution.ray import RayExecutor
 
-    n_gpus = torch.cuda.device_count()
     return RayExecutor(
-        dataclasses.replace(worker, device="cuda" if n_gpus else "cpu"),
+        worker,
         worker_count(config),
-        gpus_per_worker=config.gpus_per_worker if n_gpus else 0,
+        gpus_per_worker=0 if worker.device == "cpu" else config.gpus_per_worker,
         address=config.ray_address,
     )
+
+
+def on_device(worker: WorkerSpec, config: ExecutionConfig) -> WorkerSpec:
+    """Resolve where workers run: on GPUs if there are any and the experiment wants them."""
+    import torch
+
+    if config.executor == "inline":
+        return dataclasses.replace(worker, device="cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.device_count() or config.gpus_per_worker == 0:
+        return dataclasses.replace(worker, device="cpu")
+    share = min(config.gpus_per_worker, 1.0)
+    return dataclasses.replace(worker, device="cuda", device_share=share)
 
 
 def worker_count(config: ExecutionConfig) -> int:
@@ -256,6 +271,23 @@ def serve_dashboard(folder: StudyFolder, port: int) -> None:
             "optuna-dashboard is not installed; pip install 'evomerge[dashboard]'"
         ) from None
     run_server(open_storage(folder.journal, experiment.storage), host="127.0.0.1", port=port)
+
+
+def _measure(assembly: Assembly, events: Events) -> None:
+    """Measure the models before the workers start, which then find all in the cache on disk.
+
+    Without that cache, or on another machine, each worker measures what it needs when it needs it.
+    """
+    from evomerge.merging.measuring import measure_models
+    from evomerge.merging.sources import Sources
+
+    is_remote = assembly.experiment.execution.ray_address != "local"
+    if cache_folder("statistics") is None or is_remote:
+        return
+    events.phase("measuring the models")
+    models = assembly.models
+    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    measure_models(sources, assembly.space.statistics, events.measured)
 
 
 def _search(

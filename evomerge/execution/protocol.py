@@ -24,6 +24,7 @@ class WorkerSpec:
         suites: What candidates are scored on.
         dtype: Dtype of the live model; ``None`` takes the base's.
         device: ``cpu`` or ``cuda``.
+        device_share: Which part of the device's memory is for one worker.
         costs: Metrics of the task ``cost`` to measure, ``NAME`` or ``NAME:REFERENCE``.
     """
 
@@ -32,6 +33,7 @@ class WorkerSpec:
     suites: tuple[Suite, ...]
     dtype: Dtype | None = None
     device: str = "cpu"
+    device_share: float = 1.0
     costs: tuple[str, ...] = ()
 
 

@@ -34,7 +34,7 @@ class Worker:
         self._spec = spec
         sources = Sources(spec.base, spec.experts, shared=cache_folder("experts"))
         sources.check_finite()
-        self._candidate = LiveCandidate(sources, spec.dtype, spec.device)
+        self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.device_share)
         self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
         self._prepared: dict[str, PreparedSuites] = {}
         self._meter = CostMeter(spec, sources, self._candidate, self._tokenizer)

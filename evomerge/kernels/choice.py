@@ -15,7 +15,7 @@ from evomerge.kernels.job import Job
 from evomerge.kernels.plan import TensorPlan
 from evomerge.kernels.structure import Structure, is_supported
 
-__all__ = ["merge", "merge_all"]
+__all__ = ["kernel_choice", "merge", "merge_all"]
 
 Compiled = Callable[[Iterable[Job]], None]
 
@@ -57,6 +57,16 @@ def merge_all(jobs: Iterable[Job]) -> None:
         else:
             for job in group:
                 merge_eager(job.plan, job.base, job.experts, job.out)
+
+
+def kernel_choice(device: str) -> tuple[str, str]:
+    """Name the kernel that merges on a type of device (``cpu``, ``cuda``), and say why."""
+    package = {"cpu": "numba", "cuda": "triton"}.get(device)
+    if package is None:
+        return "eager", f"plain torch; there is no compiled kernel for {device}"
+    if find_spec(package) is None:
+        return "eager", f"plain torch and slow; install {package} for the compiled kernel"
+    return package, "compiled once per kind of plan; plain torch for the few that it leaves out"
 
 
 @cache

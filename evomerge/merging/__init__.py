@@ -3,9 +3,13 @@
 Members:
     sources: base and experts, opened and checked, with their statistics.
     shared: adapters and deltas, computed once per machine and mapped by every process.
+    measuring: the statistics pass, before any candidate.
     lowering: recipe to per-tensor plans.
+    candidate: the live model of a worker; each tensor to merge is a ``task``.
+    residency: whether experts are mapped, resident on the device, or streamed through it.
+    feeding: tasks merged with experts from wherever they are; ``streaming`` is the last way.
     size: decoder layers run and parameters of a merge.
     distance: how far a candidate is from a reference model.
-    candidate: the live model of a worker.
-    folder: a checkpoint on disk, resumable; cut into files by ``shards``.
+    folder: a checkpoint on disk, resumable; cut into files by ``shards``, made some ``batches``
+        ``ahead``.
 """

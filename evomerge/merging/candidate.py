@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, overload
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from evomerge.kernels.choice import merge
 from evomerge.kernels.plan import TensorPlan
+from evomerge.merging.feeding import make_feed
 from evomerge.merging.lowering import lower
+from evomerge.merging.residency import residency_of
 from evomerge.merging.sources import Sources
+from evomerge.merging.task import Task
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors
 from evomerge.recipe.recipe import Dtype, Recipe
 
@@ -30,17 +33,27 @@ class LiveCandidate:
         sources: Models to merge.
         dtype: Dtype of the live model; ``None`` takes the anchor's.
         device: Where the live model is.
+        device_share: Which part of the device's memory is for this process.
 
     Raises:
         CheckpointError: The live model does not hold some tensor of the checkpoint.
     """
 
-    def __init__(self, sources: Sources, dtype: Dtype | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        dtype: Dtype | None = None,
+        device: str = "cpu",
+        device_share: float = 1.0,
+    ) -> None:
         self._sources = sources
-        self.model = load_model(str(sources.anchor.folder), output_dtype(sources, dtype))
-        self.model.to(device)  # type: ignore[arg-type]
+        self._device, live_dtype = torch.device(device), output_dtype(sources, dtype)
+        residency = residency_of(sources, live_dtype, self._device, device_share)
+        self.model = load_model(str(sources.anchor.folder), live_dtype)
+        self.model.to(self._device)  # type: ignore[arg-type]
         self._live = live_tensors(self.model, sources.names)
         check_live(self._live, sources.anchor)
+        self._feed = make_feed(sources, self._device, residency)
         self._plans: dict[str, TensorPlan] = {}
 
     @property
@@ -50,31 +63,26 @@ class LiveCandidate:
 
     @torch.no_grad()
     def materialise(self, recipe: Recipe) -> None:
-        """Merge a recipe into the live model.
+        """Merge a recipe into the live model; it is complete on return.
 
         Args:
             recipe: Over the same base and experts as the sources.
 
         Raises:
-            RecipeError: The recipe cannot be lowered.
+            RecipeError: The recipe cannot be lowered; the live model is as it was.
         """
-        for name, plan in lower(recipe, self._sources):
-            if name not in self._live or self._plans.get(name) == plan:
-                continue
-            self._plans.pop(name, None)  # stays out if the merge is interrupted half-way
-            with contiguous_output(self._live[name]) as out:
-                base, experts = self._sources.tensors(name)
-                merge(plan, _at(base, out), [_at(expert, out) for expert in experts], out)
-            self._plans[name] = plan
-
-
-@overload
-def _at(tensor: torch.Tensor, out: torch.Tensor) -> torch.Tensor: ...
-@overload
-def _at(tensor: None, out: torch.Tensor) -> None: ...
-def _at(tensor: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor | None:
-    """Bring a source to the device of the live model; on CPU it is there already."""
-    return None if tensor is None else tensor.to(out.device)
+        plans = {
+            name: plan
+            for name, plan in lower(recipe, self._sources)
+            if name in self._live and self._plans.get(name) != plan
+        }
+        for name in plans:  # stay out if the merge is interrupted half-way
+            self._plans.pop(name, None)
+        with ExitStack() as lent:
+            outs = {name: lent.enter_context(contiguous_output(self._live[name])) for name in plans}
+            self._feed(Task(name, plan, outs[name]) for name, plan in plans.items())
+        torch.get_device_module(self._device).synchronize()
+        self._plans |= plans
 
 
 def output_dtype(sources: Sources, dtype: Dtype | None) -> torch.dtype:

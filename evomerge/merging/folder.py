@@ -1,4 +1,4 @@
-"""A recipe as a checkpoint on disk: tensor by tensor, and resumable shard by shard."""
+"""A recipe as a checkpoint on disk: batch by batch, and resumable shard by shard."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import torch
 
 from evomerge import __version__
 from evomerge.errors import CheckpointError
-from evomerge.kernels.choice import merge
+from evomerge.merging.ahead import MergedAhead
 from evomerge.merging.candidate import output_dtype
-from evomerge.merging.lowering import lower_tensor
 from evomerge.merging.shards import INDEX, cut_into_shards, index_text, is_model_file
 from evomerge.merging.shared import stamp
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import read_json
+from evomerge.models.structure import live_dtypes
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
 from evomerge.recipe.recipe import Recipe
 
 __all__ = ["write_checkpoint"]
 
 _SHARD_BYTES = 4 << 30
+_BATCH_BYTES = 256 << 20  # merged at once; more would only cost memory
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")  # config, tokenizer, generation config
 _CLAIM = ".merge-in-progress"
 
@@ -36,8 +37,9 @@ def write_checkpoint(
 ) -> None:
     """Materialise a recipe as an ordinary Hugging Face folder.
 
-    Weights equal those of the live candidate byte for byte. Memory: what one tensor needs. A merge
-    that was interrupted, even by ``kill -9``, continues after its last complete shard.
+    Weights equal those of the live candidate byte for byte. Memory: at most half a shard at
+    once, or what one larger tensor needs. A merge that was interrupted, even by ``kill -9``,
+    continues after its last complete shard.
 
     Args:
         recipe: What to merge.
@@ -55,20 +57,21 @@ def write_checkpoint(
     shards = cut_into_shards(forms, shard_bytes)
     _claim(out, recipe, sources, shard_bytes)
     done = 0
-
-    def merged(name: str) -> torch.Tensor:
-        nonlocal done
-        tensor = _merged(recipe, sources, name, forms[name])
-        done += 1
-        if progress is not None:
-            progress(done, len(forms))
-        return tensor
-
     for file, shard in shards.items():
         if (out / file).is_file():  # of the merge that this one continues
             done += len(shard)
-        else:
-            write_safetensors(out / file, shard, merged)
+            continue
+        merged = MergedAhead(recipe, sources, shard, min(shard_bytes // 2, _BATCH_BYTES))
+
+        def next_tensor(name: str, merged: MergedAhead = merged) -> torch.Tensor:
+            nonlocal done
+            tensor = merged.tensor(name)
+            done += 1
+            if progress is not None:
+                progress(done, len(forms))
+            return tensor
+
+        write_safetensors(out / file, shard, next_tensor)
     if len(shards) > 1:
         _write(out / INDEX, index_text(shards).encode())
     _write_companions(sources.anchor.folder, out, output_dtype(sources, recipe.dtype))
@@ -76,24 +79,20 @@ def write_checkpoint(
 
 
 def _forms(sources: Sources, dtype: torch.dtype) -> dict[str, TensorForm]:
-    """Say what the merged checkpoint holds; masks and indices keep their dtype."""
-    anchor = sources.anchor
-    dtypes = {name: anchor.dtype(name) for name in anchor.names}
+    """Say what the merged checkpoint holds: every tensor in the dtype of the live model.
+
+    Masks and indices keep their dtype. Of tied tensors the first is there, as transformers does.
+    """
+    anchor, tied = sources.anchor, sources.architecture.tied
+    names = [name for name in anchor.names if name not in tied]
+    live = live_dtypes(anchor.config, names, dtype)
+    own = {name: anchor.dtype(name) for name in names}
     return {
-        name: TensorForm(dtype if own.is_floating_point else own, anchor.shape(name))
-        for name, own in dtypes.items()
+        name: TensorForm(
+            live.get(name, dtype) if own[name].is_floating_point else own[name], anchor.shape(name)
+        )
+        for name in names
     }
-
-
-def _merged(recipe: Recipe, sources: Sources, name: str, form: TensorForm) -> torch.Tensor:
-    if not form.dtype.is_floating_point:
-        return sources.anchor.tensor(name)
-    name = sources.architecture.tied.get(name, name)  # the live model has one tensor for both
-    sources.check_finite(name)
-    out = torch.empty(form.shape, dtype=form.dtype)
-    merge(lower_tensor(recipe, sources, name), *sources.tensors(name), out)
-    sources.forget(name)
-    return out
 
 
 def _claim(out: Path, recipe: Recipe, sources: Sources, shard_bytes: int) -> None:

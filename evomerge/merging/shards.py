@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
+from evomerge.merging.batches import in_batches
 from evomerge.models.writer import TensorForm
 
 __all__ = ["INDEX", "cut_into_shards", "index_text", "is_model_file"]
@@ -26,14 +27,8 @@ def cut_into_shards(
     Returns:
         Tensors by file name.
     """
-    shards: list[dict[str, TensorForm]] = [{}]
-    size = 0
-    for name, form in forms.items():
-        if shards[-1] and size + form.nbytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = form
-        size += form.nbytes
+    batches = in_batches(forms, lambda name: forms[name].nbytes, shard_bytes)
+    shards = [{name: forms[name] for name in batch} for batch in batches] or [{}]
     if len(shards) == 1:
         return {"model.safetensors": shards[0]}
     n = len(shards)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from evomerge.cache import hold
 from evomerge.errors import CheckpointError
 from evomerge.models.checkpoint import Checkpoint, Part, open_safetensors
 from evomerge.models.expert import TensorSource
@@ -66,6 +67,7 @@ class SharedExpert:
                 shapes = {name: self.layout.shape(name) for name in self._names}
                 forms = {n: TensorForm(torch.float32, shape) for n, shape in shapes.items()}
                 write_safetensors(file, forms, self._source.tensor)
+            self._held = hold(file)
             return open_safetensors(file)
 
     def _holds_all(self, file: Path) -> bool:

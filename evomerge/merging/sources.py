@@ -12,8 +12,9 @@ from evomerge.errors import CheckpointError
 from evomerge.merging.shared import SharedExpert
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, Part
-from evomerge.models.expert import TensorSource, open_expert
-from evomerge.models.reference import ModelRef, resolve_model
+from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
+from evomerge.models.opening import OpenModel, open_model
+from evomerge.models.reference import ModelRef
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.collect import whole_model
 from evomerge.statistics.tensor import TensorStatistics
@@ -32,16 +33,21 @@ class Sources:
         experts: Model, adapter or delta by name, in recipe order.
         shared: Folder where the tensors of adapters and deltas are kept for all processes of
             this machine; ``None`` computes them at each use.
+        open_full: Opens the full models; with ``peek_model``, no tensors can be read.
 
     Raises:
         CheckpointError: Listing every model that is missing or does not fit the anchor.
     """
 
     def __init__(
-        self, base: str | None, experts: Mapping[str, ModelRef], shared: Path | None = None
+        self,
+        base: str | None,
+        experts: Mapping[str, ModelRef],
+        shared: Path | None = None,
+        open_full: OpenModel = open_model,
     ) -> None:
-        self.base = None if base is None else Checkpoint(resolve_model(base))
-        self.experts = _opened(experts, self.base)
+        self.base = None if base is None else open_full(base)
+        self.experts = _opened(experts, self.base, open_full)
         self.anchor = self.base or next(iter(self.experts.values())).layout
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
         self._cache = StatisticsCache.default()
@@ -75,6 +81,18 @@ class Sources:
         base = None if self.base is None else self.base.tensor(name)
         return base, tuple(expert.tensor(name) for expert in self.experts.values())
 
+    def tensor_bytes(self, name: str) -> int:
+        """Tell the size of one tensor in all models together, without reading it."""
+        return sum(tensor_bytes(model, name) for model in self.models)
+
+    def computed_bytes(self, name: str) -> int:
+        """Tell how much of ``tensor_bytes`` is not mapped but computed at each use."""
+        return sum(
+            tensor_bytes(expert, name)
+            for expert in self.experts.values()
+            if not isinstance(expert, SharedExpert) and len(expert.parts(name)) > 1
+        )
+
     def statistics(self, name: str) -> TensorStatistics:
         """Return the statistics of one tensor."""
         if name not in self._statistics:
@@ -102,9 +120,10 @@ class Sources:
         Raises:
             CheckpointError: Naming each bad tensor and its file.
         """
-        _refuse([fault for name in names or self.names for fault in self._non_finite(name)])
+        _refuse([fault for name in names or self.names for fault in self.non_finite(name)])
 
-    def _non_finite(self, name: str) -> Iterator[str]:
+    def non_finite(self, name: str) -> Iterator[str]:
+        """Read a tensor of all models and say which hold NaN or infinity, one line each."""
         statistics = self.statistics(name)
         for index, model in enumerate(self.models):
             if statistics.non_finite(index):
@@ -113,8 +132,12 @@ class Sources:
     def _misfits(self, name: str) -> Iterator[str]:
         expert, anchor = self.experts[name].layout, self.anchor
         folder = expert.folder
-        missing = [n for n in anchor.names if n not in expert]
+        tied = self.architecture.tied
+        missing = [n for n in anchor.names if n not in expert and n not in tied]
         extra = [n for n in expert.names if n not in anchor]
+        if extra:  # a checkpoint may store a tied tensor under both of its names
+            tied = Architecture(expert.config, expert.names).tied
+            extra = [n for n in extra if n not in tied]
         if missing:
             yield f"expert {name!r} ({folder}) lacks {len(missing)} tensors, e.g. {missing[0]}"
         if extra:
@@ -158,12 +181,14 @@ def _non_finite_fault(part: Part) -> str:
     )
 
 
-def _opened(experts: Mapping[str, ModelRef], base: Checkpoint | None) -> dict[str, TensorSource]:
+def _opened(
+    experts: Mapping[str, ModelRef], base: Checkpoint | None, open_full: OpenModel
+) -> dict[str, TensorSource]:
     found: dict[str, TensorSource] = {}
     faults = []
     for name, reference in experts.items():
         try:
-            found[name] = open_expert(reference, base)
+            found[name] = open_expert(reference, base, open_full)
         except CheckpointError as err:
             faults.append(f"expert {name!r}: {err}")
     _refuse(faults)

@@ -97,7 +97,10 @@ class Method(Declared, ABC):
         """Turn the bound parameters and the tensor's statistics into one elementwise pass."""
 
     def statistics_used(self) -> tuple[str, ...]:
-        """Name those of ``statistics`` that the bound parameter values ask for."""
+        """Name those of ``statistics`` that the bound parameter values ask for.
+
+        A statistic with a parameter of its own is named with it, e.g. ``activity 1e-05``.
+        """
         return self.statistics
 
     @classmethod

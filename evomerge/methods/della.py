@@ -33,16 +33,17 @@ _EXPECTED = "restore the expected L1 or L2 norm"
 class Della(Method):
     """Keep by rank of magnitude, divide by the probability, elect signs, average what agrees.
 
-    Ranks are read off 8 knots per row. Where density ± epsilon leaves [0, 1], epsilon is cut to
-    fit, so the mean probability stays the density (mergekit refuses such values). ``l1`` and
-    ``l2`` restore the expected norm of the task vector; mergekit restores L1 of the very mask.
+    Ranks are read off 9 knots per row; equal changes share the middle of their ranks. Where density
+    ± epsilon leaves [0, 1], epsilon is cut to fit, so the mean probability stays the density
+    (mergekit refuses such values). ``l1`` and ``l2`` restore the expected norm of the task vector;
+    mergekit restores L1 of the very mask.
     """
 
     name: ClassVar[str] = "della"
     summary: ClassVar[str] = "random drop by rank of magnitude, then sign election"
     formula: ClassVar[str] = f"θ = θ₀ + λ Σ cᵢ mᵢ τᵢ / pᵢ / Σ cᵢ mᵢ over elected signs,  {_MASK}"
     source: ClassVar[str] = _SOURCE
-    statistics: ClassVar[tuple[str, ...]] = ("row_knots",)
+    statistics: ClassVar[tuple[str, ...]] = ("rank_knots", "row_knots")
 
     coefficient: PerExpert = coefficient()
     density: PerExpert = density()
@@ -74,7 +75,7 @@ class DellaLinear(Method):
     summary: ClassVar[str] = "random drop by rank of magnitude, then task arithmetic"
     formula: ClassVar[str] = f"θ = θ₀ + λ Σ cᵢ mᵢ τᵢ / pᵢ,  {_MASK}"
     source: ClassVar[str] = _SOURCE
-    statistics: ClassVar[tuple[str, ...]] = ("row_knots",)
+    statistics: ClassVar[tuple[str, ...]] = ("rank_knots", "row_knots")
 
     coefficient: PerExpert = coefficient()
     density: PerExpert = density()

@@ -40,6 +40,10 @@ class Pcb(Method):
     )
     lambda_: float = lambda_scale()
 
+    def statistics_used(self) -> tuple[str, ...]:
+        """See ``Method.statistics_used``."""
+        return ("magnitudes", f"scores {self.clip!r}")
+
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
         scores = tensor.statistics.scores(self.clip)

@@ -81,6 +81,10 @@ class RamPlus(Method):
     )
     lambda_: float = lambda_scale()
 
+    def statistics_used(self) -> tuple[str, ...]:
+        """See ``Method.statistics_used``."""
+        return (f"activity {self.tolerance!r}",)
+
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
         n = len(tensor.experts)

@@ -28,7 +28,6 @@ __all__ = [
 
 Sparse = tuple[Sparsifier | None, ...]
 FloatArray = NDArray[np.float64]
-_EVERY_KNOT = 9  # of 64 knots: 8 are left, which kernels search without branches
 
 
 def band_statistics(scope: str) -> tuple[str, ...]:
@@ -115,7 +114,7 @@ def ranked_masks(
             key=tensor.mask_key(i),
             low=share - _half_span(share, epsilon),
             high=share + _half_span(share, epsilon),
-            knots=Table(tensor.statistics.row_knots(i)[:, ::_EVERY_KNOT]),
+            knots=Table(tensor.statistics.rank_knots(i)),
             rescale=rescale == "inv_p",
         )
         for i, (share, epsilon) in enumerate(zip(densities, epsilons, strict=True))

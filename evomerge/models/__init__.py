@@ -3,6 +3,7 @@
 Members:
     reference: models, adapters and differences of models, as files mention them.
     checkpoint: memory-mapped safetensors, sharded or not.
+    opening: full models opened, or just looked at on the Hub.
     expert: full models, adapters and deltas behind one seam.
     adapter: LoRA adapters, computed in row blocks (``tiles``).
     writer: safetensors files written tensor by tensor.

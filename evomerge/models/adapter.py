@@ -6,13 +6,20 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from evomerge.errors import CheckpointError
-from evomerge.models.checkpoint import Checkpoint, Part, open_safetensors, read_json
+from evomerge.models.checkpoint import (
+    Checkpoint,
+    Part,
+    open_safetensors,
+    read_json,
+    stored_dtype,
+)
 from evomerge.models.tiles import row_blocks
 
 __all__ = ["Adapter"]
@@ -103,7 +110,8 @@ class Adapter:
         return original if found is None else (*original, self._part(found.a), self._part(found.b))
 
     def _part(self, key: str) -> Part:
-        return Part(key, self._file, self._handle.get_tensor(key))
+        dtype = stored_dtype(self._handle, key, self._file)
+        return Part(key, self._file, dtype, partial(self._handle.get_tensor, key))
 
     def _shape(self, key: str) -> tuple[int, ...]:
         return tuple(self._handle.get_slice(key).get_shape())

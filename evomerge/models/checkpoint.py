@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from evomerge.errors import CheckpointError
 
-__all__ = ["DTYPES", "Checkpoint", "Part", "open_safetensors", "read_json"]
+__all__ = ["DTYPES", "Checkpoint", "Part", "open_safetensors", "read_json", "stored_dtype"]
 
 DTYPES = {  # by their names in the files
     "F64": torch.float64,
@@ -30,19 +31,26 @@ DTYPES = {  # by their names in the files
 _INDEX = "model.safetensors.index.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """One stored tensor that an expert's tensor is made of.
 
     Attributes:
         name: As in the file.
         file: Where it is.
-        tensor: Backed by the file; never write into it.
+        dtype: As in the file.
+        read: Maps it into memory.
     """
 
     name: str
     file: Path
-    tensor: torch.Tensor
+    dtype: torch.dtype
+    read: Callable[[], torch.Tensor]
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The tensor, backed by the file; never write into it."""
+        return self.read()
 
 
 class Checkpoint:
@@ -52,16 +60,17 @@ class Checkpoint:
 
     Args:
         folder: Holds ``config.json`` and ``model.safetensors`` or a sharded index.
+        files: What stands for the safetensors files where they are not in the folder, by path.
 
     Raises:
         CheckpointError: Files are missing or are not safetensors.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Mapping[Path, Any] | None = None) -> None:
         self.folder = folder
         self.config = read_json(folder / "config.json")
-        self._file_of = _tensor_files(folder)
-        self._open_files: dict[Path, Any] = {}
+        self._open_files: dict[Path, Any] = dict(files or {})
+        self._file_of = _names_in(self._open_files) if files else _tensor_files(folder)
         self.names = tuple(sorted(self._file_of))
 
     def __contains__(self, name: object) -> bool:
@@ -85,13 +94,7 @@ class Checkpoint:
         Raises:
             CheckpointError: It is a dtype of quantised models.
         """
-        found = self._slice(name).get_dtype()
-        if found not in DTYPES:
-            raise CheckpointError(
-                f"expected tensors of dtype {', '.join(DTYPES)}, got {name} of {found} in "
-                f"{self.file_of(name)}; save a quantised model in bfloat16 first"
-            )
-        return DTYPES[found]
+        return stored_dtype(self._handle(name), name, self.file_of(name))
 
     def tensor(self, name: str) -> torch.Tensor:
         """Map one tensor into memory.
@@ -119,7 +122,7 @@ class Checkpoint:
 
     def parts(self, name: str) -> tuple[Part, ...]:
         """See ``TensorSource``."""
-        return (Part(name, self.file_of(name), self.tensor(name)),)
+        return (Part(name, self.file_of(name), self.dtype(name), partial(self.tensor, name)),)
 
     def _slice(self, name: str) -> Any:
         return self._handle(name).get_slice(name)
@@ -147,7 +150,11 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
             f"expected model.safetensors or {_INDEX} in {folder}, found neither; evomerge reads "
             "safetensors only: convert other formats with save_pretrained"
         )
-    return {name: file for file in files for name in open_safetensors(file).keys()}  # noqa: SIM118
+    return _names_in({file: open_safetensors(file) for file in files})
+
+
+def _names_in(files: Mapping[Path, Any]) -> dict[str, Path]:
+    return {name: path for path, file in files.items() for name in file.keys()}  # noqa: SIM118
 
 
 def open_safetensors(path: Path) -> Any:
@@ -160,6 +167,26 @@ def open_safetensors(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as err:
         raise CheckpointError(f"{path} is not a readable safetensors file: {err}") from err
+
+
+def stored_dtype(file: Any, name: str, path: Path) -> torch.dtype:
+    """Read a tensor's dtype off an open file.
+
+    Args:
+        file: From ``open_safetensors``.
+        name: Tensor name.
+        path: Of the file; named in faults.
+
+    Raises:
+        CheckpointError: It is a dtype of quantised models.
+    """
+    found = file.get_slice(name).get_dtype()
+    if found not in DTYPES:
+        raise CheckpointError(
+            f"expected tensors of dtype {', '.join(DTYPES)}, got {name} of {found} in {path}; save "
+            "a quantised model in bfloat16 first"
+        )
+    return DTYPES[found]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -10,16 +11,11 @@ import torch
 from evomerge.errors import CheckpointError
 from evomerge.models.adapter import Adapter
 from evomerge.models.checkpoint import Checkpoint, Part
-from evomerge.models.reference import (
-    AdapterRef,
-    DeltaRef,
-    ModelRef,
-    resolve_adapter,
-    resolve_model,
-)
+from evomerge.models.opening import OpenModel, open_model
+from evomerge.models.reference import AdapterRef, DeltaRef, ModelRef, resolve_adapter
 from evomerge.models.tiles import row_blocks
 
-__all__ = ["Delta", "TensorSource", "open_expert"]
+__all__ = ["Delta", "TensorSource", "open_expert", "tensor_bytes"]
 
 
 class TensorSource(Protocol):
@@ -44,32 +40,42 @@ class TensorSource(Protocol):
         """List the stored tensors that one tensor is made of."""
 
 
-def open_expert(reference: ModelRef, base: Checkpoint | None) -> TensorSource:
+def tensor_bytes(source: TensorSource, name: str) -> int:
+    """Tell the size of a tensor as ``tensor`` returns it, without reading or computing it."""
+    parts = source.parts(name)
+    dtype = torch.float32 if len(parts) > 1 else parts[0].dtype
+    return math.prod(source.layout.shape(name)) * dtype.itemsize
+
+
+def open_expert(
+    reference: ModelRef, base: Checkpoint | None, open_full: OpenModel = open_model
+) -> TensorSource:
     """Open an expert of any kind; reads headers only.
 
     Args:
         reference: Where it comes from.
         base: The recipe's base, which deltas are added to.
+        open_full: Opens the full models that it is made of.
 
     Raises:
         CheckpointError: Something is missing, unreadable or does not fit together.
     """
     match reference:
         case AdapterRef(adapter=adapter, on=on):
-            return Adapter(resolve_adapter(adapter), Checkpoint(resolve_model(on)))
+            return Adapter(resolve_adapter(adapter), open_full(on))
         case DeltaRef(model=model, minus=minus):
             if base is None:
                 raise CheckpointError(
                     f"expected a base that {reference} can be added to, the recipe has none"
                 )
-            return _delta(base, resolve_model(model), resolve_model(minus))
+            return _delta(base, open_full(model), open_full(minus))
         case _:
-            return Checkpoint(resolve_model(reference))
+            return open_full(reference)
 
 
-def _delta(base: Checkpoint, model: Path, minus: Path) -> TensorSource:
-    plain = minus.resolve() == base.folder.resolve()  # base + (model - base)
-    return Checkpoint(model) if plain else Delta(base, Checkpoint(model), Checkpoint(minus))
+def _delta(base: Checkpoint, model: Checkpoint, minus: Checkpoint) -> TensorSource:
+    plain = minus.folder.resolve() == base.folder.resolve()  # base + (model - base)
+    return model if plain else Delta(base, model, minus)
 
 
 class Delta:

@@ -18,10 +18,13 @@ __all__ = [
     "DeltaRef",
     "ModelRef",
     "absolute_reference",
+    "cached_snapshot",
+    "hub_fault",
     "mentioned_models",
     "reference_data",
     "resolve_adapter",
     "resolve_model",
+    "split_hub_id",
 ]
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?$")
@@ -170,6 +173,34 @@ def _folder(reference: str, expected: str) -> Path:
     )
 
 
+def split_hub_id(reference: str) -> tuple[str, str | None] | None:
+    """Read ``owner/name[@revision]``: repository and revision; ``None`` if it is no Hub id."""
+    if reference.startswith("zoo:") or Path(reference).is_dir() or not _HUB_ID.match(reference):
+        return None
+    repository, _, revision = reference.partition("@")
+    return repository, revision or None
+
+
+def cached_snapshot(repository: str, revision: str | None) -> Path | None:
+    """Find what was downloaded of a Hub repository before, whole or not, without the network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def hub_fault(reference: str, err: Exception) -> CheckpointError:
+    """Say that the Hub did not give a model, in one line."""
+    reason = str(err).splitlines()[0]
+    return CheckpointError(
+        f"{reference!r} is no existing folder, and the Hub gave no such model ({reason}); "
+        "check the name and the network, or give a folder"
+    )
+
+
 def _download(reference: str) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -181,8 +212,4 @@ def _download(reference: str) -> Path:
             )
         )
     except Exception as err:  # the hub raises a dozen unrelated types for "not there"
-        reason = str(err).splitlines()[0]
-        raise CheckpointError(
-            f"{reference!r} is no existing folder, and the Hub gave no such model ({reason}); "
-            "check the name and the network, or give a folder"
-        ) from err
+        raise hub_fault(reference, err) from err

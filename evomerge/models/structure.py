@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +17,17 @@ from evomerge.errors import CheckpointError
 from evomerge.models.parameters import places, tied_names
 from evomerge.models.roles import Kind, TensorRole
 
-__all__ = ["Structure", "empty_model", "read_structure"]
+__all__ = ["Structure", "empty_model", "live_dtypes", "read_structure"]
 
 
-def empty_model(config: Mapping[str, Any]) -> PreTrainedModel | None:
+def empty_model(
+    config: Mapping[str, Any], dtype: torch.dtype = torch.float32
+) -> PreTrainedModel | None:
     """Build a causal language model on the meta device: all modules, no memory, no remote code.
 
     Args:
         config: A checkpoint's ``config.json``.
+        dtype: Of the parameters that do not ask for one of their own.
 
     Returns:
         The model, or ``None`` where transformers knows no causal language model of this type, or
@@ -41,7 +45,9 @@ def empty_model(config: Mapping[str, Any]) -> PreTrainedModel | None:
     try:
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                CONFIG_MAPPING[model_type].from_dict(settings), attn_implementation="eager"
+                CONFIG_MAPPING[model_type].from_dict(settings),
+                attn_implementation="eager",
+                dtype=dtype,
             )
     except ImportError:  # a merge on disk needs no such package
         return None
@@ -92,6 +98,34 @@ def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> Structure
         return None
     roles = {name: modules.role(place.parameter) for name, place in found.items()}
     return Structure(modules.n_layers, roles, tied_names(found))
+
+
+def live_dtypes(
+    config: Mapping[str, Any], names: Iterable[str], dtype: torch.dtype
+) -> dict[str, torch.dtype]:
+    """Tell which dtype each tensor has in a model that transformers loads.
+
+    Some parameters stay in float32 whatever the model's dtype, e.g. the router of some mixtures.
+
+    Args:
+        config: The checkpoint's ``config.json``.
+        names: Tensor names.
+        dtype: That the model is loaded in.
+
+    Returns:
+        By name; left out are tensors that the model does not hold.
+    """
+    model = empty_model(config, dtype)
+    if model is None:
+        return {}
+    kept = {
+        re.compile(pattern.replace("*", ".*")): own
+        for pattern, own in model._get_dtype_plan(dtype).items()
+    }
+    return {
+        name: next((own for p, own in kept.items() if p.search(place.parameter)), place.view.dtype)
+        for name, place in places(model, names).items()
+    }
 
 
 class _Modules:

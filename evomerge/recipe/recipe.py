@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 
 from evomerge.errors import RecipeError
 from evomerge.methods.base import Method, ParameterValue
-from evomerge.methods.modifiers import modifier_faults
+from evomerge.methods.modifiers import bind_modifiers, modifier_faults
 from evomerge.methods.registry import method
 from evomerge.models.architecture import Kind, TensorRole
 from evomerge.models.reference import ModelRef, mentioned_models, reference_data
@@ -110,6 +110,19 @@ class Recipe:
         if faults:
             raise RecipeError("\n".join(faults))
         return tuple(method(rule.method).bind(rule.parameters, names) for rule in self.rules)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Name the statistics that lowering asks for (``Method.statistics_used``), sorted.
+
+        Raises:
+            RecipeError: Listing every fault, one line each.
+        """
+        names = {name for bound in self.bound_methods for name in bound.statistics_used()}
+        for rule in self.rules:
+            for modifier in bind_modifiers(rule.modifiers, tuple(self.experts)):
+                names.update(modifier.statistics_used())
+        return tuple(sorted(names))
 
     def faults(self) -> list[str]:
         """List what is wrong with this recipe, one line each; empty if all is well."""

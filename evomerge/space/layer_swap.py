@@ -86,6 +86,7 @@ class LayerChoice:
 
     def __init__(self, sources: tuple[str, ...], models: ModelSet) -> None:
         self._models = models
+        self.statistics: tuple[str, ...] = ()  # of linear merges
         choices = CategoricalDistribution(sources)
         self.distributions = {f"source.{layer}": choices for layer in range(models.n_layers)}
         self.defaults: Params = dict.fromkeys(self.distributions, sources[0])
@@ -132,6 +133,7 @@ class RegionSwap:
         self, sources: tuple[str, ...], sizes: Mapping[str, tuple[int, int]], models: ModelSet
     ) -> None:
         self._models = models
+        self.statistics: tuple[str, ...] = ()  # of linear merges
         self._least = {name: low for name, (low, _) in sizes.items()}
         self._sources = sources
         free = {name: size for name, size in sizes.items() if size[0] < size[1]}

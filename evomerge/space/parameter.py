@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
 
 from optuna import Trial
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from evomerge.errors import SpaceError
 from evomerge.recipe.recipe import Recipe
@@ -47,6 +49,14 @@ class ParameterSpace:
         """See ``SearchSpace``."""
         return self._genes.defaults
 
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """See ``SearchSpace``."""
+        found: set[str] = set()
+        for params in self._extremes():
+            found.update(self.recipe(params).statistics)
+        return tuple(sorted(found))
+
     def suggest(self, trial: Trial) -> Params:
         """See ``SearchSpace``."""
         params: dict[str, float | int | str] = {}
@@ -74,3 +84,26 @@ class ParameterSpace:
             GeneInfo(name, range_text(d), self.defaults[name], self._genes.meaning(name))
             for name, d in self.distributions.items()
         ]
+
+    def _extremes(self) -> Iterator[Params]:
+        """Combine all choices, alike in all cells; numbers are at their low ends.
+
+        Where a number decides what is asked of a tensor, as in SCE, its low end asks for most.
+        """
+        choices: dict[str, tuple[Any, ...]] = {
+            _parameter_of(name): d.choices
+            for name, d in self.distributions.items()
+            if isinstance(d, CategoricalDistribution)
+        }
+        for values in product(*choices.values()):
+            chosen = dict(zip(choices, values, strict=True))
+            yield {
+                name: chosen[_parameter_of(name)]
+                if isinstance(d, CategoricalDistribution)
+                else d.low  # type: ignore[attr-defined]
+                for name, d in self.distributions.items()
+            }
+
+
+def _parameter_of(gene: str) -> str:
+    return gene.split(".", maxsplit=1)[0]

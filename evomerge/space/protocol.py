@@ -91,6 +91,10 @@ class SearchSpace(Protocol):
     def defaults(self) -> Params:
         """A neutral value for every gene."""
 
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Name the statistics that its recipes may ask for (``Recipe.statistics``), sorted."""
+
     def suggest(self, trial: Trial) -> Params:
         """Draw the active genes of one trial."""
 

@@ -2,7 +2,7 @@
 
 Members:
     tensor: ``TensorStatistics``, all statistics of one tensor, computed once and kept.
-    collect: everything some methods need of all tensors, in one streaming read.
+    collect: statistics by the names that methods ask for them by.
     cache: results on disk, by content of the tensors.
     histogram: magnitudes of a task vector, for trim thresholds.
     moments: sums and extremes.

@@ -1,18 +1,14 @@
-"""All statistics that methods asked for, of all tensors, in one streaming read."""
+"""Statistics by the names that methods ask for them by."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 
-from evomerge.errors import CheckpointError
-from evomerge.statistics.finite import non_finite_fault
 from evomerge.statistics.histogram import MagnitudeHistogram
 from evomerge.statistics.tensor import TensorStatistics
 
-__all__ = ["STATISTICS", "Progress", "collect", "whole_model"]
-
-Progress = Callable[[int, int], None]
+__all__ = ["STATISTICS", "WITH_PARAMETER", "measure", "whole_model"]
 
 
 def _each(ask: Callable[[TensorStatistics, int], object]) -> Callable[[TensorStatistics], object]:
@@ -21,9 +17,11 @@ def _each(ask: Callable[[TensorStatistics, int], object]) -> Callable[[TensorSta
 
 STATISTICS: Mapping[str, Callable[[TensorStatistics], object]] = {
     "magnitudes": _each(TensorStatistics.magnitudes),
+    "model_magnitudes": _each(TensorStatistics.magnitudes),  # the model's are summed on first use
     "moments": _each(TensorStatistics.moments),
     "model_moments": lambda t: [t.model_moments(i) for i in range(t.n_models)],
     "row_knots": _each(TensorStatistics.row_knots),
+    "rank_knots": _each(TensorStatistics.rank_knots),
     "row_threshold": _each(lambda t, i: t.row_threshold(i, 0.5)),
     "row_divergence": _each(TensorStatistics.row_divergence),
     "importance_quantiles": _each(TensorStatistics.importance),
@@ -35,36 +33,30 @@ STATISTICS: Mapping[str, Callable[[TensorStatistics], object]] = {
     "conflict": lambda t: t.conflict,
     "column_scores": TensorStatistics.column_scores,
 }
-"""What a method may declare it needs. ``activity``, ``scores`` and masked sums have parameters of
-their own and are measured on first use."""
+"""What a method may declare it needs. Masked sums are of one candidate's seed and are measured on
+first use."""
+
+WITH_PARAMETER: Mapping[str, Callable[[TensorStatistics, float], object]] = {
+    "activity": TensorStatistics.activity,
+    "scores": TensorStatistics.scores,
+}
+"""Statistics with a parameter of their own, which follows their name and a space."""
 
 
-def collect(
-    tensors: Mapping[str, TensorStatistics],
-    wanted: Collection[str],
-    progress: Progress | None = None,
-) -> None:
-    """Measure what is wanted, tensor after tensor, and refuse NaN and infinity on the way.
+def measure(tensor: TensorStatistics, wanted: Collection[str]) -> None:
+    """Measure what is wanted of one tensor, which keeps it.
 
     Args:
-        tensors: Statistics by tensor name; they keep what is measured.
-        wanted: Names in ``STATISTICS``, as methods declare them; others are passed over, being
-            measured on first use.
-        progress: Called after each tensor with the number done and the number in all.
-
-    Raises:
-        CheckpointError: Some model holds NaN or infinity; one line per tensor, naming its file.
-            What is not finite is found, but nothing more measured, from the first one on.
+        tensor: Its statistics.
+        wanted: Names in ``STATISTICS``, or in ``WITH_PARAMETER`` with their parameter, as
+            ``Method.statistics_used`` gives them; others are passed over.
     """
-    faults: list[str] = []
-    for done, (name, tensor) in enumerate(tensors.items(), start=1):
-        faults += _non_finite(name, tensor)
-        if not faults:
-            _measure(tensor, wanted)
-        if progress is not None:
-            progress(done, len(tensors))
-    if faults:
-        raise CheckpointError("\n".join(faults))
+    for name in wanted:
+        statistic, _, parameter = name.partition(" ")
+        if statistic in STATISTICS:
+            STATISTICS[statistic](tensor)
+        elif statistic in WITH_PARAMETER and parameter:
+            WITH_PARAMETER[statistic](tensor, float(parameter))
 
 
 def whole_model(
@@ -84,15 +76,3 @@ def whole_model(
         return MagnitudeHistogram.union(tensor.magnitudes(expert) for tensor in tensors())
 
     return magnitudes
-
-
-def _non_finite(name: str, tensor: TensorStatistics) -> Iterator[str]:
-    for index in range(tensor.n_models):
-        if n_bad := tensor.non_finite(index):
-            yield non_finite_fault(name, tensor.file_of(index), n_bad, tensor.n)
-
-
-def _measure(tensor: TensorStatistics, wanted: Collection[str]) -> None:
-    for statistic, measure in STATISTICS.items():
-        if statistic in wanted:
-            measure(tensor)

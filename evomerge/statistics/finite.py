@@ -1,4 +1,4 @@
-"""NaN and infinity in a checkpoint are refused by name before they spread into every candidate."""
+"""NaN and infinity in a checkpoint are counted, before they spread into every candidate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["count_non_finite", "non_finite_fault"]
+__all__ = ["count_non_finite"]
 
 
 def count_non_finite(values: NDArray[np.float32] | Iterable[NDArray[np.float32]]) -> int:
@@ -19,18 +19,3 @@ def count_non_finite(values: NDArray[np.float32] | Iterable[NDArray[np.float32]]
             if not np.isfinite(tile.sum()):
                 bad += int((~np.isfinite(tile)).sum())
     return bad
-
-
-def non_finite_fault(name: str, file: str, n_bad: int, n: int) -> str:
-    """Say which tensor of which file holds NaN or infinity.
-
-    Args:
-        name: Tensor name.
-        file: Where it was read from.
-        n_bad: How many of its elements are NaN or infinite.
-        n: How many elements it has.
-    """
-    return (
-        f"expected finite numbers, got {n_bad} NaN or infinite out of {n} in tensor {name} of "
-        f"{file}; repair or replace that file"
-    )

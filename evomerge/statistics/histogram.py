@@ -150,7 +150,7 @@ class MagnitudeHistogram:
         return value_reached(self._edges, self._kept_from, target)
 
     def upper(self, share: float) -> float:
-        """Find the magnitude above which a given share of the elements lies.
+        """Find the magnitude that all but a given share of the elements stay below or at.
 
         Args:
             share: Share of all n elements to drop from the top, in [0, 1].
@@ -159,7 +159,10 @@ class MagnitudeHistogram:
             The largest magnitude kept; infinity drops none. Where the share ends among equal
             magnitudes, all of those are kept.
         """
-        return self.threshold(share)
+        value = self.threshold(share)
+        if not 0.0 < value < float("inf") or self.kept_count(value) - share * self.n >= 0.5:
+            return value
+        return float(np.nextafter(np.float32(value), np.float32(0.0)))  # all that reach it go
 
     def quantile(self, q: float) -> float:
         """Find the magnitude below which a share ``q`` lies; ends at the smallest and largest."""

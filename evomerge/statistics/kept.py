@@ -82,12 +82,6 @@ class KeptStatistics:
             self._contents[model] = cache.content(origin, lambda: self._reader.tensor(model))
         return self._contents[model]
 
-    def file_of(self, model: int) -> str:
-        """Tell where a model's tensor came from."""
-        if self._origins is None:
-            return f"model {model}"
-        return ", ".join(map(str, self._origins[model].files))
-
     def _from_disk(
         self,
         name: str,

@@ -16,7 +16,14 @@ from evomerge.statistics.kept import KeptStatistics
 from evomerge.statistics.masked import MaskedSums
 from evomerge.statistics.moments import Moments
 from evomerge.statistics.reading import TensorReader, TensorSource
-from evomerge.statistics.rows import TAIL_RANKS, row_divergence, row_magnitudes, row_thresholds
+from evomerge.statistics.rows import (
+    RANK_KNOTS,
+    TAIL_RANKS,
+    centred_ties,
+    row_divergence,
+    row_magnitudes,
+    row_thresholds,
+)
 from evomerge.statistics.scores import ScoreStatistics
 from evomerge.statistics.variance import VarianceHistogram
 
@@ -89,10 +96,6 @@ class TensorStatistics:
         """Length of a row."""
         return self._reader.columns
 
-    def file_of(self, index: int) -> str:
-        """Tell where a model's tensor came from; 0 is the base (if any), experts follow."""
-        return self._kept.file_of(index)
-
     def magnitudes(self, expert: int) -> MagnitudeHistogram:
         """Return the magnitude histogram of one expert's task vector."""
         return self._kept.record(
@@ -140,6 +143,19 @@ class TensorStatistics:
             (rows, knots) float32, ascending: knot j has rank j / (knots − 1) within its row.
         """
         return self._row_magnitudes(expert, f"row_knots {knots}", np.linspace(0.0, 1.0, knots))
+
+    def rank_knots(self, expert: int, knots: int = RANK_KNOTS) -> Float32Array:
+        """Return the few ``row_knots`` by which masks find the rank of a magnitude.
+
+        Returns:
+            (rows, knots) float32, ascending; ties share the middle of their ranks.
+        """
+        ranks = np.linspace(0.0, 1.0, knots)
+        return self._kept.array(
+            f"rank_knots {knots}",
+            self._reader.pair(expert),
+            lambda: centred_ties(row_magnitudes(self.row_knots(expert), ranks)),
+        )
 
     def row_threshold(self, expert: int, density: float) -> Float32Array:
         """Find the magnitude that a given share of each row reaches.

@@ -1,18 +1,33 @@
-"""``make bench``: run every benchmark and print its figures."""
+"""``make bench``: run every benchmark, print its figures, and write the tables of the README."""
 
 from __future__ import annotations
 
-import platform
-
-import torch
+import argparse
 
 from tests.benchmarks import kernels, memory, peer, replay
+from tests.benchmarks.readme import write_readme
+
+__all__ = ["TABLES"]
+
+TABLES = {"kernels": kernels.table, "peer": peer.table}
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write-readme", action="store_true", help="rewrite the README's tables")
+    parser.add_argument("--tables", action="store_true", help="show what was kept, measure nothing")
+    chosen = parser.parse_args()
+    if not chosen.tables:
+        print(replay.run(), flush=True)
+        memory.main()
+        kernels.measure()
+        peer.measure()
+    tables = {name: table() for name, table in TABLES.items()}
+    for name, table in tables.items():
+        print(f"\n{name}\n\n{table}")
+    if chosen.write_readme:
+        write_readme(tables)
+
 
 if __name__ == "__main__":
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"\n{replay.run()}\n")
-    kernels.main()
-    print("\nAgainst mergekit:")
-    print("\n".join(peer.run()))
-    print("\nMemory:")
-    memory.main()
+    _main()

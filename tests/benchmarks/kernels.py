@@ -1,13 +1,14 @@
 """Speed of the CPU kernel against the copy bandwidth of the machine, both measured in one run.
 
-Run with ``python -m tests.benchmarks.kernels``: about a minute, 2 GB.
+Run with ``python -m tests.benchmarks.kernels``: about a minute, 2 GB. The rows are kept in
+``runs/benchmarks/kernels.jsonl``.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,9 +25,10 @@ from evomerge.kernels.plan import (
     TensorPlan,
     Variance,
 )
+from tests.benchmarks.results import Row, keep, latest, markdown
 from tests.benchmarks.shapes import EXPERTS, random_tensors
 
-__all__ = ["Row", "run"]
+__all__ = ["measure", "table"]
 
 _REPEATS = 15
 _KNOTS = 8  # per row, as the methods ask for
@@ -36,37 +38,25 @@ Tensors = list[torch.Tensor]
 Plans = Callable[[torch.Size], TensorPlan]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Attributes:
-        method: What was merged.
-        seconds: Best of several merges of all tensors into reused buffers.
-        gigabytes_per_second: Bytes that must be read and written, over that time.
-        ratio: The time that a copy of these bytes takes, over that time; 1 is the memory's speed.
-        compile_seconds: First call for this structure, without any cache.
-    """
-
-    method: str
-    seconds: float
-    gigabytes_per_second: float
-    ratio: float
-    compile_seconds: float
-
-
-def run() -> list[Row]:
+def measure() -> None:
     """Measure every method on a 110M-parameter Llama, base and three experts, bfloat16.
 
     Copies and merges alternate, and the best of each counts: other load on the machine disturbs
     single repeats, not the ratio.
     """
+    os.environ["EVOMERGE_CACHE"] = "off"  # so that first calls compile
     sources = [random_tensors(seed) for seed in range(EXPERTS + 1)]
     out = [torch.zeros_like(tensor) for tensor in sources[0]]
-    return [
-        _row(name, _merger(plans, sources, out, 1), _merger(plans, sources, out), sources[0], out)
-        for name, plans in _methods().items()
-    ]
+    for name, plans in _methods().items():
+        first, merge = _merger(plans, sources, out, 1), _merger(plans, sources, out)
+        keep("kernels", _row(name, first, merge, sources[0], out))
+
+
+def table() -> str:
+    """Show the latest row of each method, as Markdown."""
+    rows = latest("kernels", _methods())
+    columns = ["method", "candidate", "merge", "copy", "merge / copy", "first call, compiles"]
+    return markdown(columns, map(_cells, rows), rows)
 
 
 def _row(
@@ -79,9 +69,26 @@ def _row(
     compile_seconds = _seconds(first)
     copies, merges = zip(*[(_seconds(copy), _seconds(merge)) for _ in range(_REPEATS)], strict=True)
     n_bytes = sum(tensor.nbytes for tensor in out)
-    copy_speed = 2 * n_bytes / min(copies)
-    speed = (EXPERTS + (1 if name == "linear" else 2)) * n_bytes / min(merges)
-    return Row(name, min(merges), speed / 1e9, speed / copy_speed, compile_seconds)
+    models_moved = EXPERTS + (1 if name == "linear" else 2)
+    return {
+        "method": name,
+        "candidate_s": min(merges),
+        "merge_bytes_per_s": models_moved * n_bytes / min(merges),
+        "copy_bytes_per_s": 2 * n_bytes / min(copies),
+        "first_call_s": compile_seconds,
+    }
+
+
+def _cells(row: Row) -> list[str]:
+    merge, copy = float(row["merge_bytes_per_s"]), float(row["copy_bytes_per_s"])
+    return [
+        str(row["method"]),
+        f"{row['candidate_s']:.3f} s",
+        f"{merge / 1e9:.1f} GB/s",
+        f"{copy / 1e9:.1f} GB/s",
+        f"{merge / copy:.2f}",
+        f"{row['first_call_s']:.1f} s",
+    ]
 
 
 def _methods() -> dict[str, Plans]:
@@ -129,17 +136,6 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    """Print the table."""
-    n = sum(tensor.numel() for tensor in random_tensors(0))
-    print(f"{n / 1e6:.0f}M parameters, base + {EXPERTS} experts, {torch.get_num_threads()} threads")
-    print(f"{'method':16} {'seconds':>8} {'GB/s':>6} {'of copy':>8} {'first call':>11}")
-    for row in run():
-        print(
-            f"{row.method:16} {row.seconds:8.4f} {row.gigabytes_per_second:6.1f} "
-            f"{row.ratio:8.2f} {row.compile_seconds:9.2f} s"
-        )
-
-
 if __name__ == "__main__":
-    main()
+    measure()
+    print(table())

@@ -4,19 +4,23 @@ mergekit lives in an environment of its own (its pins differ from ours):
 
     python3 -m venv .venv-mergekit
     .venv-mergekit/bin/pip install mergekit==0.1.5
-    python -m tests.benchmarks.peer
+    python -m tests.benchmarks.peer [METHOD ...] [--time-out SECONDS]
 
 110M parameters, base + 3 experts, bfloat16, on all cores. Ours: lowering and one pass into reused
-buffers; the statistics, which one pass computes once for all candidates, are timed apart.
+buffers; the statistics, which one pass computes once for all candidates, are timed apart. Every
+method is a row of ``runs/benchmarks/peer.jsonl``, from which the table is made: slow ones may be
+run one at a time.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,9 +30,13 @@ from evomerge.kernels.job import Job
 from evomerge.methods.base import Method, TensorContext
 from evomerge.methods.registry import method
 from evomerge.statistics.tensor import TensorStatistics
+from tests.benchmarks.results import Row, keep, latest, markdown
 from tests.benchmarks.shapes import EXPERTS, random_tensors
 
+__all__ = ["METHODS", "measure", "table"]
+
 _REPEATS = 5
+_TIME_OUT_S = 900.0
 _ENVIRONMENT = Path(".venv-mergekit")
 _NAMES = tuple(f"e{i}" for i in range(EXPERTS))
 
@@ -64,19 +72,54 @@ print("SECONDS", time.perf_counter() - start)
 """
 
 
-def run() -> list[str]:
-    """Measure every case; returns the lines of a table."""
+METHODS = tuple(_CASES)
+
+
+def measure(methods: Sequence[str] = METHODS, time_out_s: float = _TIME_OUT_S) -> None:
+    """Measure methods on both sides and keep a row of each.
+
+    Args:
+        methods: Some of ``METHODS``.
+        time_out_s: After so long mergekit is stopped, and its row says "more than that".
+    """
     python = _ENVIRONMENT / "bin" / "python"
     if not python.is_file():
-        return [f"no mergekit to compare with: {_ENVIRONMENT} is missing (see {__file__})"]
+        print(f"no mergekit to compare with: {_ENVIRONMENT} is missing (see {__file__})")
+        return
     sources = [random_tensors(seed) for seed in range(EXPERTS + 1)]
     out = [torch.zeros_like(tensor) for tensor in sources[0]]
-    lines = [f"{'method':14}{'statistics':>12}{'candidate':>11}{'mergekit':>10}{'ratio':>8}"]
-    for name, (ours, theirs) in _CASES.items():
+    for name in methods:
+        ours, theirs = _CASES[name]
         once, each = _our_seconds(method(name).bind(ours, _NAMES), sources, out)  # type: ignore[arg-type]
-        peer = _their_seconds(python, name, theirs)
-        lines.append(f"{name:14}{once:10.2f} s{each:9.3f} s{peer:8.1f} s{peer / each:8.0f}")
-    return lines
+        peer = _their_seconds(python, name, theirs, time_out_s)
+        row: Row = {
+            "method": name,
+            "statistics_s": once,
+            "candidate_s": each,
+            "mergekit_s": time_out_s if peer is None else peer,
+            "timed_out": peer is None,
+        }
+        keep("peer", row)
+        print("  ".join(_cells(row)), flush=True)
+
+
+def table() -> str:
+    """Show the latest row of each method, as Markdown."""
+    rows = latest("peer", METHODS)
+    columns = ["method", "statistics, once", "candidate", "mergekit 0.1.5", "ratio"]
+    return markdown(columns, map(_cells, rows), rows)
+
+
+def _cells(row: Row) -> list[str]:
+    theirs, ours = float(row["mergekit_s"]), float(row["candidate_s"])
+    at_least = "> " if row["timed_out"] else ""
+    return [
+        str(row["method"]),
+        f"{row['statistics_s']:.2f} s",
+        f"{ours:.3f} s",
+        f"{at_least}{theirs:.1f} s",
+        f"{at_least}{theirs / ours:.0f}",
+    ]
 
 
 def _our_seconds(
@@ -100,21 +143,36 @@ def _our_seconds(
     return once, statistics.median(_seconds(lambda: merge_all(lowered())) for _ in range(_REPEATS))
 
 
-def _their_seconds(python: Path, name: str, parameters: dict[str, object]) -> float:
-    done = subprocess.run(
-        [str(python), "-c", _THEIRS, os.getcwd(), name, json.dumps(parameters)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def _their_seconds(
+    python: Path, name: str, parameters: dict[str, object], time_out_s: float
+) -> float | None:
+    """Time mergekit in a process of its own; ``None`` if it does not finish in time."""
+    command = [str(python), "-c", _THEIRS, os.getcwd(), name, json.dumps(parameters)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=time_out_s
+        )
+    except subprocess.TimeoutExpired:
+        return None
     return float(done.stdout.split("SECONDS")[1])
 
 
-def _seconds(work: object) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
-    work()  # type: ignore[operator]
+    work()
     return time.perf_counter() - start
 
 
+def _main() -> None:
+    parser = argparse.ArgumentParser(description="Speed against mergekit.")
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--time-out", type=float, default=_TIME_OUT_S, metavar="SECONDS")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.methods) - set(METHODS):
+        parser.error(f"expected methods out of {', '.join(METHODS)}, got {', '.join(unknown)}")
+    measure(chosen.methods or METHODS, chosen.time_out)
+    print(f"\n{table()}")
+
+
 if __name__ == "__main__":
-    print("\n".join(run()))
+    _main()

@@ -145,7 +145,10 @@ def test_recipe_and_mergekit_exports_are_text(finished: Path, tmp_path: Path) ->
 def test_an_interrupted_driver_says_how_to_go_on(experiment: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     driver = subprocess.Popen(
-        [*EVOMERGE, "run", str(experiment), "--dir", str(folder), "--executor", "inline"],
+        [
+            *(*EVOMERGE, "run", str(experiment), "--dir", str(folder), "--executor", "inline"),
+            *("--set", "budget.trials=10000"),  # it must not end by itself before the signal
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

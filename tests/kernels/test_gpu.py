@@ -23,10 +23,11 @@ tl = pytest.importorskip("triton.language")
 from evomerge.kernels.eager import merge_eager  # noqa: E402
 from evomerge.kernels.gpu import merge_gpu  # noqa: E402
 from evomerge.kernels.gpu.arithmetic import hash24, high_word_salt  # noqa: E402
+from evomerge.kernels.gpu.segments import Segments  # noqa: E402
 from evomerge.kernels.job import Job  # noqa: E402
 from evomerge.kernels.masks import hash24 as numpy_hash24  # noqa: E402
 from evomerge.kernels.plan import Band, Elect, RandomMask, TensorPlan  # noqa: E402
-from evomerge.kernels.structure import is_supported  # noqa: E402
+from evomerge.kernels.structure import Structure, is_supported  # noqa: E402
 from tests.kernels.plans import Case, cases, same_bytes  # noqa: E402
 
 
@@ -69,6 +70,39 @@ def test_large_bfloat16_tensors_have_the_bytes_of_eager(n: int) -> None:
     job = Job(plan, base.to(DEVICE), [expert.to(DEVICE) for expert in experts], out)
     merge_gpu([job], block=1 << 16)
     assert same_bytes(out.cpu(), expected)
+
+
+def test_tensors_in_a_stage_are_read_where_they_are() -> None:
+    """Views into one flat buffer, as experts that stream have, give the bytes without a copy."""
+    torch.manual_seed(0)
+    sources = torch.randn(4, 3, 257).bfloat16()
+    size, step = sources[0].nbytes, 2048
+    stage = torch.zeros(4 * step, dtype=torch.uint8, device=DEVICE)
+    staged = []
+    for i, source in enumerate(sources):
+        part = stage[i * step : i * step + size]
+        part.copy_(source.reshape(-1).view(torch.uint8))
+        staged.append(part.view(torch.bfloat16).view(3, 257))
+    plan = TensorPlan((0.3, 0.5, 0.9), sparse=(Band(0.5), RandomMask(7, 0.4), None))
+    job = Job(plan, staged[0], staged[1:], torch.empty_like(staged[0]))
+    segments = Segments.of([job], Structure.of(job), block=128)
+    assert [t.data_ptr() for t in segments.buffers[1:]] == [t.data_ptr() for t in staged]
+    merge_gpu([job], block=128)
+    expected = torch.empty_like(sources[0])
+    merge_eager(plan, sources[0], list(sources[1:]), expected)
+    assert same_bytes(job.out.cpu(), expected)
+
+
+def test_the_block_table_is_made_once_for_all_candidates_of_the_same_sizes() -> None:
+    tensors = [torch.randn(n, device=DEVICE) for n in (300, 64, 129)]
+    tables = []
+    for coefficient in (0.2, 0.7):
+        plan = TensorPlan((coefficient,))
+        jobs = [Job(plan, t, [t], torch.empty_like(t)) for t in tensors]
+        tables.append(Segments.of(jobs, Structure.of(jobs[0]), block=128).arguments)
+    assert tables[0][0] is tables[1][0]
+    assert tables[0][0].tolist() == [0, 0, 0, 1, 2, 2]
+    assert tables[0][1].tolist() == [0, 3, 4]
 
 
 @triton.jit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evomerge.cache import trim_cache
 from evomerge.errors import CheckpointError
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
@@ -281,3 +283,19 @@ def test_processes_that_start_together_share_one_file(tiny_family: Family, tmp_p
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert len(shared_files(tmp_path / "cache")) == 2
+
+
+def test_shared_files_in_use_are_not_trimmed(
+    tiny_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "kept"))
+    monkeypatch.setenv("EVOMERGE_CACHE_LIMIT", "0")
+    code = AdapterRef(str(save_adapter(tmp_path / "lora")), on=str(tiny_family["base"]))
+    folder = tmp_path / "kept" / "experts"
+    sources = Sources(str(tiny_family["base"]), {"code": code}, folder)
+    trim_cache("experts")
+    assert len(shared_files(folder)) == 1
+    del sources
+    gc.collect()
+    trim_cache("experts")
+    assert shared_files(folder) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from evomerge.errors import CheckpointError
-from evomerge.merging.candidate import LiveCandidate
+from evomerge.errors import CheckpointError, RecipeError
+from evomerge.merging import candidate as candidate_module
+from evomerge.merging.candidate import LiveCandidate, load_model
 from evomerge.merging.folder import write_checkpoint
+from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
-from evomerge.recipe.recipe import Recipe, Rule, Selector
+from evomerge.merging.task import Task
+from evomerge.recipe.recipe import Dtype, Recipe, Rule, Selector
+from tests.architectures import MIXED_DTYPES, tiny_model
 from tests.tiny import save_tiny_llama
 
 Family = dict[str, Path]
@@ -138,3 +144,112 @@ def test_sources_are_never_written_to(tiny_family: Family) -> None:
     candidate = LiveCandidate(Sources(wanted.base, wanted.experts))
     candidate.materialise(wanted)
     assert before == {n: (f / "model.safetensors").read_bytes() for n, f in tiny_family.items()}
+
+
+def store_the_head_too(folder: Path) -> None:
+    """Write a tied model's one tensor under both of its names, as some tools do."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("stored_twice", [(), ("base",), ("one",), ("base", "one")])
+def test_a_tied_tensor_is_merged_and_written_once(
+    stored_twice: tuple[str, ...], tmp_path: Path
+) -> None:
+    base = save_tiny_llama(tmp_path / "base", seed=0, tied=True)
+    save_tiny_llama(tmp_path / "one", seed=1, tied=True, near=base)
+    for name in stored_twice:
+        store_the_head_too(tmp_path / name)
+    tied = Recipe(
+        {"one": str(tmp_path / "one")}, (Rule("task_arithmetic"),), base=str(tmp_path / "base")
+    )
+    sources = Sources(tied.base, tied.experts)
+    assert "lm_head.weight" not in sources.names
+    candidate = LiveCandidate(sources)
+    candidate.materialise(tied)
+    write_checkpoint(tied, tmp_path / "out")
+    assert set(load_file(tmp_path / "out" / "model.safetensors")) == set(sources.names)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    for name, tensor in candidate.model.state_dict().items():
+        assert torch.equal(loaded[name], tensor), name
+
+
+class Interruption(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("then", ["the same again", "the one before"])
+def test_what_an_interrupted_merge_left_half_done_is_done_again(
+    then: str, tiny_family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = layerwise(tiny_family), recipe(tiny_family, Rule("task_arithmetic"))
+    sources = Sources(first.base, first.experts)
+    candidate = LiveCandidate(sources)
+    candidate.materialise(first)
+    feed = candidate._feed
+
+    def interrupted(tasks: Iterable[Task]) -> None:
+        feed(islice(tasks, 10))
+        raise Interruption
+
+    monkeypatch.setattr(candidate, "_feed", interrupted)
+    with pytest.raises(Interruption):
+        candidate.materialise(second)
+    monkeypatch.undo()
+    fresh = LiveCandidate(sources)
+    for live in (candidate, fresh):
+        live.materialise(second if then == "the same again" else first)
+    for a, b in zip(candidate.model.parameters(), fresh.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_recipe_that_cannot_be_lowered_changes_nothing(tiny_family: Family) -> None:
+    first = layerwise(tiny_family)
+    candidate = LiveCandidate(Sources(first.base, first.experts))
+    candidate.materialise(first)
+    before = {name: t.clone() for name, t in candidate.model.state_dict().items()}
+    without_norms = Selector(kinds=("mlp", "attention", "embedding", "head"))
+    with pytest.raises(RecipeError):
+        candidate.materialise(recipe(tiny_family, Rule("linear", {}, without_norms)))
+    assert all(torch.equal(t, before[n]) for n, t in candidate.model.state_dict().items())
+
+
+@pytest.mark.parametrize("residency", ["resident", "streamed"])
+def test_candidates_are_the_same_wherever_experts_are(
+    residency: Residency, tiny_family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = LiveCandidate(Sources(str(tiny_family["base"]), layerwise(tiny_family).experts))
+    monkeypatch.setattr(candidate_module, "residency_of", lambda *_: residency)
+    other = LiveCandidate(Sources(str(tiny_family["base"]), layerwise(tiny_family).experts))
+    for wanted in (layerwise(tiny_family), recipe(tiny_family, Rule("linear"))):
+        mapped.materialise(wanted)
+        other.materialise(wanted)
+        for a, b in zip(mapped.model.parameters(), other.model.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("family", MIXED_DTYPES)
+def test_parameters_that_stay_in_float32_do_so_on_disk(
+    family: str, dtype: Dtype, tmp_path: Path
+) -> None:
+    """What was scored is what is exported, to the last bit of a router."""
+    for seed, name in enumerate(("base", "one")):
+        tiny_model(family, tmp_path / name, seed, torch.float32)
+    wanted = Recipe(
+        {"one": str(tmp_path / "one")},
+        (Rule("task_arithmetic", {"coefficient": 0.3}),),
+        base=str(tmp_path / "base"),
+        dtype=dtype,
+    )
+    candidate = LiveCandidate(Sources(wanted.base, wanted.experts), wanted.dtype)
+    candidate.materialise(wanted)
+    live = candidate.model.state_dict()
+    if (family, dtype) != ("gpt_oss", "bfloat16"):
+        assert {t.dtype for t in live.values()} == {torch.float32, getattr(torch, dtype)}
+    write_checkpoint(wanted, tmp_path / "out")
+    exported = load_model(str(tmp_path / "out"), "auto").state_dict()
+    for name, tensor in live.items():
+        assert tensor.dtype == exported[name].dtype, name
+        assert torch.equal(tensor, exported[name]), name

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.methods import sparsify
+from evomerge.statistics.tensor import TensorStatistics
 
 
 @pytest.fixture(autouse=True)
 def _exact_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read ranks off all knots, as many as test tensors have columns; see test_ranks.py."""
-    monkeypatch.setattr(sparsify, "_EVERY_KNOT", 1)
+    """Read ranks off as many knots as test tensors have columns; see test_ranks.py."""
+    monkeypatch.setattr(TensorStatistics, "rank_knots", TensorStatistics.row_knots)

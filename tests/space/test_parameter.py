@@ -134,6 +134,42 @@ def values_at(recipe: Recipe, models: ModelSet, parameter: str) -> list[dict[str
     return [dict(rule.parameters[parameter]) for rule in rules if parameter in rule.parameters]
 
 
+SCOPES = {
+    "method": {"choice": ["breadcrumbs", "sce", "pcb"], "per": ["module"]},
+    "depth": "per_layer",
+    "modules": {"attention": ["attention"], "rest": ["mlp", "norm", "embedding", "head"]},
+    "genes": {
+        "scope": {"choice": ["tensor", "row", "global"], "per": ["module"]},
+        "select_topk": {"range": [0.5, 1.0], "initial": 1.0},
+    },
+    "fixed": {"clip": 0.01},
+}
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("name", [*SPACES, "scopes"])
+def test_statistics_are_those_of_all_recipes(name: str, data: st.DataObject) -> None:
+    found = space({**SPACES, "scopes": SCOPES}[name], MIXED.get(name, MODELS))
+    recipe = found.recipe(data.draw(params_of(found)))
+    assert set(recipe.statistics) <= set(found.statistics)
+
+
+def test_statistics_are_no_more_than_recipes_may_ask_for() -> None:
+    assert space(GLOBAL).statistics == ()
+    assert space(LAYERWISE).statistics == ("magnitudes",)
+    assert space(SCOPES).statistics == (
+        "magnitudes",
+        "model_magnitudes",
+        "row_threshold",
+        "scores 0.01",
+        "task_gram",
+        "variance",
+    )
+    fixed = {**SCOPES, "method": "breadcrumbs", "genes": {"density": {}}, "fixed": {"scope": "row"}}
+    assert space(fixed).statistics == ("row_threshold",)
+
+
 def test_gene_names_say_what_they_are_for() -> None:
     names = list(space(LAYERWISE).distributions)
     assert names[0] == "coefficient.attention.0.math"

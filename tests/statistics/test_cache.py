@@ -127,7 +127,14 @@ def test_dtype_and_shape_are_part_of_the_content() -> None:
     digests = {content_of(t).digest for t in (zeros, zeros.int(), zeros.reshape(2, 8), zeros[:2])}
     assert len(digests) == 4
     assert content_of(zeros[:, :2]) == content_of(torch.zeros(4, 2))  # strides are not
-    assert content_of(torch.tensor(float("nan"), dtype=torch.bfloat16)).non_finite == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_that_are_not_finite_are_counted(dtype: torch.dtype) -> None:
+    bad = torch.full((300_000,), torch.finfo(dtype).max, dtype=dtype)  # their sum is infinite
+    assert content_of(bad).non_finite == 0
+    bad[299_999], bad[7] = float("nan"), float("-inf")
+    assert content_of(bad).non_finite == 2
 
 
 @pytest.mark.parametrize(

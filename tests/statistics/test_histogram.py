@@ -59,6 +59,15 @@ def test_ties_at_the_upper_edge_are_not_dropped() -> None:
     assert (np.abs(tau) <= upper).all()
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+def test_the_upper_edge_drops_whole_elements_at_exact_values(n: int) -> None:
+    tau = np.arange(128, 228, dtype=np.float32) / 1024  # each in a bucket of its own
+    upper = MagnitudeHistogram.of(tau).upper(n / 100)
+    assert (tau > upper).sum() == n
+    kept = np.float32(upper)
+    assert (tau > kept).sum() == n
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), share=shares)
 def test_above_the_upper_edge_lies_the_share_asked_for(seed: int, share: float) -> None:

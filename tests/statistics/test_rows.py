@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evomerge.statistics.rows import centred_ties
 from evomerge.statistics.tensor import TensorStatistics
 from tests.statistics.sets import ModelSet, model_set, model_sets
 
@@ -84,3 +85,21 @@ def test_a_vector_is_one_row_and_leading_dimensions_are_rows() -> None:
     assert sizes(7) == (1, 7)
     assert sizes() == (1, 1)
     assert sizes(2, 3, 5) == (6, 5)
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=2, max_size=12).map(sorted),
+    st.sampled_from([1e-20, 1.0, 1e20]),
+)
+def test_equal_knots_are_parted_around_the_middle_of_their_ranks(
+    values: list[int], scale: float
+) -> None:
+    knots = (np.array([values]) * scale).astype(np.float32)
+    (parted,) = centred_ties(knots)
+    assert (np.diff(parted) >= 0).all()
+    assert np.allclose(parted, knots[0], rtol=1e-6, atol=1e-29)
+    for value in set(knots[0]):
+        ranks = np.flatnonzero(knots[0] == value)
+        assert np.interp(value, parted, np.arange(len(parted))) == pytest.approx(
+            ranks.mean(), abs=0.26
+        )

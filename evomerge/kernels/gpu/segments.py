@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -46,10 +47,8 @@ class Segments:
         rows = [_buffers(job, n, structure) for job, n in zip(jobs, numbers, strict=True)]
         sizes = np.array([(job.out.numel(), job.columns) for job in jobs], np.int64)
         addresses = np.array([[buffer.data_ptr() for buffer in row] for row in rows], np.int64)
-        blocks = -(-sizes[:, 0] // block)
-        arguments = (
-            np.repeat(np.arange(len(jobs), dtype=np.int32), blocks),
-            (np.cumsum(blocks) - blocks).astype(np.int32),
+        blocks = _Blocks.of(tuple(sizes[:, 0].tolist()), block, device)
+        numbered = (
             sizes,
             addresses,
             np.stack([n.each for n in numbers]),
@@ -58,11 +57,33 @@ class Segments:
         )
         n_streams = addresses.shape[1] - len(structure.tables)
         return cls(
-            arguments=tuple(_on(array, device) for array in arguments),
-            n_blocks=int(blocks.sum()),
+            arguments=(*blocks.arguments, *(_on(array, device) for array in numbered)),
+            n_blocks=blocks.n_blocks,
             is_aligned=not (np.any(addresses[:, :n_streams] % 16) or np.any(sizes[:, 0] % 16)),
             buffers=tuple(buffer for row in rows for buffer in row),
         )
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The part of the tables that depends on sizes only: large, and the same for most candidates.
+
+    Attributes:
+        arguments: tensor_of_block, first_block.
+        n_blocks: Blocks in the launch.
+    """
+
+    arguments: tuple[torch.Tensor, torch.Tensor]
+    n_blocks: int
+
+    @staticmethod
+    @lru_cache(maxsize=16)
+    def of(sizes: tuple[int, ...], block: int, device: torch.device) -> _Blocks:
+        blocks = -(-np.array(sizes, np.int64) // block)
+        tensor_of_block = np.repeat(np.arange(len(sizes), dtype=np.int32), blocks)
+        first_block = (np.cumsum(blocks) - blocks).astype(np.int32)
+        arguments = _on(tensor_of_block, device), _on(first_block, device)
+        return _Blocks(arguments, int(blocks.sum()))
 
 
 def _buffers(job: Job, numbers: Numbers, structure: Structure) -> list[torch.Tensor]:
@@ -72,4 +93,8 @@ def _buffers(job: Job, numbers: Numbers, structure: Structure) -> list[torch.Ten
 
 
 def _on(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    """Queue a copy to the device; memory that is not pinned would wait for what is queued."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)

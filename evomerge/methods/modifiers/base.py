@@ -38,7 +38,7 @@ class Modifier(Declared, ABC):
         """
 
     def statistics_used(self) -> tuple[str, ...]:
-        """Name those of ``statistics`` that the bound parameter values ask for."""
+        """See ``Method.statistics_used``."""
         return self.statistics
 
 

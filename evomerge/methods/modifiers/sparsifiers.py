@@ -101,7 +101,7 @@ class Ranked(Modifier):
     name: ClassVar[str] = "ranked"
     summary: ClassVar[str] = "drop at random by rank of magnitude, rescale"
     source: ClassVar[str] = "Deep et al. 2024, DELLA-Merging, arXiv:2406.11617"
-    statistics: ClassVar[tuple[str, ...]] = ("row_knots",)
+    statistics: ClassVar[tuple[str, ...]] = ("rank_knots", "row_knots")
 
     density: PerExpert = density()
     epsilon: PerExpert = epsilon()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,11 @@ from evomerge.errors import RecipeError
 from evomerge.methods.base import Method
 from evomerge.methods.linear import Linear
 from evomerge.methods.parameters import safe_sum
-from evomerge.methods.registry import method
 from evomerge.models.architecture import Architecture, TensorRole
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
 from evomerge.recipe.mergekit.filters import setting_of
-from evomerge.recipe.mergekit.keys import METHODS, OURS_ALONE, RESCALES, mergekit_name
-from evomerge.recipe.mergekit.rules import in_a_layer
+from evomerge.recipe.mergekit.keys import COUNTERPARTS, Counterpart, counterpart_of
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import write_yaml
 
@@ -28,15 +26,7 @@ For mergekit 0.1.5 or later. What differs from evomerge's merge of the same reci
 - sums are rounded in another order;
 - config and tokenizer are those of base_model{method}.
 """
-_DARE = """;
-- DARE draws other masks (--random-seed) and rescales each task vector to its L1 norm instead of
-  dividing by the density, so single elements differ"""
-_TIES = """;
-- TIES sorts and keeps an exact count of elements, evomerge keeps what reaches a threshold, so
-  elements near the threshold differ"""
-_DIFFERENCES = {"ties": _TIES, "dare_linear": _DARE, "dare_ties": _DARE}
-
-_Values = Mapping[str, Any]  # of one tensor: a number, or one per expert, by parameter name
+_Values = Mapping[str, Any]  # of one tensor: a number, or one per expert, by mergekit's name
 
 
 def to_mergekit(recipe: Recipe) -> str:
@@ -57,32 +47,30 @@ def to_mergekit(recipe: Recipe) -> str:
     anchor = Checkpoint(resolve_model(recipe.anchor))
     roles = Architecture(anchor.config, anchor.names).roles
     merge_method, values = _values(recipe, roles)
-    base, models = _models(recipe, merge_method)
+    counterpart = COUNTERPARTS[merge_method]
+    base, models = _models(recipe, counterpart)
     slices = _runs_of_layers(values, roles)
-    shared = [
-        p.name
-        for p in method(merge_method).parameters().values()
-        if not p.per_expert and p.name not in OURS_ALONE
-    ]
+    first = next(iter(values.values()))
+    shared = [key for key, value in first.items() if not isinstance(value, tuple)]
     varying = [p for p in shared if len(slices) > 1 and len({v[p] for v in values.values()}) > 1]
-    parameters = _shared(values, [p for p in shared if p not in varying])
-    if merge_method in RESCALES:
-        parameters["rescale"] = RESCALES[merge_method]
-    plain = len(slices) == 1 and base in models  # models: alone would merge the base of linear
+    parameters = {k: f.exported for k, f in counterpart.fixed.items() if f.exported is not None}
+    parameters |= _shared(values, [p for p in shared if p not in varying])
+    # Where it is no source, mergekit would add the base to whole models.
+    plain = len(slices) == 1 and (base is None or base in models)
     content = _present(
         merge_method=merge_method,
-        base_model=_reference(base),
+        base_model=None if base is None else _reference(base),
         models=_sources(models, values) if plain else None,
         slices=None if plain else _slices(models, slices, varying),
         parameters=parameters,
         dtype="float32",  # of the arithmetic
         out_dtype=recipe.dtype or _dtype_of(anchor),
     )
-    return write_yaml(content, _HEADER.format(method=_DIFFERENCES.get(merge_method, "")))
+    return write_yaml(content, _HEADER.format(method=counterpart.difference))
 
 
 def _values(recipe: Recipe, roles: Mapping[str, TensorRole]) -> tuple[str, dict[str, _Values]]:
-    """Find the method of all tensors, and the parameters of each."""
+    """Find mergekit's method for all tensors, and the parameters of each."""
     if any(rule.modifiers for rule in recipe.rules):
         raise RecipeError("mergekit has no modifiers; export the recipe itself, or the model")
     bound = recipe.bound_methods
@@ -93,36 +81,65 @@ def _values(recipe: Recipe, roles: Mapping[str, TensorRole]) -> tuple[str, dict[
             f"mergekit runs one method per file, got a recipe of {', '.join(methods)}; export the "
             "recipe itself, or the model"
         )
-    if methods[0] not in METHODS:
-        raise RecipeError(f"mergekit has no method {methods[0]!r}, only {', '.join(METHODS)}")
-    return methods[0], {name: _parameters(m) for name, m in chosen.items()}
+    found = counterpart_of(methods[0])
+    if found is None:
+        known = ", ".join(counterpart.ours for counterpart in COUNTERPARTS.values())
+        raise RecipeError(f"mergekit has no method {methods[0]!r}, only {known}")
+    return found[0], {name: _parameters(m, found[1]) for name, m in chosen.items()}
 
 
-def _parameters(bound: Method) -> _Values:
+def _parameters(bound: Method, counterpart: Counterpart) -> _Values:
     # The field of a parameter whose name is a Python keyword ends in "_".
-    values = {key.rstrip("_"): value for key, value in vars(bound).items()}
-    for key, possible in OURS_ALONE.items():
-        if (value := values.pop(key, possible[0])) not in possible:
-            raise RecipeError(
-                f"mergekit has no parameter {key!r} for {bound.name}: expected "
-                f"{' or '.join(possible)}, which it does, got {value!r}"
-            )
+    ours = {key.rstrip("_"): value for key, value in vars(bound).items()}
+    for name, possible in counterpart.alone.items():
+        for value in _each(ours.get(name, possible[0])):
+            _check(bound, name, value, value in possible, possible)
+    theirs: dict[str, Any] = {}
+    for name, key in counterpart.keys.items():
+        value = ours[name] if key.values is None else key.theirs(ours[name])
+        _check(bound, name, ours[name], value is not None, key.values or ())
+        theirs[key.name] = value
+    _check_window(bound, theirs)
     if isinstance(bound, Linear) and safe_sum(bound.coefficient) != sum(bound.coefficient):
-        values["normalize"] = False  # where mergekit would divide by zero, and we by one
-    return values
+        theirs["normalize"] = False  # where mergekit would divide by zero, and we by one
+    return theirs
 
 
-def _models(recipe: Recipe, merge_method: str) -> tuple[str, tuple[str, ...]]:
+def _each(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _check(bound: Method, name: str, value: Any, is_known: bool, known: Iterable[Any]) -> None:
+    if not is_known:
+        raise RecipeError(
+            f"mergekit has no parameter {name!r} for {bound.name}: expected "
+            f"{' or '.join(map(str, known))}, which it does, got {value!r}"
+        )
+
+
+def _check_window(bound: Method, theirs: _Values) -> None:
+    """Refuse ranges of probabilities that mergekit refuses and we cut."""
+    if not {"density", "epsilon"} <= theirs.keys():
+        return
+    for density, epsilon in zip(theirs["density"], theirs["epsilon"], strict=True):
+        if 0.0 < density < 1.0 and not 0.0 < density - epsilon <= density + epsilon < 1.0:
+            raise RecipeError(
+                f"mergekit merges by {bound.name} only where density - epsilon and density + "
+                f"epsilon lie between 0 and 1, got density {density:g} and epsilon {epsilon:g}"
+            )
+
+
+def _models(recipe: Recipe, counterpart: Counterpart) -> tuple[str | None, tuple[str, ...]]:
     """Find base_model, and the sources of each slice: the experts, then what is read besides."""
     experts = tuple(ref for ref in recipe.experts.values() if isinstance(ref, str))
     if len(experts) < len(recipe.experts):
         raise RecipeError("mergekit merges full models; this recipe has adapters or deltas")
-    if merge_method == "linear":
-        base, models = recipe.anchor, experts
-    elif merge_method == "slerp" and len(experts) == 2:
-        base, models = experts[0], experts
-    else:
-        base, models = recipe.anchor, (*experts, recipe.anchor)
+    base = recipe.base if counterpart.base == "optional" else recipe.anchor
+    models = experts
+    if counterpart.ours == "slerp" and len(experts) == 2:
+        base = experts[0]
+    elif base is not None and counterpart.base != "model":
+        models = (*experts, base)
     listed = [str(_reference(model)) for model in models]
     if len(set(listed)) < len(listed):
         raise RecipeError(f"mergekit merges each model once, got {', '.join(listed)}")
@@ -145,7 +162,7 @@ def _runs_of_layers(
     """Join neighbouring layers that are merged alike; tensors outside go with the nearest."""
     profiles: dict[int, dict[str, _Values]] = {}
     for name, role in roles.items():
-        if in_a_layer(name, role):
+        if role.in_layer:
             part_of_layer = f".{name}".partition(f".{role.layer}.")[2]
             profiles.setdefault(role.layer, {})[part_of_layer] = values[name]
     runs = [list(run) for _, run in groupby(sorted(profiles), key=profiles.__getitem__)]
@@ -175,7 +192,7 @@ def _sources(
             model=_reference(model),
             layer_range=[layers.start, layers.stop] if layers else None,
             parameters={
-                mergekit_name(key): setting_of({n: v[key][i] for n, v in values.items()})
+                key: setting_of({n: v[key][i] for n, v in values.items()})
                 for key in per_expert
                 if i < len(first[key])  # the base comes last and has none
             },
@@ -185,9 +202,7 @@ def _sources(
 
 
 def _shared(values: Mapping[str, _Values], parameters: list[str]) -> dict[str, Any]:
-    return {
-        mergekit_name(key): setting_of({n: v[key] for n, v in values.items()}) for key in parameters
-    }
+    return {key: setting_of({n: v[key] for n, v in values.items()}) for key in parameters}
 
 
 def _dtype_of(checkpoint: Checkpoint) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from evomerge.errors import ConfigError, RecipeError
-from evomerge.recipe.mergekit.keys import METHODS, RESCALES, known_parameters, unknown_parameters
+from evomerge.recipe.mergekit.keys import COUNTERPARTS, known_parameters, unknown_parameters
 from evomerge.schema import parse
 
 __all__ = [
@@ -172,10 +172,10 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
         RecipeError: The method, or something in the file, has no counterpart here.
     """
     name = content.get("merge_method")
-    if name not in METHODS:
+    if name not in COUNTERPARTS:
         raise RecipeError(
-            f"expected a mergekit method out of {', '.join(METHODS)}, got {name!r}, which cannot "
-            "be imported yet"
+            f"expected a mergekit method out of {', '.join(COUNTERPARTS)}, got {name!r}, which "
+            "cannot be imported yet"
         )
     file = parse(MergekitFile, content, "mergekit file")
     if file.modules is not None or bool(file.models) == bool(file.slices):
@@ -185,6 +185,7 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
         )
     if faults := list(_parameter_faults(file)):
         raise ConfigError(*(f"mergekit file: {fault}" for fault in faults))
+    _refuse_differences(file)
     return file if file.slices else replace(file, models=(), slices=(_whole(file),))
 
 
@@ -201,13 +202,23 @@ def _parameter_faults(file: MergekitFile) -> Iterator[str]:
         known = known_parameters(file.merge_method, of_one_model=of_one_model)
         for fault in unknown_parameters(settings, known):
             yield f"{where}.{fault}"
-        wanted = RESCALES.get(file.merge_method)
-        given = {value for case in settings.get("rescale", ()) for value in case.value}
-        if wanted is not None and given - {wanted}:
-            raise RecipeError(
-                f"mergekit file: {where}.rescale: expected {str(wanted).lower()}, the only way "
-                f"{file.merge_method} works here; remove the key"
-            )
+
+
+def _refuse_differences(file: MergekitFile) -> None:
+    """Refuse values of mergekit's parameters that ask for what our method does not do."""
+    for where, settings, _ in _scopes(file):
+        for key, fixed in COUNTERPARTS[file.merge_method].fixed.items():
+            values = [value for case in settings.get(key, ()) for value in case.value]
+            if any(not fixed.low <= value <= fixed.high for value in values):
+                wanted = (
+                    f"{fixed.low:g}"
+                    if fixed.low == fixed.high
+                    else (f"a number from {fixed.low:g} to {fixed.high:g}")
+                )
+                raise RecipeError(
+                    f"mergekit file: {where}.{key}: expected {wanted}, got {values[0]:g}: "
+                    f"{fixed.reason}; remove the key"
+                )
 
 
 def _scopes(file: MergekitFile) -> Iterator[tuple[str, Settings, bool]]:

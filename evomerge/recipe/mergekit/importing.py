@@ -13,6 +13,7 @@ from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
 from evomerge.recipe.mergekit.file import MergekitFile, Slice, Tokenizer, read_file
+from evomerge.recipe.mergekit.keys import COUNTERPARTS
 from evomerge.recipe.mergekit.rules import gather_rules
 from evomerge.recipe.mergekit.values import evaluate_settings
 from evomerge.recipe.recipe import Dtype, Recipe
@@ -56,17 +57,19 @@ def from_mergekit(content: Mapping[str, Any], *, beside: Path) -> Recipe:
 
 
 def _base(file: MergekitFile) -> str | None:
-    """Find the base; every method but linear reads it, from among the sources of each slice."""
+    """Find the base; methods that read it find it among the sources of each slice."""
     bases = {piece.base_model or file.base_model for piece in file.slices}
     if len(bases) > 1:
         raise RecipeError(
             "mergekit file: expected one base_model for all slices, got several, which cannot be "
             "imported yet"
         )
-    base = bases.pop()
+    base, counterpart = bases.pop(), COUNTERPARTS[file.merge_method]
+    is_read = counterpart.base == "read" or (counterpart.base == "optional" and base is not None)
+    everyone = {source.model for piece in file.slices for source in piece.sources}
     for position, piece in enumerate(file.slices):
         models = [source.model for source in piece.sources]
-        if file.merge_method != "linear" and base not in models:
+        if is_read and base not in models:
             raise RecipeError(
                 f"mergekit file: slices.{position}: expected base_model among the sources, as "
                 f"{file.merge_method} reads it, got base_model {base!r} and sources {models}"
@@ -75,17 +78,27 @@ def _base(file: MergekitFile) -> str | None:
             raise RecipeError(
                 f"mergekit file: slices.{position}: expected each model once, got {models}"
             )
+        if not counterpart.has_coefficients and everyone - set(models):
+            raise RecipeError(
+                f"mergekit file: slices.{position}: expected all models in all slices, as "
+                f"{file.merge_method} has no coefficient that leaves one out, got {models}"
+            )
     return base
 
 
 def _experts(file: MergekitFile, base: str | None) -> dict[str, str]:
     """Name the models that are merged, each after the last component of its path."""
     models = dict.fromkeys(source.model for piece in file.slices for source in piece.sources)
-    if base is not None and file.merge_method != "linear":
+    counterpart = COUNTERPARTS[file.merge_method]
+    if base is not None and counterpart.base != "model":
         del models[base]
-    if not models or (file.merge_method == "slerp" and len(models) != 1):
-        wanted = "one model" if file.merge_method == "slerp" else "at least one model"
-        raise RecipeError(f"mergekit file: expected {wanted} besides the base, got {len(models)}")
+    fewest, most = counterpart.n_experts
+    if len(models) < fewest or (most is not None and len(models) > most):
+        wanted = "one model" if fewest == most == 1 else f"{fewest} models"
+        at_least = "at least " if most is None else ""
+        raise RecipeError(
+            f"mergekit file: expected {at_least}{wanted} besides the base, got {len(models)}"
+        )
     names: dict[str, str] = {}
     for model in models:
         stem = re.split(r"[/:]", model.partition("@")[0].rstrip("/"))[-1]

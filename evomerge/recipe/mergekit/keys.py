@@ -1,52 +1,239 @@
-"""mergekit's names of methods and parameters, and which parameters it reads where."""
+"""mergekit's methods and parameters: which are which of ours, and what only one side can do."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Literal
 
+from evomerge.methods.base import ParameterValue, Scalar
 from evomerge.methods.registry import method
 
 __all__ = [
-    "METHODS",
-    "OURS_ALONE",
-    "RESCALES",
+    "COUNTERPARTS",
+    "Counterpart",
+    "Fixed",
+    "Key",
+    "counterpart_of",
     "known_parameters",
-    "mergekit_name",
     "unknown_parameters",
 ]
 
-METHODS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "slerp")
-# What ``rescale`` must be, as these methods here know one way only.
-RESCALES = {"ties": False, "dare_linear": True, "dare_ties": True}
-# Parameters that mergekit does not have, and the values of each that are what it does.
-OURS_ALONE = {
-    "scope": ("tensor",),
-    "vote": ("weighted",),
-    "zero_sign": ("positive",),
-    "rescale": ("inv_p", "l1"),
+
+@dataclass(frozen=True)
+class Key:
+    """What mergekit calls a parameter of ours.
+
+    Attributes:
+        name: In mergekit.
+        default: Where it differs from ours.
+        required: Whether mergekit has no default.
+        values: mergekit's value by ours, where they are not the same; of several of ours with one
+            value the first is meant.
+    """
+
+    name: str
+    default: Scalar | None = None
+    required: bool = False
+    values: Mapping[Scalar, Scalar] | None = None
+
+    def theirs(self, value: Scalar) -> Scalar | None:
+        """Translate one of our values; ``None`` if mergekit cannot do that."""
+        return value if self.values is None else self.values.get(value)
+
+    def ours(self, value: Scalar) -> Scalar:
+        """Translate one of mergekit's values."""
+        if self.values is None:
+            return value
+        return next(ours for ours, theirs in self.values.items() if theirs == bool(value))
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A parameter of mergekit's that we have no counterpart for.
+
+    Attributes:
+        low: Smallest value that is what we do.
+        high: Largest such value.
+        reason: Why others are refused.
+        exported: Written into files, where a reader might not expect it, or mergekit's default is
+            another.
+    """
+
+    low: float
+    high: float
+    reason: str
+    exported: Scalar | None = None
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """A method of mergekit's as a method of ours.
+
+    Attributes:
+        ours: Name of our method.
+        keys: By our parameter name, those that mergekit has.
+        alone: Parameters that mergekit does not have, and the values that are what it does.
+        fixed: By mergekit's parameter name, those that we do not have.
+        without_effect: Parameters that mergekit accepts and does not use.
+        base: Whether base_model is ``read``, can be left out (``optional``), or is merged like any
+            ``model``.
+        n_experts: Fewest and most models besides a base that is read.
+        difference: How mergekit's result differs, for the head of an exported file.
+    """
+
+    ours: str
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    alone: Mapping[str, tuple[ParameterValue, ...]] = field(default_factory=dict)
+    fixed: Mapping[str, Fixed] = field(default_factory=dict)
+    without_effect: tuple[str, ...] = ()
+    base: Literal["read", "optional", "model"] = "read"
+    n_experts: tuple[int, int | None] = (1, None)
+    difference: str = ""
+
+    @property
+    def has_coefficients(self) -> bool:
+        """Whether a model can be left out of some layers, as its coefficient is 0 there."""
+        return "coefficient" in self.keys
+
+
+_DRAWS = """;
+- other masks are drawn (--random-seed), and each task vector is rescaled to its L1 norm instead of
+  divided by the probability, so single elements differ"""
+_CUTS = """;
+- mergekit sorts and keeps an exact count of elements, evomerge keeps what reaches a threshold, so
+  elements near the threshold differ"""
+_SAMPLES = """;
+- the quartiles of large tensors are those of a random sample, so elements near the threshold
+  differ"""
+
+_COEFFICIENT = {"coefficient": Key("weight", required=True)}
+_NORMALIZE = {"normalize": Key("normalize")}
+_LAMBDA = {"lambda": Key("lambda")}
+_DENSITY = {"density": Key("density", default=1.0)}
+_SPARSE = {**_COEFFICIENT, **_DENSITY, **_NORMALIZE, **_LAMBDA}
+_BAND = {**_SPARSE, "gamma": Key("gamma")}
+_RESCALE = {
+    "rescale": Key("rescale", default=True, values={"inv_p": True, "l1": True, "none": False})
 }
-_NAMES = {"coefficient": "weight"}  # ours: theirs, where they differ
-_WITHOUT_EFFECT = {"task_arithmetic": ("density", "rescale")}  # besides int8_mask, everywhere
+_DROP = {**_SPARSE, **_RESCALE}
+_RANKED = {**_DROP, "epsilon": Key("epsilon")}
+_TOLERANCE = {"tolerance": Key("epsilon")}
+
+_PER_TENSOR = {"scope": ("tensor",)}
+_ELECTION = {"vote": ("weighted",), "zero_sign": ("positive",)}
+_UNSCALED = {"lambda": (1.0,)}
+_ALIKE = {"coefficient": (1.0,), **_UNSCALED}
+
+_NO_RESCALE = {"rescale": Fixed(0, 0, "a trimmed task vector is not rescaled here", False)}
+
+COUNTERPARTS: Mapping[str, Counterpart] = {
+    "linear": Counterpart("linear", {**_COEFFICIENT, **_NORMALIZE}, base="model"),
+    "task_arithmetic": Counterpart(
+        "task_arithmetic",
+        {**_COEFFICIENT, **_NORMALIZE, **_LAMBDA},
+        without_effect=("density", "rescale"),
+    ),
+    "ties": Counterpart(
+        "ties", _SPARSE, {**_PER_TENSOR, **_ELECTION}, _NO_RESCALE, difference=_CUTS
+    ),
+    "dare_linear": Counterpart("dare_linear", _DROP, difference=_DRAWS),
+    "dare_ties": Counterpart("dare_ties", _DROP, _ELECTION, difference=_DRAWS),
+    "della_linear": Counterpart("della_linear", _RANKED, difference=_DRAWS),
+    "della": Counterpart("della", _RANKED, _ELECTION, difference=_DRAWS),
+    "breadcrumbs": Counterpart("breadcrumbs", _BAND, _PER_TENSOR, _NO_RESCALE, difference=_CUTS),
+    "breadcrumbs_ties": Counterpart(
+        "breadcrumbs_ties", _BAND, {**_PER_TENSOR, **_ELECTION}, _NO_RESCALE, difference=_CUTS
+    ),
+    "sce": Counterpart(
+        "sce",
+        {"select_topk": Key("select_topk")},
+        {**_ALIKE, **_PER_TENSOR, "sce_mode": ("masked",)},
+        difference=_CUTS,
+    ),
+    "ram": Counterpart("ram", _TOLERANCE, _ALIKE),
+    "ramplus_tl": Counterpart(
+        "ramplus", {**_TOLERANCE, "boost": Key("r"), "boost_cap": Key("alpha")}, _ALIKE
+    ),
+    "model_stock": Counterpart(
+        "model_stock",
+        {"filter_wise": Key("filter_wise")},
+        {**_UNSCALED, "average": ("cosine",)},
+        n_experts=(2, None),
+    ),
+    "slerp": Counterpart("slerp", {"t": Key("t", required=True)}, n_experts=(1, 1)),
+    "nuslerp": Counterpart(
+        "nuslerp",
+        {
+            **_COEFFICIENT,
+            "row_wise": Key("nuslerp_flatten", default=True, values={False: True, True: False}),
+        },
+        _UNSCALED,
+        {
+            "nuslerp_row_wise": Fixed(
+                0,
+                0,
+                "by it mergekit turns columns; to turn rows, set nuslerp_flatten: false",
+                False,
+            )
+        },
+        base="optional",
+        n_experts=(2, 2),
+    ),
+    "multislerp": Counterpart(
+        "multislerp",
+        _COEFFICIENT,
+        _UNSCALED,
+        {
+            "normalize_weights": Fixed(1, 1, "coefficients are always normalised here", True),
+            "eps": Fixed(0, 1e-7, "lengths are not padded here"),
+        },
+        base="optional",
+    ),
+    "karcher": Counterpart(
+        "karcher",
+        {},
+        {"coefficient": (1.0,)},
+        {
+            "max_iter": Fixed(10, float("inf"), "the mean is iterated to convergence here", 100),
+            "tol": Fixed(0, 1e-5, "the mean is iterated to convergence here", 1e-9),
+        },
+        base="model",
+    ),
+    "nearswap": Counterpart("nearswap", {"limit": Key("t", required=True)}, n_experts=(1, 1)),
+    "arcee_fusion": Counterpart(
+        "arcee_fusion",
+        {},
+        {**_UNSCALED, "fence": (1.5,)},
+        n_experts=(1, 1),
+        difference=_SAMPLES,
+    ),
+}
+"""By mergekit's name of the method."""
 
 
-def mergekit_name(parameter: str) -> str:
-    """Translate one of our parameter names."""
-    return _NAMES.get(parameter, parameter)
+def counterpart_of(ours: str) -> tuple[str, Counterpart] | None:
+    """Find what mergekit calls one of our methods; ``None`` if it has none like it."""
+    return next(((n, c) for n, c in COUNTERPARTS.items() if c.ours == ours), None)
 
 
 def known_parameters(merge_method: str, *, of_one_model: bool) -> set[str]:
     """List the parameters that mergekit reads.
 
     Args:
-        merge_method: One of ``METHODS``.
+        merge_method: One of ``COUNTERPARTS``.
         of_one_model: Among the parameters of one model, where it reads no shared ones.
     """
-    declared = [p for n, p in method(merge_method).parameters().items() if n not in OURS_ALONE]
-    known = {mergekit_name(p.name) for p in declared if p.per_expert or not of_one_model}
-    if merge_method in RESCALES and not of_one_model:
-        known.add("rescale")
-    return known | {"int8_mask", *_WITHOUT_EFFECT.get(merge_method, ())}
+    counterpart = COUNTERPARTS[merge_method]
+    declared = method(counterpart.ours).parameters()
+    known = {
+        key.name
+        for ours, key in counterpart.keys.items()
+        if declared[ours].per_expert or not of_one_model
+    }
+    shared = set() if of_one_model else set(counterpart.fixed)
+    return known | shared | {"int8_mask", *counterpart.without_effect}
 
 
 def unknown_parameters(given: Collection[str], known: Collection[str]) -> Iterator[str]:

@@ -11,15 +11,10 @@ from typing import TypeVar
 from evomerge.models.architecture import TensorRole
 from evomerge.recipe.recipe import Rule, Selector
 
-__all__ = ["gather_rules", "in_a_layer"]
+__all__ = ["gather_rules"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-def in_a_layer(name: str, role: TensorRole) -> bool:
-    """Tell tensors of decoder layers from those before and after, whose role borrows a layer."""
-    return f".{role.layer}." in f".{name}"
 
 
 def gather_rules(
@@ -39,7 +34,7 @@ def gather_rules(
     classes: dict[tuple[str, ...], dict[int, Rule]] = {}
     outside: list[tuple[list[str], Rule]] = []
     for name, rule in rules.items():
-        if in_a_layer(name, roles[name]):
+        if roles[name].in_layer:
             contained = tuple(part for part in filters if part in name)
             classes.setdefault(contained, {})[roles[name].layer] = rule
         else:

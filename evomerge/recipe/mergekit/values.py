@@ -9,15 +9,10 @@ from evomerge.methods.base import ParameterValue, Scalar
 from evomerge.methods.registry import method
 from evomerge.models.architecture import TensorRole
 from evomerge.recipe.mergekit.file import MergekitFile, Settings, Slice
-from evomerge.recipe.mergekit.keys import OURS_ALONE, mergekit_name
-from evomerge.recipe.mergekit.rules import in_a_layer
+from evomerge.recipe.mergekit.keys import COUNTERPARTS, Key
 from evomerge.recipe.recipe import Rule
 
 __all__ = ["evaluate_settings"]
-
-_REQUIRED = ("weight", "t")
-_DEFAULTS: Mapping[str, Scalar] = {"density": 1.0}  # where mergekit's differ from ours
-_ABSENT = {"weight": 0.0, "density": 1.0}  # of a model that a slice does not list
 
 
 def evaluate_settings(
@@ -45,7 +40,7 @@ def evaluate_settings(
         layers, piece = next((ls, piece) for ls, piece in slices.items() if role.layer in ls)
         # Tensors outside the layers take the start of a gradient, a slice of one layer its end.
         t = (role.layer - layers.start) / (len(layers) - 1) if len(layers) > 1 else 1.0
-        rules[name] = _rule(file, piece, experts, name, t if in_a_layer(name, role) else 0.0)
+        rules[name] = _rule(file, piece, experts, name, t if role.in_layer else 0.0)
     return rules
 
 
@@ -53,38 +48,41 @@ def _rule(
     file: MergekitFile, piece: Slice, experts: Mapping[str, str], name: str, t: float
 ) -> Rule:
     """Evaluate all parameters for one tensor."""
+    counterpart = COUNTERPARTS[file.merge_method]
+    declared = method(counterpart.ours).parameters()
     shared = (piece.parameters, file.parameters)
     own = {source.model: source.parameters for source in piece.sources}
     parameters: dict[str, ParameterValue] = {}
-    for ours, parameter in method(file.merge_method).parameters().items():
-        if ours in OURS_ALONE:
-            continue
-        key = mergekit_name(ours)
-        default = None if key in _REQUIRED else _DEFAULTS.get(key, parameter.default)
-        if parameter.per_expert:
+    for ours, key in counterpart.keys.items():
+        default = declared[ours].default if key.default is None else key.default
+        if declared[ours].per_expert:
             parameters[ours] = {
                 expert: _value((own[model], *shared), key, name, t, default)
                 if model in own
-                else _ABSENT[key]
+                else _absent(key, default)
                 for model, expert in experts.items()
             }
         else:
-            value = _value(shared, key, name, t, default)
-            if value != default:
+            value = key.ours(_value(shared, key, name, t, default))
+            if value != declared[ours].default:
                 parameters[ours] = value
-    return Rule(file.merge_method, parameters)
+    return Rule(counterpart.ours, parameters)
 
 
-def _value(
-    scopes: Iterable[Settings], key: str, name: str, t: float, default: Scalar | None
-) -> Scalar:
+def _absent(key: Key, default: Scalar) -> Scalar:
+    """The value of a model that a slice does not list: it takes no part."""
+    return 0.0 if key.name == "weight" else default
+
+
+def _value(scopes: Iterable[Settings], key: Key, name: str, t: float, default: Scalar) -> Scalar:
     """Take the first entry that is for the tensor; the first scope has the highest precedence."""
-    cases = (case for settings in scopes for case in settings.get(key, ()))
-    value = next((case.at(t) for case in cases if case.matches(name)), default)
+    cases = (case for settings in scopes for case in settings.get(key.name, ()))
+    start = None if key.required else default
+    value = next((case.at(t) for case in cases if case.matches(name)), start)
     if value is None:
         raise RecipeError(
-            f"mergekit file: expected a value of {key} for tensor {name} of every model, found "
-            "none; mergekit has no default for it"
+            f"mergekit file: expected a value of {key.name} for tensor {name} of every model, "
+            "found none; mergekit has no default for it"
         )
     # Beyond [0, 1], mergekit's sparsifiers do what they do at the ends.
-    return min(max(float(value), 0.0), 1.0) if key == "density" else value
+    return min(max(float(value), 0.0), 1.0) if key.name == "density" else value

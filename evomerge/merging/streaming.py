@@ -1,0 +1,101 @@
+"""Base and experts that do not fit on a device pass through it, tensor after tensor.
+
+Two stages take turns. While the device merges what one stage holds, the next tensors are copied
+into the other: by the host from the files into pinned memory, from there by a stream of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import cycle
+
+import torch
+
+from evomerge.kernels.choice import merge_all
+from evomerge.kernels.job import Job
+from evomerge.merging.batches import in_batches
+from evomerge.merging.sources import Sources
+from evomerge.merging.task import Task
+
+__all__ = ["StreamedFeed"]
+
+_STAGE_BYTES = 256 << 20
+_ALIGNMENT = 256  # bytes, of every tensor in a stage
+
+
+class StreamedFeed:
+    """Merges tasks whose sources are in files, on a device that cannot hold them all; a ``Feed``.
+
+    Memory: two stages, on the device and pinned on the host; each holds one batch of tensors of
+    base and experts, at least the largest.
+
+    Args:
+        sources: Models to merge.
+        device: Of the outputs; its current stream merges.
+        stage_bytes: Size of a stage, unless some tensor needs more.
+    """
+
+    def __init__(
+        self, sources: Sources, device: torch.device, stage_bytes: int = _STAGE_BYTES
+    ) -> None:
+        self._sources = sources
+        self._backend = torch.get_device_module(device)
+        self._copying = self._backend.Stream()
+        needs = [self._need(name) for name in sources.names]
+        self._stage_bytes = max(*needs, min(stage_bytes, sum(needs)))
+        self._stages = [_Stage(self._stage_bytes, device) for _ in range(2)]
+
+    def __call__(self, tasks: Iterable[Task]) -> None:
+        """Queue the merge of tensors; outputs are complete when the device has caught up."""
+        batches = in_batches(tasks, lambda task: self._need(task.name), self._stage_bytes)
+        for stage, batch in zip(cycle(self._stages), batches, strict=False):
+            self._merge(stage, batch)
+
+    def _need(self, name: str) -> int:
+        """Bytes of a stage that one tensor of all models may take."""
+        return self._sources.tensor_bytes(name) + _ALIGNMENT * len(self._sources.models)
+
+    def _merge(self, stage: _Stage, batch: Sequence[Task]) -> None:
+        merging = self._backend.current_stream()
+        stage.copied.synchronize()  # the host may overwrite what has been copied
+        stage.clear()
+        jobs = [self._staged(stage, task) for task in batch]
+        with self._backend.stream(self._copying):
+            self._copying.wait_event(stage.merged)  # the copy may overwrite what has been merged
+            stage.copy()
+            stage.copied.record(self._copying)
+        merging.wait_event(stage.copied)
+        merge_all(jobs)
+        stage.merged.record(merging)
+
+    def _staged(self, stage: _Stage, task: Task) -> Job:
+        base, experts = self._sources.tensors(task.name)
+        staged_base = None if base is None or not task.plan.reads_base else stage.put(base)
+        return Job(task.plan, staged_base, [stage.put(expert) for expert in experts], task.out)
+
+
+class _Stage:
+    """A buffer on the host with its copy on the device."""
+
+    def __init__(self, n_bytes: int, device: torch.device) -> None:
+        backend = torch.get_device_module(device)
+        is_pinned = device.type != "cpu"
+        self._host = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=is_pinned)
+        self._device = torch.empty(n_bytes, dtype=torch.uint8, device=device)
+        self._used = 0
+        self.copied, self.merged = backend.Event(), backend.Event()
+
+    def clear(self) -> None:
+        """Start anew."""
+        self._used = 0
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Write a tensor on the host; return where it will be on the device."""
+        part = slice(self._used, self._used + tensor.nbytes)
+        self._used = -(-part.stop // _ALIGNMENT) * _ALIGNMENT
+        self._host[part].copy_(tensor.reshape(-1).view(torch.uint8))
+        return self._device[part].view(tensor.dtype).view(tensor.shape)
+
+    def copy(self) -> None:
+        """Queue the copy to the device on the current stream."""
+        self._device[: self._used].copy_(self._host[: self._used], non_blocking=True)

@@ -1,0 +1,46 @@
+"""Progress where there is no terminal: a line per interval on stderr."""
+
+from __future__ import annotations
+
+import pytest
+
+from evomerge.cli import progress as module
+from evomerge.cli.progress import PassProgress, SearchProgress, progress_bar
+from evomerge.study.records import StudyRecord
+
+STUDY = StudyRecord(name="s", objectives=(), trials=(), finals=(), n_trials=4)
+
+
+@pytest.fixture
+def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_INTERVAL_S", 0.0)
+
+
+@pytest.mark.usefixtures("every_line")
+def test_a_pass_says_how_far_it_is_and_how_long_it_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress_bar() as bar:
+        told = PassProgress(bar, "merging")
+        told(25, 100)
+        told(100, 100)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "merging: 25% · 0 s · left 0 s"
+    assert second.startswith("merging: 100%")
+
+
+def test_short_passes_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar() as bar:
+        PassProgress(bar, "merging")(100, 100)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("every_line")
+def test_a_search_shows_its_statistics_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    with SearchProgress(STUDY) as progress:
+        progress.phase("measuring the models")
+        progress.measured(1, 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "measuring the models",
+        "statistics of the models: 50% · 0 s · left 0 s",
+    ]

@@ -1,0 +1,109 @@
+"""What ``check`` prints."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from evomerge.cache import cache_folder
+from evomerge.config.assemble import assemble
+from evomerge.config.cost import experiment_facts
+from evomerge.config.load import load_experiment
+from evomerge.config.presets import Presets
+from evomerge.kernels import choice
+from evomerge.merging.sources import Sources
+from evomerge.models.checkpoint import Checkpoint
+from evomerge.models.reference import AdapterRef
+from evomerge.models.zoo import zoo_path
+
+GPU = 8_000_000  # bytes; holds the three models, the live one and what is left for evaluation
+EXPERIMENT = """
+models:
+  base: zoo:base
+  experts: {math: zoo:math, code: %s}
+search_space: global_linear
+evaluators: [zoo]
+objectives: [{task: zoo_math, metric: exact_match}]
+execution: %s
+"""
+
+
+def facts(
+    tmp_path: Path, expert: str = "zoo:list", execution: str = "{}", gpu_bytes: int = 0
+) -> dict[str, str]:
+    """Describe an experiment on a machine without a GPU, or with one that has some free memory."""
+    file = tmp_path / "e.yaml"
+    file.write_text(EXPERIMENT % (expert, execution))
+    assembly = assemble(load_experiment(file, Presets(None)), str(file))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: gpu_bytes > 0)
+        patch.setattr(torch.cuda, "device_count", lambda: int(gpu_bytes > 0))
+        patch.setattr(torch.cuda, "mem_get_info", lambda: (gpu_bytes, gpu_bytes))
+        return dict(experiment_facts(assembly))
+
+
+def save_adapter(folder: Path) -> Path:
+    """Write a rank-2 adapter of one module of the embedded base."""
+    module = "model.layers.0.mlp.up_proj"
+    rows, columns = Checkpoint(zoo_path("base")).shape(f"{module}.weight")
+    shapes = {"lora_A": (2, columns), "lora_B": (rows, 2)}
+    factors = {f"base_model.model.{module}.{s}.weight": torch.ones(n) for s, n in shapes.items()}
+    folder.mkdir()
+    save_file(factors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_on_cpu_experts_are_mapped_and_the_compiled_kernel_runs(tmp_path: Path) -> None:
+    found = facts(tmp_path)
+    assert found["experts"].startswith("mapped: 4.08 MB")
+    assert found["kernel"].startswith("numba")
+    assert "on cpu" in found["workers"]
+
+
+def test_a_kernel_that_is_missing_is_named_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "find_spec", lambda _: None)
+    assert "install numba" in facts(tmp_path)["kernel"]
+
+
+def test_on_a_gpu_experts_are_resident_if_they_fit(tmp_path: Path) -> None:
+    found = facts(tmp_path, gpu_bytes=GPU)
+    assert found["experts"].startswith("resident: 4.08 MB")
+    assert found["kernel"].startswith("triton" if find_spec("triton") else "eager")
+    assert "1 on cuda" in found["workers"]
+
+
+def test_workers_that_share_a_gpu_share_its_memory(tmp_path: Path) -> None:
+    found = facts(tmp_path, execution="{gpus_per_worker: 0.5}", gpu_bytes=GPU)
+    assert found["experts"].startswith("streamed: 4.08 MB")
+    assert "2 on cuda" in found["workers"]
+
+
+def test_workers_without_a_share_of_a_gpu_run_on_cpu(tmp_path: Path) -> None:
+    assert "on cpu" in facts(tmp_path, execution="{gpus_per_worker: 0}", gpu_bytes=GPU)["workers"]
+
+
+def test_computed_experts_are_counted_with_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = save_adapter(tmp_path / "lora")
+    expert = f"{{adapter: {adapter}, on: zoo:base}}"
+    assert "the cache is off" in facts(tmp_path, expert)["disk"]
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
+    disk = facts(tmp_path, expert)["disk"]
+    assert f"adapters and deltas in {tmp_path}/cache/experts, once" in disk
+    base = zoo_path("base")
+    experts = {"code": AdapterRef(str(adapter), on=str(base))}
+    Sources(str(base), experts, shared=cache_folder("experts"))
+    (file,) = (tmp_path / "cache" / "experts").glob("*.safetensors")
+    (promised,) = re.findall(r"^([\d.]+) kB of computed", disk)
+    assert float(promised) * 1000 == pytest.approx(file.stat().st_size, rel=0.01)

@@ -1,0 +1,63 @@
+"""A study from start to end: its statistics pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evomerge.config.presets import Presets
+from evomerge.config.runs import Events, continue_study, create_study
+from evomerge.study.folder import StudyFolder
+
+TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
+SPACE = {
+    "method": {"choice": ["ties", "sce"]},
+    "genes": {"coefficient": {}, "density": {}, "select_topk": {"range": [0.2, 1.0]}},
+}
+
+
+def study(folder: Path) -> StudyFolder:
+    content = {
+        "models": {"base": "zoo:base", "experts": {"math": "zoo:math", "list": "zoo:list"}},
+        "search_space": SPACE,
+        "evaluators": [{"tasks": ["zoo_math"], "include_path": str(TASKS), "limit": 2}],
+        "objectives": [{"task": "zoo_math", "metric": "exact_match"}],
+        "sampler": "random",
+        "budget": {"trials": 8},
+        "execution": {"executor": "inline"},
+        "finalists": 0,
+    }
+    file = folder / "e.yaml"
+    file.write_text(yaml.safe_dump(content))
+    made = StudyFolder(folder / "study")
+    create_study(file, Presets(), [], made)
+    return made
+
+
+def test_workers_find_every_statistic_that_the_space_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
+    phases: list[str] = []
+    measured: list[tuple[int, int]] = []
+    entries: list[set[Path]] = []
+
+    def phase(text: str) -> None:
+        phases.append(text)
+        entries.append(set((tmp_path / "cache" / "statistics").rglob("*")))
+
+    record = continue_study(study(tmp_path), Events(phase, lambda *n: measured.append(n)))
+    assert [t.state for t in record.trials] == ["complete"] * 8
+    assert phases[1:3] == ["measuring the models", "starting workers"]
+    assert measured[-1][0] == measured[-1][1] > 0
+    assert not entries[1]
+    assert entries[2]
+    assert set((tmp_path / "cache" / "statistics").rglob("*")) == entries[2]
+
+
+def test_without_a_cache_workers_measure_on_first_use(tmp_path: Path) -> None:
+    phases: list[str] = []
+    continue_study(study(tmp_path), Events(phases.append))
+    assert "measuring the models" not in phases
