@@ -9,7 +9,7 @@ from evomerge.methods.base import ParameterValue
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 
-__all__ = ["Baseline", "baselines"]
+__all__ = ["Baseline", "baselines", "single_model_rules"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,17 @@ def baselines(space: SearchSpace, models: ModelSet) -> tuple[Baseline, ...]:
     if len(names) > 1:
         mixes["uniform"] = dict.fromkeys(names, 1.0 / len(names))
     return tuple(_in_space(origin, mix, space, models) for origin, mix in mixes.items())
+
+
+def single_model_rules(name: str, experts: tuple[str, ...]) -> Iterator[Rule]:
+    """Yield rules of different methods that make one model as it is, simplest first.
+
+    Args:
+        name: An expert, or ``base``.
+        experts: All experts, in recipe order.
+    """
+    origin = "base" if name == "base" else f"expert:{name}"
+    yield from _equivalent_rules(origin, {expert: float(expert == name) for expert in experts})
 
 
 def _in_space(origin: str, mix: dict[str, float], space: SearchSpace, models: ModelSet) -> Baseline:

@@ -1,0 +1,96 @@
+"""The data-flow space: a path through layers of unchanged models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from optuna import Trial
+from optuna.distributions import BaseDistribution
+
+from evomerge.errors import SpaceError
+from evomerge.recipe.path import BASE
+from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.space.baselines import single_model_rules
+from evomerge.space.dataflow.checks import path_faults
+from evomerge.space.dataflow.genes import PathGenes
+from evomerge.space.dataflow.spec import PathSpec
+from evomerge.space.drawing import Value, draw, range_text
+from evomerge.space.protocol import GeneInfo, ModelSet, Params
+
+__all__ = ["DataflowSpace"]
+
+
+class DataflowSpace:
+    """Decodes genes to a path; what is outside the layers comes from its owner.
+
+    Implements ``SearchSpace``. Different active params give different recipes except where the
+    encoding says otherwise.
+
+    Args:
+        spec: What varies.
+        models: Whose layers are chained.
+
+    Raises:
+        SpaceError: Listing every fault of the spec, one line each.
+    """
+
+    def __init__(self, spec: PathSpec, models: ModelSet) -> None:
+        default, known = tuple(models.experts), (*models.experts, BASE)
+        faults = path_faults(spec, known=known, default=default, n_layers=models.n_layers)
+        if faults:
+            raise SpaceError("\n".join(faults))
+        self._models = models
+        self._path = PathGenes(spec, default, models.n_layers)
+
+    @property
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """See ``SearchSpace``."""
+        return {name: gene.distribution for name, gene in self._path.genes.items()}
+
+    @property
+    def defaults(self) -> Params:
+        """See ``SearchSpace``; together they make the initial path."""
+        return {name: gene.initial for name, gene in self._path.genes.items()}
+
+    def suggest(self, trial: Trial) -> Params:
+        """See ``SearchSpace``."""
+        drawn: dict[str, Value] = {}
+
+        def read(name: str) -> Value:
+            drawn[name] = draw(trial, name, self._path.genes[name].distribution)
+            return drawn[name]
+
+        self._path.hops(read)
+        return drawn
+
+    def recipe(self, params: Params) -> Recipe:
+        """See ``SearchSpace``."""
+        owner, hops = self._path.hops(params.__getitem__)
+        return Recipe(
+            base=self._models.base,
+            experts=self._models.experts,
+            rules=(self._owner_rules(owner)[0],),
+            dtype=self._models.dtype,
+            seed=self._models.seed,
+            path=hops,
+        )
+
+    def params(self, recipe: Recipe) -> Params | None:
+        """See ``SearchSpace``; single models without a path are the path through their layers."""
+        if (recipe.base, dict(recipe.experts)) != (self._models.base, dict(self._models.experts)):
+            return None
+        for owner in self._path.owners:
+            if len(recipe.rules) == 1 and recipe.rules[0] in self._owner_rules(owner):
+                return self._path.values(owner, recipe.path)
+        return None
+
+    def describe(self) -> list[GeneInfo]:
+        """See ``SearchSpace``."""
+        return [
+            GeneInfo(name, range_text(gene.distribution), gene.initial, gene.meaning)
+            for name, gene in self._path.genes.items()
+        ]
+
+    def _owner_rules(self, owner: str) -> list[Rule]:
+        """List the rules that take everything outside the layers from one model, simplest first."""
+        return list(single_model_rules(owner, tuple(self._models.experts)))
