@@ -33,8 +33,16 @@ _FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "mistral": ("mistral", {"sliding_window": 8}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 8}),
-    "gemma2": ("gemma2", {"head_dim": 8, "tie_word_embeddings": True}),
-    "gemma3": ("gemma3_text", {"head_dim": 8, "tie_word_embeddings": True}),
+    "gemma2": ("gemma2", {"head_dim": 8, "tie_word_embeddings": True, "sliding_window": 8}),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 8,
+            "tie_word_embeddings": True,
+            "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
     "phi3": ("phi3", {}),
     "olmo2": ("olmo2", {}),
     "gpt_neox": ("gpt_neox", {}),

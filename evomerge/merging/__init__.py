@@ -5,5 +5,8 @@ Members:
     shared: adapters and deltas, computed once per machine and mapped by every process.
     lowering: recipe to per-tensor plans.
     candidate: the live model of a worker.
+    path_rules: which paths the models can run.
+    wiring: paths in the live model, over its layers and those of the sources (``layers``).
+    folding: paths in a checkpoint.
     folder: a checkpoint on disk, resumable; cut into files by ``shards``.
 """

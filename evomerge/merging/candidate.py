@@ -9,8 +9,11 @@ import torch
 from evomerge.kernels.choice import merge
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.lowering import lower
+from evomerge.merging.path_rules import PathRules
 from evomerge.merging.sources import Sources
+from evomerge.merging.wiring import Wiring
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors
+from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Dtype, Recipe
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ class LiveCandidate:
         self._live = live_tensors(self.model, sources.names)
         check_live(self._live, sources.anchor)
         self._plans: dict[str, TensorPlan] = {}
+        self._path_rules = PathRules(sources)
+        self._wiring: Wiring | None = None  # until a recipe has a path
 
     @torch.no_grad()
     def materialise(self, recipe: Recipe) -> None:
@@ -50,8 +55,9 @@ class LiveCandidate:
             recipe: Over the same base and experts as the sources.
 
         Raises:
-            RecipeError: The recipe cannot be lowered.
+            RecipeError: The recipe cannot be lowered, or the model cannot run its path.
         """
+        self._path_rules.check(recipe.path)
         for name, plan in lower(recipe, self._sources):
             if name not in self._live or self._plans.get(name) == plan:
                 continue
@@ -60,6 +66,13 @@ class LiveCandidate:
                 base, experts = self._sources.tensors(name)
                 merge(plan, _at(base, out), [_at(expert, out) for expert in experts], out)
             self._plans[name] = plan
+        self._connect(recipe.path)
+
+    def _connect(self, path: tuple[Hop, ...]) -> None:
+        """Run the layers of a path; most studies never need to look for the layers."""
+        if path or self._wiring is not None:
+            self._wiring = self._wiring or Wiring(self.model, self._sources)
+            self._wiring.connect(path)
 
 
 @overload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,12 +12,16 @@ from evomerge import __version__
 from evomerge.errors import CheckpointError
 from evomerge.kernels.choice import merge
 from evomerge.merging.candidate import output_dtype
+from evomerge.merging.folding import Stored, unrolled
 from evomerge.merging.lowering import lower_tensor
+from evomerge.merging.path_rules import PathRules
 from evomerge.merging.shards import INDEX, cut_into_shards, index_text, is_model_file
 from evomerge.merging.shared import stamp
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import read_json
+from evomerge.models.depth import config_along
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
+from evomerge.recipe.path import MERGED
 from evomerge.recipe.recipe import Recipe
 
 __all__ = ["write_checkpoint"]
@@ -36,8 +40,10 @@ def write_checkpoint(
 ) -> None:
     """Materialise a recipe as an ordinary Hugging Face folder.
 
-    Weights equal those of the live candidate byte for byte. Memory: what one tensor needs. A merge
-    that was interrupted, even by ``kill -9``, continues after its last complete shard.
+    Weights equal those of the live candidate byte for byte. A path is written out: its hops are the
+    layers of the new model, scales are folded into them (``merging.folding``). Memory: what one
+    tensor needs. A merge that was interrupted, even by ``kill -9``, continues after its last
+    complete shard.
 
     Args:
         recipe: What to merge.
@@ -48,17 +54,19 @@ def write_checkpoint(
     Raises:
         CheckpointError: A model is missing, does not fit or is not finite; or the folder cannot be
             written, is one of the sources, or holds an unfinished merge of another recipe.
-        RecipeError: The recipe cannot be lowered.
+        RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
     """
     sources = Sources(recipe.base, recipe.experts)
-    forms = _forms(sources, output_dtype(sources, recipe.dtype))
+    PathRules(sources).check(recipe.path)
+    stored = unrolled(recipe, sources)
+    forms = _forms(stored, sources, output_dtype(sources, recipe.dtype))
     shards = cut_into_shards(forms, shard_bytes)
     _claim(out, recipe, sources, shard_bytes)
     done = 0
 
     def merged(name: str) -> torch.Tensor:
         nonlocal done
-        tensor = _merged(recipe, sources, name, forms[name])
+        tensor = _tensor(recipe, sources, stored[name], forms[name])
         done += 1
         if progress is not None:
             progress(done, len(forms))
@@ -71,28 +79,41 @@ def write_checkpoint(
             write_safetensors(out / file, shard, merged)
     if len(shards) > 1:
         _write(out / INDEX, index_text(shards).encode())
-    _write_companions(sources.anchor.folder, out, output_dtype(sources, recipe.dtype))
+    _write_companions(sources, recipe, out)
     (out / _CLAIM).unlink()
 
 
-def _forms(sources: Sources, dtype: torch.dtype) -> dict[str, TensorForm]:
+def _forms(
+    stored: Mapping[str, Stored], sources: Sources, dtype: torch.dtype
+) -> dict[str, TensorForm]:
     """Say what the merged checkpoint holds; masks and indices keep their dtype."""
     anchor = sources.anchor
-    dtypes = {name: anchor.dtype(name) for name in anchor.names}
+    own = {name: anchor.dtype(origin.name) for name, origin in stored.items()}
     return {
-        name: TensorForm(dtype if own.is_floating_point else own, anchor.shape(name))
-        for name, own in dtypes.items()
+        name: TensorForm(
+            dtype if own[name].is_floating_point else own[name], anchor.shape(origin.name)
+        )
+        for name, origin in stored.items()
     }
 
 
-def _merged(recipe: Recipe, sources: Sources, name: str, form: TensorForm) -> torch.Tensor:
+def _tensor(recipe: Recipe, sources: Sources, stored: Stored, form: TensorForm) -> torch.Tensor:
     if not form.dtype.is_floating_point:
-        return sources.anchor.tensor(name)
-    name = sources.architecture.tied.get(name, name)  # the live model has one tensor for both
+        return sources.anchor.tensor(stored.name)
+    # The live model has one tensor for names that are tied.
+    name = sources.architecture.tied.get(stored.name, stored.name)
     sources.check_finite(name)
+    if stored.source == MERGED:
+        tensor = _merged(recipe, sources, name, form)
+    else:
+        tensor = sources.model(stored.source).tensor(name)
+    sources.forget(name)
+    return stored.folded(tensor, form.dtype)
+
+
+def _merged(recipe: Recipe, sources: Sources, name: str, form: TensorForm) -> torch.Tensor:
     out = torch.empty(form.shape, dtype=form.dtype)
     merge(lower_tensor(recipe, sources, name), *sources.tensors(name), out)
-    sources.forget(name)
     return out
 
 
@@ -129,13 +150,16 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _write_companions(source: Path, out: Path, dtype: torch.dtype) -> None:
-    """Copy everything but tensors from the anchor; its config learns the dtype."""
+def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
+    """Copy everything but tensors from the anchor; its config learns the dtype and the layers."""
+    source = sources.anchor.folder
     files = [file for pattern in _COMPANIONS for file in sorted(source.glob(pattern))]
     for file in files:
         if file.name != INDEX:
             _write(out / file.name, file.read_bytes())
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    if recipe.path:
+        config = config_along(config, [hop.layer for hop in recipe.path])
     config.pop("torch_dtype", None)
-    config["dtype"] = str(dtype).removeprefix("torch.")
+    config["dtype"] = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
     _write(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())

@@ -14,6 +14,7 @@ from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, Part
 from evomerge.models.expert import TensorSource, open_expert
 from evomerge.models.reference import ModelRef, resolve_model
+from evomerge.recipe.path import BASE
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.collect import whole_model
 from evomerge.statistics.tensor import TensorStatistics
@@ -64,6 +65,13 @@ class Sources:
     def models(self) -> tuple[TensorSource, ...]:
         """The base (if any), then the experts."""
         return (*([] if self.base is None else [self.base]), *self.experts.values())
+
+    def model(self, name: str) -> TensorSource:
+        """Return ``base`` or an expert."""
+        if name != BASE:
+            return self.experts[name]
+        assert self.base is not None  # recipes without a base do not name it
+        return self.base
 
     @property
     def files(self) -> tuple[Path, ...]:
