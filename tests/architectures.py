@@ -56,18 +56,18 @@ _FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 FAMILIES = tuple(_FAMILIES)
 
 
-def tiny_config(family: str) -> PretrainedConfig:
-    """Describe a model of three layers."""
-    model_type, own = _FAMILIES[family]
-    return CONFIG_MAPPING[model_type](**{**_COMMON, **own})
+def tiny_config(family: str, **settings: Any) -> PretrainedConfig:
+    """Describe a model of three layers; a model type beyond ``FAMILIES`` is fine, too."""
+    model_type, own = _FAMILIES.get(family, (family, {}))
+    return CONFIG_MAPPING[model_type](**{**_COMMON, **own, **settings})
 
 
 def tiny_model(
-    family: str, folder: Path, seed: int, dtype: torch.dtype = torch.bfloat16
+    family: str, folder: Path, seed: int, dtype: torch.dtype = torch.bfloat16, **settings: Any
 ) -> PreTrainedModel:
     """Write a random model with its tokenizer; all its tensors differ, norms and biases too."""
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(tiny_config(family))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(tiny_config(family, **settings))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

@@ -71,5 +71,5 @@ class PathRules:
             return None
         return (
             f"path: expected layers that run as they are within {self._sources.anchor.folder}, got "
-            f"those of expert {source!r}: {reason}; use {MERGED!r} layers, or another expert"
+            f"those of expert {source!r}, whose {reason}; use {MERGED!r} layers, or another expert"
         )

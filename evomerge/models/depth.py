@@ -15,7 +15,7 @@ from torch import nn
 from evomerge.models.structure import decoder_layers, empty_model
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["LayerSettings", "config_along", "layer_settings", "movement_fault", "source_fault"]
 
@@ -71,14 +71,7 @@ def config_along(config: Mapping[str, Any], layers: Sequence[int]) -> dict[str, 
         config: ``config.json`` of that other, of a type that transformers knows.
         layers: In the order in which they run.
     """
-    model = empty_model(config)
-    assert model is not None
-    text = model.config.get_text_config()
-    settings = layer_settings(model.config).along(layers)
-    named = {text.attribute_map.get(name, name): value for name, value in settings.items()}
-    if "text_config" in config:
-        return {**config, "text_config": {**config["text_config"], **named}}
-    return {**config, **named}
+    return _along(config, _model(config), layers)
 
 
 def movement_fault(config: Mapping[str, Any]) -> str | None:
@@ -92,14 +85,14 @@ def movement_fault(config: Mapping[str, Any]) -> str | None:
     model = empty_model(config)
     if model is None:
         return "the installed transformers has no causal language model of this type to ask"
-    layers = [*range(1, layer_settings(model.config).n_layers), 0, 0]
-    plain, moved = _layers(config), _layers(config_along(config, layers))
+    plain = _natures(model)
+    layers = [*range(1, len(plain)), 0, 0]
+    moved = _natures(_model(_along(config, model, layers)))
     for position, layer in enumerate(layers):
-        own, other = _nature(plain[layer]), _nature(moved[position])
-        if key := _difference(own, other):
+        if key := _difference(plain[layer], moved[position]):
             return (
-                f"layer {layer} has {key} {own.get(key)!r} at its own position and "
-                f"{other.get(key)!r} at position {position}"
+                f"layer {layer} has {key} {plain[layer].get(key)!r} at its own position and "
+                f"{moved[position].get(key)!r} at position {position}"
             )
     return None
 
@@ -109,37 +102,45 @@ def source_fault(config: Mapping[str, Any], other: Mapping[str, Any]) -> str | N
 
     Args:
         config: ``config.json`` of the model that layers are put into.
-        other: That of the model they are from.
+        other: That of the model they are from; has the same tensors.
     """
-    for layer, (here, there) in enumerate(zip(_layers(config), _layers(other), strict=False)):
-        wanted, found = _nature(here), _nature(there)
+    if config == other:
+        return None
+    here, there = _model(config), _model(other)
+    pairs = [(_rotary(here), _rotary(there)), *zip(_natures(here), _natures(there), strict=True)]
+    for wanted, found in pairs:
         if key := _difference(wanted, found):
-            return f"layer {layer} has {key} {found.get(key)!r} rather than {wanted.get(key)!r}"
-    wanted, found = _rotary(config), _rotary(other)
-    if key := _difference(wanted, found):
-        return f"its config has {key} {found.get(key)!r} rather than {wanted.get(key)!r}"
+            return f"{key} is {found.get(key)!r} rather than {wanted.get(key)!r}"
     return None
 
 
-def _layers(config: Mapping[str, Any]) -> nn.ModuleList:
+def _model(config: Mapping[str, Any]) -> PreTrainedModel:
     model = empty_model(config)
-    assert model is not None
-    layers = model.get_submodule(decoder_layers(model)[0])
-    assert isinstance(layers, nn.ModuleList)
-    return layers
+    assert model is not None  # of a type that transformers knows
+    return model
 
 
-def _rotary(config: Mapping[str, Any]) -> _Nature:
+def _along(
+    config: Mapping[str, Any], model: PreTrainedModel, layers: Sequence[int]
+) -> dict[str, Any]:
+    text = model.config.get_text_config()
+    settings = layer_settings(model.config).along(layers)
+    named = {text.attribute_map.get(name, name): value for name, value in settings.items()}
+    if "text_config" in config:
+        return {**config, "text_config": {**config["text_config"], **named}}
+    return {**config, **named}
+
+
+def _rotary(model: PreTrainedModel) -> _Nature:
     """Read the settings of the embeddings that layers get from the model around them."""
-    model = empty_model(config)
-    assert model is not None
     content = model.config.get_text_config().to_dict()
     return {name: value for name, value in content.items() if "rope" in name}
 
 
-def _nature(layer: nn.Module) -> _Nature:
-    """Describe a layer but for its position: classes, plain attributes, shapes of parameters."""
-    return dict(_facts(layer))
+def _natures(model: PreTrainedModel) -> list[_Nature]:
+    """Describe every layer but for its position: classes, plain attributes, parameters' shapes."""
+    path, _ = decoder_layers(model)
+    return [dict(_facts(layer)) for layer in model.get_submodule(path).children()]
 
 
 def _facts(layer: nn.Module) -> Iterator[tuple[str, object]]:
