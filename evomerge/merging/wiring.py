@@ -40,6 +40,7 @@ class Wiring:
         parent, _, self._name = path.rpartition(".")
         self._parent = model.get_submodule(parent)
         self._plain = getattr(self._parent, self._name)
+        self._numbered = [_numbered(layer) for layer in self._plain]
         self._config: Any = model.config.get_text_config()
         self._settings = layer_settings(model.config)
         self._original = {name: getattr(self._config, name) for name in self._settings.along(())}
@@ -71,8 +72,8 @@ class Wiring:
     def _hop(self, position: int, hop: Hop, scale: float) -> nn.Module:
         layer = self._layer(hop)
         scaled = self._branches if scale != 1 else None
-        numbered = [path for path, m in layer.named_modules() if "layer_idx" in vars(m)]
-        own = twin(layer, [*numbered, *((*scaled.outputs, *scaled.inputs) if scaled else ())])
+        numbered = self._numbered[hop.layer]
+        own = twin(layer, (*numbered, *scaled.outputs, *scaled.inputs) if scaled else numbered)
         for path in numbered:
             vars(own.get_submodule(path))["layer_idx"] = position
         if scaled:
@@ -84,6 +85,11 @@ class Wiring:
             layer: nn.Module = self._plain[hop.layer]
             return layer
         return self._source_layers.layer(hop.source, hop.layer)
+
+
+def _numbered(layer: nn.Module) -> tuple[str, ...]:
+    """Find the modules that know their position, by which caches are kept."""
+    return tuple(path for path, module in layer.named_modules() if "layer_idx" in vars(module))
 
 
 def _scale(layer: nn.Module, branches: Branches, scale: float) -> None:

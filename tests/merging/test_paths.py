@@ -207,7 +207,8 @@ def test_paths_that_no_checkpoint_can_hold_are_refused(families: Path, tmp_path:
     for name, theta in (("base", 1e4), ("one", 1e6), ("two", 1e4)):
         rope = {"rope_type": "default", "rope_theta": theta}
         tiny_model("llama", tmp_path / name, 0, rope_parameters=rope)
-    refused(recipe_of(tmp_path, (Hop("one", 0),)), "expert 'one', whose rope_parameters is .*1000000.0")
+    of_one = recipe_of(tmp_path, (Hop("one", 0),))
+    refused(of_one, "expert .one., whose rope_parameters is .*1000000.0")
     for name in ("base", "one", "two"):
         folder = tmp_path / "gpt2" / name
         tiny_model("gpt2", folder, 0, scale_attn_by_inverse_layer_idx=True)
