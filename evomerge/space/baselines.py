@@ -45,14 +45,15 @@ def baselines(space: SearchSpace, models: ModelSet) -> tuple[Baseline, ...]:
 
 
 def single_model_rules(name: str, experts: tuple[str, ...]) -> Iterator[Rule]:
-    """Yield rules of different methods that make one model as it is, simplest first.
+    """Yield rules of different methods that make one model as it is, the exact copy first.
 
     Args:
         name: An expert, or ``base``.
         experts: All experts, in recipe order.
     """
     origin = "base" if name == "base" else f"expert:{name}"
-    yield from _equivalent_rules(origin, {expert: float(expert == name) for expert in experts})
+    rules = _equivalent_rules(origin, {expert: float(expert == name) for expert in experts})
+    yield from sorted(rules, key=lambda rule: rule.method != "linear")  # the one that copies
 
 
 def _in_space(origin: str, mix: dict[str, float], space: SearchSpace, models: ModelSet) -> Baseline:

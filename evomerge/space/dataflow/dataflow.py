@@ -92,5 +92,5 @@ class DataflowSpace:
         ]
 
     def _owner_rules(self, owner: str) -> list[Rule]:
-        """List the rules that take everything outside the layers from one model, simplest first."""
+        """List rules that take everything outside the layers from one model, exact copy first."""
         return list(single_model_rules(owner, tuple(self._models.experts)))

@@ -127,7 +127,7 @@ class PathGenes:
             labels = {**ends, **self._encoding.labels}
         distribution = FloatDistribution(*self._scale.range, log=True)
         return {
-            f"scale.{label}": PathGene(distribution, 1.0, f"{where}: what its input is scaled by")
+            f"scale.{label}": PathGene(distribution, 1.0, f"input scale of {where}")
             for label, where in labels.items()
         }
 

@@ -61,9 +61,9 @@ class PermutationEncoding:
         self._sources, self._room = layout.sources, layout.room
         start = self.values(initial) or {}
         self.genes = {
-            name: PathGene(distribution, start.get(name, distribution.choices[0]), meaning)
+            name: PathGene(CategoricalDistribution(choices), start.get(name, choices[0]), meaning)
             for i in range(len(self._slots))
-            for name, (distribution, meaning) in self._genes_of(i).items()
+            for name, (choices, meaning) in self._genes_of(i).items()
         }
         self.labels = {
             f"{layer}.{source}": f"{source}'s layer {layer}"
@@ -104,12 +104,14 @@ class PermutationEncoding:
             places = places[len(here) :]
         return None if places else values
 
-    def _genes_of(self, slot: int) -> dict[str, tuple[CategoricalDistribution, str]]:
+    def _genes_of(self, slot: int) -> dict[str, tuple[tuple[str, ...], str]]:
         where = layers_text(self._slots[slot])
-        switch = CategoricalDistribution((_OFF, _ON))
-        found = {_include(slot, s): (switch, f"{where}: visit {s}'s") for s in self._sources}
+        found = {
+            _include(slot, source): ((_OFF, _ON), f"{where}: visit {source}'s")
+            for source in self._sources
+        }
         for n in range(2, len(self._sources) + 1):
-            orders = CategoricalDistribution(tuple(map(_order_text, permutations(range(n)))))
+            orders = tuple(map(_order_text, permutations(range(n))))
             found[_order(slot, n)] = (orders, f"{where}: order of the sources, if {n} are in")
         return found
 

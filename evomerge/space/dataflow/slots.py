@@ -71,12 +71,12 @@ class SlotsEncoding:
             _gene(i): PathGene(
                 choices,
                 start.get(_gene(i), next(iter(self._choices))),
-                f"{layers_text(layers)}: whose are visited, in this order",
+                f"{layers_text(layers)}: of whom, in this order",
             )
             for i, layers in enumerate(self._slots)
         }
         self.labels = {
-            f"{layer}.{visit}": f"layer {layer}, source {visit + 1} of the slot"
+            f"{layer}.{visit}": f"visit {visit + 1} to layer {layer}"
             for layers in self._slots
             for visit in range(self._widest)
             for layer in layers
