@@ -16,8 +16,16 @@ from evomerge.models.architecture import Architecture, TensorRole
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
 from evomerge.recipe.mergekit.filters import setting_of
-from evomerge.recipe.mergekit.keys import METHODS, OURS_ALONE, RESCALES, mergekit_name
+from evomerge.recipe.mergekit.keys import (
+    METHODS,
+    OURS_ALONE,
+    PASSTHROUGH,
+    RESCALES,
+    mergekit_name,
+)
 from evomerge.recipe.mergekit.rules import in_a_layer
+from evomerge.recipe.mergekit.unstacking import copied_slices
+from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import write_yaml
 
@@ -36,6 +44,8 @@ _TIES = """;
   elements near the threshold differ"""
 _DIFFERENCES = {"ties": _TIES, "dare_linear": _DARE, "dare_ties": _DARE}
 
+_ONLY_FULL_MODELS = "mergekit merges full models; this recipe has adapters or deltas"
+
 _Values = Mapping[str, Any]  # of one tensor: a number, or one per expert, by parameter name
 
 
@@ -45,7 +55,8 @@ def to_mergekit(recipe: Recipe) -> str:
     Opens the anchor for its layers and tensor names. mergekit has no place for the seed.
 
     Args:
-        recipe: All its tensors are merged by one method that mergekit has too.
+        recipe: All its tensors are merged by one method that mergekit has too, or it has a path
+            through unmerged layers.
 
     Returns:
         YAML text; a comment on top says in what mergekit's result differs.
@@ -56,6 +67,8 @@ def to_mergekit(recipe: Recipe) -> str:
     """
     anchor = Checkpoint(resolve_model(recipe.anchor))
     roles = Architecture(anchor.config, anchor.names).roles
+    if recipe.path:
+        return _stack(recipe, anchor, roles)
     merge_method, values = _values(recipe, roles)
     base, models = _models(recipe, merge_method)
     slices = _runs_of_layers(values, roles)
@@ -79,6 +92,37 @@ def to_mergekit(recipe: Recipe) -> str:
         out_dtype=recipe.dtype or _dtype_of(anchor),
     )
     return write_yaml(content, _HEADER.format(method=_DIFFERENCES.get(merge_method, "")))
+
+
+def _stack(recipe: Recipe, anchor: Checkpoint, roles: Mapping[str, TensorRole]) -> str:
+    """Write a recipe with a path."""
+    slices = [
+        {
+            "sources": [
+                _present(
+                    model=_reference(_full_model(recipe, copied.source)),
+                    layer_range=[copied.layers.start, copied.layers.stop],
+                    parameters=None if copied.scale == 1.0 else {"scale": copied.scale},
+                )
+            ]
+        }
+        for copied in copied_slices(recipe, roles, anchor.config.get("model_type"))
+    ]
+    content = _present(
+        merge_method=PASSTHROUGH,
+        base_model=_reference(recipe.anchor),
+        slices=slices,
+        dtype="float32",  # of the arithmetic
+        out_dtype=recipe.dtype or _dtype_of(anchor),
+    )
+    return write_yaml(content, _HEADER.format(method=""))
+
+
+def _full_model(recipe: Recipe, source: str) -> str:
+    reference = recipe.base if source == BASE else recipe.experts[source]
+    if not isinstance(reference, str):
+        raise RecipeError(_ONLY_FULL_MODELS)
+    return reference
 
 
 def _values(recipe: Recipe, roles: Mapping[str, TensorRole]) -> tuple[str, dict[str, _Values]]:
@@ -116,7 +160,7 @@ def _models(recipe: Recipe, merge_method: str) -> tuple[str, tuple[str, ...]]:
     """Find base_model, and the sources of each slice: the experts, then what is read besides."""
     experts = tuple(ref for ref in recipe.experts.values() if isinstance(ref, str))
     if len(experts) < len(recipe.experts):
-        raise RecipeError("mergekit merges full models; this recipe has adapters or deltas")
+        raise RecipeError(_ONLY_FULL_MODELS)
     if merge_method == "linear":
         base, models = recipe.anchor, experts
     elif merge_method == "slerp" and len(experts) == 2:

@@ -12,7 +12,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from evomerge.errors import ConfigError, RecipeError
-from evomerge.recipe.mergekit.keys import METHODS, RESCALES, known_parameters, unknown_parameters
+from evomerge.recipe.mergekit.keys import (
+    METHODS,
+    PASSTHROUGH,
+    RESCALES,
+    known_parameters,
+    unknown_parameters,
+)
 from evomerge.schema import parse
 
 __all__ = [
@@ -172,10 +178,10 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
         RecipeError: The method, or something in the file, has no counterpart here.
     """
     name = content.get("merge_method")
-    if name not in METHODS:
+    if name not in (*METHODS, PASSTHROUGH):
         raise RecipeError(
-            f"expected a mergekit method out of {', '.join(METHODS)}, got {name!r}, which cannot "
-            "be imported yet"
+            f"expected a mergekit method out of {', '.join((*METHODS, PASSTHROUGH))}, "
+            f"got {name!r}, which cannot be imported yet"
         )
     file = parse(MergekitFile, content, "mergekit file")
     if file.modules is not None or bool(file.models) == bool(file.slices):
@@ -191,7 +197,7 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
 def _whole(file: MergekitFile) -> Slice:
     """Make a slice of whole models; only here mergekit adds the base by itself."""
     listed = [source.model for source in file.models]
-    if file.base_model is None or file.base_model in listed:
+    if file.base_model is None or file.base_model in listed or file.merge_method == PASSTHROUGH:
         return Slice(file.models)
     return Slice((*file.models, Source(file.base_model)))
 

@@ -10,12 +10,14 @@ from evomerge.methods.registry import method
 __all__ = [
     "METHODS",
     "OURS_ALONE",
+    "PASSTHROUGH",
     "RESCALES",
     "known_parameters",
     "mergekit_name",
     "unknown_parameters",
 ]
 
+PASSTHROUGH = "passthrough"  # no method here: a path
 METHODS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "slerp")
 # What ``rescale`` must be, as these methods here know one way only.
 RESCALES = {"ties": False, "dare_linear": True, "dare_ties": True}
@@ -39,9 +41,11 @@ def known_parameters(merge_method: str, *, of_one_model: bool) -> set[str]:
     """List the parameters that mergekit reads.
 
     Args:
-        merge_method: One of ``METHODS``.
+        merge_method: One of ``METHODS``, or ``PASSTHROUGH``.
         of_one_model: Among the parameters of one model, where it reads no shared ones.
     """
+    if merge_method == PASSTHROUGH:
+        return {"scale", "int8_mask"}
     declared = [p for n, p in method(merge_method).parameters().items() if n not in OURS_ALONE]
     known = {mergekit_name(p.name) for p in declared if p.per_expert or not of_one_model}
     if merge_method in RESCALES and not of_one_model:

@@ -13,7 +13,7 @@ from evomerge.recipe.mergekit.keys import OURS_ALONE, mergekit_name
 from evomerge.recipe.mergekit.rules import in_a_layer
 from evomerge.recipe.recipe import Rule
 
-__all__ = ["evaluate_settings"]
+__all__ = ["evaluate_settings", "value_for"]
 
 _REQUIRED = ("weight", "t")
 _DEFAULTS: Mapping[str, Scalar] = {"density": 1.0}  # where mergekit's differ from ours
@@ -63,22 +63,33 @@ def _rule(
         default = None if key in _REQUIRED else _DEFAULTS.get(key, parameter.default)
         if parameter.per_expert:
             parameters[ours] = {
-                expert: _value((own[model], *shared), key, name, t, default)
+                expert: value_for((own[model], *shared), key, name, t, default)
                 if model in own
                 else _ABSENT[key]
                 for model, expert in experts.items()
             }
         else:
-            value = _value(shared, key, name, t, default)
+            value = value_for(shared, key, name, t, default)
             if value != default:
                 parameters[ours] = value
     return Rule(file.merge_method, parameters)
 
 
-def _value(
+def value_for(
     scopes: Iterable[Settings], key: str, name: str, t: float, default: Scalar | None
 ) -> Scalar:
-    """Take the first entry that is for the tensor; the first scope has the highest precedence."""
+    """Evaluate one setting for one tensor.
+
+    Args:
+        scopes: Where it may be set; the first one has the highest precedence.
+        key: mergekit's name of the parameter.
+        name: The tensor; the first entry that is for it counts.
+        t: Position in gradients, in [0, 1].
+        default: The value if there is no entry; ``None`` if there must be one.
+
+    Raises:
+        RecipeError: No entry, and no default.
+    """
     cases = (case for settings in scopes for case in settings.get(key, ()))
     value = next((case.at(t) for case in cases if case.matches(name)), default)
     if value is None:
