@@ -85,6 +85,8 @@ def movement_fault(config: Mapping[str, Any]) -> str | None:
     model = empty_model(config)
     if model is None:
         return "the installed transformers has no causal language model of this type to ask"
+    if decoder_layers(model)[1] == 0:
+        return "its model has no list of decoder layers"
     plain = _natures(model)
     layers = [*range(1, len(plain)), 0, 0]
     moved = _natures(_model(_along(config, model, layers)))

@@ -20,7 +20,7 @@ __all__ = [
     "LARGEST_SCALE",
     "MERGED",
     "Hop",
-    "Path",
+    "Hops",
     "cumulative_scales",
     "path_data",
     "path_faults",
@@ -138,4 +138,5 @@ def _hops(part: object) -> list[object]:
     )
 
 
-Path = Annotated[tuple[Hop, ...], BeforeValidator(_expanded)]
+# In YAML, ``layers: [first, end)`` in the place of ``layer`` stands for one hop per layer.
+Hops = Annotated[tuple[Hop, ...], BeforeValidator(_expanded)]

@@ -18,7 +18,7 @@ from evomerge.methods.modifiers import modifier_faults
 from evomerge.methods.registry import method
 from evomerge.models.architecture import Kind, TensorRole
 from evomerge.models.reference import ModelRef, mentioned_models, reference_data
-from evomerge.recipe.path import Path, path_data, path_faults
+from evomerge.recipe.path import Hops, path_data, path_faults
 
 __all__ = ["Dtype", "Recipe", "Rule", "Selector"]
 
@@ -91,7 +91,7 @@ class Recipe:
     base: str | None = None
     dtype: Dtype | None = None
     seed: int = 0
-    path: Path = ()
+    path: Hops = ()
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

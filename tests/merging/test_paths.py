@@ -43,7 +43,7 @@ def random_path(family: str, *, scaled: bool) -> tuple[Hop, ...]:
 
 def recipe_of(folder: Path, path: tuple[Hop, ...]) -> Recipe:
     experts = {name: str(folder / name) for name in ("one", "two")}
-    return Recipe(experts, (Rule("ties", {"density": 0.6}),), base=str(folder / "base"), path=path)
+    return Recipe(experts, (Rule("linear"),), base=str(folder / "base"), path=path)
 
 
 @pytest.fixture(scope="module")
