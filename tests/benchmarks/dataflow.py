@@ -36,10 +36,13 @@ _GLOBAL = {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0.0,
 _PATH = {"encoding": "slots", "scale": {"range": [0.7, 1.4]}}
 _SOURCES = {"sources": ["math", "list", "facts", "base"]}
 _GROUPS = {**_GLOBAL, "depth": {"groups": 3}}
+_ONE_EACH = {"name": "slots", "choices": ["merged", "math", "list", "facts", "skip"]}
+_SINGLE = {"encoding": _ONE_EACH, "scale": None}
 _NO_SCALES = {**_PATH, "scale": None}
 ARMS: Mapping[str, dict[str, Any]] = {
     "slots": {"kind": "dataflow", **_PATH, **_SOURCES},
     "slots, no scales": {"kind": "dataflow", **_NO_SCALES, **_SOURCES},
+    "slots, any owner": {"kind": "dataflow", **_PATH, **_SOURCES, "owner": _SOURCES["sources"]},
     "permutation": {"kind": "dataflow", **_PATH, "encoding": "permutation"},
     "threshold": {"kind": "dataflow", **_PATH, "encoding": {"name": "threshold", "repeats": 2}},
     "slices": {"kind": "dataflow", **_PATH, "encoding": "slices"},
@@ -47,6 +50,7 @@ ARMS: Mapping[str, dict[str, Any]] = {
     "global hybrid": {"kind": "hybrid", "merge": _GLOBAL, "path": _NO_SCALES},
     "grouped parameters": _GROUPS,
     "grouped hybrid": {"kind": "hybrid", "merge": _GROUPS, "path": _NO_SCALES},
+    "narrow hybrid": {"kind": "hybrid", "merge": _GROUPS, "path": _SINGLE},
 }
 _FINALISTS = 5
 
@@ -139,7 +143,7 @@ def main() -> None:
             scores = bench.held_out(recipe, "test")
             gain, error = difference(scores, source_of[best])
             values.append(mean(scores))
-            path = " ".join(f"{h.source}{h.layer}*{h.scale:.2f}" for h in recipe.path)
+            path = " ".join(f"{h.source}.{h.layer}*{h.scale:.2f}" for h in recipe.path)
             text = f"{values[-1]:.3f}, {gain:+.3f} ± {error:.3f} to {best}"
             print(f"  {arm:<18} seed {seed}: {text}  {path}", flush=True)
         if len(values) > 1:

@@ -106,7 +106,7 @@ class PermutationEncoding:
 
     def _genes_of(self, slot: int) -> dict[str, tuple[tuple[str, ...], str]]:
         where = layers_text(self._slots[slot])
-        found = {
+        found: dict[str, tuple[tuple[str, ...], str]] = {
             _include(slot, source): ((_OFF, _ON), f"{where}: visit {source}'s")
             for source in self._sources
         }
