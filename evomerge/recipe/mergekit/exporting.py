@@ -36,6 +36,10 @@ For mergekit 0.1.5 or later. What differs from evomerge's merge of the same reci
 - sums are rounded in another order;
 - config and tokenizer are those of base_model{method}.
 """
+_STACK_HEADER = """\
+For mergekit 0.1.5 or later. Tensors are those that evomerge writes; config and tokenizer are those
+of base_model.
+"""
 _DARE = """;
 - DARE draws other masks (--random-seed) and rescales each task vector to its L1 norm instead of
   dividing by the density, so single elements differ"""
@@ -115,7 +119,7 @@ def _stack(recipe: Recipe, anchor: Checkpoint, roles: Mapping[str, TensorRole]) 
         dtype="float32",  # of the arithmetic
         out_dtype=recipe.dtype or _dtype_of(anchor),
     )
-    return write_yaml(content, _HEADER.format(method=""))
+    return write_yaml(content, _STACK_HEADER)
 
 
 def _full_model(recipe: Recipe, source: str) -> str:
