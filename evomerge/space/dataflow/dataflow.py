@@ -14,7 +14,6 @@ from evomerge.space.baselines import single_model_rules
 from evomerge.space.dataflow.checks import path_faults
 from evomerge.space.dataflow.genes import PathGenes
 from evomerge.space.dataflow.spec import PathSpec
-from evomerge.space.drawing import Value, draw, range_text
 from evomerge.space.protocol import GeneInfo, ModelSet, Params
 
 __all__ = ["DataflowSpace"]
@@ -54,14 +53,7 @@ class DataflowSpace:
 
     def suggest(self, trial: Trial) -> Params:
         """See ``SearchSpace``."""
-        drawn: dict[str, Value] = {}
-
-        def read(name: str) -> Value:
-            drawn[name] = draw(trial, name, self._path.genes[name].distribution)
-            return drawn[name]
-
-        self._path.hops(read)
-        return drawn
+        return self._path.draw(trial)
 
     def recipe(self, params: Params) -> Recipe:
         """See ``SearchSpace``."""
@@ -86,10 +78,7 @@ class DataflowSpace:
 
     def describe(self) -> list[GeneInfo]:
         """See ``SearchSpace``."""
-        return [
-            GeneInfo(name, range_text(gene.distribution), gene.initial, gene.meaning)
-            for name, gene in self._path.genes.items()
-        ]
+        return self._path.describe()
 
     def _owner_rules(self, owner: str) -> list[Rule]:
         """List rules that take everything outside the layers from one model, exact copy first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from optuna import Trial
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from evomerge.recipe.path import Hop
@@ -12,7 +13,8 @@ from evomerge.space.dataflow.encoding import Layout, PathGene, Read, Step
 from evomerge.space.dataflow.encodings import build_encoding
 from evomerge.space.dataflow.scales import guarded, unguarded
 from evomerge.space.dataflow.spec import PathSpec, Run
-from evomerge.space.drawing import Value, in_range
+from evomerge.space.drawing import Value, draw, in_range, range_text
+from evomerge.space.protocol import GeneInfo
 
 __all__ = ["PathGenes", "initial_path"]
 
@@ -53,6 +55,24 @@ class PathGenes:
         return owner, tuple(
             Hop(step.source, step.layer, scale) for step, scale in zip(steps, kept, strict=True)
         )
+
+    def draw(self, trial: Trial, prefix: str = "") -> dict[str, Value]:
+        """Draw the genes that matter in one trial, under their names after a prefix."""
+        drawn: dict[str, Value] = {}
+
+        def read(name: str) -> Value:
+            value = draw(trial, f"{prefix}{name}", self.genes[name].distribution)
+            return drawn.setdefault(f"{prefix}{name}", value)
+
+        self.hops(read)
+        return drawn
+
+    def describe(self, prefix: str = "") -> list[GeneInfo]:
+        """List the genes for people, under their names after a prefix."""
+        return [
+            GeneInfo(f"{prefix}{name}", range_text(gene.distribution), gene.initial, gene.meaning)
+            for name, gene in self.genes.items()
+        ]
 
     def values(self, owner: str, path: Sequence[Hop]) -> dict[str, Value] | None:
         """Find the genes that matter for an owner and a path; ``None`` if there are none.

@@ -15,7 +15,6 @@ from evomerge.space.checks import spec_faults
 from evomerge.space.dataflow.checks import path_faults
 from evomerge.space.dataflow.genes import PathGenes
 from evomerge.space.dataflow.spec import HybridSpec, PathSpec
-from evomerge.space.drawing import Value, draw, range_text
 from evomerge.space.parameter import ParameterSpace
 from evomerge.space.protocol import GeneInfo, ModelSet, Params
 from evomerge.space.spec import ParameterSpec
@@ -60,15 +59,7 @@ class HybridSpace:
 
     def suggest(self, trial: Trial) -> Params:
         """See ``SearchSpace``."""
-        drawn: dict[str, Value] = dict(self._merge.suggest(trial))
-
-        def read(name: str) -> Value:
-            gene, known = f"{_PREFIX}{name}", self._path.genes[name]
-            drawn[gene] = draw(trial, gene, known.distribution)
-            return drawn[gene]
-
-        self._path.hops(read)
-        return drawn
+        return {**self._merge.suggest(trial), **self._path.draw(trial, _PREFIX)}
 
     def recipe(self, params: Params) -> Recipe:
         """See ``SearchSpace``."""
@@ -85,11 +76,7 @@ class HybridSpace:
 
     def describe(self) -> list[GeneInfo]:
         """See ``SearchSpace``."""
-        path = [
-            GeneInfo(f"{_PREFIX}{name}", range_text(g.distribution), g.initial, g.meaning)
-            for name, g in self._path.genes.items()
-        ]
-        return [*self._merge.describe(), *path]
+        return [*self._merge.describe(), *self._path.describe(_PREFIX)]
 
 
 def _sources(models: ModelSet) -> tuple[str, ...]:
