@@ -36,8 +36,7 @@ _GLOBAL = {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0.0,
 _PATH = {"encoding": "slots", "scale": {"range": [0.7, 1.4]}}
 _SOURCES = {"sources": ["math", "list", "facts", "base"]}
 _GROUPS = {**_GLOBAL, "depth": {"groups": 3}}
-_ONE_EACH = {"name": "slots", "choices": ["merged", "math", "list", "facts", "skip"]}
-_SINGLE = {"encoding": _ONE_EACH, "scale": None}
+_SINGLE = {"encoding": {"name": "slots", "pairs": False}, "scale": None}
 _NO_SCALES = {**_PATH, "scale": None}
 ARMS: Mapping[str, dict[str, Any]] = {
     "slots": {"kind": "dataflow", **_PATH, **_SOURCES},
@@ -106,8 +105,9 @@ def difference(one: Scores, other: Scores) -> tuple[float, float]:
     """Compare two models on the same items: mean difference and its standard error."""
     by_task: dict[str, list[float]] = {}
     for a, b in zip(one.items, other.items, strict=True):
-        assert (a.task, a.item) == (b.task, b.item)
-        by_task.setdefault(a.task, []).append(a.score - b.score)
+        assert (a.task, a.item, a.metric) == (b.task, b.item, b.metric)
+        if a.metric == next(iter(one.metrics[a.task])):
+            by_task.setdefault(a.task, []).append(a.score - b.score)
     variances = [statistics.variance(d) / len(d) for d in by_task.values()]
     average = statistics.fmean(map(statistics.fmean, by_task.values()))
     return average, math.sqrt(sum(variances)) / len(variances)

@@ -35,17 +35,19 @@ class Slots:
         layers_per_slot: Neighbouring layers that are visited together.
         choices: What a slot can hold: ``skip``, a source, or several joined by ``>`` that are
             visited one after the other. Absent: every source, every pair in their order, ``skip``.
+        pairs: Whether pairs are among the choices if none are given; each slot has fewer without.
     """
 
     name: Literal["slots"] = "slots"
     layers_per_slot: Annotated[int, Field(ge=1)] = 1
     choices: tuple[str, ...] = ()
+    pairs: bool = True
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     def all_choices(self, sources: tuple[str, ...]) -> tuple[str, ...]:
         """List the choices, those given or those that the sources imply."""
-        pairs = (">".join(pair) for pair in combinations(sources, 2))
+        pairs = [">".join(pair) for pair in combinations(sources, 2)] if self.pairs else []
         return self.choices or (*sources, *pairs, SKIP)
 
     def longest_step(self, sources: tuple[str, ...]) -> int:

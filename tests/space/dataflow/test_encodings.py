@@ -30,6 +30,11 @@ def test_a_slot_visits_its_sources_in_order_or_nobody() -> None:
     assert got == ["math 0", "math 1", "math 2", "list 2", "list 4", "math 5"]
 
 
+def test_slots_without_pairs_visit_one_source_or_nobody() -> None:
+    found = space(SPACES["slots"] | {"encoding": {"name": "slots", "pairs": False}})
+    assert found.distributions["slot.0"].choices == ("math", "list", "skip")  # type: ignore[attr-defined]
+
+
 def test_scales_of_slots_that_are_off_are_inactive() -> None:
     params = suggested(SPACES["slots"], slot_1="math>list", slot_2="skip")
     scales = [name for name in params if name.startswith("scale")]
