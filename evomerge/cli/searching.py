@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby, takewhile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evomerge.cli.terminal import console, notes, print_table
+
+if TYPE_CHECKING:
+    from evomerge.space.protocol import GeneInfo
 
 __all__ = ["register"]
 
@@ -19,6 +24,8 @@ PresetFolder = Annotated[
     Path | None, typer.Option("--presets", help="Folder with presets of your own.")
 ]
 Executor = Annotated[str | None, typer.Option(help="ray or inline.")]
+_MOST_ROWS, _FAMILY = 40, 4  # of the table of genes; of genes that make a family
+
 Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
 
 
@@ -42,11 +49,29 @@ def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFol
     print_table(
         "",
         [f"{len(genes)} genes", "range", "neutral", "meaning"],
-        [(g.name, g.range, str(g.initial), g.meaning) for g in genes],
+        list(_rows(genes)),
     )
     console.print()
     for name, value in experiment_facts(assembly):
         console.print(f"{name:<12}{value}", soft_wrap=True)
+
+
+def _rows(genes: Sequence[GeneInfo]) -> Iterator[tuple[str, str, str, str]]:
+    """List genes; where there are too many to read, families of them as one row each."""
+    for (_, range_), family in groupby(genes, key=lambda gene: (_stem(gene.name), gene.range)):
+        members = list(family)
+        if len(genes) <= _MOST_ROWS or len(members) < _FAMILY:
+            yield from ((g.name, range_, str(g.initial), g.meaning) for g in members)
+            continue
+        first, last = members[0], members[-1]
+        neutral = dict.fromkeys(str(gene.initial) for gene in members)
+        meaning = f"{len(members)} genes, the first: {first.meaning}"
+        yield f"{first.name} … {last.name}", range_, " or ".join(neutral), meaning
+
+
+def _stem(name: str) -> str:
+    """Cut a gene's name at its first number: what its siblings are called, too."""
+    return ".".join(takewhile(lambda part: not part.isdigit(), name.split(".")))
 
 
 def run(

@@ -158,7 +158,10 @@ def _space(
         return build_space(experiment.search_space, models, f"{where}: search_space")
     except ConfigError as err:
         # Without models the number of layers is unknown, and faults about it would mislead.
-        faults += [f for f in err.faults if models_are_known or "depth." not in f]
+        about_layers = ("depth.", "initial: ")
+        faults += [
+            f for f in err.faults if models_are_known or not any(a in f for a in about_layers)
+        ]
         return None
 
 

@@ -8,6 +8,9 @@ Members:
     candidate: the live model of a worker; each tensor to merge is a ``task``.
     residency: whether experts are mapped, resident on the device, or streamed through it.
     feeding: tasks merged with experts from wherever they are; ``streaming`` is the last way.
+    path_rules: which paths the models can run.
+    wiring: paths in the live model, over its layers and those of the sources (``layers``).
+    folding: paths in a checkpoint.
     folder: a checkpoint on disk, resumable; cut into files by ``shards``, made some ``batches``
         ``ahead``.
 """

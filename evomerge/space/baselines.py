@@ -9,7 +9,7 @@ from evomerge.methods.base import ParameterValue
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 
-__all__ = ["Baseline", "baselines"]
+__all__ = ["Baseline", "baselines", "single_model_rules"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,18 @@ def baselines(space: SearchSpace, models: ModelSet) -> tuple[Baseline, ...]:
     if len(names) > 1:
         mixes["uniform"] = dict.fromkeys(names, 1.0 / len(names))
     return tuple(_in_space(origin, mix, space, models) for origin, mix in mixes.items())
+
+
+def single_model_rules(name: str, experts: tuple[str, ...]) -> Iterator[Rule]:
+    """Yield rules of different methods that make one model as it is, the exact copy first.
+
+    Args:
+        name: An expert, or ``base``.
+        experts: All experts, in recipe order.
+    """
+    origin = "base" if name == "base" else f"expert:{name}"
+    rules = _equivalent_rules(origin, {expert: float(expert == name) for expert in experts})
+    yield from sorted(rules, key=lambda rule: rule.method != "linear")  # the one that copies
 
 
 def _in_space(origin: str, mix: dict[str, float], space: SearchSpace, models: ModelSet) -> Baseline:

@@ -16,6 +16,7 @@ from evomerge.methods.declared import ParameterValue
 from evomerge.models.architecture import TensorRole
 from evomerge.recipe.recipe import Recipe, Rule, Selector
 from evomerge.space.checks import spec_faults
+from evomerge.space.drawing import Value, draw, in_range, range_text
 from evomerge.space.genes import Cell, Genes
 from evomerge.space.protocol import GeneInfo, ModelSet, Params
 from evomerge.space.spec import ParameterSpec
@@ -84,6 +85,8 @@ class ParameterSpace:
 
     def params(self, recipe: Recipe) -> Params | None:
         """See ``SearchSpace``; compares method and parameter values cell by cell."""
+        if recipe.path:
+            return None
         if (recipe.base, dict(recipe.experts)) != (self._models.base, dict(self._models.experts)):
             return None
         params: dict[str, float | int | str] = {}
@@ -97,7 +100,7 @@ class ParameterSpace:
     def describe(self) -> list[GeneInfo]:
         """See ``SearchSpace``."""
         return [
-            GeneInfo(name, _range_text(d), self.defaults[name], self._genes.meaning(name))
+            GeneInfo(name, range_text(d), self.defaults[name], self._genes.meaning(name))
             for name, d in self.distributions.items()
         ]
 
@@ -118,15 +121,8 @@ class ParameterSpace:
                 for name, d in self.distributions.items()
             }
 
-    def _suggest(self, trial: Trial, name: str) -> float | int | str:
-        match self.distributions[name]:
-            case FloatDistribution(low=low, high=high, log=log):
-                return trial.suggest_float(name, low, high, log=log)
-            case CategoricalDistribution(choices=choices):
-                chosen = trial.suggest_categorical(name, choices)
-                assert chosen is not None, "no choice here is None"
-                return chosen
-        raise AssertionError("genes are numbers or choices")
+    def _suggest(self, trial: Trial, name: str) -> Value:
+        return draw(trial, name, self.distributions[name])
 
     def _rule(self, cell: Cell, params: Params) -> Rule:
         name = self._genes.method_of(cell, params)
@@ -174,10 +170,7 @@ class ParameterSpace:
         return min(max(value, low), high) if low - _SAME <= value <= high + _SAME else value
 
     def _in_range(self, params: Params) -> bool:
-        return all(
-            self.distributions[name]._contains(self.distributions[name].to_internal_repr(value))
-            for name, value in params.items()
-        )
+        return all(in_range(self.distributions[name], value) for name, value in params.items())
 
     def _decodes_to(self, params: Params, recipe: Recipe) -> bool:
         decoded = self.recipe(params)
@@ -236,12 +229,3 @@ def _close_values(a: object, b: object) -> bool:
     if isinstance(a, float) and isinstance(b, (int, float)):
         return abs(a - b) <= _SAME
     return a == b
-
-
-def _range_text(distribution: BaseDistribution) -> str:
-    match distribution:
-        case FloatDistribution(low=low, high=high, log=log):
-            return f"{low:g} to {high:g}{', log' if log else ''}"
-        case CategoricalDistribution(choices=choices):
-            return " | ".join(map(str, choices))
-    raise AssertionError("genes are numbers or choices")
