@@ -55,7 +55,8 @@ class LiveCandidate:
         self.model.to(self._device)  # type: ignore[arg-type]
         self._live = live_tensors(self.model, sources.names)
         check_live(self._live, sources.anchor)
-        self._supply = make_supply(sources, self._device, residency)
+        supply = make_supply(sources, self._device, residency)
+        self._feed, self._tensor = supply.feed, supply.tensor
         self._plans: dict[str, TensorPlan] = {}
         self._path_rules = PathRules(sources)
         self._wiring: Wiring | None = None  # until a recipe has a path
@@ -81,7 +82,7 @@ class LiveCandidate:
             self._plans.pop(name, None)
         with ExitStack() as lent:
             outs = {name: lent.enter_context(contiguous_output(self._live[name])) for name in plans}
-            self._supply.feed(Task(name, plan, outs[name]) for name, plan in plans.items())
+            self._feed(Task(name, plan, outs[name]) for name, plan in plans.items())
         torch.get_device_module(self._device).synchronize()
         self._plans |= plans
         self._connect(recipe.path)
@@ -89,7 +90,7 @@ class LiveCandidate:
     def _connect(self, path: tuple[Hop, ...]) -> None:
         """Run the layers of a path; most studies never need to look for the layers."""
         if path or self._wiring is not None:
-            self._wiring = self._wiring or Wiring(self.model, self._sources, self._supply.tensor)
+            self._wiring = self._wiring or Wiring(self.model, self._sources, self._tensor)
             self._wiring.connect(path)
 
 
