@@ -33,8 +33,16 @@ _FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "mistral": ("mistral", {"sliding_window": 8}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 8}),
-    "gemma2": ("gemma2", {"head_dim": 8, "tie_word_embeddings": True}),
-    "gemma3": ("gemma3_text", {"head_dim": 8, "tie_word_embeddings": True}),
+    "gemma2": ("gemma2", {"head_dim": 8, "tie_word_embeddings": True, "sliding_window": 8}),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 8,
+            "tie_word_embeddings": True,
+            "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
     "phi3": ("phi3", {}),
     "olmo2": ("olmo2", {}),
     "gpt_neox": ("gpt_neox", {}),
@@ -56,18 +64,18 @@ _MIXED = {
 MIXED_DTYPES = tuple(_MIXED)
 
 
-def tiny_config(family: str) -> PretrainedConfig:
-    """Describe a model of three layers."""
-    model_type, own = {**_FAMILIES, **_MIXED}[family]
-    return CONFIG_MAPPING[model_type](**{**_COMMON, **own})
+def tiny_config(family: str, **settings: Any) -> PretrainedConfig:
+    """Describe a model of three layers; a model type beyond the families is fine, too."""
+    model_type, own = {**_FAMILIES, **_MIXED}.get(family, (family, {}))
+    return CONFIG_MAPPING[model_type](**{**_COMMON, **own, **settings})
 
 
 def tiny_model(
-    family: str, folder: Path, seed: int, dtype: torch.dtype = torch.bfloat16
+    family: str, folder: Path, seed: int, dtype: torch.dtype = torch.bfloat16, **settings: Any
 ) -> PreTrainedModel:
     """Write a random model with its tokenizer; all its tensors differ, norms and biases too."""
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(tiny_config(family))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(tiny_config(family, **settings))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

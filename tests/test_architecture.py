@@ -35,7 +35,9 @@ MAY_IMPORT = {
     "samplers": {"errors", "seeds", "schema"},
     "study": {"errors", "recipe", "evaluation", "execution", "space", "samplers"},
     "analysis": {"errors", "study"},
-    "export": {"errors", "models", "recipe", "merging", "evaluation", "execution", "study"},
+    "export": {
+        *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
+    },
 }
 ON_TOP = {"config", "cli"}  # config puts the parts together; cli calls config
 ONE_IMPORTER = {

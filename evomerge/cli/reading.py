@@ -134,6 +134,8 @@ def export(
         ["scored again after writing", "trial", "folder"],
         [(name, f"{a:.4f}", f"{b:.4f}") for name, a, b in rows],
     )
+    if rescored.folding is not None:
+        console.print(f"folded scales: rounding moves logits by (relative) {rescored.folding}")
     if not rescored.equal:
         raise EvaluationError(f"{out} does not score what trial {trial.number} scored; not usable")
     if push_to_hub is not None:

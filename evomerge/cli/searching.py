@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby, takewhile
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +14,7 @@ from evomerge.cli.terminal import console, notes, print_table
 
 if TYPE_CHECKING:
     from evomerge.config.assemble import Assembly
+    from evomerge.space.protocol import GeneInfo
 
 __all__ = ["register"]
 
@@ -23,6 +26,8 @@ PresetFolder = Annotated[
     Path | None, typer.Option("--presets", help="Folder with presets of your own.")
 ]
 Executor = Annotated[str | None, typer.Option(help="ray or inline.")]
+_MOST_ROWS, _FAMILY = 40, 4  # of the table of genes; of genes that make a family
+
 Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
 
 
@@ -54,7 +59,7 @@ def _print_assembly(assembly: Assembly) -> None:
     print_table(
         "",
         [f"{len(genes)} genes", "range", "neutral", "meaning"],
-        [(g.name, g.range, _text(g.initial), g.meaning) for g in genes],
+        list(_rows(genes)),
     )
     console.print()
     for name, value in (*experiment_facts(assembly), ("example", "the neutral genes decode to")):
@@ -65,6 +70,24 @@ def _print_assembly(assembly: Assembly) -> None:
 
 def _text(value: float | int | str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _rows(genes: Sequence[GeneInfo]) -> Iterator[tuple[str, str, str, str]]:
+    """List genes; where there are too many to read, families of them as one row each."""
+    for (_, range_), family in groupby(genes, key=lambda gene: (_stem(gene.name), gene.range)):
+        members = list(family)
+        if len(genes) <= _MOST_ROWS or len(members) < _FAMILY:
+            yield from ((g.name, range_, _text(g.initial), g.meaning) for g in members)
+            continue
+        first, last = members[0], members[-1]
+        neutral = dict.fromkeys(_text(gene.initial) for gene in members)
+        meaning = f"{len(members)} genes, the first: {first.meaning}"
+        yield f"{first.name} … {last.name}", range_, " or ".join(neutral), meaning
+
+
+def _stem(name: str) -> str:
+    """Cut a gene's name at its first number: what its siblings are called, too."""
+    return ".".join(takewhile(lambda part: not part.isdigit(), name.split(".")))
 
 
 def run(

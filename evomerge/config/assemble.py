@@ -16,7 +16,7 @@ from evomerge.config.seeds import make_seeds, resolve_seeds
 from evomerge.config.spaces import build_space
 from evomerge.errors import CheckpointError, ConfigError, EvomergeError
 from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
-from evomerge.execution.costs import COST, cost_fault
+from evomerge.execution.costs import COST, Cost, cost_fault
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.models.architecture import TensorRole
 from evomerge.space.baselines import Baseline, baselines
@@ -91,6 +91,7 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     constraints = make_constraints(experiment)
     faults += _metric_faults(objectives, constraints, suites, tuple(models.experts), where)
     faults += _bound_faults(constraints, experiment, where)
+    faults += _distance_faults(space, _costs(objectives, constraints), where)
     faults += _final_split_faults(experiment, suites, where)
     if faults:
         raise ConfigError(*faults)
@@ -232,7 +233,10 @@ def _space(
         return build_space(experiment.search_space, models, f"{where}: search_space")
     except ConfigError as err:
         # Without models the number of layers is unknown, and faults about it would mislead.
-        faults += [f for f in err.faults if models_are_known or "depth." not in f]
+        about_layers = ("depth.", "initial: ")
+        faults += [
+            f for f in err.faults if models_are_known or not any(a in f for a in about_layers)
+        ]
         return None
 
 
@@ -297,6 +301,17 @@ def _costs(
     """List what workers must measure beside scores, each once."""
     wanted: list[Objective | Constraint] = [*objectives, *constraints]
     return tuple(dict.fromkeys(m.metric for m in wanted if m.task == COST))
+
+
+def _distance_faults(
+    space: SearchSpace | None, costs: tuple[str, ...], where: str
+) -> Iterator[str]:
+    has_paths = space is not None and bool(space.recipe(space.defaults).path)
+    if has_paths and any(Cost.of(cost).name == "distance" for cost in costs):
+        yield (
+            f"{where}: cost distance: expected a space without data-flow paths, whose layers match "
+            "no reference's; use the cost kl"
+        )
 
 
 def _bound_faults(

@@ -7,6 +7,9 @@ from typing import Any
 
 from evomerge.errors import ConfigError, SpaceError
 from evomerge.schema import parse
+from evomerge.space.dataflow.dataflow import DataflowSpace
+from evomerge.space.dataflow.hybrid import HybridSpace
+from evomerge.space.dataflow.spec import HybridSpec, PathSpec
 from evomerge.space.layer_swap import LayerSwapSpec, layer_swap_space
 from evomerge.space.parameter import ParameterSpace
 from evomerge.space.protocol import ModelSet, SearchSpace
@@ -15,9 +18,11 @@ from evomerge.space.spec import ParameterSpec
 __all__ = ["build_space"]
 
 # By kind: the record that the keys are read into, and what builds the space from it.
-_KINDS: dict[str, tuple[type[Any], Callable[[Any, ModelSet], SearchSpace]]] = {
+_KINDS: Mapping[str, tuple[type[Any], Callable[[Any, ModelSet], SearchSpace]]] = {
     "parameter": (ParameterSpec, ParameterSpace),
     "layer_swap": (LayerSwapSpec, layer_swap_space),
+    "dataflow": (PathSpec, DataflowSpace),
+    "hybrid": (HybridSpec, HybridSpace),
 }
 
 

@@ -3,5 +3,6 @@
 Members:
     model: folder, recipe or mergekit YAML of one trial; Hub push.
     card: the model card.
+    rounding: what folding the scales of a path costs.
     rescore: a folder's scores, by plain transformers.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from huggingface_hub import ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evomerge import __version__
+from evomerge.export.rounding import FoldError
 from evomerge.models.reference import mentioned_models
 from evomerge.recipe.files import dump_recipe
 from evomerge.recipe.recipe import Recipe
@@ -32,7 +34,12 @@ class ScoreRow:
 
 
 def model_card(
-    name: str, recipe: Recipe, *, objectives: Sequence[str], scores: Sequence[ScoreRow]
+    name: str,
+    recipe: Recipe,
+    *,
+    objectives: Sequence[str],
+    scores: Sequence[ScoreRow],
+    folding: FoldError | None = None,
 ) -> str:
     """Write a model card.
 
@@ -41,6 +48,7 @@ def model_card(
         recipe: What was merged.
         objectives: Column headings of the table.
         scores: Its rows; may be empty.
+        folding: How exactly the folder holds the scales of the recipe's path, if it has any.
 
     Returns:
         Markdown with the YAML header that the Hub reads.
@@ -69,6 +77,8 @@ def model_card(
         methods=sorted({rule.method for rule in recipe.rules}),
         objectives=objectives,
         scores=scores,
+        hops=Counter(hop.source for hop in recipe.path),
+        folding=folding,
         version=__version__,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.rescore import score_folder
+from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.files import dump_recipe, recipe_from_data
 from evomerge.study.records import StudyRecord, TrialRecord
@@ -26,19 +26,22 @@ class Rescored:
         objectives: Names.
         trial: Values as recorded.
         folder: Values of the folder, loaded by plain transformers.
+        stderr: Standard errors of the trial's values.
+        folding: What rounding did to a path with scales; ``None`` where nothing was folded.
     """
 
     objectives: tuple[str, ...]
     trial: tuple[float, ...]
     folder: tuple[float, ...]
+    stderr: tuple[float, ...]
+    folding: FoldError | None = None
 
     @property
     def equal(self) -> bool:
-        """Whether the folder scores what the trial scored."""
-        return all(
-            math.isclose(a, b, rel_tol=0, abs_tol=1e-12)
-            for a, b in zip(self.trial, self.folder, strict=True)
-        )
+        """Whether the folder scores what the trial scored; to a standard error if folded."""
+        limits = [1e-12 if self.folding is None else error for error in self.stderr]
+        pairs = zip(self.trial, self.folder, limits, strict=True)
+        return all(abs(a - b) <= limit for a, b, limit in pairs)
 
 
 def export_model(
@@ -61,7 +64,10 @@ def export_model(
     write_checkpoint(recipe, out, progress=progress)
     (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     names = [o.name for o in study.objectives]
-    card = model_card(out.name, recipe, objectives=names, scores=_score_rows(study, trial))
+    scaled = any(hop.scale != 1 for hop in recipe.path)
+    folding = fold_error(recipe, out) if scaled else None
+    rows = _score_rows(study, trial)
+    card = model_card(out.name, recipe, objectives=names, scores=rows, folding=folding)
     (out / "README.md").write_text(card, encoding="utf-8")
     scores = score_folder(out, suites, "search")
     scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
@@ -69,6 +75,8 @@ def export_model(
         objectives=tuple(o.name for _, o in scored),
         trial=tuple(trial.values[i] for i, _ in scored),
         folder=tuple(scores.metrics[o.task][o.metric].value for _, o in scored),
+        stderr=tuple(trial.stderr[i] for i, _ in scored),
+        folding=folding,
     )
 
 

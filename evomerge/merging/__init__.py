@@ -7,7 +7,11 @@ Members:
     lowering: recipe to per-tensor plans.
     candidate: the live model of a worker; each tensor to merge is a ``task``.
     residency: whether experts are mapped, resident on the device, or streamed through it.
-    feeding: tasks merged with experts from wherever they are; ``streaming`` is the last way.
+    feeding: base and experts for merges and unmerged layers, from wherever they are;
+        ``streaming`` is the last way.
+    path_rules: which paths the models can run.
+    wiring: paths in the live model, over its layers and those of the sources (``layers``).
+    folding: paths in a checkpoint.
     size: decoder layers run and parameters of a merge.
     distance: how far a candidate is from a reference model.
     folder: a checkpoint on disk, resumable; cut into files by ``shards``, made some ``batches``

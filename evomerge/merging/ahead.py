@@ -9,9 +9,11 @@ import torch
 from evomerge.kernels.choice import merge_all
 from evomerge.kernels.job import Job
 from evomerge.merging.batches import in_batches
+from evomerge.merging.folding import Stored
 from evomerge.merging.lowering import lower_tensor
 from evomerge.merging.sources import Sources
 from evomerge.models.writer import TensorForm
+from evomerge.recipe.path import MERGED
 from evomerge.recipe.recipe import Recipe
 
 __all__ = ["MergedAhead"]
@@ -26,17 +28,23 @@ class MergedAhead:
     Args:
         recipe: What to merge.
         sources: Its models.
-        forms: Tensors of the file, in order.
+        stored: What the tensors of the file are.
+        forms: Their forms, in the order of the file.
         batch_bytes: Largest size of a batch; a larger tensor is merged alone.
     """
 
     def __init__(
-        self, recipe: Recipe, sources: Sources, forms: Mapping[str, TensorForm], batch_bytes: int
+        self,
+        recipe: Recipe,
+        sources: Sources,
+        stored: Mapping[str, Stored],
+        forms: Mapping[str, TensorForm],
+        batch_bytes: int,
     ) -> None:
-        self._recipe, self._sources, self._forms = recipe, sources, forms
-        self._merged: dict[str, torch.Tensor] = {}
-        merged = [name for name, form in forms.items() if form.dtype.is_floating_point]
-        batches = in_batches(merged, self._size, batch_bytes)
+        self._recipe, self._sources, self._stored, self._forms = recipe, sources, stored, forms
+        self._ready: dict[str, torch.Tensor] = {}
+        floating = [name for name, form in forms.items() if form.dtype.is_floating_point]
+        batches = in_batches(floating, self._size, batch_bytes)
         self._batch_of = {name: batch for batch in batches for name in batch}
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -47,22 +55,31 @@ class MergedAhead:
             RecipeError: The recipe cannot be lowered.
         """
         if name not in self._batch_of:
-            return self._sources.anchor.tensor(name)
-        if name not in self._merged:
-            self._merge(self._batch_of[name])
-        return self._merged.pop(name)
+            return self._sources.anchor.tensor(self._stored[name].name)
+        if name not in self._ready:
+            self._make(self._batch_of[name])
+        return self._ready.pop(name)
 
     def _size(self, name: str) -> int:
-        return self._forms[name].nbytes + self._sources.computed_bytes(name)
+        return self._forms[name].nbytes + self._sources.computed_bytes(self._stored[name].name)
 
-    def _merge(self, names: list[str]) -> None:
-        sources = self._sources
-        sources.check_finite(*names)
+    def _make(self, names: list[str]) -> None:
+        origins = tuple(dict.fromkeys(self._stored[name].name for name in names))
+        self._sources.check_finite(*origins)
         for name in names:
-            self._merged[name] = torch.empty(self._forms[name].shape, dtype=self._forms[name].dtype)
-        merge_all(
-            Job(lower_tensor(self._recipe, sources, name), *sources.tensors(name), out)
-            for name, out in self._merged.items()
-        )
+            self._ready[name] = torch.empty(self._forms[name].shape, dtype=self._forms[name].dtype)
+        merge_all(self._job(name) for name in names if self._stored[name].source == MERGED)
         for name in names:
-            sources.forget(name)
+            self._fold(self._stored[name], self._ready[name])
+        for name in origins:
+            self._sources.forget(name)
+
+    def _job(self, name: str) -> Job:
+        origin = self._stored[name].name
+        plan = lower_tensor(self._recipe, self._sources, origin)
+        return Job(plan, *self._sources.tensors(origin), self._ready[name])
+
+    def _fold(self, stored: Stored, out: torch.Tensor) -> None:
+        is_merged = stored.source == MERGED
+        tensor = out if is_merged else self._sources.tensor(stored.source, stored.name)
+        stored.fold(tensor, out)

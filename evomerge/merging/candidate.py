@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from evomerge.kernels.plan import TensorPlan
-from evomerge.merging.feeding import make_feed
+from evomerge.merging.feeding import make_supply
 from evomerge.merging.lowering import lower
+from evomerge.merging.path_rules import PathRules
 from evomerge.merging.residency import residency_of
 from evomerge.merging.sources import Sources
 from evomerge.merging.task import Task
+from evomerge.merging.wiring import Wiring
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors
+from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Dtype, Recipe
 
 if TYPE_CHECKING:
@@ -53,8 +56,11 @@ class LiveCandidate:
         self.model.to(self._device)  # type: ignore[arg-type]
         self._live = live_tensors(self.model, sources.names)
         check_live(self._live, sources.anchor)
-        self._feed = make_feed(sources, self._device, residency)
+        supply = make_supply(sources, self._device, residency)
+        self._feed, self._tensor = supply.feed, supply.tensor
         self._plans: dict[str, TensorPlan] = {}
+        self._path_rules = PathRules(sources)
+        self._wiring: Wiring | None = None  # until a recipe has a path
 
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]:
@@ -69,8 +75,10 @@ class LiveCandidate:
             recipe: Over the same base and experts as the sources.
 
         Raises:
-            RecipeError: The recipe cannot be lowered; the live model is as it was.
+            RecipeError: The recipe cannot be lowered, or the model cannot run its path; the live
+                model is as it was.
         """
+        self._path_rules.check(recipe.path)
         plans = {
             name: plan
             for name, plan in lower(recipe, self._sources)
@@ -83,6 +91,13 @@ class LiveCandidate:
             self._feed(Task(name, plan, outs[name]) for name, plan in plans.items())
         torch.get_device_module(self._device).synchronize()
         self._plans |= plans
+        self._connect(recipe.path)
+
+    def _connect(self, path: tuple[Hop, ...]) -> None:
+        """Run the layers of a path; most studies never need to look for the layers."""
+        if path or self._wiring is not None:
+            self._wiring = self._wiring or Wiring(self.model, self._sources, self._tensor)
+            self._wiring.connect(path)
 
 
 def output_dtype(sources: Sources, dtype: Dtype | None) -> torch.dtype:

@@ -1,8 +1,9 @@
-"""Merges tensors with base and experts brought to the kernel from wherever they are."""
+"""Brings base and experts to what needs them on the live model's device, wherever they are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -13,17 +14,36 @@ from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import StreamedFeed
 from evomerge.merging.task import Task
+from evomerge.models.expert import TensorSource
+from evomerge.recipe.path import BASE
 
-__all__ = ["Feed", "make_feed"]
+__all__ = ["Feed", "ReadTensor", "Supply", "make_supply"]
 
 Feed = Callable[[Iterable[Task]], None]
 """Merges tasks, all at once; outputs are complete when the device has caught up."""
 
+ReadTensor = Callable[[str, str], torch.Tensor]
+"""Returns one tensor by source (``base`` or an expert's name) and name; never write into it."""
+
 _Tensors = Callable[[str], tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]]
 
 
-def make_feed(sources: Sources, device: torch.device, residency: Residency) -> Feed:
-    """Make what merges a worker's candidates.
+@dataclass(frozen=True)
+class Supply:
+    """What a worker gets from base and experts.
+
+    Attributes:
+        feed: Merges its candidates.
+        tensor: Reads single tensors for layers that run unmerged, on the device if they are
+            resident there.
+    """
+
+    feed: Feed
+    tensor: ReadTensor
+
+
+def make_supply(sources: Sources, device: torch.device, residency: Residency) -> Supply:
+    """Make what brings base and experts to a worker.
 
     Args:
         sources: Models to merge.
@@ -32,22 +52,35 @@ def make_feed(sources: Sources, device: torch.device, residency: Residency) -> F
     """
     match residency:
         case "mapped":
-            return partial(_merge, sources.tensors)
+            return Supply(partial(_merge, sources.tensors), sources.tensor)
         case "resident":
-            return partial(_merge, _resident(sources, device))
+            there = _Resident(sources, device)
+            return Supply(partial(_merge, there.tensors), there.tensor)
         case "streamed":
-            return StreamedFeed(sources, device)
+            return Supply(StreamedFeed(sources, device), sources.tensor)
 
 
 def _merge(tensors: _Tensors, tasks: Iterable[Task]) -> None:
     merge_all(Job(task.plan, *tensors(task.name), task.out) for task in tasks)
 
 
-def _resident(sources: Sources, device: torch.device) -> _Tensors:
-    @cache
-    def tensors(name: str) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
-        base, experts = sources.tensors(name)
-        there = tuple(expert.to(device) for expert in experts)
-        return None if base is None else base.to(device), there
+class _Resident:
+    """Base and experts on a device; each tensor is copied there once, when first asked for."""
 
-    return tensors
+    def __init__(self, sources: Sources, device: torch.device) -> None:
+        self._base = None if sources.base is None else _copies(sources.base, device)
+        self._experts = {name: _copies(expert, device) for name, expert in sources.experts.items()}
+
+    def tensor(self, source: str, name: str) -> torch.Tensor:
+        if source != BASE:
+            return self._experts[source](name)
+        assert self._base is not None  # recipes without a base do not name it
+        return self._base(name)
+
+    def tensors(self, name: str) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+        base = None if self._base is None else self._base(name)
+        return base, tuple(expert(name) for expert in self._experts.values())
+
+
+def _copies(model: TensorSource, device: torch.device) -> Callable[[str], torch.Tensor]:
+    return cache(lambda name: model.tensor(name).to(device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,10 +12,13 @@ from evomerge import __version__
 from evomerge.errors import CheckpointError
 from evomerge.merging.ahead import MergedAhead
 from evomerge.merging.candidate import output_dtype
+from evomerge.merging.folding import Stored, unrolled
+from evomerge.merging.path_rules import PathRules
 from evomerge.merging.shards import INDEX, cut_into_shards, index_text, is_model_file
 from evomerge.merging.shared import stamp
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import read_json
+from evomerge.models.depth import config_along
 from evomerge.models.structure import live_dtypes
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
 from evomerge.recipe.recipe import Recipe
@@ -37,9 +40,10 @@ def write_checkpoint(
 ) -> None:
     """Materialise a recipe as an ordinary Hugging Face folder.
 
-    Weights equal those of the live candidate byte for byte. Memory: at most half a shard at
-    once, or what one larger tensor needs. A merge that was interrupted, even by ``kill -9``,
-    continues after its last complete shard.
+    Weights equal those of the live candidate byte for byte. A path is written out: its hops are the
+    layers of the new model, scales are folded into them (``merging.folding``). Memory: at most half
+    a shard at once, or what one larger tensor needs. A merge that was interrupted, even by ``kill
+    -9``, continues after its last complete shard.
 
     Args:
         recipe: What to merge.
@@ -50,10 +54,12 @@ def write_checkpoint(
     Raises:
         CheckpointError: A model is missing, does not fit or is not finite; or the folder cannot be
             written, is one of the sources, or holds an unfinished merge of another recipe.
-        RecipeError: The recipe cannot be lowered.
+        RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
     """
     sources = Sources(recipe.base, recipe.experts)
-    forms = _forms(sources, output_dtype(sources, recipe.dtype))
+    PathRules(sources).check(recipe.path)
+    stored = unrolled(recipe, sources)
+    forms = _forms(stored, sources, output_dtype(sources, recipe.dtype))
     shards = cut_into_shards(forms, shard_bytes)
     _claim(out, recipe, sources, shard_bytes)
     done = 0
@@ -61,7 +67,9 @@ def write_checkpoint(
         if (out / file).is_file():  # of the merge that this one continues
             done += len(shard)
             continue
-        merged = MergedAhead(recipe, sources, shard, min(shard_bytes // 2, _BATCH_BYTES))
+        parts = {name: stored[name] for name in shard}
+        batch_bytes = min(shard_bytes // 2, _BATCH_BYTES)
+        merged = MergedAhead(recipe, sources, parts, shard, batch_bytes)
 
         def next_tensor(name: str, merged: MergedAhead = merged) -> torch.Tensor:
             nonlocal done
@@ -74,25 +82,28 @@ def write_checkpoint(
         write_safetensors(out / file, shard, next_tensor)
     if len(shards) > 1:
         _write(out / INDEX, index_text(shards).encode())
-    _write_companions(sources.anchor.folder, out, output_dtype(sources, recipe.dtype))
+    _write_companions(sources, recipe, out)
     (out / _CLAIM).unlink()
 
 
-def _forms(sources: Sources, dtype: torch.dtype) -> dict[str, TensorForm]:
+def _forms(
+    stored: Mapping[str, Stored], sources: Sources, dtype: torch.dtype
+) -> dict[str, TensorForm]:
     """Say what the merged checkpoint holds: every tensor in the dtype of the live model.
 
-    Masks and indices keep their dtype. Of tied tensors the first is there, as transformers does.
+    Masks and indices keep their dtype.
     """
-    anchor, tied = sources.anchor, sources.architecture.tied
-    names = [name for name in anchor.names if name not in tied]
-    live = live_dtypes(anchor.config, names, dtype)
-    own = {name: anchor.dtype(name) for name in names}
-    return {
-        name: TensorForm(
-            live.get(name, dtype) if own[name].is_floating_point else own[name], anchor.shape(name)
+    anchor = sources.anchor
+    origins = dict.fromkeys(origin.name for origin in stored.values())
+    live = live_dtypes(anchor.config, origins, dtype)
+
+    def form(name: str) -> TensorForm:
+        own = anchor.dtype(name)
+        return TensorForm(
+            live.get(name, dtype) if own.is_floating_point else own, anchor.shape(name)
         )
-        for name in names
-    }
+
+    return {name: form(origin.name) for name, origin in stored.items()}
 
 
 def _claim(out: Path, recipe: Recipe, sources: Sources, shard_bytes: int) -> None:
@@ -128,13 +139,16 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _write_companions(source: Path, out: Path, dtype: torch.dtype) -> None:
-    """Copy everything but tensors from the anchor; its config learns the dtype."""
+def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
+    """Copy everything but tensors from the anchor; its config learns the dtype and the layers."""
+    source = sources.anchor.folder
     files = [file for pattern in _COMPANIONS for file in sorted(source.glob(pattern))]
     for file in files:
         if file.name != INDEX:
             _write(out / file.name, file.read_bytes())
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    if recipe.path:
+        config = config_along(config, [hop.layer for hop in recipe.path])
     config.pop("torch_dtype", None)
-    config["dtype"] = str(dtype).removeprefix("torch.")
+    config["dtype"] = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
     _write(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())

@@ -8,6 +8,7 @@ from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.sources import Sources
 from evomerge.methods.base import TensorContext
 from evomerge.methods.modifiers import apply_modifiers
+from evomerge.recipe.path import MERGED
 from evomerge.recipe.recipe import Recipe
 
 __all__ = ["lower", "lower_tensor"]
@@ -21,13 +22,17 @@ def lower(recipe: Recipe, sources: Sources) -> Iterator[tuple[str, TensorPlan]]:
         sources: Opened models with their statistics.
 
     Yields:
-        Tensor name and plan, in sorted name order.
+        Tensor name and plan, in sorted name order; only for tensors that the model has a use for,
+        if the recipe has a path.
 
     Raises:
         RecipeError: A parameter is illegal or a tensor has no rule.
     """
+    merged = {hop.layer for hop in recipe.path if hop.source == MERGED}
     for name in sources.names:
-        yield name, lower_tensor(recipe, sources, name)
+        role = sources.architecture.roles[name]
+        if not recipe.path or not role.in_layer or role.layer in merged:
+            yield name, lower_tensor(recipe, sources, name)
 
 
 def lower_tensor(recipe: Recipe, sources: Sources, name: str) -> TensorPlan:

@@ -17,8 +17,7 @@ def layers_run(recipe: Recipe, n_layers: int) -> tuple[int, ...]:
         recipe: With a data-flow path or without one.
         n_layers: Decoder layers of its models.
     """
-    path = getattr(recipe, "path", ())
-    return tuple(hop.layer for hop in path) or tuple(range(n_layers))
+    return tuple(hop.layer for hop in recipe.path) or tuple(range(n_layers))
 
 
 def n_parameters(layers: tuple[int, ...], sources: Sources) -> int:

@@ -15,6 +15,7 @@ from evomerge.models.checkpoint import Checkpoint, Part
 from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import ModelRef
+from evomerge.recipe.path import BASE
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.collect import whole_model
 from evomerge.statistics.tensor import TensorStatistics
@@ -75,6 +76,13 @@ class Sources:
     def files(self) -> tuple[Path, ...]:
         """All files that a merge of these models depends on, each once."""
         return tuple(dict.fromkeys(file for model in self.models for file in model.files))
+
+    def tensor(self, source: str, name: str) -> torch.Tensor:
+        """Return one tensor of ``base`` or an expert."""
+        if source != BASE:
+            return self.experts[source].tensor(name)
+        assert self.base is not None  # recipes without a base do not name it
+        return self.base.tensor(name)
 
     def tensors(self, name: str) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
         """Return one tensor of the base (if any) and of every expert."""

@@ -10,5 +10,8 @@ Members:
     architecture: layer and kind of each tensor; their words in ``roles``, read by ``structure``
         from the model's modules or by ``names`` from tensor names.
     parameters: checkpoint tensors as views into a live model.
+    depth: configs of models with other layers, and whether layers can be moved at all.
+    branches: how layers read and write the residual stream, by family.
+    twins: modules that share parameters.
     zoo: the embedded, really trained small models.
 """

@@ -17,7 +17,7 @@ from evomerge.errors import CheckpointError
 from evomerge.models.parameters import places, tied_names
 from evomerge.models.roles import Kind, TensorRole
 
-__all__ = ["Structure", "empty_model", "live_dtypes", "read_structure"]
+__all__ = ["Structure", "decoder_layers", "empty_model", "live_dtypes", "read_structure"]
 
 
 def empty_model(
@@ -134,7 +134,7 @@ class _Modules:
     def __init__(self, model: PreTrainedModel) -> None:
         self._by_path = dict(model.named_modules())
         self._head = model.get_output_embeddings()
-        self._layers, self.n_layers = _decoder_layers(model)
+        self._layers, self.n_layers = decoder_layers(model)
 
     def role(self, parameter: str) -> TensorRole:
         layer = self._layer(parameter)
@@ -171,7 +171,7 @@ class _Modules:
         return any(word in name.lower() for name in names for word in ("attn", "attention"))
 
 
-def _decoder_layers(model: PreTrainedModel) -> tuple[str, int]:
+def decoder_layers(model: PreTrainedModel) -> tuple[str, int]:
     """Find the path and length of the list of layers: of those as long, the one that holds most."""
     n_layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
     sizes = {

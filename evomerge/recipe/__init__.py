@@ -2,6 +2,7 @@
 
 Members:
     recipe: ``Recipe``, ``Rule``, ``Selector``, the digest.
+    path: ``Hop``: which layers the model runs, and in what order.
     files: YAML in and out.
     mergekit: mergekit YAML in and out.
 """

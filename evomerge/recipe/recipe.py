@@ -18,6 +18,7 @@ from evomerge.methods.modifiers import bind_modifiers, modifier_faults
 from evomerge.methods.registry import method
 from evomerge.models.architecture import Kind, TensorRole
 from evomerge.models.reference import ModelRef, mentioned_models, reference_data
+from evomerge.recipe.path import Hops, path_data, path_faults
 
 __all__ = ["Dtype", "Recipe", "Rule", "Selector"]
 
@@ -81,6 +82,8 @@ class Recipe:
         base: Model reference of the common ancestor; may be absent for methods without one.
         dtype: Dtype of the result; ``None`` takes that of the base (or first expert).
         seed: Names the random masks of this recipe.
+        path: The layers that the model runs, in order; empty for those of the base (or first
+            expert) as they are.
     """
 
     experts: Mapping[str, ModelRef]
@@ -88,6 +91,7 @@ class Recipe:
     base: str | None = None
     dtype: Dtype | None = None
     seed: int = 0
+    path: Hops = ()
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -139,7 +143,15 @@ class Recipe:
             names = tuple(self.experts)
             faults = kind.faults(rule.parameters, names) + modifier_faults(rule.modifiers, names)
             found += [f"rules[{position}].{fault}" for fault in faults]
-        return found
+        return found + path_faults(self.path, self.experts, has_base=self.base is not None)
+
+    def hops(self, n_layers: int) -> int:
+        """Count the layers that the model runs.
+
+        Args:
+            n_layers: Layers of each source.
+        """
+        return len(self.path) or n_layers
 
     def rule_for(self, name: str, role: TensorRole) -> int:
         """Find the position of the rule that merges one tensor.
@@ -160,7 +172,8 @@ class Recipe:
         rules = [_rule_data(rule) for rule in self.rules]
         experts = {name: reference_data(reference) for name, reference in self.experts.items()}
         head = _present({"base": self.base, "experts": experts, "dtype": self.dtype})
-        return {**head, "seed": self.seed, "rules": rules}
+        tail = {"path": path_data(self.path)} if self.path else {}
+        return {**head, "seed": self.seed, "rules": rules, **tail}
 
     @cached_property
     def digest(self) -> str:

@@ -9,6 +9,7 @@ Members:
     decoding, lookup: from genes to rules, and from a recipe back to genes.
     layer_swap, layer_sources: every layer from one model, or a blend of two.
     importance: how much the experts moved each layer, and layers grouped by it.
+    dataflow: paths through layers of several models, alone or with a parameter space (a package).
     baselines: parents, averages and other seeds, found in the space where possible.
     distributions: Optuna's distributions, as spaces use them.
 

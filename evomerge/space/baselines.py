@@ -11,7 +11,7 @@ from evomerge.models.reference import reference_data
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 
-__all__ = ["Baseline", "Seeds", "baselines", "over_models"]
+__all__ = ["Baseline", "Seeds", "baselines", "over_models", "single_model_rules"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def over_models(recipe: Recipe, models: ModelSet) -> Recipe:
         base=ours.base,
         experts=ours.experts,
         rules=ours.rules,
+        path=tuple(replace(h, source=renamed.get(h.source, h.source)) for h in recipe.path),
         dtype=ours.dtype,
         seed=ours.seed,
     )
@@ -111,6 +112,18 @@ def _wanted(models: ModelSet, seeds: Seeds) -> Iterator[tuple[str, list[Recipe]]
         rules = _sums(dict.fromkeys(names, coefficient))
         yield f"task_arithmetic:{coefficient:g}", [models.recipe((rule,)) for rule in rules]
     yield from ((origin, [recipe]) for origin, recipe in seeds.recipes.items())
+
+
+def single_model_rules(name: str, experts: tuple[str, ...]) -> Iterator[Rule]:
+    """Yield rules of different methods that make one model as it is, the exact copy first.
+
+    Args:
+        name: An expert, or ``base``.
+        experts: All experts, in recipe order.
+    """
+    origin = "base" if name == "base" else f"expert:{name}"
+    rules = _equivalent_rules(origin, {expert: float(expert == name) for expert in experts})
+    yield from sorted(rules, key=lambda rule: rule.method != "linear")  # the one that copies
 
 
 def _in_space(origin: str, forms: list[Recipe], space: SearchSpace) -> Baseline:

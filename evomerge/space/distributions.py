@@ -14,10 +14,12 @@ from optuna.distributions import (
 
 from evomerge.space.protocol import Params
 
-__all__ = ["in_range", "range_text", "suggest"]
+__all__ = ["Value", "in_range", "range_text", "suggest"]
+
+Value = float | int | str
 
 
-def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> float | int | str:
+def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Value:
     """Draw one gene of a trial."""
     match distribution:
         case FloatDistribution(low=low, high=high, log=log):
@@ -48,7 +50,7 @@ def range_text(distribution: BaseDistribution) -> str:
     raise AssertionError("Optuna has no other kind")
 
 
-def _has(distribution: BaseDistribution, value: float | int | str) -> bool:
+def _has(distribution: BaseDistribution, value: Value) -> bool:
     try:
         return distribution._contains(distribution.to_internal_repr(value))
     except ValueError:  # not a choice, not a number

@@ -40,6 +40,8 @@ def layer_rules(rows: Sequence[Row], models: ModelSet) -> tuple[Rule, ...]:
 
 def layer_rows(recipe: Recipe, models: ModelSet) -> list[Row] | None:
     """Read where every layer comes from; ``None`` if a layer is no plain mix of the models."""
+    if recipe.path:
+        return None
     used: list[set[int]] = [set() for _ in range(models.n_layers)]
     try:
         for name, role in models.roles.items():

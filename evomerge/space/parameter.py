@@ -71,7 +71,7 @@ class ParameterSpace:
 
     def params(self, recipe: Recipe) -> Params | None:
         """See ``SearchSpace``; compares method and parameter values tensor by tensor."""
-        if not self._models.are_mixed_by(recipe):
+        if recipe.path or not self._models.are_mixed_by(recipe):
             return None
         found = find_params(recipe, self._spec, self._genes)
         if found is None or not in_range(found, self.distributions):

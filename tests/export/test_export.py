@@ -10,6 +10,8 @@ from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.model import Rescored, export_model, export_text, push_folder
+from evomerge.export.rounding import FoldError
+from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
@@ -38,8 +40,10 @@ def test_the_card_holds_recipe_scores_and_hub_parents() -> None:
 
 
 def test_an_export_that_scores_differently_is_noticed() -> None:
-    assert Rescored(("a",), (0.5,), (0.5,)).equal
-    assert not Rescored(("a",), (0.5,), (0.52,)).equal
+    assert Rescored(("a",), (0.5,), (0.5,), (0.1,)).equal
+    assert not Rescored(("a",), (0.5,), (0.52,), (0.1,)).equal
+    assert Rescored(("a",), (0.5,), (0.52,), (0.1,), FoldError(1e-3, 1e-2)).equal
+    assert not Rescored(("a",), (0.5,), (0.52,), (0.01,), FoldError(1e-3, 1e-2)).equal
 
 
 def test_exporting_scores_the_folder_it_wrote(tmp_path: Path) -> None:
@@ -53,6 +57,20 @@ def test_exporting_scores_the_folder_it_wrote(tmp_path: Path) -> None:
     assert not rescored.equal
     assert (tmp_path / "out" / "README.md").read_text().startswith("---\n")
     assert yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["base"] == "zoo:base"
+
+
+def test_a_path_is_exported_with_what_folding_its_scales_did(tmp_path: Path) -> None:
+    experts = {"math": "zoo:math", "list": "zoo:list"}
+    path = (Hop("math", 0), Hop("math", 0), *(Hop("merged", n, 0.9) for n in (1, 2)))
+    recipe = Recipe(experts, (Rule("task_arithmetic"),), base="zoo:base", path=path)
+    study = StudyRecord("s", (OBJECTIVE,), (trial(recipe),), (), 1)
+    suites = load_suites(["zoo"], Presets(), Path.cwd())
+    rescored = export_model(study, study.trials[0], tmp_path / "out", suites)
+    assert rescored.folding is not None
+    assert 0 < rescored.folding.mean < rescored.folding.largest < 0.02
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "It runs 4 layers, chosen and put in order one by one:\n2 of math, 2 of merged." in card
+    assert f"Rounding moves logits by (relative) {rescored.folding}." in card
 
 
 def test_a_trial_as_a_recipe_reads_back(tmp_path: Path) -> None:

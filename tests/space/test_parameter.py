@@ -412,7 +412,7 @@ def test_the_ends_of_a_slerp_are_its_two_experts() -> None:
         ({"fixed": {"density": 0.5}}, "fixed.density: no method here"),
         ({"fixed": {"coefficient": 0.5}}, "it is a gene already"),
         ({"method": "slerp", "genes": {"t": {}}}, "slerp merges 1 to 2 experts, got 3"),
-        ({"kind": "magic"}, "expected one of parameter, layer_swap"),
+        ({"kind": "magic"}, "expected one of parameter, layer_swap, dataflow, hybrid"),
         ({"modifiers": {"linse": {}}}, "did you mean 'lines'"),
         ({"modifiers": {"lines": {"gamma": 1.0}}}, "lines:gamma"),
         ({"modifiers": {"lines": {"beta": {"choice": ["a"]}}}}, "this parameter is a number"),

@@ -1,11 +1,13 @@
 """mergekit YAML in and out.
 
-A recipe can say more than mergekit about methods, and less about layers: what the other side lacks
-is an error that says so. The meaning of mergekit's settings was checked against version 0.1.5.
+What the other side lacks is an error that says so. The meaning of mergekit's settings was checked
+against version 0.1.5.
 
 Members:
     importing: mergekit content to recipe.
     exporting: recipe to mergekit text.
+    stacking, unstacking: ``passthrough`` files as paths, and back.
+    heads: models, tokenizer and dtype of a file.
     file: the records of a mergekit file.
     keys: names of methods and parameters.
     values: settings evaluated for each tensor.

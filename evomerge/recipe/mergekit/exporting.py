@@ -15,7 +15,9 @@ from evomerge.models.architecture import Architecture, TensorRole
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
 from evomerge.recipe.mergekit.filters import setting_of
-from evomerge.recipe.mergekit.keys import COUNTERPARTS, Counterpart, counterpart_of
+from evomerge.recipe.mergekit.keys import COUNTERPARTS, PASSTHROUGH, Counterpart, counterpart_of
+from evomerge.recipe.mergekit.unstacking import copied_slices
+from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import write_yaml
 
@@ -26,6 +28,12 @@ For mergekit 0.1.5 or later. What differs from evomerge's merge of the same reci
 - sums are rounded in another order;
 - config and tokenizer are those of base_model{method}.
 """
+_STACK_HEADER = """\
+For mergekit 0.1.5 or later. Tensors are those that evomerge writes; config and tokenizer are those
+of base_model.
+"""
+_ONLY_FULL_MODELS = "mergekit merges full models; this recipe has adapters or deltas"
+
 _Values = Mapping[str, Any]  # of one tensor: a number, or one per expert, by mergekit's name
 
 
@@ -35,7 +43,8 @@ def to_mergekit(recipe: Recipe) -> str:
     Opens the anchor for its layers and tensor names. mergekit has no place for the seed.
 
     Args:
-        recipe: All its tensors are merged by one method that mergekit has too.
+        recipe: All its tensors are merged by one method that mergekit has too, or it has a path
+            through unmerged layers.
 
     Returns:
         YAML text; a comment on top says in what mergekit's result differs.
@@ -46,6 +55,8 @@ def to_mergekit(recipe: Recipe) -> str:
     """
     anchor = Checkpoint(resolve_model(recipe.anchor))
     roles = Architecture(anchor.config, anchor.names).roles
+    if recipe.path:
+        return _stack(recipe, anchor, roles)
     merge_method, values = _values(recipe, roles)
     counterpart = COUNTERPARTS[merge_method]
     base, models = _models(recipe, counterpart)
@@ -67,6 +78,37 @@ def to_mergekit(recipe: Recipe) -> str:
         out_dtype=recipe.dtype or _dtype_of(anchor),
     )
     return write_yaml(content, _HEADER.format(method=counterpart.difference))
+
+
+def _stack(recipe: Recipe, anchor: Checkpoint, roles: Mapping[str, TensorRole]) -> str:
+    """Write a recipe with a path."""
+    slices = [
+        {
+            "sources": [
+                _present(
+                    model=_reference(_full_model(recipe, copied.source)),
+                    layer_range=[copied.layers.start, copied.layers.stop],
+                    parameters=None if copied.scale == 1.0 else {"scale": copied.scale},
+                )
+            ]
+        }
+        for copied in copied_slices(recipe, roles, anchor.config.get("model_type"))
+    ]
+    content = _present(
+        merge_method=PASSTHROUGH,
+        base_model=_reference(recipe.anchor),
+        slices=slices,
+        dtype="float32",  # of the arithmetic
+        out_dtype=recipe.dtype or _dtype_of(anchor),
+    )
+    return write_yaml(content, _STACK_HEADER)
+
+
+def _full_model(recipe: Recipe, source: str) -> str:
+    reference = recipe.base if source == BASE else recipe.experts[source]
+    if not isinstance(reference, str):
+        raise RecipeError(_ONLY_FULL_MODELS)
+    return reference
 
 
 def _values(recipe: Recipe, roles: Mapping[str, TensorRole]) -> tuple[str, dict[str, _Values]]:
@@ -133,7 +175,7 @@ def _models(recipe: Recipe, counterpart: Counterpart) -> tuple[str | None, tuple
     """Find base_model, and the sources of each slice: the experts, then what is read besides."""
     experts = tuple(ref for ref in recipe.experts.values() if isinstance(ref, str))
     if len(experts) < len(recipe.experts):
-        raise RecipeError("mergekit merges full models; this recipe has adapters or deltas")
+        raise RecipeError(_ONLY_FULL_MODELS)
     base = recipe.base if counterpart.base == "optional" else recipe.anchor
     models = experts
     if counterpart.ours == "slerp" and len(experts) == 2:

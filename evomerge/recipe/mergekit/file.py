@@ -12,7 +12,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from evomerge.errors import ConfigError, RecipeError
-from evomerge.recipe.mergekit.keys import COUNTERPARTS, known_parameters, unknown_parameters
+from evomerge.recipe.mergekit.keys import (
+    COUNTERPARTS,
+    PASSTHROUGH,
+    Counterpart,
+    known_parameters,
+    unknown_parameters,
+)
 from evomerge.schema import parse
 
 __all__ = [
@@ -172,10 +178,11 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
         RecipeError: The method, or something in the file, has no counterpart here.
     """
     name = content.get("merge_method")
-    if name not in COUNTERPARTS:
+    methods = (*COUNTERPARTS, PASSTHROUGH)
+    if name not in methods:
         raise RecipeError(
-            f"expected a mergekit method out of {', '.join(COUNTERPARTS)}, got {name!r}, which "
-            "cannot be imported yet"
+            f"expected a mergekit method out of {', '.join(methods)}, got {name!r}, which cannot "
+            "be imported yet"
         )
     file = parse(MergekitFile, content, "mergekit file")
     if file.modules is not None or bool(file.models) == bool(file.slices):
@@ -185,14 +192,15 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
         )
     if faults := list(_parameter_faults(file)):
         raise ConfigError(*(f"mergekit file: {fault}" for fault in faults))
-    _refuse_differences(file)
+    if file.merge_method != PASSTHROUGH:
+        _refuse_differences(file, COUNTERPARTS[file.merge_method])
     return file if file.slices else replace(file, models=(), slices=(_whole(file),))
 
 
 def _whole(file: MergekitFile) -> Slice:
     """Make a slice of whole models; only here mergekit adds the base by itself."""
     listed = [source.model for source in file.models]
-    if file.base_model is None or file.base_model in listed:
+    if file.base_model is None or file.base_model in listed or file.merge_method == PASSTHROUGH:
         return Slice(file.models)
     return Slice((*file.models, Source(file.base_model)))
 
@@ -204,10 +212,10 @@ def _parameter_faults(file: MergekitFile) -> Iterator[str]:
             yield f"{where}.{fault}"
 
 
-def _refuse_differences(file: MergekitFile) -> None:
+def _refuse_differences(file: MergekitFile, counterpart: Counterpart) -> None:
     """Refuse values of mergekit's parameters that ask for what our method does not do."""
     for where, settings, _ in _scopes(file):
-        for key, fixed in COUNTERPARTS[file.merge_method].fixed.items():
+        for key, fixed in counterpart.fixed.items():
             values = [value for case in settings.get(key, ()) for value in case.value]
             if any(not fixed.low <= value <= fixed.high for value in values):
                 wanted = (

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from itertools import chain, count
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 from evomerge.errors import RecipeError
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
-from evomerge.recipe.mergekit.file import MergekitFile, Slice, Tokenizer, read_file
-from evomerge.recipe.mergekit.keys import COUNTERPARTS
+from evomerge.recipe.mergekit.file import MergekitFile, Slice, read_file
+from evomerge.recipe.mergekit.heads import (
+    all_filters,
+    check_tokenizer,
+    expert_names,
+    recipe_dtype,
+)
+from evomerge.recipe.mergekit.keys import COUNTERPARTS, PASSTHROUGH
 from evomerge.recipe.mergekit.rules import gather_rules
+from evomerge.recipe.mergekit.stacking import stacked
 from evomerge.recipe.mergekit.values import evaluate_settings
-from evomerge.recipe.recipe import Dtype, Recipe
+from evomerge.recipe.recipe import Recipe
 
 __all__ = ["from_mergekit"]
 
@@ -37,19 +42,21 @@ def from_mergekit(content: Mapping[str, Any], *, beside: Path) -> Recipe:
         CheckpointError: The model that lends its tensor names cannot be opened.
     """
     file = read_file(content)
+    if file.merge_method == PASSTHROUGH:
+        return stacked(file, beside=beside)
     base = _base(file)
     experts = _experts(file, base)
     anchor = next(iter(experts)) if base is None else base
-    _check_tokenizer(file, anchor)
+    check_tokenizer(file, anchor)
     checkpoint = Checkpoint(resolve_model(absolute_reference(anchor, beside)))
     architecture = Architecture(checkpoint.config, checkpoint.names)
     slices = _slices_by_layers(file, architecture.n_layers)
     rules = evaluate_settings(file, slices, experts, architecture.roles)
     recipe = Recipe(
         experts={name: absolute_reference(model, beside) for model, name in experts.items()},
-        rules=gather_rules(rules, architecture.roles, _filters(file)),
+        rules=gather_rules(rules, architecture.roles, all_filters(file)),
         base=None if base is None else absolute_reference(base, beside),
-        dtype=_dtype(file),
+        dtype=recipe_dtype(file),
     )
     if faults := recipe.faults():
         raise RecipeError("\n".join(f"mergekit file: {fault}" for fault in faults))
@@ -99,22 +106,7 @@ def _experts(file: MergekitFile, base: str | None) -> dict[str, str]:
         raise RecipeError(
             f"mergekit file: expected {at_least}{wanted} besides the base, got {len(models)}"
         )
-    names: dict[str, str] = {}
-    for model in models:
-        stem = re.split(r"[/:]", model.partition("@")[0].rstrip("/"))[-1]
-        candidates = chain([stem], (f"{stem}-{n}" for n in count(2)))
-        names[model] = next(name for name in candidates if name not in names.values())
-    return names
-
-
-def _check_tokenizer(file: MergekitFile, anchor: str) -> None:
-    plain = file.tokenizer is None or file.tokenizer == Tokenizer(source=file.tokenizer.source)
-    source = file.tokenizer_source if file.tokenizer is None else file.tokenizer.source
-    if not plain or source not in (None, "base", anchor) or file.chat_template is not None:
-        raise RecipeError(
-            f"mergekit file: expected tokenizer and chat template of {anchor} as they are; other "
-            "sources, added tokens, padding and templates cannot be imported yet"
-        )
+    return expert_names(models)
 
 
 def _slices_by_layers(file: MergekitFile, n_layers: int) -> dict[range, Slice]:
@@ -138,23 +130,3 @@ def _slices_by_layers(file: MergekitFile, n_layers: int) -> dict[range, Slice]:
             "another depth cannot be imported yet"
         )
     return found
-
-
-def _dtype(file: MergekitFile) -> Dtype | None:
-    name = file.out_dtype or file.dtype
-    if name is None:
-        return None
-    name = name.removeprefix("torch.")
-    if name not in get_args(Dtype):
-        raise RecipeError(
-            f"mergekit file: expected a dtype out of {', '.join(get_args(Dtype))}, got {name!r}"
-        )
-    return cast(Dtype, name)
-
-
-def _filters(file: MergekitFile) -> list[str]:
-    scopes = [file.parameters]
-    for piece in file.slices:
-        scopes += [piece.parameters, *(source.parameters for source in piece.sources)]
-    cases = [case for settings in scopes for cases in settings.values() for case in cases]
-    return list(dict.fromkeys(case.filter for case in cases if case.filter not in (None, "*")))

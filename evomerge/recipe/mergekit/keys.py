@@ -12,6 +12,8 @@ from evomerge.methods.registry import method
 
 __all__ = [
     "COUNTERPARTS",
+    "PASSTHROUGH",
+    "SCALE",
     "Counterpart",
     "Fixed",
     "Key",
@@ -212,6 +214,14 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
 }
 """By mergekit's name of the method."""
 
+PASSTHROUGH = "passthrough"
+"""mergekit's method without a counterpart: what it stacks is a path here."""
+
+SCALE = Key("scale")
+"""The parameter of passthrough."""
+
+_EVERYWHERE = ("int8_mask",)  # without effect
+
 
 def counterpart_of(ours: str) -> tuple[str, Counterpart] | None:
     """Find what mergekit calls one of our methods; ``None`` if it has none like it."""
@@ -222,9 +232,11 @@ def known_parameters(merge_method: str, *, of_one_model: bool) -> set[str]:
     """List the parameters that mergekit reads.
 
     Args:
-        merge_method: One of ``COUNTERPARTS``.
+        merge_method: One of ``COUNTERPARTS``, or ``PASSTHROUGH``.
         of_one_model: Among the parameters of one model, where it reads no shared ones.
     """
+    if merge_method == PASSTHROUGH:
+        return {SCALE.name, *_EVERYWHERE}
     counterpart = COUNTERPARTS[merge_method]
     declared = method(counterpart.ours).parameters()
     known = {
@@ -233,7 +245,7 @@ def known_parameters(merge_method: str, *, of_one_model: bool) -> set[str]:
         if declared[ours].per_expert or not of_one_model
     }
     shared = set() if of_one_model else set(counterpart.fixed)
-    return known | shared | {"int8_mask", *counterpart.without_effect}
+    return known | shared | {*_EVERYWHERE, *counterpart.without_effect}
 
 
 def unknown_parameters(given: Collection[str], known: Collection[str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from evomerge.recipe.mergekit.file import MergekitFile, Settings, Slice
 from evomerge.recipe.mergekit.keys import COUNTERPARTS, Key
 from evomerge.recipe.recipe import Rule
 
-__all__ = ["evaluate_settings"]
+__all__ = ["evaluate_settings", "value_for"]
 
 
 def evaluate_settings(
@@ -57,13 +57,13 @@ def _rule(
         default = declared[ours].default if key.default is None else key.default
         if declared[ours].per_expert:
             parameters[ours] = {
-                expert: _value((own[model], *shared), key, name, t, default)
+                expert: value_for((own[model], *shared), key, name, t, default)
                 if model in own
                 else _absent(key, default)
                 for model, expert in experts.items()
             }
         else:
-            value = key.ours(_value(shared, key, name, t, default))
+            value = key.ours(value_for(shared, key, name, t, default))
             if value != declared[ours].default:
                 parameters[ours] = value
     return Rule(counterpart.ours, parameters)
@@ -74,8 +74,19 @@ def _absent(key: Key, default: Scalar) -> Scalar:
     return 0.0 if key.name == "weight" else default
 
 
-def _value(scopes: Iterable[Settings], key: Key, name: str, t: float, default: Scalar) -> Scalar:
-    """Take the first entry that is for the tensor; the first scope has the highest precedence."""
+def value_for(scopes: Iterable[Settings], key: Key, name: str, t: float, default: Scalar) -> Scalar:
+    """Evaluate one setting for one tensor.
+
+    Args:
+        scopes: Where it may be set; the first one has the highest precedence.
+        key: The parameter.
+        name: The tensor; the first entry that is for it counts.
+        t: Position in gradients, in [0, 1].
+        default: The value if there is no entry, unless mergekit has no default.
+
+    Raises:
+        RecipeError: No entry, and no default.
+    """
     cases = (case for settings in scopes for case in settings.get(key.name, ()))
     start = None if key.required else default
     value = next((case.at(t) for case in cases if case.matches(name)), start)

@@ -1,0 +1,93 @@
+"""The data-flow space: a path through layers of unchanged models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from optuna import Trial
+from optuna.distributions import BaseDistribution
+
+from evomerge.errors import SpaceError
+from evomerge.recipe.path import BASE, Hop
+from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.space.baselines import single_model_rules
+from evomerge.space.dataflow.checks import path_faults
+from evomerge.space.dataflow.genes import PathGenes
+from evomerge.space.dataflow.spec import PathSpec
+from evomerge.space.protocol import GeneInfo, ModelSet, Params
+
+__all__ = ["DataflowSpace"]
+
+
+class DataflowSpace:
+    """Decodes genes to a path; what is outside the layers comes from its owner.
+
+    Implements ``SearchSpace``. Different active params give different recipes except where the
+    encoding says otherwise.
+
+    Args:
+        spec: What varies.
+        models: Whose layers are chained.
+
+    Raises:
+        SpaceError: Listing every fault of the spec, one line each.
+    """
+
+    def __init__(self, spec: PathSpec, models: ModelSet) -> None:
+        default, known = tuple(models.experts), (*models.experts, BASE)
+        faults = path_faults(spec, known=known, default=default, n_layers=models.n_layers)
+        if faults:
+            raise SpaceError("\n".join(faults))
+        self._models = models
+        self._path = PathGenes(spec, default, models.n_layers)
+
+    @property
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """See ``SearchSpace``."""
+        return {name: gene.distribution for name, gene in self._path.genes.items()}
+
+    @property
+    def defaults(self) -> Params:
+        """See ``SearchSpace``; together they make the initial path."""
+        return {name: gene.initial for name, gene in self._path.genes.items()}
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """See ``SearchSpace``."""
+        recipes = [self._recipe(owner, ()) for owner in self._path.owners]
+        return tuple(sorted({name for recipe in recipes for name in recipe.statistics}))
+
+    def suggest(self, trial: Trial) -> Params:
+        """See ``SearchSpace``."""
+        return self._path.draw(trial)
+
+    def recipe(self, params: Params) -> Recipe:
+        """See ``SearchSpace``."""
+        return self._recipe(*self._path.hops(params.__getitem__))
+
+    def params(self, recipe: Recipe) -> Params | None:
+        """See ``SearchSpace``; single models without a path are the path through their layers."""
+        if (recipe.base, dict(recipe.experts)) != (self._models.base, dict(self._models.experts)):
+            return None
+        for owner in self._path.owners:
+            if len(recipe.rules) == 1 and recipe.rules[0] in self._owner_rules(owner):
+                return self._path.values(owner, recipe.path)
+        return None
+
+    def describe(self) -> list[GeneInfo]:
+        """See ``SearchSpace``."""
+        return self._path.describe()
+
+    def _recipe(self, owner: str, path: tuple[Hop, ...]) -> Recipe:
+        return Recipe(
+            base=self._models.base,
+            experts=self._models.experts,
+            rules=(self._owner_rules(owner)[0],),
+            dtype=self._models.dtype,
+            seed=self._models.seed,
+            path=path,
+        )
+
+    def _owner_rules(self, owner: str) -> list[Rule]:
+        """List rules that take everything outside the layers from one model, exact copy first."""
+        return list(single_model_rules(owner, tuple(self._models.experts)))

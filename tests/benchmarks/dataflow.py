@@ -1,0 +1,167 @@
+"""What paths are worth on the embedded models: the best path against every source, and hybrid
+against parameter spaces at equal evaluations. Everything is chosen on the items of ``search`` and
+``validation``; the printed figures are of ``test``.
+
+    python -m tests.benchmarks.dataflow [--trials 60] [--seeds 3] [--limit 50] [--arms paths ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from evomerge.config.assemble import load_suites
+from evomerge.config.presets import Presets
+from evomerge.config.spaces import build_space
+from evomerge.evaluation.scores import Scores
+from evomerge.execution.protocol import Failed, Job, WorkerSpec
+from evomerge.execution.worker import Worker
+from evomerge.recipe.recipe import Recipe
+from evomerge.samplers import GeneSpace, build_sampler
+from evomerge.space.baselines import baselines
+from evomerge.space.protocol import ModelSet, SearchSpace
+
+MODELS = ModelSet(
+    "zoo:base", {name: f"zoo:{name}" for name in ("math", "list", "facts")}, n_layers=6
+)
+_GLOBAL = {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0.0, 1.2]}}}
+_PATH = {"encoding": "slots", "scale": {"range": [0.7, 1.4]}}
+_SOURCES = {"sources": ["math", "list", "facts", "base"]}
+_GROUPS = {**_GLOBAL, "depth": {"groups": 3}}
+_SINGLE = {"encoding": {"name": "slots", "pairs": False}, "scale": None}
+_NO_SCALES = {**_PATH, "scale": None}
+ARMS: Mapping[str, dict[str, Any]] = {
+    "slots": {"kind": "dataflow", **_PATH, **_SOURCES},
+    "slots, no scales": {"kind": "dataflow", **_NO_SCALES, **_SOURCES},
+    "slots, any owner": {"kind": "dataflow", **_PATH, **_SOURCES, "owner": _SOURCES["sources"]},
+    "permutation": {"kind": "dataflow", **_PATH, "encoding": "permutation"},
+    "threshold": {"kind": "dataflow", **_PATH, "encoding": {"name": "threshold", "repeats": 2}},
+    "slices": {"kind": "dataflow", **_PATH, "encoding": "slices"},
+    "global parameters": _GLOBAL,
+    "global hybrid": {"kind": "hybrid", "merge": _GLOBAL, "path": _NO_SCALES},
+    "grouped parameters": _GROUPS,
+    "grouped hybrid": {"kind": "hybrid", "merge": _GROUPS, "path": _NO_SCALES},
+    "narrow hybrid": {"kind": "hybrid", "merge": _GROUPS, "path": _SINGLE},
+}
+_FINALISTS = 5
+
+
+class Bench:
+    """Models, and their tasks with few items to search on and all to report.
+
+    Args:
+        tasks: Which tasks; the objective is the mean over them.
+        limit: Items of each task in ``search``.
+    """
+
+    def __init__(self, tasks: Sequence[str], limit: int) -> None:
+        (suite,) = load_suites(["zoo"], Presets(), Path.cwd())
+        suite = replace(suite, tasks=tuple(tasks))
+        self._few = Worker(_spec(replace(suite, limit=limit)))
+        self._all = Worker(_spec(suite))
+
+    def search(self, recipe: Recipe) -> float:
+        """Return the objective on the items that are searched."""
+        return mean(_scored(self._few, recipe, "search"))
+
+    def held_out(self, recipe: Recipe, split: str) -> Scores:
+        """Score all items of another split."""
+        return _scored(self._all, recipe, split)
+
+    def best(self, space: SearchSpace, *, n_trials: int, sampler: str, seed: int) -> Recipe:
+        """Search, and choose among the best few on ``validation``."""
+        genes = GeneSpace(space.distributions, space.defaults)
+        chosen = build_sampler(
+            sampler, {}, space=genes, n_objectives=1, n_trials=n_trials, seed=seed
+        )
+        study = optuna.create_study(direction="maximize", sampler=chosen)
+        for baseline in baselines(space, MODELS):
+            if baseline.params is not None:
+                study.enqueue_trial(dict(baseline.params))
+        recipes = []
+        for _ in range(n_trials):
+            trial = study.ask()
+            recipes.append(space.recipe(space.suggest(trial)))
+            study.tell(trial, self.search(recipes[-1]))
+        ranked = sorted(study.trials, key=lambda trial: trial.value or 0.0, reverse=True)
+        finalists = [recipes[trial.number] for trial in ranked[:_FINALISTS]]
+        return max(finalists, key=lambda recipe: mean(self.held_out(recipe, "validation")))
+
+
+def mean(scores: Scores) -> float:
+    """Average the tasks' first metrics."""
+    return statistics.fmean(next(iter(m.values())).value for m in scores.metrics.values())
+
+
+def difference(one: Scores, other: Scores) -> tuple[float, float]:
+    """Compare two models on the same items: mean difference and its standard error."""
+    by_task: dict[str, list[float]] = {}
+    for a, b in zip(one.items, other.items, strict=True):
+        assert (a.task, a.item, a.metric) == (b.task, b.item, b.metric)
+        if a.metric == next(iter(one.metrics[a.task])):
+            by_task.setdefault(a.task, []).append(a.score - b.score)
+    variances = [statistics.variance(d) / len(d) for d in by_task.values()]
+    average = statistics.fmean(map(statistics.fmean, by_task.values()))
+    return average, math.sqrt(sum(variances)) / len(variances)
+
+
+def main() -> None:
+    """Print every source, then every arm and seed beside the best source."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=50)
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--tasks", nargs="+", default=["zoo_math", "zoo_list", "zoo_facts"])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    bench = Bench(options.tasks, options.limit)
+    print(f"test, mean of {', '.join(options.tasks)}; {options.trials} trials, {options.sampler}")
+    source_of = {
+        b.origin: bench.held_out(b.recipe, "test")
+        for b in baselines(build_space(_GLOBAL, MODELS, "global"), MODELS)
+    }
+    for name, scores in source_of.items():
+        print(f"  {name:<18} {mean(scores):.3f}", flush=True)
+    del source_of["uniform"]
+    best = max(source_of, key=lambda name: mean(source_of[name]))
+    for arm in options.arms:
+        values = []
+        for seed in range(options.seeds):
+            space = build_space(ARMS[arm], MODELS, arm)
+            recipe = bench.best(space, n_trials=options.trials, sampler=options.sampler, seed=seed)
+            scores = bench.held_out(recipe, "test")
+            gain, error = difference(scores, source_of[best])
+            values.append(mean(scores))
+            path = " ".join(f"{h.source}.{h.layer}*{h.scale:.2f}" for h in recipe.path)
+            text = f"{values[-1]:.3f}, {gain:+.3f} ± {error:.3f} to {best}"
+            print(f"  {arm:<18} seed {seed}: {text}  {path}", flush=True)
+        if len(values) > 1:
+            spread = statistics.stdev(values) / math.sqrt(len(values))
+            average = statistics.fmean(values)
+            print(f"  {arm:<18} {average:.3f} ± {spread:.3f} over seeds", flush=True)
+
+
+def _spec(suite: Any) -> WorkerSpec:
+    return WorkerSpec(MODELS.base, MODELS.experts, (suite,))
+
+
+def _scored(worker: Worker, recipe: Recipe, split: str) -> Scores:
+    outcome = worker.run(Job(0, recipe, split))
+    if isinstance(outcome, Failed):
+        raise RuntimeError(outcome.traceback)
+    return outcome.scores
+
+
+if __name__ == "__main__":
+    main()
