@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from tests.benchmarks import kernels, memory, peer, replay
+from tests.benchmarks import kernels, memory, peer, replay, samplers
 
 if __name__ == "__main__":
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -16,3 +16,5 @@ if __name__ == "__main__":
     print("\n".join(peer.run()))
     print("\nMemory:")
     memory.main()
+    print("\nThe search itself:")
+    samplers.main()
