@@ -110,7 +110,8 @@ class GreedySoup:
             if _badness(result) < best:
                 here = {n: result.params[n] for n in self._genes}
                 moved = np.abs(self._cube.encode(here) - self._cube.encode(centre)).max()
-                step = float(np.clip(moved, self._options.min_step, self._options.step))
+                is_move = not result.queued and best < (math.inf, math.inf)
+                step = min(float(moved), self._options.step) if is_move else self._options.step
                 centre, best = here, _badness(result)
         return centre, step
 

@@ -111,6 +111,7 @@ class Replay(Generic[Point]):
         self._generation_attr, self._batch_attr = f"{label}:generation", f"{label}:batch:"
         self._batches: list[list[int]] = []  # trial numbers told, by generation
         self._points: dict[int, Point] = {}  # of every trial drawn here
+        self._read: dict[int, Told[Point]] = {}
         self._n_drawn = 0  # in this generation
 
     def continues(self, study: Study) -> bool:
@@ -176,10 +177,14 @@ class Replay(Generic[Point]):
         return [self._told(result) for result in results if result.number not in told]
 
     def _told(self, result: Result) -> Told[Point]:
-        point = self._points.get(result.number)
-        if point is None or not self._is_at(result, point):
-            return Told(self._generations.encode(result), result, foreign=True)
-        return Told(point, result, foreign=False)
+        if result.number not in self._read:  # looked at by every ask until its generation ends
+            point = self._points.get(result.number)
+            if point is None or not self._is_at(result, point):
+                told = Told(self._generations.encode(result), result, foreign=True)
+            else:
+                told = Told(point, result, foreign=False)
+            self._read[result.number] = told
+        return self._read[result.number]
 
     def _is_at(self, result: Result, point: Point) -> bool:
         """Tell whether a trial took the params that were drawn for it, as far as they mattered."""

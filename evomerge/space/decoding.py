@@ -27,21 +27,67 @@ def decode_rules(params: Params, spec: ParameterSpec, genes: Genes) -> tuple[Rul
         spec: The space.
         genes: Its genes.
     """
-    rules = list(_joined(_rule(cell, params, spec, genes) for cell in genes.cells))
+    decoder = _Decoder(params, spec, genes)
+    rules = list(_joined(map(decoder.rule, genes.cells)))
     if all(_same_merge(rule, rules[0]) for rule in rules):
         return (replace(rules[0], where=Selector()),)
     return tuple(rules)
 
 
-def _rule(cell: Cell, params: Params, spec: ParameterSpec, genes: Genes) -> Rule:
-    method = genes.method_at(cell.place, params)
-    settings: dict[str, ParameterValue] = {
-        key: value for key, value in spec.all_fixed.items() if genes.has(method, key)
-    }
-    for parameter in genes.varying(method):
-        settings[parameter] = _value(parameter, cell, params, spec, genes)
-    parameters, modifiers = _split_modifiers(settings, spec.modifiers)
-    return Rule(method, parameters, _selector(cell, spec), modifiers)
+class _Decoder:
+    """Decodes one set of params, cell by cell."""
+
+    def __init__(self, params: Params, spec: ParameterSpec, genes: Genes) -> None:
+        self._params, self._spec, self._genes = params, spec, genes
+        self._read: dict[tuple[str, Place], dict[Owner, Scalar]] = {}
+
+    def rule(self, cell: Cell) -> Rule:
+        """Write the rule of one cell."""
+        spec, genes = self._spec, self._genes
+        method = genes.method_at(cell.place, self._params)
+        settings: dict[str, ParameterValue] = {
+            key: value for key, value in spec.all_fixed.items() if genes.has(method, key)
+        }
+        for parameter in genes.varying(method):
+            settings[parameter] = self._mixed(parameter, cell)
+        parameters, modifiers = _split_modifiers(settings, spec.modifiers)
+        return Rule(method, parameters, _selector(cell, spec), modifiers)
+
+    def _mixed(self, parameter: str, cell: Cell) -> ParameterValue:
+        """Mix the values of a cell's places."""
+        varies = self._genes.varies_with_depth(parameter)
+        shares = cell.shares if varies else ((cell.place, 1.0),)
+        at_places = [self._at(parameter, place) for place, _ in shares]
+        log = self._spec.all_genes[parameter].log
+        mixed = {
+            owner: _mix([own[owner] for own in at_places], [share for _, share in shares], log)
+            for owner in at_places[0]
+        }
+        if None in mixed:
+            return mixed[None]
+        return {str(owner): value for owner, value in mixed.items()}
+
+    def _at(self, parameter: str, place: Place) -> dict[Owner, Scalar]:
+        key = (parameter, place)
+        if key not in self._read:  # a control point serves many cells
+            self._read[key] = dict(self._owned(parameter, place))
+        return self._read[key]
+
+    def _owned(self, parameter: str, place: Place) -> Iterator[tuple[Owner, Scalar]]:
+        """Read a parameter at one place, by owner."""
+        genes, params = self._genes, self._params
+        owners = genes.owners(parameter)
+        if None in owners:
+            yield None, params[genes.name(Use(parameter, place))]
+            return
+        active = genes.experts_at(place, params)
+        limited = parameter == self._spec.limited
+        idle = 0.0 if limited else genes.declared(parameter).default
+        own = {e: params.get(genes.name(Use(parameter, place, e)), idle) for e in active}
+        if self._spec.all_genes[parameter].sum_to_one:
+            least = genes.bounds(parameter)[0]
+            own = _shares([float(value) for value in own.values()], active, least)
+        yield from ((owner, own.get(str(owner), idle)) for owner in owners)
 
 
 def _selector(cell: Cell, spec: ParameterSpec) -> Selector:
@@ -50,36 +96,6 @@ def _selector(cell: Cell, spec: ParameterSpec) -> Selector:
     if isinstance(group, Named):
         return Selector(layers, names=group.names)
     return Selector(layers, kinds=None if len(spec.kinds) == 1 else tuple(group))
-
-
-def _value(
-    parameter: str, cell: Cell, params: Params, spec: ParameterSpec, genes: Genes
-) -> ParameterValue:
-    shares = cell.shares if genes.varies_with_depth(parameter) else ((cell.place, 1.0),)
-    at_places = [_values(parameter, place, params, spec, genes) for place, _ in shares]
-    log = spec.all_genes[parameter].log
-    mixed = {
-        owner: _mix([values[owner] for values in at_places], [share for _, share in shares], log)
-        for owner in at_places[0]
-    }
-    if None in mixed:
-        return mixed[None]
-    return {str(owner): value for owner, value in mixed.items()}
-
-
-def _values(
-    parameter: str, place: Place, params: Params, spec: ParameterSpec, genes: Genes
-) -> dict[Owner, Scalar]:
-    """Read a parameter at one place, by owner."""
-    owners = genes.owners(parameter)
-    if None in owners:
-        return {None: params[genes.name(Use(parameter, place))]}
-    active = genes.experts_at(place, params)
-    idle = 0.0 if parameter == spec.limited else genes.declared(parameter).default
-    own = {e: params.get(genes.name(Use(parameter, place, e)), idle) for e in active}
-    if spec.all_genes[parameter].sum_to_one:
-        own = _shares([float(value) for value in own.values()], active, genes.bounds(parameter)[0])
-    return {owner: own.get(str(owner), idle) for owner in owners}
 
 
 def _shares(breaks: Sequence[float], experts: Sequence[str], least: float) -> dict[str, Scalar]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Discriminator, Tag
@@ -193,18 +194,18 @@ class ParameterSpec:
         """Kinds of module by the name of their group."""
         return {g: part for g, part in self.modules.items() if not isinstance(part, Named)}
 
-    @property
+    @cached_property
     def limited(self) -> str | None:
         """The parameter that says how many experts may take part, if there is one."""
         return next((name for name, g in self.all_genes.items() if g.max_active is not None), None)
 
-    @property
+    @cached_property
     def all_genes(self) -> dict[str, Gene]:
         """Genes of methods by parameter, of modifiers by ``modifier:parameter``."""
         inside = {k: v for k, v in self._modifier_settings().items() if isinstance(v, Gene)}
         return {**self.genes, **inside}
 
-    @property
+    @cached_property
     def all_fixed(self) -> dict[str, ParameterValue]:
         """Fixed values, named as ``all_genes`` names genes."""
         inside = {k: v for k, v in self._modifier_settings().items() if not isinstance(v, Gene)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tests.benchmarks import kernels, memory, peer, replay
+from tests.benchmarks import kernels, memory, peer, replay, samplers
 from tests.benchmarks.readme import write_readme
 
 __all__ = ["TABLES"]
@@ -20,6 +20,7 @@ def _main() -> None:
     if not chosen.tables:
         print(replay.run(), flush=True)
         memory.main()
+        samplers.main()
         kernels.measure()
         peer.measure()
     tables = {name: table() for name, table in TABLES.items()}

@@ -8,6 +8,7 @@ from tests.samplers.searches import (
     run_one_by_one,
     run_out_of_order,
     sampler_for,
+    suggest_mixed,
 )
 
 
@@ -45,3 +46,21 @@ def test_tpe_finds_more_than_chance():
         return study.best_value
 
     assert sum(best("tpe", s) for s in (1, 2, 3)) < sum(best("random", s) for s in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "n_trials"), [("tpe", 50), ("nsga2", 80), ("nsga3", 80), ("gp", 18)]
+)
+def test_constraints_that_forbid_the_best_scores_are_kept_to(name, n_trials):
+    def feasible(constrained):
+        options = {"population_size": 6} if name.startswith("nsga") else {"n_startup_trials": 8}
+        sampler = sampler_for(name, 1, constrained=constrained, **options)
+        study = new_study(sampler, 1)
+        for _ in range(n_trials):
+            trial = study.ask()
+            math = suggest_mixed(trial)["math"]
+            trial.set_user_attr("constraints", [0.6 - math])  # scores want 0.2
+            study.tell(trial, (math - 0.2) ** 2)
+        return sum(t.params["math"] >= 0.6 for t in study.trials[n_trials // 2 :])
+
+    assert feasible(True) > 2 * feasible(False)

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from evomerge.config.item_scores import ItemRows
+from evomerge.evaluation.scores import ItemScore
+from evomerge.evaluation.store import ItemStore
+from evomerge.study.trials import make_objectives
+
+
+def test_rows_hold_the_same_items_in_the_same_order_and_larger_is_better(tmp_path: Path) -> None:
+    store = ItemStore(tmp_path)
+    store.write(0, "search", [ItemScore("t", i, "acc", float(i)) for i in (3, 5, 7)])
+    store.write(1, "search", [ItemScore("t", i, "acc", 9.0) for i in (7, 3, 8)])
+    store.write(2, "test", [ItemScore("t", 3, "acc", 1.0)])
+    store.write(3, "search", [ItemScore("t", 3, "unused", 1.0)])
+    for direction, sign in (("maximize", 1), ("minimize", -1)):
+        rows = ItemRows(store, make_objectives([("t", "acc", direction)]))
+        assert np.array_equal(rows(0), sign * np.array([3.0, 5.0, 7.0]))
+        assert np.array_equal(rows(1), sign * np.array([9.0, np.nan, 9.0]), equal_nan=True)
+        assert rows(2) is None
+        assert rows(3) is None
