@@ -39,7 +39,7 @@ class _CatcmaOptions:
         popsize: Results per generation; absent: 4 + 3 ln(genes), rounded down.
     """
 
-    sigma0: _Share = 1 / 6
+    sigma0: _Share = 1 / 4  # finds as much as 1/6, earlier (tests.benchmarks.landscapes)
     popsize: Annotated[int, Field(ge=4)] | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -95,7 +95,9 @@ def _comocma(options: Options, budget: Budget) -> BaseSampler:
     return JointSampler(budget.space, replayed, seed=budget.seed)
 
 
-CATCMA = SamplerKind("one objective, genes of any kind, at least 10 trials per gene", _catcma)
+CATCMA = SamplerKind(
+    "the all-rounder: genes of any kind, 1 to 3 objectives, 50 trials or more", _catcma
+)
 COMOCMA = SamplerKind(
     "2 objectives, genes of any kind, a thousand trials or more", _comocma, _resolve_kernels
 )

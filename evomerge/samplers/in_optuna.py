@@ -155,7 +155,9 @@ def _nsga3(options: Options, budget: Budget) -> BaseSampler:
 
 RANDOM = SamplerKind("a control: what luck alone finds", _random)
 QMC = SamplerKind("an even cover of a space of few genes, or data for a later model", _qmc)
-TPE = SamplerKind("the all-rounder: any genes, 1 to 3 objectives, asks in milliseconds", _tpe)
+TPE = SamplerKind(
+    "few genes and many trials, or any genes with conditions; asks in milliseconds", _tpe
+)
 GP = SamplerKind("at most 150 slow trials of at most 20 genes; an ask takes up to a second", _gp)
 NSGA2 = SamplerKind(
     "2 or 3 objectives and thousands of trials: asks stay cheap", _nsga2, _nsga_resolve

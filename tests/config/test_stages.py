@@ -136,7 +136,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     folder = create(tmp_path)
     for stop in (_Stop(after=3), _Stop(phase="winners"), _Stop(after=2), _Stop(phase="finals")):
         with pytest.raises(KeyboardInterrupt):
-            continue_run(folder, Events(stop.phase, stop.told))
+            continue_run(folder, Events(stop.phase, told=stop.told))
     continue_run(folder, Events())
     assert outcome(folder) == outcome(finished)
     ours, theirs = (

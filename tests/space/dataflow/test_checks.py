@@ -74,5 +74,7 @@ def test_faults_of_a_hybrid_space_name_their_part() -> None:
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="expected one of parameter, layer_swap, dataflow, hybrid"):
+    with pytest.raises(
+        ConfigError, match="expected one of parameter, layer_swap, dataflow, hybrid"
+    ):
         space({"kind": "flow"})
