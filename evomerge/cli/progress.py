@@ -96,7 +96,13 @@ class SearchProgress:
         for trial in study.trials:
             self._count(trial)
         self._started = time.monotonic()
-        self._bar.update(self._task, total=self._n_trials, completed=self._done, note="")
+        self._bar.update(
+            self._task,
+            total=self._n_trials,
+            completed=self._done,
+            count=self._count_text(),
+            note="",
+        )
 
     def phase(self, text: str) -> None:
         """Show what is being done now."""

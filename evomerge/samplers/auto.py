@@ -1,12 +1,15 @@
 """The rule behind ``sampler: auto``.
 
 It follows a comparison of all samplers on landscapes fitted to real evaluations of merges
-(``python -m tests.benchmarks.landscapes``): ``catcma`` is best, or close to it, from 18 genes on,
-with 100 to 300 trials, one to three objectives, with and without categories; a Gaussian process
-wins where genes and trials are few. Four objectives and more are not in that comparison.
+(``python -m tests.benchmarks.landscapes``), with 60 to 300 trials. From 18 genes on, ``catcma`` is
+best or close to it for one objective and where there are categories, and ``map`` for two or three
+objectives over numbers; a Gaussian process wins where genes and trials are few. Four objectives and
+more are not in that comparison.
 """
 
 from __future__ import annotations
+
+from optuna.distributions import CategoricalDistribution
 
 from evomerge.samplers.gene_space import GeneSpace
 
@@ -16,14 +19,14 @@ __all__ = ["choose"]
 # a second at this limit, which is what a fast trial takes.
 _GP_TRIALS = 150
 _FEW_GENES = 10  # between the 3 where model-based samplers win and the 18 where they lose
-_NSGA_OBJECTIVES = 4  # from here on, most trials are on the front
+_NSGA3_OBJECTIVES = 4  # from here on, most trials are on the front
 
 
 def choose(space: GeneSpace, *, n_objectives: int, n_trials: int) -> tuple[str, str]:
     """Choose a sampler.
 
     The rule, first match wins: nothing to vary: random; 4 objectives or more: nsga3; few genes: gp,
-    or tpe where trials are too many for it; otherwise catcma.
+    or tpe where trials are too many for it; several objectives over numbers: map; otherwise catcma.
 
     Args:
         space: The genes.
@@ -37,10 +40,13 @@ def choose(space: GeneSpace, *, n_objectives: int, n_trials: int) -> tuple[str, 
     size = f"{n_trials} trials of {n_genes} genes"
     if n_genes == 0:
         return "random", "no gene can vary"
-    if n_objectives >= _NSGA_OBJECTIVES:
+    if n_objectives >= _NSGA3_OBJECTIVES:
         return "nsga3", f"{n_objectives} objectives"
-    if n_genes > _FEW_GENES:
-        return "catcma", f"{size}: too many genes to model"
-    if n_trials <= _GP_TRIALS:
+    if n_genes <= _FEW_GENES and n_trials <= _GP_TRIALS:
         return "gp", f"{size}: few enough for a Gaussian process"
-    return "tpe", f"{size}: few genes, too many trials for a Gaussian process"
+    if n_genes <= _FEW_GENES:
+        return "tpe", f"{size}: few genes, too many trials for a Gaussian process"
+    has_categories = any(isinstance(d, CategoricalDistribution) for d in space.searched.values())
+    if n_objectives > 1 and not has_categories:
+        return "map", f"{size}, {n_objectives} objectives, numbers only"
+    return "catcma", f"{size}, {'categories' if has_categories else 'one objective'}"

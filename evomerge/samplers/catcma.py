@@ -39,7 +39,7 @@ class _CatcmaOptions:
         popsize: Results per generation; absent: 4 + 3 ln(genes), rounded down.
     """
 
-    sigma0: _Share = 1 / 4  # finds as much as 1/6, earlier (tests.benchmarks.landscapes)
+    sigma0: _Share = 1 / 6
     popsize: Annotated[int, Field(ge=4)] | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")

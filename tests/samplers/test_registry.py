@@ -49,7 +49,9 @@ def test_wrong_names_and_options_are_config_errors(name, options, message):
 
 
 def test_auto_builds_what_it_chooses():
-    assert isinstance(build("auto"), JointSampler)
+    many = build_sampler("auto", {}, space=floats(30), n_objectives=1, n_trials=100, seed=0)
+    assert isinstance(many, JointSampler)
+    assert isinstance(build("auto"), InSpace)
 
 
 def test_entry_points_add_samplers(monkeypatch):
