@@ -1,0 +1,192 @@
+"""One search on a landscape: by any of our samplers, or as other tools search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import cma
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial
+
+from evomerge.samplers import GeneSpace, build_sampler
+from evomerge.seeds import seed_for
+from evomerge.space.protocol import Params
+from tests.benchmarks.landscapes.cases import Case
+from tests.benchmarks.landscapes.landscape import FloatArray, observed
+
+__all__ = ["OTHERS", "Progress", "search"]
+
+_IN_FLIGHT = 4
+_EVERY = 5  # trials between two looks
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a search would have handed over, look by look.
+
+    Attributes:
+        trials: Evaluations so far, at each look.
+        volume: ``Case.quality`` at each look: hypervolume.
+        mean: And the best mean.
+    """
+
+    trials: list[int]
+    volume: list[float]
+    mean: list[float]
+
+
+class _Log:
+    """Scores points with noise, and keeps both what was seen and what is true."""
+
+    def __init__(self, case: Case, seed: int) -> None:
+        self._case = case
+        self._noise = np.random.default_rng(seed_for(seed, "noise"))
+        self._seen: list[FloatArray] = []
+        self._true: list[FloatArray] = []
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def score(self, params: Params) -> FloatArray:
+        """Return the objectives of one point as a study would see them; shape (n_objectives,)."""
+        accuracies = self._case.landscape.accuracies([params])
+        self._true.append(self._case.objectives(accuracies)[0])
+        self._seen.append(self._case.objectives(observed(accuracies, self._noise))[0])
+        return self._seen[-1]
+
+    def progress(self) -> Progress:
+        seen, true = np.array(self._seen), np.array(self._true)
+        looks = [n for n in range(1, len(seen) + 1) if n % _EVERY == 0 or n == len(seen)]
+        found = [self._case.quality(seen[:n], true[:n]) for n in looks]
+        return Progress(looks, [v for v, _ in found], [m for _, m in found])
+
+
+def search(case: Case, method: str, seed: int) -> Progress:
+    """Run one search.
+
+    Args:
+        case: What is searched, and for how long.
+        method: A sampler's name, or one of ``OTHERS``.
+        seed: Of the sampler, the noise and the order in which results arrive.
+    """
+    log = _Log(case, seed)
+    OTHERS.get(method, _by_sampler)(case, method, seed, log)
+    return log.progress()
+
+
+def _by_sampler(case: Case, method: str, seed: int, log: _Log) -> None:
+    """As ``evomerge run`` does: the parents first, four trials in flight."""
+    landscape = case.landscape
+    sampler = build_sampler(
+        method,
+        {},
+        space=landscape.genes,
+        n_objectives=case.n_objectives,
+        n_trials=case.trials,
+        seed=seed,
+    )
+    study = _study(sampler, case)
+    for params in landscape.parents:
+        study.enqueue_trial(dict(params))
+    _run(study, landscape.space.suggest, case.trials, seed, log)
+
+
+def _whole_model_nsga2(case: Case, method: str, seed: int, log: _Log) -> None:
+    """NSGA-II over whole-model coefficients, as Mergenetic searches."""
+    genes = case.landscape.genes
+    shared = {name: _whole_model_name(name) for name in genes.distributions}
+    distributions = {shared[name]: d for name, d in genes.distributions.items()}
+    defaults = {shared[name]: value for name, value in genes.defaults.items()}
+    sampler = build_sampler(
+        "nsga2",
+        {},
+        space=GeneSpace(distributions, defaults),
+        n_objectives=case.n_objectives,
+        n_trials=case.trials,
+        seed=seed,
+    )
+
+    def suggest(trial: Trial) -> Params:
+        values = {name: _suggest(trial, name, d) for name, d in distributions.items()}
+        return {name: values[shared[name]] for name in genes.distributions}
+
+    _run(_study(sampler, case), suggest, case.trials, seed, log)
+
+
+def _mergekit_evolve(case: Case, method: str, seed: int, log: _Log) -> None:
+    """CMA-ES as mergekit-evolve sets it up.
+
+    Every coefficient starts at 1/n experts and every density at 1, sigma 1/6, no bounds: negative
+    genes are folded by ``abs`` and clamped to the range. One weighted sum; all of a generation is
+    scored before the next one is asked. It has genes for coefficients and densities only.
+    """
+    genes = case.landscape.genes
+    searched = [n for n in genes.distributions if n.split(".")[0] in ("coefficient", "density")]
+    n_experts = len({n.rsplit(".", 1)[-1] for n in searched})
+    start = [1.0 / n_experts if n.startswith("coefficient") else 1.0 for n in searched]
+    normal = np.random.default_rng(seed_for(seed, "evolve"))
+    options = {
+        "seed": float("nan"),
+        "randn": lambda *shape: normal.standard_normal(shape),
+        "verbose": -9,
+    }
+    strategy = cma.CMAEvolutionStrategy(start, 1 / 6, options)
+    while len(log) < case.trials:
+        points = strategy.ask()
+        values = [log.score(_folded(p, searched, genes)).mean() for p in points]
+        strategy.tell(points, [-value for value in values])
+
+
+def _folded(point: FloatArray, names: list[str], genes: GeneSpace) -> Params:
+    params = dict(genes.defaults)
+    for name, value in zip(names, np.abs(point), strict=True):
+        distribution = genes.distributions[name]
+        assert isinstance(distribution, FloatDistribution)
+        params[name] = float(np.clip(value, distribution.low, distribution.high))
+    return params
+
+
+OTHERS: Mapping[str, Callable[[Case, str, int, _Log], None]] = {
+    "mergekit-evolve": _mergekit_evolve,
+    "NSGA-II, whole model": _whole_model_nsga2,
+}
+
+
+def _run(
+    study: optuna.Study, suggest: Callable[[Trial], Params], trials: int, seed: int, log: _Log
+) -> None:
+    """Keep four trials in flight; results arrive in random order."""
+    order = np.random.default_rng(seed_for(seed, "order"))
+    pending: list[tuple[Trial, Params]] = []
+    asked = 0
+    while len(log) < trials:
+        while len(pending) < _IN_FLIGHT and asked < trials:
+            trial = study.ask()
+            pending.append((trial, suggest(trial)))
+            asked += 1
+        trial, params = pending.pop(int(order.integers(len(pending))))
+        study.tell(trial, log.score(params).tolist())
+
+
+def _study(sampler: BaseSampler, case: Case) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(sampler=sampler, directions=["maximize"] * case.n_objectives)
+
+
+def _whole_model_name(gene: str) -> str:
+    """Drop depth and module from ``parameter.module.depth.expert``."""
+    parts = gene.split(".")
+    return f"{parts[0]}.{parts[-1]}" if parts[0] in ("coefficient", "density") else parts[0]
+
+
+def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> float | str:
+    if isinstance(distribution, CategoricalDistribution):
+        chosen = trial.suggest_categorical(name, distribution.choices)
+        assert isinstance(chosen, str)
+        return chosen
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
