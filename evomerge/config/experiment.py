@@ -69,7 +69,7 @@ class EvaluatorConfig(_Section):
     splits: dict[Literal["search", "validation", "test"], str | float] | None = None
     limit: int | None = Field(default=None, gt=0)
     num_fewshot: int | None = Field(default=None, ge=0)
-    batch_size: int = Field(default=64, gt=0)
+    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     apply_chat_template: bool = False
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None

@@ -13,12 +13,13 @@ from evomerge.evaluation.aggregate import (
     item_scores,
     item_values,
 )
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.engine import PreparedRequests
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
+from evomerge.evaluation.transformers_engine import TransformersEngine
 
 __all__ = ["PreparedSuites"]
 
@@ -46,14 +47,15 @@ class PreparedSuites:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        self._runs: list[tuple[LoadedSuite, LanguageModel, list[PreparedTask]]] = []
+        self._runs: list[tuple[LoadedSuite, PreparedRequests, list[PreparedTask]]] = []
         faults: list[str] = []
         for suite in suites:
             with clean_harness(), collected(faults):
                 loaded = load_suite(suite)
-                language_model = LanguageModel(model, tokenizer, suite.batch_size)
-                tasks = prepare_split(loaded, split, language_model)
-                self._runs.append((loaded, language_model, tasks))
+                engine = TransformersEngine(model, tokenizer, suite.batch_size)
+                tasks = prepare_split(loaded, split, engine.language_model)
+                requests = engine.prepare([r for one in tasks for r in one.task.instances])
+                self._runs.append((loaded, requests, tasks))
         raise_faults(faults + name_clashes([loaded for loaded, _, _ in self._runs]))
 
     @property
@@ -66,10 +68,13 @@ class PreparedSuites:
         started = time.perf_counter()
         metrics: dict[str, dict[str, MetricValue]] = {}
         items: list[ItemScore] = []
-        for loaded, language_model, tasks in self._runs:
+        for loaded, requests, tasks in self._runs:
             with clean_harness():  # per suite, so that none depends on what another drew
-                language_model.answer([r for one in tasks for r in one.task.instances])
+                answers = iter(requests.run())
                 for prepared in tasks:
+                    for instance in prepared.task.instances:
+                        instance.resps = [answer.response for answer in next(answers)]
+                        instance.filtered_resps = {}
                     values = item_values(prepared)
                     metrics[prepared.name] = aggregate_task(prepared, values)
                     items += item_scores(prepared, values)

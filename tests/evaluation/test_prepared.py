@@ -46,7 +46,11 @@ class Reference:
     ) -> dict[str, dict[str, object]]:
         suite = self.suite
         results = lm_eval.simple_evaluate(
-            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=suite.batch_size),
+            HFLM(
+                pretrained=model,
+                tokenizer=tokenizer,
+                batch_size=64 if suite.batch_size == "auto" else suite.batch_size,
+            ),
             tasks=list(suite.tasks),
             task_manager=TaskManager(include_path=str(self.folder), include_defaults=False),
             samples=dict(samples) if samples else None,
