@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from evomerge.config.load import resolve_evaluator
 from evomerge.config.presets import Presets
 from evomerge.config.spaces import build_space
 from evomerge.errors import CheckpointError, ConfigError, EvomergeError
+from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.space.protocol import ModelSet, SearchSpace
@@ -114,8 +115,10 @@ def sampler_choice(assembly: Assembly) -> tuple[str, str]:
 
 def make_suites(experiment: Experiment) -> tuple[Suite, ...]:
     """Build the task suites of a resolved experiment."""
+    smooth = {o.task for o in experiment.objectives if o.metric in SMOOTH_METRICS}
     return tuple(
-        _suite(config, f"evaluators[{i}]") for i, config in enumerate(experiment.evaluators)
+        replace(_suite(config, f"evaluators[{i}]"), smooth=frozenset(smooth))
+        for i, config in enumerate(experiment.evaluators)
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
 
@@ -37,6 +38,11 @@ def _seconds(value: object) -> object:
 def _by_name(value: object) -> object:
     """Read a bare name as ``{name: …}``."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def _better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
+    """Tell which way a metric is better."""
+    return SMOOTH_METRICS.get(objective.get("metric", ""), "maximize")
 
 
 ExpertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -78,11 +84,11 @@ class EvaluatorConfig(_Section):
 
 
 class ObjectiveConfig(_Section):
-    """One metric of one task."""
+    """One metric of one task; ``direction`` is ``maximize`` unless less is better by definition."""
 
     task: str
     metric: str
-    direction: Literal["maximize", "minimize"] = "maximize"
+    direction: Literal["maximize", "minimize"] = Field(default_factory=_better)
 
 
 class SamplerConfig(BaseModel):

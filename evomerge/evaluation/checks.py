@@ -8,6 +8,7 @@ from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_l
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.smooth import smooth_names
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 
@@ -28,8 +29,9 @@ def metric_names(suites: Sequence[Suite]) -> dict[str, tuple[str, ...]]:
     and empty splits are found before a model is loaded.
 
     Returns:
-        Task or group name -> metric names, ``METRIC`` or ``METRIC,FILTER``. Groups that only
-        collect tasks are left out.
+        Task or group name -> metric names, ``METRIC`` or ``METRIC,FILTER``, then the smooth ones,
+        which are scored where ``Suite.smooth`` asks for them. Groups that only collect tasks are
+        left out.
 
     Raises:
         EvaluationError: Every fault of every suite and split, one per line.
@@ -62,7 +64,8 @@ def _names(loaded: LoadedSuite, split: str) -> dict[str, tuple[str, ...]]:
     )
     for name, group in loaded.groups.items():
         tables[name] = aggregate_group(group, tables)
-    return {name: tuple(table) for name, table in tables.items() if table}
+    smooth = {prepared.name: smooth_names(prepared.task) for prepared in tasks}
+    return {name: (*table, *smooth.get(name, ())) for name, table in tables.items() if table}
 
 
 def _blank_table(prepared: PreparedTask) -> dict[str, MetricValue]:

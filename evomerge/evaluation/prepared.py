@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.evaluation.aggregate import (
+    Cost,
     aggregate_group,
     aggregate_task,
     item_scores,
     item_values,
 )
-from evomerge.evaluation.engine import PreparedRequests
+from evomerge.evaluation.engine import Answer, Engine, PreparedRequests
+from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 from evomerge.evaluation.transformers_engine import TransformersEngine
@@ -47,38 +51,84 @@ class PreparedSuites:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        self._runs: list[tuple[LoadedSuite, PreparedRequests, list[PreparedTask]]] = []
+        self._runs: list[_PreparedSuite] = []
         faults: list[str] = []
         for suite in suites:
             with clean_harness(), collected(faults):
-                loaded = load_suite(suite)
                 engine = TransformersEngine(model, tokenizer, suite.batch_size)
-                tasks = prepare_split(loaded, split, engine.language_model)
-                requests = engine.prepare([r for one in tasks for r in one.task.instances])
-                self._runs.append((loaded, requests, tasks))
-        raise_faults(faults + name_clashes([loaded for loaded, _, _ in self._runs]))
+                self._runs.append(_prepare(load_suite(suite), split, engine))
+        raise_faults(faults + name_clashes([run.loaded for run in self._runs]))
 
     @property
     def tasks(self) -> tuple[PreparedTask, ...]:
         """Every task with its items and requests, in suite order."""
-        return tuple(prepared for _, _, tasks in self._runs for prepared in tasks)
+        return tuple(prepared for run in self._runs for prepared in run.tasks)
 
     def score(self) -> Scores:
         """Score the model as it is now; nothing of an earlier call remains in the result."""
         started = time.perf_counter()
         metrics: dict[str, dict[str, MetricValue]] = {}
         items: list[ItemScore] = []
-        for loaded, requests, tasks in self._runs:
+        for run in self._runs:
             with clean_harness():  # per suite, so that none depends on what another drew
-                answers = iter(requests.run())
-                for prepared in tasks:
-                    for instance in prepared.task.instances:
-                        instance.resps = [answer.response for answer in next(answers)]
-                        instance.filtered_resps = {}
-                    values = item_values(prepared)
+                answers = run.answer()
+                for prepared in run.tasks:
+                    values, golds = item_values(prepared), run.golds[prepared.name]
                     metrics[prepared.name] = aggregate_task(prepared, values)
-                    items += item_scores(prepared, values)
-                for name, group in loaded.groups.items():
+                    if prepared.name in run.loaded.suite.smooth:
+                        metrics[prepared.name] |= smooth_metrics(prepared.task, golds)
+                    smooth = {gold.row: gold.smooth for gold in golds}
+                    items += item_scores(prepared, values, _costs(prepared, answers), smooth)
+                for name, group in run.loaded.groups.items():
                     if table := aggregate_group(group, metrics):
                         metrics[name] = table
         return Scores(metrics, tuple(items), time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class _PreparedSuite:
+    """A suite whose requests are with an engine; the gold answers' own ones apart.
+
+    Apart, because lm-eval's batches, and with them its floats, depend on what is scored together.
+    """
+
+    loaded: LoadedSuite
+    tasks: list[PreparedTask]
+    golds: dict[str, list[Gold]]
+    requests: list[tuple[list[Instance], PreparedRequests]]
+
+    def answer(self) -> dict[int, list[Answer]]:
+        """Answer every request anew; returns the answers by ``id`` of the request."""
+        answers = {}
+        for instances, requests in self.requests:
+            for instance, found in zip(instances, requests.run(), strict=True):
+                instance.resps = [answer.response for answer in found]
+                instance.filtered_resps = {}
+                answers[id(instance)] = found
+        return answers
+
+
+def _prepare(loaded: LoadedSuite, split: str, engine: Engine) -> _PreparedSuite:
+    tasks = prepare_split(loaded, split, engine.language_model)
+    golds = {
+        one.name: gold_answers(one, extra_requests=one.name in loaded.suite.smooth)
+        for one in tasks
+    }
+    own = [request for one in tasks for request in one.task.instances]
+    known = set(map(id, own))
+    extra = [r for found in golds.values() for g in found for r in g.requests if id(r) not in known]
+    requests = [(part, engine.prepare(part)) for part in (own, extra) if part]
+    return _PreparedSuite(loaded, tasks, golds, requests)
+
+
+def _costs(prepared: PreparedTask, answers: dict[int, list[Answer]]) -> dict[int, Cost]:
+    """Tokens and seconds of every item, by row."""
+    return {
+        item.row: _sum(answer for request in item.requests for answer in answers[id(request)])
+        for item in prepared.items
+    }
+
+
+def _sum(answers: Iterator[Answer]) -> Cost:
+    costs = [(answer.tokens, answer.seconds) for answer in answers]
+    return sum(tokens for tokens, _ in costs), sum(seconds for _, seconds in costs)

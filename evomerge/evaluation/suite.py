@@ -42,6 +42,7 @@ class Suite:
         seed: Of the partition and the permutation of the items.
         allow_code: Whether task YAML in ``include_path`` may run Python: ``!function``, metrics
             downloaded from Hugging Face ``evaluate``, pickled datasets.
+        smooth: Tasks whose smooth metrics are wanted among their metrics.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Suite:
     system_instruction: str | None = None
     seed: int = 0
     allow_code: bool = False
+    smooth: frozenset[str] = frozenset()
 
     def faults(self) -> list[str]:
         """List what is wrong with the settings themselves, one line each, without reading files."""
