@@ -76,7 +76,13 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     if faults:
         raise ConfigError(*faults)
     assert space is not None, "a missing space is a fault"
-    worker = WorkerSpec(base=models.base, experts=models.experts, suites=suites, dtype=models.dtype)
+    worker = WorkerSpec(
+        base=models.base,
+        experts=models.experts,
+        suites=suites,
+        dtype=models.dtype,
+        gates=experiment.gates,
+    )
     assembly = Assembly(experiment, models, space, suites, objectives, worker)
     make_sampler(assembly)  # its options may be wrong, too
     return assembly

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
@@ -38,6 +39,13 @@ def _seconds(value: object) -> object:
 def _by_name(value: object) -> object:
     """Read a bare name as ``{name: …}``."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def _switch(value: object) -> object:
+    """Read ``on`` and ``off``, which YAML takes for booleans."""
+    if not isinstance(value, bool | str):
+        return value
+    return {True: {}, False: None, "on": {}, "off": None}.get(value, value)
 
 
 def _better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
@@ -138,6 +146,7 @@ class Experiment(_Section):
         sampler: How it searches.
         budget: When it ends.
         execution: Where it runs.
+        gates: When a broken candidate is given up early: ``on``, ``off``, or settings.
         finalists: How many front members are scored again on ``validation``; 0 skips the finals.
         storage: Database URL for studies shared by several machines; absent: a journal file.
         seed: Names every random draw.
@@ -150,6 +159,7 @@ class Experiment(_Section):
     sampler: Annotated[SamplerConfig, BeforeValidator(_by_name)] = SamplerConfig()
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    gates: Annotated[Gates | None, BeforeValidator(_switch)] = Gates()
     finalists: int = Field(default=8, ge=0)
     storage: str | None = None
     seed: int = 0

@@ -92,7 +92,7 @@ def can_decode(model: PreTrainedModel) -> bool:
     needed = {"position_ids", "past_key_values", "logits_to_keep"}
     has_arguments = needed <= set(inspect.signature(model.forward).parameters)
     layers = DynamicCache(config=model.config).layers
-    settings = set(model.generation_config.to_diff_dict())
+    settings = {k for k, v in model.generation_config.to_diff_dict().items() if v}
     return (
         has_arguments
         and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

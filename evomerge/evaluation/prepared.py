@@ -16,8 +16,10 @@ from evomerge.evaluation.aggregate import (
     item_values,
 )
 from evomerge.evaluation.engine import Answer, Engine, PreparedRequests
+from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
@@ -64,6 +66,11 @@ class PreparedSuites:
         """Every task with its items and requests, in suite order."""
         return tuple(prepared for run in self._runs for prepared in run.tasks)
 
+    def probes(self, gates: Gates) -> list[Probe]:
+        """Prepare a short look at the model with the prompts of each suite."""
+        with clean_harness():
+            return [Probe(run.tasks, run.engine, gates) for run in self._runs]
+
     def score(self) -> Scores:
         """Score the model as it is now; nothing of an earlier call remains in the result."""
         started = time.perf_counter()
@@ -93,6 +100,7 @@ class _PreparedSuite:
     """
 
     loaded: LoadedSuite
+    engine: Engine
     tasks: list[PreparedTask]
     golds: dict[str, list[Gold]]
     requests: list[tuple[list[Instance], PreparedRequests]]
@@ -118,7 +126,7 @@ def _prepare(loaded: LoadedSuite, split: str, engine: Engine) -> _PreparedSuite:
     known = set(map(id, own))
     extra = [r for found in golds.values() for g in found for r in g.requests if id(r) not in known]
     requests = [(part, engine.prepare(part)) for part in (own, extra) if part]
-    return _PreparedSuite(loaded, tasks, golds, requests)
+    return _PreparedSuite(loaded, engine, tasks, golds, requests)
 
 
 def _costs(prepared: PreparedTask, answers: dict[int, list[Answer]]) -> dict[int, Cost]:

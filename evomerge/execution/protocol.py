@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
 
-__all__ = ["Executor", "Failed", "Job", "Outcome", "Scored", "WorkerSpec"]
+__all__ = ["Executor", "Failed", "Job", "Outcome", "Pruned", "Scored", "WorkerSpec"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class WorkerSpec:
         suites: What candidates are scored on.
         dtype: Dtype of the live model; ``None`` takes the base's.
         device: ``cpu`` or ``cuda``.
+        gates: When a candidate is given up before it is scored; ``None``: never.
     """
 
     base: str
@@ -31,6 +33,7 @@ class WorkerSpec:
     suites: tuple[Suite, ...]
     dtype: Dtype | None = None
     device: str = "cpu"
+    gates: Gates | None = None
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,13 @@ class Job:
         trial: Trial number; names the outcome.
         recipe: Over the base and experts of the worker.
         split: ``search``, ``validation`` or ``test``.
+        is_gated: Whether the worker may give it up early.
     """
 
     trial: int
     recipe: Recipe
     split: str = "search"
+    is_gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,22 @@ class Failed:
     traceback: str = ""
 
 
-Outcome = Scored | Failed
+@dataclass(frozen=True)
+class Pruned:
+    """A job that was given up before it was scored in full.
+
+    Attributes:
+        job: The job.
+        reason: Why, in one line.
+        seconds: Time of the phases ``merge`` and ``evaluate``.
+    """
+
+    job: Job
+    reason: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+Outcome = Scored | Failed | Pruned
 
 
 class Executor(Protocol):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
+from collections.abc import Iterator
 
 from evomerge.cache import cache_folder
 from evomerge.evaluation.prepared import PreparedSuites
-from evomerge.execution.protocol import Failed, Job, Outcome, Scored, WorkerSpec
+from evomerge.evaluation.probe import Gate
+from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
+from evomerge.recipe.recipe import Recipe, Rule
 
 __all__ = ["Worker"]
 
@@ -36,6 +40,24 @@ class Worker:
         self._prepared: dict[str, PreparedSuites] = {}
         self.prepare("search")
 
+    @functools.cached_property
+    def _gate(self) -> Gate | None:
+        """Compares with the parents, which are merged and probed once."""
+        if self._spec.gates is None:
+            return None
+        probes = self._prepared["search"].probes(self._spec.gates)
+        return Gate(self._spec.gates, probes, self._parents())
+
+    def _parents(self) -> Iterator[None]:
+        """Merge the base and each expert in turn."""
+        names = tuple(self._spec.experts)
+        for parent in (None, *names):
+            mix = {name: float(name == parent) for name in names}
+            rule = Rule("task_arithmetic", {"coefficient": mix, "lambda": 1.0, "normalize": False})
+            recipe = Recipe(self._spec.experts, (rule,), base=self._spec.base)
+            self._candidate.materialise(recipe)
+            yield
+
     def prepare(self, split: str) -> None:
         """Build the tasks of one split, unless that is done."""
         if split not in self._prepared:
@@ -51,11 +73,16 @@ class Worker:
             line = " ".join(str(err).split()) or type(err).__name__
             return Failed(job, f"{type(err).__name__}: {line}", traceback.format_exc())
 
-    def _run(self, job: Job) -> Scored:
+    def _run(self, job: Job) -> Scored | Pruned:
         self.prepare(job.split)
+        gate = self._gate if job.is_gated else None
         start = time.perf_counter()
         self._candidate.materialise(job.recipe)
         merged = time.perf_counter()
+        reason = None if gate is None else gate.reason()
+        if reason is not None:
+            seconds = {"merge": merged - start, "evaluate": time.perf_counter() - merged}
+            return Pruned(job, reason, seconds)
         scores = self._prepared[job.split].score()
         seconds = {"merge": merged - start, "evaluate": time.perf_counter() - merged}
         return Scored(job, scores, seconds)

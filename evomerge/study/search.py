@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
-from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
+from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
 from evomerge.space.baselines import Baseline
@@ -32,7 +32,7 @@ class Budget:
     """When a search ends; whichever comes first.
 
     Attributes:
-        trials: Number of finished trials, failed ones included.
+        trials: Number of finished trials, failed and pruned ones included.
         wall_clock_s: Seconds of searching over all drivers; ``None`` for no limit. Trials in
             flight at that moment are finished.
     """
@@ -155,7 +155,8 @@ class Search:
     def _submit(self, trial: Trial, recipe: Recipe, ask_seconds: float) -> None:
         self._in_flight[trial.number] = trial
         self._asked_seconds[trial.number] = ask_seconds
-        self._executor.submit(Job(trial.number, recipe))
+        is_gated = trial.user_attrs.get(ORIGIN) == "search"  # baselines are what gates compare with
+        self._executor.submit(Job(trial.number, recipe, is_gated=is_gated))
 
     def _finish(self, outcome: Outcome) -> None:
         trial = self._in_flight.pop(outcome.job.trial)
@@ -164,6 +165,10 @@ class Search:
             match self._checked(outcome):
                 case Scored() as scored:
                     self._tell_scores(trial, scored, asked)
+                case Pruned(reason=reason, seconds=seconds):
+                    trial.set_user_attr(ERROR, reason)
+                    self._keep_seconds(trial, {"ask": asked, **seconds})
+                    self._study.tell(trial, state=TrialState.PRUNED)
                 case Failed(error=error, traceback=traceback):
                     trial.set_user_attr(ERROR, error)
                     trial.set_user_attr(TRACEBACK, traceback)
@@ -174,7 +179,7 @@ class Search:
 
     def _checked(self, outcome: Outcome) -> Outcome:
         """Turn a score that is missing or no number into a failure: samplers never see one."""
-        if isinstance(outcome, Failed):
+        if not isinstance(outcome, Scored):
             return outcome
         metrics = outcome.scores.metrics
         for o in self._objectives:
@@ -192,10 +197,13 @@ class Search:
         self._items.write(trial.number, scored.job.split, scored.scores.items)
         stderr = [scored.scores.metrics[o.task][o.metric].stderr for o in self._objectives]
         trial.set_user_attr(STDERR, [None if math.isnan(e) else e for e in stderr])
-        trial.set_user_attr(SECONDS, {"ask": ask_seconds, **scored.seconds})
+        self._keep_seconds(trial, {"ask": ask_seconds, **scored.seconds})
         self._study.tell(trial, self._values(scored))
-        for phase, seconds in scored.seconds.items():
-            self._timing.add(phase, seconds)
+
+    def _keep_seconds(self, trial: Trial, seconds: Mapping[str, float]) -> None:
+        trial.set_user_attr(SECONDS, dict(seconds))
+        for phase in seconds.keys() - {"ask"}:  # measured here already
+            self._timing.add(phase, seconds[phase])
 
     def _stop_if_hopeless(self) -> None:
         finished = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
