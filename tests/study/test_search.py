@@ -132,6 +132,17 @@ def test_a_larger_budget_continues(tmp_path: Path) -> None:
     assert outcome(more)[:8] == outcome(first)
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp", "nsga2", "pycma"])
+def test_a_pruned_trial_counts_and_every_sampler_goes_on(tmp_path: Path, sampler: str) -> None:
+    executor = FormulaExecutor(prune=frozenset({1, 4, 5, 9}))  # trial 1 is a baseline: not gated
+    trials = drive(tmp_path, executor, sampler=sampler, trials=16)
+    pruned = [t for t in trials if t.state == "pruned"]
+    assert [t.number for t in pruned] == [4, 5, 9]
+    assert all(t.error == "asked to give up" and t.values == () for t in pruned)
+    assert [t.state for t in trials].count("complete") == 13
+    assert pruned[0].seconds["evaluate"] == 0.001
+
+
 def test_a_failed_trial_is_kept_with_its_reason_and_the_run_goes_on(tmp_path: Path) -> None:
     trials = drive(tmp_path, FormulaExecutor(fail=frozenset({3, 9})))
     failed = [t for t in trials if t.state == "failed"]
