@@ -95,7 +95,7 @@ def item_scores(
         label = metric_label(metric, name)
         for row, value in pairs:
             if isinstance(value, Real | np.bool_):
-                likely = smooth.get(row, math.nan)
+                likely = smooth.get(row)
                 yield ItemScore(prepared.name, row, label, float(value), likely, *costs[row])
 
 

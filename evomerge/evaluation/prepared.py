@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,6 +23,7 @@ from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, prepare_split
+from evomerge.evaluation.score_cache import digest_of
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import Suite, collected, raise_faults
@@ -66,6 +69,14 @@ class PreparedSuites:
         """Every task with its items and requests, in suite order."""
         return tuple(prepared for run in self._runs for prepared in run.tasks)
 
+    @functools.cached_property
+    def digest(self) -> str | None:
+        """Name what is scored and how, by content; ``None`` where scores are drawn at random."""
+        if any(_is_sampled(one) for one in self.tasks):
+            return None
+        libraries = [version(name) for name in ("lm_eval", "transformers", "torch")]
+        return digest_of(libraries, [run.content() for run in self._runs])
+
     def probes(self, gates: Gates) -> list[Probe]:
         """Prepare a short look at the model with the prompts of each suite."""
         with clean_harness():
@@ -105,6 +116,17 @@ class _PreparedSuite:
     golds: dict[str, list[Gold]]
     requests: list[tuple[list[Instance], PreparedRequests]]
 
+    def content(self) -> list[object]:
+        """Everything the scores depend on beside the model, in a form that can be digested."""
+        suite = self.loaded.suite
+        groups = {name: group.to_dict() for name, group in self.loaded.groups.items()}
+        tasks = [
+            [one.name, one.task.dump_config(), [[i.row, i.doc] for i in one.items]]
+            for one in self.tasks
+        ]
+        asked = [[r.request_type, r.args] for part, _ in self.requests for r in part]
+        return [sorted(suite.smooth), suite.batch_size, groups, tasks, asked]
+
     def answer(self) -> dict[int, list[Answer]]:
         """Answer every request anew; returns the answers by ``id`` of the request."""
         answers = {}
@@ -127,6 +149,11 @@ def _prepare(loaded: LoadedSuite, split: str, engine: Engine) -> _PreparedSuite:
     extra = [r for found in golds.values() for g in found for r in g.requests if id(r) not in known]
     requests = [(part, engine.prepare(part)) for part in (own, extra) if part]
     return _PreparedSuite(loaded, engine, tasks, golds, requests)
+
+
+def _is_sampled(prepared: PreparedTask) -> bool:
+    settings = getattr(prepared.task.config, "generation_kwargs", None) or {}
+    return bool(settings.get("do_sample")) or float(settings.get("temperature") or 0) > 0
 
 
 def _costs(prepared: PreparedTask, answers: dict[int, list[Answer]]) -> dict[int, Cost]:

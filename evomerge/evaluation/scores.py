@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -43,7 +42,7 @@ class ItemScore:
         metric: ``METRIC``, or ``METRIC,FILTER`` when the filter is not ``none``.
         score: The item's own value; its mean is the metric's value for metrics that are means.
         smooth: How likely the gold answer was, in [0, 1]: the gold choice among the choices, or one
-            byte of the gold answer; NaN where that was not scored.
+            byte of the gold answer; ``None`` where that was not scored.
         tokens: Tokens generated or scored for the item.
         seconds: The item's share of the time of its forward passes; no part of equality.
     """
@@ -52,7 +51,7 @@ class ItemScore:
     item: int
     metric: str
     score: float
-    smooth: float = math.nan
+    smooth: float | None = None
     tokens: int = 0
     seconds: float = field(default=0.0, compare=False)
 

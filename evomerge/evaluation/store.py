@@ -8,7 +8,6 @@ process leaves both the joined file and its parts.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +39,7 @@ _SCHEMA = pa.schema(
     ],
     metadata={"schema_version": "2"},
 )
-_MISSING = {"smooth": math.nan, "tokens": 0, "seconds": 0.0}  # in files of version 1
+_MISSING = {"smooth": None, "tokens": 0, "seconds": 0.0}  # in files of version 1
 _JOIN_AT = 64  # files of one trial each
 
 

@@ -6,16 +6,24 @@ import functools
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from evomerge.cache import cache_folder
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.probe import Gate
+from evomerge.evaluation.score_cache import ScoreCache, digest_of
 from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.recipe.recipe import Recipe, Rule
 
 __all__ = ["Worker"]
+
+
+def _identity(file: Path) -> list[object]:
+    """Tell a model file from another, and from itself after a change."""
+    status = file.resolve().stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 
 
 class Worker:
@@ -36,6 +44,8 @@ class Worker:
         sources = Sources(spec.base, spec.experts, shared=cache_folder("experts"))
         sources.check_finite()
         self._candidate = LiveCandidate(sources, spec.dtype, spec.device)
+        self._models = [str(spec.dtype), *map(_identity, sources.files)]
+        self._cache = ScoreCache(cache_folder("scores"))
         self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
         self._prepared: dict[str, PreparedSuites] = {}
         self.prepare("search")
@@ -75,6 +85,8 @@ class Worker:
 
     def _run(self, job: Job) -> Scored | Pruned:
         self.prepare(job.split)
+        if (known := self._known(job)) is not None:
+            return known
         gate = self._gate if job.is_gated else None
         start = time.perf_counter()
         self._candidate.materialise(job.recipe)
@@ -84,5 +96,23 @@ class Worker:
             seconds = {"merge": merged - start, "evaluate": time.perf_counter() - merged}
             return Pruned(job, reason, seconds)
         scores = self._prepared[job.split].score()
+        if (digest := self._digest(job)) is not None:
+            self._cache.store(digest, scores)
         seconds = {"merge": merged - start, "evaluate": time.perf_counter() - merged}
         return Scored(job, scores, seconds)
+
+    def _known(self, job: Job) -> Scored | None:
+        """Return the scores of an earlier trial, of this study or another, with the same recipe."""
+        start = time.perf_counter()
+        digest = self._digest(job)
+        scores = None if digest is None else self._cache.load(digest)
+        if scores is None:
+            return None
+        return Scored(job, scores, {"merge": 0.0, "evaluate": time.perf_counter() - start})
+
+    def _digest(self, job: Job) -> str | None:
+        """Name everything the scores of a job depend on."""
+        suites = self._prepared[job.split].digest
+        if suites is None:
+            return None
+        return digest_of(suites, job.recipe.digest, self._models, self._spec.device)
