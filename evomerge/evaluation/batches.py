@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Batch", "Pair", "Target", "chunked", "likelihood_batches"]
+__all__ = ["Batch", "Pair", "Size", "Target", "chunked", "likelihood_batches"]
 
 Pair = tuple[list[int], list[int]]  # tokens of a context and of its continuation
+Size = Callable[[int], int]  # sequences per batch, given the length of the longest
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,15 @@ class Target:
 
     Attributes:
         request: Its position among the requests.
-        positions: (n,) int64 rows of ``Batch.reads`` that predict the continuation.
-        greedy_positions: (n,) the rows whose most likely token must be the continuation's.
         tokens: (n,) int64 tokens of the continuation.
+        positions: (n,) int64 logit rows of the batch that predict them.
+        greedy_positions: (n,) the rows whose likeliest token must be the continuation's.
     """
 
     request: int
+    tokens: torch.Tensor
     positions: torch.Tensor
     greedy_positions: torch.Tensor
-    tokens: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Batch:
     Attributes:
         tokens: (sequences, length) int64, padded on the right with 0.
         keep: How many of the last positions anything is read from.
-        reads: (2, r) int64: sequence and position (among the last ``keep``) of every logit row read.
+        reads: (2, rows) int64: sequence, and position among the last ``keep``, of each logit row.
         targets: One per request.
     """
 
@@ -49,8 +50,9 @@ class Batch:
 
 def likelihood_batches(
     pairs: Sequence[Pair],
+    requests: Sequence[int],
     max_length: int,
-    size: Callable[[int], int],
+    size: Size,
     *,
     keep_all: bool,
     device: torch.device,
@@ -61,26 +63,25 @@ def likelihood_batches(
 
     Args:
         pairs: Contexts with continuations, both of at least one token.
+        requests: Which of the pairs.
         max_length: Longest sequence the model takes; longer ones lose tokens on the left.
-        size: Sequences per batch, given the length of the longest one.
+        size: Sequences per batch.
         keep_all: Compute the logits of every position, as lm-eval does; the output layer may
             round differently when it sees fewer.
         device: Where the tensors are put.
     """
-    shared: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, (context, continuation) in enumerate(pairs):
-        shared[(*context, *continuation[:-1])].append(i)
-    groups = [sorted(g, key=lambda i: -len(pairs[i][1])) for g in shared.values()]
-    groups.sort(key=lambda g: (-len(sum(pairs[g[0]], [])), sum(pairs[g[0]], [])))
-    lengths = [min(len(sum(pairs[g[0]], [])) - 1, max_length) for g in groups]
-    return [
-        _batch(groups[part], pairs, max_length, keep_all, device)
-        for part in chunked(lengths, size)
-    ]
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for request in requests:
+        context, continuation = pairs[request]
+        alike[(*context, *continuation[:-1])].append(request)
+    rows = [_Row(group, pairs, max_length) for group in alike.values()]
+    rows.sort(key=lambda row: (-len(row.whole), row.whole))
+    cuts = chunked([len(row.tokens) for row in rows], size)
+    return [_batch(rows[cut], pairs, keep_all, device) for cut in cuts]
 
 
-def chunked(lengths: Sequence[int], size: Callable[[int], int]) -> Iterator[slice]:
-    """Cut descending lengths into batches of at most ``size(longest)`` sequences."""
+def chunked(lengths: Sequence[int], size: Size) -> Iterator[slice]:
+    """Cut sequences of descending lengths into batches of at most ``size(longest)``."""
     start = 0
     while start < len(lengths):
         stop = start + size(lengths[start])
@@ -88,32 +89,37 @@ def chunked(lengths: Sequence[int], size: Callable[[int], int]) -> Iterator[slic
         start = stop
 
 
+class _Row:
+    """A sequence that answers requests which differ at most in their last token."""
+
+    def __init__(self, group: Sequence[int], pairs: Sequence[Pair], max_length: int) -> None:
+        context, continuation = max((pairs[i] for i in group), key=lambda pair: len(pair[1]))
+        self.requests = group
+        self.whole = context + continuation
+        self.tokens = self.whole[-(max_length + 1) :][:-1]
+        self.first = len(self.tokens) - len(continuation)  # what predicts the continuation
+
+
 def _batch(
-    groups: Sequence[Sequence[int]],
-    pairs: Sequence[Pair],
-    max_length: int,
-    keep_all: bool,
-    device: torch.device,
+    rows: Sequence[_Row], pairs: Sequence[Pair], keep_all: bool, device: torch.device
 ) -> Batch:
-    rows = [sum(pairs[group[0]], [])[-(max_length + 1) :][:-1] for group in groups]
-    length = len(rows[0])
-    tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=device)
-    first = [len(row) - len(pairs[group[0]][1]) for row, group in zip(rows, groups, strict=True)]
-    keep = length if keep_all else length - min(first)
+    length = len(rows[0].tokens)
+    padded = [row.tokens + [0] * (length - len(row.tokens)) for row in rows]
+    dropped = 0 if keep_all else min(row.first for row in rows)
     reads: list[tuple[int, int]] = []
     targets = []
-    for i, (row, group) in enumerate(zip(rows, groups, strict=True)):
-        start, count = len(reads), len(row) - first[i]
-        reads += [(i, position - (length - keep)) for position in range(first[i], len(row))]
-        for request in group:
-            wanted = pairs[request][1]
-            positions = torch.arange(start, start + count, device=device)
-            targets.append(
-                Target(
-                    request,
-                    positions[: len(wanted)],  # lm-eval reads the likelihood from the first ones,
-                    positions[-len(wanted) :],  # and the argmax from the last
-                    torch.tensor(wanted, device=device),
-                )
-            )
-    return Batch(tokens, keep, torch.tensor(reads, device=device).T.contiguous(), tuple(targets))
+    for i, row in enumerate(rows):
+        positions = torch.arange(len(row.tokens) - row.first, device=device) + len(reads)
+        reads += [(i, position - dropped) for position in range(row.first, len(row.tokens))]
+        for request in row.requests:
+            tokens = torch.tensor(pairs[request][1], device=device)
+            n = len(
+                tokens
+            )  # lm-eval reads likelihoods from the first rows, the argmax from the last
+            targets.append(Target(request, tokens, positions[:n], positions[-n:]))
+    return Batch(
+        torch.tensor(padded, device=device),
+        length - dropped,
+        torch.tensor(reads, device=device).T.contiguous(),
+        tuple(targets),
+    )

@@ -11,7 +11,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["Prompts", "Stops", "can_decode", "decode_greedily"]
+__all__ = ["Prompts", "Stops", "can_decode", "decode_greedily", "has_plain_cache"]
 
 # What a generation config may say without changing what greedy decoding yields.
 _HARMLESS = {
@@ -69,8 +69,7 @@ class Stops:
 
     def text(self, answer: Sequence[int]) -> str:
         """Decode an answer as lm-eval does."""
-        decoded: str = self._tokenizer.decode(answer, skip_special_tokens=True)  # type: ignore[assignment]
-        return decoded
+        return str(self._tokenizer.decode(list(answer), skip_special_tokens=True))
 
     def is_finished(self, answer: Sequence[int]) -> bool:
         """Tell whether the last token has finished an answer."""
@@ -89,15 +88,17 @@ class Stops:
 
 def can_decode(model: PreTrainedModel) -> bool:
     """Tell whether ``decode_greedily`` decodes a model as its own ``generate`` does."""
+    settings = {k for k, v in model.generation_config.to_diff_dict().items() if v}
+    return has_plain_cache(model) and settings <= _HARMLESS
+
+
+def has_plain_cache(model: PreTrainedModel) -> bool:
+    """Tell whether a model remembers keys and values per token, and nothing else."""
     needed = {"position_ids", "past_key_values", "logits_to_keep"}
     has_arguments = needed <= set(inspect.signature(model.forward).parameters)
     layers = DynamicCache(config=model.config).layers
-    settings = {k for k, v in model.generation_config.to_diff_dict().items() if v}
-    return (
-        has_arguments
-        and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-        and settings <= _HARMLESS
-    )
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    return has_arguments and all(type(layer) in plain for layer in layers)
 
 
 @torch.no_grad()

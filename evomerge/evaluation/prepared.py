@@ -141,8 +141,7 @@ class _PreparedSuite:
 def _prepare(loaded: LoadedSuite, split: str, engine: Engine) -> _PreparedSuite:
     tasks = prepare_split(loaded, split, engine.language_model)
     golds = {
-        one.name: gold_answers(one, extra_requests=one.name in loaded.suite.smooth)
-        for one in tasks
+        one.name: gold_answers(one, extra_requests=one.name in loaded.suite.smooth) for one in tasks
     }
     own = [request for one in tasks for request in one.task.instances]
     known = set(map(id, own))

@@ -130,6 +130,8 @@ def _keys(table: pa.Table) -> set[tuple[int, str]]:
 
 def _without(table: pa.Table, keys: set[tuple[int, str]]) -> pa.Table:
     for trial, split in keys:
-        is_it = pc.and_(pc.equal(table["trial"], trial), pc.equal(table["split"].cast("string"), split))
+        is_it = pc.and_(
+            pc.equal(table["trial"], trial), pc.equal(table["split"].cast("string"), split)
+        )
         table = table.filter(pc.invert(is_it))
     return table

@@ -7,15 +7,23 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.batches import Batch, Pair, chunked, likelihood_batches
-from evomerge.evaluation.decoding import Prompts, Stops, can_decode, decode_greedily
+from evomerge.evaluation.decoding import (
+    Prompts,
+    Stops,
+    can_decode,
+    decode_greedily,
+    has_plain_cache,
+)
 from evomerge.evaluation.engine import Answer
 from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
 from evomerge.evaluation.likelihood import log_likelihoods
+from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
 
 __all__ = ["TransformersEngine"]
@@ -82,15 +90,19 @@ class TransformersEngine:
             return max(1, _TOKENS_PER_BATCH // length)
         return self._batch_size
 
-    def _batches(self, pairs: Sequence[Pair]) -> list[Batch]:
-        lm = self._lm.lm
-        return likelihood_batches(
-            pairs,
-            lm.max_length,
-            self._size,
-            keep_all=self._batch_size != "auto",
-            device=torch.device(lm.device),
-        )
+    def _batches(self, pairs: Sequence[Pair]) -> list[Batch | SharedBatch]:
+        """Make lm-eval's own batches, or with ``auto`` those with the least work."""
+        lm, exact = self._lm.lm, self._batch_size != "auto"
+        device = torch.device(lm.device)
+        sharing = not exact and has_plain_cache(self._model)
+        groups = sharing_requests(pairs, lm.max_length) if sharing else []
+        others = sorted(set(range(len(pairs))) - {request for group in groups for request in group})
+        return [
+            *likelihood_batches(
+                pairs, others, lm.max_length, self._size, keep_all=exact, device=device
+            ),
+            *shared_batches(pairs, groups, self._size, device),
+        ]
 
     def _likelihoods(self, pairs: Sequence[Pair]) -> Part:
         batches = self._batches(pairs)

@@ -280,3 +280,57 @@ def test_answers_longer_than_the_context_are_refused(suite, folder, model, token
     suite = dataclasses.replace(suite, tasks=("tiny_generate",))
     with pytest.raises(EvaluationError, match=r"take 256 tokens, but the context .* is 96"):
         PreparedSuites([suite], "test", model, tokenizer)
+
+
+@pytest.fixture
+def long_choices(folder: Path) -> Path:
+    """Choices of several tokens after prompts of different lengths, examples included."""
+    for name in ("tiny_choice", "tiny_fewshot"):
+        write_task(folder, name, doc_to_choice="{{[c + ' plus ' + a, b, a + ' ' + b + ' is', b]}}")
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auto_scores_as_simple_evaluate_up_to_rounding(
+    long_choices, suite, model, tokenizer, tmp_path, dtype
+):
+    suite, model = dataclasses.replace(suite, batch_size="auto"), model.to(dtype)
+    prepared = PreparedSuites([suite], "search", model, tokenizer)
+    scores = prepared.score()
+    results = Reference(suite, tmp_path / "reference", "search").score(model, tokenizer)
+    for task, table in scores.metrics.items():
+        for metric, value in table.items():
+            name, _, filter_name = metric.partition(",")
+            expected = results[task][f"{name},{filter_name or 'none'}"]
+            is_float = metric in ("perplexity", "word_perplexity", "bits_per_byte")
+            assert value.value == (pytest.approx(expected, rel=1e-5) if is_float else expected)
+
+
+def test_auto_runs_each_context_once(long_choices, suite, model, tokenizer):
+    suite = dataclasses.replace(suite, tasks=("tiny_fewshot",))
+
+    def positions(batch_size: int | str) -> int:
+        counted = []
+        prepared = PreparedSuites(
+            [dataclasses.replace(suite, batch_size=batch_size)], "search", model, tokenizer
+        )
+        handle = model.register_forward_pre_hook(lambda _, given: counted.append(given[0].numel()))
+        prepared.score()
+        handle.remove()
+        return sum(counted)
+
+    assert positions("auto") < 0.5 * positions(8)
+
+
+def test_greedy_answers_leave_the_batch_when_they_end(suite, folder, model, tokenizer):
+    """Were they answered by lm-eval, every sequence would go on to the end of the longest."""
+    write_task(folder, "tiny_generate", generation_kwargs={"until": ["one"], "max_gen_toks": 30})
+    prepared = PreparedSuites(
+        [dataclasses.replace(suite, tasks=("tiny_generate",))], "search", model, tokenizer
+    )
+    rows = []
+    handle = model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    tokens = sorted({(item.item, item.tokens) for item in prepared.score().items})
+    handle.remove()
+    assert sum(rows) == sum(n for _, n in tokens)
+    assert len({n for _, n in tokens}) > 1

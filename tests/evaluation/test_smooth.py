@@ -16,8 +16,10 @@ from .tiny_tasks import NAMED, write_task
 def brute_force(model, tokenizer, context: str, continuation: str) -> float:
     """Log-likelihood of a continuation, token by token."""
     start = tokenizer.encode(context) if context else [tokenizer.bos_token_id]
-    tokens = tokenizer.encode(context + continuation) if context else start + tokenizer.encode(
-        continuation
+    tokens = (
+        tokenizer.encode(context + continuation)
+        if context
+        else start + tokenizer.encode(continuation)
     )
     with torch.no_grad():
         log_probs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
@@ -72,7 +74,9 @@ def test_gold_answers_are_scored_as_by_brute_force(task, context, answer, suite,
         sizes.append(len(text))
     value = scores.metrics[task]["gold_bpb"]
     assert value.value == pytest.approx(sum(bits) / sum(sizes), rel=1e-5)
-    per_byte = {i.row: 2 ** (-b / s) for i, b, s in zip(prepared.tasks[0].items, bits, sizes, strict=True)}
+    per_byte = {
+        i.row: 2 ** (-b / s) for i, b, s in zip(prepared.tasks[0].items, bits, sizes, strict=True)
+    }
     for item in scores.items:
         assert item.smooth == pytest.approx(per_byte[item.item], rel=1e-4)
 
@@ -105,7 +109,9 @@ def test_several_gold_answers_take_the_first(suite, folder, model, tokenizer):
     several = smooth(suite, model, tokenizer, "tiny_generate").score()
     write_task(folder, "tiny_generate")
     first = smooth(suite, model, tokenizer, "tiny_generate").score()
-    assert several.metrics["tiny_generate"]["gold_bpb"] == first.metrics["tiny_generate"]["gold_bpb"]
+    assert (
+        several.metrics["tiny_generate"]["gold_bpb"] == first.metrics["tiny_generate"]["gold_bpb"]
+    )
 
 
 def test_a_better_model_has_fewer_bits_per_byte(suite, model, tokenizer):

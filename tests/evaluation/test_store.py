@@ -26,8 +26,7 @@ def rows(trial: int, n: int = 3) -> list[ItemScore]:
 def scores(folder: Path) -> dict[tuple[int, str], list[float]]:
     table = ItemStore(folder).read()
     return {
-        key: list(group["score"])
-        for key, group in table.groupby(["trial", "split"], observed=True)
+        key: list(group["score"]) for key, group in table.groupby(["trial", "split"], observed=True)
     }
 
 
@@ -37,7 +36,17 @@ def test_what_is_written_is_read(tmp_path):
     assert list(table.columns) == [
         "trial", "split", "task", "item", "metric", "score", "smooth", "tokens", "seconds",
     ]  # fmt: skip
-    assert table.iloc[2].tolist() == [3, "search", "task", 2, "acc", 3.0, 0.5, 7, pytest.approx(0.01)]
+    assert table.iloc[2].tolist() == [
+        3,
+        "search",
+        "task",
+        2,
+        "acc",
+        3.0,
+        0.5,
+        7,
+        pytest.approx(0.01),
+    ]
 
 
 def test_an_empty_store_has_the_columns_of_a_full_one(tmp_path):
@@ -75,9 +84,10 @@ def test_a_kill_between_joining_and_clearing_away_loses_and_repeats_nothing(
         unlinked.append(path)
         path.rename(path.with_suffix(".gone"))
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", unlink)
-        ItemStore(tmp_path).write(4, "search", rows(4))
+        with pytest.raises(KeyboardInterrupt):
+            ItemStore(tmp_path).write(4, "search", rows(4))
     assert scores(tmp_path) == before | {(4, "search"): [4.0] * 3}
     for trial in range(5, 12):
         ItemStore(tmp_path).write(trial, "search", rows(trial))
@@ -112,7 +122,14 @@ def test_killed_in_the_middle_of_a_write_it_opens_and_loses_at_most_one_trial(tm
 
 
 def test_files_of_the_first_version_are_read(tmp_path):
-    old = {"trial": [0], "split": ["search"], "task": ["t"], "item": [4], "metric": ["acc"], "score": [0.5]}
+    old = {
+        "trial": [0],
+        "split": ["search"],
+        "task": ["t"],
+        "item": [4],
+        "metric": ["acc"],
+        "score": [0.5],
+    }
     pq.write_table(pa.table(old), tmp_path / "000000.search.parquet")
     ItemStore(tmp_path).write(1, "search", rows(1, n=1))
     assert list(ItemStore(tmp_path).read()["score"]) == [0.5, 1.0]
