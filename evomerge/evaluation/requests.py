@@ -38,11 +38,13 @@ class PreparedTask:
         name: lm-eval task name.
         task: Owns the requests as ``task.instances``.
         items: In ascending row order.
+        order: Their rows in the order in which fewer of them would be taken.
     """
 
     name: str
     task: Task
     items: tuple[Item, ...]
+    order: tuple[int, ...]
 
 
 def prepare_split(
@@ -69,10 +71,12 @@ def prepare_split(
         raise_faults([f"{where} has no split {split!r}, only {', '.join(loaded.suite.splits)}"])
     for name, task in loaded.tasks.items():
         try:
-            rows = _switch(loaded, name, split)[: 1 if first_only else None]
+            order = _switch(loaded, name, split)
+            order = sorted(order)[:1] if first_only else order
+            rows = sorted(order)
             _build(task, rows, loaded.suite, model)
             _check_length(task, model)
-            prepared.append(PreparedTask(name, task, _items(task.instances, rows)))
+            prepared.append(PreparedTask(name, task, _items(task.instances, rows), tuple(order)))
         except Exception as err:  # templates and task code raise anything
             faults.append(f"{where}: task {name!r}, split {split!r}: {why(err, {})}")
     raise_faults(faults)
@@ -80,7 +84,7 @@ def prepare_split(
 
 
 def _switch(loaded: LoadedSuite, name: str, split: str) -> list[int]:
-    """Point a task at the dataset split it is to be scored on; return the rows to use."""
+    """Point a task at the dataset split it is to be scored on; return the rows to use, in order."""
     task, suite, own = loaded.tasks[name], loaded.suite, loaded.own_splits[name]
     share = suite.splits[split]
     if isinstance(share, str):
