@@ -32,6 +32,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evomerge.errors import EvaluationError
+
 __all__ = [
     "BUILTIN_TASKS",
     "FEWSHOT_SEED",
@@ -147,6 +149,12 @@ class LanguageModel:
         tokens: list[int] = self.lm.tok_encode(text)
         return tokens
 
+    def length(self, request: Instance) -> int:
+        """Count the tokens of a prompt with what is scored after it; the last one is not read."""
+        if request.request_type == "generate_until":
+            return len(self.tokens(request.args[0]))
+        return sum(map(len, self.pair(*request.args))) - 1
+
     def padded(self, texts: Sequence[str], room: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokenise prompts of one batch, padded on the left, leaving room for the answers.
 
@@ -158,14 +166,24 @@ class LanguageModel:
         return tokens.to(self.lm.device), mask.to(self.lm.device)
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Tokenise a context and its continuation; an empty context becomes the prefix token."""
+        """Tokenise a context and its continuation; an empty context becomes the prefix token.
+
+        Raises:
+            EvaluationError: There is nothing to score.
+        """
         if context:
-            pair: tuple[list[int], list[int]] = self.lm._encode_pair(context, continuation)
-            return pair
-        tokens: list[int] = self.lm.tok_encode(continuation, add_special_tokens=False)
-        if tokens and tokens[0] == self.lm.prefix_token_id:
-            return tokens[:1], tokens[1:]
-        return [self.lm.prefix_token_id], tokens
+            tokens, scored = self.lm._encode_pair(context, continuation)
+        else:
+            scored = self.lm.tok_encode(continuation, add_special_tokens=False)
+            tokens = [self.lm.prefix_token_id]
+            if scored[:1] == tokens:
+                scored = scored[1:]
+        if not scored:
+            raise EvaluationError(
+                f"expected a continuation of at least one token, got {continuation!r} after "
+                f"{context[-40:]!r}"
+            )
+        return tokens, scored
 
     def windows(self, text: str) -> list[tuple[list[int], list[int]]]:
         """Cut a text into windows of the model's context, every token predicted once."""

@@ -138,14 +138,24 @@ def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel |
 
 
 def _check_length(task: Task, model: LanguageModel | None) -> None:
-    """Refuse answers longer than the model's context, which lm-eval finds out while scoring."""
-    if model is None or task.config.output_type != "generate_until":
-        return
-    longest, context = model.longest_answer(task.config.generation_kwargs), model.lm.max_length
-    if longest >= context:
+    """Refuse prompts and answers that the model's context cannot hold; lm-eval would cut them."""
+    if model is None or task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return  # whole texts are cut into windows
+    answer, context = 0, model.lm.max_length
+    if task.OUTPUT_TYPE == "generate_until":
+        answer = model.longest_answer(task.config.generation_kwargs)
+        if answer >= context:
+            raise EvaluationError(
+                f"answers may take {answer} tokens, but the context of the model is {context}; set "
+                "max_gen_toks in generation_kwargs"
+            )
+    lengths = [model.length(request) + answer for request in task.instances]
+    too_long = [length for length in lengths if length > context]
+    if too_long:
         raise EvaluationError(
-            f"answers may take {longest} tokens, but the context of the model is {context}; set "
-            "max_gen_toks in generation_kwargs"
+            f"{len(too_long)} of {len(lengths)} prompts take up to {max(too_long)} tokens with "
+            f"their answers, but the context of the model is {context}; use fewer examples "
+            "(num_fewshot), or leave long items out of the data"
         )
 
 

@@ -11,7 +11,6 @@ from itertools import islice
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evomerge.errors import EvaluationError
 from evomerge.evaluation.batches import Batch, Pair, chunked, likelihood_batches
 from evomerge.evaluation.decoding import (
     Prompts,
@@ -68,22 +67,13 @@ class TransformersEngine:
     def _part(self, kind: str, requests: Sequence[Instance]) -> Part:
         match requests[0].request_type:
             case "loglikelihood":
-                return self._likelihoods([self._pair(*request.args) for request in requests])
+                return self._likelihoods([self._lm.pair(*request.args) for request in requests])
             case "loglikelihood_rolling":
                 return self._rolling([request.args[0] for request in requests])
             case "generate_until" if self._is_greedy(requests[0].args[1]):
                 return self._greedy([request.args[0] for request in requests], requests[0].args[1])
             case request_type:
                 return self._through_lm_eval(request_type, requests)
-
-    def _pair(self, context: str, continuation: str) -> Pair:
-        pair = self._lm.pair(context, continuation)
-        if not all(pair):
-            raise EvaluationError(
-                f"expected a continuation of at least one token, got {continuation!r} after "
-                f"{context[-40:]!r}"
-            )
-        return pair
 
     def _size(self, length: int) -> int:
         if self._batch_size == "auto":

@@ -94,9 +94,7 @@ def _timed_forward(model: PreTrainedModel) -> Iterator[list[float]]:
     seconds: list[float] = []
     handles = [
         model.register_forward_pre_hook(lambda *_: started.append(time.perf_counter())),
-        model.register_forward_hook(
-            lambda *_: seconds.append(time.perf_counter() - started.pop())
-        ),
+        model.register_forward_hook(lambda *_: seconds.append(time.perf_counter() - started.pop())),
     ]
     yield seconds
     for handle in handles:

@@ -334,3 +334,17 @@ def test_greedy_answers_leave_the_batch_when_they_end(suite, folder, model, toke
     handle.remove()
     assert sum(rows) == sum(n for _, n in tokens)
     assert len({n for _, n in tokens}) > 1
+
+
+@pytest.mark.parametrize("task", ["tiny_choice", "tiny_generate"])
+def test_a_prompt_longer_than_the_context_is_refused(task, suite, folder, model, tokenizer):
+    write_task(folder, task, doc_to_text="{{(a + ' ') * (100 if a == b else 1)}} is")
+    with pytest.raises(EvaluationError, match=r"\d+ of \d+ prompts take up to 10\d tokens"):
+        PreparedSuites([dataclasses.replace(suite, tasks=(task,))], "test", model, tokenizer)
+
+
+def test_a_choice_without_a_token_is_refused(suite, folder, model, tokenizer):
+    write_task(folder, "tiny_choice", doc_to_choice="{{[' ', a]}}", target_delimiter="")
+    suite = dataclasses.replace(suite, tasks=("tiny_choice",))
+    with pytest.raises(EvaluationError, match="a continuation of at least one token, got ' '"):
+        PreparedSuites([suite], "test", model, tokenizer)

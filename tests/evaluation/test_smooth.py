@@ -83,10 +83,12 @@ def test_gold_answers_are_scored_as_by_brute_force(task, context, answer, suite,
 
 def test_the_stderr_of_bits_per_byte_is_that_of_resampled_items(suite, model, tokenizer):
     prepared = smooth(suite, model, tokenizer, "tiny_likelihood")
-    value = prepared.score().metrics["tiny_likelihood"]["gold_bpb"]
-    golds = prepared._runs[0].golds["tiny_likelihood"]
-    bits = torch.tensor([-g.log_likelihood / math.log(2) for g in golds])
-    sizes = torch.tensor([float(g.n_bytes) for g in golds])
+    scores = prepared.score()
+    value = scores.metrics["tiny_likelihood"]["gold_bpb"]
+    length = {item.row: len(item.requests[0].args[1]) for item in prepared.tasks[0].items}
+    rates = {item.item: -math.log2(item.smooth) for item in scores.items}
+    sizes = torch.tensor([float(length[row]) for row in rates])
+    bits = torch.tensor([rate * length[row] for row, rate in rates.items()])
     draws = torch.randint(len(bits), (4000, len(bits)), generator=torch.Generator().manual_seed(0))
     ratios = bits[draws].sum(1) / sizes[draws].sum(1)
     assert value.stderr == pytest.approx(ratios.std().item(), rel=0.1)

@@ -1,0 +1,47 @@
+"""Gates and smooth metrics as an experiment writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from evomerge.config.experiment import Experiment, ObjectiveConfig
+from evomerge.evaluation.gates import Gates
+from evomerge.schema import parse
+
+MINIMAL = {
+    "models": {"base": "zoo:base", "experts": {"math": "zoo:math"}},
+    "search_space": "global_linear",
+    "evaluators": ["zoo"],
+    "objectives": [{"task": "zoo_math", "metric": "exact_match"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("written", "gates"),
+    [
+        ({}, Gates()),
+        ({"gates": True}, Gates()),
+        ({"gates": "off"}, None),
+        ({"gates": False}, None),
+        ({"gates": {"perplexity_factor": 3}}, Gates(perplexity_factor=3.0)),
+    ],
+)
+def test_gates_are_on_unless_switched_off(written, gates):
+    experiment = parse(Experiment, {**MINIMAL, **written}, "experiment.yaml")
+    assert experiment.gates == gates
+    again = parse(Experiment, experiment.model_dump(mode="json"), "experiment.yaml")
+    assert again == experiment
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        ("exact_match", "maximize"),
+        ("gold_bpb", "minimize"),
+        ("brier", "minimize"),
+        ("gold_probability", "maximize"),
+    ],
+)
+def test_a_metric_knows_which_way_is_better(metric, direction):
+    assert ObjectiveConfig(task="t", metric=metric).direction == direction
+    assert ObjectiveConfig(task="t", metric=metric, direction="maximize").direction == "maximize"
