@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,8 @@ from evomerge.evaluation.suite import BatchSize
 __all__ = ["TransformersEngine"]
 
 _LM_EVAL_BATCH = 64
-_TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing on CPU, and fit any GPU
+_TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing
+_LOGITS_BYTES = 1 << 30  # what the logits of a pass may take on CPU, where workers share memory
 
 Part = Callable[[], list[Answer]]  # answers the requests of one kind, in order
 
@@ -77,8 +79,17 @@ class TransformersEngine:
 
     def _size(self, length: int) -> int:
         if self._batch_size == "auto":
-            return max(1, _TOKENS_PER_BATCH // length)
+            return max(1, self._tokens_per_batch // length)
         return self._batch_size
+
+    @functools.cached_property
+    def _tokens_per_batch(self) -> int:
+        """How many tokens pay off in one forward pass and fit, with all their logits, in memory."""
+        device, head = torch.device(self._lm.lm.device), self._model.config.get_text_config()
+        is_gpu = device.type == "cuda"
+        room = torch.cuda.mem_get_info(device)[0] // 8 if is_gpu else _LOGITS_BYTES
+        bytes_per_token: int = head.vocab_size * self._model.dtype.itemsize
+        return min(_TOKENS_PER_BATCH, room // bytes_per_token)
 
     def _batches(self, pairs: Sequence[Pair]) -> list[Batch | SharedBatch]:
         """Make lm-eval's own batches, or with ``auto`` those with the least work."""
