@@ -82,6 +82,7 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
         suites=suites,
         dtype=models.dtype,
         gates=experiment.gates,
+        rungs=() if experiment.race is None else experiment.race.rungs,
     )
     assembly = Assembly(experiment, models, space, suites, objectives, worker)
     make_sampler(assembly)  # its options may be wrong, too

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from evomerge.evaluation.gates import Gates
+from evomerge.evaluation.racing import RaceRules
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
@@ -46,6 +47,19 @@ def _switch(value: object) -> object:
     if not isinstance(value, bool | str):
         return value
     return {True: {}, False: None, "on": {}, "off": None}.get(value, value)
+
+
+_RACES: dict[object, object] = {
+    "off": None,
+    False: None,  # what YAML takes ``off`` for
+    "careful": {},
+    "fast": {"error_rate": 0.1, "tolerance": 0.5},
+}
+
+
+def _race(value: object) -> object:
+    """Read ``off``, ``careful`` or ``fast``."""
+    return _RACES.get(value, value) if isinstance(value, bool | str) else value
 
 
 def _better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
@@ -147,6 +161,8 @@ class Experiment(_Section):
         budget: When it ends.
         execution: Where it runs.
         gates: When a broken candidate is given up early: ``on``, ``off``, or settings.
+        race: When a trial that will hardly enter the front is dropped: ``off``, ``careful``,
+            ``fast``, or settings.
         finalists: How many front members are scored again on ``validation``; 0 skips the finals.
         storage: Database URL for studies shared by several machines; absent: a journal file.
         seed: Names every random draw.
@@ -160,6 +176,7 @@ class Experiment(_Section):
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()
     gates: Annotated[Gates | None, BeforeValidator(_switch)] = Gates()
+    race: Annotated[RaceRules | None, BeforeValidator(_race)] = RaceRules()
     finalists: int = Field(default=8, ge=0)
     storage: str | None = None
     seed: int = 0

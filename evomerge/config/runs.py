@@ -24,6 +24,7 @@ from evomerge.space.baselines import baselines
 from evomerge.study.finals import read_finals, run_finals, write_finals
 from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.records import StudyRecord, TrialRecord, mean_value
+from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing, read_timing
@@ -252,12 +253,18 @@ def _search(
         budget=Budget(budget.trials, budget.wall_clock),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
+        rivals=_rivals(assembly),
         driver=None if assembly.experiment.storage is None else str(folder.root.resolve()),
         on_told=lambda trial: events.told(trial_record(trial)),
     )
     search.seed(baselines(assembly.space, assembly.models))
     events.phase("searching")
     search.run()
+
+
+def _rivals(assembly: Assembly) -> Rivals | None:
+    rules = assembly.experiment.race
+    return None if rules is None else Rivals(assembly.objectives, rules)
 
 
 def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events: Events) -> None:

@@ -1,11 +1,14 @@
-"""Races: a trial is scored rung by rung, and dropped once it can no longer enter the front.
+"""Races: a trial is scored rung by rung, and dropped once it will hardly enter the front.
 
-A trial is dropped when one member of the front, its rival, is better on every objective beyond
-doubt, judged on the items that both were scored on.
+What a trial will score on all items is predicted from the items it was scored on. Items differ in
+difficulty, and the members of the front tell how much: a trial that met hard items first is not
+held to be bad. The prediction has a standard error, so there is a probability that the trial enters
+the front; where that is small, the rest of the items is saved.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,30 +16,34 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
-from scipy.special import bdtr, stdtr
 
 from evomerge.evaluation.scores import ItemScore, MetricValue
 
-__all__ = ["Column", "Contest", "Drop", "Race", "RaceRules", "Rival", "p_no_worse"]
+__all__ = ["Contest", "Drop", "Race", "RaceRules", "predicted_mean"]
 
 FloatArray = NDArray[np.float64]
 
-_FEWEST_FOR_T = 30  # items; below, the t-test's level is not to be trusted on skewed scores
+_FEWEST_ITEMS = 20  # per objective; with fewer no prediction is trusted
+_N_DRAWS = 2000  # of the scores a trial may turn out to have
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class RaceRules:
-    """How trials are raced.
+    """When a trial is dropped.
 
     Attributes:
-        rungs: Shares of every task's items, ascending, after which a trial may be dropped.
-        error_rate: At most this share of the trials that no rival dominates is dropped.
+        rungs: Shares of every task's items, ascending, after which it may be.
+        error_rate: Its probability to enter the front is at most this. So of the trials that are
+            dropped, at most this share would have entered it, as far as scores are normal.
+        tolerance: To enter the front it must not only be non-dominated, but ahead by this many
+            standard errors of a full score in some objective; 0 lets every gain count.
     """
 
-    rungs: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.5)
+    rungs: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.2, 0.4, 0.6)
     error_rate: Share = 0.05
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -47,61 +54,38 @@ class RaceRules:
 
 @dataclass(frozen=True)
 class Contest:
-    """One objective that is the mean of its items' scores.
+    """One objective that is the mean of its items' scores, and what the front has scored in it.
 
     Attributes:
         task: lm-eval task name.
         metric: As in ``ItemScore``.
         sign: +1 where more is better, -1 where less is.
+        front: (members,) their scores.
+        items: (n,) rows of the dataset split, ascending.
+        easiness: (n,) mean score of the front in each item.
+        spread: Standard deviation of a member's item scores.
     """
 
     task: str
     metric: str
     sign: int
-
-
-@dataclass(frozen=True)
-class Column:
-    """The item scores of one model in one contest.
-
-    Attributes:
-        items: (n,) rows of the dataset split, ascending.
-        scores: (n,) one per item.
-    """
-
+    front: FloatArray
     items: NDArray[np.int64]
-    scores: FloatArray
+    easiness: FloatArray
+    spread: float
 
-    @classmethod
-    def of(cls, contest: Contest, scores: Iterable[ItemScore]) -> Column:
-        """Pick the scores of one contest out of all."""
-        key = contest.task, contest.metric
-        found = sorted((s.item, s.score) for s in scores if (s.task, s.metric) == key)
-        rows = np.array([row for row, _ in found], dtype=np.int64)
-        return cls(rows, np.array([score for _, score in found], dtype=np.float64))
+    @property
+    def noise(self) -> float:
+        """Standard error of a score on all items."""
+        return self.spread / math.sqrt(len(self.items))
 
-    def at(self, items: NDArray[np.int64]) -> FloatArray:
-        """Return the scores of some of the items."""
-        return self.scores[np.searchsorted(self.items, items)]
-
-    def estimate(self) -> MetricValue:
-        """Estimate the mean over all items from these: (mean, standard error, n)."""
-        n = len(self.scores)
-        stderr = float(np.std(self.scores, ddof=1)) / n**0.5 if n > 1 else float("nan")
-        return MetricValue(float(np.mean(self.scores)), stderr, n)
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A member of the front.
-
-    Attributes:
-        number: Trial number.
-        columns: One per contest, over all items.
-    """
-
-    number: int
-    columns: tuple[Column, ...]
+    def predict(self, scores: Iterable[ItemScore]) -> MetricValue:
+        """Predict the score on all items from the scores of some, and its standard error."""
+        mine = [s for s in scores if (s.task, s.metric) == (self.task, self.metric)]
+        places = np.searchsorted(self.items, np.array([s.item for s in mine], dtype=np.int64))
+        found = np.array([s.score for s in mine], dtype=np.float64)
+        value, stderr = predicted_mean(found, places, self.easiness, self.spread)
+        return MetricValue(value, stderr, len(found))
 
 
 @dataclass(frozen=True)
@@ -110,7 +94,7 @@ class Drop:
 
     Attributes:
         reason: In one line.
-        estimates: One per contest, from the items scored so far.
+        estimates: One per contest: predicted score, its standard error, items behind it.
     """
 
     reason: str
@@ -121,23 +105,15 @@ class Drop:
 class Race:
     """What one trial is up against.
 
-    A trial that no rival dominates is dropped with a probability of at most ``rules.error_rate``.
-    Take one rival and one look. Since the rival does not dominate the trial, there is an objective
-    in which the trial is no worse. To drop the trial, the test of that objective has to err, which
-    happens with a probability of at most its level: requiring *every* objective to be worse costs
-    no correction for their number. Any of the rivals may drop it, at any of the looks, so the level
-    is the error rate over (rivals x looks), and the union bound does the rest. The rivals must be
-    chosen before the trial's scores are seen.
-
     Attributes:
-        rules: How.
-        contests: Every objective of the study.
-        rivals: Members of the front.
+        rules: When to drop it.
+        contests: Every objective of the study; there is at least one member of the front.
+        seed: Of the draws.
     """
 
     rules: RaceRules
     contests: tuple[Contest, ...]
-    rivals: tuple[Rival, ...]
+    seed: int
 
     def drop(self, scores: Sequence[ItemScore]) -> Drop | None:
         """Decide after a rung; ``None`` lets the trial go on.
@@ -145,44 +121,61 @@ class Race:
         Args:
             scores: Of the trial, on the items of the rungs so far.
         """
-        columns = [Column.of(contest, scores) for contest in self.contests]
-        winner = next((rival for rival in self.rivals if self._is_beaten(columns, rival)), None)
-        if winner is None:
+        estimates = tuple(contest.predict(scores) for contest in self.contests)
+        if min(estimate.n for estimate in estimates) < _FEWEST_ITEMS:
             return None
-        n = sum(len(column.items) for column in columns)
-        reason = f"trial {winner.number} is better on every objective (after {n} items)"
-        return Drop(reason, tuple(column.estimate() for column in columns))
+        probability = self._probability_to_enter(estimates)
+        if probability > self.rules.error_rate:
+            return None
+        n = sum(estimate.n for estimate in estimates)
+        reason = f"it would hardly enter the front (probability {probability:.3f} after {n} items)"
+        return Drop(reason, estimates)
 
-    def _is_beaten(self, columns: Sequence[Column], rival: Rival) -> bool:
-        level = self.rules.error_rate / (len(self.rivals) * len(self.rules.rungs))
-        return all(
-            p_no_worse(c.sign * column.scores, c.sign * theirs.at(column.items)) <= level
-            for c, column, theirs in zip(self.contests, columns, rival.columns, strict=True)
-        )
+    def _probability_to_enter(self, estimates: Sequence[MetricValue]) -> float:
+        """Share of the scores it may turn out to have that no member of the front dominates.
+
+        Objectives are taken as independent: different tasks share no items.
+        """
+        signs = np.array([c.sign for c in self.contests])
+        means = signs * [e.value for e in estimates]
+        stderr = np.array([e.stderr for e in estimates])
+        normal = np.random.default_rng(self.seed).standard_normal((_N_DRAWS, len(estimates)))
+        draws = means + stderr * normal
+        bars = signs * np.stack([c.front for c in self.contests], axis=1)
+        bars += self.rules.tolerance * np.array([c.noise for c in self.contests])
+        is_behind: NDArray[np.bool_] = draws[:, None] <= bars[None]  # (draws, members, objectives)
+        is_dominated = np.any(np.all(is_behind, axis=2), axis=1)
+        return float(1 - np.mean(is_dominated))
 
 
-def p_no_worse(trial: FloatArray, rival: FloatArray) -> float:
-    """Test whether a trial is worse than a rival on average, both scored on the same items.
+def predicted_mean(
+    scores: FloatArray, places: NDArray[np.int64], easiness: FloatArray, spread: float
+) -> tuple[float, float]:
+    """Predict the mean score over all items from a random part of them.
 
-    Scores of 0 and 1 are tested exactly, on the items where the two differ (McNemar): were the
-    trial no worse, it would win at least half of them. Other scores take a paired t-test.
+    The regression estimator of survey sampling: scores are regressed on how easy the items are,
+    and the line is read off at the mean easiness of all items. Two pseudo-items with the front's
+    own spread keep the line flat and the variance above zero while there are few items.
 
     Args:
-        trial: (n,) scores, more is better.
-        rival: (n,) of the same items.
+        scores: (n,) on the items at ``places``.
+        places: (n,) positions among all items.
+        easiness: (N,) a score every item is expected to get.
+        spread: Standard deviation expected of item scores.
 
     Returns:
-        One-sided p-value of "no worse"; 1 where there are too few items to say.
+        The mean over all N items, and the standard error of this prediction; 0 once n = N.
 
     Source:
-        McNemar 1947, "Note on the sampling error of the difference between correlated proportions".
+        Cochran 1977, "Sampling Techniques", 3rd edition, sections 7.3 and 7.4.
     """
-    gains = trial - rival
-    if np.isin(np.abs(np.concatenate([trial, rival])), (0, 1)).all():
-        n_differ = int(np.count_nonzero(gains))
-        return float(bdtr(np.count_nonzero(gains > 0), n_differ, 0.5)) if n_differ else 1.0
-    n = len(gains)
-    spread = float(np.std(gains, ddof=1)) if n >= _FEWEST_FOR_T else 0.0
-    if spread == 0:
-        return 1.0
-    return float(stdtr(n - 1, float(np.mean(gains)) / (spread / n**0.5)))
+    n, n_all = len(scores), len(easiness)
+    if n == 0:
+        return float(np.mean(easiness)), math.inf
+    x = easiness[places] - np.mean(easiness[places])
+    y = scores - np.mean(scores)
+    slope = float(x @ y) / (float(x @ x) + 2 * spread**2 + 1e-12)
+    value = float(np.mean(scores)) + slope * float(np.mean(easiness) - np.mean(easiness[places]))
+    residuals = y - slope * x
+    variance = (float(residuals @ residuals) + 2 * spread**2) / n
+    return value, math.sqrt(variance / n * (1 - n / n_all))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from evomerge.evaluation.gates import Gates
-from evomerge.evaluation.scores import Scores
+from evomerge.evaluation.racing import Race
+from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.suite import Suite
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
@@ -26,6 +27,7 @@ class WorkerSpec:
         dtype: Dtype of the live model; ``None`` takes the base's.
         device: ``cpu`` or ``cuda``.
         gates: When a candidate is given up before it is scored; ``None``: never.
+        rungs: Shares of the search items after which a job with a race may be dropped.
     """
 
     base: str
@@ -34,6 +36,7 @@ class WorkerSpec:
     dtype: Dtype | None = None
     device: str = "cpu"
     gates: Gates | None = None
+    rungs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Job:
         recipe: Over the base and experts of the worker.
         split: ``search``, ``validation`` or ``test``.
         is_gated: Whether the worker may give it up early.
+        race: What it is up against; ``None``: it is scored on all items.
     """
 
     trial: int
     recipe: Recipe
     split: str = "search"
     is_gated: bool = False
+    race: Race | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,15 @@ class Pruned:
         job: The job.
         reason: Why, in one line.
         seconds: Time of the phases ``merge`` and ``evaluate``.
+        estimates: One per contest of the job's race; empty if it was given up before the first.
+        items: Scores of the items it was scored on.
     """
 
     job: Job
     reason: str
     seconds: Mapping[str, float] = field(default_factory=dict)
+    estimates: tuple[MetricValue, ...] = ()
+    items: tuple[ItemScore, ...] = ()
 
 
 Outcome = Scored | Failed | Pruned

@@ -12,6 +12,7 @@ from evomerge.cache import cache_folder
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.probe import Gate
 from evomerge.evaluation.score_cache import ScoreCache, digest_of
+from evomerge.evaluation.scores import Scores
 from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
@@ -24,6 +25,11 @@ def _identity(file: Path) -> list[object]:
     """Tell a model file from another, and from itself after a change."""
     status = file.resolve().stat()
     return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _seconds(start: float, merged: float) -> dict[str, float]:
+    """Time of the phases up to now."""
+    return {"merge": merged - start, "evaluate": time.perf_counter() - merged}
 
 
 class Worker:
@@ -72,7 +78,11 @@ class Worker:
         """Build the tasks of one split, unless that is done."""
         if split not in self._prepared:
             self._prepared[split] = PreparedSuites(
-                self._spec.suites, split, self._candidate.model, self._tokenizer
+                self._spec.suites,
+                split,
+                self._candidate.model,
+                self._tokenizer,
+                rungs=self._spec.rungs if split == "search" else (),
             )
 
     def run(self, job: Job) -> Outcome:
@@ -85,30 +95,40 @@ class Worker:
 
     def _run(self, job: Job) -> Scored | Pruned:
         self.prepare(job.split)
+        prepared = self._prepared[job.split]
+        start = time.perf_counter()
         if (known := self._known(job)) is not None:
-            return known
-        gate = self._gate if job.is_gated else None
+            return self._raced(job, prepared.looks_at(known), start, start)
+        gate = self._gate if job.is_gated else None  # the first one merges the parents
         start = time.perf_counter()
         self._candidate.materialise(job.recipe)
         merged = time.perf_counter()
         reason = None if gate is None else gate.reason()
         if reason is not None:
-            seconds = {"merge": merged - start, "evaluate": time.perf_counter() - merged}
-            return Pruned(job, reason, seconds)
-        scores = self._prepared[job.split].score()
-        if (digest := self._digest(job)) is not None:
-            self._cache.store(digest, scores)
-        seconds = {"merge": merged - start, "evaluate": time.perf_counter() - merged}
-        return Scored(job, scores, seconds)
-
-    def _known(self, job: Job) -> Scored | None:
-        """Return the scores of an earlier trial, of this study or another, with the same recipe."""
-        start = time.perf_counter()
+            return Pruned(job, reason, _seconds(start, merged))
+        outcome = self._raced(job, prepared.looks(), start, merged)
         digest = self._digest(job)
-        scores = None if digest is None else self._cache.load(digest)
-        if scores is None:
-            return None
-        return Scored(job, scores, {"merge": 0.0, "evaluate": time.perf_counter() - start})
+        if isinstance(outcome, Scored) and digest is not None:
+            self._cache.store(digest, outcome.scores)
+        return outcome
+
+    def _raced(
+        self, job: Job, looks: Iterator[Scores], start: float, merged: float
+    ) -> Scored | Pruned:
+        """Look at the scores after every rung; the last look is at all of them."""
+        for scores in looks:
+            if scores.metrics:
+                return Scored(job, scores, _seconds(start, merged))
+            drop = None if job.race is None else job.race.drop(scores.items)
+            if drop is not None:
+                seconds = _seconds(start, merged)
+                return Pruned(job, drop.reason, seconds, drop.estimates, scores.items)
+        raise AssertionError("the last look has metrics")
+
+    def _known(self, job: Job) -> Scores | None:
+        """Return the scores of an earlier trial, of this study or another, with the same recipe."""
+        digest = self._digest(job)
+        return None if digest is None else self._cache.load(digest)
 
     def _digest(self, job: Job) -> str | None:
         """Name everything the scores of a job depend on."""

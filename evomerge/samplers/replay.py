@@ -7,7 +7,6 @@ seed and the trials' values, that gives back every distribution, in whatever ord
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,6 +18,7 @@ from pydantic import ConfigDict, Field
 
 from evomerge.samplers.evolution import Evolution, Told
 from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.learned import learned_values
 from evomerge.samplers.scalarise import draw_preference, tchebycheff
 from evomerge.samplers.unit_cube import FloatArray, UnitCube
 
@@ -162,11 +162,12 @@ class Replay:
         return Told(point, loss, foreign=False)
 
     def _minimised(self, trial: FrozenTrial) -> list[float] | None:
-        if trial.state is not TrialState.COMPLETE or not all(map(math.isfinite, trial.values)):
+        values = learned_values(trial)
+        if values is None:
             return None
         return [
             -value if direction is StudyDirection.MAXIMIZE else value
-            for value, direction in zip(trial.values, self._study.directions, strict=True)
+            for value, direction in zip(values, self._study.directions, strict=True)
         ]
 
     def _recorded(self) -> list[list[int]]:

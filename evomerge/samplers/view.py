@@ -14,6 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.samplers.gene_space import GeneSpace
+from evomerge.samplers.learned import learned_values
 
 __all__ = ["SpaceView"]
 
@@ -23,7 +24,8 @@ class SpaceView:
 
     Hidden: trials whose params are empty, no genes of the space, or out of range (also the trial
     that is being asked, which has none yet). Shown: the others, with the default value of every
-    inactive gene. Everything but the trials is the study's own.
+    inactive gene; one dropped from a race as complete, with the values predicted for it. Everything
+    but the trials is the study's own.
 
     Args:
         study: The real study.
@@ -83,6 +85,8 @@ class SpaceView:
         shown = copy.copy(trial)
         shown.params = self._space.complete(trial.params)
         shown.distributions = dict(self._space.distributions)
+        if trial.state is TrialState.PRUNED and (values := learned_values(trial)) is not None:
+            shown.state, shown.values = TrialState.COMPLETE, list(values)
         if self._inherited_attr is not None:
             shown.system_attrs = {self._inherited_attr: label, **trial.system_attrs}
         return shown

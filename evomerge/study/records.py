@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-__all__ = ["FinalRecord", "Objective", "StudyRecord", "TrialRecord", "mean_value"]
+__all__ = ["FinalRecord", "Objective", "Partial", "StudyRecord", "TrialRecord", "mean_value"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,21 @@ def mean_value(values: Sequence[float], objectives: Sequence[Objective]) -> floa
 
 
 @dataclass(frozen=True)
+class Partial:
+    """What a trial would have scored, predicted when it was dropped from a race.
+
+    Attributes:
+        values: One per objective.
+        stderr: Standard error of the prediction.
+        n_items: Items behind each.
+    """
+
+    values: tuple[float, ...]
+    stderr: tuple[float, ...]
+    n_items: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One trial, finished or not.
 
@@ -49,6 +64,8 @@ class TrialRecord:
         error: Why it failed or was pruned.
         started: When it was asked.
         finished: When it was told.
+        n_items: Items behind each value.
+        partial: Only of a trial that was dropped from a race.
     """
 
     number: int
@@ -62,6 +79,8 @@ class TrialRecord:
     error: str | None
     started: datetime | None
     finished: datetime | None
+    n_items: tuple[int, ...] = ()
+    partial: Partial | None = None
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,28 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.errors import StudyError
+from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
+from evomerge.seeds import seed_for
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.records import Objective
+from evomerge.study.rivals import Rivals
 from evomerge.study.timing import Timing
-from evomerge.study.trials import DRIVER, ERROR, ORIGIN, RECIPE, SECONDS, STDERR, TRACEBACK
+from evomerge.study.trials import (
+    DRIVER,
+    ERROR,
+    N_ITEMS,
+    ORIGIN,
+    PARTIAL,
+    RECIPE,
+    SECONDS,
+    STDERR,
+    TRACEBACK,
+)
 
 __all__ = ["Budget", "Search"]
 
@@ -55,11 +68,12 @@ class Search:
         budget: When to end.
         items: Where item scores go.
         timing: Where the time goes.
+        rivals: What trials race against; ``None``: every trial is scored on all items.
         driver: Names this driver among those that share a database; ``None``: there are no others.
         on_told: Called after each finished trial.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is a part of its own
         self,
         study: optuna.Study,
         space: SearchSpace,
@@ -69,13 +83,14 @@ class Search:
         budget: Budget,
         items: ItemStore,
         timing: Timing,
+        rivals: Rivals | None = None,
         driver: str | None = None,
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._executor, self._budget = executor, budget
         self._items, self._timing, self._on_told = items, timing, on_told
-        self._driver = driver
+        self._driver, self._rivals = driver, rivals
         self._in_flight: dict[int, Trial] = {}
         self._asked_seconds: dict[int, float] = {}
 
@@ -94,6 +109,7 @@ class Search:
             StudyError: The first trials have all failed.
         """
         self._timing.start(self._executor.n_workers)
+        self._restore_rivals()
         interrupted = self._running_trials()
         while True:
             while len(self._in_flight) < self._executor.n_workers:
@@ -106,6 +122,11 @@ class Search:
             if not self._in_flight:
                 return
             self._finish(self._executor.next_outcome())
+
+    def _restore_rivals(self) -> None:
+        if self._rivals is not None:
+            complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            self._rivals.restore({t.number: t.values for t in complete}, self._items)
 
     def _may_ask(self) -> bool:
         limit = self._budget.wall_clock_s
@@ -155,8 +176,11 @@ class Search:
     def _submit(self, trial: Trial, recipe: Recipe, ask_seconds: float) -> None:
         self._in_flight[trial.number] = trial
         self._asked_seconds[trial.number] = ask_seconds
-        is_gated = trial.user_attrs.get(ORIGIN) == "search"  # baselines are what gates compare with
-        self._executor.submit(Job(trial.number, recipe, is_gated=is_gated))
+        may_end_early = trial.user_attrs.get(ORIGIN) == "search"  # baselines are the yardstick
+        race = None
+        if self._rivals is not None and may_end_early:
+            race = self._rivals.race(seed_for(trial.number, "race"))
+        self._executor.submit(Job(trial.number, recipe, is_gated=may_end_early, race=race))
 
     def _finish(self, outcome: Outcome) -> None:
         trial = self._in_flight.pop(outcome.job.trial)
@@ -165,10 +189,8 @@ class Search:
             match self._checked(outcome):
                 case Scored() as scored:
                     self._tell_scores(trial, scored, asked)
-                case Pruned(reason=reason, seconds=seconds):
-                    trial.set_user_attr(ERROR, reason)
-                    self._keep_seconds(trial, {"ask": asked, **seconds})
-                    self._study.tell(trial, state=TrialState.PRUNED)
+                case Pruned() as pruned:
+                    self._tell_pruned(trial, pruned, asked)
                 case Failed(error=error, traceback=traceback):
                     trial.set_user_attr(ERROR, error)
                     trial.set_user_attr(TRACEBACK, traceback)
@@ -195,10 +217,22 @@ class Search:
 
     def _tell_scores(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
         self._items.write(trial.number, scored.job.split, scored.scores.items)
-        stderr = [scored.scores.metrics[o.task][o.metric].stderr for o in self._objectives]
-        trial.set_user_attr(STDERR, [None if math.isnan(e) else e for e in stderr])
+        metrics = [scored.scores.metrics[o.task][o.metric] for o in self._objectives]
+        trial.set_user_attr(STDERR, [None if math.isnan(m.stderr) else m.stderr for m in metrics])
+        trial.set_user_attr(N_ITEMS, [m.n for m in metrics])
         self._keep_seconds(trial, {"ask": ask_seconds, **scored.seconds})
-        self._study.tell(trial, self._values(scored))
+        values = self._values(scored)
+        self._study.tell(trial, values)
+        if self._rivals is not None:
+            self._rivals.add(trial.number, values, scored.scores.items)
+
+    def _tell_pruned(self, trial: Trial, pruned: Pruned, ask_seconds: float) -> None:
+        trial.set_user_attr(ERROR, pruned.reason)
+        if pruned.estimates:
+            self._items.write(trial.number, pruned.job.split, pruned.items)
+            trial.set_user_attr(PARTIAL, _as_data(pruned.estimates))
+        self._keep_seconds(trial, {"ask": ask_seconds, **pruned.seconds})
+        self._study.tell(trial, state=TrialState.PRUNED)
 
     def _keep_seconds(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         trial.set_user_attr(SECONDS, dict(seconds))
@@ -213,3 +247,11 @@ class Search:
                 f"all of the first {len(failed)} trials failed; the first one with: "
                 f"{failed[0].user_attrs.get(ERROR, 'no reason given')}"
             )
+
+
+def _as_data(estimates: Sequence[MetricValue]) -> dict[str, list[float]]:
+    return {
+        "values": [e.value for e in estimates],
+        "stderr": [e.stderr for e in estimates],
+        "n_items": [e.n for e in estimates],
+    }

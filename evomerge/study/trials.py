@@ -8,12 +8,15 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.study.records import Objective, TrialRecord
+from evomerge.samplers.learned import PARTIAL
+from evomerge.study.records import Objective, Partial, TrialRecord
 
 __all__ = [
     "DRIVER",
     "ERROR",
+    "N_ITEMS",
     "ORIGIN",
+    "PARTIAL",
     "RECIPE",
     "SECONDS",
     "STDERR",
@@ -27,6 +30,7 @@ __all__ = [
 ORIGIN = "origin"
 RECIPE = "recipe"
 STDERR = "stderr"
+N_ITEMS = "n_items"
 SECONDS = "seconds"
 ERROR = "error"
 TRACEBACK = "traceback"
@@ -63,7 +67,13 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         error=attrs.get(ERROR),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
+        n_items=tuple(attrs.get(N_ITEMS, ())) if complete else (),
+        partial=_partial(attrs[PARTIAL]) if PARTIAL in attrs else None,
     )
+
+
+def _partial(attr: dict[str, Any]) -> Partial:
+    return Partial(tuple(attr["values"]), tuple(attr["stderr"]), tuple(attr["n_items"]))
 
 
 def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
