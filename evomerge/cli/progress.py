@@ -34,6 +34,7 @@ class SearchProgress:
     def __init__(self, study: StudyRecord) -> None:
         self._n_trials, self._objectives = study.n_trials, study.objectives
         self._done, self._failed, self._best = 0, 0, float("-inf")
+        self._dropped = 0
         for trial in study.trials:
             self._count(trial)
         self._started, self._last_line = time.monotonic(), 0.0
@@ -77,12 +78,14 @@ class SearchProgress:
         """Count one finished trial."""
         self._count(trial)
         note = self._best_text() + (f" · {self._failed} failed" if self._failed else "")
+        note += f" · {self._dropped} dropped early" if self._dropped else ""
         self._bar.update(self._task, completed=self._done, note=note)
         self._print_line(note)
 
     def _count(self, trial: TrialRecord) -> None:
         self._done += trial.state != "running"
         self._failed += trial.state == "failed"
+        self._dropped += trial.state == "pruned"
         if trial.values:
             self._best = max(self._best, mean_value(trial.values, self._objectives))
 

@@ -50,6 +50,8 @@ def status(study: StudyDir, json: Json = False) -> None:
     console.print(f"trials       {counts or 'none'} of {found.budget}")
     console.print(f"hypervolume  {found.hypervolume:.4f}")
     console.print(f"throughput   {found.trials_per_minute:.1f} trials per minute")
+    if found.items_saved:
+        console.print(f"races        saved {found.items_saved:.0%} of the item evaluations")
     for phase, seconds in found.seconds.items():
         console.print(f"{phase:<13}{seconds:.1f} s")
 
@@ -111,7 +113,9 @@ def export(
         return
     from evomerge.config.assemble import make_suites
 
-    rescored = export_model(record, trial, out, make_suites(read_experiment(folder)))
+    experiment = read_experiment(folder)
+    rungs = () if experiment.race is None else experiment.race.rungs
+    rescored = export_model(record, trial, out, make_suites(experiment), rungs=rungs)
     rows = list(zip(rescored.objectives, rescored.trial, rescored.folder, strict=True))
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
     print_table(

@@ -124,7 +124,11 @@ def make_suites(experiment: Experiment) -> tuple[Suite, ...]:
     """Build the task suites of a resolved experiment."""
     smooth = {o.task for o in experiment.objectives if o.metric in SMOOTH_METRICS}
     return tuple(
-        replace(_suite(config, f"evaluators[{i}]"), smooth=frozenset(smooth))
+        replace(
+            _suite(config, f"evaluators[{i}]"),
+            smooth=frozenset(smooth),
+            allow_test_split=experiment.allow_test_split,
+        )
         for i, config in enumerate(experiment.evaluators)
     )
 

@@ -163,6 +163,8 @@ class Experiment(_Section):
         gates: When a broken candidate is given up early: ``on``, ``off``, or settings.
         race: When a trial that will hardly enter the front is dropped: ``off``, ``careful``,
             ``fast``, or settings.
+        allow_test_split: Search items by which public benchmarks are reported; the model card says
+            that their scores mean nothing.
         finalists: How many front members are scored again on ``validation``; 0 skips the finals.
         storage: Database URL for studies shared by several machines; absent: a journal file.
         seed: Names every random draw.
@@ -177,6 +179,7 @@ class Experiment(_Section):
     execution: ExecutionConfig = ExecutionConfig()
     gates: Annotated[Gates | None, BeforeValidator(_switch)] = Gates()
     race: Annotated[RaceRules | None, BeforeValidator(_race)] = RaceRules()
+    allow_test_split: bool = False
     finalists: int = Field(default=8, ge=0)
     storage: str | None = None
     seed: int = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
+from evomerge.evaluation.benchmark_guard import test_split_faults
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import MetricValue
@@ -13,6 +15,8 @@ from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 
 __all__ = ["metric_names"]
+
+_log = logging.getLogger(__name__)
 
 # What a model that knows nothing would answer to each kind of request.
 _BLANK_RESPONSES = {
@@ -27,6 +31,9 @@ def metric_names(suites: Sequence[Suite]) -> dict[str, tuple[str, ...]]:
 
     Each split is tried on its first item with blank responses, so broken templates, missing data
     and empty splits are found before a model is loaded.
+
+    A public benchmark must not be searched on the items it is reported by, unless its suite allows
+    that; then a warning is logged.
 
     Returns:
         Task or group name -> metric names, ``METRIC`` or ``METRIC,FILTER``, then the smooth ones,
@@ -44,6 +51,11 @@ def metric_names(suites: Sequence[Suite]) -> dict[str, tuple[str, ...]]:
             with collected(faults):
                 suites_loaded.append(load_suite(suite))
         for loaded in suites_loaded:
+            found = test_split_faults(loaded)
+            if loaded.suite.allow_test_split:
+                _log.warning("%s", "\n".join(f"WARNING: {line}" for line in found))
+            else:
+                faults += found
             for split in loaded.suite.splits:
                 with collected(faults):
                     names |= _names(loaded, split)

@@ -43,6 +43,7 @@ class Suite:
         allow_code: Whether task YAML in ``include_path`` may run Python: ``!function``, metrics
             downloaded from Hugging Face ``evaluate``, pickled datasets.
         smooth: Tasks whose smooth metrics are wanted among their metrics.
+        allow_test_split: Whether items by which a public benchmark is reported may be searched.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Suite:
     seed: int = 0
     allow_code: bool = False
     smooth: frozenset[str] = frozenset()
+    allow_test_split: bool = False
 
     def faults(self) -> list[str]:
         """List what is wrong with the settings themselves, one line each, without reading files."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from huggingface_hub import ModelCardData
@@ -32,7 +32,12 @@ class ScoreRow:
 
 
 def model_card(
-    name: str, recipe: Recipe, *, objectives: Sequence[str], scores: Sequence[ScoreRow]
+    name: str,
+    recipe: Recipe,
+    *,
+    objectives: Sequence[str],
+    scores: Sequence[ScoreRow],
+    searched: Mapping[str, str] | None = None,
 ) -> str:
     """Write a model card.
 
@@ -41,6 +46,7 @@ def model_card(
         recipe: What was merged.
         objectives: Column headings of the table.
         scores: Its rows; may be empty.
+        searched: Public benchmarks that were searched by the split that they are reported by.
 
     Returns:
         Markdown with the YAML header that the Hub reads.
@@ -69,6 +75,7 @@ def model_card(
         methods=sorted({rule.method for rule in recipe.rules}),
         objectives=objectives,
         scores=scores,
+        searched=searched or {},
         version=__version__,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evomerge.evaluation.benchmark_guard import searched_benchmarks
 from evomerge.evaluation.suite import Suite
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.rescore import score_folder
@@ -46,6 +47,8 @@ def export_model(
     out: Path,
     suites: Sequence[Suite],
     progress: Callable[[int, int], None] | None = None,
+    *,
+    rungs: Sequence[float] = (),
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
 
@@ -55,14 +58,21 @@ def export_model(
         out: Folder to write.
         suites: The study's task suites.
         progress: Called with (tensors done, tensors in all).
+        rungs: Of the study's races.
     """
     recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
     write_checkpoint(recipe, out, progress=progress)
     (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     names = [o.name for o in study.objectives]
-    card = model_card(out.name, recipe, objectives=names, scores=_score_rows(study, trial))
+    card = model_card(
+        out.name,
+        recipe,
+        objectives=names,
+        scores=_score_rows(study, trial),
+        searched=searched_benchmarks([s for s in suites if s.allow_test_split]),
+    )
     (out / "README.md").write_text(card, encoding="utf-8")
-    scores = score_folder(out, suites, "search")
+    scores = score_folder(out, suites, "search", rungs)
     folder = tuple(scores.metrics[o.task][o.metric].value for o in study.objectives)
     return Rescored(tuple(names), trial.values, folder)
 

@@ -8,12 +8,15 @@ import pytest
 
 from evomerge.config.spaces import build_space
 from evomerge.errors import StudyError
+from evomerge.evaluation.racing import RaceRules
 from evomerge.evaluation.store import ItemStore
+from evomerge.execution.protocol import Executor
 from evomerge.samplers import GeneSpace, build_sampler
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
+from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing, read_timing
@@ -29,11 +32,12 @@ OBJECTIVES = make_objectives([("one", "acc", "maximize"), ("two", "acc", "maximi
 
 def drive(
     root: Path,
-    executor: FormulaExecutor,
+    executor: Executor,
     *,
     trials: int = 20,
     sampler: str = "nsga2",
     driver: str | None = None,
+    race: RaceRules | None = None,
 ) -> tuple[TrialRecord, ...]:
     """One driver's life: open the study, search, perhaps be interrupted."""
     folder = StudyFolder(root)
@@ -62,6 +66,7 @@ def drive(
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
         driver=driver,
+        rivals=None if race is None else Rivals(OBJECTIVES, race),
     )
     search.seed(baselines(SPACE, MODELS))
     with contextlib.suppress(KeyboardInterrupt):
