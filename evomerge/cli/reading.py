@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +15,7 @@ from evomerge.cli.terminal import console, print_json, print_table, value_text
 from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
+    from evomerge.analysis.paired import PairedRow
     from evomerge.study.records import StudyRecord
 
 __all__ = ["print_front", "register"]
@@ -58,14 +62,19 @@ def status(study: StudyDir, json: Json = False) -> None:
 
 def front(study: StudyDir, json: Json = False) -> None:
     """Show the non-dominated trials with error bars."""
+    from evomerge.analysis.paired import paired_rows
     from evomerge.config.runs import read_study
+    from evomerge.evaluation.store import ItemStore
     from evomerge.study.folder import StudyFolder
 
-    record = read_study(StudyFolder(study))
+    folder = StudyFolder(study)
+    record = read_study(folder)
+    paired = paired_rows(record, ItemStore(folder.items).read()) if record.finals else ()
     if json:
-        print_json(_front_data(record))
+        print_json({**_front_data(record), "paired": [asdict(row) for row in paired]})
     else:
         print_front(record)
+        _print_paired(paired)
 
 
 def report(
@@ -181,6 +190,24 @@ def _print_finals(study: StudyRecord) -> None:
     columns = ["model", *_headings(study), *(["mean"] if with_mean else [])]
     title = "Test items, never searched; validation items picked the merge"
     print_table(title, columns, rows, bold=bold)
+
+
+def _print_paired(rows: Sequence[PairedRow]) -> None:
+    """Print what the chosen merge gained over base and experts, and what it broke."""
+    if not rows:
+        return
+    console.print()
+    texts = [
+        (
+            row.reference,
+            row.objective,
+            value_text(row.gain.value, row.gain.stderr),
+            "" if math.isnan(row.negative_flips) else f"{row.negative_flips:.1%}",
+        )
+        for row in rows
+    ]
+    title = "The chosen merge on the same test items, paired"
+    print_table(title, ["against", "objective", "merge minus it", "right there, wrong here"], texts)
 
 
 def _headings(study: StudyRecord) -> list[str]:

@@ -178,7 +178,7 @@ class Experiment(_Section):
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()
     gates: Annotated[Gates | None, BeforeValidator(_switch)] = Gates()
-    race: Annotated[RaceRules | None, BeforeValidator(_race)] = RaceRules()
+    race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
     allow_test_split: bool = False
     finalists: int = Field(default=8, ge=0)
     storage: str | None = None

@@ -6,6 +6,7 @@ import pytest
 
 from evomerge.config.experiment import Experiment, ObjectiveConfig
 from evomerge.evaluation.gates import Gates
+from evomerge.evaluation.racing import RaceRules
 from evomerge.schema import parse
 
 MINIMAL = {
@@ -29,6 +30,23 @@ MINIMAL = {
 def test_gates_are_on_unless_switched_off(written, gates):
     experiment = parse(Experiment, {**MINIMAL, **written}, "experiment.yaml")
     assert experiment.gates == gates
+    again = parse(Experiment, experiment.model_dump(mode="json"), "experiment.yaml")
+    assert again == experiment
+
+
+@pytest.mark.parametrize(
+    ("written", "race"),
+    [
+        ({}, None),
+        ({"race": False}, None),
+        ({"race": "careful"}, RaceRules()),
+        ({"race": "fast"}, RaceRules(error_rate=0.1, tolerance=0.5)),
+        ({"race": {"rungs": [0.5]}}, RaceRules(rungs=(0.5,))),
+    ],
+)
+def test_races_are_off_unless_asked_for(written, race):
+    experiment = parse(Experiment, {**MINIMAL, **written}, "experiment.yaml")
+    assert experiment.race == race
     again = parse(Experiment, experiment.model_dump(mode="json"), "experiment.yaml")
     assert again == experiment
 
