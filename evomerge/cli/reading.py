@@ -15,8 +15,9 @@ from evomerge.cli.terminal import console, print_json, print_table, value_text
 from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
+    from evomerge.analysis.held_out import HeldOutRow, HeldOutScore
     from evomerge.analysis.paired import PairedRow
-    from evomerge.study.records import StudyRecord
+    from evomerge.study.records import FinalRecord, StudyRecord
 
 __all__ = ["print_front", "register"]
 
@@ -62,6 +63,7 @@ def status(study: StudyDir, json: Json = False) -> None:
 
 def front(study: StudyDir, json: Json = False) -> None:
     """Show the non-dominated trials with error bars."""
+    from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
     from evomerge.config.runs import read_study
     from evomerge.evaluation.store import ItemStore
@@ -69,11 +71,17 @@ def front(study: StudyDir, json: Json = False) -> None:
 
     folder = StudyFolder(study)
     record = read_study(folder)
-    paired = paired_rows(record, ItemStore(folder.items).read()) if record.finals else ()
+    items = ItemStore(folder.items).read()
+    held_out, paired = held_out_rows(record, items), paired_rows(record, items)
     if json:
-        print_json({**_front_data(record), "paired": [asdict(row) for row in paired]})
+        found = {
+            "held_out": [asdict(row) for row in held_out],
+            "paired": [asdict(row) for row in paired],
+        }
+        print_json({**_front_data(record), **found})
     else:
         print_front(record)
+        _print_held_out(held_out, _headings(record))
         _print_paired(paired)
 
 
@@ -84,10 +92,12 @@ def report(
     """Write the report: one self-contained HTML file."""
     from evomerge.analysis.report import write_report
     from evomerge.config.runs import read_study
+    from evomerge.evaluation.store import ItemStore
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(study)
-    path = write_report(read_study(folder), out or folder.report)
+    items = ItemStore(folder.items).read()
+    path = write_report(read_study(folder), out or folder.report, items=items)
     console.print(str(path), soft_wrap=True)
 
 
@@ -180,9 +190,7 @@ def _print_finals(study: StudyRecord) -> None:
     for final in (f for f in study.finals if f.split == "test"):
         if final.chosen:
             bold = len(rows)
-        row = [final.origin, *_texts(final.values, final.stderr)]
-        if final.chosen:
-            row[0] = f"best merge (#{final.number})"
+        row = [_label(final), *_texts(final.values, final.stderr)]
         if with_mean:
             overall = mean(final.values, final.stderr)
             row.append(value_text(overall.value, overall.stderr))
@@ -190,6 +198,28 @@ def _print_finals(study: StudyRecord) -> None:
     columns = ["model", *_headings(study), *(["mean"] if with_mean else [])]
     title = "Test items, never searched; validation items picked the merge"
     print_table(title, columns, rows, bold=bold)
+
+
+def _label(final: FinalRecord | HeldOutRow) -> str:
+    return f"best merge (#{final.number})" if final.chosen else final.origin
+
+
+def _print_held_out(rows: Sequence[HeldOutRow], objectives: Sequence[str]) -> None:
+    """Print test scores with 95 % intervals, and how far each gets from base to best expert."""
+    if not rows:
+        return
+    console.print()
+    texts = [(_label(row), *map(_interval_text, row.scores)) for row in rows]
+    title = "95 % intervals; base to best expert is 0 to 100 %"
+    bold = next((i for i, row in enumerate(rows) if row.chosen), None)
+    print_table(title, ["model", *objectives], texts, bold=bold)
+
+
+def _interval_text(score: HeldOutScore) -> str:
+    bounds = f"{score.value:.3f}"
+    if not math.isnan(score.low):
+        bounds = f"{score.low:.3f}–{score.high:.3f}"
+    return bounds if math.isnan(score.normalised) else f"{bounds}, {score.normalised:.0%}"
 
 
 def _print_paired(rows: Sequence[PairedRow]) -> None:

@@ -9,7 +9,15 @@ import typer
 
 from evomerge.cli.terminal import console, notes, print_table
 
-__all__ = ["register"]
+__all__ = [
+    "Executor",
+    "ExperimentFile",
+    "Overrides",
+    "PresetFolder",
+    "Workers",
+    "execution_overrides",
+    "register",
+]
 
 ExperimentFile = Annotated[str, typer.Argument(help="Experiment YAML, or the name of a preset.")]
 Overrides = Annotated[
@@ -67,7 +75,7 @@ def run(
     found = Presets(presets)
     path = found.find("experiments", experiment, Path.cwd())
     folder = StudyFolder(dir_ or Path("runs") / path.stem)
-    create_study(path, found, [*(set_ or []), *_execution(executor, workers)], folder)
+    create_study(path, found, [*(set_ or []), *execution_overrides(executor, workers)], folder)
     _continue(folder.root)
 
 
@@ -81,7 +89,7 @@ def resume(
     from evomerge.config.runs import change_study
     from evomerge.study.folder import StudyFolder
 
-    change_study(StudyFolder(study), [*(set_ or []), *_execution(executor, workers)])
+    change_study(StudyFolder(study), [*(set_ or []), *execution_overrides(executor, workers)])
     _continue(study)
 
 
@@ -90,6 +98,7 @@ def _continue(root: Path) -> None:
     from evomerge.cli.progress import SearchProgress
     from evomerge.cli.reading import print_front
     from evomerge.config.runs import Events, continue_study, read_study
+    from evomerge.evaluation.store import ItemStore
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(root)
@@ -102,13 +111,14 @@ def _continue(root: Path) -> None:
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True
             )
             raise
-    write_report(study, folder.report)
+    write_report(study, folder.report, items=ItemStore(folder.items).read())
     print_front(study)
     console.print(f"\nreport   {folder.report}", soft_wrap=True)
     which = "chosen" if study.finals else "knee"
     console.print(f"export   evomerge export {root} --pick {which} --out DIR", soft_wrap=True)
 
 
-def _execution(executor: str | None, workers: int | None) -> list[str]:
+def execution_overrides(executor: str | None, workers: int | None) -> list[str]:
+    """Write ``--executor`` and ``--workers`` as overrides of the experiment."""
     chosen = {"executor": executor, "workers": workers}
     return [f"execution.{key}={value}" for key, value in chosen.items() if value is not None]

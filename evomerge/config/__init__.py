@@ -7,5 +7,6 @@ Members:
     load: read and resolve.
     spaces: search spaces by kind.
     assemble: every part of an experiment, every fault at once.
+    calibrate: what objectives can tell apart, measured before a search.
     runs: start, continue and read a study in its folder.
 """
