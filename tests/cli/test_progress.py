@@ -37,7 +37,8 @@ def test_short_passes_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("every_line")
 def test_a_search_shows_its_statistics_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    with SearchProgress(STUDY) as progress:
+    with SearchProgress() as progress:
+        progress.began(STUDY)
         progress.phase("measuring the models")
         progress.measured(1, 2)
     assert capsys.readouterr().err.splitlines() == [
