@@ -158,15 +158,16 @@ def _interval(model: Measurement) -> Interval:
 
 
 def _difference_variance(left: Measurement, right: Measurement) -> float:
-    """Variance of one item's difference: ``d - D**2``, with ``d`` the mean squared difference.
+    """Variance of one item's difference.
 
-    Where items are right or wrong, ``d`` is the share on which the two differ. Without item scores
+    Where items are right or wrong it is ``d - D**2``, with ``d`` the share of items on which the
+    two differ and ``D`` the mean difference. Without item scores
     the two count as independent, an upper bound as a rule.
     """
     gains = _gains(left, right)
     if not len(gains):
         return min(left.n, right.n) * (left.stderr**2 + right.stderr**2)
-    return float(np.mean(gains**2) - np.mean(gains) ** 2)
+    return float(np.var(gains))
 
 
 def _discordance(left: Measurement, right: Measurement) -> float:

@@ -113,3 +113,8 @@ def test_advice_counts_the_items_that_two_points_need():
 def test_parents_that_answer_alike_are_nothing_to_search_for():
     same = [measured("base", [0, 1]), measured("expert:a", [0, 1])]
     assert "leave it out" in advice(calibration("t", "acc", same, [0.5, 0.5]), [])
+
+
+def test_equal_gains_on_every_item_are_resolved_exactly():
+    parents = [measured("base", [0.1, 0.3, 0.7]), measured("expert:a", [0.2, 0.4, 0.8])]
+    assert calibration("t", "f1", parents, [0, 0]).resolution == pytest.approx(0, abs=1e-9)
