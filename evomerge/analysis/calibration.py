@@ -126,7 +126,7 @@ def calibration(
         signal_to_noise=_ratio(spread, math.hypot(0.0 if math.isnan(stderr) else stderr, jitter)),
         discordance=float(np.mean([_discordance(*p) for p in pairs])) if is_share else math.nan,
         resolution=_Z * math.sqrt(variance / n_items),
-        items_for_two_points=math.ceil(variance * (_Z / _POINTS) ** 2) if is_share else None,
+        items_for_two_points=_items_for(variance) if is_share else None,
     )
 
 
@@ -158,15 +158,21 @@ def _interval(model: Measurement) -> Interval:
 
 
 def _difference_variance(left: Measurement, right: Measurement) -> float:
-    """Variance of one item's difference: ``d - D**2``, with ``d`` the mean squared difference.
+    """Variance of one item's difference.
 
-    Where items are right or wrong, ``d`` is the share on which the two differ. Without item scores
-    the two count as independent, an upper bound as a rule.
+    Where items are right or wrong it is ``d - D**2``, with ``d`` the share of items on which the
+    two differ and ``D`` the mean difference. Without item scores the two count as independent, an
+    upper bound as a rule.
     """
     gains = _gains(left, right)
     if not len(gains):
         return min(left.n, right.n) * (left.stderr**2 + right.stderr**2)
-    return float(np.mean(gains**2) - np.mean(gains) ** 2)
+    return float(np.var(gains))
+
+
+def _items_for(variance: float) -> int:
+    """Count the items that resolve ``_POINTS``; rounding errors must not add one."""
+    return math.ceil(round(variance * (_Z / _POINTS) ** 2, 6))
 
 
 def _discordance(left: Measurement, right: Measurement) -> float:

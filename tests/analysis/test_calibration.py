@@ -7,7 +7,7 @@ from itertools import combinations
 from statistics import fmean, stdev
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evomerge.analysis.calibration import Measurement, advice, calibration
@@ -31,6 +31,7 @@ def answers(draw: st.DrawFn) -> list[list[float]]:
 
 
 @given(answers())
+@example([[0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1, 0]])  # needs 3920 items to the last digit
 def test_discordance_and_resolution_are_those_of_every_pair_of_parents(rows):
     origins = ["base", *(f"expert:e{i}" for i in range(len(rows) - 1))]
     found = calibration("t", "acc", list(map(measured, origins, rows)), [0.4, 0.5])
@@ -42,8 +43,11 @@ def test_discordance_and_resolution_are_those_of_every_pair_of_parents(rows):
         discordances.append(d)
         variances.append(d - gain**2)
     assert found.discordance == pytest.approx(fmean(discordances))
-    assert found.resolution == pytest.approx(1.96 * math.sqrt(max(0, fmean(variances)) / n))
-    assert found.items_for_two_points == pytest.approx(fmean(variances) * 98**2, abs=1)
+    assert found.resolution == pytest.approx(
+        1.96 * math.sqrt(max(0, fmean(variances)) / n), abs=1e-6
+    )
+    wanted = fmean(variances) * 98**2
+    assert wanted - 1e-3 <= found.items_for_two_points < wanted + 1
     assert found.spread == pytest.approx(max(map(fmean, rows)) - min(map(fmean, rows)))
 
 
@@ -113,3 +117,8 @@ def test_advice_counts_the_items_that_two_points_need():
 def test_parents_that_answer_alike_are_nothing_to_search_for():
     same = [measured("base", [0, 1]), measured("expert:a", [0, 1])]
     assert "leave it out" in advice(calibration("t", "acc", same, [0.5, 0.5]), [])
+
+
+def test_equal_gains_on_every_item_are_resolved_exactly():
+    parents = [measured("base", [0.1, 0.3, 0.7]), measured("expert:a", [0.2, 0.4, 0.8])]
+    assert calibration("t", "f1", parents, [0, 0]).resolution == pytest.approx(0, abs=1e-9)
