@@ -4,6 +4,9 @@ Members:
     front: the non-dominated trials, their hypervolume, the knee, and `pick` by name.
     winners: which merges go on to the finals or the next stage.
     intervals: estimates with standard errors; Wilson intervals.
+    paired: the chosen merge against base and experts, item by item.
+    held_out: held-out scores with intervals, and relative to base and best expert.
+    calibration: what a metric can tell apart, before a search.
     status: how far a study is, and where its time goes.
     report: one self-contained HTML page.
 

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-__all__ = ["Estimate", "difference", "is_clear", "mean", "wilson_interval"]
+__all__ = [
+    "Estimate",
+    "confidence_interval",
+    "difference",
+    "is_clear",
+    "mean",
+    "wilson_interval",
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,23 @@ def is_clear(estimate: Estimate, *, sigmas: float = 2.0) -> bool:
         False also when the standard error is unknown.
     """
     return abs(estimate.value) > sigmas * estimate.stderr
+
+
+def confidence_interval(value: float, stderr: float, n: int | None) -> tuple[float, float]:
+    """Bound a score at 95 %.
+
+    Args:
+        value: The score.
+        stderr: Its standard error; NaN makes the bounds NaN.
+        n: Items, where the score is the share of them solved: the bounds are then Wilson's.
+
+    Returns:
+        Lower and upper bound.
+    """
+    if n is not None:
+        return wilson_interval(min(1.0, max(0.0, value)), n)
+    half = NormalDist().inv_cdf(0.975) * stderr
+    return value - half, value + half
 
 
 def wilson_interval(accuracy: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from evomerge.analysis.front import hypervolume
 from evomerge.study.records import StudyRecord
 
-__all__ = ["Status", "study_status"]
+__all__ = ["Status", "items_saved", "study_status"]
 
 _STATES = ("complete", "failed", "running", "pruned")
 
@@ -25,6 +25,7 @@ class Status:
         seconds: Time per phase, summed over workers and drivers.
         elapsed_s: Wall-clock seconds of searching.
         trials_per_minute: Finished trials per minute of searching.
+        items_saved: Share of item evaluations of the objectives that races saved.
     """
 
     trials: Mapping[str, int]
@@ -34,6 +35,7 @@ class Status:
     seconds: Mapping[str, float]
     elapsed_s: float
     trials_per_minute: float
+    items_saved: float = 0.0
 
     def as_data(self) -> dict[str, object]:
         """Return plain data for JSON."""
@@ -58,4 +60,14 @@ def study_status(study: StudyRecord, timing: Mapping[str, float]) -> Status:
         seconds={phase: s for phase, s in timing.items() if phase != "elapsed"},
         elapsed_s=elapsed,
         trials_per_minute=60 * finished / elapsed if elapsed > 0 else 0.0,
+        items_saved=items_saved(study),
     )
+
+
+def items_saved(study: StudyRecord) -> float:
+    """Measure what races saved, as a share of the items that would have been scored without."""
+    full = max((sum(t.n_items) for t in study.trials), default=0)
+    scored = [sum(t.n_items) for t in study.trials if t.state == "complete"]
+    dropped = [sum(t.partial.n_items) for t in study.trials if t.partial is not None]
+    without = full * (len(scored) + len(dropped))
+    return 1 - sum(scored + dropped) / without if full else 0.0

@@ -3,6 +3,7 @@
 Members:
     main: the application and its exit codes.
     searching: check, run, resume.
+    calibrating: calibrate.
     reading: status, front, report, export, dashboard.
     models: merge, evaluate.
     catalogue: presets, methods, samplers, zoo.

@@ -71,7 +71,7 @@ class SearchProgress:
     def __init__(self) -> None:
         self._n_trials = 0
         self._objectives: tuple[Objective, ...] = ()
-        self._done, self._failed, self._best = 0, 0, float("-inf")
+        self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
         self._started, self._last_line = time.monotonic(), 0.0
         self._bar = progress_bar()
         self._task: TaskID = self._bar.add_task("", total=None, count="", note="")
@@ -92,7 +92,7 @@ class SearchProgress:
     def began(self, study: StudyRecord) -> None:
         """Follow a study from where earlier drivers left it."""
         self._n_trials, self._objectives = study.n_trials, study.objectives
-        self._done, self._failed, self._best = 0, 0, float("-inf")
+        self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
         for trial in study.trials:
             self._count(trial)
         self._started = time.monotonic()
@@ -120,7 +120,8 @@ class SearchProgress:
         """Count one finished trial."""
         self._count(trial)
         failed = f"{self._failed} failed" if self._failed else ""
-        note = " · ".join(filter(None, (self._best_text(), failed)))
+        dropped = f"{self._dropped} dropped early" if self._dropped else ""
+        note = " · ".join(filter(None, (self._best_text(), failed, dropped)))
         self._bar.update(
             self._task, completed=self._done, count=self._count_text(), note=f"· {note}"
         )
@@ -132,6 +133,7 @@ class SearchProgress:
     def _count(self, trial: TrialRecord) -> None:
         self._done += trial.state != "running"
         self._failed += trial.state == "failed"
+        self._dropped += trial.state == "pruned"
         if trial.values and trial.is_feasible:
             self._best = max(self._best, mean_value(trial.values, self._objectives))
 

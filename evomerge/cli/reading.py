@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +15,10 @@ from evomerge.cli.terminal import console, print_json, print_table, value_text
 from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
+    from evomerge.analysis.held_out import HeldOutRow, HeldOutScore
+    from evomerge.analysis.paired import PairedRow
     from evomerge.analysis.status import Status
-    from evomerge.study.records import StudyRecord
+    from evomerge.study.records import FinalRecord, StudyRecord
 
 __all__ = ["print_front", "register"]
 
@@ -62,21 +67,35 @@ def _print_status(found: Status) -> None:
         console.print(f"infeasible   {found.infeasible} of {found.trials['complete']} complete")
     console.print(f"hypervolume  {found.hypervolume:.4f}")
     console.print(f"throughput   {found.trials_per_minute:.1f} trials per minute")
+    if found.items_saved:
+        console.print(f"races        saved {found.items_saved:.0%} of the item evaluations")
     for phase, seconds in found.seconds.items():
         console.print(f"{phase:<13}{seconds:.1f} s")
 
 
 def front(study: StudyDir, json: Json = False) -> None:
     """Show the non-dominated trials with error bars."""
+    from evomerge.analysis.held_out import held_out_rows
+    from evomerge.analysis.paired import paired_rows
     from evomerge.config.runs import read_study
     from evomerge.config.stages import latest_study
+    from evomerge.evaluation.store import ItemStore
     from evomerge.study.folder import StudyFolder
 
-    record = read_study(latest_study(StudyFolder(study)))
+    folder = latest_study(StudyFolder(study))
+    record = read_study(folder)
+    items = ItemStore(folder.items).read()
+    held_out, paired = held_out_rows(record, items), paired_rows(record, items)
     if json:
-        print_json(_front_data(record))
+        found = {
+            "held_out": [asdict(row) for row in held_out],
+            "paired": [asdict(row) for row in paired],
+        }
+        print_json({**_front_data(record), **found})
     else:
         print_front(record)
+        _print_held_out(held_out, _headings(record))
+        _print_paired(paired)
 
 
 def report(
@@ -87,10 +106,13 @@ def report(
     from evomerge.analysis.report import write_report
     from evomerge.config.runs import read_study
     from evomerge.config.stages import latest_study
+    from evomerge.evaluation.store import ItemStore
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(study)
-    path = write_report(read_study(latest_study(folder)), out or folder.report)
+    latest = latest_study(folder)
+    items = ItemStore(latest.items).read()
+    path = write_report(read_study(latest), out or folder.report, items=items)
     console.print(str(path), soft_wrap=True)
 
 
@@ -126,7 +148,9 @@ def export(
         return
     from evomerge.config.assemble import make_suites
 
-    rescored = export_model(record, trial, out, make_suites(read_experiment(folder)))
+    experiment = read_experiment(folder)
+    rungs = () if experiment.race is None else experiment.race.rungs
+    rescored = export_model(record, trial, out, make_suites(experiment), rungs=rungs)
     rows = list(zip(rescored.objectives, rescored.trial, rescored.folder, strict=True))
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
     print_table(
@@ -189,9 +213,7 @@ def _print_finals(study: StudyRecord) -> None:
     for final in (f for f in study.finals if f.split == "test"):
         if final.chosen:
             bold = len(rows)
-        row = [final.origin, *_texts(final.values, final.stderr)]
-        if final.chosen:
-            row[0] = f"best merge (#{final.number})"
+        row = [_label(final), *_texts(final.values, final.stderr)]
         if with_mean:
             overall = mean(final.values, final.stderr)
             row.append(value_text(overall.value, overall.stderr))
@@ -199,6 +221,46 @@ def _print_finals(study: StudyRecord) -> None:
     columns = ["model", *_headings(study), *(["mean"] if with_mean else [])]
     title = "Test items, never searched; validation items picked the merge"
     print_table(title, columns, rows, bold=bold)
+
+
+def _label(final: FinalRecord | HeldOutRow) -> str:
+    return f"best merge (#{final.number})" if final.chosen else final.origin
+
+
+def _print_held_out(rows: Sequence[HeldOutRow], objectives: Sequence[str]) -> None:
+    """Print test scores with 95 % intervals, and how far each gets from base to best expert."""
+    if not rows:
+        return
+    console.print()
+    texts = [(_label(row), *map(_interval_text, row.scores)) for row in rows]
+    title = "95 % intervals; base to best expert is 0 to 100 %"
+    bold = next((i for i, row in enumerate(rows) if row.chosen), None)
+    print_table(title, ["model", *objectives], texts, bold=bold)
+
+
+def _interval_text(score: HeldOutScore) -> str:
+    bounds = f"{score.value:.3f}"
+    if not math.isnan(score.low):
+        bounds = f"{score.low:.3f}–{score.high:.3f}"
+    return bounds if math.isnan(score.normalised) else f"{bounds}, {score.normalised:.0%}"
+
+
+def _print_paired(rows: Sequence[PairedRow]) -> None:
+    """Print what the chosen merge gained over base and experts, and what it broke."""
+    if not rows:
+        return
+    console.print()
+    texts = [
+        (
+            row.reference,
+            row.objective,
+            value_text(row.gain.value, row.gain.stderr),
+            "" if math.isnan(row.negative_flips) else f"{row.negative_flips:.1%}",
+        )
+        for row in rows
+    ]
+    title = "The chosen merge on the same test items, paired"
+    print_table(title, ["against", "objective", "merge minus it", "right there, wrong here"], texts)
 
 
 def _headings(study: StudyRecord) -> list[str]:

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from evomerge.config.assemble import Assembly
     from evomerge.space.protocol import GeneInfo
 
-__all__ = ["register"]
+__all__ = [
+    "Executor",
+    "ExperimentFile",
+    "Overrides",
+    "PresetFolder",
+    "Workers",
+    "execution_overrides",
+    "register",
+]
 
 ExperimentFile = Annotated[str, typer.Argument(help="Experiment YAML, or the name of a preset.")]
 Overrides = Annotated[
@@ -108,7 +116,7 @@ def run(
     found = Presets(presets)
     path = found.find("experiments", experiment, Path.cwd())
     folder = StudyFolder(dir_ or Path("runs") / path.stem)
-    create_run(path, found, [*(set_ or []), *_execution(executor, workers)], folder)
+    create_run(path, found, [*(set_ or []), *execution_overrides(executor, workers)], folder)
     _continue(folder.root)
 
 
@@ -122,7 +130,7 @@ def resume(
     from evomerge.config.stages import change_run
     from evomerge.study.folder import StudyFolder
 
-    change_run(StudyFolder(study), [*(set_ or []), *_execution(executor, workers)])
+    change_run(StudyFolder(study), [*(set_ or []), *execution_overrides(executor, workers)])
     _continue(study)
 
 
@@ -131,7 +139,8 @@ def _continue(root: Path) -> None:
     from evomerge.cli.progress import SearchProgress
     from evomerge.cli.reading import print_front
     from evomerge.config.runs import Events
-    from evomerge.config.stages import continue_run
+    from evomerge.config.stages import continue_run, latest_study
+    from evomerge.evaluation.store import ItemStore
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(root)
@@ -144,13 +153,15 @@ def _continue(root: Path) -> None:
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True
             )
             raise
-    write_report(study, folder.report)
+    items = ItemStore(latest_study(folder).items).read()
+    write_report(study, folder.report, items=items)
     print_front(study)
     console.print(f"\nreport   {folder.report}", soft_wrap=True)
     which = "chosen" if study.finals else "knee"
     console.print(f"export   evomerge export {root} --pick {which} --out DIR", soft_wrap=True)
 
 
-def _execution(executor: str | None, workers: int | None) -> list[str]:
+def execution_overrides(executor: str | None, workers: int | None) -> list[str]:
+    """Write ``--executor`` and ``--workers`` as overrides of the experiment."""
     chosen = {"executor": executor, "workers": workers}
     return [f"execution.{key}={value}" for key, value in chosen.items() if value is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +15,7 @@ from evomerge.config.presets import Presets
 from evomerge.config.seeds import make_seeds, resolve_seeds
 from evomerge.config.spaces import build_space
 from evomerge.errors import CheckpointError, ConfigError, EvomergeError
+from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
 from evomerge.execution.costs import COST, Cost, cost_fault
 from evomerge.execution.protocol import WorkerSpec
@@ -102,6 +103,8 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
         suites=suites,
         dtype=models.dtype,
         costs=_costs(objectives, constraints),
+        gates=experiment.gates,
+        rungs=() if experiment.race is None else experiment.race.rungs,
     )
     found = baselines(space, models, seeds)
     assembly = Assembly(experiment, models, space, suites, objectives, constraints, worker, found)
@@ -179,8 +182,15 @@ def make_constraints(experiment: Experiment) -> tuple[Constraint, ...]:
 
 def make_suites(experiment: Experiment) -> tuple[Suite, ...]:
     """Build the task suites of a resolved experiment."""
+    wanted = [*experiment.objectives, *experiment.constraints]
+    smooth = {metric.task for metric in wanted if metric.metric in SMOOTH_METRICS}
     return tuple(
-        _suite(config, f"evaluators[{i}]") for i, config in enumerate(experiment.evaluators)
+        replace(
+            _suite(config, f"evaluators[{i}]"),
+            smooth=frozenset(smooth),
+            allow_test_split=experiment.allow_test_split,
+        )
+        for i, config in enumerate(experiment.evaluators)
     )
 
 

@@ -16,6 +16,9 @@ from pydantic import (
 )
 
 from evomerge.analysis.winners import Choice
+from evomerge.evaluation.gates import Gates
+from evomerge.evaluation.racing import RaceRules
+from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.execution.costs import COST
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
@@ -54,6 +57,33 @@ def _by_name(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _switch(value: object) -> object:
+    """Read ``on`` and ``off``, which YAML takes for booleans."""
+    if not isinstance(value, bool | str):
+        return value
+    return {True: {}, False: None, "on": {}, "off": None}.get(value, value)
+
+
+_RACES: dict[object, object] = {
+    "off": None,
+    False: None,  # what YAML takes ``off`` for
+    "careful": {},
+    "fast": {"error_rate": 0.1, "tolerance": 0.5},
+}
+
+
+def _race(value: object) -> object:
+    """Read ``off``, ``careful`` or ``fast``."""
+    return _RACES.get(value, value) if isinstance(value, bool | str) else value
+
+
+def _better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
+    """Tell which way a metric is better: less of every cost, and of some smooth metrics."""
+    if objective.get("task") == COST:
+        return "minimize"
+    return SMOOTH_METRICS.get(objective.get("metric", ""), "maximize")
+
+
 ExpertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
@@ -84,7 +114,7 @@ class EvaluatorConfig(_Section):
     splits: dict[Literal["search", "validation", "test"], str | float] | None = None
     limit: int | None = Field(default=None, gt=0)
     num_fewshot: int | None = Field(default=None, ge=0)
-    batch_size: int = Field(default=64, gt=0)
+    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     apply_chat_template: bool = False
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
@@ -116,17 +146,9 @@ class _Metric(_Section):
 
 
 class ObjectiveConfig(_Metric):
-    """What to search for; absent direction: costs are minimised, everything else maximised."""
+    """What to search for; ``direction`` is ``maximize`` unless less is better by definition."""
 
-    direction: Literal["maximize", "minimize"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_direction(cls, value: object) -> object:
-        if not isinstance(value, Mapping):
-            return value
-        is_cost = "cost" in value or value.get("task") == COST
-        return {"direction": "minimize" if is_cost else "maximize", **value}
+    direction: Literal["maximize", "minimize"] = Field(default_factory=_better)
 
 
 def _checked_bound(value: object) -> object:
@@ -255,6 +277,11 @@ class Experiment(_Section):
         sampler: How it searches.
         budget: When it ends.
         execution: Where it runs.
+        gates: When a broken candidate is given up early: ``on``, ``off``, or settings.
+        race: When a trial that will hardly enter the front is dropped: ``off``, ``careful``,
+            ``fast``, or settings.
+        allow_test_split: Search items by which public benchmarks are reported; the model card says
+            that their scores mean nothing.
         finalists: How many front members are scored again on ``validation``; 0 skips the finals.
         storage: Database URL for studies shared by several machines; absent: a journal file.
         seed: Names every random draw.
@@ -270,6 +297,9 @@ class Experiment(_Section):
     sampler: Annotated[SamplerConfig, BeforeValidator(_by_name)] = SamplerConfig()
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    gates: Annotated[Gates | None, BeforeValidator(_switch)] = Gates()
+    race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
+    allow_test_split: bool = False
     finalists: int = Field(default=8, ge=0)
     storage: str | None = None
     seed: int = 0

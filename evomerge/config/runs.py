@@ -31,6 +31,7 @@ from evomerge.schema import parse, read_yaml
 from evomerge.study.finals import read_finals, run_finals, write_finals
 from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.records import StudyRecord, TrialRecord
+from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing, read_timing
@@ -169,7 +170,7 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         study = _open_study(folder, assembly)
         if _is_finished(folder, experiment):
             return read_study(folder)
-        trim_cache("experts", "statistics")
+        trim_cache("experts", "scores", "statistics")
         _measure(assembly, events)
         events.phase("starting workers")
         executor = make_executor(assembly.worker, experiment.execution)
@@ -308,12 +309,18 @@ def _search(
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
         constraints=assembly.constraints,
+        rivals=_rivals(assembly),
         driver=None if assembly.experiment.storage is None else str(folder.root.resolve()),
         on_told=lambda trial: events.told(trial_record(trial)),
     )
     search.seed(assembly.seeds)
     events.phase("searching")
     search.run()
+
+
+def _rivals(assembly: Assembly) -> Rivals | None:
+    rules = assembly.experiment.race
+    return None if rules is None else Rivals(assembly.objectives, rules)
 
 
 def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events: Events) -> None:

@@ -6,6 +6,9 @@
     index.py          finding tasks by name
     tasks.py          loading them, every fault at once
     requests.py       the prompts of one split
+    rungs.py          a task cut into parts that are scored one after another
+    racing.py         whether a trial goes on after a rung
+    benchmark_guard.py  public benchmarks are not searched by what they are reported by
     aggregate.py      from responses to numbers
     checks.py         checking suites and naming their metrics without a model
     answers.py        how long the answers are

@@ -15,6 +15,7 @@ from evomerge.evaluation.requests import PreparedTask
 from evomerge.evaluation.scores import ItemScore, MetricValue
 
 __all__ = [
+    "Cost",
     "Values",
     "aggregate_group",
     "aggregate_task",
@@ -26,6 +27,8 @@ __all__ = [
 # (metric, filter) -> (row, value) of every item. A corpus metric such as BLEU keeps a pair of texts
 # per item, not a number: what a value is, only the metric's own aggregation knows.
 Values = Mapping[tuple[str, str], Sequence[tuple[int, Any]]]
+
+Cost = tuple[int, float]  # tokens and seconds of one item
 
 
 def item_values(prepared: PreparedTask) -> Values:
@@ -77,13 +80,23 @@ def aggregate_group(
     return metrics
 
 
-def item_scores(prepared: PreparedTask, values: Values) -> Iterator[ItemScore]:
-    """Yield the per-item values that are numbers."""
+def item_scores(
+    prepared: PreparedTask, values: Values, costs: Mapping[int, Cost], smooth: Mapping[int, float]
+) -> Iterator[ItemScore]:
+    """Yield the per-item values that are numbers, with what each item cost.
+
+    Args:
+        prepared: The task.
+        values: What ``item_values`` returned.
+        costs: By row: tokens and seconds.
+        smooth: By row: how likely the gold answer was.
+    """
     for (metric, name), pairs in values.items():
         label = metric_label(metric, name)
         for row, value in pairs:
             if isinstance(value, Real | np.bool_):
-                yield ItemScore(prepared.name, row, label, float(value))
+                likely = smooth.get(row)
+                yield ItemScore(prepared.name, row, label, float(value), likely, *costs[row])
 
 
 def metric_label(metric: str, name: str) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
 from evomerge.evaluation.answers import GENERATION
+from evomerge.evaluation.benchmark_guard import test_split_faults
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.smooth import smooth_names
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 
 __all__ = ["has_answers", "metric_names"]
+
+_log = logging.getLogger(__name__)
 
 # What a model that knows nothing would answer to each kind of request.
 _BLANK_RESPONSES = {
@@ -28,9 +33,13 @@ def metric_names(suites: Sequence[Suite]) -> dict[str, tuple[str, ...]]:
     Each split is tried on its first item with blank responses, so broken templates, missing data
     and empty splits are found before a model is loaded.
 
+    A public benchmark must not be searched on the items it is reported by, unless its suite allows
+    that; then a warning is logged.
+
     Returns:
-        Task or group name -> metric names, ``METRIC`` or ``METRIC,FILTER``. Groups that only
-        collect tasks are left out.
+        Task or group name -> metric names, ``METRIC`` or ``METRIC,FILTER``, then the smooth ones,
+        which are scored where ``Suite.smooth`` asks for them. Groups that only collect tasks are
+        left out.
 
     Raises:
         EvaluationError: Every fault of every suite and split, one per line.
@@ -43,6 +52,11 @@ def metric_names(suites: Sequence[Suite]) -> dict[str, tuple[str, ...]]:
             with collected(faults):
                 suites_loaded.append(load_suite(suite))
         for loaded in suites_loaded:
+            found = test_split_faults(loaded)
+            if loaded.suite.allow_test_split:
+                _log.warning("%s", "\n".join(f"WARNING: {line}" for line in found))
+            else:
+                faults += found
             for split in loaded.suite.splits:
                 with collected(faults):
                     names |= _names(loaded, split)
@@ -74,7 +88,8 @@ def _names(loaded: LoadedSuite, split: str) -> dict[str, tuple[str, ...]]:
     )
     for name, group in loaded.groups.items():
         tables[name] = aggregate_group(group, tables)
-    return {name: tuple(table) for name, table in tables.items() if table}
+    smooth = {prepared.name: smooth_names(prepared.task) for prepared in tasks}
+    return {name: (*table, *smooth.get(name, ())) for name, table in tables.items() if table}
 
 
 def _blank_table(prepared: PreparedTask) -> dict[str, MetricValue]:

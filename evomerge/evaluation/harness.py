@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +16,23 @@ from pathlib import Path
 import jinja2
 import lm_eval.tasks
 import lm_eval.utils
+import torch
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import acc_all, acc_all_stderr, mean, mean_stderr
 from lm_eval.api.registry import METRIC_REGISTRY
 from lm_eval.api.task import Task
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from evomerge.errors import EvaluationError
 
 __all__ = [
     "BUILTIN_TASKS",
@@ -37,6 +43,7 @@ __all__ = [
     "Task",
     "TaskManager",
     "builtin_index",
+    "end_tokens",
     "known_metrics",
     "load_config",
     "mean",
@@ -104,13 +111,24 @@ def _compiled(template: str) -> jinja2.Template:
     return environment.from_string(template)
 
 
+def end_tokens(model: PreTrainedModel) -> frozenset[int]:
+    """List the tokens after which ``generate`` ends an answer."""
+    ends = model.generation_config.eos_token_id
+    return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
+
+
+def _is_hidden(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether padding after an answer disappears from its text."""
+    return tokenizer.pad_token_id in tokenizer.all_special_ids
+
+
 class LanguageModel:
-    """A live model that answers prepared requests; its parameters may change between calls.
+    """A live model and its tokenizer the way lm-eval sees them: tokens, prompts, its own answers.
 
     Args:
         model: Used as it is at each call; put into evaluation mode.
         tokenizer: Copied, because lm-eval may give it a padding token.
-        batch_size: Sequences per forward pass.
+        batch_size: Sequences per forward pass when lm-eval answers itself.
     """
 
     def __init__(
@@ -126,13 +144,85 @@ class LanguageModel:
         """Tell how many tokens a request may generate, by any of the names for that setting."""
         return int(normalize_gen_kwargs(generation_kwargs, self.lm.max_gen_toks)["max_gen_toks"])
 
-    def answer(self, instances: Sequence[Instance]) -> None:
-        """Answer every request, replacing all earlier responses."""
-        requests: dict[str, list[Instance]] = defaultdict(list)
-        for instance in instances:
-            instance.resps, instance.filtered_resps = [], {}
-            requests[instance.request_type] += [instance] * instance.repeats
-        for request_type, repeated in requests.items():
-            responses = getattr(self.lm, request_type)(repeated, disable_tqdm=True)
-            for instance, response in zip(repeated, responses, strict=True):
-                instance.resps.append(response)
+    def tokens(self, text: str) -> list[int]:
+        """Tokenise a text the way prompts are."""
+        tokens: list[int] = self.lm.tok_encode(text)
+        return tokens
+
+    def length(self, request: Instance) -> int:
+        """Count the tokens of a prompt with what is scored after it; the last one is not read."""
+        if request.request_type == "generate_until":
+            return len(self.tokens(request.args[0]))
+        return sum(map(len, self.pair(*request.args))) - 1
+
+    def padded(self, texts: Sequence[str], room: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokenise prompts of one batch, padded on the left, leaving room for the answers.
+
+        Returns:
+            Tokens and mask, both (texts, length) int64.
+        """
+        limit = self.lm.max_length - room
+        tokens, mask = self.lm.tok_batch_encode(list(texts), left_truncate_len=limit)
+        return tokens.to(self.lm.device), mask.to(self.lm.device)
+
+    def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Tokenise a context and its continuation; an empty context becomes the prefix token.
+
+        Raises:
+            EvaluationError: There is nothing to score.
+        """
+        if context:
+            tokens, scored = self.lm._encode_pair(context, continuation)
+        else:
+            scored = self.lm.tok_encode(continuation, add_special_tokens=False)
+            tokens = [self.lm.prefix_token_id]
+            if scored[:1] == tokens:
+                scored = scored[1:]
+        if not scored:
+            raise EvaluationError(
+                f"expected a continuation of at least one token, got {continuation!r} after "
+                f"{context[-40:]!r}"
+            )
+        return tokens, scored
+
+    def windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+        """Cut a text into windows of the model's context, every token predicted once."""
+        windows = lm_eval.utils.get_rolling_token_windows(
+            token_list=self.lm.tok_encode(text),
+            prefix_token=self.lm.prefix_token_id,
+            max_seq_len=self.lm.max_length,
+            context_len=1,
+        )
+        return [lm_eval.utils.make_disjoint_window(window) for window in windows]
+
+    def is_plain_greedy(self, generation_kwargs: Mapping[str, object]) -> bool:
+        """Tell whether a request takes the likeliest token until a stop string, and nothing else.
+
+        Also required: the model stops at the tokenizer's end token, and no stop string lies inside
+        another, so that an answer cut at once is the answer cut later.
+        """
+        settings = dict(normalize_gen_kwargs(generation_kwargs, self.lm.max_gen_toks))
+        plain = not settings.pop("do_sample") and settings.pop("temperature", 0.0) == 0.0
+        stops = self.stop_strings(generation_kwargs)
+        nested = any(a in b[1:-1] for a in stops for b in stops if a)
+        tokenizer = self.lm.tokenizer
+        ends = tokenizer.eos_token_id in end_tokens(self.lm.model)
+        known = set(settings) <= {"until", "max_gen_toks"}
+        return plain and known and not nested and ends and _is_hidden(tokenizer)
+
+    def stop_strings(self, generation_kwargs: Mapping[str, object]) -> list[str]:
+        """List the strings that end an answer, the end token's text last."""
+        end = self.lm.tok_decode(self.lm.eot_token_id, skip_special_tokens=False)
+        settings = normalize_gen_kwargs(generation_kwargs, self.lm.max_gen_toks)
+        stops: list[str] = handle_stop_sequences(settings.get("until"), eos=end)
+        return stops
+
+    def cut(self, text: str, stops: Sequence[str]) -> str:
+        """Cut a decoded answer at its stop strings."""
+        kept: str = postprocess_generated_text(text, list(stops), None)
+        return kept
+
+    def own_answers(self, request_type: str, instances: Sequence[Instance]) -> list[object]:
+        """Let lm-eval run the model itself, slowly."""
+        answers: list[object] = getattr(self.lm, request_type)(list(instances), disable_tqdm=True)
+        return answers

@@ -23,7 +23,7 @@ from evomerge.evaluation.task_files import (
     with_absolute_paths,
 )
 
-__all__ = ["leaf_tasks", "open_index"]
+__all__ = ["is_public", "leaf_tasks", "open_index"]
 
 Entry = Any  # lm_eval's index entry: name, yaml_path, cfg (functions as text), tags
 Config = Mapping[str, Any]
@@ -49,6 +49,13 @@ def open_index(suite: Suite) -> TaskManager:
             faults += [f"evaluator {suite.name!r}: {f}" for f in _localise(index[name], suite)]
     raise_faults(faults)
     return manager
+
+
+def is_public(manager: TaskManager, name: str) -> bool:
+    """Tell whether a task ships with lm-eval, rather than being the user's own."""
+    entry = manager.task_index.get(name)
+    path = None if entry is None else entry.yaml_path
+    return path is not None and BUILTIN_TASKS in Path(path).parents
 
 
 def leaf_tasks(manager: TaskManager, names: Sequence[str]) -> list[str]:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from operator import attrgetter, itemgetter
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.evaluation.aggregate import (
+    Cost,
     aggregate_group,
     aggregate_task,
     item_scores,
     item_values,
 )
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.engine import Answer, Engine, PreparedRequests
+from evomerge.evaluation.gates import Gates
+from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, prepare_split
+from evomerge.evaluation.rungs import cut_task
+from evomerge.evaluation.score_cache import digest_of
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
+from evomerge.evaluation.transformers_engine import TransformersEngine
 
 __all__ = ["PreparedSuites"]
 
@@ -34,6 +47,8 @@ class PreparedSuites:
         split: One of ``SPLITS``.
         model: Scored as it is at each call: change its parameters in place.
         tokenizer: Copied; padding side and tokens of the original are left alone.
+        rungs: Ascending shares of every task's items after which ``looks`` pauses; they also cut
+            the batches.
 
     Raises:
         EvaluationError: Every fault of every suite for this split, one per line.
@@ -45,35 +60,197 @@ class PreparedSuites:
         split: str,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
+        rungs: Sequence[float] = (),
     ) -> None:
-        self._runs: list[tuple[LoadedSuite, LanguageModel, list[PreparedTask]]] = []
+        self._runs: list[_PreparedSuite] = []
         faults: list[str] = []
         for suite in suites:
             with clean_harness(), collected(faults):
-                loaded = load_suite(suite)
-                language_model = LanguageModel(model, tokenizer, suite.batch_size)
-                tasks = prepare_split(loaded, split, language_model)
-                self._runs.append((loaded, language_model, tasks))
-        raise_faults(faults + name_clashes([loaded for loaded, _, _ in self._runs]))
+                engine = TransformersEngine(model, tokenizer, suite.batch_size)
+                self._runs.append(_prepare(load_suite(suite), split, engine, rungs))
+        raise_faults(faults + name_clashes([run.loaded for run in self._runs]))
 
     @property
     def tasks(self) -> tuple[PreparedTask, ...]:
         """Every task with its items and requests, in suite order."""
-        return tuple(prepared for _, _, tasks in self._runs for prepared in tasks)
+        return tuple(prepared for run in self._runs for prepared in run.tasks)
+
+    @functools.cached_property
+    def digest(self) -> str | None:
+        """Name what is scored and how, by content; ``None`` where scores are drawn at random."""
+        if any(_is_sampled(one) for one in self.tasks):
+            return None
+        libraries = [version(name) for name in ("lm_eval", "transformers", "torch")]
+        return digest_of(libraries, [run.content() for run in self._runs])
+
+    def probes(self, gates: Gates) -> list[Probe]:
+        """Prepare a short look at the model with the prompts of each suite."""
+        with clean_harness():
+            return [Probe(run.tasks, run.engine, gates) for run in self._runs]
 
     def score(self) -> Scores:
         """Score the model as it is now; nothing of an earlier call remains in the result."""
+        *_, scores = self.looks()
+        return scores
+
+    def looks(self) -> Iterator[Scores]:
+        """Score the model as it is now, rung by rung.
+
+        Yields:
+            After each rung the items so far, without metrics; after the last one what ``score``
+            returns.
+        """
         started = time.perf_counter()
+        answered = [_Answered(run) for run in self._runs]
+        n_rungs = len(self._runs[0].rungs)
+        for rung in range(n_rungs):
+            for one in answered:
+                with clean_harness():  # per suite, so that none depends on what another drew
+                    one.answer(one.run.rungs[rung])
+            if rung < n_rungs - 1:
+                yield Scores({}, _items(answered), time.perf_counter() - started)
         metrics: dict[str, dict[str, MetricValue]] = {}
-        items: list[ItemScore] = []
-        for loaded, language_model, tasks in self._runs:
-            with clean_harness():  # per suite, so that none depends on what another drew
-                language_model.answer([r for one in tasks for r in one.task.instances])
-                for prepared in tasks:
-                    values = item_values(prepared)
-                    metrics[prepared.name] = aggregate_task(prepared, values)
-                    items += item_scores(prepared, values)
-                for name, group in loaded.groups.items():
-                    if table := aggregate_group(group, metrics):
-                        metrics[name] = table
-        return Scores(metrics, tuple(items), time.perf_counter() - started)
+        for one in answered:
+            one.aggregate(metrics)
+        yield Scores(metrics, _items(answered), time.perf_counter() - started)
+
+    def looks_at(self, scores: Scores) -> Iterator[Scores]:
+        """Yield what ``looks`` yielded when it found these scores."""
+        n_rungs = len(self._runs[0].rungs)
+        seen: set[tuple[str, int]] = set()
+        for rung in range(n_rungs - 1):
+            parts = [part for run in self._runs for part in run.rungs[rung].tasks]
+            seen |= {(part.name, row) for part in parts for row in part.order}
+            items = tuple(item for item in scores.items if (item.task, item.item) in seen)
+            yield Scores({}, items, scores.seconds)
+        yield scores
+
+
+@dataclass(frozen=True)
+class _Rung:
+    """What one rung adds: some items of each task, their requests with an engine.
+
+    The requests that only score gold answers are apart, because lm-eval's batches, and with them
+    its floats, depend on what is scored together.
+    """
+
+    tasks: list[PreparedTask]
+    golds: dict[str, list[Gold]]
+    requests: list[tuple[list[Instance], PreparedRequests]]
+
+    def answer(self) -> dict[int, list[Answer]]:
+        """Answer every request anew; returns the answers by ``id`` of the request."""
+        answers = {}
+        for instances, requests in self.requests:
+            for instance, found in zip(instances, requests.run(), strict=True):
+                instance.resps = [answer.response for answer in found]
+                instance.filtered_resps = {}
+                answers[id(instance)] = found
+        return answers
+
+
+@dataclass(frozen=True)
+class _PreparedSuite:
+    """A suite whose requests are with an engine."""
+
+    loaded: LoadedSuite
+    engine: Engine
+    tasks: list[PreparedTask]
+    rungs: list[_Rung]
+
+    def content(self) -> list[object]:
+        """Everything the scores depend on beside the model, in a form that can be digested."""
+        suite = self.loaded.suite
+        groups = {name: group.to_dict() for name, group in self.loaded.groups.items()}
+        tasks = [
+            [one.name, one.task.dump_config(), [[i.row, i.doc] for i in one.items]]
+            for one in self.tasks
+        ]
+        asked = [
+            [[r.request_type, r.args] for r in part]
+            for rung in self.rungs
+            for part, _ in rung.requests
+        ]
+        return [sorted(suite.smooth), suite.batch_size, groups, tasks, asked]
+
+
+class _Answered:
+    """What the model said to the rungs of one suite so far."""
+
+    def __init__(self, run: _PreparedSuite) -> None:
+        self.run = run
+        self._values: dict[str, dict[tuple[str, str], list[tuple[int, Any]]]] = {
+            one.name: {} for one in run.tasks
+        }
+        self._costs: dict[str, dict[int, Cost]] = {one.name: {} for one in run.tasks}
+        self._golds: dict[str, list[Gold]] = {one.name: [] for one in run.tasks}
+
+    def answer(self, rung: _Rung) -> None:
+        """Run the model on the next rung."""
+        answers = rung.answer()
+        for part in rung.tasks:
+            for key, pairs in (item_values(part) if part.items else {}).items():
+                known = self._values[part.name].get(key, [])
+                self._values[part.name][key] = sorted([*known, *pairs], key=itemgetter(0))
+            self._costs[part.name] |= _costs(part, answers)
+            golds = [*self._golds[part.name], *rung.golds[part.name]]
+            self._golds[part.name] = sorted(golds, key=attrgetter("row"))
+
+    def items(self) -> Iterator[ItemScore]:
+        """Score the items so far."""
+        for prepared in self.run.tasks:
+            name = prepared.name
+            smooth = {gold.row: gold.smooth for gold in self._golds[name]}
+            yield from item_scores(prepared, self._values[name], self._costs[name], smooth)
+
+    def aggregate(self, metrics: dict[str, dict[str, MetricValue]]) -> None:
+        """Add the metrics of every task and group, once all rungs are answered."""
+        for prepared in self.run.tasks:
+            name = prepared.name
+            metrics[name] = aggregate_task(prepared, self._values[name])
+            if name in self.run.loaded.suite.smooth:
+                metrics[name] |= smooth_metrics(prepared.task, self._golds[name])
+        for name, group in self.run.loaded.groups.items():
+            if table := aggregate_group(group, metrics):
+                metrics[name] = table
+
+
+def _items(answered: Sequence[_Answered]) -> tuple[ItemScore, ...]:
+    return tuple(item for one in answered for item in one.items())
+
+
+def _prepare(
+    loaded: LoadedSuite, split: str, engine: Engine, shares: Sequence[float]
+) -> _PreparedSuite:
+    tasks = prepare_split(loaded, split, engine.language_model)
+    cut = [cut_task(one, shares) if shares else [one] for one in tasks]
+    rungs = [_rung(loaded, list(parts), engine) for parts in zip(*cut, strict=True)]
+    return _PreparedSuite(loaded, engine, tasks, rungs)
+
+
+def _rung(loaded: LoadedSuite, parts: list[PreparedTask], engine: Engine) -> _Rung:
+    smooth = loaded.suite.smooth
+    golds = {one.name: gold_answers(one, extra_requests=one.name in smooth) for one in parts}
+    own = [request for one in parts for request in one.task.instances]
+    known = set(map(id, own))
+    extra = [r for found in golds.values() for g in found for r in g.requests if id(r) not in known]
+    requests = [(part, engine.prepare(part)) for part in (own, extra) if part]
+    return _Rung(parts, golds, requests)
+
+
+def _is_sampled(prepared: PreparedTask) -> bool:
+    settings = getattr(prepared.task.config, "generation_kwargs", None) or {}
+    return bool(settings.get("do_sample")) or float(settings.get("temperature") or 0) > 0
+
+
+def _costs(prepared: PreparedTask, answers: dict[int, list[Answer]]) -> dict[int, Cost]:
+    """Tokens and seconds of every item, by row."""
+    return {
+        item.row: _sum(answer for request in item.requests for answer in answers[id(request)])
+        for item in prepared.items
+    }
+
+
+def _sum(answers: Iterator[Answer]) -> Cost:
+    costs = [(answer.tokens, answer.seconds) for answer in answers]
+    return sum(tokens for tokens, _ in costs), sum(seconds for _, seconds in costs)

@@ -38,11 +38,13 @@ class PreparedTask:
         name: lm-eval task name.
         task: Owns the requests as ``task.instances``.
         items: In ascending row order.
+        order: Their rows in the order in which fewer of them would be taken.
     """
 
     name: str
     task: Task
     items: tuple[Item, ...]
+    order: tuple[int, ...]
 
 
 def prepare_split(
@@ -69,10 +71,12 @@ def prepare_split(
         raise_faults([f"{where} has no split {split!r}, only {', '.join(loaded.suite.splits)}"])
     for name, task in loaded.tasks.items():
         try:
-            rows = _switch(loaded, name, split)[: 1 if first_only else None]
+            order = _switch(loaded, name, split)
+            order = sorted(order)[:1] if first_only else order
+            rows = sorted(order)
             _build(task, rows, loaded.suite, model)
             _check_length(task, model)
-            prepared.append(PreparedTask(name, task, _items(task.instances, rows)))
+            prepared.append(PreparedTask(name, task, _items(task.instances, rows), tuple(order)))
         except Exception as err:  # templates and task code raise anything
             faults.append(f"{where}: task {name!r}, split {split!r}: {why(err, {})}")
     raise_faults(faults)
@@ -80,7 +84,7 @@ def prepare_split(
 
 
 def _switch(loaded: LoadedSuite, name: str, split: str) -> list[int]:
-    """Point a task at the dataset split it is to be scored on; return the rows to use."""
+    """Point a task at the dataset split it is to be scored on; return the rows to use, in order."""
     task, suite, own = loaded.tasks[name], loaded.suite, loaded.own_splits[name]
     share = suite.splits[split]
     if isinstance(share, str):
@@ -134,14 +138,24 @@ def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel |
 
 
 def _check_length(task: Task, model: LanguageModel | None) -> None:
-    """Refuse answers longer than the model's context, which lm-eval finds out while scoring."""
-    if model is None or task.config.output_type != "generate_until":
-        return
-    longest, context = model.longest_answer(task.config.generation_kwargs), model.lm.max_length
-    if longest >= context:
+    """Refuse prompts and answers that the model's context cannot hold; lm-eval would cut them."""
+    if model is None or task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return  # whole texts are cut into windows
+    answer, context = 0, model.lm.max_length
+    if task.OUTPUT_TYPE == "generate_until":
+        answer = model.longest_answer(task.config.generation_kwargs)
+        if answer >= context:
+            raise EvaluationError(
+                f"answers may take {answer} tokens, but the context of the model is {context}; set "
+                "max_gen_toks in generation_kwargs"
+            )
+    lengths = [model.length(request) + answer for request in task.instances]
+    too_long = [length for length in lengths if length > context]
+    if too_long:
         raise EvaluationError(
-            f"answers may take {longest} tokens, but the context of the model is {context}; set "
-            "max_gen_toks in generation_kwargs"
+            f"{len(too_long)} of {len(lengths)} prompts take up to {max(too_long)} tokens with "
+            f"their answers, but the context of the model is {context}; use fewer examples "
+            "(num_fewshot), or leave long items out of the data"
         )
 
 

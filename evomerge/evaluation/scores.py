@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
-__all__ = ["ItemScore", "MetricValue", "Scores"]
+__all__ = ["SMOOTH_METRICS", "ItemScore", "MetricValue", "Scores"]
+
+# Metrics any task may have beside its own, and which way is better; see smooth.py.
+SMOOTH_METRICS: Mapping[str, Literal["maximize", "minimize"]] = {
+    "gold_bpb": "minimize",
+    "gold_probability": "maximize",
+    "brier": "minimize",
+}
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,19 @@ class ItemScore:
         item: Row of the item in the dataset split it came from; the same whatever the limit.
         metric: ``METRIC``, or ``METRIC,FILTER`` when the filter is not ``none``.
         score: The item's own value; its mean is the metric's value for metrics that are means.
+        smooth: How likely the gold answer was, in [0, 1]: the gold choice among the choices, or one
+            byte of the gold answer; ``None`` where that was not scored.
+        tokens: Tokens generated or scored for the item.
+        seconds: The item's share of the time of its forward passes; no part of equality.
     """
 
     task: str
     item: int
     metric: str
     score: float
+    smooth: float | None = None
+    tokens: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ def select_items(suite: Suite, task: str, split: str, n_items: int) -> list[int]
         n_items: Rows of the dataset split: the named one, or the task's own for a fraction.
 
     Returns:
-        Row numbers, ascending. Fractions of one task never share a row. With a smaller limit the
+        Row numbers in the order of a seeded permutation: any first part is a random sample, and
+        lies in every longer one. Fractions of one task never share a row. With a smaller limit the
         rows are a subset of those with a larger one.
     """
     share = suite.splits[split]
@@ -30,7 +31,7 @@ def select_items(suite: Suite, task: str, split: str, n_items: int) -> list[int]
         order = _permutation(suite.seed, task, "", n_items)
         start, stop = _bounds(suite, split, n_items)
     chosen = order[start:stop][: suite.limit]
-    return sorted(int(row) for row in chosen)
+    return [int(row) for row in chosen]
 
 
 def _permutation(seed: int, task: str, dataset_split: str, n_items: int) -> np.ndarray:

@@ -1,6 +1,9 @@
-"""Item scores on disk: one parquet file per trial and split, written atomically.
+"""Item scores on disk: parquet files that a killed process leaves whole or not at all.
 
-A killed process leaves either the whole file or none; readers see one table.
+Each trial and split is written to a file of its own. When many have gathered they are joined into
+one larger file, which stays quick to read at millions of rows. A file of a later ``generation``
+replaces the rows of earlier ones for the same trial and split, so it does no harm if a killed
+process leaves both the joined file and its parts.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evomerge.evaluation.scores import ItemScore
@@ -21,21 +24,27 @@ if TYPE_CHECKING:
 
 __all__ = ["ItemStore"]
 
+_NAME = pa.dictionary(pa.int32(), pa.string())
 _SCHEMA = pa.schema(
     [
         ("trial", pa.int32()),
-        ("split", pa.string()),
-        ("task", pa.string()),
+        ("split", _NAME),
+        ("task", _NAME),
         ("item", pa.int32()),
-        ("metric", pa.string()),
+        ("metric", _NAME),
         ("score", pa.float64()),
+        ("smooth", pa.float32()),
+        ("tokens", pa.int32()),
+        ("seconds", pa.float32()),
     ],
-    metadata={"schema_version": "1"},
+    metadata={"schema_version": "2"},
 )
+_MISSING = {"smooth": None, "tokens": 0, "seconds": 0.0}  # in files of version 1
+_JOIN_AT = 64  # files of one trial each
 
 
 class ItemStore:
-    """The item scores of one study.
+    """The item scores of one study; one process writes, any number read.
 
     Args:
         folder: Created on the first write.
@@ -53,37 +62,86 @@ class ItemStore:
             items: One per task, item and metric.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        table = pa.table(
-            {
-                "trial": [trial] * len(items),
-                "split": [split] * len(items),
-                "task": [item.task for item in items],
-                "item": [item.item for item in items],
-                "metric": [item.metric for item in items],
-                "score": [item.score for item in items],
-            },
-            schema=_SCHEMA,
-        )
-        path = self._folder / f"{trial:06d}.{split}.parquet"
-        partial = path.with_suffix(".partial")
-        pq.write_table(table, partial, compression="zstd")
-        os.replace(partial, path)
+        columns = {
+            "trial": [trial] * len(items),
+            "split": [split] * len(items),
+            **{name: [getattr(item, name) for item in items] for name in _SCHEMA.names[2:]},
+        }
+        self._replace(f"{trial:06d}.{split}.parquet", pa.table(columns, schema=_SCHEMA))
+        singles = self._singles()
+        if len(singles) >= _JOIN_AT:
+            self._join(singles)
 
     def read_trial(self, trial: int, split: str) -> list[ItemScore]:
         """Read the item scores of one trial on one split; none if they are not stored."""
-        path = self._folder / f"{trial:06d}.{split}.parquet"
-        if not path.is_file():
-            return []
-        rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
-        return [ItemScore(r["task"], r["item"], r["metric"], r["score"]) for r in rows]
+        own = self._folder / f"{trial:06d}.{split}.parquet"
+        for path in [own] if own.is_file() else reversed(self._joined()):
+            rows = [row for row in _read(path, trial).to_pylist() if row["split"] == split]
+            if rows:
+                return [ItemScore(*(row[name] for name in _SCHEMA.names[2:])) for row in rows]
+        return []
 
     def read(self) -> pd.DataFrame:
         """Read everything stored.
 
         Returns:
-            Columns ``trial, split, task, item, metric, score``; one row per score.
+            Columns ``trial, split, task, item, metric, score, smooth, tokens, seconds``; one row
+            per score. Files of older versions lack the last three: NaN, 0 and 0.
         """
-        files = sorted(self._folder.glob("*.parquet")) if self._folder.is_dir() else []
-        if not files:
-            return cast("pd.DataFrame", _SCHEMA.empty_table().to_pandas())
-        return cast("pd.DataFrame", ds.dataset(files, schema=_SCHEMA).to_table().to_pandas())
+        return cast("pd.DataFrame", self._table(self._joined() + self._singles()).to_pandas())
+
+    def _singles(self) -> list[Path]:
+        return sorted(self._folder.glob("[0-9]*.parquet")) if self._folder.is_dir() else []
+
+    def _joined(self) -> list[Path]:
+        return sorted(self._folder.glob("joined.*.parquet")) if self._folder.is_dir() else []
+
+    def _join(self, singles: Sequence[Path]) -> None:
+        """Join files of one trial each; their parts go once the whole is on disk."""
+        number = len(self._joined())
+        self._replace(f"joined.{number:06d}.parquet", self._table(singles))
+        for path in singles:
+            path.unlink()
+
+    def _replace(self, name: str, table: pa.Table) -> None:
+        partial = self._folder / f"{name}.partial"
+        with partial.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self._folder / name)
+
+    @staticmethod
+    def _table(files: Sequence[Path]) -> pa.Table:
+        """Read files; where several hold a trial and split, the last one counts."""
+        seen: set[tuple[int, str]] = set()
+        kept: list[pa.Table] = [_SCHEMA.empty_table()]
+        for path in reversed(files):
+            table = _read(path)
+            found = _keys(table)
+            kept.insert(1, _without(table, found & seen))
+            seen |= found
+        return pa.concat_tables(kept).unify_dictionaries()
+
+
+def _read(path: Path, trial: int | None = None) -> pa.Table:
+    """Read a file of any version; of one trial only, if it is named."""
+    table = pq.read_table(path, filters=None if trial is None else [("trial", "==", trial)])
+    for name, value in _MISSING.items():
+        if name not in table.column_names:
+            table = table.append_column(name, pa.array([value] * len(table)))
+    return table.select(_SCHEMA.names).cast(_SCHEMA)
+
+
+def _keys(table: pa.Table) -> set[tuple[int, str]]:
+    pairs = table.select(["trial", "split"]).group_by(["trial", "split"]).aggregate([])
+    return set(zip(*(pairs[name].to_pylist() for name in ("trial", "split")), strict=True))
+
+
+def _without(table: pa.Table, keys: set[tuple[int, str]]) -> pa.Table:
+    for trial, split in keys:
+        is_it = pc.and_(
+            pc.equal(table["trial"], trial), pc.equal(table["split"].cast("string"), split)
+        )
+        table = table.filter(pc.invert(is_it))
+    return table

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 from evomerge.errors import EvaluationError
 
-__all__ = ["DEFAULT_SPLITS", "SPLITS", "Suite", "collected", "raise_faults"]
+__all__ = ["DEFAULT_SPLITS", "SPLITS", "BatchSize", "Suite", "collected", "raise_faults"]
+
+BatchSize = int | Literal["auto"]
 
 SPLITS = ("search", "validation", "test")
 
@@ -31,13 +34,16 @@ class Suite:
         limit: Keep the first so many items of a seeded permutation, per task and split; a smaller
             limit selects a subset of a larger one. ``None`` keeps all.
         num_fewshot: Examples in the prompt; ``None`` leaves it to each task.
-        batch_size: Sequences per forward pass.
+        batch_size: Sequences per forward pass. ``auto`` does the least work; a number makes the
+            batches of lm-eval, so that log-likelihoods equal its own to the last bit.
         apply_chat_template: Whether prompts go through the tokenizer's chat template.
         fewshot_as_multiturn: Whether examples become turns of the chat.
         system_instruction: System message before every prompt.
         seed: Of the partition and the permutation of the items.
         allow_code: Whether task YAML in ``include_path`` may run Python: ``!function``, metrics
             downloaded from Hugging Face ``evaluate``, pickled datasets.
+        smooth: Tasks whose smooth metrics are wanted among their metrics.
+        allow_test_split: Whether items by which a public benchmark is reported may be searched.
     """
 
     name: str
@@ -46,12 +52,14 @@ class Suite:
     splits: Mapping[str, str | float] = field(default_factory=lambda: dict(DEFAULT_SPLITS))
     limit: int | None = None
     num_fewshot: int | None = None
-    batch_size: int = 64
+    batch_size: BatchSize = "auto"
     apply_chat_template: bool = False
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
     seed: int = 0
     allow_code: bool = False
+    smooth: frozenset[str] = frozenset()
+    allow_test_split: bool = False
 
     def faults(self) -> list[str]:
         """List what is wrong with the settings themselves, one line each, without reading files."""
@@ -61,7 +69,7 @@ class Suite:
             for key, value, expected, valid in (
                 ("tasks", self.tasks, "a list of at least one name", bool(self.tasks)),
                 ("limit", self.limit, "at least 1", self.limit is None or self.limit >= 1),
-                ("batch_size", self.batch_size, "at least 1", self.batch_size >= 1),
+                ("batch_size", self.batch_size, "auto or at least 1", self._is_batch_size()),
                 ("num_fewshot", self.num_fewshot, "at least 0", (self.num_fewshot or 0) >= 0),
                 ("splits", dict(self.splits), f"some of {', '.join(SPLITS)}", self._known_splits()),
             )
@@ -70,6 +78,9 @@ class Suite:
         if self.include_path is not None and not self.include_path.is_dir():
             found.append(f"{where}: include_path is no folder: {self.include_path}")
         return found + [f"{where}: {fault}" for fault in self._split_faults()]
+
+    def _is_batch_size(self) -> bool:
+        return self.batch_size == "auto" or self.batch_size >= 1
 
     def _known_splits(self) -> bool:
         return bool(self.splits) and set(self.splits) <= set(SPLITS)

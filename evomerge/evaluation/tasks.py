@@ -10,7 +10,7 @@ import jinja2
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.harness import Group, Task, TaskManager
-from evomerge.evaluation.index import leaf_tasks, open_index
+from evomerge.evaluation.index import is_public, leaf_tasks, open_index
 from evomerge.evaluation.suite import Suite, raise_faults
 
 __all__ = ["LoadedSuite", "load_suite", "name_clashes", "why"]
@@ -26,12 +26,14 @@ class LoadedSuite:
         groups: lm-eval groups by name.
         own_splits: ``test_split`` of each task as its author wrote it; ``None`` where the task is
             evaluated on its ``validation_split``.
+        public: Tasks that ship with lm-eval.
     """
 
     suite: Suite
     tasks: Mapping[str, Task]
     groups: Mapping[str, Group]
     own_splits: Mapping[str, str | None]
+    public: frozenset[str]
 
 
 def load_suite(suite: Suite) -> LoadedSuite:
@@ -52,7 +54,8 @@ def load_suite(suite: Suite) -> LoadedSuite:
     for task in loaded["tasks"].values():
         _set_fewshot(task, suite.num_fewshot)
     own_splits = {name: task.get_config("test_split") for name, task in loaded["tasks"].items()}
-    return LoadedSuite(suite, loaded["tasks"], loaded["groups"], own_splits)
+    public = frozenset(name for name in own_splits if is_public(manager, name))
+    return LoadedSuite(suite, loaded["tasks"], loaded["groups"], own_splits, public)
 
 
 def name_clashes(loaded: Sequence[LoadedSuite]) -> list[str]:

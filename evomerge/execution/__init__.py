@@ -4,6 +4,7 @@ Members:
     protocol: ``Executor``, jobs and outcomes.
     costs: names of what a candidate costs.
     meter: measures it.
+    parents: ``parent_recipe``, what candidates are compared with.
     worker: merges and scores one recipe at a time.
     inline: in the driver's process.
     ray: on Ray actors, on one machine or a cluster.

@@ -42,6 +42,11 @@ class Cost:
         name, _, reference = metric.partition(":")
         return cls(name, reference or "base")
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether it differs from run to run."""
+        return self.name == "seconds_per_item"
+
 
 def cost_fault(metric: str, experts: Collection[str]) -> str | None:
     """Say what is wrong with a cost metric, in one line; ``None`` if all is well.

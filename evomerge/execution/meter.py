@@ -13,12 +13,13 @@ from evomerge.evaluation.divergence import Divergence
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.scores import MetricValue, Scores
 from evomerge.execution.costs import Cost
+from evomerge.execution.parents import parent_recipe
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.distance import relative_distance
 from evomerge.merging.size import layers_run, n_parameters
 from evomerge.merging.sources import Sources
-from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.recipe.recipe import Recipe
 
 __all__ = ["CostMeter"]
 
@@ -52,7 +53,7 @@ class CostMeter:
             return
         divergence = Divergence(self._candidate.model, prepared.tasks, self._tokenizer)
         for reference in references:
-            self._candidate.materialise(_as_it_is(reference, self._spec))
+            self._candidate.materialise(parent_recipe(reference, self._spec))
             divergence.remember(reference)
         self._divergences[split] = divergence
 
@@ -95,14 +96,6 @@ class CostMeter:
         source = self._sources.base if reference == "base" else experts[reference]
         assert source is not None, "workers always have a base"
         return relative_distance(self._candidate.tensors, source.tensor)
-
-
-def _as_it_is(reference: str, spec: WorkerSpec) -> Recipe:
-    """The base or one expert, value for value."""
-    mix = {name: float(name == reference) for name in spec.experts}
-    method = "task_arithmetic" if reference == "base" else "linear"
-    rules = (Rule(method, {"coefficient": mix}),)
-    return Recipe(experts=spec.experts, rules=rules, base=spec.base, dtype=spec.dtype)
 
 
 def _exact(value: float) -> MetricValue:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from evomerge.evaluation.scores import Scores
+from evomerge.evaluation.gates import Gates
+from evomerge.evaluation.racing import Race
+from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.suite import Suite
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
 
-__all__ = ["Executor", "Failed", "Job", "Outcome", "Scored", "WorkerSpec"]
+__all__ = ["Executor", "Failed", "Job", "Outcome", "Pruned", "Scored", "WorkerSpec"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class WorkerSpec:
         device: ``cpu`` or ``cuda``.
         device_share: Which part of the device's memory is for one worker.
         costs: Metrics of the task ``cost`` to measure, ``NAME`` or ``NAME:REFERENCE``.
+        gates: When a candidate is given up before it is scored; ``None``: never.
+        rungs: Shares of the search items after which a job with a race may be dropped.
     """
 
     base: str
@@ -35,6 +39,8 @@ class WorkerSpec:
     device: str = "cpu"
     device_share: float = 1.0
     costs: tuple[str, ...] = ()
+    gates: Gates | None = None
+    rungs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,15 @@ class Job:
         trial: Trial number; names the outcome.
         recipe: Over the base and experts of the worker.
         split: ``search``, ``validation`` or ``test``.
+        is_gated: Whether the worker may give it up early.
+        race: What it is up against; ``None``: it is scored on all items.
     """
 
     trial: int
     recipe: Recipe
     split: str = "search"
+    is_gated: bool = False
+    race: Race | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,26 @@ class Failed:
     traceback: str = ""
 
 
-Outcome = Scored | Failed
+@dataclass(frozen=True)
+class Pruned:
+    """A job that was given up before it was scored in full.
+
+    Attributes:
+        job: The job.
+        reason: Why, in one line.
+        seconds: Time of the phases ``merge`` and ``evaluate``.
+        estimates: One per contest of the job's race; empty if it was given up before the first.
+        items: Scores of the items it was scored on.
+    """
+
+    job: Job
+    reason: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    estimates: tuple[MetricValue, ...] = ()
+    items: tuple[ItemScore, ...] = ()
+
+
+Outcome = Scored | Failed | Pruned
 
 
 class Executor(Protocol):

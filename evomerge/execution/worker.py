@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 
 from evomerge.cache import cache_folder
 from evomerge.evaluation.prepared import PreparedSuites
-from evomerge.execution.costs import COST
+from evomerge.evaluation.probe import Gate
+from evomerge.evaluation.score_cache import ScoreCache, digest_of
+from evomerge.evaluation.scores import Scores
+from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
-from evomerge.execution.protocol import Failed, Job, Outcome, Scored, WorkerSpec
+from evomerge.execution.parents import parent_recipe
+from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 
 __all__ = ["Worker"]
+
+
+def _identity(file: Path) -> list[object]:
+    """Tell a model file from another, and from itself after a change."""
+    status = file.resolve().stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _seconds(start: float, merged: float) -> dict[str, float]:
+    """Time of the phases up to now."""
+    return {"merge": merged - start, "evaluate": time.perf_counter() - merged}
 
 
 class Worker:
@@ -35,16 +53,36 @@ class Worker:
         sources = Sources(spec.base, spec.experts, shared=cache_folder("experts"))
         sources.check_finite()
         self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.device_share)
+        self._models = [str(spec.dtype), *map(_identity, sources.files)]
+        self._cache = ScoreCache(cache_folder("scores"))
         self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
         self._prepared: dict[str, PreparedSuites] = {}
         self._meter = CostMeter(spec, sources, self._candidate, self._tokenizer)
         self.prepare("search")
 
+    @functools.cached_property
+    def _gate(self) -> Gate | None:
+        """Compares with the parents, which are merged and probed once."""
+        if self._spec.gates is None:
+            return None
+        probes = self._prepared["search"].probes(self._spec.gates)
+        return Gate(self._spec.gates, probes, self._parents())
+
+    def _parents(self) -> Iterator[None]:
+        """Merge the base and each expert in turn."""
+        for parent in ("base", *self._spec.experts):
+            self._candidate.materialise(parent_recipe(parent, self._spec))
+            yield
+
     def prepare(self, split: str) -> None:
         """Build the tasks of one split, unless that is done."""
         if split not in self._prepared:
             self._prepared[split] = PreparedSuites(
-                self._spec.suites, split, self._candidate.model, self._tokenizer
+                self._spec.suites,
+                split,
+                self._candidate.model,
+                self._tokenizer,
+                rungs=self._spec.rungs if split == "search" else (),
             )
             self._meter.prepare(split, self._prepared[split])
 
@@ -56,15 +94,55 @@ class Worker:
             line = " ".join(str(err).split()) or type(err).__name__
             return Failed(job, f"{type(err).__name__}: {line}", traceback.format_exc())
 
-    def _run(self, job: Job) -> Scored:
+    def _run(self, job: Job) -> Scored | Pruned:
         self.prepare(job.split)
+        prepared = self._prepared[job.split]
+        start = time.perf_counter()
+        if (known := self._known(job)) is not None:
+            return self._raced(job, prepared.looks_at(known), start, start)
+        gate = self._gate if job.is_gated else None  # the first one merges the parents
         start = time.perf_counter()
         self._candidate.materialise(job.recipe)
         merged = time.perf_counter()
-        prepared = self._prepared[job.split]
-        scores = prepared.score()
-        if self._spec.costs:
-            costs = self._meter.measure(job.recipe, job.split, prepared, scores)
-            scores = dataclasses.replace(scores, metrics={**scores.metrics, COST: costs})
-        seconds = {"merge": merged - start, "evaluate": time.perf_counter() - merged}
-        return Scored(job, scores, seconds)
+        reason = None if gate is None else gate.reason()
+        if reason is not None:
+            return Pruned(job, reason, _seconds(start, merged))
+        outcome = self._raced(job, self._looks(job, prepared), start, merged)
+        digest = self._digest(job)
+        if isinstance(outcome, Scored) and digest is not None:
+            self._cache.store(digest, outcome.scores)
+        return outcome
+
+    def _looks(self, job: Job, prepared: PreparedSuites) -> Iterator[Scores]:
+        """Score the live model rung by rung; the last look has its costs, too."""
+        for scores in prepared.looks():
+            if scores.metrics and self._spec.costs:
+                costs = self._meter.measure(job.recipe, job.split, prepared, scores)
+                yield dataclasses.replace(scores, metrics={**scores.metrics, COST: costs})
+            else:
+                yield scores
+
+    def _raced(
+        self, job: Job, looks: Iterator[Scores], start: float, merged: float
+    ) -> Scored | Pruned:
+        """Look at the scores after every rung; the last look is at all of them."""
+        for scores in looks:
+            if scores.metrics:
+                return Scored(job, scores, _seconds(start, merged))
+            drop = None if job.race is None else job.race.drop(scores.items)
+            if drop is not None:
+                seconds = _seconds(start, merged)
+                return Pruned(job, drop.reason, seconds, drop.estimates, scores.items)
+        raise AssertionError("the last look has metrics")
+
+    def _known(self, job: Job) -> Scores | None:
+        """Return the scores of an earlier trial, of this study or another, with the same recipe."""
+        digest = self._digest(job)
+        return None if digest is None else self._cache.load(digest)
+
+    def _digest(self, job: Job) -> str | None:
+        """Name everything the scores and costs of a job depend on; ``None`` for what may vary."""
+        suites, costs = self._prepared[job.split].digest, sorted(self._spec.costs)
+        if suites is None or any(Cost.of(cost).is_timed for cost in costs):
+            return None
+        return digest_of(suites, job.recipe.digest, costs, self._models, self._spec.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from huggingface_hub import ModelCardData
@@ -39,6 +39,7 @@ def model_card(
     *,
     objectives: Sequence[str],
     scores: Sequence[ScoreRow],
+    searched: Mapping[str, str] | None = None,
     folding: FoldError | None = None,
 ) -> str:
     """Write a model card.
@@ -48,6 +49,7 @@ def model_card(
         recipe: What was merged.
         objectives: Column headings of the table.
         scores: Its rows; may be empty.
+        searched: Public benchmarks that were searched by the split that they are reported by.
         folding: How exactly the folder holds the scales of the recipe's path, if it has any.
 
     Returns:
@@ -79,6 +81,7 @@ def model_card(
         scores=scores,
         hops=Counter(hop.source for hop in recipe.path),
         folding=folding,
+        searched=searched or {},
         version=__version__,
     )
 

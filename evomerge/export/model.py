@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evomerge.evaluation.benchmark_guard import searched_benchmarks
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
 from evomerge.export.card import ScoreRow, model_card
@@ -50,6 +51,8 @@ def export_model(
     out: Path,
     suites: Sequence[Suite],
     progress: Callable[[int, int], None] | None = None,
+    *,
+    rungs: Sequence[float] = (),
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
 
@@ -59,6 +62,7 @@ def export_model(
         out: Folder to write.
         suites: The study's task suites.
         progress: Called with (tensors done, tensors in all).
+        rungs: Of the study's races.
     """
     recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
     write_checkpoint(recipe, out, progress=progress)
@@ -66,10 +70,16 @@ def export_model(
     names = [o.name for o in study.objectives]
     scaled = any(hop.scale != 1 for hop in recipe.path)
     folding = fold_error(recipe, out) if scaled else None
-    rows = _score_rows(study, trial)
-    card = model_card(out.name, recipe, objectives=names, scores=rows, folding=folding)
+    card = model_card(
+        out.name,
+        recipe,
+        objectives=names,
+        scores=_score_rows(study, trial),
+        searched=searched_benchmarks([s for s in suites if s.allow_test_split]),
+        folding=folding,
+    )
     (out / "README.md").write_text(card, encoding="utf-8")
-    scores = score_folder(out, suites, "search")
+    scores = score_folder(out, suites, "search", rungs)
     scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
     return Rescored(
         objectives=tuple(o.name for _, o in scored),

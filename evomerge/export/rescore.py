@@ -15,13 +15,16 @@ from evomerge.merging.candidate import load_model
 __all__ = ["score_folder"]
 
 
-def score_folder(folder: Path, suites: Sequence[Suite], split: str) -> Scores:
+def score_folder(
+    folder: Path, suites: Sequence[Suite], split: str, rungs: Sequence[float] = ()
+) -> Scores:
     """Load a model folder and score it.
 
     Args:
         folder: Holds weights, config and tokenizer.
         suites: Task suites.
         split: ``search``, ``validation`` or ``test``.
+        rungs: What cut the batches when the folder's trial was scored.
 
     Returns:
         Scores computed as a worker computes them: on the GPU if there is one, else on one thread.
@@ -35,6 +38,6 @@ def score_folder(folder: Path, suites: Sequence[Suite], split: str) -> Scores:
         model = load_model(str(folder), "auto")
         model.to(device)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        return PreparedSuites(suites, split, model, tokenizer).score()
+        return PreparedSuites(suites, split, model, tokenizer, rungs).score()
     finally:
         torch.set_num_threads(threads)

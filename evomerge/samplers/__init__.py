@@ -14,6 +14,7 @@ Members:
     greedy_soup: averages of the best seeds, then one gene at a time.
     wrapped, view: make an Optuna sampler work where some genes are inactive.
     joint, results: the same for our own samplers.
+    learned: ``learned_values``, what a finished trial taught, in full or in part.
     replay: generations as a function of the store.
     unit_cube, scalarise: genes as points of the unit cube; several objectives as one.
 

@@ -69,7 +69,8 @@ class Niches:
     def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
         """Propose the params of a trial."""
         results = self._trials.finished(study)
-        archive = self._archive([r for r in results if r.losses is not None])
+        scored = [r for r in results if r.losses is not None and not r.pruned]  # on all items
+        archive = self._archive(scored)
         seed = seed_for(self._budget.seed, "child", trial.number)
         if len(archive) < self._options.archive_size:
             return draw_uniform(self._space.searched, seed)

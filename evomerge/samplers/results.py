@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,9 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.learned import CONSTRAINTS, learned_values
 
-__all__ = ["CONSTRAINTS", "Result", "Trials", "Tried"]
-
-CONSTRAINTS = "constraints"  # trial user attribute: numbers, feasible if none is above 0
+__all__ = ["Result", "Trials", "Tried"]
 
 _QUEUED = "fixed_params"  # system attribute of what Optuna's ``enqueue_trial`` made
 
@@ -26,8 +24,8 @@ class Result:
         number: Trial number.
         active: The params of the trial: only genes that mattered.
         params: A value for every gene; inactive ones have their default.
-        losses: One per objective, to be minimised, all finite; ``None`` if it failed or was
-            pruned.
+        losses: One per objective, to be minimised, all finite; predicted if it was dropped from a
+            race. ``None`` if it failed, or was pruned and nothing was learned.
         violation: Sum of what exceeds the constraints, 0 if feasible.
         pruned: Whether it was given up early because it was bad.
         queued: Whether it was given, as baselines and users' seeds are, instead of asked for.
@@ -102,11 +100,12 @@ class Trials:
 
     def _read(self, trial: FrozenTrial, study: Study) -> Result:
         excess = trial.user_attrs.get(CONSTRAINTS, ()) if self._constrained else ()
+        values = learned_values(trial, constrained=self._constrained)
         return Result(
             trial.number,
             trial.params,
             self._space.complete(trial.params),
-            _minimised(trial, study.directions),
+            None if values is None else _minimised(values, study.directions),
             violation=sum(max(0.0, c) for c in excess),
             pruned=trial.state is TrialState.PRUNED,
             queued=_QUEUED in trial.system_attrs,
@@ -119,10 +118,8 @@ def _is_run_again(result: Result, trials: Sequence[FrozenTrial]) -> bool:
     return any(later.params == result.active for later in trials[result.number + 1 :])
 
 
-def _minimised(trial: FrozenTrial, directions: list[StudyDirection]) -> tuple[float, ...] | None:
-    if trial.state is not TrialState.COMPLETE or not all(map(math.isfinite, trial.values)):
-        return None
+def _minimised(values: Sequence[float], directions: Sequence[StudyDirection]) -> tuple[float, ...]:
     return tuple(
         -value if direction is StudyDirection.MAXIMIZE else value
-        for value, direction in zip(trial.values, directions, strict=True)
+        for value, direction in zip(values, directions, strict=True)
     )

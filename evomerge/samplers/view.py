@@ -15,7 +15,7 @@ from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.samplers.gene_space import GeneSpace
-from evomerge.samplers.results import CONSTRAINTS
+from evomerge.samplers.learned import CONSTRAINTS, learned_values
 
 __all__ = ["SpaceView"]
 
@@ -25,7 +25,8 @@ class SpaceView:
 
     Hidden: trials whose params are empty, no genes of the space, or out of range (also the trial
     that is being asked, which has none yet). Shown: the others, with the default value of every
-    inactive gene. Everything but the trials is the study's own.
+    inactive gene; one dropped from a race as complete, with the values predicted for it. Everything
+    but the trials is the study's own.
 
     Args:
         study: The real study.
@@ -92,12 +93,14 @@ class SpaceView:
     def _completed(self, trial: FrozenTrial, label: int) -> FrozenTrial | None:
         if not self._space.holds(trial.params):
             return None
-        unknown = self._constrained and CONSTRAINTS not in trial.user_attrs
-        if unknown and trial.state is TrialState.COMPLETE:
+        values = learned_values(trial, constrained=self._constrained)
+        if values is None and trial.state is TrialState.COMPLETE:
             return None
         shown = copy.copy(trial)
         shown.params = self._space.complete(trial.params)
         shown.distributions = dict(self._space.distributions)
+        if values is not None:  # also of one that was dropped from a race
+            shown.state, shown.values = TrialState.COMPLETE, list(values)
         if self._inherited_attr is not None:
             shown.system_attrs = {self._inherited_attr: label, **trial.system_attrs}
         if self._constrained and CONSTRAINTS in trial.user_attrs:

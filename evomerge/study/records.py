@@ -12,6 +12,7 @@ from evomerge.execution.costs import COST
 __all__ = [
     "FinalRecord",
     "Objective",
+    "Partial",
     "StudyRecord",
     "TrialRecord",
     "has_mean",
@@ -76,6 +77,21 @@ def merits(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> 
 
 
 @dataclass(frozen=True)
+class Partial:
+    """What a trial would have scored, predicted when it was dropped from a race.
+
+    Attributes:
+        values: One per objective.
+        stderr: Standard error of the prediction.
+        n_items: Items behind each.
+    """
+
+    values: tuple[float, ...]
+    stderr: tuple[float, ...]
+    n_items: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One trial, finished or not.
 
@@ -91,6 +107,8 @@ class TrialRecord:
         error: Why it failed or was pruned.
         started: When it was asked.
         finished: When it was told.
+        n_items: Items behind each value.
+        partial: Only of a trial that was dropped from a race.
         violations: Per constraint how far it is violated, as a share of the bound; above 0 means
             infeasible. Empty without constraints.
     """
@@ -106,6 +124,8 @@ class TrialRecord:
     error: str | None
     started: datetime | None
     finished: datetime | None
+    n_items: tuple[int, ...] = ()
+    partial: Partial | None = None
     violations: tuple[float, ...] = ()
 
     @property

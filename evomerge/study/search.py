@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,18 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.errors import StudyError
+from evomerge.evaluation.racing import Race
+from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.store import ItemStore
-from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
+from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
+from evomerge.seeds import seed_for
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.records import Objective
+from evomerge.study.rivals import Rivals
 from evomerge.study.storage import together
 from evomerge.study.timing import Timing
 from evomerge.study.trials import (
@@ -27,12 +31,15 @@ from evomerge.study.trials import (
     DRIVER,
     ERROR,
     MEASURED,
+    N_ITEMS,
     ORIGIN,
+    PARTIAL,
     RECIPE,
     SECONDS,
     STDERR,
     TRACEBACK,
     measured_baselines,
+    trial_records,
 )
 
 __all__ = ["Budget", "Search"]
@@ -45,7 +52,7 @@ class Budget:
     """When a search ends; whichever comes first.
 
     Attributes:
-        trials: Number of finished trials, failed ones included.
+        trials: Number of finished trials, failed and pruned ones included.
         wall_clock_s: Seconds of searching over all drivers; ``None`` for no limit. Trials in
             flight at that moment are finished.
     """
@@ -69,6 +76,7 @@ class Search:
         items: Where item scores go.
         timing: Where the time goes.
         constraints: What trials must keep; measured with every trial, told to the sampler.
+        rivals: What trials race against; ``None``: every trial is scored on all items.
         driver: Names this driver among those that share a database; ``None``: there are no others.
         on_told: Called after each finished trial.
     """
@@ -84,13 +92,14 @@ class Search:
         items: ItemStore,
         timing: Timing,
         constraints: Sequence[Constraint] = (),
+        rivals: Rivals | None = None,
         driver: str | None = None,
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._executor, self._budget = executor, budget
         self._items, self._timing, self._on_told = items, timing, on_told
-        self._constraints, self._driver = constraints, driver
+        self._constraints, self._rivals, self._driver = constraints, rivals, driver
         self._in_flight: dict[int, Trial] = {}
         self._asked_seconds: dict[int, float] = {}
 
@@ -115,6 +124,7 @@ class Search:
             self._timing.save()
 
     def _run(self) -> None:
+        self._restore_rivals()
         interrupted = self._running_trials()
         while True:
             while len(self._in_flight) < self._executor.n_workers:
@@ -127,6 +137,21 @@ class Search:
             if not self._in_flight:
                 return
             self._finish(self._executor.next_outcome())
+
+    def _restore_rivals(self) -> None:
+        if self._rivals is not None:
+            trials = trial_records(self._study, self._constraints)
+            complete = {t.number: t.values for t in trials if t.values and t.is_feasible}
+            self._rivals.restore(complete, self._items)
+
+    def _meet_rivals(self, trial: Trial, scored: Scored, values: Sequence[float]) -> None:
+        """Let a complete trial become a rival; only what is feasible may drop others."""
+        if self._rivals is None:
+            return
+        if trial.user_attrs.get(ORIGIN) != "search":
+            self._restore_rivals()  # constraints may refer to it, and hold earlier trials to it
+        elif all(excess <= 0 for excess in trial.user_attrs.get(CONSTRAINTS, ())):
+            self._rivals.add(trial.number, values, scored.scores.items)
 
     def _may_ask(self) -> bool:
         limit = self._budget.wall_clock_s
@@ -177,7 +202,16 @@ class Search:
     def _submit(self, trial: Trial, recipe: Recipe, ask_seconds: float) -> None:
         self._in_flight[trial.number] = trial
         self._asked_seconds[trial.number] = ask_seconds
-        self._executor.submit(Job(trial.number, recipe))
+        may_end_early = trial.user_attrs.get(ORIGIN) == "search"  # baselines are the yardstick
+        race = self._race(trial.number) if may_end_early else None
+        self._executor.submit(Job(trial.number, recipe, is_gated=may_end_early, race=race))
+
+    def _race(self, number: int) -> Race | None:
+        """Set up a race; none before the baselines are done: rivals may be held to their scores."""
+        origins = [trial.user_attrs.get(ORIGIN) for trial in self._in_flight.values()]
+        if self._rivals is None or any(origin != "search" for origin in origins):
+            return None
+        return self._rivals.race(seed_for(number, "race"))
 
     def _finish(self, outcome: Outcome) -> None:
         trial = self._in_flight.pop(outcome.job.trial)
@@ -186,6 +220,8 @@ class Search:
             match self._checked(outcome):
                 case Scored() as scored:
                     self._tell_scores(trial, scored, asked)
+                case Pruned() as pruned:
+                    self._tell_pruned(trial, pruned, asked)
                 case Failed(error=error, traceback=traceback):
                     trial.set_user_attr(ERROR, error)
                     trial.set_user_attr(TRACEBACK, traceback)
@@ -196,7 +232,7 @@ class Search:
 
     def _checked(self, outcome: Outcome) -> Outcome:
         """Turn a score that is missing or no number into a failure: samplers never see one."""
-        if isinstance(outcome, Failed):
+        if not isinstance(outcome, Scored):
             return outcome
         metrics = outcome.scores.metrics
         for wanted in self._measured():
@@ -214,11 +250,25 @@ class Search:
         self._items.write(trial.number, scored.job.split, scored.scores.items)
         metrics = [scored.scores.metrics[o.task][o.metric] for o in self._objectives]
         trial.set_user_attr(STDERR, [None if math.isnan(m.stderr) else m.stderr for m in metrics])
-        trial.set_user_attr(SECONDS, {"ask": ask_seconds, **scored.seconds})
+        trial.set_user_attr(N_ITEMS, [m.n for m in metrics])
+        self._keep_seconds(trial, {"ask": ask_seconds, **scored.seconds})
         self._store_constraints(trial, scored)
-        self._study.tell(trial, [m.value for m in metrics])
-        for phase, seconds in scored.seconds.items():
-            self._timing.add(phase, seconds)
+        values = [m.value for m in metrics]
+        self._study.tell(trial, values)
+        self._meet_rivals(trial, scored, values)
+
+    def _tell_pruned(self, trial: Trial, pruned: Pruned, ask_seconds: float) -> None:
+        trial.set_user_attr(ERROR, pruned.reason)
+        if pruned.estimates:
+            self._items.write(trial.number, pruned.job.split, pruned.items)
+            trial.set_user_attr(PARTIAL, _as_data(pruned.estimates))
+        self._keep_seconds(trial, {"ask": ask_seconds, **pruned.seconds})
+        self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _keep_seconds(self, trial: Trial, seconds: Mapping[str, float]) -> None:
+        trial.set_user_attr(SECONDS, dict(seconds))
+        for phase in seconds.keys() - {"ask"}:  # measured here already
+            self._timing.add(phase, seconds[phase])
 
     def _store_constraints(self, trial: Trial, scored: Scored) -> None:
         if not self._constraints:
@@ -237,3 +287,11 @@ class Search:
                 f"all of the first {len(failed)} trials failed; the first one with: "
                 f"{failed[0].user_attrs.get(ERROR, 'no reason given')}"
             )
+
+
+def _as_data(estimates: Sequence[MetricValue]) -> dict[str, list[float]]:
+    return {
+        "values": [e.value for e in estimates],
+        "stderr": [e.stderr for e in estimates],
+        "n_items": [e.n for e in estimates],
+    }

@@ -10,15 +10,18 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.execution.costs import COST
+from evomerge.samplers.learned import CONSTRAINTS, PARTIAL
 from evomerge.study.constraints import Constraint, violations
-from evomerge.study.records import Objective, TrialRecord
+from evomerge.study.records import Objective, Partial, TrialRecord
 
 __all__ = [
     "CONSTRAINTS",
     "DRIVER",
     "ERROR",
     "MEASURED",
+    "N_ITEMS",
     "ORIGIN",
+    "PARTIAL",
     "RECIPE",
     "SECONDS",
     "STDERR",
@@ -33,11 +36,11 @@ __all__ = [
 ORIGIN = "origin"
 RECIPE = "recipe"
 STDERR = "stderr"
+N_ITEMS = "n_items"
 SECONDS = "seconds"
 ERROR = "error"
 TRACEBACK = "traceback"
 MEASURED = "measured"  # value per constraint
-CONSTRAINTS = "constraints"  # violation per constraint as known when told; samplers read it
 DRIVER = "driver"  # who runs it: a driver that comes back re-runs only its own
 
 _STATES = {
@@ -97,8 +100,14 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         error=attrs.get(ERROR),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
+        n_items=tuple(attrs.get(N_ITEMS, ())) if complete else (),
+        partial=_partial(attrs[PARTIAL]) if PARTIAL in attrs else None,
         violations=tuple(attrs.get(CONSTRAINTS, ())),
     )
+
+
+def _partial(attr: dict[str, Any]) -> Partial:
+    return Partial(tuple(attr["values"]), tuple(attr["stderr"]), tuple(attr["n_items"]))
 
 
 def _floats(values: Sequence[float | None]) -> tuple[float, ...]:

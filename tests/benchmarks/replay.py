@@ -1,11 +1,18 @@
-"""Time per candidate: merge and replay, against merge and ``simple_evaluate``, one thread."""
+"""Time per candidate: merge and replay, against bare forward passes and ``simple_evaluate``.
+
+One thread. Run on the embedded models and on random ones of 110M parameters.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import resource
+import shutil
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 
@@ -14,46 +21,116 @@ import torch
 import yaml
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
 from evomerge.evaluation.prepared import PreparedSuites
+from evomerge.evaluation.suite import Suite
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
+from evomerge.models.reference import resolve_model
 from evomerge.recipe.recipe import Recipe, Rule
+from tests.benchmarks.shapes import HIDDEN, LAYERS, MLP, VOCABULARY
 
-_REPEATS = 7
-_EXPERTS = {name: f"zoo:{name}" for name in ("math", "list", "facts")}
+_REPEATS = 3
+_LM_EVAL_BATCH = 64
+_ZOO = {name: f"zoo:{name}" for name in ("math", "list", "facts")}
 
 
 def run() -> str:
-    """Measure on the embedded models; returns one line."""
+    """Measure both; returns one line each."""
     torch.set_num_threads(1)
-    sources = Sources("zoo:base", _EXPERTS)
+    (suite,) = load_suites(["zoo"], Presets(), Path.cwd())
+    lines = [_line("zoo", "zoo:base", _ZOO, suite)]
+    with tempfile.TemporaryDirectory() as folder:
+        names = ["base", "a", "b"]
+        base, *experts = (_random_model(Path(folder) / n, i) for i, n in enumerate(names))
+        few = dataclasses.replace(suite, limit=32)
+        lines.append(_line("110M", base, dict(zip(names[1:], experts, strict=True)), few))
+    return "\n".join(lines)
+
+
+def _line(name: str, base: str, experts: dict[str, str], suite: Suite) -> str:
+    sources = Sources(base, experts)
     candidate = LiveCandidate(sources)
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
-    suites = load_suites(["zoo"], Presets(), Path.cwd())
-    prepared = PreparedSuites(suites, "search", candidate.model, tokenizer)
-    lm = HFLM(pretrained=candidate.model, tokenizer=tokenizer, batch_size=suites[0].batch_size)
+    prepared = PreparedSuites([suite], "search", candidate.model, tokenizer)
+    samples = {one.name: [item.row for item in one.items] for one in prepared.tasks}
+    lm = HFLM(pretrained=candidate.model, tokenizer=tokenizer, batch_size=_LM_EVAL_BATCH)
     configs = _task_configs()
     index = TaskManager(include_defaults=False)  # the default one takes seconds, once
+    bare: list[float] = []
 
     def replayed(recipe: Recipe) -> None:
         candidate.materialise(recipe)
-        prepared.score()
+        with _timed_forward(candidate.model) as seconds:
+            prepared.score()
+        bare.append(sum(seconds))
 
     def rebuilt(recipe: Recipe) -> None:
         candidate.materialise(recipe)
         with redirect_stderr(StringIO()):
-            lm_eval.simple_evaluate(model=lm, tasks=configs, task_manager=index, bootstrap_iters=0)
+            lm_eval.simple_evaluate(
+                model=lm, tasks=configs, samples=samples, task_manager=index, bootstrap_iters=0
+            )
 
-    ours, theirs = _median_seconds(replayed), _median_seconds(rebuilt)
-    n_items = sum(len(task.items) for task in prepared.tasks)
+    ours = _seconds(replayed, base, experts)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    theirs = _seconds(rebuilt, base, experts)
+    ratios = [wall / forward for wall, forward in zip(ours, bare[1:], strict=True)]
+    mine, other = statistics.median(ours), statistics.median(theirs)
     return (
-        f"candidate on the zoo, {n_items} items: {ours:.2f} s; with simple_evaluate "
-        f"{theirs:.2f} s; ratio {theirs / ours:.1f}"
+        f"candidate on {name}, {sum(map(len, samples.values()))} items: {mine:.2f} s, "
+        f"{statistics.median(ratios):.2f} x its forward passes; in-memory merge and "
+        f"simple_evaluate {other:.2f} s, ratio {other / mine:.1f}; worker peak {peak:.0f} MB"
     )
+
+
+@contextmanager
+def _timed_forward(model: PreTrainedModel) -> Iterator[list[float]]:
+    """Collect the seconds of every forward pass."""
+    started: list[float] = []
+    seconds: list[float] = []
+    handles = [
+        model.register_forward_pre_hook(lambda *_: started.append(time.perf_counter())),
+        model.register_forward_hook(lambda *_: seconds.append(time.perf_counter() - started.pop())),
+    ]
+    yield seconds
+    for handle in handles:
+        handle.remove()
+
+
+def _seconds(score: Callable[[Recipe], None], base: str, experts: dict[str, str]) -> list[float]:
+    seconds = []
+    for i in range(_REPEATS + 1):
+        rule = Rule("task_arithmetic", {"coefficient": 0.1 + 0.02 * i})
+        start = time.perf_counter()
+        score(Recipe(experts, (rule,), base=base))
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]  # the first one warms up
+
+
+def _random_model(folder: Path, seed: int) -> str:
+    """Write a Llama of 110M random parameters with the embedded models' tokenizer."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=MLP,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HIDDEN // 64,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+        dtype=torch.bfloat16,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    for file in resolve_model("zoo:base").glob("*token*"):
+        shutil.copy(file, folder)
+    return str(folder)
 
 
 def _task_configs() -> list[dict[str, object]]:
@@ -65,16 +142,6 @@ def _task_configs() -> list[dict[str, object]]:
         config["dataset_kwargs"]["data_files"] = {k: str(file.parent / v) for k, v in files.items()}
         configs.append({**config, "test_split": "search"})
     return configs
-
-
-def _median_seconds(score: Callable[[Recipe], None]) -> float:
-    seconds = []
-    for i in range(_REPEATS + 1):
-        rule = Rule("task_arithmetic", {"coefficient": 0.3 + 0.05 * i})
-        start = time.perf_counter()
-        score(Recipe(_EXPERTS, (rule,), base="zoo:base"))
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])  # the first one warms up
 
 
 if __name__ == "__main__":

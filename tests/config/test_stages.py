@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evomerge.config.load import load_experiment
+from evomerge.config.load import experiment_digest, load_experiment
 from evomerge.config.presets import Presets
 from evomerge.config.runs import Events, read_study
 from evomerge.config.stages import (
@@ -24,6 +24,7 @@ from evomerge.config.stages import (
     stage_studies,
 )
 from evomerge.errors import ConfigError, StudyError
+from evomerge.evaluation.gates import Gates
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
 
@@ -246,3 +247,19 @@ def test_a_chain_that_cannot_be_is_explained(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load_experiment(write(tmp_path, **changes), Presets())
+
+
+def test_every_stage_has_the_gates_races_and_split_rules_of_the_experiment(tmp_path: Path) -> None:
+    keys = {"gates": {"runaway": 0.5}, "race": {"rungs": [0.5]}, "allow_test_split": True}
+    file = write(tmp_path, **keys)
+    experiment = load_experiment(file, Presets())
+    for assembly in assemble_stages(experiment, str(file)):
+        assert assembly.worker.gates == Gates(runaway=0.5)
+        assert assembly.worker.rungs == (0.5,)
+        assert assembly.experiment.race == experiment.race
+        assert all(suite.allow_test_split for suite in assembly.suites)
+    file = write(tmp_path, **keys, seed=0)
+    assert experiment_digest(load_experiment(file, Presets())) == experiment_digest(experiment)
+    for key in keys:
+        file = write(tmp_path, **{k: v for k, v in keys.items() if k != key})
+        assert experiment_digest(load_experiment(file, Presets())) != experiment_digest(experiment)

@@ -14,6 +14,7 @@ import yaml
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import Suite, metric_names
+from evomerge.evaluation.scores import SMOOTH_METRICS
 
 from .tiny_tasks import NAMED, write_task
 
@@ -37,13 +38,13 @@ def one(folder, name="broken", **changes) -> Suite:
 
 def test_metrics_are_named_per_task_filter_and_group(suite):
     assert metric_names([suite]) == {
-        "tiny_generate": ("exact_match",),
-        "tiny_filters": ("exact_match,first", "chrf,first", "exact_match", "chrf"),
-        "tiny_choice": ("acc", "acc_norm"),
-        "tiny_fewshot": ("acc",),
+        "tiny_generate": ("exact_match", "gold_bpb"),
+        "tiny_filters": ("exact_match,first", "chrf,first", "exact_match", "chrf", "gold_bpb"),
+        "tiny_choice": ("acc", "acc_norm", *SMOOTH_METRICS),
+        "tiny_fewshot": ("acc", *SMOOTH_METRICS),
         "tiny_group": ("acc",),
-        "tiny_likelihood": ("perplexity", "acc"),
-        "tiny_rolling": ("word_perplexity", "bits_per_byte"),
+        "tiny_likelihood": ("perplexity", "acc", "gold_bpb"),
+        "tiny_rolling": ("word_perplexity", "bits_per_byte", "gold_bpb"),
     }
 
 
@@ -171,7 +172,7 @@ def test_code_in_an_included_file_is_refused(coded):
 
 
 def test_allowed_code_runs_with_data_paths_relative_to_its_file(coded, capsys):
-    assert metric_names([one(coded, allow_code=True)]) == {"broken": ("exact_match",)}
+    assert metric_names([one(coded, allow_code=True)]) == {"broken": ("exact_match", "gold_bpb")}
     assert "ran" in capsys.readouterr().out
 
 
@@ -246,4 +247,4 @@ def test_code_that_lm_eval_ships_is_allowed(folder):
         yaml.safe_dump(config | {"dataset_kwargs": {"data_files": files}})
     )
     suite = dataclasses.replace(one(folder, "swag"), splits={"search": 1.0})
-    assert metric_names([suite]) == {"swag": ("acc", "acc_norm")}
+    assert metric_names([suite]) == {"swag": ("acc", "acc_norm", *SMOOTH_METRICS)}

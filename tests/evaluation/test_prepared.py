@@ -46,7 +46,11 @@ class Reference:
     ) -> dict[str, dict[str, object]]:
         suite = self.suite
         results = lm_eval.simple_evaluate(
-            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=suite.batch_size),
+            HFLM(
+                pretrained=model,
+                tokenizer=tokenizer,
+                batch_size=64 if suite.batch_size == "auto" else suite.batch_size,
+            ),
             tasks=list(suite.tasks),
             task_manager=TaskManager(include_path=str(self.folder), include_defaults=False),
             samples=dict(samples) if samples else None,
@@ -113,7 +117,7 @@ def test_items_are_the_samples_of_simple_evaluate(suite, model, tokenizer, tmp_p
         for name in sample["metrics"]
         if isinstance(sample[name], int | float)
     }
-    assert {dataclasses.astuple(item) for item in scores.items} == expected
+    assert {(i.task, i.item, i.metric, i.score) for i in scores.items} == expected
     assert len(scores.items) == len(expected)
 
 
@@ -232,7 +236,8 @@ def test_suites_together_score_as_each_alone(suite, folder, model, tokenizer):
 
 def test_a_score_has_the_metrics_that_were_named(suite, model, tokenizer):
     named = metric_names([suite])
-    scores = PreparedSuites([suite], "validation", model, tokenizer).score()
+    asked = dataclasses.replace(suite, smooth=frozenset(named))
+    scores = PreparedSuites([asked], "validation", model, tokenizer).score()
     assert {name: tuple(table) for name, table in scores.metrics.items()} == named
 
 
@@ -274,4 +279,72 @@ def test_answers_longer_than_the_context_are_refused(suite, folder, model, token
     write_task(folder, "tiny_generate", generation_kwargs={"until": ["."]})  # lm-eval's 256 tokens
     suite = dataclasses.replace(suite, tasks=("tiny_generate",))
     with pytest.raises(EvaluationError, match=r"take 256 tokens, but the context .* is 96"):
+        PreparedSuites([suite], "test", model, tokenizer)
+
+
+@pytest.fixture
+def long_choices(folder: Path) -> Path:
+    """Choices of several tokens after prompts of different lengths, examples included."""
+    for name in ("tiny_choice", "tiny_fewshot"):
+        write_task(folder, name, doc_to_choice="{{[c + ' plus ' + a, b, a + ' ' + b + ' is', b]}}")
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auto_scores_as_simple_evaluate_up_to_rounding(
+    long_choices, suite, model, tokenizer, tmp_path, dtype
+):
+    suite, model = dataclasses.replace(suite, batch_size="auto"), model.to(dtype)
+    prepared = PreparedSuites([suite], "search", model, tokenizer)
+    scores = prepared.score()
+    results = Reference(suite, tmp_path / "reference", "search").score(model, tokenizer)
+    for task, table in scores.metrics.items():
+        for metric, value in table.items():
+            name, _, filter_name = metric.partition(",")
+            expected = results[task][f"{name},{filter_name or 'none'}"]
+            is_float = metric in ("perplexity", "word_perplexity", "bits_per_byte")
+            assert value.value == (pytest.approx(expected, rel=1e-5) if is_float else expected)
+
+
+def test_auto_runs_each_context_once(long_choices, suite, model, tokenizer):
+    suite = dataclasses.replace(suite, tasks=("tiny_fewshot",))
+
+    def positions(batch_size: int | str) -> int:
+        counted = []
+        prepared = PreparedSuites(
+            [dataclasses.replace(suite, batch_size=batch_size)], "search", model, tokenizer
+        )
+        handle = model.register_forward_pre_hook(lambda _, given: counted.append(given[0].numel()))
+        prepared.score()
+        handle.remove()
+        return sum(counted)
+
+    assert positions("auto") < 0.5 * positions(8)
+
+
+def test_greedy_answers_leave_the_batch_when_they_end(suite, folder, model, tokenizer):
+    """Were they answered by lm-eval, every sequence would go on to the end of the longest."""
+    write_task(folder, "tiny_generate", generation_kwargs={"until": ["one"], "max_gen_toks": 30})
+    prepared = PreparedSuites(
+        [dataclasses.replace(suite, tasks=("tiny_generate",))], "search", model, tokenizer
+    )
+    rows = []
+    handle = model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    tokens = sorted({(item.item, item.tokens) for item in prepared.score().items})
+    handle.remove()
+    assert sum(rows) == sum(n for _, n in tokens)
+    assert len({n for _, n in tokens}) > 1
+
+
+@pytest.mark.parametrize("task", ["tiny_choice", "tiny_generate"])
+def test_a_prompt_longer_than_the_context_is_refused(task, suite, folder, model, tokenizer):
+    write_task(folder, task, doc_to_text="{{(a + ' ') * (100 if a == b else 1)}} is")
+    with pytest.raises(EvaluationError, match=r"\d+ of \d+ prompts take up to 10\d tokens"):
+        PreparedSuites([dataclasses.replace(suite, tasks=(task,))], "test", model, tokenizer)
+
+
+def test_a_choice_without_a_token_is_refused(suite, folder, model, tokenizer):
+    write_task(folder, "tiny_choice", doc_to_choice="{{[' ', a]}}", target_delimiter="")
+    suite = dataclasses.replace(suite, tasks=("tiny_choice",))
+    with pytest.raises(EvaluationError, match="a continuation of at least one token, got ' '"):
         PreparedSuites([suite], "test", model, tokenizer)

@@ -42,7 +42,7 @@ def test_a_smaller_limit_selects_a_subset(n_items, one, other, share):
 
     small, large = select(min(one, other)), select(max(one, other))
     assert set(small) <= set(large)
-    assert small == sorted(small)
+    assert small == large[: len(small)]  # a first part
     assert len(small) <= min(one, other)
 
 

@@ -3,10 +3,13 @@ from __future__ import annotations
 import copy
 
 import optuna
+import pytest
 from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
+from evomerge.samplers.learned import PARTIAL
+from evomerge.samplers.results import Trials
 from evomerge.samplers.view import SpaceView
 from tests.samplers.searches import MIXED, add_baselines, new_study, run_one_by_one, score_mixed
 
@@ -71,3 +74,40 @@ def test_unlabelled_trials_inherit_the_label_before_them():
     for _ in range(2):  # the second time from its cache
         assert [t.system_attrs["generation"] for t in view.trials] == [0, 0, 2, 2]
     assert "generation" not in study.trials[0].system_attrs
+
+
+def test_a_trial_dropped_from_a_race_is_shown_with_the_values_predicted_for_it():
+    study = searched_study()
+    for partial in ([0.25], [float("nan")]):
+        known = study.trials[5]
+        study.add_trial(
+            create_trial(
+                state=TrialState.PRUNED,
+                params=known.params,
+                distributions=known.distributions,
+                user_attrs={PARTIAL: {"values": partial, "stderr": [0.1], "n_items": [30]}},
+            )
+        )
+    raced, unknown = SpaceView(study, MIXED).trials[-2:]
+    assert (raced.state, raced.values) == (TrialState.COMPLETE, [0.25])
+    assert (unknown.state, unknown.values) == (TrialState.PRUNED, None)
+    assert study.trials[-2].state is TrialState.PRUNED
+
+
+@pytest.mark.parametrize(("excess", "state"), [(None, "PRUNED"), ([0.5], "COMPLETE")])
+def test_a_dropped_trial_is_learned_from_only_where_its_constraints_are_known(excess, state):
+    study = searched_study()
+    known = study.trials[5]
+    attrs = {PARTIAL: {"values": [0.25], "stderr": [0.1], "n_items": [30]}}
+    study.add_trial(
+        create_trial(
+            state=TrialState.PRUNED,
+            params=known.params,
+            distributions=known.distributions,
+            user_attrs=attrs if excess is None else {**attrs, "constraints": excess},
+        )
+    )
+    view = SpaceView(study, MIXED, constrained=True)
+    assert view.trials[-1].state is TrialState[state]
+    result = Trials(MIXED, constrained=True).finished(study)[-1]
+    assert (result.pruned, result.losses) == (True, None if excess is None else (0.25,))

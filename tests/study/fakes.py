@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
-from evomerge.execution.protocol import Failed, Job, Outcome, Scored
+from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored
 
 
 class FormulaExecutor:
@@ -14,13 +14,18 @@ class FormulaExecutor:
     Args:
         n_workers: Jobs in flight.
         fail: Trial numbers that fail.
+        prune: Trial numbers that are given up, where their job allows it.
         die_after: Outcomes after which the driver is interrupted.
     """
 
     def __init__(
-        self, n_workers: int = 1, fail: frozenset[int] = frozenset(), die_after: int | None = None
+        self,
+        n_workers: int = 1,
+        fail: frozenset[int] = frozenset(),
+        die_after: int | None = None,
+        prune: frozenset[int] = frozenset(),
     ) -> None:
-        self.n_workers = n_workers
+        self.n_workers, self._prune = n_workers, prune
         self._fail, self._left = fail, die_after
         self._jobs: deque[Job] = deque()
         self.ran: list[int] = []
@@ -38,6 +43,8 @@ class FormulaExecutor:
         self.ran.append(job.trial)
         if job.trial in self._fail:
             return Failed(job, "ValueError: asked to fail")
+        if job.trial in self._prune and job.is_gated:
+            return Pruned(job, "asked to give up", {"merge": 0.001, "evaluate": 0.001})
         return Scored(job, _scores(job), {"merge": 0.001, "evaluate": 0.002})
 
     def close(self) -> None:

@@ -8,13 +8,16 @@ import pytest
 
 from evomerge.config.spaces import build_space
 from evomerge.errors import StudyError
+from evomerge.evaluation.racing import RaceRules
 from evomerge.evaluation.store import ItemStore
+from evomerge.execution.protocol import Executor
 from evomerge.samplers import GeneSpace, build_sampler, sampler_names
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet
 from evomerge.study.constraints import Constraint, parse_bound
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
+from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing, read_timing
@@ -34,12 +37,13 @@ OBJECTIVES = make_objectives([("one", "acc", "maximize"), ("two", "acc", "maximi
 
 def drive(
     root: Path,
-    executor: FormulaExecutor,
+    executor: Executor,
     *,
     trials: int = 20,
     sampler: str = "nsga2",
     driver: str | None = None,
     constraints: tuple[Constraint, ...] = (),
+    race: RaceRules | None = None,
 ) -> tuple[TrialRecord, ...]:
     """One driver's life: open the study, search, perhaps be interrupted."""
     folder = StudyFolder(root)
@@ -70,6 +74,7 @@ def drive(
         timing=Timing(folder.timing),
         driver=driver,
         constraints=constraints,
+        rivals=None if race is None else Rivals(OBJECTIVES, race),
     )
     search.seed(baselines(SPACE, MODELS))
     with contextlib.suppress(KeyboardInterrupt):
@@ -138,6 +143,17 @@ def test_a_larger_budget_continues(tmp_path: Path) -> None:
     more = drive(tmp_path, FormulaExecutor(), trials=12)
     assert len(more) == 12
     assert outcome(more)[:8] == outcome(first)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp", "nsga2", "pycma"])
+def test_a_pruned_trial_counts_and_every_sampler_goes_on(tmp_path: Path, sampler: str) -> None:
+    executor = FormulaExecutor(prune=frozenset({1, 4, 5, 9}))  # trial 1 is a baseline: not gated
+    trials = drive(tmp_path, executor, sampler=sampler, trials=16)
+    pruned = [t for t in trials if t.state == "pruned"]
+    assert [t.number for t in pruned] == [4, 5, 9]
+    assert all(t.error == "asked to give up" and t.values == () for t in pruned)
+    assert [t.state for t in trials].count("complete") == 13
+    assert pruned[0].seconds["evaluate"] == 0.001
 
 
 def test_a_failed_trial_is_kept_with_its_reason_and_the_run_goes_on(tmp_path: Path) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import evomerge
 from evomerge.analysis.front import complete, front, hypervolume, is_single_model
+from evomerge.analysis.held_out import HeldOutRow, held_out_rows
+from evomerge.analysis.paired import PairedRow, paired_rows
 from evomerge.analysis.report import figures
 from evomerge.analysis.report.coefficients import RecipeView, Row, view_recipe
 from evomerge.analysis.report.numbers import (
@@ -45,12 +49,17 @@ from evomerge.analysis.report.tables import (
 from evomerge.analysis.report.words import headline, verdict
 from evomerge.study.records import StudyRecord, TrialRecord
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["write_report"]
 
 _PLOTLY_FILE = "plotly.min.js"
 
 
-def write_report(study: StudyRecord, out: Path, *, inline_js: bool = True) -> Path:
+def write_report(
+    study: StudyRecord, out: Path, *, items: pd.DataFrame | None = None, inline_js: bool = True
+) -> Path:
     """Write the report of a study, finished or not, as one HTML file that asks no network.
 
     The same study gives the same bytes.
@@ -58,6 +67,8 @@ def write_report(study: StudyRecord, out: Path, *, inline_js: bool = True) -> Pa
     Args:
         study: The study as it stands.
         out: The file to write; its folder is made if need be.
+        items: Item scores as ``ItemStore.read`` returns them, for intervals and paired comparisons;
+            without them the page has neither.
         inline_js: Put plotly.js (4.8 MB) into the page; otherwise it is written once beside it, as
             ``plotly.min.js``, which several reports in one folder share.
 
@@ -71,7 +82,7 @@ def write_report(study: StudyRecord, out: Path, *, inline_js: bool = True) -> Pa
         _environment()
         .get_template("report.html.j2")
         .render(
-            page=_gather(study),
+            page=_gather(study, items),
             light=LIGHT,
             dark=DARK,
             palette=json.dumps([[LIGHT[role], DARK[role]] for role in LIGHT]),
@@ -121,6 +132,8 @@ class _Page:
     split: Split
     finals: tuple[ScoreRow, ...]
     gaps: tuple[GapRow, ...]
+    held_out: tuple[HeldOutRow, ...]
+    paired: tuple[PairedRow, ...]
     chosen: _Chosen | None
     front: tuple[ScoreRow, ...]
     n_front: int
@@ -128,7 +141,7 @@ class _Page:
     phases: tuple[PhaseTime, ...]
 
 
-def _gather(study: StudyRecord) -> _Page:
+def _gather(study: StudyRecord, items: pd.DataFrame | None) -> _Page:
     any_complete, n_objectives = bool(complete(study)), len(study.objectives)
     has_finals = bool(study.finals)
     is_many = any_complete and n_objectives > 2
@@ -147,6 +160,8 @@ def _gather(study: StudyRecord) -> _Page:
         split=final_split(study),
         finals=final_rows(study) if has_finals else (),
         gaps=gap_rows(study),
+        held_out=() if items is None else held_out_rows(study, items),
+        paired=() if items is None else paired_rows(study, items),
         chosen=_chosen(study),
         front=front_rows(study),
         n_front=len(front(study)) if n_objectives > 1 else len(complete(study)),
@@ -239,6 +254,8 @@ def _environment() -> Environment:
         duration=format_duration,
         script_json=_script_json,
         short=_short,
+        model=model_label,
+        percent=_percent,
         by_expert=_by_expert,
         summary_first=lambda items: (items[-1], *items[:-1]),
         unbroken=lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"),
@@ -260,3 +277,8 @@ def _short(number: float) -> str:
     """Two digits for a cell of a heat map: ``.62``, ``1.2``."""
     text = f"{abs(number):.2f}".removeprefix("0") if abs(number) < 1 else f"{abs(number):.1f}"
     return ("\N{MINUS SIGN}" if number < 0 else "") + text
+
+
+def _percent(share: float) -> str:
+    """Write a share; nothing where it is unknown."""
+    return "" if math.isnan(share) else f"{share:.1%}"

@@ -9,10 +9,13 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from evomerge.analysis.report import write_report
 from evomerge.analysis.report.words import headline
+from evomerge.evaluation.scores import ItemScore
+from evomerge.evaluation.store import ItemStore
 from evomerge.study.records import StudyRecord
 
 from ..synthetic import failed, make_study, objectives, study_of, trial
@@ -56,9 +59,10 @@ class Page(HTMLParser):
         return [figure for figure in found if "data" in figure]
 
 
-def page_of(study: StudyRecord, folder: Path) -> Page:
+def page_of(study: StudyRecord, folder: Path, items: pd.DataFrame | None = None) -> Page:
     # plotly.js stays out: parsing 5 MB of it in every test would only cost time.
-    return Page(write_report(study, folder / "r.html", inline_js=False).read_text("utf-8"))
+    out = write_report(study, folder / "r.html", items=items, inline_js=False)
+    return Page(out.read_text("utf-8"))
 
 
 @pytest.mark.parametrize(("k", "figures"), [(1, 1), (2, 3), (3, 6), (4, 9)])
@@ -161,3 +165,17 @@ def test_running_study_says_that_search_scores_are_biased(tmp_path: Path) -> Non
 def test_report_needs_no_torch() -> None:
     code = "import sys, evomerge.analysis.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_item_scores_add_intervals_and_paired_comparisons(tmp_path: Path) -> None:
+    study = make_study(2)
+    store = ItemStore(tmp_path / "items")
+    for final in (f for f in study.finals if f.split == "test"):
+        right = round(100 * final.values[0])
+        scored = [ItemScore("zoo_math", i, "exact_match", float(i < right)) for i in range(100)]
+        store.write(final.number, "test", scored)
+    page = page_of(study, tmp_path, store.read())
+    assert "With 95 % intervals" in page.text
+    assert "What the chosen merge gained and broke" in page.text
+    assert "expert math" in page.text
+    assert "95 % intervals" not in page_of(study, tmp_path).text

@@ -1,0 +1,82 @@
+"""The chosen merge against base and experts, item by item: what it gained, what it broke."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evomerge.analysis.front import is_single_model
+from evomerge.analysis.intervals import Estimate
+from evomerge.study.records import FinalRecord, Objective, StudyRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PairedRow", "paired_rows"]
+
+
+@dataclass(frozen=True)
+class PairedRow:
+    """The chosen merge against one reference in one objective, on the test items.
+
+    Attributes:
+        reference: Origin of the reference: ``base`` or ``expert:NAME``.
+        objective: Name.
+        gain: Merge minus reference, standard error of the paired difference; as the metric counts.
+        negative_flips: Share of all items that the reference gets right and the merge wrong; NaN
+            where items are not simply right or wrong.
+        n_items: Items behind it.
+    """
+
+    reference: str
+    objective: str
+    gain: Estimate
+    negative_flips: float
+    n_items: int
+
+
+def paired_rows(study: StudyRecord, items: pd.DataFrame) -> tuple[PairedRow, ...]:
+    """Compare the chosen merge with base and experts on the items that both were scored on.
+
+    Args:
+        study: With finals; without them there are no rows.
+        items: As ``ItemStore.read`` returns them.
+
+    Returns:
+        By reference, then objective; objectives without item scores are left out.
+
+    Source:
+        Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, section 4.2 (paired errors);
+        Echterhoff et al. 2024, "MUSCLE", arXiv:2407.09435 (negative flips).
+    """
+    finals = [final for final in study.finals if final.split == "test"]
+    chosen = next((final for final in finals if final.chosen), None)
+    if chosen is None:
+        return ()
+    table = items[items["split"] == "test"]
+    rows = [
+        _row(table, chosen, reference, objective)
+        for reference in finals
+        if is_single_model(reference.origin) and reference.number != chosen.number
+        for objective in study.objectives
+    ]
+    return tuple(row for row in rows if row is not None)
+
+
+def _row(
+    table: pd.DataFrame, chosen: FinalRecord, reference: FinalRecord, objective: Objective
+) -> PairedRow | None:
+    of_objective = table[(table["task"] == objective.task) & (table["metric"] == objective.metric)]
+    scores = of_objective.pivot(index="item", columns="trial", values="score")
+    if not {chosen.number, reference.number} <= set(scores.columns):
+        return None
+    both = scores[[chosen.number, reference.number]].dropna().to_numpy(dtype=float)
+    gains, n = both[:, 0] - both[:, 1], len(both)
+    stderr = float(np.std(gains, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    is_binary = bool(np.isin(both, (0.0, 1.0)).all())
+    flips = float(np.mean(gains < 0)) if is_binary else math.nan
+    gain = Estimate(float(np.mean(gains)), stderr)
+    return PairedRow(reference.origin, objective.name, gain, flips, n)

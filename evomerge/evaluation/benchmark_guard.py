@@ -1,0 +1,40 @@
+"""Guards public benchmarks: a score on items that were searched is no benchmark result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.suite import Suite
+from evomerge.evaluation.tasks import LoadedSuite, load_suite
+
+__all__ = ["searched_benchmarks", "test_split_faults"]
+
+
+def searched_benchmarks(suites: Sequence[Suite]) -> dict[str, str]:
+    """Find the public benchmarks whose reported split is searched.
+
+    Returns:
+        Task name -> the dataset split that lm-eval reports the task by.
+    """
+    with clean_harness():
+        return {name: split for s in suites for name, split in _searched(load_suite(s))}
+
+
+def test_split_faults(loaded: LoadedSuite) -> list[str]:
+    """Say, one line per task, that a search would see the items a benchmark is reported by."""
+    return [
+        f"evaluator {loaded.suite.name!r}: task {name!r} is a public benchmark reported by its "
+        f"split {split!r}, whose items would be searched, so that its score means nothing "
+        "afterwards; name another dataset split in splits.search, or set allow_test_split: true in "
+        "the experiment, which the model card will say"
+        for name, split in _searched(loaded)
+    ]
+
+
+def _searched(loaded: LoadedSuite) -> Iterator[tuple[str, str]]:
+    share = loaded.suite.splits.get("search")
+    for name in sorted(loaded.public):
+        reported = loaded.own_splits[name] or loaded.tasks[name].config.validation_split
+        if reported is not None and (share == reported or isinstance(share, float | int)):
+            yield name, reported

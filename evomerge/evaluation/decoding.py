@@ -1,0 +1,142 @@
+"""Greedy decoding of prepared prompts: finished sequences leave the batch at once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+__all__ = ["Prompts", "Stops", "can_decode", "decode_greedily", "has_plain_cache"]
+
+# What a generation config may say without changing what greedy decoding yields.
+_HARMLESS = {
+    "_from_model_config",
+    "bos_token_id",
+    "do_sample",
+    "eos_token_id",
+    "pad_token_id",
+    "temperature",
+    "top_k",
+    "top_p",
+    "transformers_version",
+    "use_cache",
+}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of one batch.
+
+    Attributes:
+        requests: Position of each prompt among the requests.
+        tokens: (sequences, length) int64, padded on the left.
+        mask: (sequences, length) int64, 1 where there is a prompt.
+        max_tokens: How many tokens each answer may take.
+    """
+
+    requests: tuple[int, ...]
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    max_tokens: int
+
+
+class Stops:
+    """Tells when an answer is finished: an end token, or a stop string in its text.
+
+    Args:
+        tokenizer: Decodes answers.
+        strings: Stop strings.
+        end_tokens: Tokens that end an answer.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        strings: Sequence[str],
+        end_tokens: frozenset[int],
+    ) -> None:
+        self._tokenizer, self._strings, self._end_tokens = tokenizer, strings, end_tokens
+        last = {string[-1] for string in strings if string}
+        self._endings = last | {"\N{REPLACEMENT CHARACTER}"}  # part of a character of many bytes
+        self._may_end: Callable[[tuple[int, ...]], bool] = functools.lru_cache(1 << 16)(
+            self._ends_some_string
+        )
+
+    def text(self, answer: Sequence[int]) -> str:
+        """Decode an answer as lm-eval does."""
+        return str(self._tokenizer.decode(list(answer), skip_special_tokens=True))
+
+    def is_finished(self, answer: Sequence[int]) -> bool:
+        """Tell whether the last token has finished an answer."""
+        if answer[-1] in self._end_tokens:
+            return True
+        if not self._may_end(tuple(answer[-2:])):
+            return False
+        text = self.text(answer)
+        return any(string in text for string in self._strings if string)
+
+    def _ends_some_string(self, tokens: tuple[int, ...]) -> bool:
+        """Whether the last of a few tokens may complete a stop string: cheap, and rarely so."""
+        text = self.text(tokens)
+        return any(character in text for character in self._endings)
+
+
+def can_decode(model: PreTrainedModel) -> bool:
+    """Tell whether ``decode_greedily`` decodes a model as its own ``generate`` does."""
+    settings = {k for k, v in model.generation_config.to_diff_dict().items() if v}
+    return has_plain_cache(model) and settings <= _HARMLESS
+
+
+def has_plain_cache(model: PreTrainedModel) -> bool:
+    """Tell whether a model remembers keys and values per token, and nothing else."""
+    needed = {"position_ids", "past_key_values", "logits_to_keep"}
+    has_arguments = needed <= set(inspect.signature(model.forward).parameters)
+    layers = DynamicCache(config=model.config).layers
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    return has_arguments and all(type(layer) in plain for layer in layers)
+
+
+@torch.no_grad()
+def decode_greedily(model: PreTrainedModel, prompts: Prompts, stops: Stops) -> list[list[int]]:
+    """Answer every prompt with the most likely token at each step.
+
+    Args:
+        model: A causal language model with a key-value cache.
+        prompts: A batch.
+        stops: When an answer ends.
+
+    Returns:
+        Tokens of each answer, the one that ended it included.
+    """
+    answers: list[list[int]] = [[] for _ in prompts.requests]
+    active = list(range(len(answers)))
+    tokens, mask, cache = prompts.tokens, prompts.mask, DynamicCache(config=model.config)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    for _ in range(prompts.max_tokens):
+        logits = model(
+            tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        chosen = logits[:, -1].argmax(dim=-1)
+        for i, token in zip(active, chosen.tolist(), strict=True):
+            answers[i].append(token)
+        going = [k for k, i in enumerate(active) if not stops.is_finished(answers[i])]
+        if not going:
+            break
+        if len(going) < len(active):
+            rows = torch.tensor(going, device=tokens.device)
+            cache.batch_select_indices(rows)
+            chosen, mask, positions = chosen[rows], mask[rows], positions[rows]
+            active = [active[k] for k in going]
+        tokens, positions = chosen[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=-1)
+    return answers

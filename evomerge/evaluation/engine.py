@@ -1,0 +1,56 @@
+"""The seam to whatever runs the model: prompts are prepared once, answered for every candidate.
+
+To add an engine, write the two members of ``Engine`` and choose it where ``PreparedSuites`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from evomerge.evaluation.harness import Instance, LanguageModel
+
+__all__ = ["Answer", "Engine", "PreparedRequests"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to one request, and what that cost.
+
+    Attributes:
+        response: In lm-eval's form: text, a log-likelihood with whether greedy decoding yields the
+            continuation, or the log-likelihood of a whole text.
+        tokens: Tokens generated, or scored.
+        seconds: Its share of the time of its forward passes.
+    """
+
+    response: object
+    tokens: int
+    seconds: float
+
+
+class PreparedRequests(Protocol):
+    """Requests that an engine has tokenised and batched; one caller at a time."""
+
+    def run(self) -> list[list[Answer]]:
+        """Answer every request with the model as it is now.
+
+        Returns:
+            For each instance, in the order given to ``prepare``, one answer per repeat.
+        """
+
+
+class Engine(Protocol):
+    """Runs one live model; its parameters may change in place between calls."""
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The model as lm-eval sees it: its tokenizer, chat template and context."""
+
+    def prepare(self, instances: Sequence[Instance]) -> PreparedRequests:
+        """Do once what does not depend on the parameters.
+
+        Raises:
+            EvaluationError: A request cannot be answered, e.g. has nothing to score.
+        """

@@ -1,0 +1,37 @@
+"""What a finished trial taught about its params, in full or in part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+__all__ = ["CONSTRAINTS", "PARTIAL", "learned_values"]
+
+CONSTRAINTS = "constraints"  # trial user attribute: numbers, feasible if none is above 0
+PARTIAL = "partial"  # trial user attribute: ``values``, ``stderr`` and ``n_items`` per objective
+
+
+def learned_values(trial: FrozenTrial, *, constrained: bool) -> Sequence[float] | None:
+    """Return the values a sampler may learn from, one per objective.
+
+    Args:
+        trial: Finished or not.
+        constrained: Whether values count only beside constraints, which are not predicted.
+
+    Returns:
+        The values of a complete trial. Of one that was dropped from a race what its values would
+        have been, predicted from the items it was scored on: without them a sampler would ask for
+        the like of it again and again. ``None`` if nothing finite is known, or whether the trial is
+        feasible is not.
+    """
+    if constrained and CONSTRAINTS not in trial.user_attrs:
+        return None
+    if trial.state is TrialState.COMPLETE:
+        values = trial.values
+    elif trial.state is TrialState.PRUNED and PARTIAL in trial.user_attrs:
+        values = trial.user_attrs[PARTIAL]["values"]
+    else:
+        return None
+    return values if all(map(math.isfinite, values)) else None

@@ -1,0 +1,113 @@
+"""The front so far with its item scores: what new trials race against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.evaluation.racing import Contest, Race, RaceRules
+from evomerge.evaluation.scores import ItemScore
+from evomerge.evaluation.store import ItemStore
+from evomerge.study.records import Objective
+
+__all__ = ["Rivals"]
+
+FloatArray = NDArray[np.float64]
+Columns = Sequence[Mapping[int, float]]  # per objective: score by item
+
+
+class Rivals:
+    """The non-dominated trials, as a function of the trials that are complete and feasible.
+
+    There are no races while an objective is not the mean of its items' scores (a corpus metric, a
+    cost, the mean over a group): nothing is known of it before the end, so nobody can be dropped.
+
+    Args:
+        objectives: In the order of the study's directions.
+        rules: Of the races.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], rules: RaceRules) -> None:
+        self._objectives, self._rules = objectives, rules
+        self._signs = np.array([1 if o.direction == "maximize" else -1 for o in objectives])
+        self._front: dict[int, tuple[FloatArray, Columns]] = {}
+        self._can_race = True
+
+    def restore(self, complete: Mapping[int, Sequence[float]], items: ItemStore) -> None:
+        """Start over from the trials of a study.
+
+        Args:
+            complete: Values by trial number; feasible trials only.
+            items: Their item scores.
+        """
+        self._front, self._can_race = {}, True
+        stored = items.read()
+        stored = stored[stored["split"] == "search"]
+        tables = {cast("int", key): table for key, table in stored.groupby("trial")}
+        for number, values in complete.items():
+            if number in tables:
+                rows = zip(*(tables[number][k] for k in _COLUMNS), strict=True)
+                self.add(number, values, [ItemScore(*row) for row in rows])
+
+    def add(self, number: int, values: Sequence[float], scores: Sequence[ItemScore]) -> None:
+        """Add a complete, feasible trial, which may push others off the front.
+
+        Args:
+            number: Trial number.
+            values: One per objective.
+            scores: Item scores on the search split.
+        """
+        columns = [_column(objective, scores) for objective in self._objectives]
+        self._can_race &= all(map(_is_mean, values, columns))
+        mine = self._signs * np.array(values, dtype=np.float64)
+        if any(_dominates(theirs, mine) for theirs, _ in self._front.values()):
+            return
+        kept = {n: member for n, member in self._front.items() if not _dominates(mine, member[0])}
+        self._front = {**kept, number: (mine, columns)}
+
+    def race(self, seed: int) -> Race | None:
+        """Set up the race of the next trial; ``None`` if it cannot be raced.
+
+        Args:
+            seed: Of its draws.
+        """
+        if not self._front or not self._can_race:
+            return None
+        contests = tuple(self._contest(i) for i in range(len(self._objectives)))
+        return Race(self._rules, contests, seed)
+
+    def _contest(self, i: int) -> Contest:
+        members = [self._front[number] for number in sorted(self._front)]
+        objective, items = self._objectives[i], sorted(members[0][1][i])
+        table = np.array([[columns[i][item] for item in items] for _, columns in members])
+        return Contest(
+            task=objective.task,
+            metric=objective.metric,
+            sign=int(self._signs[i]),
+            front=np.array([self._signs[i] * values[i] for values, _ in members]),
+            items=np.array(items, dtype=np.int64),
+            easiness=table.mean(axis=0),
+            spread=float(table.std(axis=1).mean()),
+        )
+
+
+_COLUMNS = ("task", "item", "metric", "score")
+
+
+def _column(objective: Objective, scores: Sequence[ItemScore]) -> Mapping[int, float]:
+    key = objective.task, objective.metric
+    return {s.item: s.score for s in scores if (s.task, s.metric) == key}
+
+
+def _is_mean(value: float, column: Mapping[int, float]) -> bool:
+    if not column:
+        return False
+    return math.isclose(value, math.fsum(column.values()) / len(column), abs_tol=1e-9)
+
+
+def _dominates(one: FloatArray, other: FloatArray) -> bool:
+    return bool((one >= other).all() and (one > other).any())

@@ -1,0 +1,164 @@
+"""Item scores survive a kill at any moment, and stay quick to read when there are many."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import evomerge
+from evomerge.errors import StudyError
+from evomerge.evaluation import store
+from evomerge.evaluation.scores import ItemScore
+from evomerge.evaluation.store import ItemStore
+
+
+def rows(trial: int, n: int = 3) -> list[ItemScore]:
+    return [ItemScore("task", i, "acc", float(trial), 0.5, 7, 0.01) for i in range(n)]
+
+
+def scores(folder: Path) -> dict[tuple[int, str], list[float]]:
+    table = ItemStore(folder).read()
+    return {
+        key: list(group["score"]) for key, group in table.groupby(["trial", "split"], observed=True)
+    }
+
+
+def test_what_is_written_is_read(tmp_path):
+    ItemStore(tmp_path).write(3, "search", rows(3))
+    table = ItemStore(tmp_path).read()
+    assert list(table.columns) == [
+        "trial", "split", "task", "item", "metric", "score", "smooth", "tokens", "seconds",
+    ]  # fmt: skip
+    assert table.iloc[2].tolist() == [
+        3,
+        "search",
+        "task",
+        2,
+        "acc",
+        3.0,
+        0.5,
+        7,
+        pytest.approx(0.01),
+    ]
+
+
+def test_an_empty_store_has_the_columns_of_a_full_one(tmp_path):
+    empty = ItemStore(tmp_path / "none").read()
+    ItemStore(tmp_path).write(0, "search", rows(0))
+    assert list(empty.columns) == list(ItemStore(tmp_path).read().columns)
+    assert len(empty) == 0
+
+
+def test_a_trial_written_again_replaces_its_rows_also_after_joining(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_JOIN_AT", 4)
+    for trial in range(6):
+        ItemStore(tmp_path).write(trial, "search", rows(trial))
+    ItemStore(tmp_path).write(1, "search", rows(100))
+    ItemStore(tmp_path).write(1, "test", rows(50))
+    expected = {(t, "search"): [float(t)] * 3 for t in range(6)}
+    expected |= {(1, "search"): [100.0] * 3, (1, "test"): [50.0] * 3}
+    assert scores(tmp_path) == expected
+    assert len(list(tmp_path.glob("*.parquet"))) == 2
+
+
+@pytest.mark.parametrize("deleted", [0, 1, 3])
+def test_a_kill_between_joining_and_clearing_away_loses_and_repeats_nothing(
+    tmp_path, monkeypatch, deleted
+):
+    for trial in range(4):
+        ItemStore(tmp_path).write(trial, "search", rows(trial))
+    before = scores(tmp_path)
+    monkeypatch.setattr(store, "_JOIN_AT", 5)
+    unlinked = []
+
+    def unlink(path: Path) -> None:
+        if len(unlinked) == deleted:
+            raise KeyboardInterrupt
+        unlinked.append(path)
+        path.rename(path.with_suffix(".gone"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        with pytest.raises(KeyboardInterrupt):
+            ItemStore(tmp_path).write(4, "search", rows(4))
+    assert scores(tmp_path) == before | {(4, "search"): [4.0] * 3}
+    for trial in range(5, 12):
+        ItemStore(tmp_path).write(trial, "search", rows(trial))
+    assert scores(tmp_path) == {(t, "search"): [float(t)] * 3 for t in range(12)}
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from evomerge.evaluation import store
+from evomerge.evaluation.scores import ItemScore
+store._JOIN_AT = 5
+for trial in range(100000):
+    items = [ItemScore("task", i, "acc", float(trial)) for i in range(500)]
+    store.ItemStore(Path(sys.argv[1])).write(trial, "search", items)
+    print(trial, flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.011, 0.053, 0.097])
+def test_killed_in_the_middle_of_a_write_it_opens_and_loses_at_most_one_trial(tmp_path, delay):
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        writer.stdout.readline()
+        time.sleep(delay)
+        writer.send_signal(signal.SIGKILL)
+        told = [0, *map(int, writer.stdout.read().split())]
+    found = scores(tmp_path)
+    assert all(len(values) == 500 and set(values) == {float(t)} for (t, _), values in found.items())
+    assert set(range(told[-1] + 1)) <= {trial for trial, _ in found}
+
+
+def test_files_of_the_first_version_are_read(tmp_path):
+    old = {
+        "trial": [0],
+        "split": ["search"],
+        "task": ["t"],
+        "item": [4],
+        "metric": ["acc"],
+        "score": [0.5],
+    }
+    pq.write_table(pa.table(old), tmp_path / "000000.search.parquet")
+    ItemStore(tmp_path).write(1, "search", rows(1, n=1))
+    assert list(ItemStore(tmp_path).read()["score"]) == [0.5, 1.0]
+
+
+def test_many_trials_are_compact_and_read_at_once(tmp_path):
+    items = [ItemScore("task", i, "acc", float(i % 2), 0.5, 7) for i in range(2000)]
+    for trial in range(130):
+        ItemStore(tmp_path).write(trial, "search", items)
+    assert len(ItemStore(tmp_path).read()) == 260_000
+    files = list(tmp_path.glob("*.parquet"))
+    assert len(files) == 2 + 2
+    assert sum(file.stat().st_size for file in files) < 1_500_000
+
+
+def test_items_of_a_study_in_one_call(tmp_path):
+    with pytest.raises(StudyError, match="expected a study folder"):
+        evomerge.items(tmp_path)
+    (tmp_path / "experiment.yaml").touch()
+    ItemStore(tmp_path / "items").write(0, "search", rows(0))
+    assert list(evomerge.items(str(tmp_path))["score"]) == [0.0] * 3
+
+
+def test_one_trial_is_read_also_after_joining(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_JOIN_AT", 3)
+    items = ItemStore(tmp_path)
+    for trial in range(8):
+        items.write(trial, "search", rows(trial))
+    items.write(1, "test", rows(1, n=2))
+    assert [items.read_trial(trial, "search") for trial in range(8)] == [rows(t) for t in range(8)]
+    assert items.read_trial(1, "test") == rows(1, n=2)
+    assert items.read_trial(2, "test") == []
