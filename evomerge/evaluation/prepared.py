@@ -80,7 +80,7 @@ class PreparedSuites:
         """Name what is scored and how, by content; ``None`` where scores are drawn at random."""
         if any(_is_sampled(one) for one in self.tasks):
             return None
-        libraries = [version(name) for name in ("lm_eval", "transformers", "torch")]
+        libraries = [version(name) for name in ("evomerge", "lm_eval", "transformers", "torch")]
         return digest_of(libraries, [run.content() for run in self._runs])
 
     def probes(self, gates: Gates) -> list[Probe]:
