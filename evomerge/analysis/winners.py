@@ -7,9 +7,10 @@ from itertools import cycle
 from typing import Literal
 
 from evomerge.analysis.front import contenders, front, is_single_model, knee
+from evomerge.errors import StudyError
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, merits
 
-__all__ = ["Choice", "best_merges"]
+__all__ = ["Choice", "best_merges", "stage_winners"]
 
 Choice = Literal["mean", "knee", "front"]
 
@@ -30,6 +31,28 @@ def best_merges(study: StudyRecord, n: int, by: Choice = "mean") -> list[TrialRe
     entrants = [t for t in front(study) if t in merges] or merges
     order = {"mean": _by_mean, "knee": _by_knee, "front": _by_objective}[by]
     return order(entrants, study.objectives)[:n]
+
+
+def stage_winners(study: StudyRecord, n: int, by: Choice) -> list[TrialRecord]:
+    """Choose the merges that go on to the next stage: those of the front, then the best beside it.
+
+    Args:
+        study: Finished.
+        n: How many.
+        by: As for ``best_merges``.
+
+    Raises:
+        StudyError: The study has fewer merges.
+    """
+    chosen = best_merges(study, n, by)
+    merges = [t for t in contenders(study) if not is_single_model(t.origin)]
+    beside = _by_mean([t for t in merges if t not in chosen], study.objectives)
+    if len(merges) < n:
+        raise StudyError(
+            f"expected {n} complete merges in {study.name} to go on with, got {len(merges)}; raise "
+            "its budget with --set and resume"
+        )
+    return [*chosen, *beside][:n]
 
 
 def _by_mean(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:

@@ -84,9 +84,10 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     """
     faults: list[str] = []
     models = _models(experiment, where, faults)
+    models_are_known = not faults
     experiment = _spelt_out(experiment, f"{where}: seeds", faults)
     seeds = make_seeds(experiment.seeds, models, f"{where}: seeds", faults)
-    space = _space(experiment, models, where, faults)
+    space = _space(experiment, models, where, faults, models_are_known=models_are_known)
     suites = make_suites(experiment)
     objectives = make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
     constraints = make_constraints(experiment)
@@ -235,15 +236,19 @@ def _spelt_out(experiment: Experiment, where: str, faults: list[str]) -> Experim
 
 
 def _space(
-    experiment: Experiment, models: ModelSet, where: str, faults: list[str]
+    experiment: Experiment,
+    models: ModelSet,
+    where: str,
+    faults: list[str],
+    *,
+    models_are_known: bool,
 ) -> SearchSpace | None:
     assert isinstance(experiment.search_space, dict), "load_experiment inlines presets"
-    models_are_known = not faults
     try:
         return build_space(experiment.search_space, models, f"{where}: search_space")
     except ConfigError as err:
         # Without models the number of layers is unknown, and faults about it would mislead.
-        about_layers = ("depth.", "initial: ")
+        about_layers = ("depth.", "initial: ", "(the models' layers)")
         faults += [
             f for f in err.faults if models_are_known or not any(a in f for a in about_layers)
         ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -84,7 +85,18 @@ def _better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
     return SMOOTH_METRICS.get(objective.get("metric", ""), "maximize")
 
 
-ExpertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+def _not_reserved(name: str) -> str:
+    if name in _RESERVED:
+        raise ValueError(f"expected an expert name other than {', '.join(_RESERVED)}, got {name!r}")
+    return name
+
+
+_RESERVED = ("base", "merged", "skip", "uniform")  # what spaces and reports mean by these
+ExpertName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$"),
+    AfterValidator(_not_reserved),
+]
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 

@@ -66,8 +66,9 @@ def _read(source: str | StudyFolder) -> list[SeedRecipe]:
 
 def _front_recipes(folder: StudyFolder) -> Iterator[SeedRecipe]:
     from evomerge.config.runs import read_study  # late: running a study starts from its seeds
+    from evomerge.config.stages import latest_study
 
-    study = read_study(folder)
+    study = read_study(latest_study(folder))
     for trial in front(study):
         if not is_single_model(trial.origin):
             origin = f"study:{study.name}#{trial.number}"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evomerge.analysis.winners import best_merges
+from evomerge.analysis.winners import stage_winners
 from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import dump_experiment, experiment_digest, load_experiment
@@ -116,7 +116,7 @@ def continue_run(folder: StudyFolder, events: Events) -> StudyRecord:
             study = continue_study(inside, events)
             if number < len(experiment.stages) and not inside.winners.is_file():
                 events.phase(f"writing the winners of stage {number}")
-                _hand_on(inside, study, number, best_merges(study, stage.keep, stage.keep_by))
+                _hand_on(inside, study, number, stage_winners(study, stage.keep, stage.keep_by))
     return study
 
 

@@ -70,6 +70,8 @@ class Divergence:
             each = (theirs.exp() * (theirs - ours)).sum(-1)  # (prompts, positions)
             per_prompt += each.mean(-1).tolist()
         n = len(per_prompt)
+        if not all(map(math.isfinite, per_prompt)):  # of NaN logits, max() would make the best
+            return MetricValue(math.nan, math.nan, n)
         stderr = stdev(per_prompt) / math.sqrt(n) if n > 1 else math.nan
         return MetricValue(max(0.0, fmean(per_prompt)), stderr, n)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.files import dump_recipe, recipe_from_data
 from evomerge.study.records import StudyRecord, TrialRecord
+
+_FOLDED_SLACK = 0.02
 
 __all__ = ["Rescored", "export_model", "export_text", "push_folder"]
 
@@ -39,8 +42,12 @@ class Rescored:
 
     @property
     def equal(self) -> bool:
-        """Whether the folder scores what the trial scored; to a standard error if folded."""
-        limits = [1e-12 if self.folding is None else error for error in self.stderr]
+        """Whether the folder scores what the trial scored; if folded, to a standard error.
+
+        Rounding may flip an item or two also where the standard error is 0, or unknown.
+        """
+        slack = [_FOLDED_SLACK if math.isnan(e) else max(e, _FOLDED_SLACK) for e in self.stderr]
+        limits = slack if self.folding is not None else [1e-12] * len(self.stderr)
         pairs = zip(self.trial, self.folder, limits, strict=True)
         return all(abs(a - b) <= limit for a, b, limit in pairs)
 

@@ -89,9 +89,13 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         ({"search_space": "layer_wise_ties"}, "did you mean 'layerwise_ties'"),
         ({"search_space": "mine.yaml"}, "found none"),
         ({"evaluators": ["zo"]}, "did you mean 'zoo'"),
+        (
+            {"models": {"base": "zoo:base", "experts": {"merged": "zoo:math"}}},
+            "an expert name other than base, merged, skip, uniform, got 'merged'",
+        ),
     ],
 )
-def test_missing_presets_are_explained(
+def test_wrong_names_are_explained(
     tmp_path: Path, change: dict[str, object], expected: str
 ) -> None:
     with pytest.raises(ConfigError, match=expected):

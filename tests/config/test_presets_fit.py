@@ -38,7 +38,7 @@ def test_search_space_presets_decode(name: str) -> None:
 HUB = {"evollm_jp", "evollm_jp_merge"}  # need downloads
 
 
-@pytest.mark.parametrize("name", PRESETS.names("experiments").keys() - HUB)
+@pytest.mark.parametrize("name", sorted(PRESETS.names("experiments").keys() - HUB))
 def test_experiment_presets_fit_together(name: str) -> None:
     path = PRESETS.names("experiments")[name]
     assembly = assemble(load_experiment(path, PRESETS), str(path))
