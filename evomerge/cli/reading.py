@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evomerge.analysis.held_out import HeldOutRow, HeldOutScore
     from evomerge.analysis.paired import PairedRow
     from evomerge.analysis.status import Status
-    from evomerge.study.records import FinalRecord, StudyRecord
+    from evomerge.study.records import FinalRecord, StudyRecord, TrialRecord
 
 __all__ = ["print_front", "register"]
 
@@ -178,8 +178,13 @@ def dashboard(
     serve_dashboard(latest_study(StudyFolder(study)), port)
 
 
-def print_front(study: StudyRecord) -> None:
-    """Print the front, and the held-out scores if there are any."""
+def print_front(study: StudyRecord, *, most: int | None = None) -> None:
+    """Print the front, and the held-out scores if there are any.
+
+    Args:
+        study: The study.
+        most: Members to print of a larger front: its ends, the knee, and some between; all.
+    """
     from evomerge.analysis.front import front as front_of
     from evomerge.analysis.front import pick as pick_trial
 
@@ -192,15 +197,26 @@ def print_front(study: StudyRecord) -> None:
         console.print(f"no trial is feasible ({wanted}); the least infeasible:", soft_wrap=True)
     names = _headings(study)
     knee = pick_trial(study, "knee")
+    ordered = sorted(members, key=lambda t: t.values)
+    shown = _thinned(ordered, most or len(ordered), knee)
     rows: list[tuple[str, ...]] = []
-    for trial in sorted(members, key=lambda t: t.values):
+    for trial in shown:
         mark = " (knee)" if trial.number == knee.number else ""
         label = f"#{trial.number} {trial.origin}{mark}"
         rows.append((label, *_texts(trial.values, trial.stderr)))
-    print_table("Front, on search items", ["trial", *names], rows)
+    some = f" ({len(shown)} of {len(ordered)} trials)" if len(shown) < len(ordered) else ""
+    print_table(f"Front, on search items{some}", ["trial", *names], rows)
     if study.finals:
         console.print()
         _print_finals(study)
+
+
+def _thinned(trials: Sequence[TrialRecord], most: int, knee: TrialRecord) -> list[TrialRecord]:
+    """Leave evenly spaced trials, at most ``most`` and the knee."""
+    if len(trials) <= most:
+        return list(trials)
+    kept = {round(i * (len(trials) - 1) / (most - 1)) for i in range(most)}
+    return [t for i, t in enumerate(trials) if i in kept or t.number == knee.number]
 
 
 def _print_finals(study: StudyRecord) -> None:

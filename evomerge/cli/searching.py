@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby, takewhile
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +12,6 @@ from evomerge.cli.terminal import console, notes, print_table
 
 if TYPE_CHECKING:
     from evomerge.config.assemble import Assembly
-    from evomerge.space.protocol import GeneInfo
 
 __all__ = [
     "Executor",
@@ -34,8 +31,7 @@ PresetFolder = Annotated[
     Path | None, typer.Option("--presets", help="Folder with presets of your own.")
 ]
 Executor = Annotated[str | None, typer.Option(help="ray or inline.")]
-_MOST_ROWS, _FAMILY = 40, 4  # of the table of genes; of genes that make a family
-
+_FRONT_ROWS = 12  # at the end of a run; the command front prints all
 Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
 
 
@@ -61,41 +57,20 @@ def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFol
 
 
 def _print_assembly(assembly: Assembly) -> None:
+    from evomerge.cli.genes import gene_rows
     from evomerge.config.cost import example_recipe, experiment_facts
 
     genes = assembly.space.describe()
     print_table(
         "",
         [f"{len(genes)} genes", "range", "neutral", "meaning"],
-        list(_rows(genes)),
+        list(gene_rows(genes)),
     )
     console.print()
     for name, value in (*experiment_facts(assembly), ("example", "the neutral genes decode to")):
         console.print(f"{name:<12}{value}", soft_wrap=True)
     example = indent(example_recipe(assembly), " " * 12)
     console.print(example, soft_wrap=True, markup=False, highlight=False)
-
-
-def _text(value: float | int | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _rows(genes: Sequence[GeneInfo]) -> Iterator[tuple[str, str, str, str]]:
-    """List genes; where there are too many to read, families of them as one row each."""
-    for (_, range_), family in groupby(genes, key=lambda gene: (_stem(gene.name), gene.range)):
-        members = list(family)
-        if len(genes) <= _MOST_ROWS or len(members) < _FAMILY:
-            yield from ((g.name, range_, _text(g.initial), g.meaning) for g in members)
-            continue
-        first, last = members[0], members[-1]
-        neutral = dict.fromkeys(_text(gene.initial) for gene in members)
-        meaning = f"{len(members)} genes, the first: {first.meaning}"
-        yield f"{first.name} … {last.name}", range_, " or ".join(neutral), meaning
-
-
-def _stem(name: str) -> str:
-    """Cut a gene's name at its first number: what its siblings are called, too."""
-    return ".".join(takewhile(lambda part: not part.isdigit(), name.split(".")))
 
 
 def run(
@@ -155,8 +130,9 @@ def _continue(root: Path) -> None:
             raise
     items = ItemStore(latest_study(folder).items).read()
     write_report(study, folder.report, items=items)
-    print_front(study)
-    console.print(f"\nreport   {folder.report}", soft_wrap=True)
+    print_front(study, most=_FRONT_ROWS)
+    console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
+    console.print(f"report   {folder.report}", soft_wrap=True)
     which = "chosen" if study.finals else "knee"
     console.print(f"export   evomerge export {root} --pick {which} --out DIR", soft_wrap=True)
 

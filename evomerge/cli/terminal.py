@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -55,7 +56,8 @@ def value_text(value: float, stderr: float) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text[:1].isdigit() or text[:1] in "-–"
+    """Tell figures, with error bar or unit, from words that begin with one."""
+    return re.fullmatch(r"[-+–±.,%\d\s()]*[a-zA-Z]{0,3}", text) is not None
 
 
 def _escape(text: str) -> str:
