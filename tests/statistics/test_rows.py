@@ -30,11 +30,14 @@ def test_row_thresholds_keep_the_density_in_each_row(
     seed: int, density: float, columns: int
 ) -> None:
     models = model_set(seed, shape=(40, columns), k=1)
-    threshold = models.statistics.row_threshold(0, density)
-    kept = (np.abs(models.task_vectors[0]) >= threshold[:, None]).sum(axis=1)
+    threshold = models.statistics.row_threshold(0, density)[:, None]
+    magnitudes = np.abs(models.task_vectors[0])
+    # Of elements as large as the threshold, any number may be meant: many share one rounded value.
+    fewest, most = (magnitudes > threshold).sum(axis=1), (magnitudes >= threshold).sum(axis=1)
+    error = np.clip(density * columns, fewest, most) - density * columns
     # Between two of the 64 ranks of the bulk, chance decides; over the rows it evens out.
-    assert (np.abs(kept - density * columns) <= 2.0 + columns / 64).all()
-    assert abs(kept.mean() - density * columns) <= 1.0 + 1e-3 * columns
+    assert (np.abs(error) <= 2.0 + columns / 64).all()
+    assert abs(error.mean()) <= 1.0 + 1e-3 * columns
 
 
 def test_row_thresholds_in_the_tail_keep_nearly_the_share_asked_for() -> None:
