@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.statistics.rows import centred_ties
+from evomerge.statistics.rows import TAIL_RANKS, centred_ties, row_magnitudes, row_thresholds
 from evomerge.statistics.tensor import TensorStatistics
 from tests.statistics.sets import ModelSet, model_set, model_sets
 
@@ -29,15 +29,13 @@ def test_row_knots_are_the_quantiles_of_each_row(models: ModelSet, knots: int) -
 def test_row_thresholds_keep_the_density_in_each_row(
     seed: int, density: float, columns: int
 ) -> None:
-    models = model_set(seed, shape=(40, columns), k=1)
-    threshold = models.statistics.row_threshold(0, density)[:, None]
-    magnitudes = np.abs(models.task_vectors[0])
-    # Of elements as large as the threshold, any number may be meant: many share one rounded value.
-    fewest, most = (magnitudes > threshold).sum(axis=1), (magnitudes >= threshold).sum(axis=1)
-    error = np.clip(density * columns, fewest, most) - density * columns
+    # Of float32: elements that share a rounded value cannot be parted by any threshold.
+    tile = np.random.default_rng(seed).standard_normal((40, columns), np.float32)
+    threshold = row_thresholds(row_magnitudes(tile, TAIL_RANKS), columns, density)
+    kept = (np.abs(tile) >= threshold[:, None]).sum(axis=1)
     # Between two of the 64 ranks of the bulk, chance decides; over the rows it evens out.
-    assert (np.abs(error) <= 2.0 + columns / 64).all()
-    assert abs(error.mean()) <= 1.0 + 1e-3 * columns
+    assert (np.abs(kept - density * columns) <= 2.0 + columns / 64).all()
+    assert abs(kept.mean() - density * columns) <= 1.0 + 1e-3 * columns
 
 
 def test_row_thresholds_in_the_tail_keep_nearly_the_share_asked_for() -> None:
