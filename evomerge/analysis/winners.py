@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Literal
 
-from evomerge.analysis.front import contenders, front, is_single_model, knee
+from evomerge.analysis.front import contenders, front, is_handed_on, is_single_model, knee
 from evomerge.errors import StudyError
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, merits
 
@@ -36,6 +37,8 @@ def best_merges(study: StudyRecord, n: int, by: Choice = "mean") -> list[TrialRe
 def stage_winners(study: StudyRecord, n: int, by: Choice) -> list[TrialRecord]:
     """Choose the merges that go on to the next stage: those of the front, then the best beside it.
 
+    Winners of earlier stages are among the next one's experts already; they are not chosen again.
+
     Args:
         study: Finished.
         n: How many.
@@ -44,6 +47,7 @@ def stage_winners(study: StudyRecord, n: int, by: Choice) -> list[TrialRecord]:
     Raises:
         StudyError: The study has fewer merges.
     """
+    study = replace(study, trials=tuple(t for t in study.trials if not is_handed_on(t.origin)))
     chosen = best_merges(study, n, by)
     merges = [t for t in contenders(study) if not is_single_model(t.origin)]
     beside = _by_mean([t for t in merges if t not in chosen], study.objectives)

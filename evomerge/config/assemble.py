@@ -225,6 +225,7 @@ def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
         dtype=config.dtype,
         seed=experiment.seed,
         tensors=tensors,
+        winners=tuple(config.winners),
     )
 
 
@@ -332,9 +333,10 @@ def _distance_faults(
 def _bound_faults(
     constraints: tuple[Constraint, ...], experiment: Experiment, where: str
 ) -> Iterator[str]:
-    seeds, experts = experiment.seeds, experiment.models.experts
+    seeds, models = experiment.seeds, experiment.models
+    experts = [name for name in models.experts if name not in models.winners]
     parents = ("base", *(f"expert:{name}" for name in experts)) if seeds.parents else ()
-    known = (*parents, *(("uniform",) if seeds.averages and len(experts) > 1 else ()))
+    known = (*parents, *(("uniform",) if seeds.averages and len(models.experts) > 1 else ()))
     for constraint in constraints:
         reference = constraint.bound.reference
         if reference is not None and reference not in known:

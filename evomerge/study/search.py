@@ -16,6 +16,7 @@ from evomerge.evaluation.racing import Race
 from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
+from evomerge.models.reference import ModelRef
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
 from evomerge.seeds import seed_for
@@ -38,6 +39,7 @@ from evomerge.study.trials import (
     SECONDS,
     STDERR,
     TRACEBACK,
+    located_recipe,
     measured_baselines,
     trial_records,
 )
@@ -78,6 +80,7 @@ class Search:
         constraints: What trials must keep; measured with every trial, told to the sampler.
         rivals: What trials race against; ``None``: every trial is scored on all items.
         driver: Names this driver among those that share a database; ``None``: there are no others.
+        winners: Where the winners of earlier stages are now, by expert name.
         on_told: Called after each finished trial.
     """
 
@@ -94,12 +97,14 @@ class Search:
         constraints: Sequence[Constraint] = (),
         rivals: Rivals | None = None,
         driver: str | None = None,
+        winners: Mapping[str, ModelRef] = {},
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._executor, self._budget = executor, budget
         self._items, self._timing, self._on_told = items, timing, on_told
         self._constraints, self._rivals, self._driver = constraints, rivals, driver
+        self._winners = winners
         self._in_flight: dict[int, Trial] = {}
         self._asked_seconds: dict[int, float] = {}
 
@@ -188,7 +193,8 @@ class Search:
         if RECIPE in attrs:
             if self._is_in_space(trial):
                 self._space.suggest(trial)  # registers the params of a queued baseline
-            return recipe_from_data(attrs[RECIPE], f"trial {trial.number}")
+            stored = located_recipe(attrs[RECIPE], self._winners)
+            return recipe_from_data(stored, f"trial {trial.number}")
         recipe = self._space.recipe(self._space.suggest(trial))
         trial.set_user_attr(ORIGIN, "search")
         trial.set_user_attr(RECIPE, recipe.as_data())
