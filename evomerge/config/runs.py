@@ -27,6 +27,7 @@ from evomerge.config.stored import change_experiment, read_experiment, write_exp
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, WorkerSpec
+from evomerge.study.constraints import unenforced
 from evomerge.study.finals import read_finals, run_finals, write_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord, TrialRecord
@@ -192,13 +193,15 @@ def read_study(folder: StudyFolder) -> StudyRecord:
         if name in names:
             found = optuna.load_study(study_name=name, storage=storage)
             trials = trial_records(found, constraints, experiment.models.located_winners())
+    finals, n_trials = read_finals(folder.finals), experiment.budget.trials
     return StudyRecord(
         name=folder.name,
         objectives=objectives,
         trials=trials,
-        finals=read_finals(folder.finals),
-        n_trials=experiment.budget.trials,
+        finals=finals,
+        n_trials=n_trials,
         constraints=tuple(constraint.name for constraint in constraints),
+        unenforced=unenforced(constraints, trials, n_trials, finals),
     )
 
 
@@ -328,8 +331,9 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
         objectives=study.objectives,
         executor=executor,
         items=ItemStore(folder.items),
+        constraints=assembly.constraints,
     )
-    write_finals(folder.finals, found)
+    write_finals(folder.finals, found, study.constraints)
 
 
 def _open_study(folder: StudyFolder, assembly: Assembly) -> optuna.Study:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from evomerge.analysis.winners import stage_winners
 from evomerge.config.assemble import Assembly, assemble
-from evomerge.config.experiment import Experiment
+from evomerge.config.experiment import Experiment, StageConfig
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.config.runs import (
@@ -141,12 +141,19 @@ def assemble_stages(experiment: Experiment, where: str) -> tuple[Assembly, ...]:
         try:
             found.append(assemble(_stage_experiment(experiment, i + 1, winners), where))
         except ConfigError as err:
-            own, of_stage = f"{where}: search_space", f"{where}: stages[{i}].search_space"
-            faults += [fault.replace(own, of_stage, 1) for fault in err.faults]
+            faults += [_of_stage(fault, i, stage, where) for fault in err.faults]
         winners |= {_name(i + 1, rank): experiment.models.base for rank in range(stage.keep)}
     if faults:
         raise ConfigError(*dict.fromkeys(faults))
     return tuple(found)
+
+
+def _of_stage(fault: str, i: int, stage: StageConfig, where: str) -> str:
+    """Name the stage in a fault of what is its own."""
+    for key in ("search_space", "sampler"):
+        if getattr(stage, key) is not None:
+            fault = fault.replace(f"{where}: {key}", f"{where}: stages[{i}].{key}", 1)
+    return fault
 
 
 def stage_studies(folder: StudyFolder) -> tuple[StudyFolder, ...]:

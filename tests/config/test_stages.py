@@ -307,7 +307,7 @@ def test_faults_of_every_stage_are_reported_at_once(tmp_path: Path) -> None:
     assert "here: stages[0].search_space" in text
     assert "no_such" in text
     assert "here: stages[1].search_space: models of a dataflow space have other layers" in text
-    assert "no sampler 'no_such_sampler'" in text
+    assert "here: stages[2].sampler: no sampler 'no_such_sampler'" in text
     assert "models.experts: stage1_0 is the name of a stage's winner" in text
 
 
