@@ -28,6 +28,7 @@ from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, WorkerSpec
 from evomerge.study.constraints import unenforced
+from evomerge.study.drivers import Drivers
 from evomerge.study.finals import read_finals, run_finals, write_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord, TrialRecord
@@ -293,7 +294,7 @@ def _search(
     executor: Executor,
     events: Events,
 ) -> None:
-    budget = assembly.experiment.budget
+    budget, is_alone = assembly.experiment.budget, assembly.experiment.storage is None
     folder.finals.unlink(missing_ok=True)  # of an earlier, smaller budget
     search = Search(
         study,
@@ -305,7 +306,7 @@ def _search(
         timing=Timing(folder.timing),
         constraints=assembly.constraints,
         rivals=_rivals(assembly),
-        driver=None if assembly.experiment.storage is None else str(folder.root.resolve()),
+        drivers=Drivers(study, None if is_alone else str(folder.root.resolve())),
         winners=assembly.experiment.models.located_winners(),
         on_told=lambda trial: events.told(trial_record(trial)),
     )

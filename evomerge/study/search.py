@@ -23,13 +23,13 @@ from evomerge.seeds import seed_for
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.constraints import Constraint, unenforced, violations
+from evomerge.study.drivers import Drivers
 from evomerge.study.records import Objective
 from evomerge.study.rivals import Rivals
 from evomerge.study.storage import together
 from evomerge.study.timing import Timing
 from evomerge.study.trials import (
     CONSTRAINTS,
-    DRIVER,
     ERROR,
     MEASURED,
     N_ITEMS,
@@ -67,7 +67,8 @@ class Search:
     """Runs a study until its budget is met; may be stopped anywhere and started again.
 
     A trial is stored when asked, with its recipe, and again when told. Trials found running at the
-    start are those of a driver that died: they are run again under their own number.
+    start are those of a driver that died: they are run again under their own number. So are those
+    that another driver left behind without having marked them, after a while.
 
     Args:
         study: Optuna study with its sampler.
@@ -79,7 +80,7 @@ class Search:
         timing: Where the time goes.
         constraints: What trials must keep; measured with every trial, told to the sampler.
         rivals: What trials race against; ``None``: every trial is scored on all items.
-        driver: Names this driver among those that share a database; ``None``: there are no others.
+        drivers: Those that the study is shared with; absent: none.
         winners: Where the winners of earlier stages are now, by expert name.
         on_told: Called after each finished trial.
     """
@@ -96,15 +97,15 @@ class Search:
         timing: Timing,
         constraints: Sequence[Constraint] = (),
         rivals: Rivals | None = None,
-        driver: str | None = None,
+        drivers: Drivers | None = None,
         winners: Mapping[str, ModelRef] = {},
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._executor, self._budget = executor, budget
         self._items, self._timing, self._on_told = items, timing, on_told
-        self._constraints, self._rivals, self._driver = constraints, rivals, driver
-        self._winners = winners
+        self._constraints, self._rivals, self._winners = constraints, rivals, winners
+        self._drivers = drivers or Drivers(study, None)
         self._references = {c.bound.reference for c in constraints} - {None}
         self._baselines: Mapping[str, Baseline] = {}
         self._tried_again: set[str] = set()
@@ -146,8 +147,9 @@ class Search:
 
     def _run(self) -> None:
         self._restore_rivals()
-        interrupted = self._running_trials()
+        interrupted = self._drivers.unfinished()
         while True:
+            interrupted += self._drivers.abandoned()
             while len(self._in_flight) < self._executor.n_workers:
                 if interrupted:
                     self._restart(interrupted.pop(0))
@@ -155,10 +157,13 @@ class Search:
                     self._start_next()
                 else:
                     break
-            if not self._in_flight:
+            if self._in_flight:
+                self._finish(self._executor.next_outcome())
+            elif self._drivers.is_waiting:
+                self._drivers.wait()
+            else:
                 self._require_bounds()
                 return
-            self._finish(self._executor.next_outcome())
 
     def _restore_rivals(self) -> None:
         if self._rivals is not None:
@@ -184,25 +189,21 @@ class Search:
         trials = self._study.get_trials(deepcopy=False)
         return sum(trial.state != TrialState.WAITING for trial in trials)
 
-    def _running_trials(self) -> list[FrozenTrial]:
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if self._driver is None:
-            return running
-        return [t for t in running if t.user_attrs.get(DRIVER) == self._driver]
-
     def _start_next(self) -> None:
         started = time.perf_counter()
         with self._timing.measure("ask"):
             trial = self._study.ask()
             with together(self._study._storage):
-                if self._driver is not None:
-                    trial.set_user_attr(DRIVER, self._driver)
+                if not self._drivers.mark(trial):
+                    return
                 recipe = self._recipe(trial, trial.user_attrs)
         self._submit(trial, recipe, time.perf_counter() - started)
 
     def _restart(self, frozen: FrozenTrial) -> None:
         with self._timing.measure("ask"):
             trial = Trial(self._study, frozen._trial_id)  # its stored params stay as they are
+            if not self._drivers.mark(trial):
+                return
             recipe = self._recipe(trial, frozen.user_attrs)
         self._submit(trial, recipe, 0.0)
 

@@ -15,6 +15,7 @@ from evomerge.samplers import GeneSpace, build_sampler, sampler_names
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet
 from evomerge.study.constraints import Constraint, parse_bound, unenforced
+from evomerge.study.drivers import Drivers
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
 from evomerge.study.rivals import Rivals
@@ -42,6 +43,8 @@ def drive(
     trials: int = 20,
     sampler: str = "nsga2",
     driver: str | None = None,
+    url: str | None = None,
+    patience_s: float = 0.0,
     constraints: tuple[Constraint, ...] = (),
     race: RaceRules | None = None,
 ) -> tuple[TrialRecord, ...]:
@@ -50,7 +53,7 @@ def drive(
     root.mkdir(exist_ok=True)
     repair_journal(folder.journal)
     study = optuna.create_study(
-        storage=open_storage(folder.journal),
+        storage=open_storage(folder.journal, url),
         study_name="s",
         directions=["maximize", "maximize"],
         sampler=build_sampler(
@@ -72,7 +75,7 @@ def drive(
         budget=Budget(trials),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
-        driver=driver,
+        drivers=Drivers(study, driver, patience_s),
         constraints=constraints,
         rivals=None if race is None else Rivals(OBJECTIVES, race),
     )
