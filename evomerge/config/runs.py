@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 
 from evomerge.analysis.front import baselines
-from evomerge.analysis.winners import best_merges
+from evomerge.analysis.winners import best_beside, best_merges
 from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.assemble import (
     Assembly,
@@ -326,8 +326,11 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
     if n_finalists == 0 or not any(t.state == "complete" for t in study.trials):
         return
     events.phase("held-out finals")
+    finalists = best_merges(study, n_finalists)
+    beside = best_beside(study, finalists) if assembly.constraints else []
     found = run_finals(
-        finalists=best_merges(study, n_finalists),
+        finalists=finalists,
+        reserves=beside[: n_finalists - len(finalists)],
         baselines=baselines(study),
         objectives=study.objectives,
         executor=executor,

@@ -34,6 +34,7 @@ def run_finals(
     executor: Executor,
     items: ItemStore,
     constraints: Sequence[Constraint] = (),
+    reserves: Sequence[TrialRecord] = (),
 ) -> tuple[FinalRecord, ...]:
     """Score finalists and baselines on ``validation``, then the winner and baselines on ``test``.
 
@@ -44,26 +45,37 @@ def run_finals(
         executor: Idle.
         items: Where item scores go.
         constraints: What the winner must keep.
+        reserves: Trials that may win if every finalist violates a constraint on ``validation``.
 
     Returns:
-        Records of both splits. The winner has the best ``merits`` on ``validation`` of those that
-        violate no constraint there; if all do, of those that violate them least. A trial that
-        cannot be scored is left out with a warning; no records if no finalist could be scored.
+        Records of both splits. The winner has the best ``merits`` on ``validation`` of the
+        finalists that violate no constraint there, else of such reserves, else of those that
+        violate them least. A trial that cannot be scored is left out with a warning; no records if
+        no finalist could be scored.
     """
-    entrants = {t.number: t for t in (*finalists, *baselines)}
+    entrants = {t.number: t for t in (*finalists, *reserves, *baselines)}
     wanted = _Wanted(objectives, constraints)
     validation = _score(list(entrants.values()), "validation", wanted, executor, items)
-    numbers = {t.number for t in finalists}
-    scored = [r for r in validation if r.number in numbers]
-    if not scored:
+    may_win = _may_win(validation, finalists, reserves)
+    if not may_win:
         return ()
-    least = min(r.violation for r in scored)
-    may_win = [r for r in scored if r.violation == least]
     merit = merits([r.values for r in may_win], objectives)
     winner = may_win[merit.index(max(merit))].number
     reported = [t for t in entrants.values() if t.number == winner or t in baselines]
     test = _score(reported, "test", wanted, executor, items)
     return tuple(replace(r, chosen=r.number == winner) for r in (*validation, *test))
+
+
+def _may_win(validation: Sequence[FinalRecord], *ranks: Sequence[TrialRecord]) -> list[FinalRecord]:
+    """List the feasible records of the first rank that has any, else the least infeasible."""
+    scored = {r.number: r for r in validation}
+    records = [[scored[t.number] for t in rank if t.number in scored] for rank in ranks]
+    for of_rank in records:
+        if feasible := [r for r in of_rank if r.is_feasible]:
+            return feasible
+    everyone = [r for of_rank in records for r in of_rank]
+    least = min((r.violation for r in everyone), default=0.0)
+    return [r for r in everyone if r.violation == least]
 
 
 def read_finals(path: Path) -> tuple[FinalRecord, ...]:

@@ -69,6 +69,20 @@ def test_the_best_finalist_that_keeps_the_constraints_on_validation_is_chosen(
     assert read_finals(tmp_path / "finals.json") == records
 
 
+def test_a_reserve_is_chosen_only_where_every_finalist_violates_a_constraint(
+    trials: tuple[TrialRecord, ...], tmp_path: Path
+) -> None:
+    merges = [t for t in trials if t.origin == "search" and t.is_feasible]
+    worst, *others = sorted(merges, key=lambda t: sum(t.values))
+
+    def winner(harder: frozenset[int]) -> int:
+        run = HeldOut(harder), ItemStore(tmp_path), LIMIT
+        return chosen(run_finals([worst], trials[:4], OBJECTIVES, *run, reserves=others)).number
+
+    assert winner(frozenset()) == worst.number
+    assert winner(frozenset({worst.number})) == others[-1].number
+
+
 def test_bounds_are_the_baselines_scores_on_the_same_items(
     trials: tuple[TrialRecord, ...], tmp_path: Path
 ) -> None:
