@@ -106,10 +106,10 @@ def continue_run(folder: StudyFolder, events: Events) -> StudyRecord:
         ConfigError: The experiment does not fit together.
         StudyError: The folder is in use, or a stage found no merge to hand on.
     """
-    experiment = read_experiment(folder)
-    if not experiment.stages:
+    if not read_experiment(folder).stages:
         return continue_study(folder, events)
     with folder.lock():
+        experiment = read_experiment(folder)
         for number, stage in enumerate(experiment.stages, 1):
             inside = folder.stage(number)
             if inside.winners.is_file():
