@@ -33,7 +33,9 @@ MAY_IMPORT = {
     "execution": {"errors", "cache", "models", "recipe", "merging", "evaluation"},
     "space": {"errors", "models", "methods", "recipe"},
     "samplers": {"errors", "seeds", "schema"},
-    "study": {"errors", "seeds", "recipe", "evaluation", "execution", "space", "samplers"},
+    "study": {
+        *("errors", "seeds", "models", "recipe", "evaluation", "execution", "space", "samplers"),
+    },
     "analysis": {"errors", "study"},
     "export": {
         *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),

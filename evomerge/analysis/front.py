@@ -20,6 +20,7 @@ __all__ = [
     "front",
     "hypervolume",
     "hypervolume_history",
+    "is_handed_on",
     "is_single_model",
     "knee",
     "pick",
@@ -46,6 +47,11 @@ def contenders(study: StudyRecord) -> tuple[TrialRecord, ...]:
 def is_single_model(origin: str) -> bool:
     """Say whether an origin is the base or one expert as they are, rather than a merge."""
     return origin == "base" or origin.startswith("expert:")
+
+
+def is_handed_on(origin: str) -> bool:
+    """Say whether an origin is a merge that an earlier stage handed on as it is."""
+    return origin.startswith("winner:")
 
 
 def baselines(study: StudyRecord) -> tuple[TrialRecord, ...]:

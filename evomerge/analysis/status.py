@@ -26,6 +26,7 @@ class Status:
         elapsed_s: Wall-clock seconds of searching.
         trials_per_minute: Finished trials per minute of searching.
         items_saved: Share of item evaluations of the objectives that races saved.
+        unenforced: Constraints that hold nothing, and why; see ``study.constraints``.
     """
 
     trials: Mapping[str, int]
@@ -36,6 +37,7 @@ class Status:
     elapsed_s: float
     trials_per_minute: float
     items_saved: float = 0.0
+    unenforced: tuple[str, ...] = ()
 
     def as_data(self) -> dict[str, object]:
         """Return plain data for JSON."""
@@ -61,6 +63,7 @@ def study_status(study: StudyRecord, timing: Mapping[str, float]) -> Status:
         elapsed_s=elapsed,
         trials_per_minute=60 * finished / elapsed if elapsed > 0 else 0.0,
         items_saved=items_saved(study),
+        unenforced=study.unenforced,
     )
 
 

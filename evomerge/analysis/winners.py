@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Literal
 
-from evomerge.analysis.front import contenders, front, is_single_model, knee
+from evomerge.analysis.front import contenders, front, is_handed_on, is_single_model, knee
 from evomerge.errors import StudyError
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, merits
 
-__all__ = ["Choice", "best_merges", "stage_winners"]
+__all__ = ["Choice", "best_beside", "best_merges", "stage_winners"]
 
 Choice = Literal["mean", "knee", "front"]
 
@@ -36,6 +37,8 @@ def best_merges(study: StudyRecord, n: int, by: Choice = "mean") -> list[TrialRe
 def stage_winners(study: StudyRecord, n: int, by: Choice) -> list[TrialRecord]:
     """Choose the merges that go on to the next stage: those of the front, then the best beside it.
 
+    Winners of earlier stages are among the next one's experts already; they are not chosen again.
+
     Args:
         study: Finished.
         n: How many.
@@ -44,15 +47,21 @@ def stage_winners(study: StudyRecord, n: int, by: Choice) -> list[TrialRecord]:
     Raises:
         StudyError: The study has fewer merges.
     """
+    study = replace(study, trials=tuple(t for t in study.trials if not is_handed_on(t.origin)))
     chosen = best_merges(study, n, by)
-    merges = [t for t in contenders(study) if not is_single_model(t.origin)]
-    beside = _by_mean([t for t in merges if t not in chosen], study.objectives)
-    if len(merges) < n:
+    found = [*chosen, *best_beside(study, chosen)]
+    if len(found) < n:
         raise StudyError(
-            f"expected {n} complete merges in {study.name} to go on with, got {len(merges)}; raise "
+            f"expected {n} complete merges in {study.name} to go on with, got {len(found)}; raise "
             "its budget with --set and resume"
         )
-    return [*chosen, *beside][:n]
+    return found[:n]
+
+
+def best_beside(study: StudyRecord, chosen: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """List the other merges that may win, best first by what decides the finals."""
+    others = [t for t in contenders(study) if not is_single_model(t.origin) and t not in chosen]
+    return _by_mean(others, study.objectives)
 
 
 def _by_mean(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from evomerge.cli.terminal import console, print_json, print_table, value_text
 from evomerge.errors import ConfigError, EvaluationError
@@ -65,12 +66,19 @@ def _print_status(found: Status) -> None:
     console.print(f"trials       {counts or 'none'} of {found.budget}")
     if found.infeasible:
         console.print(f"infeasible   {found.infeasible} of {found.trials['complete']} complete")
+    _print_unenforced(found.unenforced)
     console.print(f"hypervolume  {found.hypervolume:.4f}")
     console.print(f"throughput   {found.trials_per_minute:.1f} trials per minute")
     if found.items_saved:
         console.print(f"races        saved {found.items_saved:.0%} of the item evaluations")
     for phase, seconds in found.seconds.items():
         console.print(f"{phase:<13}{seconds:.1f} s")
+
+
+def _print_unenforced(constraints: Sequence[str]) -> None:
+    for constraint in constraints:
+        text = Text.assemble(("NOT ENFORCED ", "bold red"), constraint)
+        console.print(text, soft_wrap=True)
 
 
 def front(study: StudyDir, json: Json = False) -> None:
@@ -189,6 +197,7 @@ def print_front(study: StudyRecord, *, most: int | None = None) -> None:
     from evomerge.analysis.front import pick as pick_trial
 
     members = front_of(study)
+    _print_unenforced(study.unenforced)
     if not members:
         console.print("no trial is complete yet")
         return
@@ -221,6 +230,7 @@ def _thinned(trials: Sequence[TrialRecord], most: int, knee: TrialRecord) -> lis
 
 def _print_finals(study: StudyRecord) -> None:
     from evomerge.analysis.intervals import mean
+    from evomerge.study.constraints import finals_note
     from evomerge.study.records import has_mean
 
     with_mean = has_mean(study.objectives)
@@ -237,6 +247,8 @@ def _print_finals(study: StudyRecord) -> None:
     columns = ["model", *_headings(study), *(["mean"] if with_mean else [])]
     title = "Test items, never searched; validation items picked the merge"
     print_table(title, columns, rows, bold=bold)
+    if note := finals_note(study.finals, study.constraints):
+        console.print(note, style="bold red", soft_wrap=True)
 
 
 def _label(final: FinalRecord | HeldOutRow) -> str:
@@ -290,10 +302,13 @@ def _texts(values: tuple[float, ...], stderr: tuple[float, ...]) -> list[str]:
 
 def _front_data(study: StudyRecord) -> dict[str, object]:
     from evomerge.analysis.front import front as front_of
+    from evomerge.study.constraints import finals_note
 
     return {
         "objectives": [{"name": o.name, "direction": o.direction} for o in study.objectives],
         "constraints": study.constraints,
+        "unenforced": study.unenforced,
+        "finals_note": finals_note(study.finals, study.constraints),
         "trials": [
             {
                 "number": t.number,

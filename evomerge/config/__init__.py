@@ -10,6 +10,7 @@ Members:
     seeds: what a search starts from, read from recipes and earlier studies.
     assemble: every part of an experiment, every fault at once.
     calibrate: what objectives can tell apart, measured before a search.
+    stored: the resolved experiment in a study's folder.
     runs: start, continue and read a study in its folder.
     stages: the same for experiments that chain several search spaces.
 """

@@ -14,7 +14,7 @@ from evomerge.config.load import resolve_evaluator
 from evomerge.config.presets import Presets
 from evomerge.config.seeds import make_seeds, resolve_seeds
 from evomerge.config.spaces import build_space
-from evomerge.errors import CheckpointError, ConfigError, EvomergeError
+from evomerge.errors import CheckpointError, ConfigError, EvomergeError, SpaceError
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
 from evomerge.execution.costs import COST, Cost, cost_fault
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from evomerge.evaluation.store import ItemStore
-    from evomerge.samplers import Budget
+    from evomerge.samplers import Budget, GeneSpace
 
 __all__ = [
     "Assembly",
@@ -95,6 +95,7 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     faults += _bound_faults(constraints, experiment, where)
     faults += _distance_faults(space, _costs(objectives, constraints), where)
     faults += _final_split_faults(experiment, suites, where)
+    faults += _sampler_faults(experiment, space, where)
     if faults:
         raise ConfigError(*faults)
     assert space is not None, "a missing space is a fault"
@@ -108,9 +109,9 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
         rungs=() if experiment.race is None else experiment.race.rungs,
     )
     found = baselines(space, models, seeds)
-    assembly = Assembly(experiment, models, space, suites, objectives, constraints, worker, found)
-    make_sampler(assembly)  # its options may be wrong, too
-    return assembly
+    if faults := list(_unreached_faults(constraints, found, experiment.budget.trials, where)):
+        raise ConfigError(*faults)
+    return Assembly(experiment, models, space, suites, objectives, constraints, worker, found)
 
 
 def make_sampler(assembly: Assembly, items: ItemStore | None = None) -> BaseSampler:
@@ -121,22 +122,12 @@ def make_sampler(assembly: Assembly, items: ItemStore | None = None) -> BaseSamp
         items: Item scores of the study, for samplers that look at them.
 
     Raises:
-        ConfigError: Unknown sampler or option.
+        ConfigError: Unknown sampler or option; ``assemble`` has looked for them.
     """
     from evomerge.config.item_scores import ItemRows
-    from evomerge.samplers import build_sampler
 
-    budget = _budget(assembly)
-    return build_sampler(
-        assembly.experiment.sampler.name,
-        assembly.experiment.sampler.options,
-        space=budget.space,
-        n_objectives=budget.n_objectives,
-        n_trials=budget.n_trials,
-        seed=budget.seed,
-        constrained=budget.constrained,
-        item_scores=None if items is None else ItemRows(items, assembly.objectives),
-    )
+    scores = None if items is None else ItemRows(items, assembly.objectives)
+    return _sampler(assembly.experiment, replace(_budget(assembly), item_scores=scores))
 
 
 def resolved_sampler(assembly: Assembly) -> SamplerConfig:
@@ -149,15 +140,50 @@ def resolved_sampler(assembly: Assembly) -> SamplerConfig:
 
 
 def _budget(assembly: Assembly) -> Budget:
-    from evomerge.samplers import Budget, GeneSpace
+    from evomerge.samplers import GeneSpace
+
+    space = GeneSpace(assembly.space.distributions, assembly.space.defaults)
+    return _budget_over(space, assembly.experiment)
+
+
+def _budget_over(space: GeneSpace, experiment: Experiment) -> Budget:
+    from evomerge.samplers import Budget
 
     return Budget(
-        space=GeneSpace(assembly.space.distributions, assembly.space.defaults),
-        n_objectives=len(assembly.objectives),
-        n_trials=assembly.experiment.budget.trials,
-        seed=assembly.experiment.seed,
-        constrained=bool(assembly.constraints),
+        space=space,
+        n_objectives=len(experiment.objectives),
+        n_trials=experiment.budget.trials,
+        seed=experiment.seed,
+        constrained=bool(experiment.constraints),
     )
+
+
+def _sampler(experiment: Experiment, budget: Budget) -> BaseSampler:
+    from evomerge.samplers import build_sampler
+
+    return build_sampler(
+        experiment.sampler.name,
+        experiment.sampler.options,
+        space=budget.space,
+        n_objectives=budget.n_objectives,
+        n_trials=budget.n_trials,
+        seed=budget.seed,
+        constrained=budget.constrained,
+        item_scores=budget.item_scores,
+    )
+
+
+def _sampler_faults(experiment: Experiment, space: SearchSpace | None, where: str) -> Iterator[str]:
+    """Build the sampler once; where the space is wrong itself, for no gene, which any can do."""
+    from evomerge.samplers import GeneSpace
+
+    genes = GeneSpace({}, {}) if space is None else GeneSpace(space.distributions, space.defaults)
+    try:
+        _sampler(experiment, _budget_over(genes, experiment))
+    except ConfigError as err:
+        yield from (f"{where}: {fault}" for fault in err.faults)
+    except SpaceError as err:
+        yield from (f"{where}: sampler: {line}" for line in str(err).splitlines())
 
 
 def sampler_choice(assembly: Assembly) -> tuple[str, str]:
@@ -225,6 +251,7 @@ def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
         dtype=config.dtype,
         seed=experiment.seed,
         tensors=tensors,
+        winners=tuple(config.winners),
     )
 
 
@@ -332,14 +359,29 @@ def _distance_faults(
 def _bound_faults(
     constraints: tuple[Constraint, ...], experiment: Experiment, where: str
 ) -> Iterator[str]:
-    seeds, experts = experiment.seeds, experiment.models.experts
+    seeds, models = experiment.seeds, experiment.models
+    experts = [name for name in models.experts if name not in models.winners]
     parents = ("base", *(f"expert:{name}" for name in experts)) if seeds.parents else ()
-    known = (*parents, *(("uniform",) if seeds.averages and len(experts) > 1 else ()))
+    known = (*parents, *(("uniform",) if seeds.averages and len(models.experts) > 1 else ()))
     for constraint in constraints:
         reference = constraint.bound.reference
         if reference is not None and reference not in known:
             place = f"{where}: constraint '{constraint.name}'"
             yield f"{place}: {_expected(reference, known, 'baseline')}"
+
+
+def _unreached_faults(
+    constraints: tuple[Constraint, ...], found: tuple[Baseline, ...], n_trials: int, where: str
+) -> Iterator[str]:
+    """A constraint holds nothing if the budget ends before the baseline it refers to."""
+    reached = [baseline.origin for baseline in found[:n_trials]]
+    for constraint in constraints:
+        reference = constraint.bound.reference
+        if reference is not None and reference not in reached:
+            yield (
+                f"{where}: constraint '{constraint.name}': expected a budget of at least "
+                f"{len(found)} trials, to score {reference} before the search, got {n_trials}"
+            )
 
 
 def _final_split_faults(

@@ -111,11 +111,24 @@ class ModelsConfig(_Section):
         base: Model reference of the common ancestor.
         experts: Model, adapter or delta by expert name.
         dtype: Dtype of candidates and exports; absent: the base's.
+        winners: Which experts are merges that earlier stages handed on; written by stages. Such a
+            merge may win again, an original expert is only ever a baseline.
     """
 
     base: str
     experts: dict[ExpertName, ModelRef] = Field(min_length=1)
     dtype: Dtype | None = None
+    winners: list[str] = []
+
+    @model_validator(mode="after")
+    def _winners_are_experts(self) -> ModelsConfig:
+        if unknown := [name for name in self.winners if name not in self.experts]:
+            raise ValueError(f"expected winners out of the experts, got {', '.join(unknown)}")
+        return self
+
+    def located_winners(self) -> dict[str, ModelRef]:
+        """Say where the winners of earlier stages are, by name."""
+        return {name: self.experts[name] for name in self.winners}
 
 
 class EvaluatorConfig(_Section):

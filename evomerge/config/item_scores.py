@@ -1,4 +1,4 @@
-"""The item scores of a study as samplers see them: one row per trial, the same items in each."""
+"""The item scores of a study as samplers see them: one row per trial and objective."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
 from evomerge.study.records import Objective
 
 __all__ = ["ItemRows"]
+
+Rows = tuple[NDArray[np.float64], ...]
 
 
 class ItemRows:
@@ -22,36 +23,37 @@ class ItemRows:
 
     Args:
         store: The study's item scores.
-        objectives: Their metrics say which scores count, their directions which way is better.
+        objectives: Their tasks and metrics say which scores count, their directions which way is
+            better.
     """
 
     def __init__(self, store: ItemStore, objectives: Sequence[Objective]) -> None:
-        self._store = store
-        self._signs = {o.metric: 1.0 if o.direction == "maximize" else -1.0 for o in objectives}
-        self._items: list[tuple[str, int, str]] = []
-        self._rows: dict[int, NDArray[np.float64] | None] = {}
+        self._store, self._objectives = store, objectives
+        self._items: list[list[int]] = []  # per objective
+        self._rows: dict[int, Rows | None] = {}
 
-    def __call__(self, trial: int) -> NDArray[np.float64] | None:
+    def __call__(self, trial: int) -> Rows | None:
         """Return the scores of a finished trial, larger is better; ``None`` if it has none.
 
         Returns:
-            (items,), NaN where the trial was not scored.
+            Per objective (items,), NaN where the trial was not scored; no items for an objective
+            that is no mean of item scores, such as a cost or a metric of a group of tasks.
         """
         if trial not in self._rows:
             self._rows[trial] = self._read(trial)
         return self._rows[trial]
 
-    def _read(self, trial: int) -> NDArray[np.float64] | None:
-        scores = {
-            _key(item): self._signs[item.metric] * item.score
-            for item in self._store.read_trial(trial, "search")
-            if item.metric in self._signs
-        }
-        if not scores:
+    def _read(self, trial: int) -> Rows | None:
+        stored = self._store.read_trial(trial, "search")
+        columns = [
+            {s.item: s.score for s in stored if (s.task, s.metric) == (o.task, o.metric)}
+            for o in self._objectives
+        ]
+        if not any(columns):
             return None
-        self._items = self._items or list(scores)
-        return np.array([scores.get(item, np.nan) for item in self._items])
-
-
-def _key(item: ItemScore) -> tuple[str, int, str]:
-    return item.task, item.item, item.metric
+        self._items = self._items or [list(column) for column in columns]
+        return tuple(
+            (1.0 if o.direction == "maximize" else -1.0)
+            * np.array([column.get(item, np.nan) for item in items], dtype=np.float64)
+            for o, column, items in zip(self._objectives, columns, self._items, strict=True)
+        )

@@ -65,6 +65,9 @@ def experiment_digest(experiment: Experiment) -> str:
         },
         mode="json",
     )
+    models = content["models"]
+    for winner in models.pop("winners"):
+        models["experts"][winner] = "winner"  # by name: the folder of a run may move
     text = json.dumps(content, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

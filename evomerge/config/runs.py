@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 
 from evomerge.analysis.front import baselines
-from evomerge.analysis.winners import best_merges
+from evomerge.analysis.winners import best_beside, best_merges
 from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.assemble import (
     Assembly,
@@ -21,15 +21,16 @@ from evomerge.config.assemble import (
     resolved_sampler,
 )
 from evomerge.config.experiment import ExecutionConfig, Experiment
-from evomerge.config.load import dump_experiment, experiment_digest, load_experiment
-from evomerge.config.overrides import apply_overrides
+from evomerge.config.load import experiment_digest, load_experiment
 from evomerge.config.presets import Presets
+from evomerge.config.stored import change_experiment, read_experiment, write_experiment
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, WorkerSpec
-from evomerge.schema import parse, read_yaml
+from evomerge.study.constraints import unenforced
+from evomerge.study.drivers import Drivers
 from evomerge.study.finals import read_finals, run_finals, write_finals
-from evomerge.study.folder import StudyFolder, write_atomically
+from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
@@ -101,11 +102,11 @@ def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None
     if experiment.storage is not None:
         open_storage(folder.journal, experiment.storage)
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.experiment, dump_experiment(experiment))
+    write_experiment(folder, experiment)
 
 
 def change_study(folder: StudyFolder, overrides: Sequence[str]) -> None:
-    """Change how much or where a study runs.
+    """Change how much or where a study runs, while no driver runs it.
 
     Args:
         folder: The study.
@@ -113,39 +114,32 @@ def change_study(folder: StudyFolder, overrides: Sequence[str]) -> None:
 
     Raises:
         ConfigError: An override is wrong.
-        StudyError: An override would change what the study is about.
+        StudyError: An override would change what the study is about, or the folder is in use.
     """
-    before = read_experiment(folder)
-    where = str(folder.experiment)
-    after = parse(Experiment, apply_overrides(read_yaml(folder.experiment), overrides), where)
-    if experiment_digest(after) != experiment_digest(before):
-        raise StudyError(
-            "expected overrides of budget, execution or finalists, which may change on resume, got "
-            f"{', '.join(overrides)}; start a new study for another experiment"
-        )
-    update_study(folder, before, after)
+    with folder.require().lock():
+        _update(folder, change_experiment(folder, overrides))
 
 
-def update_study(folder: StudyFolder, before: Experiment, after: Experiment) -> None:
-    """Give a study another budget, execution or number of finalists.
+def update_study(folder: StudyFolder, wanted: Experiment) -> None:
+    """Give a study the budget, execution and number of finalists of another experiment.
 
     Raises:
-        StudyError: More trials were asked already than the budget allows.
+        StudyError: More trials were asked already than the budget allows, or the folder is in use.
     """
-    n_trials = len(read_study(folder).trials)
+    changes = {key: getattr(wanted, key) for key in ("budget", "execution", "finalists")}
+    with folder.require().lock():
+        _update(folder, read_experiment(folder).model_copy(update=changes))
+
+
+def _update(folder: StudyFolder, after: Experiment) -> None:
+    before, n_trials = read_experiment(folder), len(read_study(folder).trials)
     if after.budget != before.budget and after.budget.trials < n_trials:
         raise StudyError(
             f"expected a budget of at least the {n_trials} trials that were asked already, got "
             f"{after.budget.trials}"
         )
     if after != before:
-        write_atomically(folder.experiment, dump_experiment(after))
-
-
-def read_experiment(folder: StudyFolder) -> Experiment:
-    """Read the resolved experiment of a study."""
-    path = folder.require().experiment
-    return parse(Experiment, read_yaml(path), str(path))
+        write_experiment(folder, after)
 
 
 def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
@@ -199,14 +193,16 @@ def read_study(folder: StudyFolder) -> StudyRecord:
         name = _study_name(folder, experiment)
         if name in names:
             found = optuna.load_study(study_name=name, storage=storage)
-            trials = trial_records(found, constraints)
+            trials = trial_records(found, constraints, experiment.models.located_winners())
+    finals, n_trials = read_finals(folder.finals), experiment.budget.trials
     return StudyRecord(
         name=folder.name,
         objectives=objectives,
         trials=trials,
-        finals=read_finals(folder.finals),
-        n_trials=experiment.budget.trials,
+        finals=finals,
+        n_trials=n_trials,
         constraints=tuple(constraint.name for constraint in constraints),
+        unenforced=unenforced(constraints, trials, n_trials, finals),
     )
 
 
@@ -298,7 +294,7 @@ def _search(
     executor: Executor,
     events: Events,
 ) -> None:
-    budget = assembly.experiment.budget
+    budget, is_alone = assembly.experiment.budget, assembly.experiment.storage is None
     folder.finals.unlink(missing_ok=True)  # of an earlier, smaller budget
     search = Search(
         study,
@@ -310,7 +306,8 @@ def _search(
         timing=Timing(folder.timing),
         constraints=assembly.constraints,
         rivals=_rivals(assembly),
-        driver=None if assembly.experiment.storage is None else str(folder.root.resolve()),
+        drivers=Drivers(study, None if is_alone else str(folder.root.resolve())),
+        winners=assembly.experiment.models.located_winners(),
         on_told=lambda trial: events.told(trial_record(trial)),
     )
     search.seed(assembly.seeds)
@@ -329,14 +326,18 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
     if n_finalists == 0 or not any(t.state == "complete" for t in study.trials):
         return
     events.phase("held-out finals")
+    finalists = best_merges(study, n_finalists)
+    beside = best_beside(study, finalists) if assembly.constraints else []
     found = run_finals(
-        finalists=best_merges(study, n_finalists),
+        finalists=finalists,
+        reserves=beside[: n_finalists - len(finalists)],
         baselines=baselines(study),
         objectives=study.objectives,
         executor=executor,
         items=ItemStore(folder.items),
+        constraints=assembly.constraints,
     )
-    write_finals(folder.finals, found)
+    write_finals(folder.finals, found, study.constraints)
 
 
 def _open_study(folder: StudyFolder, assembly: Assembly) -> optuna.Study:

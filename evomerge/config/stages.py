@@ -1,34 +1,36 @@
 """Experiments that chain search spaces: each stage is a study, its winners are experts of the next.
 
 The folder of such an experiment holds ``stages/1``, ``stages/2`` …, ordinary study folders. A stage
-that is done hands on plain checkpoints, named ``stage1_0``, ``stage1_1`` …, in its ``models``.
-An experiment of one space is a chain of one study in the folder itself.
+that is done hands on plain checkpoints, named ``stage1_0``, ``stage1_1`` …, in its ``models``; it
+is never searched again. An experiment of one space is a chain of one study in the folder itself.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from evomerge.analysis.winners import stage_winners
 from evomerge.config.assemble import Assembly, assemble
-from evomerge.config.experiment import Experiment
-from evomerge.config.load import dump_experiment, experiment_digest, load_experiment
-from evomerge.config.overrides import apply_overrides
+from evomerge.config.experiment import Experiment, StageConfig
+from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.config.runs import (
     Events,
     change_study,
     continue_study,
-    read_experiment,
     start_study,
     update_study,
 )
+from evomerge.config.stored import change_experiment, read_experiment, write_experiment
 from evomerge.errors import ConfigError, StudyError
 from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.files import dump_recipe, recipe_from_data
-from evomerge.schema import parse, read_yaml
+from evomerge.recipe.recipe import Recipe
+from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.records import StudyRecord, TrialRecord
 
@@ -55,41 +57,43 @@ def create_run(path: Path, presets: Presets, overrides: Sequence[str], folder: S
 
     Raises:
         ConfigError: Listing every fault of every stage.
-        StudyError: Another study is there.
+        StudyError: Another study is there, or an override changes no stage.
     """
     folder.require_free()
     experiment = load_experiment(path, presets, overrides)
     if not experiment.stages:
         start_study(experiment, str(path), folder)
         return
+    if any(override.startswith("budget") for override in overrides):
+        _require_follower(folder, experiment)
     assemble_stages(experiment, str(path))
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.experiment, dump_experiment(experiment))
+    write_experiment(folder, experiment)
 
 
 def change_run(folder: StudyFolder, overrides: Sequence[str]) -> None:
-    """Change how much or where a run goes on; a stage whose winners are in use stays as it is.
+    """Change how much or where a run goes on, while no driver runs it.
+
+    ``stages.N.budget`` is that of one stage, the first being 0; ``budget`` is that of every stage
+    without one of its own. A stage that is done, its winners being in use, keeps what it had: an
+    override that could change no other is refused.
 
     Raises:
         ConfigError: An override is wrong.
-        StudyError: An override would change what the run is about, or a stage that is done.
+        StudyError: An override would change what the run is about, or only what is done; or the
+            folder is in use.
     """
-    before = read_experiment(folder)
-    if not before.stages:
+    if not read_experiment(folder).stages:
         change_study(folder, overrides)
         return
-    where = str(folder.experiment)
-    after = parse(Experiment, apply_overrides(read_yaml(folder.experiment), overrides), where)
-    if experiment_digest(after) != experiment_digest(before):
-        raise StudyError(
-            "expected overrides of budgets, execution or finalists, which may change on resume, "
-            f"got {', '.join(overrides)}; start a new study for another experiment"
-        )
-    for number, inside in enumerate(_begun(folder, after), 1):
-        wanted = _stage_experiment(after, number, _handed_on(folder, number - 1))
-        _update_stage(inside, wanted)
-    if after != before:
-        write_atomically(folder.experiment, dump_experiment(after))
+    with folder.lock():
+        before, after = read_experiment(folder), change_experiment(folder, overrides)
+        _require_open(folder, before, after)
+        latest = len(_begun(folder, after))
+        if latest and not folder.stage(latest).winners.is_file():
+            update_study(folder.stage(latest), _stage_of(after, latest, folder))
+        if after != before:
+            write_experiment(folder, after)
 
 
 def continue_run(folder: StudyFolder, events: Events) -> StudyRecord:
@@ -102,22 +106,24 @@ def continue_run(folder: StudyFolder, events: Events) -> StudyRecord:
         ConfigError: The experiment does not fit together.
         StudyError: The folder is in use, or a stage found no merge to hand on.
     """
-    experiment = read_experiment(folder)
-    if not experiment.stages:
+    if not read_experiment(folder).stages:
         return continue_study(folder, events)
     with folder.lock():
+        experiment = read_experiment(folder)
         for number, stage in enumerate(experiment.stages, 1):
             inside = folder.stage(number)
-            wanted = _stage_experiment(experiment, number, _handed_on(folder, number - 1))
+            if inside.winners.is_file():
+                continue
+            wanted = _stage_of(experiment, number, folder)
             if inside.experiment.is_file():
-                _update_stage(inside, wanted)
+                update_study(inside, wanted)
             else:
                 start_study(wanted, str(folder.experiment), inside)
             study = continue_study(inside, events)
-            if number < len(experiment.stages) and not inside.winners.is_file():
+            if number < len(experiment.stages):
                 events.phase(f"writing the winners of stage {number}")
                 _hand_on(inside, study, number, stage_winners(study, stage.keep, stage.keep_by))
-    return study
+    return study  # the last stage has no winners: it is always continued
 
 
 def assemble_stages(experiment: Experiment, where: str) -> tuple[Assembly, ...]:
@@ -135,12 +141,19 @@ def assemble_stages(experiment: Experiment, where: str) -> tuple[Assembly, ...]:
         try:
             found.append(assemble(_stage_experiment(experiment, i + 1, winners), where))
         except ConfigError as err:
-            own, of_stage = f"{where}: search_space", f"{where}: stages[{i}].search_space"
-            faults += [fault.replace(own, of_stage, 1) for fault in err.faults]
+            faults += [_of_stage(fault, i, stage, where) for fault in err.faults]
         winners |= {_name(i + 1, rank): experiment.models.base for rank in range(stage.keep)}
     if faults:
         raise ConfigError(*dict.fromkeys(faults))
     return tuple(found)
+
+
+def _of_stage(fault: str, i: int, stage: StageConfig, where: str) -> str:
+    """Name the stage in a fault of what is its own."""
+    for key in ("search_space", "sampler"):
+        if getattr(stage, key) is not None:
+            fault = fault.replace(f"{where}: {key}", f"{where}: stages[{i}].{key}", 1)
+    return fault
 
 
 def stage_studies(folder: StudyFolder) -> tuple[StudyFolder, ...]:
@@ -172,7 +185,11 @@ def _stage_experiment(
     content = {
         **{key: value for key, value in whole.items() if key != "stages"},
         **{key: value for key, value in own.items() if value is not None},
-        "models": {**whole["models"], "experts": {**whole["models"]["experts"], **winners}},
+        "models": {
+            **whole["models"],
+            "experts": {**whole["models"]["experts"], **winners},
+            "winners": list(winners),
+        },
         "finalists": experiment.finalists if number == len(experiment.stages) else 0,
     }
     if number > 1:  # recipes and earlier studies are over the first stage's experts
@@ -181,18 +198,39 @@ def _stage_experiment(
     return parse(Experiment, content, f"stage {number}")
 
 
-def _update_stage(inside: StudyFolder, wanted: Experiment) -> None:
-    """Carry changes of budget and execution into a stage that has begun."""
-    before = read_experiment(inside)
-    after = before.model_copy(
-        update={key: getattr(wanted, key) for key in ("budget", "execution", "finalists")}
-    )
-    if inside.winners.is_file() and after.budget != before.budget:
+def _stage_of(experiment: Experiment, number: int, folder: StudyFolder) -> Experiment:
+    return _stage_experiment(experiment, number, _handed_on(folder, number - 1))
+
+
+def _require_open(folder: StudyFolder, before: Experiment, after: Experiment) -> None:
+    """Refuse budgets that would change nothing, or what is done."""
+    for number, (old, new) in enumerate(zip(before.stages, after.stages, strict=True), 1):
+        inside = folder.stage(number)
+        if inside.winners.is_file() and new.budget != old.budget:
+            raise StudyError(
+                f"{inside.name} is done and its winners are in use; expected stages."
+                f"{number - 1}.budget unchanged, got {new.budget}; a later stage may have more"
+            )
+    if after.budget != before.budget:
+        _require_follower(folder, after)
+
+
+def _require_follower(folder: StudyFolder, experiment: Experiment) -> None:
+    """Refuse a budget of the whole experiment that no stage follows any more."""
+    reasons = list(_reasons_not_to_follow(folder, experiment))
+    if len(reasons) == len(experiment.stages):
         raise StudyError(
-            f"{inside.name} is done and its winners are in use; expected its budget unchanged, got "
-            f"{after.budget.trials} trials instead of {before.budget.trials}"
+            f"expected a stage that follows 'budget', got none: {', '.join(reasons)}; name the "
+            f"stage, e.g. --set stages.{len(reasons) - 1}.budget.trials=N"
         )
-    update_study(inside, before, after)
+
+
+def _reasons_not_to_follow(folder: StudyFolder, experiment: Experiment) -> Iterator[str]:
+    for number, stage in enumerate(experiment.stages, 1):
+        if folder.stage(number).winners.is_file():
+            yield f"stage {number} is done"
+        elif stage.budget is not None:
+            yield f"stage {number} has a budget of its own"
 
 
 def _hand_on(
@@ -203,13 +241,24 @@ def _hand_on(
         raise StudyError(
             f"expected a merge of {inside.name} to hand on, got none of {len(study.trials)} trials"
         )
+    winners_before = read_experiment(inside).models.winners
     for rank, trial in enumerate(winners):
         recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
         out = inside.models / _name(number, rank)
         write_checkpoint(recipe, out)
-        write_atomically(out / "recipe.yaml", dump_recipe(recipe))
+        write_atomically(out / "recipe.yaml", dump_recipe(_beside(recipe, out, winners_before)))
     listed = {_name(number, rank): trial.number for rank, trial in enumerate(winners)}
     write_atomically(inside.winners, json.dumps({"schema_version": 1, "winners": listed}))
+
+
+def _beside(recipe: Recipe, out: Path, winners: Sequence[str]) -> Recipe:
+    """Name winners of earlier stages relative to the folder: a run may be moved as a whole."""
+    root = out.resolve()
+    paths = {
+        name: os.path.relpath(str(reference), root) if name in winners else reference
+        for name, reference in recipe.experts.items()
+    }
+    return replace(recipe, experts=paths)
 
 
 def _handed_on(folder: StudyFolder, number: int) -> dict[str, str]:

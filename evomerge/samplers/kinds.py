@@ -14,7 +14,7 @@ from evomerge.samplers.gene_space import GeneSpace
 __all__ = ["Budget", "ItemScores", "Options", "SamplerKind"]
 
 Options = Mapping[str, float | int | str | bool]
-ItemScores = Callable[[int], NDArray[np.float64] | None]
+ItemScores = Callable[[int], tuple[NDArray[np.float64], ...] | None]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Budget:
         constrained: Whether trials carry constraints: user attribute ``constraints``, a list of
             numbers, feasible if none is above 0.
         item_scores: From a finished trial's number to its score on every item (larger is better,
-            NaN where it has none), the same items for every trial; ``None`` if none are stored.
-            Absent if the study keeps no item scores.
+            NaN where it has none), one array per objective, the same items for every trial; empty
+            for an objective without items, such as a cost. ``None`` if none are stored. Absent if
+            the study keeps no item scores.
     """
 
     space: GeneSpace

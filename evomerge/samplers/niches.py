@@ -48,9 +48,11 @@ class _M2n2Options:
 class Niches:
     """Proposes children of an archive in which trials compete for items.
 
-    The archive is replayed from the store: every result joins it, and the one that gets least out
-    of its items leaves. Parents are crossed at a split point in depth: below it the child is
-    nearer to one, above it to the other.
+    Everything that tells trials apart is a resource: an item gives 1 to those who are good at it; a
+    cost, or another objective without items, gives as much as all items of an objective do on
+    average, most of it to the cheapest. The archive is replayed from the store: every result joins
+    it, and the one that gets least leaves. Parents are crossed at a split point in depth: below it
+    the child is nearer to one, above it to the other.
 
     Args:
         budget: What is searched.
@@ -84,17 +86,17 @@ class Niches:
 
     def _archive(self, results: Sequence[Result]) -> list[Result]:
         archive: list[Result] = []
-        scores = self._scores(results)
+        resources = self._resources(results)
         for result in results:
             archive.append(result)
             if len(archive) > self._options.archive_size:
-                fitness = competition(_rows(scores, archive), self._options.alpha).sum(axis=1)
+                fitness = self._shares(resources, archive).sum(axis=1)
                 order = [(-r.violation, f) for r, f in zip(archive, fitness, strict=True)]
                 del archive[order.index(min(order))]
         return archive
 
     def _child(self, archive: Sequence[Result], rng: np.random.Generator) -> dict[str, Gene]:
-        shares = competition(_rows(self._scores(archive), archive), self._options.alpha)
+        shares = self._shares(self._resources(archive), archive)
         one = _draw(shares.sum(axis=1), rng)
         other = _draw(np.maximum(shares - shares[one], 0.0).sum(axis=1), rng)
         a, b = (self._cube.encode(archive[i].params) for i in (one, other))
@@ -113,15 +115,47 @@ class Niches:
         free = np.array([drawn[name] for name in self._cube.names]) * deepest
         return np.asarray(np.where(np.isnan(depths), free, depths) < rng.uniform(0.0, deepest))
 
-    def _scores(self, results: Sequence[Result]) -> Mapping[int, FloatArray]:
-        """Score every result on every item, in [0, 1]; on the objectives where items lack."""
+    def _shares(self, resources: _Resources, archive: Sequence[Result]) -> FloatArray:
+        scores = np.array([resources.scores[r.number] for r in archive])
+        return competition(scores, self._options.alpha) * resources.capacity
+
+    def _resources(self, results: Sequence[Result]) -> _Resources:
         read = self._budget.item_scores
-        items = {} if read is None else {r.number: read(r.number) for r in results}
-        if items and all(row is not None for row in items.values()):
-            rows = np.array(list(items.values()), dtype=np.float64)
+        rows = [] if read is None else [row for r in results if (row := read(r.number)) is not None]
+        values = -np.array([r.losses for r in results], dtype=np.float64)
+        if not rows or len(rows) < len(results):  # items that not all were scored on tell nothing
+            columns, capacity = values, np.ones(self._budget.n_objectives)
         else:
-            rows = -np.array([r.losses for r in results], dtype=np.float64)
-        return dict(zip([r.number for r in results], _to_unit(rows), strict=True))
+            items = [np.array(of_one, dtype=np.float64) for of_one in zip(*rows, strict=True)]
+            columns, capacity = _joined(items, values)
+        numbers = [r.number for r in results]
+        return _Resources(dict(zip(numbers, _to_unit(columns), strict=True)), capacity)
+
+
+@dataclass(frozen=True)
+class _Resources:
+    """What trials compete for.
+
+    Attributes:
+        scores: By trial number: (m,), how good it is at each of m resources, in [0, 1].
+        capacity: (m,), how much each gives in all.
+    """
+
+    scores: Mapping[int, FloatArray]
+    capacity: FloatArray
+
+
+def _joined(items: Sequence[FloatArray], values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Put items of all objectives side by side; objectives without any count as one resource.
+
+    Args:
+        items: Per objective (n, items), of n trials; at least one objective has items.
+        values: (n, objectives), larger is better.
+    """
+    typical = float(np.mean([part.shape[1] for part in items if part.size]))
+    columns = [part if part.size else values[:, [i]] for i, part in enumerate(items)]
+    capacity = [np.full(part.shape[1], 1.0) if part.size else np.array([typical]) for part in items]
+    return np.hstack(columns), np.concatenate(capacity)
 
 
 def competition(scores: FloatArray, alpha: float) -> FloatArray:
@@ -132,17 +166,14 @@ def competition(scores: FloatArray, alpha: float) -> FloatArray:
         alpha: Strength; 0 leaves scores as they are.
 
     Returns:
-        (n, m), what each trial gets out of each item; the sum over items is its fitness.
+        (n, m), the share each trial gets of each item. Its fitness is the sum over items, each
+        times what the item gives in all.
 
     Source:
         arXiv:2508.16204, equation 3.
     """
     demand = scores.sum(axis=0)
     return np.asarray(scores / np.where(demand > 0, demand, 1.0) ** alpha)
-
-
-def _rows(scores: Mapping[int, FloatArray], results: Sequence[Result]) -> FloatArray:
-    return np.array([scores[r.number] for r in results])
 
 
 def _to_unit(rows: FloatArray) -> FloatArray:

@@ -19,8 +19,9 @@ class Baseline:
     """One model to evaluate before the search.
 
     Attributes:
-        origin: ``base``, ``expert:NAME``, ``uniform``, ``task_arithmetic:COEFFICIENT``,
-            ``recipe:NAME`` or ``study:NAME#TRIAL``.
+        origin: ``base``, ``expert:NAME``, ``winner:NAME`` (an expert that is a merge of an earlier
+            stage), ``uniform``, ``task_arithmetic:COEFFICIENT``, ``recipe:NAME`` or
+            ``study:NAME#TRIAL``.
         recipe: How to make it.
         params: Its place in the space, or ``None`` if the space cannot express it.
     """
@@ -103,7 +104,7 @@ def _wanted(models: ModelSet, seeds: Seeds) -> Iterator[tuple[str, list[Recipe]]
     mixes = {}
     if seeds.parents:
         mixes["base"] = dict.fromkeys(names, 0.0)
-        mixes |= {f"expert:{name}": {n: float(n == name) for n in names} for name in names}
+        mixes |= {_origin(name, models): {n: float(n == name) for n in names} for name in names}
     if seeds.averages and len(names) > 1:
         mixes["uniform"] = dict.fromkeys(names, 1.0 / len(names))
     for origin, mix in mixes.items():
@@ -126,6 +127,10 @@ def single_model_rules(name: str, experts: tuple[str, ...]) -> Iterator[Rule]:
     yield from sorted(rules, key=lambda rule: rule.method != "linear")  # the one that copies
 
 
+def _origin(expert: str, models: ModelSet) -> str:
+    return f"{'winner' if expert in models.winners else 'expert'}:{expert}"
+
+
 def _in_space(origin: str, forms: list[Recipe], space: SearchSpace) -> Baseline:
     for recipe in forms:
         params = space.params(recipe)
@@ -146,7 +151,7 @@ def _equivalent_rules(origin: str, mix: dict[str, float]) -> Iterator[Rule]:
         yield Rule("linear", {"coefficient": mix, "normalize": True})
     if origin == "uniform":  # an election is not an average
         return
-    yield from _slerp_ends(origin, mix)
+    yield from _slerp_ends(mix)
     ones: dict[str, ParameterValue] = {"coefficient": mix, "lambda": 1.0}
     for name in ("ties", "dare_ties", "dare_linear"):
         for normalize in (True, False):
@@ -164,11 +169,12 @@ def _sums(mix: dict[str, float]) -> Iterator[Rule]:
     yield Rule("dare_linear", {**parameters, "density": 1.0})
 
 
-def _slerp_ends(origin: str, mix: dict[str, float]) -> Iterator[Rule]:
+def _slerp_ends(mix: dict[str, float]) -> Iterator[Rule]:
     """The ends of the arc: base and expert if there is one, the two experts if there are two."""
-    ends = ["base", *(f"expert:{name}" for name in mix)][-2:]
-    if len(mix) <= 2 and origin in ends:
-        yield Rule("slerp", {"t": float(ends.index(origin))})
+    ends = ["base", *mix][-2:]
+    model = next((name for name, coefficient in mix.items() if coefficient), "base")
+    if len(mix) <= 2 and model in ends:
+        yield Rule("slerp", {"t": float(ends.index(model))})
 
 
 def _renamed(rule: Rule, names: Mapping[str, str]) -> Rule:

@@ -30,6 +30,7 @@ class ModelSet:
         dtype: Dtype of the candidates; ``None`` takes the base's.
         seed: Seed of the candidates' random masks.
         tensors: Role of each tensor to merge, by name; empty if they are not known.
+        winners: Experts that are merges themselves, found by an earlier stage.
     """
 
     base: str
@@ -38,6 +39,7 @@ class ModelSet:
     dtype: Dtype | None = None
     seed: int = 0
     tensors: Mapping[str, TensorRole] = field(default_factory=dict)
+    winners: tuple[str, ...] = ()
 
     @cached_property
     def roles(self) -> Mapping[str, TensorRole]:

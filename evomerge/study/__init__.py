@@ -6,6 +6,7 @@ Members:
     folder: the files of a study and their lock.
     storage: the journal file or database.
     trials: what is kept with each trial.
+    drivers: which running trials are whose, where several drivers share a study.
     timing: seconds per phase.
     search: ask, run, tell.
     finals: held-out scores of the best.

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evomerge.execution.costs import COST
+from evomerge.study.records import FinalRecord, TrialRecord
 
-__all__ = ["Bound", "Constraint", "parse_bound", "violations"]
+__all__ = ["Bound", "Constraint", "finals_note", "parse_bound", "unenforced", "violations"]
 
 _GRAMMAR = (
     "expected a number, or base, uniform or expert:NAME, alone or followed by +, - or * and a "
@@ -125,6 +126,54 @@ def violations(
     return tuple(
         constraint.violation(value, {origin: values[i] for origin, values in known})
         for i, (constraint, value) in enumerate(zip(constraints, measured, strict=True))
+    )
+
+
+def unenforced(
+    constraints: Sequence[Constraint],
+    trials: Sequence[TrialRecord],
+    n_trials: int,
+    finals: Sequence[FinalRecord] = (),
+) -> tuple[str, ...]:
+    """List the constraints that hold nothing, because the baseline they refer to has no score.
+
+    One whose baseline is still to be scored is not listed.
+
+    Args:
+        constraints: Of the study.
+        trials: Those that were asked.
+        n_trials: The budget.
+        finals: Held-out scores, if the finals were run.
+
+    Returns:
+        For people, one line each.
+    """
+    found = []
+    for constraint in constraints:
+        origin = constraint.bound.reference
+        of_it = [t for t in trials if t.origin == origin]
+        is_pending = any(t.state == "running" for t in of_it)
+        is_pending |= not of_it and len(trials) < n_trials
+        if origin is None or is_pending:
+            continue
+        if not any(t.state == "complete" for t in of_it):
+            why = f"trial {of_it[-1].number}: {of_it[-1].error}" if of_it else "no trial was left"
+            found.append(f"{constraint.name} ({origin} was not scored; {why})")
+        elif finals and not any(f.origin == origin and f.split == "validation" for f in finals):
+            found.append(f"{constraint.name} ({origin} was not scored on validation)")
+    return tuple(found)
+
+
+def finals_note(records: Sequence[FinalRecord], constraints: Sequence[str]) -> str | None:
+    """Say that the chosen trial violates constraints on validation; ``None`` if it does not."""
+    chosen = [r for r in records if r.chosen and r.split == "validation" and not r.is_feasible]
+    if not chosen:
+        return None
+    named = zip(constraints, chosen[0].violations, strict=True)
+    violated = "; ".join(name for name, excess in named if excess > 0)
+    return (
+        f"no finalist satisfies the constraints on the validation items; trial {chosen[0].number} "
+        f"violates them least ({violated})"
     )
 
 

@@ -55,7 +55,7 @@ class StudyFolder:
         if self.experiment.is_file():
             raise StudyError(
                 f"{self.root} holds a study already; 'evomerge resume {self.root}' continues it, "
-                "or choose another folder with --dir"
+                "with --set KEY=VALUE under another budget; or choose another folder with --dir"
             )
         return self
 

@@ -131,7 +131,7 @@ class TrialRecord:
     @property
     def violation(self) -> float:
         """All that is violated, added up; 0 for a feasible trial."""
-        return sum(max(0.0, v) for v in self.violations)
+        return _total(self.violations)
 
     @property
     def is_feasible(self) -> bool:
@@ -150,6 +150,7 @@ class FinalRecord:
         values: One per objective.
         stderr: Standard error beside each value.
         chosen: Whether validation picked this trial.
+        violations: As those of a trial, on the items of this split.
     """
 
     number: int
@@ -158,6 +159,21 @@ class FinalRecord:
     values: tuple[float, ...]
     stderr: tuple[float, ...]
     chosen: bool
+    violations: tuple[float, ...] = ()
+
+    @property
+    def violation(self) -> float:
+        """All that is violated on this split, added up."""
+        return _total(self.violations)
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether no constraint is violated on this split."""
+        return self.violation == 0
+
+
+def _total(violations: Sequence[float]) -> float:
+    return sum(max(0.0, v) for v in violations)
 
 
 @dataclass(frozen=True)
@@ -171,6 +187,7 @@ class StudyRecord:
         finals: Held-out scores; empty until the search has finished.
         n_trials: The budget.
         constraints: What trials must keep, for people, in the order of their violations.
+        unenforced: Those that hold nothing, and why, for people; see ``study.constraints``.
     """
 
     name: str
@@ -179,3 +196,4 @@ class StudyRecord:
     finals: tuple[FinalRecord, ...]
     n_trials: int
     constraints: tuple[str, ...] = ()
+    unenforced: tuple[str, ...] = ()

@@ -16,19 +16,20 @@ from evomerge.evaluation.racing import Race
 from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
+from evomerge.models.reference import ModelRef
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
 from evomerge.seeds import seed_for
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
-from evomerge.study.constraints import Constraint, violations
+from evomerge.study.constraints import Constraint, unenforced, violations
+from evomerge.study.drivers import Drivers
 from evomerge.study.records import Objective
 from evomerge.study.rivals import Rivals
 from evomerge.study.storage import together
 from evomerge.study.timing import Timing
 from evomerge.study.trials import (
     CONSTRAINTS,
-    DRIVER,
     ERROR,
     MEASURED,
     N_ITEMS,
@@ -38,6 +39,7 @@ from evomerge.study.trials import (
     SECONDS,
     STDERR,
     TRACEBACK,
+    located_recipe,
     measured_baselines,
     trial_records,
 )
@@ -65,7 +67,8 @@ class Search:
     """Runs a study until its budget is met; may be stopped anywhere and started again.
 
     A trial is stored when asked, with its recipe, and again when told. Trials found running at the
-    start are those of a driver that died: they are run again under their own number.
+    start are those of a driver that died: they are run again under their own number. So are those
+    that another driver left behind without having marked them, after a while.
 
     Args:
         study: Optuna study with its sampler.
@@ -77,7 +80,8 @@ class Search:
         timing: Where the time goes.
         constraints: What trials must keep; measured with every trial, told to the sampler.
         rivals: What trials race against; ``None``: every trial is scored on all items.
-        driver: Names this driver among those that share a database; ``None``: there are no others.
+        drivers: Those that the study is shared with; absent: none.
+        winners: Where the winners of earlier stages are now, by expert name.
         on_told: Called after each finished trial.
     """
 
@@ -93,29 +97,47 @@ class Search:
         timing: Timing,
         constraints: Sequence[Constraint] = (),
         rivals: Rivals | None = None,
-        driver: str | None = None,
+        drivers: Drivers | None = None,
+        winners: Mapping[str, ModelRef] = {},
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._executor, self._budget = executor, budget
         self._items, self._timing, self._on_told = items, timing, on_told
-        self._constraints, self._rivals, self._driver = constraints, rivals, driver
+        self._constraints, self._rivals, self._winners = constraints, rivals, winners
+        self._drivers = drivers or Drivers(study, None)
+        self._references = {c.bound.reference for c in constraints} - {None}
+        self._baselines: Mapping[str, Baseline] = {}
+        self._tried_again: set[str] = set()
         self._in_flight: dict[int, Trial] = {}
         self._asked_seconds: dict[int, float] = {}
 
     def seed(self, baselines: Sequence[Baseline]) -> None:
-        """Queue the baselines that the study does not hold yet, in order."""
-        held = {trial.user_attrs.get(ORIGIN) for trial in self._study.get_trials(deepcopy=False)}
+        """Queue the baselines that the study does not hold yet, in order.
+
+        One that constraints refer to counts as held only if it was scored, or may still be.
+        """
+        self._baselines = {baseline.origin: baseline for baseline in baselines}
         for baseline in baselines:
-            if baseline.origin not in held:
-                attrs = {ORIGIN: baseline.origin, RECIPE: baseline.recipe.as_data()}
-                self._study.enqueue_trial(dict(baseline.params or {}), user_attrs=attrs)
+            if not self._is_held(baseline.origin):
+                self._queue(baseline)
+
+    def _is_held(self, origin: str) -> bool:
+        trials = self._study.get_trials(deepcopy=False)
+        states = {t.state for t in trials if t.user_attrs.get(ORIGIN) == origin}
+        lost = {TrialState.FAIL, TrialState.PRUNED} if origin in self._references else set()
+        return bool(states - lost)
+
+    def _queue(self, baseline: Baseline) -> None:
+        attrs = {ORIGIN: baseline.origin, RECIPE: baseline.recipe.as_data()}
+        self._study.enqueue_trial(dict(baseline.params or {}), user_attrs=attrs)
 
     def run(self) -> None:
         """Search until the budget is met.
 
         Raises:
-            StudyError: The first trials have all failed.
+            StudyError: The first trials have all failed, or a baseline that constraints refer to
+                has failed twice.
         """
         self._timing.start(self._executor.n_workers)
         try:
@@ -125,8 +147,9 @@ class Search:
 
     def _run(self) -> None:
         self._restore_rivals()
-        interrupted = self._running_trials()
+        interrupted = self._drivers.unfinished()
         while True:
+            interrupted += self._drivers.abandoned()
             while len(self._in_flight) < self._executor.n_workers:
                 if interrupted:
                     self._restart(interrupted.pop(0))
@@ -134,9 +157,13 @@ class Search:
                     self._start_next()
                 else:
                     break
-            if not self._in_flight:
+            if self._in_flight:
+                self._finish(self._executor.next_outcome())
+            elif self._drivers.is_waiting:
+                self._drivers.wait()
+            else:
+                self._require_bounds()
                 return
-            self._finish(self._executor.next_outcome())
 
     def _restore_rivals(self) -> None:
         if self._rivals is not None:
@@ -162,25 +189,21 @@ class Search:
         trials = self._study.get_trials(deepcopy=False)
         return sum(trial.state != TrialState.WAITING for trial in trials)
 
-    def _running_trials(self) -> list[FrozenTrial]:
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if self._driver is None:
-            return running
-        return [t for t in running if t.user_attrs.get(DRIVER) == self._driver]
-
     def _start_next(self) -> None:
         started = time.perf_counter()
         with self._timing.measure("ask"):
             trial = self._study.ask()
             with together(self._study._storage):
-                if self._driver is not None:
-                    trial.set_user_attr(DRIVER, self._driver)
+                if not self._drivers.mark(trial):
+                    return
                 recipe = self._recipe(trial, trial.user_attrs)
         self._submit(trial, recipe, time.perf_counter() - started)
 
     def _restart(self, frozen: FrozenTrial) -> None:
         with self._timing.measure("ask"):
             trial = Trial(self._study, frozen._trial_id)  # its stored params stay as they are
+            if not self._drivers.mark(trial):
+                return
             recipe = self._recipe(trial, frozen.user_attrs)
         self._submit(trial, recipe, 0.0)
 
@@ -188,7 +211,8 @@ class Search:
         if RECIPE in attrs:
             if self._is_in_space(trial):
                 self._space.suggest(trial)  # registers the params of a queued baseline
-            return recipe_from_data(attrs[RECIPE], f"trial {trial.number}")
+            stored = located_recipe(attrs[RECIPE], self._winners)
+            return recipe_from_data(stored, f"trial {trial.number}")
         recipe = self._space.recipe(self._space.suggest(trial))
         trial.set_user_attr(ORIGIN, "search")
         trial.set_user_attr(RECIPE, recipe.as_data())
@@ -229,6 +253,25 @@ class Search:
         self._timing.save_now_and_then()
         self._on_told(self._study.get_trials(deepcopy=False)[trial.number])
         self._stop_if_hopeless()
+        self._try_again(trial.user_attrs[ORIGIN])
+
+    def _try_again(self, origin: str) -> None:
+        """Queue a baseline once more that constraints refer to; what fails twice will not do."""
+        if origin not in self._references or self._is_held(origin):
+            return
+        if origin in self._tried_again:
+            self._require_bounds()
+        self._tried_again.add(origin)
+        self._queue(self._baselines[origin])
+
+    def _require_bounds(self) -> None:
+        records = trial_records(self._study, self._constraints)
+        if lost := unenforced(self._constraints, records, self._budget.trials):
+            raise StudyError(
+                f"expected a score behind every constraint, got none for {'; '.join(lost)}; mend "
+                "the cause and resume the study (with a larger budget if none is left), which "
+                "scores the baseline again; or start one without the constraint"
+            )
 
     def _checked(self, outcome: Outcome) -> Outcome:
         """Turn a score that is missing or no number into a failure: samplers never see one."""

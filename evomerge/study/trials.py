@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.execution.costs import COST
+from evomerge.models.reference import ModelRef, reference_data
 from evomerge.samplers.learned import CONSTRAINTS, PARTIAL
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.records import Objective, Partial, TrialRecord
@@ -26,6 +27,7 @@ __all__ = [
     "SECONDS",
     "STDERR",
     "TRACEBACK",
+    "located_recipe",
     "make_objectives",
     "measured_baselines",
     "trial_record",
@@ -53,24 +55,44 @@ _STATES = {
 
 
 def trial_records(
-    study: optuna.Study, constraints: Sequence[Constraint] = ()
+    study: optuna.Study,
+    constraints: Sequence[Constraint] = (),
+    winners: Mapping[str, ModelRef] = {},
 ) -> tuple[TrialRecord, ...]:
     """Read every trial that has been asked, by number.
 
     Constraints are evaluated anew: a trial told before the baselines that bound it were known is
     held to them, too.
+
+    Args:
+        study: The Optuna study.
+        constraints: In the study's order.
+        winners: Where the winners of earlier stages are now, by expert name.
     """
     trials = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
     known = measured_baselines(trials)
-    return tuple(
-        replace(
-            trial_record(trial),
-            violations=violations(constraints, trial.user_attrs[MEASURED], known),
-        )
-        if MEASURED in trial.user_attrs
-        else trial_record(trial)
-        for trial in trials
-    )
+
+    def record(trial: FrozenTrial) -> TrialRecord:
+        read = trial_record(trial)
+        read = replace(read, recipe=located_recipe(read.recipe, winners))
+        if MEASURED not in trial.user_attrs:
+            return read
+        measured = trial.user_attrs[MEASURED]
+        return replace(read, violations=violations(constraints, measured, known))
+
+    return tuple(map(record, trials))
+
+
+def located_recipe(recipe: Mapping[str, Any], winners: Mapping[str, ModelRef]) -> Mapping[str, Any]:
+    """Point a stored recipe to where winners are now: their run may have moved since.
+
+    Args:
+        recipe: As ``Recipe.as_data`` gave it; empty if none was built.
+        winners: By expert name.
+    """
+    named = winners.keys() & recipe.get("experts", {})
+    moved = {name: reference_data(winners[name]) for name in named}
+    return {**recipe, "experts": {**recipe["experts"], **moved}} if moved else recipe
 
 
 def measured_baselines(trials: Iterable[FrozenTrial]) -> list[tuple[str, list[float]]]:

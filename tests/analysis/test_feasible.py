@@ -66,12 +66,33 @@ def test_the_report_greys_what_is_infeasible(tmp_path: Path) -> None:
         replace(t, violations=(0.5 if t.origin == "base" else -0.5,)) if t.values else t
         for t in study.trials
     ]
-    study = replace(study, trials=tuple(trials), constraints=("zoo_math at least 0.2",))
+    finals = [replace(f, violations=(0.5 if f.origin == "base" else -0.5,)) for f in study.finals]
+    study = replace(
+        study,
+        trials=tuple(trials),
+        finals=tuple(finals),
+        constraints=("zoo_math at least 0.2",),
+    )
     assert [r.label for r in final_rows(study) if not r.is_feasible] == ["base"]
     assert all(row.is_feasible for row in front_rows(study))
     page = write_report(study, tmp_path / "r.html", inline_js=False).read_text()
     assert '<tr class="baseline infeasible">' in page
     assert "<dt>infeasible</dt>" in page
+
+
+def test_the_report_says_what_the_finals_and_the_baselines_leave_open(tmp_path: Path) -> None:
+    study = make_study(2)
+    finals = [replace(f, violations=(0.5 if f.chosen else -0.5,)) for f in study.finals]
+    study = replace(study, finals=tuple(finals), constraints=("zoo_math at least 0.2",))
+    (row,) = [r for r in final_rows(study) if not r.is_feasible]
+    assert row.is_chosen
+    said = f"No finalist satisfies the constraints on the validation items; trial {row.number} "
+    assert said + "violates them least (zoo_math at least 0.2)." in verdict(study)
+    study = replace(study, unenforced=("zoo_math at least base (base was not scored; why)",))
+    assert verdict(study).startswith("Not enforced: zoo_math at least base (base was not scored")
+    page = write_report(study, tmp_path / "r.html", inline_js=False).read_text()
+    assert "Not enforced: zoo_math at least base" in page
+    assert study_status(study, dict.fromkeys((*PHASES, "elapsed"), 0.0)).unenforced
 
 
 def test_a_cost_has_no_mean_with_a_score_and_is_no_summary() -> None:

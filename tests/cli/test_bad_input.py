@@ -94,10 +94,12 @@ def test_faults_of_different_parts_come_together(
         models={"base": "zoo:base", "experts": {"a": "zoo:nobody"}},
         search_space={"method": "tise", "genes": {}},
         objectives=[{"task": "zoo_math", "metric": "nope"}],
+        sampler={"name": "pycma", "sigma": 0.2},
     )
     code, err = run_cli(["check", str(file)], monkeypatch, capsys)
     assert code == 2
-    assert len(err.strip().splitlines()) == 3
+    assert len(err.strip().splitlines()) == 4
+    assert f"error: {file}: sampler: sigma: unknown key; did you mean 'sigma0'?" in err
 
 
 def test_models_of_other_shapes_are_refused(

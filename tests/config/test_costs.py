@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from evomerge.analysis.front import front
 from evomerge.analysis.report import write_report
+from evomerge.cli.main import app
+from evomerge.config import runs
 from evomerge.config.assemble import assemble
 from evomerge.config.cost import experiment_facts
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.config.runs import Events, continue_study, create_study
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, StudyError
 from evomerge.evaluation.suite import Suite
+from evomerge.execution.inline import InlineExecutor
+from evomerge.execution.protocol import Failed, Outcome, WorkerSpec
 from evomerge.export.model import export_model
 from evomerge.study.folder import StudyFolder
 
@@ -114,6 +120,53 @@ def test_wrong_constraints_are_all_reported_at_once(tmp_path: Path) -> None:
     assert "constraint 'zoo_mth exact_match at least 0.5'.task: expected a task out of" in task
     assert "did you mean 'hops'?" in cost
     assert "expected a baseline out of base, expert:math, expert:list, uniform" in baseline
+
+
+class _FailsAt(InlineExecutor):
+    """A real worker whose jobs of some trials fail."""
+
+    def __init__(self, spec: WorkerSpec, trials: set[int]) -> None:
+        super().__init__(spec)
+        self._trials = trials
+
+    def next_outcome(self) -> Outcome:
+        outcome = super().next_outcome()
+        is_it = outcome.job.trial in self._trials
+        return Failed(outcome.job, "MemoryError: none left") if is_it else outcome
+
+
+def test_a_constraint_without_its_baseline_is_said_loudly_until_it_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = {"task": "zoo_math", "metric": "exact_match", "at_least": "base + 0.05"}
+    path = write(tmp_path, constraints=[limit], finalists=1)
+    create_study(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "make_executor", lambda spec, _: _FailsAt(spec, {0, 4}))
+        with pytest.raises(StudyError, match="base was not scored"):
+            continue_study(folder, Events())
+
+    def shown(*command: str) -> str:
+        return CliRunner().invoke(app, [command[0], str(folder.root), *command[1:]]).stdout
+
+    why = "zoo_math exact_match at least base + 0.05 (base was not scored; trial 4: MemoryError: "
+    assert json.loads(shown("status", "--json"))["unenforced"] == [f"{why}none left)"]
+    assert json.loads(shown("front", "--json"))["unenforced"] == [f"{why}none left)"]
+    assert f"NOT ENFORCED {why}" in shown("status")
+    assert f"NOT ENFORCED {why}" in shown("front")
+    study = continue_study(folder, Events())
+    assert not study.unenforced
+    assert [t.state for t in study.trials if t.origin == "base"] == ["failed", "failed", "complete"]
+    assert len(study.trials) == 8
+    assert all(f.violations for f in study.finals)
+    assert "NOT ENFORCED" not in shown("front")
+
+
+def test_a_budget_must_reach_the_baselines_of_the_constraints(tmp_path: Path) -> None:
+    limit = {"task": "zoo_math", "metric": "exact_match", "at_least": "uniform - 0.05"}
+    small = load(tmp_path, constraints=[limit], budget={"trials": 3})
+    with pytest.raises(ConfigError, match=r"at least 4 trials, to score uniform .*, got 3"):
+        assemble(small, "here")
 
 
 def test_a_search_keeps_its_constraints(tmp_path: Path) -> None:

@@ -18,7 +18,17 @@ def test_rows_hold_the_same_items_in_the_same_order_and_larger_is_better(tmp_pat
     store.write(3, "search", [ItemScore("t", 3, "unused", 1.0)])
     for direction, sign in (("maximize", 1), ("minimize", -1)):
         rows = ItemRows(store, make_objectives([("t", "acc", direction)]))
-        assert np.array_equal(rows(0), sign * np.array([3.0, 5.0, 7.0]))
-        assert np.array_equal(rows(1), sign * np.array([9.0, np.nan, 9.0]), equal_nan=True)
+        assert np.array_equal(rows(0), sign * np.array([[3.0, 5.0, 7.0]]))
+        assert np.array_equal(rows(1), sign * np.array([[9.0, np.nan, 9.0]]), equal_nan=True)
         assert rows(2) is None
         assert rows(3) is None
+
+
+def test_rows_are_told_apart_by_task_and_metric(tmp_path: Path) -> None:
+    store = ItemStore(tmp_path)
+    scores = [ItemScore(task, 0, "acc", 1.0) for task in ("t", "u", "of_no_objective")]
+    store.write(0, "search", [*scores, ItemScore("t", 1, "acc", 2.0)])
+    wanted = [("t", "acc", "maximize"), ("cost", "hops", "minimize"), ("u", "acc", "minimize")]
+    found = ItemRows(store, make_objectives(wanted))(0)
+    assert found is not None
+    assert [row.tolist() for row in found] == [[1.0, 2.0], [], [-1.0]]

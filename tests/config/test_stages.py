@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from evomerge.analysis.front import pick
+from evomerge.analysis.winners import stage_winners
+from evomerge.cli.main import app
 from evomerge.config.load import experiment_digest, load_experiment
 from evomerge.config.presets import Presets
 from evomerge.config.runs import Events, read_study
@@ -23,8 +27,11 @@ from evomerge.config.stages import (
     latest_study,
     stage_studies,
 )
+from evomerge.config.stored import read_experiment
 from evomerge.errors import ConfigError, StudyError
 from evomerge.evaluation.gates import Gates
+from evomerge.merging.folder import write_checkpoint
+from evomerge.recipe.files import load_recipe
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
 
@@ -88,12 +95,12 @@ def test_winners_of_a_stage_are_experts_and_baselines_of_the_next(finished: Stud
     assert (len(first.trials), len(second.trials)) == (7, 8)
     winners = json.loads(finished.stage(1).winners.read_text())["winners"]
     assert list(winners) == ["stage1_0", "stage1_1"]
-    experts = [f"expert:{name}" for name in ("math", "facts", *winners)]
+    parents = ["base", "expert:math", "expert:facts", *(f"winner:{name}" for name in winners)]
     origins = [t.origin for t in second.trials]
-    assert origins[: len(experts) + 2] == ["base", *experts, "uniform"]
+    assert origins[: len(parents) + 1] == [*parents, "uniform"]
     by_number = {t.number: t for t in first.trials}
     for name, number in winners.items():
-        again = next(t for t in second.trials if t.origin == f"expert:{name}")
+        again = next(t for t in second.trials if t.origin == f"winner:{name}")
         assert again.values == by_number[number].values  # what was scored is what was handed on
 
 
@@ -131,19 +138,29 @@ class _Stop:
             raise KeyboardInterrupt
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(
+def test_interrupted_moved_and_resumed_equals_uninterrupted(
     tmp_path: Path, finished: StudyFolder
 ) -> None:
     folder = create(tmp_path)
-    for stop in (_Stop(after=3), _Stop(phase="winners"), _Stop(after=2), _Stop(phase="finals")):
+    stops = _Stop(after=3), _Stop(phase="winners"), _Stop(after=2), _Stop(phase="finals")
+    for i, stop in enumerate(stops):
         with pytest.raises(KeyboardInterrupt):
             continue_run(folder, Events(stop.phase, told=stop.told))
+        folder = StudyFolder(folder.root.rename(tmp_path / f"moved{i}"))
     continue_run(folder, Events())
     assert outcome(folder) == outcome(finished)
     ours, theirs = (
         one.stage(1).models / "stage1_0" / "model.safetensors" for one in (folder, finished)
     )
     assert ours.read_bytes() == theirs.read_bytes()
+    again = folder.root.rename(tmp_path / "again")
+    for command in (["report"], ["export", "--pick", "chosen", "--out", str(tmp_path / "model")]):
+        done = CliRunner().invoke(app, [command[0], str(again), *command[1:]])
+        assert done.exit_code == 0, done.output
+    recipe = read_study(latest_study(StudyFolder(again))).trials[-1].recipe
+    winner = again / "stages" / "1" / "models" / "stage1_0"
+    assert recipe["experts"]["stage1_0"] == str(winner.resolve())  # type: ignore[index]
+    assert str(tmp_path) not in StudyFolder(again).stage(2).experiment.read_text()
 
 
 def test_killed_while_winners_are_written_and_resumed(
@@ -171,6 +188,70 @@ def test_a_finished_run_does_nothing(finished: StudyFolder) -> None:
     assert finished.stage(1).winners.stat().st_mtime_ns == stamp
 
 
+def test_a_winner_of_an_earlier_stage_may_be_chosen_and_an_expert_may_not(tmp_path: Path) -> None:
+    stages = [
+        {"search_space": "layerwise_task_arithmetic", "budget": {"trials": 8}, "keep": 2},
+        {"search_space": "global_linear", "budget": {"trials": 5}},  # no room for a new merge
+    ]
+    study = continue_run(create(tmp_path, stages=stages, sampler="random"), Events())
+    origins = ["base", "expert:math", "expert:facts", "winner:stage1_0", "winner:stage1_1"]
+    assert [t.origin for t in study.trials] == origins
+    (chosen,) = {f.origin for f in study.finals if f.chosen}
+    assert chosen.startswith("winner:stage1_")
+    assert pick(study, "knee").origin.startswith("winner:stage1_")
+    assert pick(study, "chosen").origin == chosen
+    with pytest.raises(StudyError, match="expected 1 complete merges"):
+        stage_winners(study, 1, "knee")  # experts of the next stage already
+
+
+def test_a_recipe_that_was_handed_on_moves_with_its_run(tmp_path: Path) -> None:
+    stages = [{"search_space": "global_linear", "budget": {"trials": 7}}] * 3
+    folder = create(tmp_path, stages=stages, sampler="random", finalists=0)
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(folder, Events(told=_Stop(after=15).told))
+    moved = StudyFolder(folder.root.rename(tmp_path / "moved"))
+    handed_on = moved.stage(2).models / "stage2_0"
+    write_checkpoint(load_recipe(handed_on / "recipe.yaml"), tmp_path / "model")
+    file = "model.safetensors"
+    assert (tmp_path / "model" / file).read_bytes() == (handed_on / file).read_bytes()
+
+
+def test_a_budget_is_for_the_stages_that_are_not_done(tmp_path: Path) -> None:
+    stages = [{"search_space": "global_linear"}, {"search_space": "global_linear"}]
+    folder = create(tmp_path, stages=stages, sampler="random", finalists=0, budget={"trials": 5})
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(folder, Events(told=_Stop(after=7).told))
+    change_run(folder, ["budget.trials=8"])
+    continue_run(folder, Events())
+    assert [len(read_study(one).trials) for one in stage_studies(folder)] == [5, 8]
+    change_run(folder, ["budget.trials=9"])
+    assert read_experiment(latest_study(folder)).budget.trials == 9
+
+
+def test_a_budget_that_no_stage_follows_is_refused(tmp_path: Path) -> None:
+    stages = [{"search_space": "global_linear"}, {"search_space": "global_linear"}]
+    stages[1]["budget"] = {"trials": 6}  # type: ignore[assignment]
+    folder = create(tmp_path, stages=stages, sampler="random", finalists=0, budget={"trials": 5})
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(folder, Events(told=_Stop(after=6).told))
+    with pytest.raises(StudyError, match=r"stage 1 is done, stage 2 has a budget of its own; name"):
+        change_run(folder, ["budget.trials=9"])
+    change_run(folder, ["stages.1.budget.trials=7"])
+    own = [{"search_space": "global_linear", "budget": {"trials": 5}}]
+    with pytest.raises(StudyError, match=r"got none: stage 1 has a budget of its own; name"):
+        create_run(
+            write(tmp_path, stages=own), Presets(), ["budget.trials=9"], StudyFolder(tmp_path / "n")
+        )
+
+
+def test_a_run_is_not_changed_while_a_driver_runs_it(tmp_path: Path) -> None:
+    folder = create(tmp_path)
+    before = folder.experiment.read_text()
+    with folder.lock(), pytest.raises(StudyError, match="another evomerge process"):
+        change_run(folder, ["budget.trials=20"])
+    assert folder.experiment.read_text() == before
+
+
 def test_budgets_may_grow_except_where_winners_are_in_use(tmp_path: Path) -> None:
     stages = [
         {"search_space": "global_linear", "budget": {"trials": 5}},
@@ -193,10 +274,6 @@ def test_budgets_may_grow_except_where_winners_are_in_use(tmp_path: Path) -> Non
 
 
 def test_the_command_line_shows_the_last_stage(finished: StudyFolder, tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from evomerge.cli.main import app
-
     def run(*arguments: object) -> str:
         done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
         assert done.exit_code == 0
@@ -230,7 +307,7 @@ def test_faults_of_every_stage_are_reported_at_once(tmp_path: Path) -> None:
     assert "here: stages[0].search_space" in text
     assert "no_such" in text
     assert "here: stages[1].search_space: models of a dataflow space have other layers" in text
-    assert "no sampler 'no_such_sampler'" in text
+    assert "here: stages[2].sampler: no sampler 'no_such_sampler'" in text
     assert "models.experts: stage1_0 is the name of a stage's winner" in text
 
 

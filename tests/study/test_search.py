@@ -14,7 +14,8 @@ from evomerge.execution.protocol import Executor
 from evomerge.samplers import GeneSpace, build_sampler, sampler_names
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet
-from evomerge.study.constraints import Constraint, parse_bound
+from evomerge.study.constraints import Constraint, parse_bound, unenforced
+from evomerge.study.drivers import Drivers
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
 from evomerge.study.rivals import Rivals
@@ -42,6 +43,8 @@ def drive(
     trials: int = 20,
     sampler: str = "nsga2",
     driver: str | None = None,
+    url: str | None = None,
+    patience_s: float = 0.0,
     constraints: tuple[Constraint, ...] = (),
     race: RaceRules | None = None,
 ) -> tuple[TrialRecord, ...]:
@@ -50,7 +53,7 @@ def drive(
     root.mkdir(exist_ok=True)
     repair_journal(folder.journal)
     study = optuna.create_study(
-        storage=open_storage(folder.journal),
+        storage=open_storage(folder.journal, url),
         study_name="s",
         directions=["maximize", "maximize"],
         sampler=build_sampler(
@@ -72,7 +75,7 @@ def drive(
         budget=Budget(trials),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
-        driver=driver,
+        drivers=Drivers(study, driver, patience_s),
         constraints=constraints,
         rivals=None if race is None else Rivals(OBJECTIVES, race),
     )
@@ -211,9 +214,39 @@ def test_samplers_are_told_the_constraints_as_known_at_the_time(tmp_path: Path) 
     assert records[7].violations != (0.0, 0.0)  # held to the bounds all the same
 
 
-def test_a_failed_baseline_leaves_its_constraint_open(tmp_path: Path) -> None:
-    trials = drive(tmp_path, FormulaExecutor(fail=frozenset({0, 2})), constraints=LIMITS)
-    assert all(t.is_feasible for t in trials if t.state == "complete")
+def test_a_failed_baseline_that_constraints_refer_to_is_scored_again(tmp_path: Path) -> None:
+    trials = drive(tmp_path, FormulaExecutor(fail=frozenset({0, 1, 2})), constraints=LIMITS)
+    origins = [t.origin for t in trials]
+    assert origins.count("base") == origins.count("expert:b") == 2
+    assert origins.count("expert:a") == 1  # nothing refers to it
+    values = {t.origin: t.values for t in trials if t.values}
+    assert len(trials) == 20
+    for t in trials[3:]:
+        is_within = (
+            t.values[0] >= values["base"][0] and t.values[1] <= values["expert:b"][1] - 0.1 + 1e-12
+        )
+        assert t.is_feasible == is_within
+
+
+def test_a_run_whose_constraint_has_no_baseline_ends_and_resuming_tries_again(
+    tmp_path: Path,
+) -> None:
+    failing = FormulaExecutor(fail=frozenset({0, 4}))
+    with pytest.raises(StudyError) as error:
+        drive(tmp_path, failing, constraints=LIMITS)
+    (line,) = str(error.value).splitlines()
+    assert "one acc at least base (base was not scored; trial 4: ValueError: asked to fail)" in line
+    trials = drive(tmp_path, FormulaExecutor(), constraints=LIMITS)
+    assert [t.state for t in trials if t.origin == "base"] == ["failed", "failed", "complete"]
+    assert len(trials) == 20
+    assert not unenforced(LIMITS, trials, 20)
+
+
+def test_a_budget_that_ends_without_a_baseline_is_no_success(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"got none for .*with a larger budget if none is left"):
+        drive(tmp_path, FormulaExecutor(fail=frozenset({2})), constraints=LIMITS, trials=4)
+    trials = drive(tmp_path, FormulaExecutor(), constraints=LIMITS, trials=5)
+    assert [t.state for t in trials if t.origin == "expert:b"] == ["failed", "complete"]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])

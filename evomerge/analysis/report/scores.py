@@ -54,17 +54,19 @@ class Standing:
         origin: The trial's origin.
         values: One per objective.
         stderr: Standard error beside each value.
+        is_feasible: Violates no constraint on this split.
     """
 
     number: int
     origin: str
     values: tuple[float, ...]
     stderr: tuple[float, ...]
+    is_feasible: bool = True
 
     @classmethod
     def of(cls, record: TrialRecord | FinalRecord) -> Standing:
         """Take the scores out of a record."""
-        return cls(record.number, record.origin, record.values, record.stderr)
+        return cls(record.number, record.origin, record.values, record.stderr, record.is_feasible)
 
 
 def measures(objectives: Sequence[Objective]) -> tuple[Measure, ...]:

@@ -63,7 +63,7 @@ class ScoreRow:
         number: Trial number.
         is_baseline: Base or expert as they are, or the uniform average.
         is_chosen: The trial the report is about.
-        is_feasible: Violates no constraint.
+        is_feasible: Violates no constraint on the split of the table.
         estimates: One per measure.
         whisker: The last measure, drawn.
     """
@@ -203,7 +203,6 @@ def _score_rows(study: StudyRecord, scored: Sequence[Standing]) -> tuple[ScoreRo
     every = measures(study.objectives)
     summary = every[-1]
     chosen = chosen_number(study)
-    infeasible = {t.number for t in complete(study) if not t.is_feasible}
     ordered = _ordered(scored, summary)
     whiskers = _whiskers([summary.of(s) for s in ordered], summary)
     return tuple(
@@ -212,7 +211,7 @@ def _score_rows(study: StudyRecord, scored: Sequence[Standing]) -> tuple[ScoreRo
             number=s.number,
             is_baseline=is_single_model(s.origin) or s.origin == "uniform",
             is_chosen=s.number == chosen,
-            is_feasible=s.number not in infeasible,
+            is_feasible=s.is_feasible,
             estimates=tuple(m.of(s) for m in every),
             whisker=whisker,
         )

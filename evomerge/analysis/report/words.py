@@ -17,6 +17,7 @@ from evomerge.analysis.report.scores import (
     model_label,
     standings,
 )
+from evomerge.study.constraints import finals_note
 from evomerge.study.records import StudyRecord
 
 __all__ = ["headline", "verdict", "versus_noise"]
@@ -49,7 +50,9 @@ def verdict(study: StudyRecord) -> str:
     if chosen is None:
         return ""
     split = final_split(study)
-    sentences = []
+    sentences = [f"Not enforced: {constraint}." for constraint in study.unenforced]
+    if note := finals_note(study.finals, study.constraints):
+        sentences.append(f"{note[0].upper()}{note[1:]}.")
     if not _is_feasible(study, chosen.number):
         sentences.append("No trial is feasible; this is the least infeasible one.")
     shown = _headline_measures(study)

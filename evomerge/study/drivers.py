@@ -1,0 +1,107 @@
+"""The drivers of a study: which running trials are whose, and which are nobody's.
+
+A driver marks a trial as its own as soon as it has asked for it. Killed in between, it leaves a
+running trial without a mark, which any driver of the database may take over.
+"""
+
+from __future__ import annotations
+
+import time
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from evomerge.study.trials import DRIVER
+
+__all__ = ["Drivers"]
+
+_REGISTERED = "driver:"  # study user attributes: who ever ran trials
+_SETTLED = 0.1  # of the patience: until of several marks the last one is seen by all
+_LONGEST_POLL_S = 1.0
+
+
+class Drivers:
+    """What one driver knows of those that it shares a study with.
+
+    Nobody's clock is trusted but one's own: a driver takes over what it has itself seen unmarked
+    for as long as its patience. Of several that do so at once the last one to put its mark runs it.
+
+    Args:
+        study: In a database that others may use, too.
+        name: Of this driver, the same after a restart; ``None``: there are no others, as with a
+            journal file.
+        patience_s: More than an ask takes.
+    """
+
+    def __init__(self, study: optuna.Study, name: str | None, patience_s: float = 60.0) -> None:
+        self._study, self._name, self._patience_s = study, name, patience_s
+        self._seen: dict[int, float] = {}  # by number, from when nobody's
+        self._claimed: dict[int, float] = {}  # by number, from when marked here
+        if name is not None:
+            study.set_user_attr(f"{_REGISTERED}{name}", True)
+
+    def mark(self, trial: Trial) -> bool:
+        """Mark a trial that was just asked; ``False`` if another driver has taken it meanwhile."""
+        if self._name is None:
+            return True
+        stored = self._study._storage.get_trial(trial._trial_id)
+        if stored.state.is_finished() or _owner(stored) not in (None, self._name):
+            return False
+        trial.set_user_attr(DRIVER, self._name)
+        return True
+
+    def unfinished(self) -> list[FrozenTrial]:
+        """List the trials that this driver left running when it was last stopped."""
+        running = self._running()  # before looking for others, who register before they ask
+        if self._is_alone():
+            return running
+        return [trial for trial in running if _owner(trial) == self._name]
+
+    def abandoned(self) -> list[FrozenTrial]:
+        """Take over what was nobody's for too long; call it now and then.
+
+        Returns:
+            Trials to run again here, each once.
+        """
+        if self._name is None:
+            return []
+        self._claim_nobodys(self._name)
+        return self._settled()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a trial was nobody's at the last look, so that there may be more to run."""
+        return bool(self._seen or self._claimed)
+
+    def wait(self) -> None:
+        """Sleep until it is worth while to look again."""
+        time.sleep(min(_LONGEST_POLL_S, _SETTLED * self._patience_s))
+
+    def _claim_nobodys(self, name: str) -> None:
+        now = time.monotonic()
+        nobodys = [trial for trial in self._running() if _owner(trial) is None]
+        self._seen = {t.number: self._seen.get(t.number, now) for t in nobodys}
+        for trial in nobodys:
+            if now - self._seen[trial.number] >= self._patience_s:
+                self._study._storage.set_trial_user_attr(trial._trial_id, DRIVER, name)
+                self._claimed[trial.number] = now
+
+    def _settled(self) -> list[FrozenTrial]:
+        now, wait_s = time.monotonic(), _SETTLED * self._patience_s
+        settled = {number for number, since in self._claimed.items() if now - since >= wait_s}
+        self._claimed = {n: since for n, since in self._claimed.items() if n not in settled}
+        mine = [trial for trial in self._running() if _owner(trial) == self._name]
+        return [trial for trial in mine if trial.number in settled]
+
+    def _is_alone(self) -> bool:
+        names = {_owner(trial) for trial in self._study.get_trials(deepcopy=False)}
+        attrs = self._study.user_attrs
+        names |= {a.removeprefix(_REGISTERED) for a in attrs if a.startswith(_REGISTERED)}
+        return self._name is None or names <= {self._name, None}
+
+    def _running(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def _owner(trial: FrozenTrial) -> str | None:
+    return trial.user_attrs.get(DRIVER)

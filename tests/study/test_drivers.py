@@ -1,0 +1,104 @@
+"""Drivers that share a database, and what one of them leaves behind when it is killed."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from evomerge.study.drivers import Drivers
+from evomerge.study.storage import open_storage
+from evomerge.study.trials import DRIVER
+from tests.study.fakes import FormulaExecutor
+from tests.study.test_search import drive, outcome
+
+N_TRIALS = 6
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+class Killed(BaseException):
+    """Ends a driver where a kill would: nothing after it is written."""
+
+
+def killed_at_ask(folder: Path, url: str, driver: str, number: int) -> None:
+    """One driver's life, which ends between the ask for a trial and its mark."""
+
+    def mark(self: Drivers, trial: optuna.Trial) -> bool:
+        if trial.number == number:
+            raise Killed
+        return own(self, trial)
+
+    own = Drivers.mark
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(Drivers, "mark", mark)
+        drive(folder, FormulaExecutor(), trials=N_TRIALS, driver=driver, url=url)
+
+
+def owners(url: str) -> list[str | None]:
+    study = optuna.load_study(study_name="s", storage=open_storage(Path(), url))
+    return [t.user_attrs.get(DRIVER) for t in study.trials if t.state != TrialState.WAITING]
+
+
+@pytest.mark.parametrize("number", [1, 4])  # a baseline that was queued, and a trial of the search
+def test_a_driver_that_was_always_alone_resumes_exactly(
+    tmp_path: Path, url: str, number: int
+) -> None:
+    whole = drive(tmp_path / "whole", FormulaExecutor(), trials=N_TRIALS)
+    killed_at_ask(tmp_path / "a", url, "a", number)
+    assert owners(url)[-1] is None
+    never = FormulaExecutor()
+    trials = drive(tmp_path / "a", never, trials=N_TRIALS, driver="a", url=url, patience_s=1e9)
+    assert outcome(trials) == outcome(whole)
+    assert owners(url).count(None) == 0
+
+
+def test_what_another_driver_left_without_its_mark_is_run_again(tmp_path: Path, url: str) -> None:
+    drive(tmp_path / "b", FormulaExecutor(die_after=0), trials=N_TRIALS, driver="b", url=url)
+    killed_at_ask(tmp_path / "a", url, "a", number := 1)
+    trials = drive(tmp_path / "b", FormulaExecutor(), trials=N_TRIALS, driver="b", url=url)
+    assert [t.state for t in trials] == ["complete"] * N_TRIALS
+    assert owners(url)[number] == "b"
+    assert [t.origin for t in trials[:4]] == ["base", "expert:a", "expert:b", "uniform"]
+
+
+def test_a_driver_that_has_nothing_left_waits_until_nobodys_trial_is_somebodys(
+    tmp_path: Path, url: str
+) -> None:
+    drive(tmp_path / "b", FormulaExecutor(die_after=0), trials=N_TRIALS, driver="b", url=url)
+    killed_at_ask(tmp_path / "a", url, "a", N_TRIALS - 1)
+    last = FormulaExecutor()
+    trials = drive(tmp_path / "b", last, trials=N_TRIALS, driver="b", url=url, patience_s=0.05)
+    assert last.ran[-1] == N_TRIALS - 1
+    assert [t.state for t in trials] == ["complete"] * N_TRIALS
+
+
+def test_of_two_drivers_that_take_over_one_trial_one_runs_it(url: str) -> None:
+    study = optuna.create_study(storage=open_storage(Path(), url), study_name="s")
+    a, b = Drivers(study, "a", 0.0), Drivers(study, "b", 0.0)
+    trial = study.ask()
+    a._claim_nobodys("a")  # both have seen it unmarked; the mark of b comes last
+    study._storage.set_trial_user_attr(trial._trial_id, DRIVER, "b")
+    b._claimed[trial.number] = 0.0
+    assert a.abandoned() == []
+    assert [t.number for t in b.abandoned()] == [trial.number]
+    assert b.abandoned() == []  # once
+    assert not a.mark(trial)  # whoever asked for it long ago lets it go
+    assert b.mark(trial)
+
+
+def test_a_trial_is_left_to_who_asked_for_it_while_patience_lasts(url: str) -> None:
+    study = optuna.create_study(storage=open_storage(Path(), url), study_name="s")
+    slow, other = Drivers(study, "slow", 1e9), Drivers(study, "other", 1e9)
+    trial = study.ask()
+    assert other.abandoned() == []
+    assert other.is_waiting
+    assert slow.mark(trial)
+    assert other.abandoned() == []
+    assert not other.is_waiting

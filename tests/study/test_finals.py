@@ -1,0 +1,113 @@
+"""The finals hold finalists to the constraints on validation, baselines' scores included."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.store import ItemStore
+from evomerge.execution.protocol import Outcome, Scored
+from evomerge.study.constraints import Constraint, finals_note, parse_bound
+from evomerge.study.finals import read_finals, run_finals, write_finals
+from evomerge.study.records import FinalRecord, TrialRecord
+from tests.study.fakes import FormulaExecutor
+from tests.study.test_search import OBJECTIVES, drive
+
+
+class HeldOut(FormulaExecutor):
+    """Held-out items on which task ``two`` is harder for some trials."""
+
+    def __init__(self, harder: frozenset[int], fail: frozenset[int] = frozenset()) -> None:
+        super().__init__(fail=fail)
+        self._harder = harder
+
+    def next_outcome(self) -> Outcome:
+        outcome = super().next_outcome()
+        if isinstance(outcome, Scored) and outcome.job.trial in self._harder:
+            two = {"acc": MetricValue(0.0, 0.02, 100)}
+            scores = replace(outcome.scores, metrics={**outcome.scores.metrics, "two": two})
+            return replace(outcome, scores=scores)
+        return outcome
+
+
+LIMIT = (Constraint("two", "acc", "at_least", parse_bound("base - 0.2"), "base - 0.2"),)
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> tuple[TrialRecord, ...]:
+    return drive(tmp_path / "study", FormulaExecutor(), constraints=LIMIT)
+
+
+def finals(
+    trials: tuple[TrialRecord, ...], folder: Path, executor: FormulaExecutor
+) -> tuple[FinalRecord, ...]:
+    merges = [t for t in trials if t.origin == "search"]
+    feasible = sorted((t for t in merges if t.is_feasible), key=lambda t: -sum(t.values))[:3]
+    return run_finals(feasible, trials[:4], OBJECTIVES, executor, ItemStore(folder), LIMIT)
+
+
+def chosen(records: tuple[FinalRecord, ...]) -> FinalRecord:
+    (found,) = [r for r in records if r.chosen and r.split == "validation"]
+    return found
+
+
+def test_the_best_finalist_that_keeps_the_constraints_on_validation_is_chosen(
+    trials: tuple[TrialRecord, ...], tmp_path: Path
+) -> None:
+    first = chosen(finals(trials, tmp_path, HeldOut(frozenset())))
+    records = finals(trials, tmp_path, HeldOut(frozenset({first.number})))
+    second = chosen(records)
+    assert second.number != first.number
+    assert second.is_feasible
+    assert not next(r for r in records if r.number == first.number).is_feasible
+    write_finals(tmp_path / "finals.json", records, ["two acc at least base - 0.2"])
+    assert json.loads((tmp_path / "finals.json").read_text())["note"] is None
+    assert read_finals(tmp_path / "finals.json") == records
+
+
+def test_a_reserve_is_chosen_only_where_every_finalist_violates_a_constraint(
+    trials: tuple[TrialRecord, ...], tmp_path: Path
+) -> None:
+    merges = [t for t in trials if t.origin == "search" and t.is_feasible]
+    worst, *others = sorted(merges, key=lambda t: sum(t.values))
+
+    def winner(harder: frozenset[int]) -> int:
+        run = HeldOut(harder), ItemStore(tmp_path), LIMIT
+        return chosen(run_finals([worst], trials[:4], OBJECTIVES, *run, reserves=others)).number
+
+    assert winner(frozenset()) == worst.number
+    assert winner(frozenset({worst.number})) == others[-1].number
+
+
+def test_bounds_are_the_baselines_scores_on_the_same_items(
+    trials: tuple[TrialRecord, ...], tmp_path: Path
+) -> None:
+    """Everything scores 0 there, the base too: nothing is worse than the base minus 0.2."""
+    records = finals(trials, tmp_path, HeldOut(frozenset(range(20))))
+    assert all(r.is_feasible for r in records)
+
+
+def test_where_no_finalist_keeps_the_constraints_the_least_violating_is_chosen_and_said(
+    trials: tuple[TrialRecord, ...], tmp_path: Path
+) -> None:
+    merges = frozenset(t.number for t in trials if t.origin == "search")
+    records = finals(trials, tmp_path, HeldOut(merges))
+    names = ["two acc at least base - 0.2"]
+    write_finals(tmp_path / "finals.json", records, names)
+    note = json.loads((tmp_path / "finals.json").read_text())["note"]
+    assert note == finals_note(records, names)
+    assert note is not None
+    assert f"trial {chosen(records).number} violates them least ({names[0]})" in note
+
+
+def test_finals_of_earlier_versions_are_read(
+    trials: tuple[TrialRecord, ...], tmp_path: Path
+) -> None:
+    records = finals(trials, tmp_path, HeldOut(frozenset()))
+    rows = [{k: v for k, v in vars(r).items() if k != "violations"} for r in records]
+    (tmp_path / "finals.json").write_text(json.dumps({"schema_version": 1, "records": rows}))
+    assert [r.values for r in read_finals(tmp_path / "finals.json")] == [r.values for r in records]
