@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "analysis": {"errors", "study"},
     "export": {
         *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
+        "analysis",
     },
 }
 ON_TOP = {"config", "cli"}  # config puts the parts together; cli calls config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -57,6 +57,7 @@ class Assembly:
         constraints: What must be kept.
         worker: What each worker loads.
         seeds: What is evaluated before the search.
+        report_only: What is measured after it, of tasks that it never sees.
     """
 
     experiment: Experiment
@@ -67,6 +68,7 @@ class Assembly:
     constraints: tuple[Constraint, ...]
     worker: WorkerSpec
     seeds: tuple[Baseline, ...]
+    report_only: tuple[Objective, ...]
 
 
 def assemble(experiment: Experiment, where: str) -> Assembly:
@@ -82,6 +84,8 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     Raises:
         ConfigError: Listing every fault of every part, one line each.
     """
+    from evomerge.evaluation.checks import report_only_measures
+
     faults: list[str] = []
     models = _models(experiment, where, faults)
     models_are_known = not faults
@@ -108,7 +112,17 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
         rungs=() if experiment.race is None else experiment.race.rungs,
     )
     found = baselines(space, models, seeds)
-    assembly = Assembly(experiment, models, space, suites, objectives, constraints, worker, found)
+    assembly = Assembly(
+        experiment,
+        models,
+        space,
+        suites,
+        objectives,
+        constraints,
+        worker,
+        found,
+        make_objectives(report_only_measures(suites)),
+    )
     make_sampler(assembly)  # its options may be wrong, too
     return assembly
 
@@ -262,7 +276,7 @@ def _suite(config: str | EvaluatorConfig, name: str) -> Suite:
         name=name,
         tasks=tuple(config.tasks),
         include_path=Path(config.include_path) if config.include_path else None,
-        splits=config.splits or DEFAULT_SPLITS,  # type: ignore[arg-type]
+        splits=config.splits or ({"test": 1.0} if config.report_only else DEFAULT_SPLITS),  # type: ignore[arg-type]
         **content,
     )
 
@@ -278,25 +292,29 @@ def _metric_faults(
 
     try:
         known = metric_names(suites)
+        unseen = metric_names([suite for suite in suites if suite.report_only])
     except EvomergeError as err:
         yield from (f"{where}: {line}" for line in str(err).splitlines())
         return
+    known = {task: metrics for task, metrics in known.items() if task not in unseen}
     for i, objective in enumerate(objectives):
         place = f"{where}: objectives[{i}]"
         if objective in objectives[:i]:
             yield f"{place}: {objective.task} {objective.metric} is an objective already"
-        yield from _metric_fault(objective, known, experts, place)
+        yield from _metric_fault(objective, known, unseen, experts, place)
     for constraint in constraints:
         yield from _metric_fault(
-            constraint, known, experts, f"{where}: constraint '{constraint.name}'"
+            constraint, known, unseen, experts, f"{where}: constraint '{constraint.name}'"
         )
-    if "output_tokens" in _costs(objectives, constraints) and not has_answers(suites):
+    searched = [suite for suite in suites if not suite.report_only]
+    if "output_tokens" in _costs(objectives, constraints) and not has_answers(searched):
         yield f"{where}: cost output_tokens: expected a task that generates text, got none"
 
 
 def _metric_fault(
     wanted: Objective | Constraint,
     known: Mapping[str, tuple[str, ...]],
+    unseen: Collection[str],
     experts: tuple[str, ...],
     place: str,
 ) -> Iterator[str]:
@@ -304,6 +322,11 @@ def _metric_fault(
     if task == COST:
         if fault := cost_fault(metric, experts):
             yield f"{place}.cost: {fault}"
+    elif task in unseen:
+        yield (
+            f"{place}.task: {task} is in a report_only evaluator, which the search must not see; "
+            "drop report_only there, or choose another task"
+        )
     elif task not in known:
         yield f"{place}.task: {_expected(task, tuple(known), 'task')}"
     elif metric not in known[task]:
@@ -345,14 +368,19 @@ def _bound_faults(
 def _final_split_faults(
     experiment: Experiment, suites: tuple[Suite, ...], where: str
 ) -> Iterator[str]:
-    """The finals need held-out items."""
-    for suite in suites if experiment.finalists else ():
+    """The finals need held-out items, and suites that are only reported need the finals."""
+    for suite in suites:
         missing = [split for split in SPLITS if split not in suite.splits]
-        if missing:
+        if experiment.finalists and missing and not suite.report_only:
             yield (
                 f"{where}: {suite.name}.splits: expected {', '.join(SPLITS)}, got no "
                 f"{' and no '.join(missing)}; add them, or set finalists: 0 to do without the "
                 "held-out finals"
+            )
+        if suite.report_only and not experiment.finalists:
+            yield (
+                f"{where}: {suite.name}.report_only: expected finalists of at least 1, because the "
+                "finals alone score what the search never sees, got 0"
             )
 
 

@@ -9,6 +9,7 @@ import torch
 from evomerge.cache import cache_folder
 from evomerge.config.assemble import Assembly, sampler_choice
 from evomerge.config.runs import on_device, worker_count
+from evomerge.evaluation.checks import n_items
 from evomerge.execution.costs import COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
@@ -42,6 +43,7 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     optional = {
         "constraints": ", ".join(constraint.name for constraint in assembly.constraints),
         "costs": ", ".join(map(_cost, assembly.worker.costs)),
+        "report only": _report_only(assembly),
     }
     n_workers = worker_count(experiment.execution)
     return [
@@ -75,6 +77,21 @@ def _seeds(assembly: Assembly) -> str:
     inside = [seed for seed in assembly.seeds if seed.params is not None]
     names = ", ".join(seed.origin for seed in assembly.seeds) or "none"
     return f"{names} ({len(inside)} of {len(assembly.seeds)} are points of the space)"
+
+
+def _report_only(assembly: Assembly) -> str:
+    """Name the tasks that the search never sees, and what scoring them comes to."""
+    unseen = [suite for suite in assembly.suites if suite.report_only]
+    if not unseen:
+        return ""
+    searched = [suite for suite in assembly.suites if not suite.report_only]
+    tasks = ", ".join(dict.fromkeys(measure.task for measure in assembly.report_only))
+    n, n_models = n_items(unseen, "test"), len(assembly.models.experts) + 3
+    trials = n * n_models / n_items(searched, "search")
+    return (
+        f"{tasks}: {n} items, never searched; after the search base, experts, uniform average and "
+        f"the chosen merge are scored on them, which takes about as long as {trials:.2g} trials"
+    )
 
 
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:

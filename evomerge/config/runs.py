@@ -200,13 +200,15 @@ def read_study(folder: StudyFolder) -> StudyRecord:
         if name in names:
             found = optuna.load_study(study_name=name, storage=storage)
             trials = trial_records(found, constraints)
+    finals = read_finals(folder.finals)
     return StudyRecord(
         name=folder.name,
         objectives=objectives,
         trials=trials,
-        finals=read_finals(folder.finals),
+        finals=finals.records,
         n_trials=experiment.budget.trials,
         constraints=tuple(constraint.name for constraint in constraints),
+        report_only=finals.report_only,
     )
 
 
@@ -335,6 +337,7 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
         objectives=study.objectives,
         executor=executor,
         items=ItemStore(folder.items),
+        report_only=assembly.report_only,
     )
     write_finals(folder.finals, found)
 

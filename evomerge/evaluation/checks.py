@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
 from evomerge.evaluation.answers import GENERATION
 from evomerge.evaluation.benchmark_guard import test_split_faults
 from evomerge.evaluation.hygiene import clean_harness
-from evomerge.evaluation.requests import PreparedTask, prepare_split
+from evomerge.evaluation.requests import PreparedTask, prepare_split, switch_split
 from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.smooth import smooth_names
 from evomerge.evaluation.suite import Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 
-__all__ = ["has_answers", "metric_names"]
+__all__ = ["Measure", "has_answers", "metric_names", "n_items", "report_only_measures"]
 
 _log = logging.getLogger(__name__)
+
+Measure = tuple[str, str, Literal["maximize", "minimize"]]  # task or group, metric, what is better
 
 # What a model that knows nothing would answer to each kind of request.
 _BLANK_RESPONSES = {
@@ -75,8 +78,60 @@ def has_answers(suites: Sequence[Suite]) -> bool:
     return any(task.OUTPUT_TYPE == GENERATION for one in loaded for task in one.tasks.values())
 
 
+def report_only_measures(suites: Sequence[Suite]) -> list[Measure]:
+    """List what the report-only suites report, and which way lm-eval holds to be better.
+
+    Returns:
+        Every metric of the tasks and groups that the suites name; of a group or tag without metrics
+        those of its tasks. Smooth metrics are left out.
+
+    Raises:
+        EvaluationError: A suite cannot be loaded or prompted.
+    """
+    with clean_harness():
+        return [m for s in suites if s.report_only for m in _measures(load_suite(s))]
+
+
+def n_items(suites: Sequence[Suite], split: str) -> int:
+    """Count the items of one split, over all tasks of the suites.
+
+    Raises:
+        EvaluationError: A suite cannot be loaded, or has no such split.
+    """
+    with clean_harness():
+        loaded = [load_suite(suite) for suite in suites]
+        return sum(len(switch_split(one, name, split)) for one in loaded for name in one.tasks)
+
+
+def _measures(loaded: LoadedSuite) -> Iterator[Measure]:
+    tables = _tables(loaded, prepare_split(loaded, "test", None, first_only=True))
+    is_better = {
+        metric: higher
+        for task in loaded.tasks.values()
+        for metric, higher in task.higher_is_better().items()
+    }
+    named = [name for name in loaded.suite.tasks if tables.get(name)]
+    for name in named if len(named) == len(loaded.suite.tasks) else tables:
+        for label in tables[name]:
+            higher = is_better.get(label.partition(",")[0], True)
+            yield name, label, "maximize" if higher else "minimize"
+
+
 def _names(loaded: LoadedSuite, split: str) -> dict[str, tuple[str, ...]]:
     tasks = prepare_split(loaded, split, None, first_only=True)
+    tables = _tables(loaded, tasks)
+    smooth = {prepared.name: smooth_names(prepared.task) for prepared in tasks}
+    return {name: (*table, *smooth.get(name, ())) for name, table in tables.items() if table}
+
+
+def _tables(
+    loaded: LoadedSuite, tasks: Sequence[PreparedTask]
+) -> dict[str, dict[str, MetricValue]]:
+    """The metrics of every task and group; their values mean nothing.
+
+    Raises:
+        EvaluationError: A task has none.
+    """
     tables = {prepared.name: _blank_table(prepared) for prepared in tasks}
     raise_faults(
         [
@@ -88,8 +143,7 @@ def _names(loaded: LoadedSuite, split: str) -> dict[str, tuple[str, ...]]:
     )
     for name, group in loaded.groups.items():
         tables[name] = aggregate_group(group, tables)
-    smooth = {prepared.name: smooth_names(prepared.task) for prepared in tasks}
-    return {name: (*table, *smooth.get(name, ())) for name, table in tables.items() if table}
+    return tables
 
 
 def _blank_table(prepared: PreparedTask) -> dict[str, MetricValue]:

@@ -1,26 +1,41 @@
 """The finals: front members and baselines scored again on items the search never saw.
 
 The best of many noisy scores is biased upward; scores on ``validation`` pick the winner, scores on
-``test`` are what is reported.
+``test`` are what is reported. Tasks that are only reported are scored last.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from evomerge.evaluation.store import ItemStore
+from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
 from evomerge.recipe.files import recipe_from_data
 from evomerge.study.folder import write_atomically
-from evomerge.study.records import FinalRecord, Objective, TrialRecord, merits
+from evomerge.study.records import FinalRecord, Objective, ReportOnly, TrialRecord, merits
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["read_finals", "run_finals", "write_finals"]
+__all__ = ["Finals", "read_finals", "run_finals", "write_finals"]
+
+
+@dataclass(frozen=True)
+class Finals:
+    """What the finals found out.
+
+    Attributes:
+        records: Of both splits; empty if no finalist could be scored.
+        report_only: Of the tasks that the search never saw.
+    """
+
+    records: tuple[FinalRecord, ...] = ()
+    report_only: ReportOnly = field(default_factory=ReportOnly)
 
 
 def run_finals(
@@ -29,7 +44,8 @@ def run_finals(
     objectives: Sequence[Objective],
     executor: Executor,
     items: ItemStore,
-) -> tuple[FinalRecord, ...]:
+    report_only: Sequence[Objective] = (),
+) -> Finals:
     """Score finalists and baselines on ``validation``, then the winner and baselines on ``test``.
 
     Args:
@@ -38,37 +54,52 @@ def run_finals(
         objectives: In the study's order.
         executor: Idle.
         items: Where item scores go.
+        report_only: Measures of the tasks that are only reported, for the models of ``test``.
 
     Returns:
-        Records of both splits. The winner has the best ``merits`` on ``validation``. A trial that
-        cannot be scored is left out with a warning; no records if no finalist could be scored.
+        The winner has the best ``merits`` on ``validation``. A trial that cannot be scored is left
+        out with a warning.
     """
     entrants = {t.number: t for t in (*finalists, *baselines)}
     validation = _score(list(entrants.values()), "validation", objectives, executor, items)
     numbers = {t.number for t in finalists}
     may_win = [r for r in validation if r.number in numbers]
     if not may_win:
-        return ()
+        return Finals()
     merit = merits([r.values for r in may_win], objectives)
     winner = may_win[merit.index(max(merit))].number
     reported = [t for t in entrants.values() if t.number == winner or t in baselines]
     test = _score(reported, "test", objectives, executor, items)
-    return tuple(replace(r, chosen=r.number == winner) for r in (*validation, *test))
+    unseen = _score(reported, REPORT_ONLY, report_only, executor, items) if report_only else []
+    return Finals(
+        _marked([*validation, *test], winner),
+        ReportOnly(tuple(report_only), _marked(unseen, winner)),
+    )
 
 
-def read_finals(path: Path) -> tuple[FinalRecord, ...]:
-    """Read the records that ``write_finals`` wrote; none if the finals were not run."""
+def read_finals(path: Path) -> Finals:
+    """Read what ``write_finals`` wrote; empty if the finals were not run."""
     if not path.is_file():
-        return ()
-    rows = json.loads(path.read_text())["records"]
+        return Finals()
+    content = json.loads(path.read_text())
+    unseen = content.get(REPORT_ONLY, {"measures": [], "records": []})
+    measures = tuple(Objective(**row) for row in unseen["measures"])
+    return Finals(_read(content["records"]), ReportOnly(measures, _read(unseen["records"])))
+
+
+def write_finals(path: Path, finals: Finals) -> None:
+    """Write the finals as JSON."""
+    content = {"schema_version": 1, **asdict(finals)}
+    write_atomically(path, json.dumps(content, indent=1))
+
+
+def _marked(records: Sequence[FinalRecord], winner: int) -> tuple[FinalRecord, ...]:
+    return tuple(replace(record, chosen=record.number == winner) for record in records)
+
+
+def _read(rows: Sequence[Mapping[str, Any]]) -> tuple[FinalRecord, ...]:
     tuples = ("values", "stderr")
     return tuple(FinalRecord(**{**row, **{k: tuple(row[k]) for k in tuples}}) for row in rows)
-
-
-def write_finals(path: Path, records: Sequence[FinalRecord]) -> None:
-    """Write the records as JSON."""
-    content = {"schema_version": 1, "records": [asdict(record) for record in records]}
-    write_atomically(path, json.dumps(content, indent=1))
 
 
 def _score(

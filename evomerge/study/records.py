@@ -13,6 +13,7 @@ __all__ = [
     "FinalRecord",
     "Objective",
     "Partial",
+    "ReportOnly",
     "StudyRecord",
     "TrialRecord",
     "has_mean",
@@ -146,18 +147,31 @@ class FinalRecord:
     Attributes:
         number: Trial number.
         origin: The trial's origin.
-        split: ``validation`` (picks among finalists) or ``test`` (reported).
-        values: One per objective.
+        split: ``validation`` (picks among finalists), ``test`` (reported) or ``report_only``.
+        values: One per objective; of ``report_only`` records one per measure of the report.
         stderr: Standard error beside each value.
         chosen: Whether validation picked this trial.
     """
 
     number: int
     origin: str
-    split: Literal["validation", "test"]
+    split: Literal["validation", "test", "report_only"]
     values: tuple[float, ...]
     stderr: tuple[float, ...]
     chosen: bool
+
+
+@dataclass(frozen=True)
+class ReportOnly:
+    """Scores on tasks that the search never saw: what its merges have forgotten.
+
+    Attributes:
+        measures: Every metric of those tasks; objectives in form only.
+        records: The base, the experts, the uniform average and the chosen merge.
+    """
+
+    measures: tuple[Objective, ...] = ()
+    records: tuple[FinalRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,6 +185,7 @@ class StudyRecord:
         finals: Held-out scores; empty until the search has finished.
         n_trials: The budget.
         constraints: What trials must keep, for people, in the order of their violations.
+        report_only: Empty until the search has finished, or without such tasks.
     """
 
     name: str
@@ -179,3 +194,4 @@ class StudyRecord:
     finals: tuple[FinalRecord, ...]
     n_trials: int
     constraints: tuple[str, ...] = ()
+    report_only: ReportOnly = ReportOnly()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import evomerge
+from evomerge.analysis.forgetting import ForgettingRow, forgetting_rows
 from evomerge.analysis.front import complete, front, hypervolume, is_single_model
 from evomerge.analysis.held_out import HeldOutRow, held_out_rows
 from evomerge.analysis.paired import PairedRow, paired_rows
@@ -134,6 +135,7 @@ class _Page:
     gaps: tuple[GapRow, ...]
     held_out: tuple[HeldOutRow, ...]
     paired: tuple[PairedRow, ...]
+    forgetting: tuple[ForgettingRow, ...]
     chosen: _Chosen | None
     front: tuple[ScoreRow, ...]
     n_front: int
@@ -162,6 +164,7 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None) -> _Page:
         gaps=gap_rows(study),
         held_out=() if items is None else held_out_rows(study, items),
         paired=() if items is None else paired_rows(study, items),
+        forgetting=() if items is None else forgetting_rows(study, items),
         chosen=_chosen(study),
         front=front_rows(study),
         n_front=len(front(study)) if n_objectives > 1 else len(complete(study)),
