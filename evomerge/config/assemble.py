@@ -20,6 +20,7 @@ from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
 from evomerge.execution.costs import COST, Cost, cost_fault
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.models.architecture import TensorRole
+from evomerge.models.reference import split_hub_id
 from evomerge.space.baselines import Baseline, baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.constraints import Constraint, parse_bound
@@ -29,6 +30,7 @@ from evomerge.study.trials import make_objectives
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.store import ItemStore
     from evomerge.samplers import Budget
 
@@ -95,7 +97,8 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     suites = make_suites(experiment)
     objectives = make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
     constraints = make_constraints(experiment)
-    faults += _metric_faults(objectives, constraints, suites, tuple(models.experts), where)
+    reader = _reader(models.base, where, faults) if models_are_known else None
+    faults += _metric_faults(objectives, constraints, suites, models, reader, where)
     faults += _bound_faults(constraints, experiment, where)
     faults += _distance_faults(space, _costs(objectives, constraints), where)
     faults += _final_split_faults(experiment, suites, where)
@@ -242,6 +245,25 @@ def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
     )
 
 
+def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
+    """Read prompts as candidates will: with the base's tokenizer and its context, no parameters."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    from evomerge.evaluation.harness import LanguageModel
+    from evomerge.evaluation.hygiene import clean_harness
+    from evomerge.models.opening import peek_model
+
+    folder, hub_id = peek_model(base).folder, split_hub_id(base)
+    name, revision = (str(folder), None) if hub_id is None else hub_id
+    try:
+        with clean_harness():
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            return LanguageModel.without_parameters(tokenizer, AutoConfig.from_pretrained(folder))
+    except (OSError, ValueError) as err:
+        faults.append(f"{where}: models.base: {base}: {' '.join(str(err).split())}")
+        return None
+
+
 def _spelt_out(experiment: Experiment, where: str, faults: list[str]) -> Experiment:
     seeds = resolve_seeds(experiment.seeds, where, faults)
     if seeds != experiment.seeds:
@@ -285,17 +307,19 @@ def _metric_faults(
     objectives: tuple[Objective, ...],
     constraints: tuple[Constraint, ...],
     suites: tuple[Suite, ...],
-    experts: tuple[str, ...],
+    models: ModelSet,
+    reader: LanguageModel | None,
     where: str,
 ) -> Iterator[str]:
     from evomerge.evaluation.checks import has_answers, metric_names
 
     try:
-        known = metric_names(suites)
+        known = metric_names(suites, reader)
         unseen = metric_names([suite for suite in suites if suite.report_only])
     except EvomergeError as err:
         yield from (f"{where}: {line}" for line in str(err).splitlines())
         return
+    experts = tuple(models.experts)
     known = {task: metrics for task, metrics in known.items() if task not in unseen}
     for i, objective in enumerate(objectives):
         place = f"{where}: objectives[{i}]"
