@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "space": {"errors", "models", "methods", "recipe"},
     "samplers": {"errors", "seeds", "schema"},
     "study": {"errors", "seeds", "recipe", "evaluation", "execution", "space", "samplers"},
-    "analysis": {"errors", "study"},
+    "analysis": {"errors", "statistics", "study"},
     "export": {
         *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
         "analysis",

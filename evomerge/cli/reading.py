@@ -110,6 +110,7 @@ def report(
 ) -> None:
     """Write the report: one self-contained HTML file."""
     from evomerge.analysis.report import write_report
+    from evomerge.config.compare import read_comparison
     from evomerge.config.runs import read_study
     from evomerge.config.stages import latest_study
     from evomerge.evaluation.store import ItemStore
@@ -117,8 +118,10 @@ def report(
 
     folder = StudyFolder(study)
     latest = latest_study(folder)
-    items = ItemStore(latest.items).read()
-    path = write_report(read_study(latest), out or folder.report, items=items)
+    items, comparison = ItemStore(latest.items).read(), read_comparison(latest.comparison)
+    path = write_report(
+        read_study(latest), out or folder.report, items=items, comparison=comparison
+    )
     console.print(str(path), soft_wrap=True)
 
 

@@ -138,6 +138,7 @@ def _continue(root: Path) -> None:
     from evomerge.analysis.report import write_report
     from evomerge.cli.progress import SearchProgress
     from evomerge.cli.reading import print_front
+    from evomerge.config.compare import read_comparison
     from evomerge.config.runs import Events
     from evomerge.config.stages import continue_run, latest_study
     from evomerge.evaluation.store import ItemStore
@@ -153,8 +154,9 @@ def _continue(root: Path) -> None:
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True
             )
             raise
-    items = ItemStore(latest_study(folder).items).read()
-    write_report(study, folder.report, items=items)
+    latest = latest_study(folder)
+    items, comparison = ItemStore(latest.items).read(), read_comparison(latest.comparison)
+    write_report(study, folder.report, items=items, comparison=comparison)
     print_front(study)
     console.print(f"\nreport   {folder.report}", soft_wrap=True)
     which = "chosen" if study.finals else "knee"

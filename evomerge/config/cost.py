@@ -21,6 +21,7 @@ from evomerge.schema import write_yaml
 
 __all__ = ["example_recipe", "experiment_facts"]
 
+_RACE_OFF = "off: every trial is scored on all items"
 _MOST_RULES = 3  # that an example shows
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -53,6 +54,8 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
         ("seeds", _seeds(assembly)),
         ("sampler", f"{name}: {reason}"),
         ("budget", _budget(assembly)),
+        ("gates", "off" if experiment.gates is None else experiment.gates.summary),
+        ("race", _RACE_OFF if experiment.race is None else experiment.race.summary),
         ("workers", f"{n_workers} on {worker.device}, {experiment.execution.executor}"),
         ("kernel", ": ".join(kernel_choice(worker.device))),
         ("experts", _experts(sources, dtype, worker)),

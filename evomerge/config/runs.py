@@ -20,6 +20,7 @@ from evomerge.config.assemble import (
     make_sampler,
     resolved_sampler,
 )
+from evomerge.config.compare import compare_experts, write_comparison
 from evomerge.config.experiment import ExecutionConfig, Experiment
 from evomerge.config.load import dump_experiment, experiment_digest, load_experiment
 from evomerge.config.overrides import apply_overrides
@@ -171,7 +172,7 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         if _is_finished(folder, experiment):
             return read_study(folder)
         trim_cache("experts", "scores", "statistics")
-        _measure(assembly, events)
+        _measure(assembly, folder, events)
         events.phase("starting workers")
         executor = make_executor(assembly.worker, experiment.execution)
         try:
@@ -276,7 +277,7 @@ def serve_dashboard(folder: StudyFolder, port: int) -> None:
     run_server(open_storage(folder.journal, experiment.storage), host="127.0.0.1", port=port)
 
 
-def _measure(assembly: Assembly, events: Events) -> None:
+def _measure(assembly: Assembly, folder: StudyFolder, events: Events) -> None:
     """Measure the models before the workers start, which then find all in the cache on disk.
 
     Without that cache, or on another machine, each worker measures what it needs when it needs it.
@@ -291,6 +292,8 @@ def _measure(assembly: Assembly, events: Events) -> None:
     models = assembly.models
     sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
     measure_models(sources, assembly.space.statistics, events.measured)
+    if not folder.comparison.is_file():
+        write_comparison(folder.comparison, compare_experts(sources, events.measured))
 
 
 def _search(

@@ -39,6 +39,7 @@ first use."""
 WITH_PARAMETER: Mapping[str, Callable[[TensorStatistics, float], object]] = {
     "activity": TensorStatistics.activity,
     "scores": TensorStatistics.scores,
+    "signs": TensorStatistics.signs,
 }
 """Statistics with a parameter of their own, which follows their name and a space."""
 

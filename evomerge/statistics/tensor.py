@@ -25,6 +25,7 @@ from evomerge.statistics.rows import (
     row_thresholds,
 )
 from evomerge.statistics.scores import ScoreStatistics
+from evomerge.statistics.signs import SignCounts
 from evomerge.statistics.variance import VarianceHistogram
 
 __all__ = ["TensorStatistics"]
@@ -262,6 +263,21 @@ class TensorStatistics:
             f"activity {epsilon!r}",
             self._reader.everyone,
             lambda: activity_counts(self._reader.task_vectors(), self.n_experts, epsilon),
+        )
+
+    def signs(self, density: float) -> SignCounts:
+        """Count where experts pull an element in opposite directions.
+
+        Args:
+            density: Share of each expert's largest magnitudes that count as changes, in (0, 1].
+        """
+        experts = range(self.n_experts)
+        least = [self.magnitudes(i).threshold(density) if density < 1 else 0.0 for i in experts]
+        return self._kept.record(
+            f"signs {density!r}",
+            self._reader.everyone,
+            SignCounts,
+            lambda: SignCounts.of(self._reader.task_vectors(), least),
         )
 
     def scores(self, clip: float) -> ScoreStatistics:
