@@ -62,6 +62,18 @@ class VarianceHistogram:
         buckets = np.flatnonzero(counts)
         return cls(buckets.astype(np.int32), counts[buckets], energies[:, buckets])
 
+    @classmethod
+    def union(cls, parts: Iterable[VarianceHistogram]) -> VarianceHistogram:
+        """Add histograms of the same experts up, e.g. those of all tensors of a model."""
+        counts, energies = np.zeros(N_BUCKETS, np.int64), np.zeros((1, N_BUCKETS))
+        for part in parts:
+            if len(energies) < len(part.bucket_energies):
+                energies = np.zeros((len(part.bucket_energies), N_BUCKETS))
+            counts[part.buckets] += part.counts
+            energies[:, part.buckets] += part.bucket_energies
+        buckets = np.flatnonzero(counts)
+        return cls(buckets.astype(np.int32), counts[buckets], energies[:, buckets])
+
     def threshold(self, share: float) -> float:
         """Find the variance that a share of the elements with nonzero variance reaches.
 
