@@ -94,7 +94,7 @@ class WholeModel:
     @cached_property
     def variance(self) -> VarianceHistogram:
         """See ``TensorStatistics.variance``."""
-        return VarianceHistogram.union(tensor.variance for tensor in self._tensors())
+        return VarianceHistogram.union([tensor.variance for tensor in self._tensors()])
 
     def scores(self, clip: float) -> ScoreStatistics:
         """See ``TensorStatistics.scores``; magnitudes are clipped where the model's are."""

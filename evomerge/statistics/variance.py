@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,12 +63,11 @@ class VarianceHistogram:
         return cls(buckets.astype(np.int32), counts[buckets], energies[:, buckets])
 
     @classmethod
-    def union(cls, parts: Iterable[VarianceHistogram]) -> VarianceHistogram:
+    def union(cls, parts: Sequence[VarianceHistogram]) -> VarianceHistogram:
         """Add histograms of the same experts up, e.g. those of all tensors of a model."""
-        counts, energies = np.zeros(N_BUCKETS, np.int64), np.zeros((1, N_BUCKETS))
+        counts = np.zeros(N_BUCKETS, np.int64)
+        energies = np.zeros((len(parts[0].bucket_energies), N_BUCKETS))
         for part in parts:
-            if len(energies) < len(part.bucket_energies):
-                energies = np.zeros((len(part.bucket_energies), N_BUCKETS))
             counts[part.buckets] += part.counts
             energies[:, part.buckets] += part.bucket_energies
         buckets = np.flatnonzero(counts)
