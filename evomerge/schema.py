@@ -90,14 +90,30 @@ def parse(record: type[T], content: object, where: str) -> T:
     try:
         return adapter.validate_python(content)
     except ValidationError as err:
-        known = sorted(set(_property_names(adapter.json_schema())))
-        faults = dict.fromkeys(_fault_line(error, known, where) for error in err.errors())
+        schema = adapter.json_schema()
+        known, types = sorted(set(_property_names(schema))), frozenset(schema.get("$defs", ()))
+        errors = _of_members_meant(err.errors())
+        faults = dict.fromkeys(_fault_line(error, known, types, where) for error in errors)
         raise ConfigError(*faults) from None
 
 
-def _fault_line(error: ErrorDetails, known: list[str], where: str) -> str:
+def _of_members_meant(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out that a mapping is no text where a union also says what is wrong in the mapping."""
+    return [
+        error
+        for error in errors
+        if not (error["type"] == "string_type" and isinstance(error["input"], Mapping))
+        or not any(
+            other is not error and other["loc"][: len(error["loc"]) - 1] == error["loc"][:-1]
+            for other in errors
+        )
+    ]
+
+
+def _fault_line(error: ErrorDetails, known: list[str], types: frozenset[str], where: str) -> str:
     # Union members and validators appear in the path as type names; keys of the file do not.
-    path = ".".join(str(part) for part in error["loc"] if not str(part).endswith(("]", ")")))
+    parts = [str(part) for part in error["loc"]]
+    path = ".".join(p for p in parts if p not in types and not p.endswith(("]", ")")))
     if error["type"] in _UNKNOWN_KEY:
         key = str(error["loc"][-1])
         near = get_close_matches(key, known, n=1, cutoff=0.5)

@@ -36,9 +36,10 @@ MAY_IMPORT = {
     "study": {
         *("errors", "seeds", "models", "recipe", "evaluation", "execution", "space", "samplers"),
     },
-    "analysis": {"errors", "study"},
+    "analysis": {"errors", "statistics", "study"},
     "export": {
         *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
+        "analysis",
     },
 }
 ON_TOP = {"config", "cli"}  # config puts the parts together; cli calls config

@@ -7,14 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = [
     "Estimate",
     "confidence_interval",
     "difference",
+    "difference_interval",
     "is_clear",
     "mean",
     "wilson_interval",
 ]
+
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,31 @@ def confidence_interval(value: float, stderr: float, n: int | None) -> tuple[flo
         return wilson_interval(min(1.0, max(0.0, value)), n)
     half = NormalDist().inv_cdf(0.975) * stderr
     return value - half, value + half
+
+
+def difference_interval(gains: FloatArray) -> tuple[float, float]:
+    """Bound the mean of paired differences at 95 %.
+
+    Args:
+        gains: (n,) one model's item scores minus another's on the same items; at least one.
+
+    Returns:
+        Lower and upper bound; NaN for a single item that is not right or wrong. Differences of
+        items that are right or wrong get Bonett and Price's interval, which
+        holds for few items and keeps its width where no item differs; others the normal one.
+
+    Source:
+        Bonett & Price 2012, "Adjusted Wald confidence interval for a difference of binomial
+        proportions based on paired data".
+    """
+    z, n = NormalDist().inv_cdf(0.975), len(gains)
+    if np.isin(gains, (-1.0, 0.0, 1.0)).all():
+        won, lost = ((gains == sign).sum() for sign in (1, -1))
+        p, q = (won + 1) / (n + 2), (lost + 1) / (n + 2)
+        half = z * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+        return max(-1.0, p - q - half), min(1.0, p - q + half)
+    half = z * float(np.std(gains, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return float(np.mean(gains)) - half, float(np.mean(gains)) + half
 
 
 def wilson_interval(accuracy: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.analysis.front import is_single_model
 from evomerge.analysis.intervals import Estimate
@@ -15,7 +16,9 @@ from evomerge.study.records import FinalRecord, Objective, StudyRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PairedRow", "paired_rows"]
+__all__ = ["PairedRow", "paired_rows", "paired_scores"]
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,32 @@ def paired_rows(study: StudyRecord, items: pd.DataFrame) -> tuple[PairedRow, ...
     return tuple(row for row in rows if row is not None)
 
 
+def paired_scores(table: pd.DataFrame, measure: Objective, left: int, right: int) -> FloatArray:
+    """Line up the scores of two trials on the items that both were scored on.
+
+    Args:
+        table: Item scores of one split.
+        measure: Task and metric.
+        left: A trial number.
+        right: Another.
+
+    Returns:
+        (items, 2); no rows where one of them has no scores of items.
+    """
+    of_it = table[(table["task"] == measure.task) & (table["metric"] == measure.metric)]
+    scores = of_it.pivot(index="item", columns="trial", values="score")
+    if not {left, right} <= set(scores.columns):
+        return np.empty((0, 2))
+    both: FloatArray = scores[[left, right]].dropna().to_numpy(dtype=float)
+    return both
+
+
 def _row(
     table: pd.DataFrame, chosen: FinalRecord, reference: FinalRecord, objective: Objective
 ) -> PairedRow | None:
-    of_objective = table[(table["task"] == objective.task) & (table["metric"] == objective.metric)]
-    scores = of_objective.pivot(index="item", columns="trial", values="score")
-    if not {chosen.number, reference.number} <= set(scores.columns):
+    both = paired_scores(table, objective, chosen.number, reference.number)
+    if not len(both):
         return None
-    both = scores[[chosen.number, reference.number]].dropna().to_numpy(dtype=float)
     gains, n = both[:, 0] - both[:, 1], len(both)
     stderr = float(np.std(gains, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     is_binary = bool(np.isin(both, (0.0, 1.0)).all())

@@ -49,7 +49,7 @@ def _options(
     _debug = debug
 
 
-for _commands in ("searching", "calibrating", "reading", "models", "catalogue"):
+for _commands in ("searching", "calibrating", "comparing", "reading", "models", "catalogue"):
     import_module(f"evomerge.cli.{_commands}").register(app)
 
 

@@ -42,7 +42,7 @@ def progress_bar() -> Progress:
 
 
 class PassProgress:
-    """Says how far one pass over all tensors is; a callback of (done, total).
+    """Says how far one pass over tensors or models is; a callback of (done, total).
 
     Args:
         bar: Where its line is shown, until it is complete.
@@ -72,10 +72,11 @@ class SearchProgress:
         self._n_trials = 0
         self._objectives: tuple[Objective, ...] = ()
         self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
+        self._done_before = 0  # by earlier drivers
         self._started, self._last_line = time.monotonic(), 0.0
         self._bar = progress_bar()
         self._task: TaskID = self._bar.add_task("", total=None, count="", note="")
-        self._measuring: PassProgress | None = None
+        self._parts: dict[str, PassProgress] = {}
 
     def __enter__(self) -> SearchProgress:
         self._bar.start()
@@ -95,6 +96,7 @@ class SearchProgress:
         self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
         for trial in study.trials:
             self._count(trial)
+        self._done_before = self._done
         self._started = time.monotonic()
         self._bar.update(
             self._task,
@@ -110,11 +112,13 @@ class SearchProgress:
         if not notes.is_terminal:
             notes.print(text, soft_wrap=True)
 
-    def measured(self, done: int, total: int) -> None:
-        """Show how far the statistics pass is."""
-        if self._measuring is None:
-            self._measuring = PassProgress(self._bar, "statistics of the models")
-        self._measuring(done, total)
+    def part(self, text: str, done: int, total: int) -> None:
+        """Show how far a part of the current phase is."""
+        if text not in self._parts:
+            self._parts[text] = PassProgress(self._bar, text)
+        self._parts[text](done, total)
+        if done >= total:  # a later stage begins it again
+            del self._parts[text]
 
     def told(self, trial: TrialRecord) -> None:
         """Count one finished trial."""
@@ -151,4 +155,6 @@ class SearchProgress:
             return
         self._last_line = now
         seconds = now - self._started
-        notes.print(f"{self._count_text()} · {seconds:.0f} s · {note}", soft_wrap=True)
+        per_trial = seconds / max(self._done - self._done_before, 1)
+        left = f"left {per_trial * (self._n_trials - self._done):.0f} s"
+        notes.print(f"{self._count_text()} · {seconds:.0f} s · {left} · {note}", soft_wrap=True)

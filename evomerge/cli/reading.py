@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from enum import Enum
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from evomerge.cli.terminal import console, print_json, print_table, value_text
 from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
+    from evomerge.analysis.forgetting import Change, ForgettingRow
     from evomerge.analysis.held_out import HeldOutRow, HeldOutScore
     from evomerge.analysis.paired import PairedRow
     from evomerge.analysis.status import Status
@@ -83,6 +85,7 @@ def _print_unenforced(constraints: Sequence[str]) -> None:
 
 def front(study: StudyDir, json: Json = False) -> None:
     """Show the non-dominated trials with error bars."""
+    from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
     from evomerge.config.runs import read_study
@@ -94,16 +97,19 @@ def front(study: StudyDir, json: Json = False) -> None:
     record = read_study(folder)
     items = ItemStore(folder.items).read()
     held_out, paired = held_out_rows(record, items), paired_rows(record, items)
+    forgetting = forgetting_rows(record, items)
     if json:
         found = {
             "held_out": [asdict(row) for row in held_out],
             "paired": [asdict(row) for row in paired],
+            "forgetting": [asdict(row) for row in forgetting],
         }
         print_json({**_front_data(record), **found})
     else:
         print_front(record)
         _print_held_out(held_out, _headings(record))
         _print_paired(paired)
+        _print_forgetting(forgetting)
 
 
 def report(
@@ -112,6 +118,7 @@ def report(
 ) -> None:
     """Write the report: one self-contained HTML file."""
     from evomerge.analysis.report import write_report
+    from evomerge.config.compare import read_comparison
     from evomerge.config.runs import read_study
     from evomerge.config.stages import latest_study
     from evomerge.evaluation.store import ItemStore
@@ -119,8 +126,10 @@ def report(
 
     folder = StudyFolder(study)
     latest = latest_study(folder)
-    items = ItemStore(latest.items).read()
-    path = write_report(read_study(latest), out or folder.report, items=items)
+    items, comparison = ItemStore(latest.items).read(), read_comparison(latest.comparison)
+    path = write_report(
+        read_study(latest), out or folder.report, items=items, comparison=comparison
+    )
     console.print(str(path), soft_wrap=True)
 
 
@@ -138,9 +147,11 @@ def export(
     ] = None,
 ) -> None:
     """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
+    from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.front import pick as pick_trial
     from evomerge.config.runs import read_experiment, read_study
     from evomerge.config.stages import latest_study
+    from evomerge.evaluation.store import ItemStore
     from evomerge.export.model import export_model, export_text, push_folder
     from evomerge.study.folder import StudyFolder
 
@@ -158,7 +169,14 @@ def export(
 
     experiment = read_experiment(folder)
     rungs = () if experiment.race is None else experiment.race.rungs
-    rescored = export_model(record, trial, out, make_suites(experiment), rungs=rungs)
+    rescored = export_model(
+        record,
+        trial,
+        out,
+        make_suites(experiment),
+        rungs=rungs,
+        forgetting=forgetting_rows(record, ItemStore(folder.items).read()),
+    )
     rows = list(zip(rescored.objectives, rescored.trial, rescored.folder, strict=True))
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
     print_table(
@@ -251,7 +269,7 @@ def _print_finals(study: StudyRecord) -> None:
         console.print(note, style="bold red", soft_wrap=True)
 
 
-def _label(final: FinalRecord | HeldOutRow) -> str:
+def _label(final: FinalRecord | HeldOutRow | ForgettingRow) -> str:
     return f"best merge (#{final.number})" if final.chosen else final.origin
 
 
@@ -289,6 +307,33 @@ def _print_paired(rows: Sequence[PairedRow]) -> None:
     ]
     title = "The chosen merge on the same test items, paired"
     print_table(title, ["against", "objective", "merge minus it", "right there, wrong here"], texts)
+
+
+def _print_forgetting(rows: Sequence[ForgettingRow]) -> None:
+    """Print what became of the tasks that the search never saw, metric by metric."""
+    for (measure, direction), group in groupby(rows, key=lambda row: (row.measure, row.direction)):
+        console.print()
+        texts = [
+            (
+                _label(row),
+                value_text(row.value, row.stderr),
+                "" if math.isnan(row.normalised) else f"{row.normalised:.0%}",
+                _change_text(row.versus_base),
+                _change_text(row.versus_expert),
+            )
+            for row in group
+        ]
+        name = measure + (" ↓" if direction == "minimize" else "")
+        title = f"{name}, never searched; differences with 95 % intervals"
+        columns = ["model", "score", "of base", "minus base", "minus best expert"]
+        print_table(title, columns, texts)
+
+
+def _change_text(change: Change | None) -> str:
+    if change is None:
+        return ""
+    bounds = "" if math.isnan(change.low) else f" [{change.low:+.3f}, {change.high:+.3f}]"
+    return f"{change.value:+.3f}{bounds}"
 
 
 def _headings(study: StudyRecord) -> list[str]:

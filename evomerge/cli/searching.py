@@ -113,6 +113,7 @@ def _continue(root: Path) -> None:
     from evomerge.analysis.report import write_report
     from evomerge.cli.progress import SearchProgress
     from evomerge.cli.reading import print_front
+    from evomerge.config.compare import read_comparison
     from evomerge.config.runs import Events
     from evomerge.config.stages import continue_run, latest_study
     from evomerge.evaluation.store import ItemStore
@@ -121,15 +122,16 @@ def _continue(root: Path) -> None:
     folder = StudyFolder(root)
     with SearchProgress() as progress:
         try:
-            events = Events(progress.phase, progress.measured, progress.told, progress.began)
+            events = Events(progress.phase, progress.part, progress.told, progress.began)
             study = continue_run(folder, events)
         except KeyboardInterrupt:
             notes.print(
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True
             )
             raise
-    items = ItemStore(latest_study(folder).items).read()
-    write_report(study, folder.report, items=items)
+    latest = latest_study(folder)
+    items, comparison = ItemStore(latest.items).read(), read_comparison(latest.comparison)
+    write_report(study, folder.report, items=items, comparison=comparison)
     print_front(study, most=_FRONT_ROWS)
     console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
     console.print(f"report   {folder.report}", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +20,7 @@ from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
 from evomerge.execution.costs import COST, Cost, cost_fault
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.models.architecture import TensorRole
+from evomerge.models.reference import split_hub_id
 from evomerge.space.baselines import Baseline, baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.constraints import Constraint, parse_bound
@@ -29,6 +30,7 @@ from evomerge.study.trials import make_objectives
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.store import ItemStore
     from evomerge.samplers import Budget, GeneSpace
 
@@ -57,6 +59,7 @@ class Assembly:
         constraints: What must be kept.
         worker: What each worker loads.
         seeds: What is evaluated before the search.
+        report_only: What is measured after it, of tasks that it never sees.
     """
 
     experiment: Experiment
@@ -67,6 +70,7 @@ class Assembly:
     constraints: tuple[Constraint, ...]
     worker: WorkerSpec
     seeds: tuple[Baseline, ...]
+    report_only: tuple[Objective, ...]
 
 
 def assemble(experiment: Experiment, where: str) -> Assembly:
@@ -82,6 +86,8 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     Raises:
         ConfigError: Listing every fault of every part, one line each.
     """
+    from evomerge.evaluation.checks import report_only_measures
+
     faults: list[str] = []
     models = _models(experiment, where, faults)
     models_are_known = not faults
@@ -91,7 +97,8 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     suites = make_suites(experiment)
     objectives = make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
     constraints = make_constraints(experiment)
-    faults += _metric_faults(objectives, constraints, suites, tuple(models.experts), where)
+    reader = _reader(models.base, where, faults) if models_are_known else None
+    faults += _metric_faults(objectives, constraints, suites, models, reader, where)
     faults += _bound_faults(constraints, experiment, where)
     faults += _distance_faults(space, _costs(objectives, constraints), where)
     faults += _final_split_faults(experiment, suites, where)
@@ -111,7 +118,17 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     found = baselines(space, models, seeds)
     if faults := list(_unreached_faults(constraints, found, experiment.budget.trials, where)):
         raise ConfigError(*faults)
-    return Assembly(experiment, models, space, suites, objectives, constraints, worker, found)
+    return Assembly(
+        experiment,
+        models,
+        space,
+        suites,
+        objectives,
+        constraints,
+        worker,
+        found,
+        make_objectives(report_only_measures(suites)),
+    )
 
 
 def make_sampler(assembly: Assembly, items: ItemStore | None = None) -> BaseSampler:
@@ -255,6 +272,25 @@ def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
     )
 
 
+def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
+    """Read prompts as candidates will: with the base's tokenizer and its context, no parameters."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    from evomerge.evaluation.harness import LanguageModel
+    from evomerge.evaluation.hygiene import clean_harness
+    from evomerge.models.opening import peek_model
+
+    folder, hub_id = peek_model(base).folder, split_hub_id(base)
+    name, revision = (str(folder), None) if hub_id is None else hub_id
+    try:
+        with clean_harness():
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            return LanguageModel.without_parameters(tokenizer, AutoConfig.from_pretrained(folder))
+    except (OSError, ValueError) as err:
+        faults.append(f"{where}: models.base: {base}: {' '.join(str(err).split())}")
+        return None
+
+
 def _spelt_out(experiment: Experiment, where: str, faults: list[str]) -> Experiment:
     seeds = resolve_seeds(experiment.seeds, where, faults)
     if seeds != experiment.seeds:
@@ -289,7 +325,7 @@ def _suite(config: str | EvaluatorConfig, name: str) -> Suite:
         name=name,
         tasks=tuple(config.tasks),
         include_path=Path(config.include_path) if config.include_path else None,
-        splits=config.splits or DEFAULT_SPLITS,  # type: ignore[arg-type]
+        splits=config.splits or ({"test": 1.0} if config.report_only else DEFAULT_SPLITS),  # type: ignore[arg-type]
         **content,
     )
 
@@ -298,32 +334,38 @@ def _metric_faults(
     objectives: tuple[Objective, ...],
     constraints: tuple[Constraint, ...],
     suites: tuple[Suite, ...],
-    experts: tuple[str, ...],
+    models: ModelSet,
+    reader: LanguageModel | None,
     where: str,
 ) -> Iterator[str]:
     from evomerge.evaluation.checks import has_answers, metric_names
 
     try:
-        known = metric_names(suites)
+        known = metric_names(suites, reader)
+        unseen = metric_names([suite for suite in suites if suite.report_only])
     except EvomergeError as err:
         yield from (f"{where}: {line}" for line in str(err).splitlines())
         return
+    experts = tuple(models.experts)
+    known = {task: metrics for task, metrics in known.items() if task not in unseen}
     for i, objective in enumerate(objectives):
         place = f"{where}: objectives[{i}]"
         if objective in objectives[:i]:
             yield f"{place}: {objective.task} {objective.metric} is an objective already"
-        yield from _metric_fault(objective, known, experts, place)
+        yield from _metric_fault(objective, known, unseen, experts, place)
     for constraint in constraints:
         yield from _metric_fault(
-            constraint, known, experts, f"{where}: constraint '{constraint.name}'"
+            constraint, known, unseen, experts, f"{where}: constraint '{constraint.name}'"
         )
-    if "output_tokens" in _costs(objectives, constraints) and not has_answers(suites):
+    searched = [suite for suite in suites if not suite.report_only]
+    if "output_tokens" in _costs(objectives, constraints) and not has_answers(searched):
         yield f"{where}: cost output_tokens: expected a task that generates text, got none"
 
 
 def _metric_fault(
     wanted: Objective | Constraint,
     known: Mapping[str, tuple[str, ...]],
+    unseen: Collection[str],
     experts: tuple[str, ...],
     place: str,
 ) -> Iterator[str]:
@@ -331,6 +373,11 @@ def _metric_fault(
     if task == COST:
         if fault := cost_fault(metric, experts):
             yield f"{place}.cost: {fault}"
+    elif task in unseen:
+        yield (
+            f"{place}.task: {task} is in a report_only evaluator, which the search must not see; "
+            "drop report_only there, or choose another task"
+        )
     elif task not in known:
         yield f"{place}.task: {_expected(task, tuple(known), 'task')}"
     elif metric not in known[task]:
@@ -387,14 +434,19 @@ def _unreached_faults(
 def _final_split_faults(
     experiment: Experiment, suites: tuple[Suite, ...], where: str
 ) -> Iterator[str]:
-    """The finals need held-out items."""
-    for suite in suites if experiment.finalists else ():
+    """The finals need held-out items, and suites that are only reported need the finals."""
+    for suite in suites:
         missing = [split for split in SPLITS if split not in suite.splits]
-        if missing:
+        if experiment.finalists and missing and not suite.report_only:
             yield (
                 f"{where}: {suite.name}.splits: expected {', '.join(SPLITS)}, got no "
                 f"{' and no '.join(missing)}; add them, or set finalists: 0 to do without the "
                 "held-out finals"
+            )
+        if suite.report_only and not experiment.finalists:
+            yield (
+                f"{where}: {suite.name}.report_only: expected finalists of at least 1, because the "
+                "finals alone score what the search never sees, got 0"
             )
 
 

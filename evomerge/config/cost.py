@@ -9,6 +9,7 @@ import torch
 from evomerge.cache import cache_folder
 from evomerge.config.assemble import Assembly, sampler_choice
 from evomerge.config.runs import on_device, worker_count
+from evomerge.evaluation.checks import n_items
 from evomerge.execution.costs import COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
@@ -20,6 +21,7 @@ from evomerge.schema import write_yaml
 
 __all__ = ["example_recipe", "experiment_facts"]
 
+_RACE_OFF = "off: every trial is scored on all items"
 _MOST_RULES = 3  # that an example shows
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -42,6 +44,7 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     optional = {
         "constraints": ", ".join(constraint.name for constraint in assembly.constraints),
         "costs": ", ".join(map(_cost, assembly.worker.costs)),
+        "report only": _report_only(assembly),
     }
     n_workers = worker_count(experiment.execution)
     return [
@@ -51,6 +54,8 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
         ("seeds", _seeds(assembly)),
         ("sampler", f"{name}: {reason}"),
         ("budget", _budget(assembly)),
+        ("gates", "off" if experiment.gates is None else experiment.gates.summary),
+        ("race", _RACE_OFF if experiment.race is None else experiment.race.summary),
         ("workers", f"{n_workers} on {worker.device}, {experiment.execution.executor}"),
         ("kernel", ": ".join(kernel_choice(worker.device))),
         ("experts", _experts(sources, dtype, worker)),
@@ -75,6 +80,21 @@ def _seeds(assembly: Assembly) -> str:
     inside = [seed for seed in assembly.seeds if seed.params is not None]
     names = ", ".join(seed.origin for seed in assembly.seeds) or "none"
     return f"{names} ({len(inside)} of {len(assembly.seeds)} are points of the space)"
+
+
+def _report_only(assembly: Assembly) -> str:
+    """Name the tasks that the search never sees, and what scoring them comes to."""
+    unseen = [suite for suite in assembly.suites if suite.report_only]
+    if not unseen:
+        return ""
+    searched = [suite for suite in assembly.suites if not suite.report_only]
+    tasks = ", ".join(dict.fromkeys(measure.task for measure in assembly.report_only))
+    n, n_models = n_items(unseen, "test"), len(assembly.models.experts) + 3
+    trials = n * n_models / n_items(searched, "search")
+    return (
+        f"{tasks}: {n} items, never searched; after the search base, experts, uniform average and "
+        f"the chosen merge are scored on them, which takes about as long as {trials:.2g} trials"
+    )
 
 
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:

@@ -132,7 +132,10 @@ class ModelsConfig(_Section):
 
 
 class EvaluatorConfig(_Section):
-    """A task suite; see ``evaluation.suite.Suite`` for the meaning of the keys."""
+    """A task suite; see ``evaluation.suite.Suite`` for the meaning of the keys.
+
+    With ``report_only`` its tasks are scored once, after the search, to see what was forgotten.
+    """
 
     tasks: list[str] = Field(min_length=1)
     include_path: str | None = None
@@ -144,6 +147,7 @@ class EvaluatorConfig(_Section):
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
     allow_code: bool = False
+    report_only: bool = False
     seed: int = 0
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -20,6 +21,7 @@ from evomerge.config.assemble import (
     make_sampler,
     resolved_sampler,
 )
+from evomerge.config.compare import compare_experts, write_comparison
 from evomerge.config.experiment import ExecutionConfig, Experiment
 from evomerge.config.load import experiment_digest, load_experiment
 from evomerge.config.presets import Presets
@@ -29,7 +31,8 @@ from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, WorkerSpec
 from evomerge.study.constraints import unenforced
 from evomerge.study.drivers import Drivers
-from evomerge.study.finals import read_finals, run_finals, write_finals
+from evomerge.study.finals import run_finals
+from evomerge.study.finals_file import read_finals, write_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
@@ -63,13 +66,13 @@ class Events:
 
     Attributes:
         phase: Called with what is being done now.
-        measured: Called during the statistics pass with elements done and elements in all.
+        part: Called during a long phase with what is counted, how many are done, and of how many.
         told: Called with each finished trial.
         began: Called with a study, as earlier drivers left it, before it is continued.
     """
 
     phase: Callable[[str], None] = lambda text: None
-    measured: Callable[[int, int], None] = lambda done, total: None
+    part: Callable[[str, int, int], None] = lambda text, done, total: None
     told: Callable[[TrialRecord], None] = lambda trial: None
     began: Callable[[StudyRecord], None] = lambda study: None
 
@@ -165,7 +168,7 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         if _is_finished(folder, experiment):
             return read_study(folder)
         trim_cache("experts", "scores", "statistics")
-        _measure(assembly, events)
+        _measure(assembly, folder, events)
         events.phase("starting workers")
         executor = make_executor(assembly.worker, experiment.execution)
         try:
@@ -199,10 +202,11 @@ def read_study(folder: StudyFolder) -> StudyRecord:
         name=folder.name,
         objectives=objectives,
         trials=trials,
-        finals=finals,
+        finals=finals.records,
         n_trials=n_trials,
         constraints=tuple(constraint.name for constraint in constraints),
-        unenforced=unenforced(constraints, trials, n_trials, finals),
+        unenforced=unenforced(constraints, trials, n_trials, finals.records),
+        report_only=finals.report_only,
     )
 
 
@@ -270,7 +274,7 @@ def serve_dashboard(folder: StudyFolder, port: int) -> None:
     run_server(open_storage(folder.journal, experiment.storage), host="127.0.0.1", port=port)
 
 
-def _measure(assembly: Assembly, events: Events) -> None:
+def _measure(assembly: Assembly, folder: StudyFolder, events: Events) -> None:
     """Measure the models before the workers start, which then find all in the cache on disk.
 
     Without that cache, or on another machine, each worker measures what it needs when it needs it.
@@ -284,7 +288,11 @@ def _measure(assembly: Assembly, events: Events) -> None:
     events.phase("measuring the models")
     models = assembly.models
     sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
-    measure_models(sources, assembly.space.statistics, events.measured)
+    counted = partial(events.part, "statistics of the models")
+    measure_models(sources, assembly.space.statistics, counted)
+    if not folder.comparison.is_file():
+        counted = partial(events.part, "comparing the experts")
+        write_comparison(folder.comparison, compare_experts(sources, counted))
 
 
 def _search(
@@ -336,6 +344,8 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
         executor=executor,
         items=ItemStore(folder.items),
         constraints=assembly.constraints,
+        report_only=assembly.report_only,
+        on_scored=partial(events.part, "scoring held-out items"),
     )
     write_finals(folder.finals, found, study.constraints)
 

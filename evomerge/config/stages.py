@@ -179,7 +179,7 @@ def _stage_experiment(
     experiment: Experiment, number: int, winners: Mapping[str, str]
 ) -> Experiment:
     """The experiment of one stage by itself; only the last stage has held-out finals."""
-    stage = experiment.stages[number - 1]
+    stage, is_last = experiment.stages[number - 1], number == len(experiment.stages)
     whole = experiment.model_dump(exclude_unset=True, mode="json")
     own = stage.model_dump(include={"search_space", "sampler", "budget"}, mode="json")
     content = {
@@ -190,8 +190,10 @@ def _stage_experiment(
             "experts": {**whole["models"]["experts"], **winners},
             "winners": list(winners),
         },
-        "finalists": experiment.finalists if number == len(experiment.stages) else 0,
+        "finalists": experiment.finalists if is_last else 0,
     }
+    if not is_last:  # what is only reported is scored in the finals
+        content["evaluators"] = [e for e in whole["evaluators"] if not e.get("report_only")]
     if number > 1:  # recipes and earlier studies are over the first stage's experts
         seeds = whole.get("seeds", {})
         content["seeds"] = {k: v for k, v in seeds.items() if k not in ("recipes", "studies")}

@@ -33,6 +33,16 @@ class Gates:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
+    @property
+    def summary(self) -> str:
+        """What ends a candidate before it is scored, in one line."""
+        return (
+            "a candidate ends before it is scored if its logits are not finite, if its perplexity "
+            f"on the prompts exceeds {self.perplexity_factor:g} times the worst parent's, or if "
+            f"{self.runaway:.0%} more of its greedy answers than of the worst parent's repeat "
+            f"themselves for {self.answer_tokens} tokens"
+        )
+
     def reason(self, candidate: Health, parents: Health) -> str | None:
         """Say why a candidate is given up; ``None`` lets it pass.
 

@@ -21,7 +21,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import acc_all, acc_all_stderr, mean, mean_stderr
-from lm_eval.api.registry import METRIC_REGISTRY
+from lm_eval.api.registry import FILTER_REGISTRY, METRIC_REGISTRY
 from lm_eval.api.task import Task
 from lm_eval.models.utils import (
     handle_stop_sequences,
@@ -30,7 +30,13 @@ from lm_eval.models.utils import (
 )
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from typing_extensions import Self
 
 from evomerge.errors import EvaluationError
 
@@ -44,6 +50,7 @@ __all__ = [
     "TaskManager",
     "builtin_index",
     "end_tokens",
+    "known_filters",
     "known_metrics",
     "load_config",
     "mean",
@@ -64,6 +71,11 @@ def builtin_index() -> dict[str, object]:
 def known_metrics() -> frozenset[str]:
     """Name the metrics that are part of lm-eval; others are downloaded as code."""
     return frozenset(METRIC_REGISTRY)
+
+
+def known_filters() -> frozenset[str]:
+    """Name the filters that are part of lm-eval."""
+    return frozenset(FILTER_REGISTRY)
 
 
 def load_config(path: Path) -> dict[str, object]:
@@ -139,6 +151,15 @@ class LanguageModel:
         self.lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
         # The same prompts come again for every candidate: tokenise each text once.
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)
+
+    @classmethod
+    def without_parameters(
+        cls, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
+    ) -> Self:
+        """Make what can shape and measure prompts, but not answer them."""
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        return cls(model, tokenizer, 1)
 
     def longest_answer(self, generation_kwargs: Mapping[str, object]) -> int:
         """Tell how many tokens a request may generate, by any of the names for that setting."""

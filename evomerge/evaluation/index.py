@@ -14,11 +14,11 @@ from evomerge.evaluation.harness import (
     known_metrics,
     load_config,
 )
-from evomerge.evaluation.suite import Suite, raise_faults
+from evomerge.evaluation.suite import Suite
 from evomerge.evaluation.task_files import (
     TaskFile,
     code_tags,
-    missing_files,
+    data_faults,
     read_chain,
     with_absolute_paths,
 )
@@ -29,12 +29,13 @@ Entry = Any  # lm_eval's index entry: name, yaml_path, cfg (functions as text), 
 Config = Mapping[str, Any]
 
 
-def open_index(suite: Suite) -> TaskManager:
+def open_index(suite: Suite) -> tuple[TaskManager, dict[str, list[str]]]:
     """Index the tasks a suite names, checked and with data paths made absolute.
 
-    Raises:
-        EvaluationError: Unknown names (with the nearest), unreadable YAML, missing data files, and
-            code that ``suite.allow_code`` does not permit; all of them, one per line.
+    Returns:
+        The index, and what is wrong by the name of the task that must not be loaded for it: unknown
+        names (with the nearest), unreadable YAML, missing data files, and code that
+        ``suite.allow_code`` does not permit.
     """
     folder = [str(suite.include_path)] if suite.include_path else []
     manager = TaskManager(include_path=folder, include_defaults=False)
@@ -46,9 +47,9 @@ def open_index(suite: Suite) -> TaskManager:
     faults = _name_faults(suite, index)
     for name in _reachable(index, suite.tasks):
         if name in local and index[name].yaml_path is not None:
-            faults += [f"evaluator {suite.name!r}: {f}" for f in _localise(index[name], suite)]
-    raise_faults(faults)
-    return manager
+            found = [f"evaluator {suite.name!r}: {f}" for f in _localise(index[name], suite)]
+            faults |= {name: found} if found else {}
+    return manager, faults
 
 
 def is_public(manager: TaskManager, name: str) -> bool:
@@ -102,14 +103,14 @@ def _unknown(index: Mapping[str, Entry], names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys([*names, *referred]) if name not in index]
 
 
-def _name_faults(suite: Suite, index: Mapping[str, Entry]) -> list[str]:
-    faults = []
+def _name_faults(suite: Suite, index: Mapping[str, Entry]) -> dict[str, list[str]]:
+    faults = {}
     for name in _unknown(index, suite.tasks):
         nearest = difflib.get_close_matches(name, index, n=3)
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-        faults.append(f"evaluator {suite.name!r}: unknown task {name!r}{hint}")
+        faults[name] = [f"evaluator {suite.name!r}: unknown task {name!r}{hint}"]
     if faults and suite.include_path:
-        faults += _unreadable(suite.include_path)
+        faults[name] += _unreadable(suite.include_path)  # one of these may be what is missing
     return faults
 
 
@@ -140,8 +141,7 @@ def _localise(entry: Entry, suite: Suite) -> list[str]:
         entry.cfg = with_absolute_paths(config, mentioning[0].path.parent)
         entry.yaml_path = None
         faults = [
-            f"task {entry.name!r} ({chain[0].path}): data file does not exist: {path}"
-            for path in missing_files(entry.cfg)
+            f"task {entry.name!r} ({chain[0].path}): {fault}" for fault in data_faults(entry.cfg)
         ]
     return faults
 

@@ -47,6 +47,17 @@ class RaceRules:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
+    @property
+    def summary(self) -> str:
+        """What drops a trial, when, and how often that is wrong, in one line."""
+        rungs = ", ".join(f"{rung:.0%}" for rung in self.rungs)
+        ahead = f", {self.tolerance:g} standard errors ahead," if self.tolerance else ""
+        return (
+            f"after {rungs} of the items, at least {_FEWEST_ITEMS} of each objective, a trial is "
+            f"dropped if it would enter the front{ahead} with a probability of at most "
+            f"{self.error_rate:g}: so often a dropped trial would have, as far as scores are normal"
+        )
+
     def __post_init__(self) -> None:
         if list(self.rungs) != sorted(set(self.rungs)):
             raise ValueError(f"expected ascending rungs, got {', '.join(map(str, self.rungs))}")

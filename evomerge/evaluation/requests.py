@@ -12,7 +12,7 @@ from evomerge.evaluation.selection import select_items
 from evomerge.evaluation.suite import Suite, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, why
 
-__all__ = ["Item", "PreparedTask", "prepare_split"]
+__all__ = ["Item", "PreparedTask", "prepare_split", "switch_split"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def prepare_split(
         raise_faults([f"{where} has no split {split!r}, only {', '.join(loaded.suite.splits)}"])
     for name, task in loaded.tasks.items():
         try:
-            order = _switch(loaded, name, split)
+            order = switch_split(loaded, name, split)
             order = sorted(order)[:1] if first_only else order
             rows = sorted(order)
             _build(task, rows, loaded.suite, model)
@@ -83,8 +83,12 @@ def prepare_split(
     return prepared
 
 
-def _switch(loaded: LoadedSuite, name: str, split: str) -> list[int]:
-    """Point a task at the dataset split it is to be scored on; return the rows to use, in order."""
+def switch_split(loaded: LoadedSuite, name: str, split: str) -> list[int]:
+    """Point a task at the dataset split it is to be scored on; return the rows to use, in order.
+
+    Raises:
+        EvaluationError: There is no such split, it may not be scored, or it has no items.
+    """
     task, suite, own = loaded.tasks[name], loaded.suite, loaded.own_splits[name]
     share = suite.splits[split]
     if isinstance(share, str):

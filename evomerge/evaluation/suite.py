@@ -11,11 +11,20 @@ from typing import Literal
 
 from evomerge.errors import EvaluationError
 
-__all__ = ["DEFAULT_SPLITS", "SPLITS", "BatchSize", "Suite", "collected", "raise_faults"]
+__all__ = [
+    "DEFAULT_SPLITS",
+    "REPORT_ONLY",
+    "SPLITS",
+    "BatchSize",
+    "Suite",
+    "collected",
+    "raise_faults",
+]
 
 BatchSize = int | Literal["auto"]
 
 SPLITS = ("search", "validation", "test")
+REPORT_ONLY = "report_only"  # beside the splits: the test items of tasks that are only reported
 
 DEFAULT_SPLITS: Mapping[str, str | float] = {"search": 0.6, "validation": 0.2, "test": 0.2}
 
@@ -44,6 +53,8 @@ class Suite:
             downloaded from Hugging Face ``evaluate``, pickled datasets.
         smooth: Tasks whose smooth metrics are wanted among their metrics.
         allow_test_split: Whether items by which a public benchmark is reported may be searched.
+        report_only: Whether the search never sees the tasks: they tell what a merge has forgotten,
+            and have test items only.
     """
 
     name: str
@@ -60,6 +71,7 @@ class Suite:
     allow_code: bool = False
     smooth: frozenset[str] = frozenset()
     allow_test_split: bool = False
+    report_only: bool = False
 
     def faults(self) -> list[str]:
         """List what is wrong with the settings themselves, one line each, without reading files."""
@@ -86,7 +98,7 @@ class Suite:
         return bool(self.splits) and set(self.splits) <= set(SPLITS)
 
     def _split_faults(self) -> list[str]:
-        """Fractions out of range, and two splits that would hold the same items."""
+        """Fractions out of range, and splits that would hold what is to be held out."""
         fractions = {k: v for k, v in self.splits.items() if not isinstance(v, str)}
         named = {k: v for k, v in self.splits.items() if isinstance(v, str)}
         found = [
@@ -97,6 +109,11 @@ class Suite:
         if sum(fractions.values()) > 1 + 1e-9:
             text = " + ".join(f"{value:g}" for value in fractions.values())
             found.append(f"the fractions of splits must sum to at most 1, got {text}")
+        if self.report_only and set(self.splits) != {"test"}:
+            found.append(
+                "splits of a report_only evaluator must be test alone, because nothing of it is "
+                f"searched, got {', '.join(self.splits)}"
+            )
         found += [
             f"splits {a} and {b} are both the dataset split {named[a]!r}, so held-out items would "
             "be searched; name different ones, or give fractions"

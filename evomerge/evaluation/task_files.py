@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-__all__ = ["TaskFile", "code_tags", "missing_files", "read_chain", "with_absolute_paths"]
+__all__ = ["TaskFile", "code_tags", "data_faults", "read_chain", "with_absolute_paths"]
 
 # Dataset builders that read the files named by `data_files`; with any other `dataset_path` a
 # relative name is a file of that Hub repository.
@@ -133,15 +133,16 @@ def _absolute(value: object, folder: Path) -> object:
     return value if "://" in str(value) else str((folder / str(value)).resolve())
 
 
-def missing_files(config: Config) -> list[str]:
-    """List the local data files a config with absolute paths names that do not exist."""
+def data_faults(config: Config) -> list[str]:
+    """Find the local data files that a config with absolute paths names and that hold no data."""
     options = config.get("dataset_kwargs")
     if not isinstance(options, dict) or config.get("dataset_path") not in _LOCAL_BUILDERS:
         return []
-    paths = [path for key in ("data_files", "data_dir") for path in _flat(options.get(key))]
-    return [
-        path for path in paths if "://" not in path and "*" not in path and not Path(path).exists()
-    ]
+    named = [path for key in ("data_files", "data_dir") for path in _flat(options.get(key))]
+    paths = [Path(path) for path in named if "://" not in path and "*" not in path]
+    missing = [f"data file does not exist: {path}" for path in paths if not path.exists()]
+    empty = [p for p in paths if p.is_file() and p.stat().st_size == 0]
+    return missing + [f"data file is empty: {path}" for path in empty]
 
 
 def _flat(value: object) -> Iterator[str]:

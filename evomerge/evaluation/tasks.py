@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 import jinja2
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.harness import Group, Task, TaskManager
+from evomerge.evaluation.harness import Group, Task, TaskManager, known_filters
 from evomerge.evaluation.index import is_public, leaf_tasks, open_index
 from evomerge.evaluation.suite import Suite, raise_faults
 
-__all__ = ["LoadedSuite", "load_suite", "name_clashes", "why"]
+__all__ = ["LoadedSuite", "load_suite", "load_what_loads", "name_clashes", "why"]
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,54 @@ def load_suite(suite: Suite) -> LoadedSuite:
     Raises:
         EvaluationError: Every fault found, one per line.
     """
+    loaded, faults = load_what_loads(suite)
+    raise_faults(faults)
+    return loaded
+
+
+def load_what_loads(suite: Suite) -> tuple[LoadedSuite, list[str]]:
+    """Load the tasks of a suite that can be loaded, so that more faults can be looked for in them.
+
+    Returns:
+        The suite, without its groups if some task is missing, and what is wrong, one line each.
+
+    Raises:
+        EvaluationError: The settings of the suite are wrong themselves.
+    """
     raise_faults(suite.faults())
-    manager = open_index(suite)
-    try:
-        loaded = manager.load(list(suite.tasks))
-    except Exception as err:  # task code, templates and dataset readers raise anything
-        faults = _load_faults(suite, manager) or [f"evaluator {suite.name!r}: {_one_line(err)}"]
-        raise_faults(faults)
-        raise
-    raise_faults([fault for task in loaded["tasks"].values() for fault in _barred(suite, task)])
-    for task in loaded["tasks"].values():
+    manager, indexed = open_index(suite)
+    tasks, groups, faults = _load(suite, manager, indexed)
+    for name, task in list(tasks.items()):
+        if barred := _barred(suite, task):
+            faults += barred
+            del tasks[name]
+    for task in tasks.values():
         _set_fewshot(task, suite.num_fewshot)
-    own_splits = {name: task.get_config("test_split") for name, task in loaded["tasks"].items()}
+    own_splits = {name: task.get_config("test_split") for name, task in tasks.items()}
     public = frozenset(name for name in own_splits if is_public(manager, name))
-    return LoadedSuite(suite, loaded["tasks"], loaded["groups"], own_splits, public)
+    return LoadedSuite(suite, tasks, {} if faults else groups, own_splits, public), faults
+
+
+def _load(
+    suite: Suite, manager: TaskManager, indexed: Mapping[str, list[str]]
+) -> tuple[dict[str, Task], dict[str, Group], list[str]]:
+    """Load all at once; where that fails, task by task to find out which ones do, and why."""
+    faults = [fault for found in indexed.values() for fault in found]
+    if not faults:
+        try:
+            loaded = manager.load(list(suite.tasks))
+            return dict(loaded["tasks"]), dict(loaded["groups"]), []
+        except Exception as err:  # task code, templates and dataset readers raise anything
+            fault = f"evaluator {suite.name!r}: {_one_line(err)}"
+    tasks: dict[str, Task] = {}
+    for name in leaf_tasks(manager, suite.tasks):
+        if name not in indexed:
+            try:
+                tasks |= manager.load([name])["tasks"]
+            except Exception as err:
+                config = manager.task_index[name].cfg or {}
+                faults.append(f"evaluator {suite.name!r}: task {name!r}: {why(err, config)}")
+    return tasks, {}, faults or [fault]
 
 
 def name_clashes(loaded: Sequence[LoadedSuite]) -> list[str]:
@@ -68,19 +104,7 @@ def name_clashes(loaded: Sequence[LoadedSuite]) -> list[str]:
     ]
 
 
-def _load_faults(suite: Suite, manager: TaskManager) -> list[str]:
-    """Load task by task to find out which ones fail, and why."""
-    faults = []
-    for name in leaf_tasks(manager, suite.tasks):
-        try:
-            manager.load([name])
-        except Exception as err:
-            config = manager.task_index[name].cfg or {}
-            faults.append(f"evaluator {suite.name!r}: task {name!r}: {why(err, config)}")
-    return faults
-
-
-def why(err: Exception, config: Mapping[str, object]) -> str:
+def why(err: Exception, config: Mapping[str, Any]) -> str:
     """Explain why a task cannot be loaded or prompted, in one line.
 
     Args:
@@ -92,10 +116,20 @@ def why(err: Exception, config: Mapping[str, object]) -> str:
     if isinstance(err, jinja2.TemplateError):
         return f"a template fails: {' '.join(str(err).split())}"
     if isinstance(err, KeyError) and err.args:
+        for name in _filters(config) - known_filters():
+            nearest = get_close_matches(name, known_filters(), n=1)
+            hint = f", nearest: {nearest[0]}" if nearest else ""
+            return f"lm-eval has no filter {name!r} (filter_list){hint}"
         for key in ("test_split", "validation_split", "training_split", "fewshot_split"):
             if config.get(key) == err.args[0]:
                 return f"the dataset has no split {err.args[0]!r} ({key})"
     return _one_line(err)
+
+
+def _filters(config: Mapping[str, Any]) -> set[str]:
+    """Names of the functions in a task's ``filter_list``."""
+    steps = [step for one in config.get("filter_list") or [] for step in one.get("filter") or []]
+    return {str(step.get("function")) for step in steps}
 
 
 def _one_line(err: BaseException) -> str:
@@ -106,13 +140,18 @@ def _one_line(err: BaseException) -> str:
 
 
 def _barred(suite: Suite, task: Task) -> list[str]:
-    """Tasks that lm-eval itself would refuse to run on this model."""
+    """Tasks that lm-eval itself would refuse to run on this model, or could not score."""
     where = f"evaluator {suite.name!r}: task {task.task_name!r}"
     faults = []
     if getattr(task, "UNSAFE_CODE", False) and not suite.allow_code:
         faults.append(f"{where} runs generated code; set allow_code: true if that is safe here")
     if getattr(task, "MULTIMODAL", False):
         faults.append(f"{where} needs images or audio; only text tasks can be scored")
+    faults += [
+        f"{where}: lm-eval does not know the aggregation of its metric {metric!r} (metric_list)"
+        for metric, aggregation in task.aggregation().items()
+        if aggregation is None
+    ]
     return faults
 
 

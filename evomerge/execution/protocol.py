@@ -9,7 +9,7 @@ from typing import Protocol
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import Race
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
-from evomerge.evaluation.suite import Suite
+from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
 
@@ -50,7 +50,8 @@ class Job:
     Attributes:
         trial: Trial number; names the outcome.
         recipe: Over the base and experts of the worker.
-        split: ``search``, ``validation`` or ``test``.
+        split: ``search``, ``validation`` or ``test``; ``report_only`` for the suites that are only
+            reported, which no other split holds, without costs.
         is_gated: Whether the worker may give it up early.
         race: What it is up against; ``None``: it is scored on all items.
     """
@@ -60,6 +61,11 @@ class Job:
     split: str = "search"
     is_gated: bool = False
     race: Race | None = None
+
+    @property
+    def is_report_only(self) -> bool:
+        """Whether only scores are wanted: costs are about what is searched."""
+        return self.split == REPORT_ONLY
 
 
 @dataclass(frozen=True)

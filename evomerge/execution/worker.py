@@ -14,6 +14,7 @@ from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.probe import Gate
 from evomerge.evaluation.score_cache import ScoreCache, digest_of
 from evomerge.evaluation.scores import Scores
+from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.parents import parent_recipe
@@ -75,15 +76,18 @@ class Worker:
             yield
 
     def prepare(self, split: str) -> None:
-        """Build the tasks of one split, unless that is done."""
-        if split not in self._prepared:
-            self._prepared[split] = PreparedSuites(
-                self._spec.suites,
-                split,
-                self._candidate.model,
-                self._tokenizer,
-                rungs=self._spec.rungs if split == "search" else (),
-            )
+        """Build the tasks of one split, or those that are only reported, unless that is done."""
+        if split in self._prepared:
+            return
+        is_reported = split == REPORT_ONLY
+        self._prepared[split] = PreparedSuites(
+            [suite for suite in self._spec.suites if suite.report_only == is_reported],
+            "test" if is_reported else split,
+            self._candidate.model,
+            self._tokenizer,
+            rungs=self._spec.rungs if split == "search" else (),
+        )
+        if not is_reported:
             self._meter.prepare(split, self._prepared[split])
 
     def run(self, job: Job) -> Outcome:
@@ -116,7 +120,7 @@ class Worker:
     def _looks(self, job: Job, prepared: PreparedSuites) -> Iterator[Scores]:
         """Score the live model rung by rung; the last look has its costs, too."""
         for scores in prepared.looks():
-            if scores.metrics and self._spec.costs:
+            if scores.metrics and self._spec.costs and not job.is_report_only:
                 costs = self._meter.measure(job.recipe, job.split, prepared, scores)
                 yield dataclasses.replace(scores, metrics={**scores.metrics, COST: costs})
             else:
@@ -142,7 +146,8 @@ class Worker:
 
     def _digest(self, job: Job) -> str | None:
         """Name everything the scores and costs of a job depend on; ``None`` for what may vary."""
-        suites, costs = self._prepared[job.split].digest, sorted(self._spec.costs)
+        suites = self._prepared[job.split].digest
+        costs = [] if job.is_report_only else sorted(self._spec.costs)
         if suites is None or any(Cost.of(cost).is_timed for cost in costs):
             return None
         return digest_of(suites, job.recipe.digest, costs, self._models, self._spec.device)

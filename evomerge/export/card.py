@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from huggingface_hub import ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evomerge import __version__
+from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.export.rounding import FoldError
 from evomerge.models.reference import mentioned_models
 from evomerge.recipe.files import dump_recipe
@@ -39,6 +41,7 @@ def model_card(
     *,
     objectives: Sequence[str],
     scores: Sequence[ScoreRow],
+    forgetting: Sequence[ForgettingRow] = (),
     searched: Mapping[str, str] | None = None,
     folding: FoldError | None = None,
 ) -> str:
@@ -49,6 +52,7 @@ def model_card(
         recipe: What was merged.
         objectives: Column headings of the table.
         scores: Its rows; may be empty.
+        forgetting: How the merge does on tasks that the search never saw, one per metric.
         searched: Public benchmarks that were searched by the split that they are reported by.
         folding: How exactly the folder holds the scales of the recipe's path, if it has any.
 
@@ -71,6 +75,7 @@ def model_card(
         lstrip_blocks=True,
         autoescape=False,
     )
+    environment.filters.update(change=_change_text, share=_share_text)
     return environment.get_template("card.md.j2").render(
         header=header.to_yaml(),
         name=name,
@@ -79,11 +84,23 @@ def model_card(
         methods=sorted({rule.method for rule in recipe.rules}),
         objectives=objectives,
         scores=scores,
+        forgetting=forgetting,
         hops=Counter(hop.source for hop in recipe.path),
         folding=folding,
         searched=searched or {},
         version=__version__,
     )
+
+
+def _change_text(change: Change | None) -> str:
+    if change is None:
+        return "–"
+    bounds = "" if math.isnan(change.low) else f" ({change.low:+.3f} to {change.high:+.3f})"
+    return f"{change.value:+.3f}{bounds}"
+
+
+def _share_text(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.0%}"
 
 
 def _is_hub_id(reference: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evomerge.analysis.forgetting import ForgettingRow
 from evomerge.evaluation.benchmark_guard import searched_benchmarks
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
@@ -60,6 +61,7 @@ def export_model(
     progress: Callable[[int, int], None] | None = None,
     *,
     rungs: Sequence[float] = (),
+    forgetting: Sequence[ForgettingRow] = (),
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
 
@@ -70,6 +72,7 @@ def export_model(
         suites: The study's task suites.
         progress: Called with (tensors done, tensors in all).
         rungs: Of the study's races.
+        forgetting: Of the study's models on tasks that the search never saw.
     """
     recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
     write_checkpoint(recipe, out, progress=progress)
@@ -82,11 +85,13 @@ def export_model(
         recipe,
         objectives=names,
         scores=_score_rows(study, trial),
+        forgetting=[row for row in forgetting if row.number == trial.number],
         searched=searched_benchmarks([s for s in suites if s.allow_test_split]),
         folding=folding,
     )
     (out / "README.md").write_text(card, encoding="utf-8")
-    scores = score_folder(out, suites, "search", rungs)
+    searched = [suite for suite in suites if not suite.report_only]
+    scores = score_folder(out, searched, "search", rungs)
     scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
     return Rescored(
         objectives=tuple(o.name for _, o in scored),

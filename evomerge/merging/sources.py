@@ -17,7 +17,7 @@ from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.path import BASE
 from evomerge.statistics.cache import Origin, StatisticsCache
-from evomerge.statistics.collect import whole_model
+from evomerge.statistics.collect import WholeModel
 from evomerge.statistics.tensor import TensorStatistics
 
 __all__ = ["Sources"]
@@ -53,7 +53,7 @@ class Sources:
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
         self._cache = StatisticsCache.default()
         self._statistics: dict[str, TensorStatistics] = {}
-        self._model_magnitudes = whole_model(lambda: map(self.statistics, self.names))
+        self._whole_model = WholeModel(lambda: map(self.statistics, self.names))
         _refuse([fault for name in self.experts for fault in self._misfits(name)])
         if shared is not None:
             self.experts = {
@@ -111,7 +111,7 @@ class Sources:
                 readers[n_bases:],
                 origins=[_origin(model, name) for model in self.models],
                 cache=self._cache,
-                model_magnitudes=self._model_magnitudes,
+                model=self._whole_model,
             )
         return self._statistics[name]
 

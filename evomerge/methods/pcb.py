@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from evomerge.kernels.plan import ScoreMean, TensorPlan
 from evomerge.methods.base import Method, PerExpert, TensorContext, shared
-from evomerge.methods.parameters import coefficient, lambda_scale
+from evomerge.methods.parameters import coefficient, lambda_scale, scope
 
 __all__ = ["Pcb"]
 
@@ -17,7 +17,8 @@ class Pcb(Method):
     """Average the task vectors, each element weighed by a score; low scores count nothing.
 
     Scores depend on no coefficient. The between-expert part is that of the authors' language
-    code, tanh of the product with the sum; quantiles are of each tensor (theirs: of the model).
+    code, tanh of the product with the sum. Quantiles are of each tensor; theirs are of the model
+    (``scope: global``).
     """
 
     name: ClassVar[str] = "pcb"
@@ -29,7 +30,7 @@ class Pcb(Method):
     source: ClassVar[str] = (
         "Du et al. 2024, Parameter Competition Balancing for Model Merging, arXiv:2410.02396"
     )
-    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "scores")
+    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "scores", "model_scores")
 
     coefficient: PerExpert = coefficient()
     score_ratio: float = shared(
@@ -39,14 +40,18 @@ class Pcb(Method):
         1e-4, "share of magnitudes clipped at either end before scoring", low=0.0, high=0.49
     )
     lambda_: float = lambda_scale()
+    scope: str = scope("tensor", "global")
 
     def statistics_used(self) -> tuple[str, ...]:
-        """See ``Method.statistics_used``."""
-        return ("magnitudes", f"scores {self.clip!r}")
+        """See ``Method.statistics_used``: those of the scope."""
+        scores = "model_scores" if self.scope == "global" else "scores"
+        return ("magnitudes", f"{scores} {self.clip!r}")
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
-        scores = tensor.statistics.scores(self.clip)
+        statistics = tensor.statistics
+        of_scope = statistics.model_scores if self.scope == "global" else statistics.scores
+        scores = of_scope(self.clip)
         return TensorPlan(
             coefficients=self.coefficient,
             combine=ScoreMean(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evomerge.kernels.plan import Elect, TensorPlan, Variance
 from evomerge.methods.base import Method, PerExpert, TensorContext, choice, shared
-from evomerge.methods.parameters import coefficient, lambda_scale, scaled, shares
+from evomerge.methods.parameters import coefficient, lambda_scale, scaled, scope, shares
 
 __all__ = ["Sce"]
 
@@ -21,7 +21,8 @@ FloatArray = NDArray[np.float64]
 class Sce(Method):
     """Mix by the energy of what differs between experts, without the minority's signs.
 
-    The share is of the elements in which the experts differ at all. In ``masked`` mode only
+    The share is of the elements in which the experts differ at all, of each tensor or of the model
+    (``scope: global``); energies are always each tensor's own. In ``masked`` mode only
     selected elements are merged, as in the paper and in mergekit; in ``weights_only`` mode the
     selection serves to find the coefficients and all elements are merged, as in the authors'
     code.
@@ -33,7 +34,7 @@ class Sce(Method):
         "θ = θ₀ + λ Σ wᵢ mᵢ τᵢ / Σ wᵢ mᵢ,  wᵢ ∝ cᵢ Σ_selected τᵢ²,  mᵢ = [sign τᵢ = sign Σⱼ τⱼ]"
     )
     source: ClassVar[str] = "Wan et al. 2024, FuseChat, arXiv:2408.07990"
-    statistics: ClassVar[tuple[str, ...]] = ("variance", "task_gram")
+    statistics: ClassVar[tuple[str, ...]] = ("variance", "task_gram", "model_variance")
 
     coefficient: PerExpert = coefficient("what each expert's energy is multiplied by")
     select_topk: float = shared(
@@ -43,10 +44,13 @@ class Sce(Method):
     sce_mode: str = choice(
         ("masked", "weights_only"), "merge selected elements only, or all by their coefficients"
     )
+    scope: str = scope("tensor", "global")
 
     def statistics_used(self) -> tuple[str, ...]:
         """See ``Method.statistics_used``: without selection the energies suffice."""
-        return ("task_gram",) if self.select_topk >= 1.0 else self.statistics
+        if self.select_topk >= 1.0:
+            return ("task_gram",)
+        return self.statistics if self.scope == "global" else ("variance", "task_gram")
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
@@ -68,7 +72,9 @@ class Sce(Method):
     def _gate(self, tensor: TensorContext) -> Variance | None:
         if self.select_topk >= 1.0 or len(tensor.experts) == 1:  # one expert differs from none
             return None
-        return Variance(tensor.statistics.variance.threshold(self.select_topk))
+        statistics = tensor.statistics
+        found = statistics.model_variance if self.scope == "global" else statistics.variance
+        return Variance(found.threshold(self.select_topk))
 
 
 def energy_shares(coefficients: PerExpert, energies: FloatArray) -> PerExpert:

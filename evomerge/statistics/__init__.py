@@ -8,7 +8,7 @@ Members:
     moments: sums and extremes.
     gram: inner products between models, for spherical methods.
     rows, columns: magnitudes by rank, divergences, column distances.
-    variance, activity, scores: what the experts of a set do to the same elements.
+    variance, activity, scores, signs: what the experts of a set do to the same elements.
     masked: sums over what a random mask keeps.
     content, finite: what a tensor holds in short: its hash, NaN and infinity.
     reading, tiles: base and experts in float32 tiles.

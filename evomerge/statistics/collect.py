@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cache
+from functools import cached_property
 
 from evomerge.statistics.histogram import MagnitudeHistogram
+from evomerge.statistics.scores import ScoreStatistics, clips
 from evomerge.statistics.tensor import TensorStatistics
+from evomerge.statistics.variance import VarianceHistogram
 
-__all__ = ["STATISTICS", "WITH_PARAMETER", "measure", "whole_model"]
+__all__ = ["STATISTICS", "WITH_PARAMETER", "WholeModel", "measure"]
 
 
 def _each(ask: Callable[[TensorStatistics, int], object]) -> Callable[[TensorStatistics], object]:
@@ -30,7 +32,9 @@ STATISTICS: Mapping[str, Callable[[TensorStatistics], object]] = {
     "row_gram": lambda t: t.row_gram,
     "row_task_gram": lambda t: t.row_task_gram,
     "variance": lambda t: t.variance,
+    "model_variance": lambda t: t.variance,  # likewise
     "conflict": lambda t: t.conflict,
+    "model_conflict": lambda t: t.conflict,
     "column_scores": TensorStatistics.column_scores,
 }
 """What a method may declare it needs. Masked sums are of one candidate's seed and are measured on
@@ -38,7 +42,9 @@ first use."""
 
 WITH_PARAMETER: Mapping[str, Callable[[TensorStatistics, float], object]] = {
     "activity": TensorStatistics.activity,
+    "model_scores": TensorStatistics.model_scores,
     "scores": TensorStatistics.scores,
+    "signs": TensorStatistics.signs,
 }
 """Statistics with a parameter of their own, which follows their name and a space."""
 
@@ -59,20 +65,42 @@ def measure(tensor: TensorStatistics, wanted: Collection[str]) -> None:
             WITH_PARAMETER[statistic](tensor, float(parameter))
 
 
-def whole_model(
-    tensors: Callable[[], Iterable[TensorStatistics]],
-) -> Callable[[int], MagnitudeHistogram]:
-    """Make the ``model_magnitudes`` of ``TensorStatistics``: shares of the whole model.
+class WholeModel:
+    """Statistics over all tensors of a model, for shares of the whole model.
+
+    Each is added up on first use; all that is kept of it is one histogram.
 
     Args:
-        tensors: Returns the statistics of all tensors of the model; called on first use.
-
-    Returns:
-        A function from expert to its histogram over all tensors, which is added up once.
+        tensors: Returns the statistics of all tensors of the model.
     """
 
-    @cache
-    def magnitudes(expert: int) -> MagnitudeHistogram:
-        return MagnitudeHistogram.union(tensor.magnitudes(expert) for tensor in tensors())
+    def __init__(self, tensors: Callable[[], Iterable[TensorStatistics]]) -> None:
+        self._tensors = tensors
+        self._magnitudes: dict[int, MagnitudeHistogram] = {}
+        self._scores: tuple[float, ScoreStatistics] | None = None  # the last ones asked for
 
-    return magnitudes
+    def magnitudes(self, expert: int) -> MagnitudeHistogram:
+        """See ``TensorStatistics.magnitudes``."""
+        if expert not in self._magnitudes:
+            found = MagnitudeHistogram.union(t.magnitudes(expert) for t in self._tensors())
+            self._magnitudes[expert] = found
+        return self._magnitudes[expert]
+
+    @cached_property
+    def conflict(self) -> MagnitudeHistogram:
+        """See ``TensorStatistics.conflict``."""
+        return MagnitudeHistogram.union(tensor.conflict for tensor in self._tensors())
+
+    @cached_property
+    def variance(self) -> VarianceHistogram:
+        """See ``TensorStatistics.variance``."""
+        return VarianceHistogram.union([tensor.variance for tensor in self._tensors()])
+
+    def scores(self, clip: float) -> ScoreStatistics:
+        """See ``TensorStatistics.scores``; magnitudes are clipped where the model's are."""
+        if self._scores is None or self._scores[0] != clip:
+            tensors = list(self._tensors())
+            low, high = clips([self.magnitudes(i) for i in range(tensors[0].n_experts)], clip)
+            parts = [tensor.scores_within(low, high) for tensor in tensors]
+            self._scores = clip, ScoreStatistics.union(parts)
+        return self._scores[1]

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from evomerge.statistics.histogram import (
     N_BUCKETS,
+    MagnitudeHistogram,
     bucket_edges,
     buckets_of,
     kept_from,
     value_reached,
 )
 
-__all__ = ["ScoreStatistics", "competition_scores"]
+__all__ = ["ScoreStatistics", "clips", "competition_scores"]
 
 FloatArray = NDArray[np.float64]
 
@@ -47,6 +48,19 @@ def competition_scores(
             u = (np.clip(np.abs(tau), low[i], high[i]) - np.float32(low[i])) / np.float32(span)
             scores[i] *= np.exp(k * u * u)
     return scores
+
+
+def clips(
+    magnitudes: Sequence[MagnitudeHistogram], clip: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Find where the magnitudes of each expert are clipped, from below and from above.
+
+    Args:
+        magnitudes: One histogram per expert.
+        clip: Share of the magnitudes clipped at either end, in [0, 0.5).
+    """
+    low = tuple(histogram.quantile(clip) for histogram in magnitudes)
+    return low, tuple(histogram.quantile(1.0 - clip) for histogram in magnitudes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +95,22 @@ class ScoreStatistics:
             for i, score in enumerate(scores):
                 signed = np.copysign(buckets_of(score), score).astype(np.int64) + N_BUCKETS
                 counts[i] += np.bincount(signed, minlength=2 * N_BUCKETS)
+        return cls._from_dense(low, high, top, counts)
+
+    @classmethod
+    def union(cls, parts: Sequence[ScoreStatistics]) -> ScoreStatistics:
+        """Add statistics with the same clips up, e.g. those of all tensors of a model."""
+        first = parts[0]
+        counts = np.zeros((len(first.low), 2 * N_BUCKETS), np.int64)
+        for part in parts:
+            counts[:, part.buckets + N_BUCKETS] += part.counts
+        top = np.max([part.top for part in parts], axis=0)
+        return cls._from_dense(first.low, first.high, top, counts)
+
+    @classmethod
+    def _from_dense(
+        cls, low: Sequence[float], high: Sequence[float], top: FloatArray, counts: NDArray[np.int64]
+    ) -> ScoreStatistics:
         used = np.flatnonzero(counts.any(axis=0))
         buckets = (used - N_BUCKETS).astype(np.int32)
         return cls(tuple(low), tuple(high), tuple(top.tolist()), buckets, counts[:, used])

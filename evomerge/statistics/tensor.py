@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,32 @@ from evomerge.statistics.rows import (
     row_magnitudes,
     row_thresholds,
 )
-from evomerge.statistics.scores import ScoreStatistics
+from evomerge.statistics.scores import ScoreStatistics, clips
+from evomerge.statistics.signs import SignCounts
 from evomerge.statistics.variance import VarianceHistogram
 
-__all__ = ["TensorStatistics"]
+__all__ = ["ModelStatistics", "TensorStatistics"]
 
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
+
+
+class ModelStatistics(Protocol):
+    """Statistics over all tensors of a model; those of a tensor of the same names added up."""
+
+    def magnitudes(self, expert: int) -> MagnitudeHistogram:
+        """See ``TensorStatistics.magnitudes``."""
+
+    @property
+    def variance(self) -> VarianceHistogram:
+        """See ``TensorStatistics.variance``."""
+
+    @property
+    def conflict(self) -> MagnitudeHistogram:
+        """See ``TensorStatistics.conflict``."""
+
+    def scores(self, clip: float) -> ScoreStatistics:
+        """See ``TensorStatistics.scores``."""
 
 
 class TensorStatistics:
@@ -48,8 +68,7 @@ class TensorStatistics:
             returns it, for tensors that should not stay in memory.
         origins: Where each model's tensor came from, the base first (if any); saves hashing.
         cache: Where results are kept between processes; ``None`` keeps them in memory only.
-        model_magnitudes: The same expert's histogram over all tensors of the model; by default
-            this tensor counts as the whole model.
+        model: Statistics over all tensors of the model; by default this tensor counts as all.
     """
 
     def __init__(
@@ -59,11 +78,11 @@ class TensorStatistics:
         *,
         origins: Sequence[Origin] | None = None,
         cache: StatisticsCache | None = None,
-        model_magnitudes: Callable[[int], MagnitudeHistogram] | None = None,
+        model: ModelStatistics | None = None,
     ) -> None:
         self._reader = TensorReader(base, experts)
         self._kept = KeptStatistics(self._reader, origins, cache)
-        self._of_model = model_magnitudes
+        self._model: ModelStatistics = model or self
         self._last_masked: dict[int, tuple[int, MaskedSums]] = {}
 
     @property
@@ -107,7 +126,17 @@ class TensorStatistics:
 
     def model_magnitudes(self, expert: int) -> MagnitudeHistogram:
         """Return the magnitude histogram of one expert over all tensors of the model."""
-        return self.magnitudes(expert) if self._of_model is None else self._of_model(expert)
+        return self._model.magnitudes(expert)
+
+    @property
+    def model_variance(self) -> VarianceHistogram:
+        """Histogram of the variance across experts over all tensors of the model."""
+        return self._model.variance
+
+    @property
+    def model_conflict(self) -> MagnitudeHistogram:
+        """Histogram of the conflict between experts over all tensors of the model."""
+        return self._model.conflict
 
     def moments(self, expert: int) -> Moments:
         """Return the moments of one expert's task vector."""
@@ -264,6 +293,21 @@ class TensorStatistics:
             lambda: activity_counts(self._reader.task_vectors(), self.n_experts, epsilon),
         )
 
+    def signs(self, density: float) -> SignCounts:
+        """Count where experts pull an element in opposite directions.
+
+        Args:
+            density: Share of each expert's largest magnitudes that count as changes, in (0, 1].
+        """
+        experts = range(self.n_experts)
+        least = [self.magnitudes(i).threshold(density) if density < 1 else 0.0 for i in experts]
+        return self._kept.record(
+            f"signs {density!r}",
+            self._reader.everyone,
+            SignCounts,
+            lambda: SignCounts.of(self._reader.task_vectors(), least),
+        )
+
     def scores(self, clip: float) -> ScoreStatistics:
         """Measure the scores of parameter competition (PCB).
 
@@ -271,14 +315,20 @@ class TensorStatistics:
             clip: Share of the magnitudes clipped at either end, in [0, 0.5).
         """
         histograms = [self.magnitudes(i) for i in range(self.n_experts)]
-        low = [histogram.quantile(clip) for histogram in histograms]
-        high = [histogram.quantile(1.0 - clip) for histogram in histograms]
-        return self._kept.record(
-            f"scores {clip!r}",
-            self._reader.everyone,
-            ScoreStatistics,
-            lambda: ScoreStatistics.of(self._reader.task_vectors(), low, high),
-        )
+        return self._scores(f"scores {clip!r}", *clips(histograms, clip))
+
+    def scores_within(self, low: Sequence[float], high: Sequence[float]) -> ScoreStatistics:
+        """Measure the scores of parameter competition with clips from elsewhere.
+
+        Args:
+            low: Per expert, where its magnitudes are clipped from below.
+            high: Per expert, where they are clipped from above.
+        """
+        return self._scores(f"scores_within {low!r} {high!r}", low, high)
+
+    def model_scores(self, clip: float) -> ScoreStatistics:
+        """Measure the scores over all tensors of the model, clipped by the model's magnitudes."""
+        return self._model.scores(clip)
 
     def column_scores(self) -> FloatArray:
         """Compare the columns of each expert with the base's (WIDEN).
@@ -290,6 +340,14 @@ class TensorStatistics:
             "column_scores",
             self._reader.everyone,
             lambda: column_scores(self._reader.model_rows(), self.n_experts, self.columns),
+        )
+
+    def _scores(self, name: str, low: Sequence[float], high: Sequence[float]) -> ScoreStatistics:
+        return self._kept.record(
+            name,
+            self._reader.everyone,
+            ScoreStatistics,
+            lambda: ScoreStatistics.of(self._reader.task_vectors(), low, high),
         )
 
     def _row_magnitudes(self, expert: int, name: str, ranks: FloatArray) -> Float32Array:

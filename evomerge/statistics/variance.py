@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,6 +59,17 @@ class VarianceHistogram:
             counts += np.bincount(index, minlength=N_BUCKETS)
             for i, tau in enumerate(tile.astype(np.float64)):
                 energies[i] += np.bincount(index, weights=tau * tau, minlength=N_BUCKETS)
+        buckets = np.flatnonzero(counts)
+        return cls(buckets.astype(np.int32), counts[buckets], energies[:, buckets])
+
+    @classmethod
+    def union(cls, parts: Sequence[VarianceHistogram]) -> VarianceHistogram:
+        """Add histograms of the same experts up, e.g. those of all tensors of a model."""
+        counts = np.zeros(N_BUCKETS, np.int64)
+        energies = np.zeros((len(parts[0].bucket_energies), N_BUCKETS))
+        for part in parts:
+            counts[part.buckets] += part.counts
+            energies[:, part.buckets] += part.bucket_energies
         buckets = np.flatnonzero(counts)
         return cls(buckets.astype(np.int32), counts[buckets], energies[:, buckets])
 

@@ -10,4 +10,5 @@ Members:
     timing: seconds per phase.
     search: ask, run, tell.
     finals: held-out scores of the best.
+    finals_file: the same as JSON.
 """

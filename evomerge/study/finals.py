@@ -2,29 +2,39 @@
 
 The best of many noisy scores is biased upward; scores on ``validation`` pick the winner, scores on
 ``test`` are what is reported. Constraints are held to the scores of each split itself, baselines'
-scores included.
+scores included. Tasks that are only reported are scored last.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.store import ItemStore
+from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
 from evomerge.recipe.files import recipe_from_data
-from evomerge.study.constraints import Constraint, finals_note, violations
-from evomerge.study.folder import write_atomically
-from evomerge.study.records import FinalRecord, Objective, TrialRecord, merits
+from evomerge.study.constraints import Constraint, violations
+from evomerge.study.records import FinalRecord, Objective, ReportOnly, TrialRecord, merits
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["read_finals", "run_finals", "write_finals"]
+__all__ = ["Finals", "run_finals"]
+
+
+@dataclass(frozen=True)
+class Finals:
+    """What the finals found out.
+
+    Attributes:
+        records: Of both splits; empty if no finalist could be scored.
+        report_only: Of the tasks that the search never saw.
+    """
+
+    records: tuple[FinalRecord, ...] = ()
+    report_only: ReportOnly = field(default_factory=ReportOnly)
 
 
 def run_finals(
@@ -35,7 +45,9 @@ def run_finals(
     items: ItemStore,
     constraints: Sequence[Constraint] = (),
     reserves: Sequence[TrialRecord] = (),
-) -> tuple[FinalRecord, ...]:
+    report_only: Sequence[Objective] = (),
+    on_scored: Callable[[int, int], None] = lambda done, total: None,
+) -> Finals:
     """Score finalists and baselines on ``validation``, then the winner and baselines on ``test``.
 
     Args:
@@ -46,24 +58,43 @@ def run_finals(
         items: Where item scores go.
         constraints: What the winner must keep.
         reserves: Trials that may win if every finalist violates a constraint on ``validation``.
+        report_only: Measures of the tasks that are only reported, for the models of ``test``.
+        on_scored: Told after each model how many are done, and of how many.
 
     Returns:
-        Records of both splits. The winner has the best ``merits`` on ``validation`` of the
-        finalists that violate no constraint there, else of such reserves, else of those that
-        violate them least. A trial that cannot be scored is left out with a warning; no records if
-        no finalist could be scored.
+        The winner has the best ``merits`` on ``validation`` of the finalists that violate no
+        constraint there, else of such reserves, else of those that violate them least. A trial that
+        cannot be scored is left out with a warning.
     """
     entrants = {t.number: t for t in (*finalists, *reserves, *baselines)}
+    scoring = _Scoring(executor, items, on_scored, _n_scorings(entrants, baselines, report_only))
     wanted = _Wanted(objectives, constraints)
-    validation = _score(list(entrants.values()), "validation", wanted, executor, items)
+    validation = scoring.of(list(entrants.values()), "validation", wanted)
     may_win = _may_win(validation, finalists, reserves)
     if not may_win:
-        return ()
+        return Finals()
     merit = merits([r.values for r in may_win], objectives)
     winner = may_win[merit.index(max(merit))].number
     reported = [t for t in entrants.values() if t.number == winner or t in baselines]
-    test = _score(reported, "test", wanted, executor, items)
-    return tuple(replace(r, chosen=r.number == winner) for r in (*validation, *test))
+    test = scoring.of(reported, "test", wanted)
+    unseen = scoring.of(reported, REPORT_ONLY, _Wanted(report_only)) if report_only else []
+    return Finals(
+        _marked([*validation, *test], winner),
+        ReportOnly(tuple(report_only), _marked(unseen, winner)),
+    )
+
+
+def _n_scorings(
+    entrants: Mapping[int, TrialRecord],
+    baselines: Sequence[TrialRecord],
+    report_only: Sequence[Objective],
+) -> int:
+    """Count models to score; one less if a baseline wins."""
+    return len(entrants) + (len(baselines) + 1) * (2 if report_only else 1)
+
+
+def _marked(records: Sequence[FinalRecord], winner: int) -> tuple[FinalRecord, ...]:
+    return tuple(replace(record, chosen=record.number == winner) for record in records)
 
 
 def _may_win(validation: Sequence[FinalRecord], *ranks: Sequence[TrialRecord]) -> list[FinalRecord]:
@@ -78,42 +109,12 @@ def _may_win(validation: Sequence[FinalRecord], *ranks: Sequence[TrialRecord]) -
     return [r for r in everyone if r.violation == least]
 
 
-def read_finals(path: Path) -> tuple[FinalRecord, ...]:
-    """Read the records that ``write_finals`` wrote; none if the finals were not run."""
-    if not path.is_file():
-        return ()
-    rows = json.loads(path.read_text())["records"]
-    return tuple(FinalRecord(**_with_tuples(row)) for row in rows)
-
-
-def _with_tuples(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-
-
-def write_finals(
-    path: Path, records: Sequence[FinalRecord], constraints: Sequence[str] = ()
-) -> None:
-    """Write the records as JSON, with a note for people where constraints are violated.
-
-    Args:
-        path: The file.
-        records: As ``run_finals`` returns them.
-        constraints: Their names, in the order of the violations.
-    """
-    content = {
-        "schema_version": 1,
-        "note": finals_note(records, constraints),
-        "records": [asdict(record) for record in records],
-    }
-    write_atomically(path, json.dumps(content, indent=1))
-
-
 @dataclass(frozen=True)
 class _Wanted:
     """What is read off the scores of a model."""
 
     objectives: Sequence[Objective]
-    constraints: Sequence[Constraint]
+    constraints: Sequence[Constraint] = ()
 
     def of(self, wanted: Sequence[Objective | Constraint], scored: Scored) -> list[MetricValue]:
         return [scored.scores.metrics[w.task][w.metric] for w in wanted]
@@ -138,31 +139,45 @@ class _Wanted:
         ]
 
 
-def _score(
-    trials: Sequence[TrialRecord],
-    split: str,
-    wanted: _Wanted,
-    executor: Executor,
-    items: ItemStore,
-) -> list[FinalRecord]:
-    waiting = list(trials)
-    outcomes: dict[int, Outcome] = {}
-    in_flight = 0
-    while waiting or in_flight:
-        while waiting and in_flight < executor.n_workers:
-            trial = waiting.pop(0)
-            recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
-            executor.submit(Job(trial.number, recipe, split))
-            in_flight += 1
-        outcome = executor.next_outcome()
-        in_flight -= 1
-        outcomes[outcome.job.trial] = outcome
-    scored = {}
-    for trial in trials:
-        match outcomes[trial.number]:
-            case Scored() as found:
-                items.write(trial.number, split, found.scores.items)
-                scored[trial.number] = found
-            case Failed(error=error):
-                _log.warning("trial %d could not be scored on %s: %s", trial.number, split, error)
-    return wanted.records([t for t in trials if t.number in scored], split, scored)
+class _Scoring:
+    """Scores models on whatever worker is free, and counts them."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        items: ItemStore,
+        on_scored: Callable[[int, int], None],
+        total: int,
+    ) -> None:
+        self._executor, self._items = executor, items
+        self._on_scored, self._done, self._total = on_scored, 0, total
+
+    def of(self, trials: Sequence[TrialRecord], split: str, wanted: _Wanted) -> list[FinalRecord]:
+        """Score trials on a split; those that fail are left out with a warning."""
+        outcomes = self._outcomes(trials, split)
+        scored = {}
+        for trial in trials:
+            match outcomes[trial.number]:
+                case Scored() as found:
+                    self._items.write(trial.number, split, found.scores.items)
+                    scored[trial.number] = found
+                case Failed(error=error):
+                    _log.warning(
+                        "trial %d could not be scored on %s: %s", trial.number, split, error
+                    )
+        return wanted.records([t for t in trials if t.number in scored], split, scored)
+
+    def _outcomes(self, trials: Sequence[TrialRecord], split: str) -> dict[int, Outcome]:
+        waiting, outcomes, in_flight = list(trials), dict[int, Outcome](), 0
+        while waiting or in_flight:
+            while waiting and in_flight < self._executor.n_workers:
+                trial = waiting.pop(0)
+                recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+                self._executor.submit(Job(trial.number, recipe, split))
+                in_flight += 1
+            outcome = self._executor.next_outcome()
+            in_flight -= 1
+            outcomes[outcome.job.trial] = outcome
+            self._done += 1
+            self._on_scored(self._done, self._total)
+        return outcomes

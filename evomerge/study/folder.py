@@ -30,6 +30,7 @@ class StudyFolder:
         self.items = root / "items"
         self.finals = root / "finals.json"
         self.timing = root / "timing.json"
+        self.comparison = root / "comparison.json"
         self.report = root / "report.html"
         self.exports = root / "exports"
         self.models = root / "models"  # of a stage: what it hands on

@@ -13,6 +13,7 @@ __all__ = [
     "FinalRecord",
     "Objective",
     "Partial",
+    "ReportOnly",
     "StudyRecord",
     "TrialRecord",
     "has_mean",
@@ -146,8 +147,8 @@ class FinalRecord:
     Attributes:
         number: Trial number.
         origin: The trial's origin.
-        split: ``validation`` (picks among finalists) or ``test`` (reported).
-        values: One per objective.
+        split: ``validation`` (picks among finalists), ``test`` (reported) or ``report_only``.
+        values: One per objective; of ``report_only`` records one per measure of the report.
         stderr: Standard error beside each value.
         chosen: Whether validation picked this trial.
         violations: As those of a trial, on the items of this split.
@@ -155,7 +156,7 @@ class FinalRecord:
 
     number: int
     origin: str
-    split: Literal["validation", "test"]
+    split: Literal["validation", "test", "report_only"]
     values: tuple[float, ...]
     stderr: tuple[float, ...]
     chosen: bool
@@ -177,6 +178,19 @@ def _total(violations: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
+class ReportOnly:
+    """Scores on tasks that the search never saw: what its merges have forgotten.
+
+    Attributes:
+        measures: Every metric of those tasks; objectives in form only.
+        records: The base, the experts, the uniform average and the chosen merge.
+    """
+
+    measures: tuple[Objective, ...] = ()
+    records: tuple[FinalRecord, ...] = ()
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """A whole study as it stands.
 
@@ -188,6 +202,7 @@ class StudyRecord:
         n_trials: The budget.
         constraints: What trials must keep, for people, in the order of their violations.
         unenforced: Those that hold nothing, and why, for people; see ``study.constraints``.
+        report_only: Empty until the search has finished, or without such tasks.
     """
 
     name: str
@@ -197,3 +212,4 @@ class StudyRecord:
     n_trials: int
     constraints: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
+    report_only: ReportOnly = ReportOnly()

@@ -3,12 +3,20 @@ from __future__ import annotations
 import math
 import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from evomerge.analysis.intervals import Estimate, difference, is_clear, mean, wilson_interval
+from evomerge.analysis.intervals import (
+    Estimate,
+    difference,
+    difference_interval,
+    is_clear,
+    mean,
+    wilson_interval,
+)
 
 FINITE = st.floats(-1e6, 1e6)
 POSITIVE = st.floats(0, 1e3)
@@ -76,3 +84,27 @@ def test_clear_means_beyond_two_standard_errors(
     value: float, stderr: float, expected: bool
 ) -> None:
     assert is_clear(Estimate(value, stderr)) is expected
+
+
+@given(st.lists(st.sampled_from((-1.0, 0.0, 1.0)), min_size=1, max_size=200))
+def test_paired_differences_of_right_and_wrong_have_an_interval_around_them(
+    gains: list[float],
+) -> None:
+    low, high = difference_interval(np.array(gains))
+    assert -1 <= low < high <= 1
+    assert low <= np.mean(gains) <= high
+
+
+def test_a_paired_interval_covers_what_it_promises() -> None:
+    generator, inside = np.random.default_rng(0), 0
+    for _ in range(2000):
+        gains = generator.choice([-1.0, 0.0, 1.0], p=[0.08, 0.88, 0.04], size=80)
+        low, high = difference_interval(gains)
+        inside += low <= -0.04 <= high
+    assert 0.935 < inside / 2000 < 0.975
+
+
+def test_paired_differences_of_other_scores_have_the_normal_interval() -> None:
+    low, high = difference_interval(np.array([0.5, 1.5]))
+    assert (low, high) == pytest.approx((1 - 0.98, 1 + 0.98), abs=1e-3)
+    assert math.isnan(difference_interval(np.array([0.5]))[0])

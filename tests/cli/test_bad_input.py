@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,70 @@ def test_mistakes_in_an_experiment(
     assert expected in err
     assert "Traceback" not in err
     assert all(line.startswith("error: ") for line in err.strip().splitlines())
+    assert not study.exists()
+
+
+GOOD = {"q": "one plus two", "a": "three"}
+TASK = {
+    "dataset_path": "json",
+    "test_split": "train",
+    "doc_to_text": "{{q.lower()}}",
+    "doc_to_target": "{{a}}",
+    "output_type": "generate_until",
+    "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": 6},
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
+
+
+def save_task(folder: Path, last: dict[str, object] | None = None, **change: object) -> None:
+    """Write ``mine``, a task of 12 items, the last of them as given."""
+    rows = [GOOD] * 11 + [last or GOOD]
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = {"dataset_kwargs": {"data_files": "data.jsonl"}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump({"task": "mine", **TASK, **data, **change}))
+
+
+@pytest.mark.parametrize(
+    ("task", "evaluator", "expected"),
+    [
+        ({"dataset_kwargs": {"data_files": "gone.jsonl"}}, {}, "data file does not exist: "),
+        ({"doc_to_text": "{{ nothing }}"}, {}, "a template fails: 'nothing' is undefined"),
+        ({"last": {**GOOD, "q": None}}, {}, "a template fails: 'None' has no attribute 'lower'"),
+        ({"last": {**GOOD, "q": "one plus " * 99}}, {}, "but the context of the model is 32"),
+        ({"metric_list": [{"metric": "exakt"}]}, {}, "'exakt' is no metric of lm-eval"),
+        (
+            {"filter_list": [{"name": "x", "filter": [{"function": "take_frst"}]}]},
+            {},
+            "no filter 'take_frst' (filter_list), nearest: take_first",
+        ),
+        ({}, {"splits": {"search": "train", "test": "tset"}}, "the dataset has no split 'tset'"),
+        ({}, {"splits": {"search": 0.9, "validation": 0.01, "test": 0.09}}, "no items: 0.01 of 12"),
+        ({}, {"limit": 0}, "evaluators.0.limit: input should be greater than 0, got 0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_mistakes_in_a_task(
+    command: str,
+    task: dict[str, object],
+    evaluator: dict[str, object],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_task(tmp_path, **task)
+    file = experiment(
+        tmp_path,
+        evaluators=[{"tasks": ["mine"], "include_path": ".", **evaluator}],
+        objectives=[{"task": "mine", "metric": "exact_match"}],
+    )
+    study = tmp_path / "study"
+    extra = ["--dir", str(study)] if command == "run" else []
+    code, err = run_cli([command, str(file), *extra], monkeypatch, capsys)
+    assert code == 2
+    lines = err.strip().splitlines()
+    assert any(expected in line for line in lines)
+    assert all(line.startswith("error: ") for line in lines)
     assert not study.exists()
 
 

@@ -40,7 +40,7 @@ def test_a_search_shows_its_statistics_pass(capsys: pytest.CaptureFixture[str]) 
     with SearchProgress() as progress:
         progress.began(STUDY)
         progress.phase("measuring the models")
-        progress.measured(1, 2)
+        progress.part("statistics of the models", 1, 2)
     assert capsys.readouterr().err.splitlines() == [
         "measuring the models",
         "statistics of the models: 50% · 0 s · left 0 s",

@@ -107,3 +107,17 @@ def test_computed_experts_are_counted_with_their_folder(
     (file,) = (tmp_path / "cache" / "experts").glob("*.safetensors")
     (promised,) = re.findall(r"^([\d.]+) kB of computed", disk)
     assert float(promised) * 1000 == pytest.approx(file.stat().st_size, rel=0.01)
+
+
+def test_what_ends_a_candidate_early_is_said_with_its_thresholds(tmp_path: Path) -> None:
+    found = facts(tmp_path, execution="{}\ngates: {perplexity_factor: 7}\nrace: fast")
+    assert "exceeds 7 times the worst parent's" in found["gates"]
+    assert "75% more of its greedy answers" in found["gates"]
+    assert found["race"].startswith("after 20%, 40%, 60% of the items, at least 20 of each")
+    assert "0.5 standard errors ahead, with a probability of at most 0.1" in found["race"]
+
+
+def test_gates_and_races_that_are_off_are_said_to_be(tmp_path: Path) -> None:
+    found = facts(tmp_path, execution="{}\ngates: off")
+    assert found["gates"] == "off"
+    assert found["race"] == "off: every trial is scored on all items"

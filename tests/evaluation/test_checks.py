@@ -206,6 +206,41 @@ def test_the_faults_of_all_suites_are_reported_together(folder):
     ]  # fmt: skip
 
 
+def test_faults_of_every_kind_in_one_suite_are_reported_together(folder, monkeypatch):
+    monkeypatch.setattr("evomerge.evaluation.index.builtin_index", dict)
+    write_task(folder, "no_data", dataset_kwargs={"data_files": "nowhere.jsonl"})
+    write_task(folder, "no_split", test_split="tset")
+    write_task(folder, "no_field", doc_to_text="{{ nothing }}")
+    names = ("no_data", "no_split", "unknown", "tiny_choice", "no_field")
+    faults = faults_of(Suite("mine", names, include_path=folder, splits=NAMED))
+    for name in set(names) - {"tiny_choice"}:
+        assert any(f"task '{name}'" in fault for fault in faults)
+    assert not any("tiny_choice" in fault for fault in faults)
+
+
+def filters(function, **settings):
+    return [{"name": "mine", "filter": [{"function": function, **settings}]}]
+
+
+@pytest.mark.parametrize(
+    ("filter_list", "expected"),
+    [
+        (filters("regx", regex_pattern="a"), "no filter 'regx' (filter_list), nearest: regex"),
+        (filters("regex", regex_patern="a"), "its filters fail (filter_list): TypeError"),
+        (filters("regex", regex_pattern="(a"), "missing ), unterminated subpattern"),
+    ],
+)
+def test_filters_that_cannot_run_are_explained(folder, filter_list, expected):
+    write_task(folder, "broken", filter_list=filter_list)
+    assert expected in only_fault_of(one(folder))
+
+
+def test_an_unknown_aggregation_is_explained(folder):
+    metrics = [{"metric": "exact_match", "aggregation": "maen", "higher_is_better": True}]
+    write_task(folder, "broken", metric_list=metrics)
+    assert "aggregation of its metric 'exact_match' (metric_list)" in only_fault_of(one(folder))
+
+
 def test_several_broken_tasks_of_a_suite_are_all_named(folder):
     for name in ("broken", "worse"):
         write_task(folder, name, doc_to_text="{{ nothing }}")

@@ -6,7 +6,7 @@ import pytest
 
 from evomerge.evaluation.task_files import (
     code_tags,
-    missing_files,
+    data_faults,
     read_chain,
     with_absolute_paths,
 )
@@ -42,7 +42,7 @@ def test_data_files_are_resolved_against_the_folder(files, expected, tmp_path):
 def test_files_of_a_hub_dataset_are_left_alone(tmp_path):
     config = local("a.jsonl", dataset_path="someone/data")
     assert with_absolute_paths(config, tmp_path) == config
-    assert missing_files(config) == []
+    assert data_faults(config) == []
 
 
 def test_members_of_a_group_are_resolved_too(tmp_path):
@@ -51,11 +51,13 @@ def test_members_of_a_group_are_resolved_too(tmp_path):
     assert member["dataset_kwargs"]["data_files"] == str(tmp_path / "a.jsonl")
 
 
-def test_missing_files_are_listed_but_not_patterns(tmp_path):
-    (tmp_path / "there.jsonl").touch()
-    files = {"a": "there.jsonl", "b": ["gone.jsonl", "many-*.jsonl"]}
-    assert missing_files(with_absolute_paths(local(files), tmp_path)) == [
-        str(tmp_path / "gone.jsonl")
+def test_missing_and_empty_files_are_listed_but_not_patterns(tmp_path):
+    (tmp_path / "there.jsonl").write_text("{}")
+    (tmp_path / "empty.jsonl").touch()
+    files = {"a": "there.jsonl", "b": ["gone.jsonl", "many-*.jsonl"], "c": "empty.jsonl"}
+    assert data_faults(with_absolute_paths(local(files), tmp_path)) == [
+        f"data file does not exist: {tmp_path / 'gone.jsonl'}",
+        f"data file is empty: {tmp_path / 'empty.jsonl'}",
     ]
 
 

@@ -16,6 +16,7 @@ from evomerge.kernels.eager import merge_eager
 from evomerge.methods.base import Parameter, ParameterValue, TensorContext
 from evomerge.methods.modifiers import MODIFIERS
 from evomerge.methods.registry import method, method_names
+from evomerge.statistics.collect import WholeModel
 from evomerge.statistics.tensor import TensorStatistics
 
 
@@ -378,11 +379,57 @@ def test_global_scope_counts_over_the_model() -> None:
     base, experts = random_tensors(0, 2)
     names = ("e0", "e1")
     whole = TensorStatistics(base, [base + 10 * (x - base) for x in experts])
-    statistics = TensorStatistics(base, experts, model_magnitudes=whole.magnitudes)
+    statistics = TensorStatistics(base, experts, model=whole)
     bound = method("ties").bind({"scope": "global", "density": 0.1}, names)
     out = torch.empty_like(base)
     merge_eager(bound.lower(TensorContext("t", names, statistics, 0)), base, experts, out)
     torch.testing.assert_close(out, base)  # nothing here is large by the measure of the model
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("ties", {"density": 0.3}),
+        ("tatr", {"trust": 0.7}),
+        ("pcb", {"score_ratio": 0.3, "clip": 0.05}),
+    ],
+)
+def test_with_global_scope_tensors_merge_as_parts_of_one(
+    name: str, values: dict[str, float]
+) -> None:
+    base, experts = random_tensors(3, 2)
+    whole = merge(name, base, experts, **values)
+    rows, names = len(base) // 3, ("e0", "e1")
+    parts = [[x[:rows], x[rows:] * 1.0] for x in (base, *experts)]
+    tensors: list[TensorStatistics] = []
+    model = WholeModel(lambda: tensors)
+    tensors += [TensorStatistics(b, [x, y], model=model) for b, x, y in zip(*parts, strict=True)]
+    bound = method(name).bind({"scope": "global", **values}, names)
+    found = []
+    for statistics, (b, x, y) in zip(tensors, zip(*parts, strict=True), strict=True):
+        out = torch.empty_like(b)
+        merge_eager(bound.lower(TensorContext("t", names, statistics, 0)), b, [x, y], out)
+        found.append(out)
+    assert torch.equal(torch.cat(found), whole)
+    local = merge(name, *[x[0] for x in parts[:1]], [x[0] for x in parts[1:]], **values)
+    assert not torch.equal(found[0], local)
+
+
+def test_sce_selects_by_the_variance_of_the_model() -> None:
+    base, experts = random_tensors(3, 2)
+    names, whole = ("e0", "e1"), TensorStatistics(base, experts)
+    rows = len(base) // 3
+    part = TensorStatistics(base[:rows], [x[:rows] for x in experts], model=whole)
+    bound = method("sce").bind({"scope": "global", "select_topk": 0.3}, names)
+    plan = bound.lower(TensorContext("t", names, part, 0))
+    assert plan.gate == bound.lower(TensorContext("t", names, whole, 0)).gate
+    assert (
+        plan.gate
+        != method("sce")
+        .bind({"select_topk": 0.3}, names)
+        .lower(TensorContext("t", names, part, 0))
+        .gate
+    )
 
 
 def test_slerp_ends_are_the_models_and_the_middle_lies_on_the_arc() -> None:

@@ -55,6 +55,8 @@ def hub(
         refs.mkdir(exist_ok=True)
         (refs / "main").write_text(COMMIT)
         target.write_bytes((tiny_family[name] / filename).read_bytes())
+        for file in tiny_family[name].glob("tokenizer*"):  # transformers fetches these by itself
+            (target.parent / file.name).write_bytes(file.read_bytes())
         return str(target)
 
     def headers(repository: str, revision: str | None = None) -> SafetensorsRepoMetadata:

@@ -139,7 +139,7 @@ SCOPES = {
     "depth": "per_layer",
     "modules": {"attention": ["attention"], "rest": ["mlp", "norm", "embedding", "head"]},
     "genes": {
-        "scope": {"choice": ["tensor", "row", "global"], "per": ["module"]},
+        "scope": {"choice": ["tensor", "global"], "per": ["module"]},
         "select_topk": {"range": [0.5, 1.0], "initial": 1.0},
     },
     "fixed": {"clip": 0.01},
@@ -161,7 +161,8 @@ def test_statistics_are_no_more_than_recipes_may_ask_for() -> None:
     assert space(SCOPES).statistics == (
         "magnitudes",
         "model_magnitudes",
-        "row_threshold",
+        "model_scores 0.01",
+        "model_variance",
         "scores 0.01",
         "task_gram",
         "variance",

@@ -12,7 +12,8 @@ from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Outcome, Scored
 from evomerge.study.constraints import Constraint, finals_note, parse_bound
-from evomerge.study.finals import read_finals, run_finals, write_finals
+from evomerge.study.finals import Finals, run_finals
+from evomerge.study.finals_file import read_finals, write_finals
 from evomerge.study.records import FinalRecord, TrialRecord
 from tests.study.fakes import FormulaExecutor
 from tests.study.test_search import OBJECTIVES, drive
@@ -47,7 +48,8 @@ def finals(
 ) -> tuple[FinalRecord, ...]:
     merges = [t for t in trials if t.origin == "search"]
     feasible = sorted((t for t in merges if t.is_feasible), key=lambda t: -sum(t.values))[:3]
-    return run_finals(feasible, trials[:4], OBJECTIVES, executor, ItemStore(folder), LIMIT)
+    found = run_finals(feasible, trials[:4], OBJECTIVES, executor, ItemStore(folder), LIMIT)
+    return found.records
 
 
 def chosen(records: tuple[FinalRecord, ...]) -> FinalRecord:
@@ -64,9 +66,9 @@ def test_the_best_finalist_that_keeps_the_constraints_on_validation_is_chosen(
     assert second.number != first.number
     assert second.is_feasible
     assert not next(r for r in records if r.number == first.number).is_feasible
-    write_finals(tmp_path / "finals.json", records, ["two acc at least base - 0.2"])
+    write_finals(tmp_path / "finals.json", Finals(records), ["two acc at least base - 0.2"])
     assert json.loads((tmp_path / "finals.json").read_text())["note"] is None
-    assert read_finals(tmp_path / "finals.json") == records
+    assert read_finals(tmp_path / "finals.json") == Finals(records)
 
 
 def test_a_reserve_is_chosen_only_where_every_finalist_violates_a_constraint(
@@ -77,7 +79,9 @@ def test_a_reserve_is_chosen_only_where_every_finalist_violates_a_constraint(
 
     def winner(harder: frozenset[int]) -> int:
         run = HeldOut(harder), ItemStore(tmp_path), LIMIT
-        return chosen(run_finals([worst], trials[:4], OBJECTIVES, *run, reserves=others)).number
+        return chosen(
+            run_finals([worst], trials[:4], OBJECTIVES, *run, reserves=others).records
+        ).number
 
     assert winner(frozenset()) == worst.number
     assert winner(frozenset({worst.number})) == others[-1].number
@@ -97,7 +101,7 @@ def test_where_no_finalist_keeps_the_constraints_the_least_violating_is_chosen_a
     merges = frozenset(t.number for t in trials if t.origin == "search")
     records = finals(trials, tmp_path, HeldOut(merges))
     names = ["two acc at least base - 0.2"]
-    write_finals(tmp_path / "finals.json", records, names)
+    write_finals(tmp_path / "finals.json", Finals(records), names)
     note = json.loads((tmp_path / "finals.json").read_text())["note"]
     assert note == finals_note(records, names)
     assert note is not None
@@ -110,4 +114,18 @@ def test_finals_of_earlier_versions_are_read(
     records = finals(trials, tmp_path, HeldOut(frozenset()))
     rows = [{k: v for k, v in vars(r).items() if k != "violations"} for r in records]
     (tmp_path / "finals.json").write_text(json.dumps({"schema_version": 1, "records": rows}))
-    assert [r.values for r in read_finals(tmp_path / "finals.json")] == [r.values for r in records]
+    found = read_finals(tmp_path / "finals.json")
+    assert [r.values for r in found.records] == [r.values for r in records]
+
+
+def test_every_model_that_is_scored_is_counted(
+    trials: tuple[TrialRecord, ...], tmp_path: Path
+) -> None:
+    counted: list[tuple[int, int]] = []
+    run = HeldOut(frozenset()), ItemStore(tmp_path)
+
+    def count(done: int, total: int) -> None:
+        counted.append((done, total))
+
+    run_finals(trials[5:7], trials[:4], OBJECTIVES, *run, on_scored=count)
+    assert counted == [(n, 11) for n in range(1, 12)]  # 2 + 4 on validation, 1 + 4 on test

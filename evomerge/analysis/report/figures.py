@@ -20,6 +20,7 @@ from evomerge.analysis.front import (
     hypervolume_history,
     scaled_values,
 )
+from evomerge.analysis.interference import TOP, Comparison
 from evomerge.analysis.intervals import Estimate
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
@@ -28,6 +29,7 @@ from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = [
     "hypervolume_figure",
+    "interference_figures",
     "pair_figures",
     "plotly_js",
     "profile_figure",
@@ -38,6 +40,9 @@ __all__ = [
 _MAX_PAIRS = 6
 _MAX_ERROR_BARS = 40
 _CROWD = 150  # more marks than this are drawn smaller
+_MOST_NUMBERS = 20  # columns of a heat map whose cells have room for numbers
+_RISING = [[0, LIGHT["surface"]], [1, LIGHT["positive"]]]
+_AROUND = [[0, LIGHT["negative"]], [0.5, LIGHT["surface"]], [1, LIGHT["positive"]]]
 _SYMBOLS = {"base": "square-open", "expert": "diamond-open", "uniform": "triangle-up-open"}
 
 
@@ -133,6 +138,59 @@ def progress_figure(study: StudyRecord) -> str:
     if measure.sign < 0:
         figure.update_yaxes(autorange="reversed")
     return _to_json(figure, height=320)
+
+
+def interference_figures(comparison: Comparison) -> tuple[tuple[str, str, int], ...]:
+    """Draw, part by part, how far the experts moved and how much they disagree.
+
+    Returns:
+        (title, plotly JSON, height in pixels) per heat map; one expert has no maps of pairs.
+    """
+    parts = [part.name.removeprefix("layer ") for part in comparison.parts]
+    experts = [[e.relative_norm for e in part.experts] for part in comparison.parts]
+    cosines = [[p.cosine for p in part.pairs] for part in comparison.parts]
+    conflicts = [[p.top_conflict for p in part.pairs] for part in comparison.parts]
+    names = [expert.name for expert in comparison.model.experts]
+    pairs = [" / ".join(pair.experts) for pair in comparison.model.pairs]
+    moved = "Size of the task vectors, as a share of the base's norm"
+    found = [(moved, *_heat_map(names, parts, experts, _RISING))]
+    if pairs:
+        signs = f"Share of opposed signs among the {TOP:.0%} largest changes that both make"
+        opposed = [[stop, _AROUND[2 - i][1]] for i, (stop, _) in enumerate(_AROUND)]
+        found += [
+            ("Cosine between task vectors", *_heat_map(pairs, parts, cosines, _AROUND, -1, 1)),
+            (signs, *_heat_map(pairs, parts, conflicts, opposed, 0, 1)),
+        ]
+    return tuple(found)
+
+
+def _heat_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    colours: Sequence[Sequence[object]],
+    low: float = 0,
+    high: float | None = None,
+) -> tuple[str, int]:
+    """Draw values[column][row], the first row on top; ``high`` is the largest value by default."""
+    height = 90 + 28 * len(rows)
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=np.array(values, dtype=float).T,
+        x=[_text(column) for column in columns],
+        y=[_text(row) for row in rows],
+        zmin=low,
+        zmax=high,
+        colorscale=[list(stop) for stop in colours],
+        texttemplate="%{z:.2f}" if len(columns) <= _MOST_NUMBERS else None,
+        hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
+        xgap=1,
+        ygap=1,
+        colorbar={"thickness": 10, "outlinewidth": 0},
+    )
+    figure.update_xaxes(type="category", showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return _to_json(figure, height=height), height
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import evomerge
+from evomerge.analysis.forgetting import ForgettingRow, forgetting_rows
 from evomerge.analysis.front import complete, front, hypervolume, is_single_model
 from evomerge.analysis.held_out import HeldOutRow, held_out_rows
+from evomerge.analysis.interference import Comparison
 from evomerge.analysis.paired import PairedRow, paired_rows
 from evomerge.analysis.report import figures
 from evomerge.analysis.report.coefficients import RecipeView, Row, view_recipe
@@ -58,7 +60,12 @@ _PLOTLY_FILE = "plotly.min.js"
 
 
 def write_report(
-    study: StudyRecord, out: Path, *, items: pd.DataFrame | None = None, inline_js: bool = True
+    study: StudyRecord,
+    out: Path,
+    *,
+    items: pd.DataFrame | None = None,
+    comparison: Comparison | None = None,
+    inline_js: bool = True,
 ) -> Path:
     """Write the report of a study, finished or not, as one HTML file that asks no network.
 
@@ -69,6 +76,7 @@ def write_report(
         out: The file to write; its folder is made if need be.
         items: Item scores as ``ItemStore.read`` returns them, for intervals and paired comparisons;
             without them the page has neither.
+        comparison: Of the experts' task vectors, if they were compared.
         inline_js: Put plotly.js (4.8 MB) into the page; otherwise it is written once beside it, as
             ``plotly.min.js``, which several reports in one folder share.
 
@@ -82,7 +90,7 @@ def write_report(
         _environment()
         .get_template("report.html.j2")
         .render(
-            page=_gather(study, items),
+            page=_gather(study, items, comparison),
             light=LIGHT,
             dark=DARK,
             palette=json.dumps([[LIGHT[role], DARK[role]] for role in LIGHT]),
@@ -134,14 +142,17 @@ class _Page:
     gaps: tuple[GapRow, ...]
     held_out: tuple[HeldOutRow, ...]
     paired: tuple[PairedRow, ...]
+    forgetting: tuple[ForgettingRow, ...]
     chosen: _Chosen | None
     front: tuple[ScoreRow, ...]
     n_front: int
     failures: tuple[Failure, ...]
     phases: tuple[PhaseTime, ...]
+    comparison: Comparison | None
+    interference: tuple[tuple[str, str, int], ...]
 
 
-def _gather(study: StudyRecord, items: pd.DataFrame | None) -> _Page:
+def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparison | None) -> _Page:
     any_complete, n_objectives = bool(complete(study)), len(study.objectives)
     has_finals = bool(study.finals)
     is_many = any_complete and n_objectives > 2
@@ -162,11 +173,14 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None) -> _Page:
         gaps=gap_rows(study),
         held_out=() if items is None else held_out_rows(study, items),
         paired=() if items is None else paired_rows(study, items),
+        forgetting=() if items is None else forgetting_rows(study, items),
         chosen=_chosen(study),
         front=front_rows(study),
         n_front=len(front(study)) if n_objectives > 1 else len(complete(study)),
         failures=failures(study),
         phases=phase_times(study),
+        comparison=comparison,
+        interference=() if comparison is None else figures.interference_figures(comparison),
     )
 
 

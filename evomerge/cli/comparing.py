@@ -1,0 +1,98 @@
+"""The command that compares experts before a search: ``compare``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge.cli.searching import ExperimentFile, Overrides, PresetFolder
+from evomerge.cli.terminal import console, print_json, print_table
+
+if TYPE_CHECKING:
+    from evomerge.analysis.interference import Comparison, Pair, Place
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(compare)
+
+
+def compare(
+    experiment: ExperimentFile,
+    set_: Overrides = None,
+    presets: PresetFolder = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Measure how far the experts moved, and how much they get in one another's way."""
+    from evomerge.cache import cache_folder
+    from evomerge.cli.progress import PassProgress, progress_bar
+    from evomerge.config.compare import compare_experts
+    from evomerge.config.load import load_experiment
+    from evomerge.config.presets import Presets
+    from evomerge.merging.sources import Sources
+
+    found = Presets(presets)
+    models = load_experiment(
+        found.find("experiments", experiment, Path.cwd()), found, set_ or []
+    ).models
+    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    with progress_bar() as bar:
+        comparison = compare_experts(sources, PassProgress(bar, "comparing the experts"))
+    if json:
+        print_json(asdict(comparison))
+    else:
+        _print(comparison)
+
+
+def _print(comparison: Comparison) -> None:
+    from evomerge.analysis.interference import TOP
+
+    model, top = comparison.model, f"top {TOP:.0%}"
+    experts = [
+        (e.name, f"{e.norm:.4g}", f"{e.relative_norm:.2%}", f"{e.top_mass:.0%}")
+        for e in model.experts
+    ]
+    print_table("Task vectors", ["expert", "norm", "of base", f"mass in {top}"], experts)
+    if model.pairs:
+        console.print()
+        rows = [_pair_row(pair) for pair in model.pairs]
+        columns = ["experts", "cosine", "signs opposed", f"in {top}"]
+        print_table("Pairs, where both change", columns, rows)
+    console.print()
+    moved = [f"{expert.name} moved" for expert in model.experts]
+    columns = ["part", *moved, "cosine", "contested", f"in {top}", "rank"]
+    places = [_row(place) for place in (*comparison.parts, model)]
+    print_table("Parts of the model", columns, places, bold=len(places) - 1)
+    console.print(
+        "\ncontested: raised by one expert and lowered by another; rank: independent directions\n"
+        f"\n{comparison.hint}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _pair_row(pair: Pair) -> tuple[str, ...]:
+    shares = (_percent(pair.conflict), _percent(pair.top_conflict))
+    return " and ".join(pair.experts), f"{pair.cosine:.3f}", *shares
+
+
+def _row(place: Place) -> tuple[str, ...]:
+    cosines = [pair.cosine for pair in place.pairs]
+    return (
+        place.name,
+        *(f"{expert.relative_norm:.2%}" for expert in place.experts),
+        f"{sum(cosines) / len(cosines):.3f}" if cosines else "–",
+        _percent(place.contested),
+        _percent(place.top_contested),
+        f"{place.effective_rank:.2f}",
+    )
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.0%}"
