@@ -150,7 +150,9 @@ def export(
 
     experiment = read_experiment(folder)
     rungs = () if experiment.race is None else experiment.race.rungs
-    rescored = export_model(record, trial, out, make_suites(experiment), rungs=rungs)
+    rescored = export_model(
+        record, trial, out, make_suites(experiment), rungs=rungs, engine=experiment.engine
+    )
     rows = list(zip(rescored.objectives, rescored.trial, rescored.folder, strict=True))
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
     print_table(

@@ -48,9 +48,7 @@ class Requests:
         return [list(islice(answers[_kind(i)], i.repeats)) for i in self.instances]
 
 
-def prepare_requests(
-    instances: Sequence[Instance], lm: LanguageModel, runner: Runner
-) -> Requests:
+def prepare_requests(instances: Sequence[Instance], lm: LanguageModel, runner: Runner) -> Requests:
     """Sort requests by kind and let the runner prepare each.
 
     Args:
