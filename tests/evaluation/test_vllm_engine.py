@@ -1,4 +1,9 @@
-"""vLLM answers as transformers does, now and after the model has changed."""
+"""vLLM answers as transformers does, now and after the model has changed.
+
+Without a GPU this needs a CPU build of vLLM, whose start fails once numba is loaded. There, run
+only ``pytest tests/evaluation/test_vllm_engine.py tests/execution/test_worker_with_vllm.py``, in
+this order, with ``VLLM_TARGET_DEVICE=cpu``.
+"""
 
 from __future__ import annotations
 
