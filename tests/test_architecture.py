@@ -51,6 +51,7 @@ ONE_IMPORTER = {
     "plotly": "analysis/report/figures.py",
     "moocore": "analysis/front.py",
     "optuna_dashboard": "config/runs.py",
+    "vllm": "evaluation/vllm_engine.py",
 }
 
 

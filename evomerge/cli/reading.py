@@ -176,6 +176,7 @@ def export(
         make_suites(experiment),
         rungs=rungs,
         forgetting=forgetting_rows(record, ItemStore(folder.items).read()),
+        engine=experiment.engine,
     )
     rows = list(zip(rescored.objectives, rescored.trial, rescored.folder, strict=True))
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)

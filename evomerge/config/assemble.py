@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -101,6 +102,7 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     faults += _metric_faults(objectives, constraints, suites, models, reader, where)
     faults += _bound_faults(constraints, experiment, where)
     faults += _distance_faults(space, _costs(objectives, constraints), where)
+    faults += _engine_faults(experiment, space, where)
     faults += _final_split_faults(experiment, suites, where)
     faults += _sampler_faults(experiment, space, where)
     if faults:
@@ -114,6 +116,7 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
         costs=_costs(objectives, constraints),
         gates=experiment.gates,
         rungs=() if experiment.race is None else experiment.race.rungs,
+        engine=experiment.engine,
     )
     found = baselines(space, models, seeds)
     if faults := list(_unreached_faults(constraints, found, experiment.budget.trials, where)):
@@ -395,11 +398,31 @@ def _costs(
 def _distance_faults(
     space: SearchSpace | None, costs: tuple[str, ...], where: str
 ) -> Iterator[str]:
-    has_paths = space is not None and bool(space.recipe(space.defaults).path)
-    if has_paths and any(Cost.of(cost).name == "distance" for cost in costs):
+    if _has_paths(space) and any(Cost.of(cost).name == "distance" for cost in costs):
         yield (
             f"{where}: cost distance: expected a space without data-flow paths, whose layers match "
             "no reference's; use the cost kl"
+        )
+
+
+def _has_paths(space: SearchSpace | None) -> bool:
+    return space is not None and bool(space.recipe(space.defaults).path)
+
+
+def _engine_faults(experiment: Experiment, space: SearchSpace | None, where: str) -> Iterator[str]:
+    """What stands in the way of vLLM."""
+    import torch
+
+    if experiment.engine != "vllm":
+        return
+    if find_spec("vllm") is None:
+        yield f"{where}: engine: vllm is not installed; pip install 'evomerge[vllm]'"
+    if not torch.cuda.device_count() or experiment.execution.gpus_per_worker == 0:
+        yield f"{where}: engine: expected transformers for workers without a GPU, got vllm"
+    if _has_paths(space):
+        yield (
+            f"{where}: engine: expected transformers for a space with data-flow paths, which vLLM "
+            "cannot run, got vllm"
         )
 
 

@@ -23,6 +23,7 @@ __all__ = ["example_recipe", "experiment_facts"]
 
 _RACE_OFF = "off: every trial is scored on all items"
 _MOST_RULES = 3  # that an example shows
+_VLLM = "vllm; not run on a GPU by its authors, so each worker first compares it with transformers"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -45,6 +46,7 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
         "constraints": ", ".join(constraint.name for constraint in assembly.constraints),
         "costs": ", ".join(map(_cost, assembly.worker.costs)),
         "report only": _report_only(assembly),
+        "engine": _VLLM if worker.engine == "vllm" else "",
     }
     n_workers = worker_count(experiment.execution)
     return [
@@ -100,7 +102,7 @@ def _report_only(assembly: Assembly) -> str:
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
     size = _size(sum(map(sources.tensor_bytes, sources.names)))
     device = torch.device(worker.device)
-    match residency_of(sources, dtype, device, worker.device_share):
+    match residency_of(sources, dtype, device, worker.merging_share):
         case "mapped":
             return f"mapped: {size} of files with the base, one copy for all workers of a machine"
         case "resident":

@@ -21,6 +21,7 @@ from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import RaceRules
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.execution.costs import COST
+from evomerge.execution.protocol import EngineName
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
 from evomerge.study.constraints import parse_bound
@@ -306,6 +307,7 @@ class Experiment(_Section):
         sampler: How it searches.
         budget: When it ends.
         execution: Where it runs.
+        engine: What answers the prompts: ``transformers``, or ``vllm`` on GPUs.
         gates: When a broken candidate is given up early: ``on``, ``off``, or settings.
         race: When a trial that will hardly enter the front is dropped: ``off``, ``careful``,
             ``fast``, or settings.
@@ -326,6 +328,7 @@ class Experiment(_Section):
     sampler: Annotated[SamplerConfig, BeforeValidator(_by_name)] = SamplerConfig()
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    engine: EngineName = "transformers"
     gates: Annotated[Gates | None, BeforeValidator(_switch)] = Gates()
     race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
     allow_test_split: bool = False

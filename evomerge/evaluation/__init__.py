@@ -13,6 +13,10 @@
     checks.py         checking suites and naming their metrics without a model
     answers.py        how long the answers are
     divergence.py     how far the predictions are from a reference model's
+    engine.py         the seam to what runs the model
+    kinds.py          requests by kind, as every engine answers them
+    transformers_engine.py  the default engine
+    vllm_engine.py    vLLM, kept equal to the live model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
     hygiene.py        lm-eval kept silent, reproducible and harmless

@@ -11,7 +11,14 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["Prompts", "Stops", "can_decode", "decode_greedily", "has_plain_cache"]
+__all__ = [
+    "Prompts",
+    "Stops",
+    "can_decode",
+    "decode_greedily",
+    "decodes_plainly",
+    "has_plain_cache",
+]
 
 # What a generation config may say without changing what greedy decoding yields.
 _HARMLESS = {
@@ -88,8 +95,13 @@ class Stops:
 
 def can_decode(model: PreTrainedModel) -> bool:
     """Tell whether ``decode_greedily`` decodes a model as its own ``generate`` does."""
+    return has_plain_cache(model) and decodes_plainly(model)
+
+
+def decodes_plainly(model: PreTrainedModel) -> bool:
+    """Tell whether ``generate`` adds nothing to greedy decoding, such as penalties."""
     settings = {k for k, v in model.generation_config.to_diff_dict().items() if v}
-    return has_plain_cache(model) and settings <= _HARMLESS
+    return settings <= _HARMLESS
 
 
 def has_plain_cache(model: PreTrainedModel) -> bool:

@@ -1,6 +1,7 @@
 """The seam to whatever runs the model: prompts are prepared once, answered for every candidate.
 
-To add an engine, write the two members of ``Engine`` and choose it where ``PreparedSuites`` does.
+To add an engine, write a ``Runner`` (``kinds.py``), give it the two members of ``Engine``, and hand
+it to ``PreparedSuites`` as ``make_engine``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from operator import attrgetter, itemgetter
@@ -29,11 +29,14 @@ from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.score_cache import digest_of
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
-from evomerge.evaluation.suite import Suite, collected, raise_faults
+from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 from evomerge.evaluation.transformers_engine import TransformersEngine
 
-__all__ = ["PreparedSuites"]
+__all__ = ["MakeEngine", "PreparedSuites"]
+
+# Given the live model, its tokenizer and the sequences per forward pass.
+MakeEngine = Callable[[PreTrainedModel, PreTrainedTokenizerBase, BatchSize], Engine]
 
 
 class PreparedSuites:
@@ -49,6 +52,7 @@ class PreparedSuites:
         tokenizer: Copied; padding side and tokens of the original are left alone.
         rungs: Ascending shares of every task's items after which ``looks`` pauses; they also cut
             the batches.
+        make_engine: Makes what runs the model.
 
     Raises:
         EvaluationError: Every fault of every suite for this split, one per line.
@@ -61,12 +65,13 @@ class PreparedSuites:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         rungs: Sequence[float] = (),
+        make_engine: MakeEngine = TransformersEngine,
     ) -> None:
         self._runs: list[_PreparedSuite] = []
         faults: list[str] = []
         for suite in suites:
             with clean_harness(), collected(faults):
-                engine = TransformersEngine(model, tokenizer, suite.batch_size)
+                engine = make_engine(model, tokenizer, suite.batch_size)
                 self._runs.append(_prepare(load_suite(suite), split, engine, rungs))
         raise_faults(faults + name_clashes([run.loaded for run in self._runs]))
 

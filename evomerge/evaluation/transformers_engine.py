@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping, Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +19,7 @@ from evomerge.evaluation.decoding import (
 )
 from evomerge.evaluation.engine import Answer
 from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
+from evomerge.evaluation.kinds import Part, Requests, prepare_requests
 from evomerge.evaluation.likelihood import log_likelihoods
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
@@ -32,11 +30,9 @@ _LM_EVAL_BATCH = 64
 _TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing
 _LOGITS_BYTES = 1 << 30  # what the logits of a pass may take on CPU, where workers share memory
 
-Part = Callable[[], list[Answer]]  # answers the requests of one kind, in order
-
 
 class TransformersEngine:
-    """See ``Engine``. Greedy answers and log-likelihoods run here, other kinds through lm-eval.
+    """See ``Engine``. Greedy answers and log-likelihoods run in prepared batches.
 
     Args:
         model: A causal language model, used as it is at each call.
@@ -60,22 +56,12 @@ class TransformersEngine:
 
     def prepare(self, instances: Sequence[Instance]) -> Requests:
         """See ``Engine``."""
-        kinds: dict[str, list[Instance]] = defaultdict(list)
-        for instance in instances:
-            kinds[_kind(instance)] += [instance] * instance.repeats
-        parts = {kind: self._part(kind, requests) for kind, requests in kinds.items()}
-        return Requests(tuple(instances), parts)
+        return prepare_requests(instances, self._lm, self)
 
-    def _part(self, kind: str, requests: Sequence[Instance]) -> Part:
-        match requests[0].request_type:
-            case "loglikelihood":
-                return self._likelihoods([self._lm.pair(*request.args) for request in requests])
-            case "loglikelihood_rolling":
-                return self._rolling([request.args[0] for request in requests])
-            case "generate_until" if self._is_greedy(requests[0].args[1]):
-                return self._greedy([request.args[0] for request in requests], requests[0].args[1])
-            case request_type:
-                return self._through_lm_eval(request_type, requests)
+    @functools.cached_property
+    def can_decode(self) -> bool:
+        """See ``Runner``."""
+        return can_decode(self._model)
 
     def _size(self, length: int) -> int:
         if self._batch_size == "auto":
@@ -105,28 +91,20 @@ class TransformersEngine:
             *shared_batches(pairs, groups, self._size, device),
         ]
 
-    def _likelihoods(self, pairs: Sequence[Pair]) -> Part:
+    def likelihoods(self, pairs: Sequence[Pair]) -> Part:
+        """See ``Runner``."""
         batches = self._batches(pairs)
         return lambda: log_likelihoods(self._model, batches, len(pairs))
 
-    def _rolling(self, texts: Sequence[str]) -> Part:
-        windows = [self._lm.windows(text) for text in texts]
-        pairs = [pair for of_one in windows for pair in of_one]
+    def windows(self, pairs: Sequence[Pair]) -> Part:
+        """See ``Runner``."""
         # lm-eval sorts windows only within chunks of the batch size.
         step = len(pairs) if self._batch_size == "auto" else self._batch_size
-        chunks = [pairs[i : i + step] for i in range(0, len(pairs), step)]
-        parts = [self._likelihoods(chunk) for chunk in chunks]
+        parts = [self.likelihoods(pairs[i : i + step]) for i in range(0, len(pairs), step)]
+        return lambda: [answer for part in parts for answer in part()]
 
-        def answer() -> list[Answer]:
-            answers = iter([answer for part in parts for answer in part()])
-            return [_total(list(islice(answers, len(of_one)))) for of_one in windows]
-
-        return answer
-
-    def _is_greedy(self, settings: Mapping[str, object]) -> bool:
-        return self._lm.is_plain_greedy(settings) and can_decode(self._model)
-
-    def _greedy(self, texts: Sequence[str], settings: Mapping[str, object]) -> Part:
+    def greedy(self, texts: Sequence[str], settings: Mapping[str, object]) -> Part:
+        """See ``Runner``."""
         strings, n = self._lm.stop_strings(settings), self._lm.longest_answer(settings)
         stops = Stops(self._lm.lm.tokenizer, strings, end_tokens(self._model))
         order = sorted(range(len(texts)), key=lambda i: (-len(self._lm.tokens(texts[i])), texts[i]))
@@ -148,41 +126,3 @@ class TransformersEngine:
             return [answers[i] for i in range(len(texts))]
 
         return answer
-
-    def _through_lm_eval(self, request_type: str, requests: Sequence[Instance]) -> Part:
-        def answer() -> list[Answer]:
-            start = time.perf_counter()
-            responses = self._lm.own_answers(request_type, requests)
-            seconds = (time.perf_counter() - start) / len(responses)
-            return [Answer(r, len(self._lm.tokens(str(r))), seconds) for r in responses]
-
-        return answer
-
-
-@dataclass(frozen=True)
-class Requests:
-    """See ``PreparedRequests``."""
-
-    instances: tuple[Instance, ...]
-    parts: Mapping[str, Part]
-
-    def run(self) -> list[list[Answer]]:
-        """See ``PreparedRequests``."""
-        answers: dict[str, Iterator[Answer]] = {k: iter(part()) for k, part in self.parts.items()}
-        return [list(islice(answers[_kind(i)], i.repeats)) for i in self.instances]
-
-
-def _kind(instance: Instance) -> str:
-    """Name what can be batched together: generation with the same settings, or likelihoods."""
-    if instance.request_type != "generate_until":
-        return str(instance.request_type)
-    return f"generate_until {instance.args[1]}"
-
-
-def _total(answers: Sequence[Answer]) -> Answer:
-    """The log-likelihood of a text in windows."""
-    return Answer(
-        sum(answer.response[0] for answer in answers),  # type: ignore[index]
-        sum(answer.tokens for answer in answers),
-        sum(answer.seconds for answer in answers),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import Race
@@ -13,7 +13,9 @@ from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
 
-__all__ = ["Executor", "Failed", "Job", "Outcome", "Pruned", "Scored", "WorkerSpec"]
+__all__ = ["EngineName", "Executor", "Failed", "Job", "Outcome", "Pruned", "Scored", "WorkerSpec"]
+
+EngineName = Literal["transformers", "vllm"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class WorkerSpec:
         costs: Metrics of the task ``cost`` to measure, ``NAME`` or ``NAME:REFERENCE``.
         gates: When a candidate is given up before it is scored; ``None``: never.
         rungs: Shares of the search items after which a job with a race may be dropped.
+        engine: What answers the requests of the suites.
     """
 
     base: str
@@ -41,6 +44,12 @@ class WorkerSpec:
     costs: tuple[str, ...] = ()
     gates: Gates | None = None
     rungs: tuple[float, ...] = ()
+    engine: EngineName = "transformers"
+
+    @property
+    def merging_share(self) -> float:
+        """Which part of the device's memory is for experts and live model; vLLM has the rest."""
+        return self.device_share * (0.5 if self.engine == "vllm" else 1.0)
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,26 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evomerge.cache import cache_folder
-from evomerge.evaluation.prepared import PreparedSuites
+from evomerge.errors import RecipeError
+from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.probe import Gate
 from evomerge.evaluation.score_cache import ScoreCache, digest_of
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY
+from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.parents import parent_recipe
 from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
+from evomerge.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from evomerge.evaluation.vllm_engine import VllmModel
 
 __all__ = ["Worker"]
 
@@ -53,7 +60,8 @@ class Worker:
         self._spec = spec
         sources = Sources(spec.base, spec.experts, shared=cache_folder("experts"))
         sources.check_finite()
-        self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.device_share)
+        self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share)
+        self._vllm = self._inside_vllm(sources) if spec.engine == "vllm" else None
         self._models = [str(spec.dtype), *map(_identity, sources.files)]
         self._cache = ScoreCache(cache_folder("scores"))
         self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
@@ -72,8 +80,33 @@ class Worker:
     def _parents(self) -> Iterator[None]:
         """Merge the base and each expert in turn."""
         for parent in ("base", *self._spec.experts):
-            self._candidate.materialise(parent_recipe(parent, self._spec))
+            self._materialise(parent_recipe(parent, self._spec))
             yield
+
+    def _inside_vllm(self, sources: Sources) -> VllmModel:
+        from evomerge.evaluation.vllm_engine import VllmModel
+
+        folder, candidate = sources.anchor.folder, self._candidate
+        share = self._spec.device_share - self._spec.merging_share
+        return VllmModel(folder, candidate.model, candidate.tensors, share)
+
+    def _make_engine(self) -> MakeEngine:
+        if self._vllm is None:
+            return TransformersEngine
+        from evomerge.evaluation.vllm_engine import VllmEngine
+
+        return functools.partial(VllmEngine, self._vllm)
+
+    def _materialise(self, recipe: Recipe) -> None:
+        """Merge a recipe into the live model, and into its copy inside vLLM."""
+        if self._vllm is not None and recipe.path:
+            raise RecipeError(
+                "engine vllm: expected a merge without a data-flow path, which vLLM cannot run; "
+                "set engine: transformers"
+            )
+        self._candidate.materialise(recipe)
+        if self._vllm is not None:
+            self._vllm.update()
 
     def prepare(self, split: str) -> None:
         """Build the tasks of one split, or those that are only reported, unless that is done."""
@@ -86,6 +119,7 @@ class Worker:
             self._candidate.model,
             self._tokenizer,
             rungs=self._spec.rungs if split == "search" else (),
+            make_engine=self._make_engine(),
         )
         if not is_reported:
             self._meter.prepare(split, self._prepared[split])
@@ -106,7 +140,7 @@ class Worker:
             return self._raced(job, prepared.looks_at(known), start, start)
         gate = self._gate if job.is_gated else None  # the first one merges the parents
         start = time.perf_counter()
-        self._candidate.materialise(job.recipe)
+        self._materialise(job.recipe)
         merged = time.perf_counter()
         reason = None if gate is None else gate.reason()
         if reason is not None:
@@ -150,4 +184,5 @@ class Worker:
         costs = [] if job.is_report_only else sorted(self._spec.costs)
         if suites is None or any(Cost.of(cost).is_timed for cost in costs):
             return None
-        return digest_of(suites, job.recipe.digest, costs, self._models, self._spec.device)
+        engine = [] if self._vllm is None else ["vllm", self._vllm.version]
+        return digest_of(suites, job.recipe.digest, costs, self._models, self._spec.device, *engine)

@@ -11,6 +11,7 @@ from evomerge.analysis.forgetting import ForgettingRow
 from evomerge.evaluation.benchmark_guard import searched_benchmarks
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
+from evomerge.execution.protocol import EngineName
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.rescore import score_folder
 from evomerge.export.rounding import FoldError, fold_error
@@ -33,6 +34,7 @@ class Rescored:
         folder: Values of the folder, loaded by plain transformers.
         stderr: Standard errors of the trial's values.
         folding: What rounding did to a path with scales; ``None`` where nothing was folded.
+        is_same_engine: Whether the trial was scored by transformers, too.
     """
 
     objectives: tuple[str, ...]
@@ -40,15 +42,17 @@ class Rescored:
     folder: tuple[float, ...]
     stderr: tuple[float, ...]
     folding: FoldError | None = None
+    is_same_engine: bool = True
 
     @property
     def equal(self) -> bool:
-        """Whether the folder scores what the trial scored; if folded, to a standard error.
+        """Whether the folder scores what the trial scored; folded, or by vLLM: to a standard error.
 
         Rounding may flip an item or two also where the standard error is 0, or unknown.
         """
         slack = [_FOLDED_SLACK if math.isnan(e) else max(e, _FOLDED_SLACK) for e in self.stderr]
-        limits = slack if self.folding is not None else [1e-12] * len(self.stderr)
+        is_exact = self.folding is None and self.is_same_engine
+        limits = [1e-12] * len(self.stderr) if is_exact else slack
         pairs = zip(self.trial, self.folder, limits, strict=True)
         return all(abs(a - b) <= limit for a, b, limit in pairs)
 
@@ -62,6 +66,7 @@ def export_model(
     *,
     rungs: Sequence[float] = (),
     forgetting: Sequence[ForgettingRow] = (),
+    engine: EngineName = "transformers",
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
 
@@ -73,6 +78,7 @@ def export_model(
         progress: Called with (tensors done, tensors in all).
         rungs: Of the study's races.
         forgetting: Of the study's models on tasks that the search never saw.
+        engine: Of the study; the folder is scored by transformers.
     """
     recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
     write_checkpoint(recipe, out, progress=progress)
@@ -99,6 +105,7 @@ def export_model(
         folder=tuple(scores.metrics[o.task][o.metric].value for _, o in scored),
         stderr=tuple(trial.stderr[i] for i, _ in scored),
         folding=folding,
+        is_same_engine=engine == "transformers",
     )
 
 

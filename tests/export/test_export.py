@@ -44,6 +44,7 @@ def test_an_export_that_scores_differently_is_noticed() -> None:
     assert not Rescored(("a",), (0.5,), (0.52,), (0.1,)).equal
     assert Rescored(("a",), (0.5,), (0.52,), (0.1,), FoldError(1e-3, 1e-2)).equal
     assert not Rescored(("a",), (0.5,), (0.52,), (0.01,), FoldError(1e-3, 1e-2)).equal
+    assert Rescored(("a",), (0.5,), (0.52,), (0.1,), is_same_engine=False).equal
 
 
 def test_exporting_scores_the_folder_it_wrote(tmp_path: Path) -> None:
