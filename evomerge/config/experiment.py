@@ -68,8 +68,8 @@ def _switch(value: object) -> object:
 _RACES: dict[object, object] = {
     "off": None,
     False: None,  # what YAML takes ``off`` for
-    "careful": {},
-    "fast": {"error_rate": 0.1, "tolerance": 0.5},
+    "careful": {"tolerance": 0.002},
+    "fast": {"error_rate": 0.1, "tolerance": 0.005},
 }
 
 

@@ -19,7 +19,14 @@ RUNG = 60
 
 def contest(name: str, front: list[float], sign: int = 1) -> Contest:
     return Contest(
-        name, "acc", sign, np.array(front), np.arange(N_ITEMS), np.full(N_ITEMS, 0.5), 0.5
+        name,
+        "acc",
+        sign,
+        front=sign * np.array(front),
+        worst=min(0.0, float(sign)),
+        items=np.arange(N_ITEMS),
+        easiness=np.full(N_ITEMS, 0.5),
+        spread=0.5,
     )
 
 
@@ -70,10 +77,10 @@ def test_too_few_items_decide_nothing():
     assert race(contest("a", [0.9])).drop(scores("a", np.zeros(19))) is None
 
 
-def test_a_tolerance_drops_trials_that_gain_less_than_the_noise():
+def test_a_tolerance_drops_trials_that_gain_little_hypervolume():
     level = scores("a", solved(0.55))
     assert race(contest("a", [0.52])).drop(level) is None
-    assert race(contest("a", [0.52]), tolerance=5.0).drop(level) is not None
+    assert race(contest("a", [0.52]), tolerance=0.5).drop(level) is not None
 
 
 @given(st.integers(1, 99), st.integers(0, 9))
@@ -101,7 +108,7 @@ def test_dropped_trials_would_enter_the_front_no_more_often_than_stated():
         skill = generator.normal(-0.05, 0.15)
         full = (generator.random(N_ITEMS) < np.clip(easiness + skill, 0, 1)).astype(float)
         rung = generator.permutation(N_ITEMS)[:RUNG]
-        bar = Contest("a", "acc", 1, np.array([0.5]), np.arange(N_ITEMS), easiness, 0.5)
+        bar = Contest("a", "acc", 1, np.array([0.5]), 0.0, np.arange(N_ITEMS), easiness, 0.5)
         seen = [ItemScore("a", int(i), "acc", full[i]) for i in rung]
         if race(bar, error_rate=0.1).drop(seen) is not None:
             dropped += 1

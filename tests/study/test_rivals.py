@@ -121,7 +121,8 @@ def test_values_keep_their_sign_where_less_is_better() -> None:
     rivals.add(0, [0.5], [ItemScore("one", i, "acc", i % 2) for i in range(10)])
     race = rivals.race(0)
     assert race is not None
-    assert race.contests[0].front.tolist() == [0.5]
+    assert race.contests[0].front.tolist() == [-0.5]
+    assert race.contests[0].worst == -0.5
 
 
 def test_an_objective_that_is_no_mean_of_items_ends_all_races() -> None:
