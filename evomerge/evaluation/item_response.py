@@ -22,7 +22,7 @@ _ROUNDS = 8  # of fitting items and skills in turn
 _NEWTON_STEPS = 4
 _SLOPE_VARIANCE = 1.0  # prior of slopes, around 1
 _OFFSET_VARIANCE = 9.0  # prior of offsets, around 0
-_PSEUDO_TRIALS = 5.0  # with independent skills, beside those the covariance is estimated from
+_PSEUDO_TRIALS = 5.0  # independent skills, errors as stated; beside those of the run
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class ItemResponse:
     Attributes:
         tasks: Their items' curves.
         covariance: (tasks, tasks) of skills over the run's candidates; their mean is 0.
-        inflation: What standard errors are multiplied by, at least 1: how much too small they
+        scales: (tasks,) what standard errors are multiplied by: how much too small or large they
             would have been for the latest of the trials it was fitted on.
     """
 
     tasks: tuple[SkillCurves, ...]
     covariance: FloatArray
-    inflation: float = 1.0
+    scales: FloatArray
 
     def complete(
         self, scores: Sequence[FloatArray], seen: Sequence[BoolArray]
@@ -93,7 +93,7 @@ class ItemResponse:
             slopes[i] = width * np.mean(task.slopes * variance)
             noise[i] = width**2 * task.dispersion * np.mean(variance) / len(p)
         covariance = slopes[:, None] * doubt * slopes + np.diag(noise)
-        return means, self.inflation**2 * covariance
+        return means, self.scales[:, None] * covariance * self.scales
 
     def _skills(
         self, known: Sequence[FloatArray], seen: Sequence[BoolArray]
@@ -129,19 +129,21 @@ def fit_item_response(scores: Sequence[FloatArray]) -> ItemResponse:
     n = 2 * len(scores[0]) // 3
     early = _fit([table[:n] for table in scores])
     seen = [np.arange(table.shape[1]) % 3 == 0 for table in scores]
-    misses = []
+    squares = []  # of errors, in standard errors
     for trial in range(n, len(scores[0])):
         means, covariance = early.complete([table[trial] for table in scores], seen)
         truth = np.array([np.mean(table[trial]) for table in scores])
-        misses.append((means - truth) ** 2 / np.diag(covariance))
-    return replace(_fit(scores), inflation=max(1.0, float(np.sqrt(np.mean(misses)))))
+        squares.append((means - truth) ** 2 / np.diag(covariance))
+    total = np.sum(squares, axis=0) + _PSEUDO_TRIALS
+    return replace(_fit(scores), scales=np.sqrt(total / (len(squares) + _PSEUDO_TRIALS)))
 
 
 def _fit(scores: Sequence[FloatArray]) -> ItemResponse:
     fitted = [_fit_task(table) for table in scores]
     skills = np.stack([s for _, s in fitted], axis=1)
     total = skills.T @ skills + _PSEUDO_TRIALS * np.eye(len(scores))
-    return ItemResponse(tuple(t for t, _ in fitted), total / (len(skills) + _PSEUDO_TRIALS))
+    covariance = total / (len(skills) + _PSEUDO_TRIALS)
+    return ItemResponse(tuple(t for t, _ in fitted), covariance, np.ones(len(scores)))
 
 
 def _fit_task(table: FloatArray) -> tuple[SkillCurves, FloatArray]:

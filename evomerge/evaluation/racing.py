@@ -70,7 +70,7 @@ class Contest:
         worst: Lowest score of any trial, times the sign; hypervolumes are measured from here.
         items: (n,) rows of the dataset split, ascending.
         easiness: (n,) mean score of the front in each item.
-        spread: Standard deviation of a member's item scores.
+        spread: Standard deviation of the item scores of all members together.
     """
 
     task: str
