@@ -68,8 +68,8 @@ def _switch(value: object) -> object:
 _RACES: dict[object, object] = {
     "off": None,
     False: None,  # what YAML takes ``off`` for
-    "careful": {"tolerance": 0.002},
-    "fast": {"error_rate": 0.1, "tolerance": 0.005},
+    "careful": {},
+    "fast": {"error_rate": 0.1, "tolerance": 0.005, "estimates": True},
 }
 
 
@@ -290,7 +290,7 @@ class Experiment(_Section):
         budget: When it ends.
         execution: Where it runs.
         gates: When a broken candidate is given up early: ``on``, ``off``, or settings.
-        race: When a trial that will hardly enter the front is dropped: ``off``, ``careful``,
+        race: When a trial that will hardly improve the front is dropped: ``off``, ``careful``,
             ``fast``, or settings.
         allow_test_split: Search items by which public benchmarks are reported; the model card says
             that their scores mean nothing.

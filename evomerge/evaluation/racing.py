@@ -48,7 +48,7 @@ class RaceRules:
 
     rungs: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.1, 0.2, 0.4, 0.6)
     error_rate: Share = 0.05
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.002
     estimates: bool = False
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -70,7 +70,7 @@ class Contest:
         worst: Lowest score of any trial, times the sign; hypervolumes are measured from here.
         items: (n,) rows of the dataset split, ascending.
         easiness: (n,) mean score of the front in each item.
-        spread: Standard deviation of the item scores of all members together.
+        spread: Standard deviation of a member's item scores, the largest of any.
     """
 
     task: str

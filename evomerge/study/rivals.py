@@ -126,7 +126,7 @@ class Rivals:
             worst=float(self._worst[i]),
             items=np.array(items, dtype=np.int64),
             easiness=table.mean(axis=0),
-            spread=float(table.std()),  # also where members solve nothing, or everything
+            spread=float(table.std(axis=1).max()),  # some members solve nothing, or everything
         )
 
 

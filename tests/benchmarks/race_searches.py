@@ -1,9 +1,7 @@
-"""Real searches of the embedded models, with races and without; about half a minute each.
+"""Real searches of the embedded models, with races and without; a minute or two each.
 
-    python -m tests.benchmarks.race_searches [--seeds N]
-
-They are kept under ``runs/benchmarks/races``, where ``tests.benchmarks.races`` finds those without
-races; what is there is not run again, and what was interrupted is resumed.
+They are kept under ``runs/benchmarks/races``: what is there is not run again, what was interrupted is
+resumed.
 """
 
 from __future__ import annotations
@@ -11,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.analysis.front import front, hypervolume
+from evomerge.analysis.status import items_saved
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
@@ -20,6 +23,9 @@ from evomerge.study.records import StudyRecord
 
 __all__ = ["compare", "load_quickstart", "search"]
 
+FloatArray = NDArray[np.float64]
+
+_N_TRIALS = 60
 _FOLDER = Path("runs/benchmarks/races")
 _OBJECTIVES = (
     "{task: zoo_math, metric: exact_match}",
@@ -61,4 +67,24 @@ def load_quickstart(overrides: Sequence[str]) -> Experiment:
 
 
 def compare(n_seeds: int) -> None:
-    """placeholder"""
+    """Search with races and without, and print what became of either.
+
+    Args:
+        n_seeds: Searches of each kind.
+    """
+    print(f"\n{'search':<10}{'items':>9}{'volume':>9}{'+-':>9}{'front':>9}")
+    volumes = {}
+    for race in ("off", "fast"):
+        studies = [search(3, race, seed, _N_TRIALS)[0] for seed in range(n_seeds)]
+        items = 1 - np.mean([items_saved(study) for study in studies])
+        volumes[race] = np.array([hypervolume(study) for study in studies])
+        size = np.mean([len(front(study)) for study in studies])
+        mean, stderr = _mean(volumes[race])
+        print(f"{race:<10}{items:>9.3f}{mean:>9.3f}{stderr:>9.3f}{size:>9.1f}", flush=True)
+    ratio, stderr = _mean(volumes["fast"] / volumes["off"])
+    print(f"hypervolume with races / without, same seed: {ratio:.3f} +- {stderr:.3f}")
+
+
+def _mean(values: FloatArray) -> tuple[float, float]:
+    """Return the mean and its standard error."""
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
