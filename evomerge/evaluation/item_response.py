@@ -82,10 +82,13 @@ class ItemResponse:
             (tasks,) means of the scores seen and of those expected for the rest, and their
             (tasks, tasks) covariance: of the skills, and of the answers to the rest.
         """
-        known = [t.scaled(np.where(s, y, t.low)) for t, y, s in zip(self.tasks, scores, seen)]
+        known = [
+            t.scaled(np.where(s, y, t.low))
+            for t, y, s in zip(self.tasks, scores, seen, strict=True)
+        ]
         skills, doubt = self._skills(known, seen)
         means, slopes, noise = np.empty((3, len(self.tasks)))
-        for i, (task, y, is_seen) in enumerate(zip(self.tasks, known, seen)):
+        for i, (task, y, is_seen) in enumerate(zip(self.tasks, known, seen, strict=True)):
             width = task.high - task.low
             p = task.expected(skills[i])
             variance = np.where(is_seen, 0.0, p * (1 - p))
@@ -103,7 +106,7 @@ class ItemResponse:
         skills = np.zeros(len(self.tasks))
         for _ in range(2 * _NEWTON_STEPS):
             slope, curvature = np.empty((2, len(skills)))
-            for i, (task, y, is_seen) in enumerate(zip(self.tasks, known, seen)):
+            for i, (task, y, is_seen) in enumerate(zip(self.tasks, known, seen, strict=True)):
                 p = task.expected(skills[i])
                 slope[i] = np.sum(task.slopes * (y - p) * is_seen) / task.dispersion
                 curvature[i] = np.sum(task.slopes**2 * p * (1 - p) * is_seen) / task.dispersion

@@ -145,7 +145,9 @@ class Race:
         if probability > self.rules.error_rate:
             return None
         n = sum(estimate.n for estimate in estimates)
-        reason = f"it would hardly improve the front (probability {probability:.3f} after {n} items)"
+        reason = (
+            f"it would hardly improve the front (probability {probability:.3f} after {n} items)"
+        )
         return Drop(reason, estimates)
 
     def _complete(
@@ -195,7 +197,8 @@ def hypervolume_gains(
     is_covered = _covers(front, positions).any(axis=0)
     added = _covers(points, positions[~is_covered]).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num(added / is_covered.sum(), nan=0.0, posinf=np.inf)
+        shares = added / is_covered.sum()
+    return np.asarray(np.nan_to_num(shares, nan=0.0, posinf=np.inf))
 
 
 def _covers(points: FloatArray, positions: FloatArray) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """Real searches of the embedded models, with races and without; a minute or two each.
 
-They are kept under ``runs/benchmarks/races``: what is there is not run again, what was interrupted is
-resumed.
+They are kept under ``runs/benchmarks/races``: what is there is not run again, what was interrupted
+is resumed.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 Searches of the embedded models with 1, 2 and 3 objectives, two seeds each, are run once without
 races (`race_searches`, about ten minutes), so that every item of every trial is known. Their trials
 are raced again, in the order in which they were run, for ten orders of the items. The search itself
-is not repeated: what a sampler would have asked after a drop is not in a study. ``--search`` repeats
-it, too; see `race_searches`.
+is not repeated: what a sampler would have asked after a drop is not in a study. ``--search`` does
+repeat it; see `race_searches`.
 
 Printed per setting, means over studies and orders and the standard error of the hypervolume:
 

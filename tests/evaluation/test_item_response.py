@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,7 +80,7 @@ def test_doubt_shrinks_as_items_come_in_and_never_vanishes_before() -> None:
     doubts = [
         np.diag(model.complete(rows, [part(0, n)] * 2)[1]) for n in (0, 5, 20, 60, 120, N_ITEMS - 1)
     ]
-    assert all((more > less).all() for more, less in zip(doubts, doubts[1:], strict=False))
+    assert all((more > less).all() for more, less in pairwise(doubts))
     assert (doubts[-1] > 0).all()
 
 
