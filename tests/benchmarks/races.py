@@ -95,12 +95,12 @@ def main() -> None:
     parser.add_argument("--search", type=int, metavar="SEEDS", help="repeat real searches, too")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'obj.':<6}{'race':<22}" + "".join(f"{name:>9}" for name in COLUMNS))
+    print(f"{'obj.':<6}{'race':<24}" + "".join(f"{name:>9}" for name in COLUMNS))
     for n_objectives in (1, 2, 3):
         studies = [record(n_objectives, seed) for seed in _STUDIES]
         for row in settings():
             found = [replay(study, row, o) for study in studies for o in range(chosen.orders)]
-            print(f"{n_objectives:<6}{row.name:<22}" + line(found), flush=True)
+            print(f"{n_objectives:<6}{row.name:<24}" + line(found), flush=True)
     if chosen.search:
         race_searches.compare(chosen.search)
     print(f"\nMeasured on {setting()}.")
@@ -110,8 +110,9 @@ def settings() -> Iterator[Setting]:
     """List the presets, with estimates and without, and what truth would do."""
     for name in ("careful", "fast"):
         rules = preset(name)
-        yield Setting(name, replace(rules, estimates=False))
-        yield Setting(f"{name}, estimates", replace(rules, estimates=True))
+        other = ", no estimates" if rules.estimates else ", estimates"
+        yield Setting(name, rules)
+        yield Setting(name + other, replace(rules, estimates=not rules.estimates))
         yield Setting(f"{name}, oracle", rules, is_oracle=True)
 
 
