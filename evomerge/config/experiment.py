@@ -70,7 +70,7 @@ _RACES: dict[object, object] = {
     "off": None,
     False: None,  # what YAML takes ``off`` for
     "careful": {},
-    "fast": {"error_rate": 0.1, "tolerance": 0.5},
+    "fast": {"error_rate": 0.1, "tolerance": 0.005, "estimates": True},
 }
 
 
@@ -309,7 +309,7 @@ class Experiment(_Section):
         execution: Where it runs.
         engine: What answers the prompts: ``transformers``, or ``vllm`` on GPUs.
         gates: When a broken candidate is given up early: ``on``, ``off``, or settings.
-        race: When a trial that will hardly enter the front is dropped: ``off``, ``careful``,
+        race: When a trial that will hardly improve the front is dropped: ``off``, ``careful``,
             ``fast``, or settings.
         allow_test_split: Search items by which public benchmarks are reported; the model card says
             that their scores mean nothing.

@@ -8,6 +8,7 @@
     requests.py       the prompts of one split
     rungs.py          a task cut into parts that are scored one after another
     racing.py         whether a trial goes on after a rung
+    item_response.py  scores of some items completed to all, from the run's own complete trials
     benchmark_guard.py  public benchmarks are not searched by what they are reported by
     aggregate.py      from responses to numbers
     checks.py         checking suites and naming their metrics without a model

@@ -1,9 +1,9 @@
-"""Races: a trial is scored rung by rung, and dropped once it will hardly enter the front.
+"""Races: a trial is scored rung by rung, and dropped once it will hardly improve the front.
 
 What a trial will score on all items is predicted from the items it was scored on. Items differ in
-difficulty, and the members of the front tell how much: a trial that met hard items first is not
-held to be bad. The prediction has a standard error, so there is a probability that the trial enters
-the front; where that is small, the rest of the items is saved.
+difficulty, and other trials tell how much: a trial that met hard items first is not held to be bad.
+The prediction has a standard error, so there is a probability that the trial improves the front;
+where that is small, the rest of the items is saved.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from evomerge.evaluation.item_response import ItemResponse
 from evomerge.evaluation.scores import ItemScore, MetricValue
 
-__all__ = ["Contest", "Drop", "Race", "RaceRules", "predicted_mean"]
+__all__ = ["Contest", "Drop", "Race", "RaceRules", "hypervolume_gains", "predicted_mean"]
 
 FloatArray = NDArray[np.float64]
 
-_FEWEST_ITEMS = 20  # per objective; with fewer no prediction is trusted
+_FEWEST_ITEMS = 20  # per objective; with fewer no standard error of a regression is trusted
 _N_DRAWS = 2000  # of the scores a trial may turn out to have
+_N_MEASURED = 200  # of them whose hypervolume is measured, by this many points:
+_N_POINTS = 10_000
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -35,15 +38,18 @@ class RaceRules:
 
     Attributes:
         rungs: Shares of every task's items, ascending, after which it may be.
-        error_rate: Its probability to enter the front is at most this. So of the trials that are
-            dropped, at most this share would have entered it, as far as scores are normal.
-        tolerance: To enter the front it must not only be non-dominated, but ahead by this many
-            standard errors of a full score in some objective; 0 lets every gain count.
+        error_rate: Its probability to improve the front is at most this. So of the trials that are
+            dropped, at most this share would have improved it, as far as predictions are right.
+        tolerance: To improve the front it must not only be non-dominated, but add more than this
+            share to its hypervolume; 0 lets every gain count.
+        estimates: Predict scores by an item-response model of the study's own complete trials,
+            once there are enough of them, instead of from the front alone.
     """
 
-    rungs: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.2, 0.4, 0.6)
+    rungs: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.1, 0.2, 0.4, 0.6)
     error_rate: Share = 0.05
-    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.002
+    estimates: bool = False
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -71,32 +77,36 @@ class Contest:
         task: lm-eval task name.
         metric: As in ``ItemScore``.
         sign: +1 where more is better, -1 where less is.
-        front: (members,) their scores.
+        front: (members,) their scores, times the sign.
+        worst: Lowest score of any trial, times the sign; hypervolumes are measured from here.
         items: (n,) rows of the dataset split, ascending.
         easiness: (n,) mean score of the front in each item.
-        spread: Standard deviation of a member's item scores.
+        spread: Standard deviation of a member's item scores, the largest of any.
     """
 
     task: str
     metric: str
     sign: int
     front: FloatArray
+    worst: float
     items: NDArray[np.int64]
     easiness: FloatArray
     spread: float
 
-    @property
-    def noise(self) -> float:
-        """Standard error of a score on all items."""
-        return self.spread / math.sqrt(len(self.items))
-
     def predict(self, scores: Iterable[ItemScore]) -> MetricValue:
         """Predict the score on all items from the scores of some, and its standard error."""
+        found, seen = self.seen(scores)
+        places = np.flatnonzero(seen)
+        value, stderr = predicted_mean(found[places], places, self.easiness, self.spread)
+        return MetricValue(value, stderr, len(places))
+
+    def seen(self, scores: Iterable[ItemScore]) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Lay scores out as (n,) over all items, and tell which items have one."""
         mine = [s for s in scores if (s.task, s.metric) == (self.task, self.metric)]
         places = np.searchsorted(self.items, np.array([s.item for s in mine], dtype=np.int64))
-        found = np.array([s.score for s in mine], dtype=np.float64)
-        value, stderr = predicted_mean(found, places, self.easiness, self.spread)
-        return MetricValue(value, stderr, len(found))
+        found, seen = np.zeros(len(self.items)), np.zeros(len(self.items), dtype=np.bool_)
+        found[places], seen[places] = [s.score for s in mine], True
+        return found, seen
 
 
 @dataclass(frozen=True)
@@ -120,11 +130,13 @@ class Race:
         rules: When to drop it.
         contests: Every objective of the study; there is at least one member of the front.
         seed: Of the draws.
+        responses: Its tasks are the contests; ``None``: scores are predicted from the front alone.
     """
 
     rules: RaceRules
     contests: tuple[Contest, ...]
     seed: int
+    responses: ItemResponse | None = None
 
     def drop(self, scores: Sequence[ItemScore]) -> Drop | None:
         """Decide after a rung; ``None`` lets the trial go on.
@@ -132,31 +144,80 @@ class Race:
         Args:
             scores: Of the trial, on the items of the rungs so far.
         """
-        estimates = tuple(contest.predict(scores) for contest in self.contests)
-        if min(estimate.n for estimate in estimates) < _FEWEST_ITEMS:
-            return None
-        probability = self._probability_to_enter(estimates)
+        if self.responses is None:
+            estimates = tuple(contest.predict(scores) for contest in self.contests)
+            if min(estimate.n for estimate in estimates) < _FEWEST_ITEMS:
+                return None
+            # As if objectives were independent: different tasks share no items.
+            covariance = np.diag([estimate.stderr**2 for estimate in estimates])
+        else:
+            estimates, covariance = self._complete(self.responses, scores)
+        probability = self._probability_to_improve(estimates, covariance)
         if probability > self.rules.error_rate:
             return None
         n = sum(estimate.n for estimate in estimates)
-        reason = f"it would hardly enter the front (probability {probability:.3f} after {n} items)"
+        reason = (
+            f"it would hardly improve the front (probability {probability:.3f} after {n} items)"
+        )
         return Drop(reason, estimates)
 
-    def _probability_to_enter(self, estimates: Sequence[MetricValue]) -> float:
-        """Share of the scores it may turn out to have that no member of the front dominates.
+    def _complete(
+        self, responses: ItemResponse, scores: Sequence[ItemScore]
+    ) -> tuple[tuple[MetricValue, ...], FloatArray]:
+        found, seen = zip(*(contest.seen(scores) for contest in self.contests), strict=True)
+        means, covariance = responses.complete(found, seen)
+        rows = zip(means, np.sqrt(np.diag(covariance)), seen, strict=True)
+        return tuple(MetricValue(float(m), float(e), int(s.sum())) for m, e, s in rows), covariance
 
-        Objectives are taken as independent: different tasks share no items.
-        """
+    def _probability_to_improve(
+        self, estimates: Sequence[MetricValue], covariance: FloatArray
+    ) -> float:
+        """Share of the scores it may turn out to have that improve the front."""
+        generator = np.random.default_rng(self.seed)
         signs = np.array([c.sign for c in self.contests])
         means = signs * [e.value for e in estimates]
-        stderr = np.array([e.stderr for e in estimates])
-        normal = np.random.default_rng(self.seed).standard_normal((_N_DRAWS, len(estimates)))
-        draws = means + stderr * normal
-        bars = signs * np.stack([c.front for c in self.contests], axis=1)
-        bars += self.rules.tolerance * np.array([c.noise for c in self.contests])
-        is_behind: NDArray[np.bool_] = draws[:, None] <= bars[None]  # (draws, members, objectives)
-        is_dominated = np.any(np.all(is_behind, axis=2), axis=1)
-        return float(1 - np.mean(is_dominated))
+        spread = signs[:, None] * covariance * signs
+        draws = generator.multivariate_normal(means, spread, _N_DRAWS, method="eigh")
+        front = np.stack([c.front for c in self.contests], axis=1)
+        is_behind: NDArray[np.bool_] = draws[:, None] <= front[None]  # (draws, members, objectives)
+        ahead = draws[~np.any(np.all(is_behind, axis=2), axis=1)]
+        share = len(ahead) / _N_DRAWS
+        if share <= self.rules.error_rate or self.rules.tolerance == 0:
+            return share
+        worst = np.array([c.worst for c in self.contests])
+        gains = hypervolume_gains(ahead[:_N_MEASURED], front, worst, generator)
+        return share * float(np.mean(gains > self.rules.tolerance))
+
+
+def hypervolume_gains(
+    points: FloatArray, front: FloatArray, worst: FloatArray, generator: np.random.Generator
+) -> FloatArray:
+    """Measure what each point alone would add to the hypervolume of a front; more is better.
+
+    Args:
+        points: (n, objectives).
+        front: (members, objectives).
+        worst: (objectives,) where hypervolumes are measured from.
+        generator: Of the positions at which the volume is sampled.
+
+    Returns:
+        (n,) as a share of the front's own; infinite where that is 0.
+    """
+    best = np.maximum(front.max(axis=0), points.max(axis=0))
+    positions = worst + (best - worst) * generator.random((_N_POINTS, len(worst)))
+    is_covered = _covers(front, positions).any(axis=0)
+    added = _covers(points, positions[~is_covered]).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = added / is_covered.sum()
+    return np.asarray(np.nan_to_num(shares, nan=0.0, posinf=np.inf))
+
+
+def _covers(points: FloatArray, positions: FloatArray) -> NDArray[np.bool_]:
+    """Tell (points, positions) which point is at least as good as which position."""
+    covers = np.ones((len(points), len(positions)), dtype=np.bool_)
+    for own, other in zip(points.T, positions.T, strict=True):
+        covers &= own[:, None] >= other
+    return covers
 
 
 def predicted_mean(

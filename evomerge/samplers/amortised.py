@@ -1,6 +1,7 @@
 """``map``: quadratic models of the objectives, searched at no cost; trials go to their front.
 
-Failed and pruned trials are left out of the models. Constraints are modelled by how much they are
+Failed and pruned trials are left out of the models; what was predicted of trials that were dropped
+from races counts the less, the less sure it is. Constraints are modelled by how much they are
 violated: a point that the model sees as infeasible ranks behind those it does not.
 """
 
@@ -22,7 +23,7 @@ from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Budget, Options, SamplerKind
 from evomerge.samplers.results import Result, Trials, Tried
 from evomerge.samplers.scalarise import draw_preference, tchebycheff
-from evomerge.samplers.surrogate import fit_surrogates
+from evomerge.samplers.surrogate import Surrogate, fit_surrogates
 from evomerge.samplers.unit_cube import FloatArray, UnitCube, draw_uniform
 from evomerge.schema import parse
 from evomerge.seeds import seed_for
@@ -87,10 +88,12 @@ class AmortisedFront:
         points = self._encode([r.params for r in scored])
         losses = np.array([r.losses for r in scored])
         values = np.column_stack([_standardised(_unbounded(column)) for column in losses.T])
+        variances = _variances(losses, [r.stderr for r in scored])
         violations = np.array([r.violation for r in scored])
         rng = np.random.default_rng(seed_for(self._budget.seed, "front", number))
         optimism = np.abs(rng.standard_normal(values.shape[1]))
-        promise = _Promise(self._cube, points, values, violations, unknown, optimism)
+        models = fit_surrogates(points, values, unknown, variances)
+        promise = _Promise(self._cube, models, points, violations, unknown, optimism)
         start = _first_population(points, values, violations, rng)
         found, predicted = nsga2(promise, start, rng, generations=_GENERATIONS)
         preference = draw_preference(self._budget.seed, number, values.shape[1])
@@ -111,14 +114,14 @@ class _Promise:
     def __init__(
         self,
         cube: UnitCube,
+        models: tuple[Surrogate, ...],
         points: FloatArray,
-        values: FloatArray,
         violations: FloatArray,
         unknown: FloatArray,
         optimism: FloatArray,
     ) -> None:
         self._cube, self._optimism = cube, optimism
-        self._models = fit_surrogates(points, values, unknown)
+        self._models = models
         self._excess = None
         if (violations > 0).any():
             centre, spread = violations.mean(), violations.std() or 1.0
@@ -149,13 +152,28 @@ def _unscored(results: Sequence[Result]) -> list[Mapping[str, Gene]]:
     return [r.params for r in results if r.losses is None]
 
 
+def _are_shares(losses: FloatArray) -> bool:
+    return bool((np.abs(losses) <= 1).all() and not losses.min() < 0 < losses.max())
+
+
 def _unbounded(losses: FloatArray) -> FloatArray:
     """Stretch shares, such as accuracies, to the whole line: a polynomial knows no ceiling."""
-    shares = np.abs(losses)
-    if not (shares <= 1).all() or losses.min() < 0 < losses.max():
+    if not _are_shares(losses):
         return losses
-    inner = np.clip(shares, _SURE, 1 - _SURE)
+    inner = np.clip(np.abs(losses), _SURE, 1 - _SURE)
     return np.asarray(np.sign(losses.sum()) * np.log(inner / (1 - inner)))
+
+
+def _variances(losses: FloatArray, stderr: Sequence[Sequence[float] | None]) -> FloatArray:
+    """Return the (n, k) variances of predicted losses, as `_unbounded` and `_standardised`."""
+    nothing = [0.0] * losses.shape[1]
+    errors = np.array([nothing if row is None else row for row in stderr])
+    for i, column in enumerate(losses.T):
+        if _are_shares(column):
+            inner = np.clip(np.abs(column), _SURE, 1 - _SURE)
+            errors[:, i] /= inner * (1 - inner)
+        errors[:, i] /= _unbounded(column).std() or 1.0
+    return np.asarray(errors**2)
 
 
 def _standardised(values: FloatArray) -> FloatArray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["CONSTRAINTS", "PARTIAL", "learned_values"]
+__all__ = ["CONSTRAINTS", "PARTIAL", "learned_stderr", "learned_values"]
 
 CONSTRAINTS = "constraints"  # trial user attribute: numbers, feasible if none is above 0
 PARTIAL = "partial"  # trial user attribute: ``values``, ``stderr`` and ``n_items`` per objective
@@ -35,3 +35,14 @@ def learned_values(trial: FrozenTrial, *, constrained: bool) -> Sequence[float] 
     else:
         return None
     return values if all(map(math.isfinite, values)) else None
+
+
+def learned_stderr(trial: FrozenTrial) -> Sequence[float] | None:
+    """Return how unsure the learned values are, one standard error per objective.
+
+    ``None`` for a trial that was scored in full: its values are what is searched.
+    """
+    if trial.state is TrialState.PRUNED and PARTIAL in trial.user_attrs:
+        stderr: Sequence[float] = trial.user_attrs[PARTIAL]["stderr"]
+        return stderr
+    return None

@@ -9,7 +9,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.samplers.gene_space import Gene, GeneSpace
-from evomerge.samplers.learned import CONSTRAINTS, learned_values
+from evomerge.samplers.learned import CONSTRAINTS, learned_stderr, learned_values
 
 __all__ = ["Result", "Trials", "Tried"]
 
@@ -29,6 +29,7 @@ class Result:
         violation: Sum of what exceeds the constraints, 0 if feasible.
         pruned: Whether it was given up early because it was bad.
         queued: Whether it was given, as baselines and users' seeds are, instead of asked for.
+        stderr: Standard errors of predicted losses; ``None``: they were measured.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Result:
     violation: float
     pruned: bool
     queued: bool
+    stderr: tuple[float, ...] | None = None
 
 
 class Tried:
@@ -101,6 +103,7 @@ class Trials:
     def _read(self, trial: FrozenTrial, study: Study) -> Result:
         excess = trial.user_attrs.get(CONSTRAINTS, ()) if self._constrained else ()
         values = learned_values(trial, constrained=self._constrained)
+        stderr = learned_stderr(trial)
         return Result(
             trial.number,
             trial.params,
@@ -109,6 +112,7 @@ class Trials:
             violation=sum(max(0.0, c) for c in excess),
             pruned=trial.state is TrialState.PRUNED,
             queued=_QUEUED in trial.system_attrs,
+            stderr=None if stderr is None else tuple(stderr),
         )
 
 

@@ -13,6 +13,7 @@ __all__ = ["Surrogate", "fit_surrogates"]
 
 Kernel = Callable[[FloatArray, FloatArray], FloatArray]
 
+_FEWEST_MEASURED = 5  # values, before the error of a model of them alone is trusted
 _RIDGES = np.logspace(-6, 3, 19)  # noise over signal; the error decides
 
 
@@ -40,7 +41,7 @@ class Surrogate:
 
     Attributes:
         kind: ``linear``, ``diagonal`` (squares, no products) or ``full``.
-        error: Mean squared error of predicting each point from the others.
+        error: Mean squared error of predicting each point from the others; noisier ones count less.
         ridge: Strength of the penalty on coefficients.
         combination: (n,), of the kernel with the points.
         inverse: (n + m, n + m), of the kernel matrix of ``seen`` plus the ridge.
@@ -74,7 +75,10 @@ class Surrogate:
 
 
 def fit_surrogates(
-    points: FloatArray, values: FloatArray, pending: FloatArray
+    points: FloatArray,
+    values: FloatArray,
+    pending: FloatArray,
+    variances: FloatArray | None = None,
 ) -> tuple[Surrogate, ...]:
     """Fit one polynomial per column of values; leave-one-out errors choose its kind and ridge.
 
@@ -82,6 +86,8 @@ def fit_surrogates(
         points: (n, d), in the unit cube.
         values: (n, k), standardised.
         pending: (m, d), points whose values are not known yet; predictions near them are surer.
+        variances: (n, k), of values that were predicted instead of measured; 0 for measured ones.
+            Values count the less, the larger these are beside the error of the model itself.
 
     Source:
         Li et al. 2024, "MAP: Low-compute model merging with amortized Pareto fronts via quadratic
@@ -89,16 +95,36 @@ def fit_surrogates(
         Desautels et al. 2014, "Parallelizing exploration-exploitation tradeoffs", JMLR 15.
     """
     signed, seen = 2 * points - 1, 2 * np.vstack([points, pending]) - 1
-    spectra = {kind: np.linalg.eigh(kernel(signed, signed)) for kind, kernel in _KERNELS.items()}
-    return tuple(_fit(column, seen, spectra) for column in values.T)
+    if variances is None or not variances.any():
+        noise = np.ones(len(points))
+        spectra = _spectra(signed, noise)
+        return tuple(_fit(column, seen, noise, spectra) for column in values.T)
+    columns = zip(values.T, variances.T, strict=True)
+    noises = [(column, _noise(signed, column, variance)) for column, variance in columns]
+    return tuple(_fit(column, seen, noise, _spectra(signed, noise)) for column, noise in noises)
 
 
-def _fit(
-    values: FloatArray,
-    seen: FloatArray,
-    spectra: Mapping[str, tuple[FloatArray, FloatArray]],
-) -> Surrogate:
-    kind, ridge, error = min(
+def _noise(signed: FloatArray, values: FloatArray, variances: FloatArray) -> FloatArray:
+    """Return the (n,) noise of each value, relative to the error of a model of measured ones."""
+    measured = variances == 0
+    error = 1.0  # all there is to explain
+    if measured.sum() >= _FEWEST_MEASURED:
+        spectra = _spectra(signed[measured], np.ones(measured.sum()))
+        error = _best_fit(values[measured], spectra)[2]
+    return np.asarray(1.0 + variances / max(error, 1e-6))
+
+
+def _spectra(signed: FloatArray, noise: FloatArray) -> Mapping[str, tuple[FloatArray, FloatArray]]:
+    """Decompose each kind's kernel matrix, in units in which every value is as noisy as another."""
+    units = np.sqrt(np.outer(noise, noise))
+    return {k: np.linalg.eigh(kernel(signed, signed) / units) for k, kernel in _KERNELS.items()}
+
+
+def _best_fit(
+    values: FloatArray, spectra: Mapping[str, tuple[FloatArray, FloatArray]]
+) -> tuple[str, float, float]:
+    """Choose kind and ridge; returns them and the error."""
+    return min(
         (
             (kind, float(ridge), _left_out_error(*spectrum, values, ridge))
             for kind, spectrum in spectra.items()
@@ -106,15 +132,26 @@ def _fit(
         ),
         key=lambda choice: choice[2],
     )
+
+
+def _fit(
+    values: FloatArray,
+    seen: FloatArray,
+    noise: FloatArray,
+    spectra: Mapping[str, tuple[FloatArray, FloatArray]],
+) -> Surrogate:
+    units = np.sqrt(noise)
+    kind, ridge, error = _best_fit(values / units, spectra)
     eigenvalues, axes = spectra[kind]
-    combination = axes @ ((axes.T @ values) / (eigenvalues + ridge))
+    combination = axes @ ((axes.T @ (values / units)) / (eigenvalues + ridge)) / units
     kernel_matrix = _KERNELS[kind](seen, seen)
+    every = np.append(noise, np.ones(len(seen) - len(noise)))
     return Surrogate(
         kind=kind,
         error=error,
         ridge=ridge,
         combination=combination,
-        inverse=np.asarray(np.linalg.inv(kernel_matrix + ridge * np.eye(len(seen))), np.float64),
+        inverse=np.asarray(np.linalg.inv(kernel_matrix + ridge * np.diag(every)), np.float64),
         seen=seen,
         scale=float(values @ combination) / len(values),
     )

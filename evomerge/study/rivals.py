@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.evaluation.item_response import ItemResponse, fit_item_response
 from evomerge.evaluation.racing import Contest, Race, RaceRules
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
@@ -18,6 +19,10 @@ __all__ = ["Rivals"]
 
 FloatArray = NDArray[np.float64]
 Columns = Sequence[Mapping[int, float]]  # per objective: score by item
+
+_FEWEST_TRIALS = 20  # complete ones, before an item-response model is fitted
+_MOST_TRIALS = 200  # the latest ones: they are the most like what comes next
+_GROWTH = 1.2  # of their number, before it is fitted again
 
 
 class Rivals:
@@ -34,8 +39,14 @@ class Rivals:
     def __init__(self, objectives: Sequence[Objective], rules: RaceRules) -> None:
         self._objectives, self._rules = objectives, rules
         self._signs = np.array([1 if o.direction == "maximize" else -1 for o in objectives])
+        self._forget()
+
+    def _forget(self) -> None:
         self._front: dict[int, tuple[FloatArray, Columns]] = {}
+        self._complete: dict[int, Columns] = {}  # kept for estimates only
+        self._worst = np.full(len(self._objectives), np.inf)
         self._can_race = True
+        self._fitted: tuple[list[int], ItemResponse] | None = None
 
     def restore(self, complete: Mapping[int, Sequence[float]], items: ItemStore) -> None:
         """Start over from the trials of a study.
@@ -44,7 +55,7 @@ class Rivals:
             complete: Values by trial number; feasible trials only.
             items: Their item scores.
         """
-        self._front, self._can_race = {}, True
+        self._forget()
         stored = items.read()
         stored = stored[stored["split"] == "search"]
         tables = {cast("int", key): table for key, table in stored.groupby("trial")}
@@ -64,6 +75,9 @@ class Rivals:
         columns = [_column(objective, scores) for objective in self._objectives]
         self._can_race &= all(map(_is_mean, values, columns))
         mine = self._signs * np.array(values, dtype=np.float64)
+        self._worst = np.minimum(self._worst, mine)
+        if self._rules.estimates:
+            self._complete[number] = columns
         if any(_dominates(theirs, mine) for theirs, _ in self._front.values()):
             return
         kept = {n: member for n, member in self._front.items() if not _dominates(mine, member[0])}
@@ -78,7 +92,27 @@ class Rivals:
         if not self._front or not self._can_race:
             return None
         contests = tuple(self._contest(i) for i in range(len(self._objectives)))
-        return Race(self._rules, contests, seed)
+        return Race(self._rules, contests, seed, self._responses())
+
+    def _responses(self) -> ItemResponse | None:
+        """Fit the model of the complete trials, unless few have joined since the last fit.
+
+        Which trials it is fitted on follows from how many there are, so that a study that was
+        interrupted goes on with the model it had.
+        """
+        n = _n_fitted(len(self._complete))
+        numbers = sorted(self._complete)[:n][-_MOST_TRIALS:]
+        if not numbers:
+            return None
+        if self._fitted is None or self._fitted[0] != numbers:
+            tables = [self._table(numbers, i) for i in range(len(self._objectives))]
+            self._fitted = numbers, fit_item_response(tables)
+        return self._fitted[1]
+
+    def _table(self, numbers: Sequence[int], i: int) -> FloatArray:
+        """Lay out the scores of trials in one objective: (trials, items), items ascending."""
+        rows = [self._complete[number][i] for number in numbers]
+        return np.array([[row[item] for item in sorted(rows[0])] for row in rows])
 
     def _contest(self, i: int) -> Contest:
         members = [self._front[number] for number in sorted(self._front)]
@@ -88,14 +122,25 @@ class Rivals:
             task=objective.task,
             metric=objective.metric,
             sign=int(self._signs[i]),
-            front=np.array([self._signs[i] * values[i] for values, _ in members]),
+            front=np.array([values[i] for values, _ in members]),
+            worst=float(self._worst[i]),
             items=np.array(items, dtype=np.int64),
             easiness=table.mean(axis=0),
-            spread=float(table.std(axis=1).mean()),
+            spread=float(table.std(axis=1).max()),  # some members solve nothing, or everything
         )
 
 
 _COLUMNS = ("task", "item", "metric", "score")
+
+
+def _n_fitted(n: int) -> int:
+    """Round a number of trials down to one at which the model is fitted; 0 for too few."""
+    if n < _FEWEST_TRIALS:
+        return 0
+    fitted = _FEWEST_TRIALS
+    while (larger := math.ceil(fitted * _GROWTH)) <= n:
+        fitted = larger
+    return fitted
 
 
 def _column(objective: Objective, scores: Sequence[ItemScore]) -> Mapping[int, float]:

@@ -41,7 +41,7 @@ def test_gates_are_on_unless_switched_off(written, gates):
         ({}, None),
         ({"race": False}, None),
         ({"race": "careful"}, RaceRules()),
-        ({"race": "fast"}, RaceRules(error_rate=0.1, tolerance=0.5)),
+        ({"race": "fast"}, RaceRules(error_rate=0.1, tolerance=0.005, estimates=True)),
         ({"race": {"rungs": [0.5]}}, RaceRules(rungs=(0.5,))),
     ],
 )

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.evaluation import PreparedSuites
-from evomerge.evaluation.racing import Contest, Race, RaceRules, predicted_mean
+from evomerge.evaluation.item_response import fit_item_response
+from evomerge.evaluation.racing import (
+    Contest,
+    Race,
+    RaceRules,
+    hypervolume_gains,
+    predicted_mean,
+)
 from evomerge.evaluation.scores import ItemScore
 
 N_ITEMS = 200
@@ -19,7 +26,14 @@ RUNG = 60
 
 def contest(name: str, front: list[float], sign: int = 1) -> Contest:
     return Contest(
-        name, "acc", sign, np.array(front), np.arange(N_ITEMS), np.full(N_ITEMS, 0.5), 0.5
+        name,
+        "acc",
+        sign,
+        front=sign * np.array(front),
+        worst=min(0.0, float(sign)),
+        items=np.arange(N_ITEMS),
+        easiness=np.full(N_ITEMS, 0.5),
+        spread=0.5,
     )
 
 
@@ -33,7 +47,7 @@ def solved(share: float) -> np.ndarray:
 
 
 def race(*contests: Contest, **rules: float) -> Race:
-    return Race(RaceRules(**rules), contests, seed=0)
+    return Race(RaceRules(**{"tolerance": 0.0, **rules}), contests, seed=0)
 
 
 def test_a_trial_far_behind_everywhere_is_dropped_with_its_estimates():
@@ -70,10 +84,40 @@ def test_too_few_items_decide_nothing():
     assert race(contest("a", [0.9])).drop(scores("a", np.zeros(19))) is None
 
 
-def test_a_tolerance_drops_trials_that_gain_less_than_the_noise():
+def test_a_tolerance_drops_trials_that_gain_little_hypervolume():
     level = scores("a", solved(0.55))
     assert race(contest("a", [0.52])).drop(level) is None
-    assert race(contest("a", [0.52]), tolerance=5.0).drop(level) is not None
+    assert race(contest("a", [0.52]), tolerance=0.5).drop(level) is not None
+
+
+def test_gains_are_exact_where_boxes_can_be_counted():
+    """A front of two boxes of volume 0.5 and 0.5 that share 0.25."""
+    front = np.array([[1.0, 0.5], [0.5, 1.0]])
+    points = np.array([[1.0, 1.0], [0.75, 0.75], [0.5, 0.5], [1.5, 0.5]])
+    gains = hypervolume_gains(points, front, np.zeros(2), np.random.default_rng(0))
+    assert gains == pytest.approx(np.array([0.25, 0.0625, 0.0, 0.25]) / 0.75, abs=0.02)
+    assert gains[2] == 0
+
+
+def test_any_gain_is_infinite_beside_a_front_without_volume():
+    gains = hypervolume_gains(
+        np.array([[0.2], [0.0]]), np.zeros((1, 1)), np.zeros(1), np.random.default_rng(0)
+    )
+    assert gains.tolist() == [np.inf, 0]
+
+
+def test_estimates_are_surer_than_what_the_front_alone_tells():
+    """Most items are solved by every trial: a model of the run knows, after ten of the others."""
+    generator = np.random.default_rng(0)
+    skills = generator.random((40, 1))
+    table = (skills > np.where(np.arange(N_ITEMS) % 4 == 0, generator.random(N_ITEMS), -1)) * 1.0
+    bar = dataclasses.replace(contest("a", [0.97]), easiness=table[-10:].mean(axis=0))
+    seen = [ItemScore("a", i, "acc", float(i % 4 != 0 or i % 8 == 0)) for i in range(40)]
+    drop = dataclasses.replace(race(bar), responses=fit_item_response([table])).drop(seen)
+    assert drop is not None
+    assert drop.estimates[0].value == pytest.approx(0.88, abs=0.05)
+    assert drop.estimates[0].n == 40
+    assert 0 < drop.estimates[0].stderr < 0.9 * bar.predict(seen).stderr
 
 
 @given(st.integers(1, 99), st.integers(0, 9))
@@ -101,7 +145,7 @@ def test_dropped_trials_would_enter_the_front_no_more_often_than_stated():
         skill = generator.normal(-0.05, 0.15)
         full = (generator.random(N_ITEMS) < np.clip(easiness + skill, 0, 1)).astype(float)
         rung = generator.permutation(N_ITEMS)[:RUNG]
-        bar = Contest("a", "acc", 1, np.array([0.5]), np.arange(N_ITEMS), easiness, 0.5)
+        bar = Contest("a", "acc", 1, np.array([0.5]), 0.0, np.arange(N_ITEMS), easiness, 0.5)
         seen = [ItemScore("a", int(i), "acc", full[i]) for i in rung]
         if race(bar, error_rate=0.1).drop(seen) is not None:
             dropped += 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evomerge.samplers.genetic import nsga2, ranks
-from evomerge.samplers.surrogate import fit_surrogates
+from evomerge.samplers.surrogate import _KERNELS, _left_out_error, fit_surrogates
 from tests.samplers.searches import floats, new_study, run_one_by_one, sampler_for
 from tests.samplers.test_pycma import minimise, sphere
 
@@ -84,3 +84,35 @@ def test_map_keeps_to_the_constraints_it_has_seen():
         return sum(max(t.user_attrs["constraints"]) <= 0 for t in study.trials[20:])
 
     assert feasible("map") > feasible("random") + 5
+
+
+def test_values_that_were_predicted_count_the_less_the_less_sure_they_are():
+    generator = np.random.default_rng(0)
+    points = generator.random((40, 3))
+    truth = 2 * points[:, 0] - points[:, 1]
+    off = np.where(np.arange(40) < 20, truth, truth + generator.normal(0, 2, 40))[:, None]
+    unsure = np.where(np.arange(40) < 20, 0.0, 4.0)[:, None]
+    new = generator.random((50, 3))
+
+    def miss(variances: np.ndarray | None) -> float:
+        (model,) = fit_surrogates(points, off, NOTHING, variances)
+        return float(np.mean((model.predict(new)[0] - 2 * new[:, 0] + new[:, 1]) ** 2))
+
+    assert miss(unsure) < 0.1 * miss(None)
+    assert miss(np.zeros((40, 1))) == miss(None)
+
+
+def test_the_left_out_error_is_that_of_leaving_out_also_of_noisy_values():
+    generator = np.random.default_rng(0)
+    points, noise = generator.random((12, 2)), generator.uniform(1, 9, 12)
+    values = points @ [1.0, -2.0] + generator.normal(0, 0.1, 12)
+    units, kernel = np.sqrt(noise), _KERNELS["linear"]
+    signed = 2 * points - 1
+    spectrum = np.linalg.eigh(kernel(signed, signed) / np.outer(units, units))
+    errors = []
+    for i in range(12):
+        rest = np.arange(12) != i
+        matrix = kernel(signed[rest], signed[rest]) + 0.5 * np.diag(noise[rest])
+        guess = kernel(signed[[i]], signed[rest]) @ np.linalg.solve(matrix, values[rest])
+        errors.append((values[i] - guess[0]) ** 2 / noise[i])
+    assert _left_out_error(*spectrum, values / units, 0.5) == pytest.approx(np.mean(errors))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.study.test_search import OBJECTIVES, drive, outcome
 
 N_ITEMS = 200
 DIFFICULTY = np.random.default_rng(0).random(N_ITEMS)
-RULES = RaceRules((0.25, 0.5))
+RULES = RaceRules((0.25, 0.5), tolerance=0)
 
 
 class RacingExecutor:
@@ -79,13 +80,17 @@ def test_a_search_drops_trials_and_remembers_what_it_learned(tmp_path: Path) -> 
     assert all(t.n_items == (N_ITEMS, N_ITEMS) for t in trials if t.state == "complete")
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "pycma", "m2n2"])
+@pytest.mark.parametrize(
+    ("sampler", "estimates"), [("nsga2", True), ("pycma", False), ("m2n2", False)]
+)
 def test_an_interrupted_search_with_races_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, sampler: str
+    tmp_path: Path, sampler: str, estimates: bool
 ) -> None:
-    whole = drive(tmp_path / "a", RacingExecutor(), trials=40, sampler=sampler, race=RULES)
-    for executor in (RacingExecutor(13), RacingExecutor(11), RacingExecutor()):
-        parts = drive(tmp_path / "b", executor, trials=40, sampler=sampler, race=RULES)
+    rules, executor = replace(RULES, estimates=estimates), RacingExecutor()
+    whole = drive(tmp_path / "a", executor, trials=60, sampler=sampler, race=rules)
+    assert any(race.responses for race in executor.races) == estimates
+    for executor in (RacingExecutor(28), RacingExecutor(11), RacingExecutor()):
+        parts = drive(tmp_path / "b", executor, trials=60, sampler=sampler, race=rules)
     assert outcome(parts) == outcome(whole)
     assert [t.partial for t in parts] == [t.partial for t in whole]
     assert {t.state for t in whole} == {"complete", "pruned"}
@@ -121,7 +126,8 @@ def test_values_keep_their_sign_where_less_is_better() -> None:
     rivals.add(0, [0.5], [ItemScore("one", i, "acc", i % 2) for i in range(10)])
     race = rivals.race(0)
     assert race is not None
-    assert race.contests[0].front.tolist() == [0.5]
+    assert race.contests[0].front.tolist() == [-0.5]
+    assert race.contests[0].worst == -0.5
 
 
 def test_an_objective_that_is_no_mean_of_items_ends_all_races() -> None:
