@@ -28,7 +28,7 @@ class SourceLayers:
 
     Tensors that are read as the live model holds them, in dtype and form, on its device, are the
     parameters themselves: mapped from files that all processes of a machine share, or resident with
-    what is merged. Others are converted, and take memory as long as their layer is kept.
+    what is merged. Others are converted or computed, and take memory while their layer is kept.
 
     Args:
         model: The live model; its layers are those of the anchor.
@@ -95,7 +95,8 @@ def _same(live: torch.Tensor, views: _Views, read: _Read) -> torch.Tensor | None
     tensor = read(name)
     is_whole = view.shape == live.shape and view.stride() == live.stride()
     is_alike = (tensor.dtype, tensor.device) == (live.dtype, live.device)
-    return tensor if is_whole and is_alike else None
+    is_there_anyway = tensor.data_ptr() == read(name).data_ptr()  # not computed at each reading
+    return tensor if is_whole and is_alike and is_there_anyway else None
 
 
 def _converted(live: torch.Tensor, views: _Views, read: _Read) -> torch.Tensor:

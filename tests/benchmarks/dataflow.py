@@ -27,7 +27,7 @@ from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
 from evomerge.config.spaces import build_space
 from evomerge.evaluation.scores import SMOOTH_METRICS, Scores
-from evomerge.execution.protocol import Failed, Job, WorkerSpec
+from evomerge.execution.protocol import Job, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
 from evomerge.recipe.recipe import Recipe
 from evomerge.samplers import GeneSpace, build_sampler
@@ -201,8 +201,8 @@ def _spec(suite: Any) -> WorkerSpec:
 
 def _scored(worker: Worker, recipe: Recipe, split: str) -> Scores:
     outcome = worker.run(Job(0, recipe, split))
-    if isinstance(outcome, Failed):
-        raise RuntimeError(outcome.traceback)
+    if not isinstance(outcome, Scored):
+        raise RuntimeError(outcome)
     return outcome.scores
 
 

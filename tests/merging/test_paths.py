@@ -24,8 +24,9 @@ from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.lowering import lower
 from evomerge.merging.sources import Sources
+from evomerge.models.reference import DeltaRef
 from evomerge.recipe.path import Hop
-from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.recipe.recipe import Dtype, Recipe, Rule
 from tests.architectures import FAMILIES, MIXED_DTYPES, tiny_model
 from tests.merging import paths
 
@@ -201,9 +202,15 @@ def test_three_times_the_layers_take_no_more_memory(families: Path) -> None:
     assert storages(candidate.model) <= own | mapped
 
 
-def test_layers_that_no_longer_run_leave_memory(families: Path) -> None:
+@pytest.mark.parametrize("why", ["converted", "computed"])
+def test_layers_that_no_longer_run_leave_memory(families: Path, why: str) -> None:
     plain = recipe_of(families / "llama", ())
-    candidate = LiveCandidate(Sources(plain.base, plain.experts), "bfloat16")  # so converted
+    if why == "computed":
+        one, two = (str(plain.experts[name]) for name in ("one", "two"))
+        deltas = {"one": DeltaRef(one, minus=two), "two": DeltaRef(two, minus=one)}
+        plain = replace(plain, experts=deltas)
+    dtype: Dtype = "bfloat16" if why == "converted" else "float32"
+    candidate = LiveCandidate(Sources(plain.base, plain.experts), dtype)
     candidate.materialise(replace(plain, path=(Hop("one", 0), Hop("two", 1), Hop("one", 1))))
     parameters = [next(layer.parameters()) for layer in candidate.model.model.layers]
     found = [weakref.ref(parameter) for parameter in parameters]
