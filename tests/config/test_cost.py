@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from evomerge.cache import cache_folder
 from evomerge.config.assemble import assemble
-from evomerge.config.cost import experiment_facts
+from evomerge.config.cost import example_recipe, experiment_facts
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.kernels import choice
@@ -107,3 +107,10 @@ def test_computed_experts_are_counted_with_their_folder(
     (file,) = (tmp_path / "cache" / "experts").glob("*.safetensors")
     (promised,) = re.findall(r"^([\d.]+) kB of computed", disk)
     assert float(promised) * 1000 == pytest.approx(file.stat().st_size, rel=0.01)
+
+
+def test_the_example_of_a_path_space_shows_the_path() -> None:
+    experiment = load_experiment(Path("hybrid_zoo"), Presets(), [])
+    example = example_recipe(assemble(experiment, "hybrid_zoo"))
+    assert "coefficient: {math: 0.75, list: 0.75, facts: 0.75}" in example
+    assert "path:\n- source: merged\n  layers: [0, 6]" in example
