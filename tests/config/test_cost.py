@@ -110,7 +110,7 @@ def test_computed_experts_are_counted_with_their_folder(
 
 
 def test_the_example_of_a_path_space_shows_the_path() -> None:
-    experiment = load_experiment(Path("hybrid_zoo"), Presets(), [])
-    example = example_recipe(assemble(experiment, "hybrid_zoo"))
+    path = Presets().names("experiments")["hybrid_zoo"]
+    example = example_recipe(assemble(load_experiment(path, Presets()), str(path)))
     assert "coefficient: {math: 0.75, list: 0.75, facts: 0.75}" in example
     assert "path:\n- source: merged\n  layers: [0, 6]" in example
