@@ -21,6 +21,7 @@ from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean
 
 __all__ = ["PassProgress", "SearchProgress", "progress_bar"]
 
+_FEWEST_TRIALS = 10  # that tell how long the others will take
 _INTERVAL_S = 10.0  # between lines where there is no terminal
 
 
@@ -155,6 +156,9 @@ class SearchProgress:
             return
         self._last_line = now
         seconds = now - self._started
-        per_trial = seconds / max(self._done - self._done_before, 1)
+        n_done = self._done - self._done_before
+        per_trial = seconds / max(n_done, 1)
         left = f"left {per_trial * (self._n_trials - self._done):.0f} s"
-        notes.print(f"{self._count_text()} · {seconds:.0f} s · {left} · {note}", soft_wrap=True)
+        known = (left,) if n_done >= _FEWEST_TRIALS else ()  # the first ones compile and warm up
+        parts = (self._count_text(), f"{seconds:.0f} s", *known, note)
+        notes.print(" · ".join(filter(None, parts)), soft_wrap=True)

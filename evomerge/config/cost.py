@@ -67,10 +67,12 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
 
 
 def example_recipe(assembly: Assembly) -> str:
-    """Decode a space's neutral genes, as YAML: method, place and parameters of the first rules."""
-    rules = assembly.space.recipe(assembly.space.defaults).as_data()["rules"]
+    """Decode a space's neutral genes, as YAML: the first rules, and the path if there is one."""
+    recipe = assembly.space.recipe(assembly.space.defaults).as_data()
+    rules = recipe["rules"]
     more = len(rules) - _MOST_RULES
-    text = write_yaml({"rules": rules[:_MOST_RULES]})
+    path = {"path": recipe["path"]} if "path" in recipe else {}
+    text = write_yaml({"rules": rules[:_MOST_RULES], **path})
     return f"{text}# and {more} more rules\n" if more > 0 else text
 
 

@@ -57,11 +57,12 @@ class RaceRules:
     def summary(self) -> str:
         """What drops a trial, when, and how often that is wrong, in one line."""
         rungs = ", ".join(f"{rung:.0%}" for rung in self.rungs)
-        ahead = f", {self.tolerance:g} standard errors ahead," if self.tolerance else ""
+        more = f" by more than {self.tolerance:.2%} of its hypervolume" if self.tolerance else ""
+        by = "the run's own item-response model" if self.estimates else "the front's item scores"
         return (
             f"after {rungs} of the items, at least {_FEWEST_ITEMS} of each objective, a trial is "
-            f"dropped if it would enter the front{ahead} with a probability of at most "
-            f"{self.error_rate:g}: so often a dropped trial would have, as far as scores are normal"
+            f"dropped if {by} gives it a probability of at most {self.error_rate:g} to improve the "
+            f"front{more}"
         )
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ Members:
     feeding: base and experts for merges and unmerged layers, from wherever they are;
         ``streaming`` is the last way.
     path_rules: which paths the models can run.
-    wiring: paths in the live model, over its layers and those of the sources (``layers``).
+    wiring: paths in the live model: ``visits`` to its layers and those of the sources (``layers``).
     folding: paths in a checkpoint.
     size: decoder layers run and parameters of a merge.
     distance: how far a candidate is from a reference model.

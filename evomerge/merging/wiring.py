@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from evomerge.merging.feeding import ReadTensor
 from evomerge.merging.layers import SourceLayers
 from evomerge.merging.sources import Sources
-from evomerge.models.branches import Branches, branches_of
+from evomerge.merging.visits import Visit
+from evomerge.models.branches import branches_of
 from evomerge.models.depth import layer_settings
 from evomerge.models.structure import decoder_layers
-from evomerge.models.twins import twin
 from evomerge.recipe.path import MERGED, Hop, cumulative_scales
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ __all__ = ["Wiring"]
 class Wiring:
     """Replaces the list of layers inside a model, and what its config says about them.
 
-    Each hop is a twin of its layer with its own position, by which caches are kept. Scales act as
-    they do in the written checkpoint (see ``models.branches``): the stream stays divided by their
-    product, so that both compute the same function. It is that of a scaled stream except for the
-    norms' epsilon, which is not scaled here.
+    Visits stay for the next paths, too, as long as their layers do.
 
     Args:
         model: As loaded; stays the same object.
@@ -48,6 +45,7 @@ class Wiring:
         self._original = {name: getattr(self._config, name) for name in self._settings.along(())}
         self._source_layers = SourceLayers(model, sources.names, tensor)
         self._branches = branches_of(sources.anchor.config.get("model_type"))
+        self._visits: dict[tuple[str, int], list[Visit]] = {}
         self._path: tuple[Hop, ...] = ()
 
     def connect(self, path: tuple[Hop, ...]) -> None:
@@ -58,7 +56,8 @@ class Wiring:
         """
         if path == self._path:
             return
-        self._source_layers.keep((hop.source, hop.layer) for hop in path)
+        for place in self._source_layers.forget_others({(hop.source, hop.layer) for hop in path}):
+            self._visits.pop(place, None)
         layers, settings = self._plain, self._original
         if path:
             layers = nn.ModuleList(self._hops(path))
@@ -69,19 +68,20 @@ class Wiring:
         self._path = path
 
     def _hops(self, path: Sequence[Hop]) -> list[nn.Module]:
-        scales = cumulative_scales(path)
-        return [self._hop(t, *each) for t, each in enumerate(zip(path, scales, strict=True))]
+        visits = list(self._visits_along(path))  # all that can fail, before any is moved
+        placed = enumerate(zip(visits, cumulative_scales(path), strict=True))
+        return [visit.at(position, scale) for position, (visit, scale) in placed]
 
-    def _hop(self, position: int, hop: Hop, scale: float) -> nn.Module:
-        layer = self._layer(hop)
-        scaled = self._branches if scale != 1 else None
-        numbered = self._numbered[hop.layer]
-        own = twin(layer, (*numbered, *scaled.outputs, *scaled.inputs) if scaled else numbered)
-        for path in numbered:
-            vars(own.get_submodule(path))["layer_idx"] = position
-        if scaled:
-            _scale(own, scaled, scale)
-        return own
+    def _visits_along(self, path: Sequence[Hop]) -> Iterator[Visit]:
+        """Yield a visit per hop, the nth to the same layer always the same one."""
+        times: Counter[tuple[str, int]] = Counter()
+        for hop in path:
+            place = (hop.source, hop.layer)
+            visits = self._visits.setdefault(place, [])
+            if times[place] == len(visits):
+                visits.append(Visit(self._layer(hop), self._numbered[hop.layer], self._branches))
+            yield visits[times[place]]
+            times[place] += 1
 
     def _layer(self, hop: Hop) -> nn.Module:
         if hop.source == MERGED:
@@ -91,32 +91,5 @@ class Wiring:
 
 
 def _numbered(layer: nn.Module) -> tuple[str, ...]:
-    """Find the modules that know their position, by which caches are kept."""
+    """Find the modules that know their position."""
     return tuple(path for path, module in layer.named_modules() if "layer_idx" in vars(module))
-
-
-def _scale(layer: nn.Module, branches: Branches, scale: float) -> None:
-    """Make a layer run on the stream divided by a factor."""
-    for path in branches.outputs:
-        layer.get_submodule(path).register_forward_hook(_result_times(1 / scale))
-    for path in branches.inputs:
-        module = layer.get_submodule(path)
-        module.register_forward_pre_hook(_input_times(scale), with_kwargs=True)
-
-
-def _result_times(factor: float) -> Any:
-    def hook(module: nn.Module, args: object, result: torch.Tensor) -> torch.Tensor:
-        return result * factor
-
-    return hook
-
-
-def _input_times(factor: float) -> Any:
-    def hook(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (args[0] * factor, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] * factor}
-
-    return hook

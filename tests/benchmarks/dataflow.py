@@ -2,7 +2,12 @@
 against parameter spaces at equal evaluations. Everything is chosen on the items of ``search`` and
 ``validation``; the printed figures are of ``test``.
 
-    python -m tests.benchmarks.dataflow [--trials 60] [--seeds 3] [--limit 50] [--arms paths ...]
+    python -m tests.benchmarks.dataflow [--trials 60] [--seeds 3] [--limit 50] [--arms slots ...]
+
+A hybrid space that beats its own parameter space on one task (the preset ``merged_or_base``):
+
+    python -m tests.benchmarks.dataflow --tasks zoo_facts --metric gold_probability --trials 100 \\
+        --seeds 5 --limit 150 --arms "wide parameters" "merged or base" "wide, grouped"
 """
 
 from __future__ import annotations
@@ -21,8 +26,8 @@ import torch
 from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
 from evomerge.config.spaces import build_space
-from evomerge.evaluation.scores import Scores
-from evomerge.execution.protocol import Failed, Job, WorkerSpec
+from evomerge.evaluation.scores import SMOOTH_METRICS, Scores
+from evomerge.execution.protocol import Job, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
 from evomerge.recipe.recipe import Recipe
 from evomerge.samplers import GeneSpace, build_sampler
@@ -33,11 +38,15 @@ MODELS = ModelSet(
     "zoo:base", {name: f"zoo:{name}" for name in ("math", "list", "facts")}, n_layers=6
 )
 _GLOBAL = {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0.0, 1.2]}}}
+# Room for what a merge needs that leaves layers to the base: with 1.2 it ends at the bound.
+_WIDE = {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0.0, 1.5]}}}
 _PATH = {"encoding": "slots", "scale": {"range": [0.7, 1.4]}}
 _SOURCES = {"sources": ["math", "list", "facts", "base"]}
 _GROUPS = {**_GLOBAL, "depth": {"groups": 3}}
 _SINGLE = {"encoding": {"name": "slots", "pairs": False}, "scale": None}
 _NO_SCALES = {**_PATH, "scale": None}
+_EITHER = ["merged", "base"]
+_OR_BASE = {"encoding": {"name": "slots", "choices": _EITHER}, "sources": _EITHER, "scale": None}
 ARMS: Mapping[str, dict[str, Any]] = {
     "slots": {"kind": "dataflow", **_PATH, **_SOURCES},
     "slots, no scales": {"kind": "dataflow", **_NO_SCALES, **_SOURCES},
@@ -47,6 +56,9 @@ ARMS: Mapping[str, dict[str, Any]] = {
     "slices": {"kind": "dataflow", **_PATH, "encoding": "slices"},
     "global parameters": _GLOBAL,
     "global hybrid": {"kind": "hybrid", "merge": _GLOBAL, "path": _NO_SCALES},
+    "wide parameters": _WIDE,
+    "merged or base": {"kind": "hybrid", "merge": _WIDE, "path": _OR_BASE},
+    "wide, grouped": {**_WIDE, "depth": {"groups": 3}},
     "grouped parameters": _GROUPS,
     "grouped hybrid": {"kind": "hybrid", "merge": _GROUPS, "path": _NO_SCALES},
     "narrow hybrid": {"kind": "hybrid", "merge": _GROUPS, "path": _SINGLE},
@@ -60,17 +72,25 @@ class Bench:
     Args:
         tasks: Which tasks; the objective is the mean over them.
         limit: Items of each task in ``search``.
+        metric: What is searched; ``None`` takes each task's own, which is printed either way.
     """
 
-    def __init__(self, tasks: Sequence[str], limit: int) -> None:
+    def __init__(self, tasks: Sequence[str], limit: int, metric: str | None = None) -> None:
         (suite,) = load_suites(["zoo"], Presets(), Path.cwd())
-        suite = replace(suite, tasks=tuple(tasks))
+        smooth = frozenset(tasks if metric in SMOOTH_METRICS else ())
+        suite = replace(suite, tasks=tuple(tasks), smooth=smooth)
+        self._metric = metric
         self._few = Worker(_spec(replace(suite, limit=limit)))
         self._all = Worker(_spec(suite))
 
     def search(self, recipe: Recipe) -> float:
         """Return the objective on the items that are searched."""
-        return mean(_scored(self._few, recipe, "search"))
+        return self.objective(_scored(self._few, recipe, "search"))
+
+    def objective(self, scores: Scores) -> float:
+        """Average what is searched over the tasks; more is better."""
+        sign = -1 if SMOOTH_METRICS.get(self._metric or "") == "minimize" else 1
+        return sign * mean(scores, self._metric)
 
     def held_out(self, recipe: Recipe, split: str) -> Scores:
         """Score all items of another split."""
@@ -93,12 +113,12 @@ class Bench:
             study.tell(trial, self.search(recipes[-1]))
         ranked = sorted(study.trials, key=lambda trial: trial.value or 0.0, reverse=True)
         finalists = [recipes[trial.number] for trial in ranked[:_FINALISTS]]
-        return max(finalists, key=lambda recipe: mean(self.held_out(recipe, "validation")))
+        return max(finalists, key=lambda r: self.objective(self.held_out(r, "validation")))
 
 
-def mean(scores: Scores) -> float:
-    """Average the tasks' first metrics."""
-    return statistics.fmean(next(iter(m.values())).value for m in scores.metrics.values())
+def mean(scores: Scores, metric: str | None = None) -> float:
+    """Average a metric, or the tasks' first ones."""
+    return statistics.fmean(m[metric or next(iter(m))].value for m in scores.metrics.values())
 
 
 def difference(one: Scores, other: Scores) -> tuple[float, float]:
@@ -114,19 +134,45 @@ def difference(one: Scores, other: Scores) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print every source, then every arm and seed beside the best source."""
+    """Print every source, then every arm beside the best source and beside the first arm."""
+    options = _options()
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    bench = Bench(options.tasks, options.limit, options.metric)
+    print(f"test, mean of {', '.join(options.tasks)}; {options.trials} trials, {options.sampler}")
+    best, scores = _print_sources(bench)
+    found: dict[str, list[Scores]] = {}
+    for arm in options.arms:
+        found[arm] = []
+        for seed in range(options.seeds):
+            space = build_space(ARMS[arm], MODELS, arm)
+            recipe = bench.best(space, n_trials=options.trials, sampler=options.sampler, seed=seed)
+            found[arm].append(bench.held_out(recipe, "test"))
+            gain, error = difference(found[arm][-1], scores)
+            path = " ".join(f"{h.source}.{h.layer}*{h.scale:.2f}" for h in recipe.path)
+            text = f"{gain:+.3f} ± {error:.3f} to {best}"
+            print(
+                f"  {arm:<18} seed {seed}: {mean(found[arm][-1]):.3f}, {text}  {path}", flush=True
+            )
+        for metric in dict.fromkeys((None, options.metric)):
+            first = [mean(each, metric) for each in found[options.arms[0]]]
+            _print_arm(f"{arm:<18} {metric or ''}", [mean(s, metric) for s in found[arm]], first)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=50)
     parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--metric", default=None)
     parser.add_argument("--tasks", nargs="+", default=["zoo_math", "zoo_list", "zoo_facts"])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    bench = Bench(options.tasks, options.limit)
-    print(f"test, mean of {', '.join(options.tasks)}; {options.trials} trials, {options.sampler}")
+    return parser.parse_args()
+
+
+def _print_sources(bench: Bench) -> tuple[str, Scores]:
+    """Print every source; return the best."""
     source_of = {
         b.origin: bench.held_out(b.recipe, "test")
         for b in baselines(build_space(_GLOBAL, MODELS, "global"), MODELS)
@@ -135,21 +181,18 @@ def main() -> None:
         print(f"  {name:<18} {mean(scores):.3f}", flush=True)
     del source_of["uniform"]
     best = max(source_of, key=lambda name: mean(source_of[name]))
-    for arm in options.arms:
-        values = []
-        for seed in range(options.seeds):
-            space = build_space(ARMS[arm], MODELS, arm)
-            recipe = bench.best(space, n_trials=options.trials, sampler=options.sampler, seed=seed)
-            scores = bench.held_out(recipe, "test")
-            gain, error = difference(scores, source_of[best])
-            values.append(mean(scores))
-            path = " ".join(f"{h.source}.{h.layer}*{h.scale:.2f}" for h in recipe.path)
-            text = f"{values[-1]:.3f}, {gain:+.3f} ± {error:.3f} to {best}"
-            print(f"  {arm:<18} seed {seed}: {text}  {path}", flush=True)
-        if len(values) > 1:
-            spread = statistics.stdev(values) / math.sqrt(len(values))
-            average = statistics.fmean(values)
-            print(f"  {arm:<18} {average:.3f} ± {spread:.3f} over seeds", flush=True)
+    return best, source_of[best]
+
+
+def _print_arm(name: str, values: Sequence[float], first: Sequence[float]) -> None:
+    """Print an average over seeds, and what it gains on the first arm, seed by seed."""
+    gains = [one - other for one, other in zip(values, first, strict=True)]
+    print(f"  {name} {_over_seeds(values)} over seeds; gain {_over_seeds(gains)}", flush=True)
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):.4f} ± {error:.4f}"
 
 
 def _spec(suite: Any) -> WorkerSpec:
@@ -158,8 +201,8 @@ def _spec(suite: Any) -> WorkerSpec:
 
 def _scored(worker: Worker, recipe: Recipe, split: str) -> Scores:
     outcome = worker.run(Job(0, recipe, split))
-    if isinstance(outcome, Failed):
-        raise RuntimeError(outcome.traceback)
+    if not isinstance(outcome, Scored):
+        raise RuntimeError(outcome)
     return outcome.scores
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from evomerge.cache import cache_folder
 from evomerge.config.assemble import assemble
-from evomerge.config.cost import experiment_facts
+from evomerge.config.cost import example_recipe, experiment_facts
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.kernels import choice
@@ -113,11 +113,19 @@ def test_what_ends_a_candidate_early_is_said_with_its_thresholds(tmp_path: Path)
     found = facts(tmp_path, execution="{}\ngates: {perplexity_factor: 7}\nrace: fast")
     assert "exceeds 7 times the worst parent's" in found["gates"]
     assert "75% more of its greedy answers" in found["gates"]
-    assert found["race"].startswith("after 20%, 40%, 60% of the items, at least 20 of each")
-    assert "0.5 standard errors ahead, with a probability of at most 0.1" in found["race"]
+    assert found["race"].startswith("after 10%, 20%, 40%, 60% of the items, at least 20 of each")
+    assert "item-response model gives it a probability of at most 0.1" in found["race"]
+    assert found["race"].endswith("to improve the front by more than 0.50% of its hypervolume")
 
 
 def test_gates_and_races_that_are_off_are_said_to_be(tmp_path: Path) -> None:
     found = facts(tmp_path, execution="{}\ngates: off")
     assert found["gates"] == "off"
     assert found["race"] == "off: every trial is scored on all items"
+
+
+def test_the_example_of_a_path_space_shows_the_path() -> None:
+    path = Presets().names("experiments")["hybrid_zoo"]
+    example = example_recipe(assemble(load_experiment(path, Presets()), str(path)))
+    assert "coefficient: {math: 0.75, list: 0.75, facts: 0.75}" in example
+    assert "path:\n- source: merged\n  layers: [0, 6]" in example

@@ -24,8 +24,9 @@ from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.lowering import lower
 from evomerge.merging.sources import Sources
+from evomerge.models.reference import DeltaRef
 from evomerge.recipe.path import Hop
-from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.recipe.recipe import Dtype, Recipe, Rule
 from tests.architectures import FAMILIES, MIXED_DTYPES, tiny_model
 from tests.merging import paths
 
@@ -158,6 +159,32 @@ def test_the_next_recipe_finds_the_model_as_it_was(families: Path) -> None:
             assert torch.equal(found, wanted)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "olmo2"])
+def test_a_path_is_the_same_model_whatever_ran_before(families: Path, family: str) -> None:
+    first, then = (random_path(family, scaled=scaled) for scaled in (True, False))
+    again = tuple(replace(hop, scale=1.2) for hop in reversed(first))
+    plain = recipe_of(families / family, ())
+    used = LiveCandidate(Sources(plain.base, plain.experts))
+    for path in (first, then, (), again, first[1:], then, first):
+        fresh = LiveCandidate(Sources(plain.base, plain.experts))
+        for candidate in (used, fresh):
+            candidate.materialise(replace(plain, path=path))
+        for found, wanted in zip(*(paths.answers(c.model) for c in (used, fresh)), strict=True):
+            assert torch.equal(found, wanted)
+
+
+def test_visits_are_made_once_and_moved(families: Path) -> None:
+    plain = recipe_of(families / "llama", ())
+    candidate = LiveCandidate(Sources(plain.base, plain.experts))
+    one, merged = Hop("one", 1, 1.1), Hop("merged", 2)
+    candidate.materialise(replace(plain, path=(one, one, merged)))
+    before = list(candidate.model.model.layers)
+    candidate.materialise(replace(plain, path=(merged, replace(one, scale=0.9), merged, one)))
+    after = list(candidate.model.model.layers)
+    assert [after.index(layer) for layer in before] == [1, 3, 0]
+    assert [layer.self_attn.layer_idx for layer in after] == [0, 1, 2, 3]
+
+
 def test_three_times_the_layers_take_no_more_memory(families: Path) -> None:
     plain = recipe_of(families / "llama", ())
     sources = Sources(plain.base, plain.experts)
@@ -175,9 +202,15 @@ def test_three_times_the_layers_take_no_more_memory(families: Path) -> None:
     assert storages(candidate.model) <= own | mapped
 
 
-def test_layers_that_no_longer_run_leave_memory(families: Path) -> None:
+@pytest.mark.parametrize("why", ["converted", "computed"])
+def test_layers_that_no_longer_run_leave_memory(families: Path, why: str) -> None:
     plain = recipe_of(families / "llama", ())
-    candidate = LiveCandidate(Sources(plain.base, plain.experts), "bfloat16")  # so converted
+    if why == "computed":
+        one, two = (str(plain.experts[name]) for name in ("one", "two"))
+        deltas = {"one": DeltaRef(one, minus=two), "two": DeltaRef(two, minus=one)}
+        plain = replace(plain, experts=deltas)
+    dtype: Dtype = "bfloat16" if why == "converted" else "float32"
+    candidate = LiveCandidate(Sources(plain.base, plain.experts), dtype)
     candidate.materialise(replace(plain, path=(Hop("one", 0), Hop("two", 1), Hop("one", 1))))
     parameters = [next(layer.parameters()) for layer in candidate.model.model.layers]
     found = [weakref.ref(parameter) for parameter in parameters]

@@ -71,6 +71,8 @@ class RecipeView:
         panels: Numbers that vary over the model or between experts.
         constants: (parameter, value) of what is the same everywhere.
         by_name: Rules on tensor names; they go first and are not in the panels.
+        path: (whose layer, scale of its input) of a data-flow path; the scale is 1 where it has
+            none. Empty without a path.
         yaml: The whole recipe.
     """
 
@@ -78,6 +80,7 @@ class RecipeView:
     panels: tuple[Panel, ...]
     constants: tuple[tuple[str, str], ...]
     by_name: int
+    path: tuple[tuple[str, float], ...]
     yaml: str
 
 
@@ -88,7 +91,7 @@ def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
     for the last, which holds for recipes that spell their layers out.
 
     Args:
-        recipe: YAML-ready data; one without ``rules`` (a data-flow path) is shown as YAML only.
+        recipe: YAML-ready data; whatever is not as recipes are is shown as YAML only.
     """
     rules = [_Rule.parse(rule) for rule in _items(recipe.get("rules"))]
     by_place = [rule for rule in rules if not rule.by_name]
@@ -109,6 +112,7 @@ def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
         panels=tuple(panels),
         constants=tuple(constants),
         by_name=len(rules) - len(by_place),
+        path=tuple(hop for part in _items(recipe.get("path")) for hop in _hops(_mapping(part))),
         yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True),
     )
 
@@ -139,6 +143,14 @@ class _Rule:
         if self.layers and (layer is None or not self.layers[0] <= layer < self.layers[1]):
             return False
         return self.kinds is None or kind in self.kinds
+
+
+def _hops(part: Mapping[str, object]) -> list[tuple[str, float]]:
+    """Write out a run of layers, or one."""
+    span = [bound for bound in _items(part.get("layers")) if isinstance(bound, int)]
+    layers = range(*span) if len(span) == 2 else [part.get("layer")]
+    scale = _number(part.get("scale", 1.0))
+    return [(f"{part.get('source')} {layer}", scale) for layer in layers if scale is not None]
 
 
 def _places(layers: int) -> list[_Place]:

@@ -5,6 +5,7 @@ import random
 import yaml
 
 from evomerge.analysis.report.coefficients import Row, view_recipe
+from evomerge.recipe.path import Hop, path_data
 
 from ..synthetic import layerwise_recipe
 
@@ -90,10 +91,20 @@ def test_parameter_that_a_rule_leaves_out_is_blank() -> None:
 
 
 def test_recipe_without_rules_is_shown_as_yaml() -> None:
-    path = {"base": "zoo:base", "path": [["math", 0, 1.0], ("list", 1, 0.9)]}
-    view = view_recipe(path)
-    assert (view.panels, view.methods, view.constants) == ((), (), ())
-    assert yaml.safe_load(view.yaml)["path"] == [["math", 0, 1.0], ["list", 1, 0.9]]
+    strange = {"base": "zoo:base", "mix": [["math", 0, 1.0], ("list", 1, 0.9)]}
+    view = view_recipe(strange)
+    assert (view.panels, view.methods, view.constants, view.path) == ((), (), (), ())
+    assert yaml.safe_load(view.yaml)["mix"] == [["math", 0, 1.0], ["list", 1, 0.9]]
+
+
+def test_a_path_is_listed_layer_by_layer() -> None:
+    hops = (Hop("math", 0), Hop("math", 1), Hop("merged", 1, 0.9), Hop("list", 5))
+    assert view_recipe({**recipe(rule({})), "path": path_data(hops)}).path == (
+        ("math 0", 1.0),
+        ("math 1", 1.0),
+        ("merged 1", 0.9),
+        ("list 5", 1.0),
+    )
 
 
 def test_yaml_is_the_recipe() -> None:
