@@ -7,5 +7,6 @@ Members:
     parents: ``parent_recipe``, what candidates are compared with.
     worker: merges and scores one recipe at a time.
     inline: in the driver's process.
+    interrupts: Ctrl-C there.
     ray: on Ray actors, on one machine or a cluster.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from evomerge.execution.interrupts import interrupts_kept
 from evomerge.execution.protocol import Job, Outcome, WorkerSpec
 from evomerge.execution.worker import Worker
 
@@ -32,7 +33,8 @@ class InlineExecutor:
 
     def next_outcome(self) -> Outcome:
         """See ``Executor``."""
-        return self._worker.run(self._waiting.popleft())
+        with interrupts_kept():
+            return self._worker.run(self._waiting.popleft())
 
     def close(self) -> None:
         """See ``Executor``."""
