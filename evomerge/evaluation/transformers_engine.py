@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,13 +13,15 @@ from evomerge.evaluation.decoding import (
     Prompts,
     Stops,
     can_decode,
-    decode_greedily,
+    greedy_answers,
     has_plain_cache,
+    shortest_window,
 )
 from evomerge.evaluation.engine import Answer
 from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
 from evomerge.evaluation.kinds import Part, Requests, prepare_requests
 from evomerge.evaluation.likelihood import log_likelihoods
+from evomerge.evaluation.prefix import Family, families, keeps_positions, strangers
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
 
@@ -38,8 +39,9 @@ class TransformersEngine:
         model: A causal language model, used as it is at each call.
         tokenizer: Copied.
         batch_size: Sequences per forward pass. A number gives lm-eval's own batches and floats;
-            ``auto`` fills each pass with as many tokens as pay off, and floats may differ from
-            lm-eval's in the last digit, as they do between any two batch sizes.
+            ``auto`` fills each pass with as many tokens as pay off and runs what prompts share
+            once, and floats may differ from lm-eval's in the last digit, as they do between any
+            two batch sizes.
     """
 
     def __init__(
@@ -77,52 +79,88 @@ class TransformersEngine:
         bytes_per_token: int = head.vocab_size * self._model.dtype.itemsize
         return min(_TOKENS_PER_BATCH, room // bytes_per_token)
 
-    def _batches(self, pairs: Sequence[Pair]) -> list[Batch | SharedBatch]:
-        """Make lm-eval's own batches, or with ``auto`` those with the least work."""
-        lm, exact = self._lm.lm, self._batch_size != "auto"
-        device = torch.device(lm.device)
-        sharing = not exact and has_plain_cache(self._model)
-        groups = sharing_requests(pairs, lm.max_length) if sharing else []
-        others = sorted(set(range(len(pairs))) - {request for group in groups for request in group})
-        return [
-            *likelihood_batches(
-                pairs, others, lm.max_length, self._size, keep_all=exact, device=device
-            ),
-            *shared_batches(pairs, groups, self._size, device),
-        ]
+    @functools.cached_property
+    def _shares(self) -> bool:
+        """Whether the keys and values of what prompts share may be computed apart from them."""
+        return self._batch_size == "auto" and has_plain_cache(self._model)
 
-    def likelihoods(self, pairs: Sequence[Pair]) -> Part:
+    def _families(self, prompts: Sequence[list[int]], tasks: Sequence[str]) -> list[Family]:
+        if self._shares and keeps_positions(self._model):
+            return families(prompts, tasks)
+        return [strangers(len(prompts))]
+
+    def likelihoods(self, pairs: Sequence[Pair], tasks: Sequence[str]) -> Part:
         """See ``Runner``."""
-        batches = self._batches(pairs)
-        return lambda: log_likelihoods(self._model, batches, len(pairs))
+        fit = all(len(context) + len(scored) <= self._lm.lm.max_length for context, scored in pairs)
+        contexts = [context for context, _ in pairs]
+        return self._scored(
+            pairs, self._families(contexts, tasks) if fit else [strangers(len(pairs))]
+        )
 
     def windows(self, pairs: Sequence[Pair]) -> Part:
         """See ``Runner``."""
         # lm-eval sorts windows only within chunks of the batch size.
         step = len(pairs) if self._batch_size == "auto" else self._batch_size
-        parts = [self.likelihoods(pairs[i : i + step]) for i in range(0, len(pairs), step)]
+        chunks = [pairs[i : i + step] for i in range(0, len(pairs), step)]
+        parts = [self._scored(chunk, [strangers(len(chunk))]) for chunk in chunks]
         return lambda: [answer for part in parts for answer in part()]
 
-    def greedy(self, texts: Sequence[str], settings: Mapping[str, object]) -> Part:
+    def _scored(self, pairs: Sequence[Pair], found: Sequence[Family]) -> Part:
+        rests = list(pairs)
+        for family in found:
+            for i in family.requests:
+                rests[i] = (pairs[i][0][len(family.prefix) :], pairs[i][1])
+        batches = [(family, self._batches(rests, family)) for family in found]
+        return lambda: log_likelihoods(self._model, batches, len(pairs))
+
+    def _batches(self, rests: Sequence[Pair], family: Family) -> list[Batch | SharedBatch]:
+        """Make lm-eval's own batches, or with ``auto`` those with the least work.
+
+        Args:
+            rests: Contexts and continuations, without the prefix of their family.
+            family: Whose batches to make.
+        """
+        lm, start, requests = self._lm.lm, len(family.prefix), family.requests
+        max_length = lm.max_length - start
+        device, exact = torch.device(lm.device), self._batch_size != "auto"
+        longest = sum(max(len(rests[i][side]) for i in requests) for side in (0, 1)) + start
+        shares = self._shares and (not start or longest <= shortest_window(self._model))
+        groups = sharing_requests(rests, requests, max_length) if shares else []
+        others = sorted(set(requests) - {request for group in groups for request in group})
+
+        def size(length: int) -> int:
+            return self._size(start + length)
+
+        return [
+            *likelihood_batches(rests, others, max_length, size, keep_all=exact, device=device),
+            *shared_batches(rests, groups, size, device),
+        ]
+
+    def greedy(
+        self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
+    ) -> Part:
         """See ``Runner``."""
         strings, n = self._lm.stop_strings(settings), self._lm.longest_answer(settings)
         stops = Stops(self._lm.lm.tokenizer, strings, end_tokens(self._model))
-        order = sorted(range(len(texts)), key=lambda i: (-len(self._lm.tokens(texts[i])), texts[i]))
-        lengths = [len(self._lm.tokens(texts[i])) + n for i in order]
-        batches = []
-        for part in chunked(lengths, self._size):
-            tokens, mask = self._lm.padded([texts[i] for i in order[part]], room=n)
-            batches.append(Prompts(tuple(order[part]), tokens, mask, n))
+        prompts = [self._lm.padded([text], room=n)[0][0].tolist() for text in texts]
+        in_sight = max(map(len, prompts)) + n <= shortest_window(self._model)
+        found = self._families(prompts, tasks) if in_sight else [strangers(len(texts))]
+        batches = [(family, list(self._prompts(texts, family, n))) for family in found]
 
         def answer() -> list[Answer]:
             answers: dict[int, Answer] = {}
-            for batch in batches:
-                start = time.perf_counter()
-                decoded = decode_greedily(self._model, batch, stops)
-                seconds = (time.perf_counter() - start) / len(decoded)
-                for request, tokens in zip(batch.requests, decoded, strict=True):
-                    text = self._lm.cut(stops.text(tokens), strings)
-                    answers[request] = Answer(text, len(tokens), seconds)
+            for request, tokens, seconds in greedy_answers(self._model, batches, stops):
+                text = self._lm.cut(stops.text(tokens), strings)
+                answers[request] = Answer(text, len(tokens), seconds)
             return [answers[i] for i in range(len(texts))]
 
         return answer
+
+    def _prompts(self, texts: Sequence[str], family: Family, room: int) -> Iterator[Prompts]:
+        """Sort prompts into batches as lm-eval does, and leave out their prefix."""
+        lengths = {i: len(self._lm.tokens(texts[i])) for i in family.requests}
+        order = sorted(lengths, key=lambda i: (-lengths[i], texts[i]))
+        for part in chunked([lengths[i] + room for i in order], self._size):
+            tokens, mask = self._lm.padded([texts[i] for i in order[part]], room=room)
+            prompts = Prompts(tuple(order[part]), tokens, mask, room)
+            yield prompts.after(len(family.prefix))
