@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,6 +29,7 @@ from evomerge.evaluation.suite import BatchSize
 
 __all__ = ["TransformersEngine"]
 
+_T = TypeVar("_T")
 _LM_EVAL_BATCH = 64
 _TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing
 _LOGITS_BYTES = 1 << 30  # what the logits of a pass may take on CPU, where workers share memory
@@ -93,9 +96,8 @@ class TransformersEngine:
         """See ``Runner``."""
         fit = all(len(context) + len(scored) <= self._lm.lm.max_length for context, scored in pairs)
         contexts = [context for context, _ in pairs]
-        return self._scored(
-            pairs, self._families(contexts, tasks) if fit else [strangers(len(pairs))]
-        )
+        found = self._families(contexts, tasks) if fit else [strangers(len(pairs))]
+        return self._scored(pairs, found)
 
     def windows(self, pairs: Sequence[Pair]) -> Part:
         """See ``Runner``."""
@@ -123,18 +125,16 @@ class TransformersEngine:
         lm, start, requests = self._lm.lm, len(family.prefix), family.requests
         max_length = lm.max_length - start
         device, exact = torch.device(lm.device), self._batch_size != "auto"
-        longest = sum(max(len(rests[i][side]) for i in requests) for side in (0, 1)) + start
-        shares = self._shares and (not start or longest <= shortest_window(self._model))
-        groups = sharing_requests(rests, requests, max_length) if shares else []
+        groups = sharing_requests(rests, requests, max_length) if self._shares else []
         others = sorted(set(requests) - {request for group in groups for request in group})
 
         def size(length: int) -> int:
             return self._size(start + length)
 
-        return [
-            *likelihood_batches(rests, others, max_length, size, keep_all=exact, device=device),
-            *shared_batches(rests, groups, size, device),
-        ]
+        plain = likelihood_batches(rests, others, max_length, size, keep_all=exact, device=device)
+        longest = sum(max(len(rests[i][side]) for i in requests) for side in (0, 1))
+        sets = self._padded_together(groups, lambda group: len(rests[group[0]][0]), family, longest)
+        return [*plain, *(b for one in sets for b in shared_batches(rests, one, size, device))]
 
     def greedy(
         self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
@@ -142,9 +142,7 @@ class TransformersEngine:
         """See ``Runner``."""
         strings, n = self._lm.stop_strings(settings), self._lm.longest_answer(settings)
         stops = Stops(self._lm.lm.tokenizer, strings, end_tokens(self._model))
-        prompts = [self._lm.padded([text], room=n)[0][0].tolist() for text in texts]
-        in_sight = max(map(len, prompts)) + n <= shortest_window(self._model)
-        found = self._families(prompts, tasks) if in_sight else [strangers(len(texts))]
+        found = self._greedy_families(texts, tasks, n)
         batches = [(family, list(self._prompts(texts, family, n))) for family in found]
 
         def answer() -> list[Answer]:
@@ -156,11 +154,40 @@ class TransformersEngine:
 
         return answer
 
+    def _greedy_families(
+        self, texts: Sequence[str], tasks: Sequence[str], room: int
+    ) -> list[Family]:
+        if not self._shares:
+            return [strangers(len(texts))]
+        prompts = [self._lm.padded([text], room)[0][0].tolist() for text in texts]
+        return self._families(prompts, tasks)
+
     def _prompts(self, texts: Sequence[str], family: Family, room: int) -> Iterator[Prompts]:
         """Sort prompts into batches as lm-eval does, and leave out their prefix."""
         lengths = {i: len(self._lm.tokens(texts[i])) for i in family.requests}
         order = sorted(lengths, key=lambda i: (-lengths[i], texts[i]))
-        for part in chunked([lengths[i] + room for i in order], self._size):
-            tokens, mask = self._lm.padded([texts[i] for i in order[part]], room=room)
-            prompts = Prompts(tuple(order[part]), tokens, mask, room)
-            yield prompts.after(len(family.prefix))
+        longest = lengths[order[0]] - len(family.prefix) + room
+        for part in self._padded_together(order, lengths.__getitem__, family, longest):
+            for cut in chunked([lengths[i] + room for i in part], self._size):
+                tokens, mask = self._lm.padded([texts[i] for i in part[cut]], room=room)
+                prompts = Prompts(tuple(part[cut]), tokens, mask, room)
+                yield prompts.after(len(family.prefix))
+
+    def _padded_together(
+        self, items: Sequence[_T], length: Callable[[_T], int], family: Family, longest: int
+    ) -> list[list[_T]]:
+        """Part what would be padded after its prefix, if windows slide over that padding.
+
+        Args:
+            items: What batches are made of.
+            length: Of an item; in a part all have the same.
+            family: Whose prefix comes before the padding.
+            longest: What windows must see after the prefix, padding included.
+        """
+        start = len(family.prefix)
+        if not start or start + longest <= shortest_window(self._model):
+            return [list(items)]
+        parts: dict[int, list[_T]] = defaultdict(list)
+        for item in items:
+            parts[length(item)].append(item)
+        return list(parts.values())
