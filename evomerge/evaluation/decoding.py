@@ -127,8 +127,9 @@ def has_plain_cache(model: PreTrainedModel) -> bool:
 def shortest_window(model: PreTrainedModel) -> float:
     """Tell how far back all layers look, in tokens: infinite without sliding windows."""
     layers = DynamicCache(config=model.config).layers
-    sliding = [one for one in layers if isinstance(one, DynamicSlidingWindowLayer)]
-    return min((layer.sliding_window for layer in sliding), default=math.inf)
+    windows = [one.sliding_window for one in layers if isinstance(one, DynamicSlidingWindowLayer)]
+    own: int | None = getattr(model.config, "window_size", None)  # of GPT-Neo, not in its cache
+    return min([*windows, own or math.inf])
 
 
 def greedy_answers(

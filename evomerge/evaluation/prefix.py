@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-__all__ = ["Family", "PrefixCache", "families", "keeps_positions", "strangers"]
+__all__ = ["Family", "PrefixCache", "families", "keeps_positions", "unrelated"]
 
 _SHORTEST = 32  # tokens; running fewer apart gains nothing
 _LEAST_SAVED = 0.25  # of the tokens of a task's prompts
@@ -33,7 +33,7 @@ class Family:
     requests: tuple[int, ...]
 
 
-def strangers(n: int) -> Family:
+def unrelated(n: int) -> Family:
     """Return n requests as a family that shares nothing."""
     return Family((), tuple(range(n)))
 

@@ -23,7 +23,7 @@ from evomerge.evaluation.engine import Answer
 from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
 from evomerge.evaluation.kinds import Part, Requests, prepare_requests
 from evomerge.evaluation.likelihood import log_likelihoods
-from evomerge.evaluation.prefix import Family, families, keeps_positions, strangers
+from evomerge.evaluation.prefix import Family, families, keeps_positions, unrelated
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
 
@@ -90,13 +90,13 @@ class TransformersEngine:
     def _families(self, prompts: Sequence[list[int]], tasks: Sequence[str]) -> list[Family]:
         if self._shares and keeps_positions(self._model):
             return families(prompts, tasks)
-        return [strangers(len(prompts))]
+        return [unrelated(len(prompts))]
 
     def likelihoods(self, pairs: Sequence[Pair], tasks: Sequence[str]) -> Part:
         """See ``Runner``."""
         fit = all(len(context) + len(scored) <= self._lm.lm.max_length for context, scored in pairs)
         contexts = [context for context, _ in pairs]
-        found = self._families(contexts, tasks) if fit else [strangers(len(pairs))]
+        found = self._families(contexts, tasks) if fit else [unrelated(len(pairs))]
         return self._scored(pairs, found)
 
     def windows(self, pairs: Sequence[Pair]) -> Part:
@@ -104,7 +104,7 @@ class TransformersEngine:
         # lm-eval sorts windows only within chunks of the batch size.
         step = len(pairs) if self._batch_size == "auto" else self._batch_size
         chunks = [pairs[i : i + step] for i in range(0, len(pairs), step)]
-        parts = [self._scored(chunk, [strangers(len(chunk))]) for chunk in chunks]
+        parts = [self._scored(chunk, [unrelated(len(chunk))]) for chunk in chunks]
         return lambda: [answer for part in parts for answer in part()]
 
     def _scored(self, pairs: Sequence[Pair], found: Sequence[Family]) -> Part:
@@ -158,7 +158,7 @@ class TransformersEngine:
         self, texts: Sequence[str], tasks: Sequence[str], room: int
     ) -> list[Family]:
         if not self._shares:
-            return [strangers(len(texts))]
+            return [unrelated(len(texts))]
         prompts = [self._lm.padded([text], room)[0][0].tolist() for text in texts]
         return self._families(prompts, tasks)
 

@@ -30,6 +30,7 @@ FIRST_EIGHT = {
     "fewshot_split": "validation",
     "fewshot_config": {"sampler": "first_n"},
 }
+_LOCAL = {"attention_types": [[["local"], 3]], "window_size": 8}  # windows of its own
 SETTINGS = {"until": ["w1"], "max_gen_toks": 6, "do_sample": False}
 
 
@@ -48,11 +49,11 @@ def engine_on(family: str, folder, **changes) -> tuple[PreTrainedModel, Transfor
     return model, TransformersEngine(model, PreTrainedTokenizerFast.from_pretrained(folder), "auto")
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, "mistral-wide", "gemma3-wide"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "mistral-wide", "gemma3-wide", "gpt_neo"])
 def engine(request, tmp_path_factory) -> TransformersEngine:
     """Families with sliding windows look back 8 tokens, and once more all the way."""
     family, _, wide = request.param.partition("-")
-    changes = {"sliding_window": CONTEXT} if wide else {}
+    changes = {"sliding_window": CONTEXT} if wide else _LOCAL if family == "gpt_neo" else {}
     return engine_on(family, tmp_path_factory.mktemp("model"), **changes)[1]
 
 
