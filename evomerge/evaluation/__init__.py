@@ -17,6 +17,9 @@
     engine.py         the seam to what runs the model
     kinds.py          requests by kind, as every engine answers them
     transformers_engine.py  the default engine
+    batches.py, shared_context.py, prefix.py  its batches: by length; what choices share;
+                      what all prompts of a task share
+    likelihood.py, decoding.py  running them
     vllm_engine.py    vLLM, kept equal to the live model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields

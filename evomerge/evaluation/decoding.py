@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from evomerge.evaluation.prefix import Family, PrefixCache
 
 __all__ = [
     "Prompts",
@@ -17,7 +21,9 @@ __all__ = [
     "can_decode",
     "decode_greedily",
     "decodes_plainly",
+    "greedy_answers",
     "has_plain_cache",
+    "shortest_window",
 ]
 
 # What a generation config may say without changing what greedy decoding yields.
@@ -50,6 +56,11 @@ class Prompts:
     tokens: torch.Tensor
     mask: torch.Tensor
     max_tokens: int
+
+    def after(self, length: int) -> Prompts:
+        """Leave out the first tokens of each prompt; padding moves behind them."""
+        kept = self.tokens.shape[1] - length
+        return replace(self, tokens=self.tokens[:, length:], mask=self.mask[:, :kept])
 
 
 class Stops:
@@ -113,13 +124,48 @@ def has_plain_cache(model: PreTrainedModel) -> bool:
     return has_arguments and all(type(layer) in plain for layer in layers)
 
 
+def shortest_window(model: PreTrainedModel) -> float:
+    """Tell how far back all layers look, in tokens: infinite without sliding windows."""
+    layers = DynamicCache(config=model.config).layers
+    windows = [one.sliding_window for one in layers if isinstance(one, DynamicSlidingWindowLayer)]
+    own: int | None = getattr(model.config, "window_size", None)  # of GPT-Neo, not in its cache
+    return min([*windows, own or math.inf])
+
+
+def greedy_answers(
+    model: PreTrainedModel, batches: Sequence[tuple[Family, Sequence[Prompts]]], stops: Stops
+) -> Iterator[tuple[int, list[int], float]]:
+    """Answer the prompts of every family.
+
+    Args:
+        model: A causal language model with a key-value cache.
+        batches: Of each family, without its prefix.
+        stops: When an answer ends.
+
+    Yields:
+        Each request, the tokens of its answer, and its share of the seconds.
+    """
+    for family, own in batches:
+        prefix = PrefixCache(model, family.prefix)
+        share = prefix.seconds / len(family.requests)
+        for prompts in own:
+            start = time.perf_counter()
+            answers = decode_greedily(model, prompts, prefix, stops)
+            seconds = (time.perf_counter() - start) / len(answers) + share
+            for request, tokens in zip(prompts.requests, answers, strict=True):
+                yield request, tokens, seconds
+
+
 @torch.no_grad()
-def decode_greedily(model: PreTrainedModel, prompts: Prompts, stops: Stops) -> list[list[int]]:
+def decode_greedily(
+    model: PreTrainedModel, prompts: Prompts, prefix: PrefixCache, stops: Stops
+) -> list[list[int]]:
     """Answer every prompt with the most likely token at each step.
 
     Args:
         model: A causal language model with a key-value cache.
         prompts: A batch.
+        prefix: What comes before each prompt.
         stops: When an answer ends.
 
     Returns:
@@ -127,8 +173,8 @@ def decode_greedily(model: PreTrainedModel, prompts: Prompts, stops: Stops) -> l
     """
     answers: list[list[int]] = [[] for _ in prompts.requests]
     active = list(range(len(answers)))
-    tokens, mask, cache = prompts.tokens, prompts.mask, DynamicCache(config=model.config)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    tokens = prompts.tokens
+    cache, mask, positions = prefix.before(prompts.mask)
     for _ in range(prompts.max_tokens):
         logits = model(
             tokens,

@@ -25,13 +25,18 @@ class Runner(Protocol):
     def can_decode(self) -> bool:
         """Whether ``greedy`` yields what the model's own ``generate`` would."""
 
-    def likelihoods(self, pairs: Sequence[Pair]) -> Part:
-        """Score continuations of contexts, and tell whether greedy decoding yields them."""
+    def likelihoods(self, pairs: Sequence[Pair], tasks: Sequence[str]) -> Part:
+        """Score continuations of contexts, and tell whether greedy decoding yields them.
+
+        Prompts of one task, named for each request, may begin with the same tokens.
+        """
 
     def windows(self, pairs: Sequence[Pair]) -> Part:
         """Score the windows of whole texts, in the order of the texts."""
 
-    def greedy(self, texts: Sequence[str], settings: Mapping[str, object]) -> Part:
+    def greedy(
+        self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
+    ) -> Part:
         """Answer prompts with the likeliest tokens, up to a stop string."""
 
 
@@ -71,13 +76,15 @@ def _kind(instance: Instance) -> str:
 
 
 def _part(requests: Sequence[Instance], lm: LanguageModel, runner: Runner) -> Part:
+    tasks = [str(request.task_name) for request in requests]
     match requests[0].request_type:
         case "loglikelihood":
-            return runner.likelihoods([lm.pair(*request.args) for request in requests])
+            return runner.likelihoods([lm.pair(*request.args) for request in requests], tasks)
         case "loglikelihood_rolling":
             return _rolling([lm.windows(request.args[0]) for request in requests], runner)
         case "generate_until" if lm.is_plain_greedy(requests[0].args[1]) and runner.can_decode:
-            return runner.greedy([request.args[0] for request in requests], requests[0].args[1])
+            texts = [request.args[0] for request in requests]
+            return runner.greedy(texts, tasks, requests[0].args[1])
         case request_type:
             return _through_lm_eval(request_type, requests, lm)
 

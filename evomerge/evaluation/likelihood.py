@@ -8,56 +8,74 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from evomerge.evaluation.batches import Batch, Target
 from evomerge.evaluation.engine import Answer
+from evomerge.evaluation.prefix import Family, PrefixCache
 from evomerge.evaluation.shared_context import SharedBatch
 
 __all__ = ["log_likelihoods"]
 
+_Batches = Sequence[Batch | SharedBatch]
+
 
 @torch.no_grad()
 def log_likelihoods(
-    model: PreTrainedModel, batches: Sequence[Batch | SharedBatch], n: int
+    model: PreTrainedModel, batches: Sequence[tuple[Family, _Batches]], n: int
 ) -> list[Answer]:
     """Score every request, computing logits only where they are read.
 
     Args:
         model: A causal language model.
-        batches: Together they hold every request once.
+        batches: Of each family, without its prefix; together they hold every request once.
         n: Number of requests.
 
     Returns:
         Answers with (log-likelihood, whether greedy decoding yields the continuation).
     """
     answers: dict[int, Answer] = {}
-    for batch in batches:
-        start = time.perf_counter()
-        logits = _logits(model, batch) if isinstance(batch, Batch) else _shared(model, batch)
-        found = _read(batch.targets, logits.log_softmax(dim=-1))  # in their dtype, like lm-eval
-        seconds = (time.perf_counter() - start) / len(found)
-        for request, response, tokens in found:
-            answers[request] = Answer(response, tokens, seconds)
+    for family, own in batches:
+        answers |= _answers(model, family, own)
     return [answers[i] for i in range(n)]
 
 
-def _logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+def _answers(model: PreTrainedModel, family: Family, batches: _Batches) -> dict[int, Answer]:
+    """Answers by request; all of them pay for the prefix."""
+    answers: dict[int, Answer] = {}
+    prefix = PrefixCache(model, family.prefix)
+    share = prefix.seconds / len(family.requests)
+    for batch in batches:
+        start = time.perf_counter()
+        if isinstance(batch, Batch):
+            logits = _logits(model, batch, prefix)
+        else:
+            logits = _shared(model, batch, prefix)
+        found = _read(batch.targets, logits.log_softmax(dim=-1))  # in their dtype, like lm-eval
+        seconds = (time.perf_counter() - start) / len(found) + share
+        for request, response, tokens in found:
+            answers[request] = Answer(response, tokens, seconds)
+    return answers
+
+
+def _logits(model: PreTrainedModel, batch: Batch, prefix: PrefixCache) -> torch.Tensor:
     """(rows, vocabulary) logits; most models can leave out the other positions."""
     can_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
-    options = {"logits_to_keep": batch.keep} if can_keep else {}
-    logits: torch.Tensor = model(batch.tokens, use_cache=False, **options).logits
+    options: dict[str, object] = {"logits_to_keep": batch.keep} if can_keep else {}
+    if prefix.length:
+        options["past_key_values"] = prefix.copies(len(batch.tokens))
+    logits: torch.Tensor = model(batch.tokens, use_cache=prefix.length > 0, **options).logits
     sequence, position = batch.reads
     return logits[:, -batch.keep :][sequence, position]
 
 
-def _shared(model: PreTrainedModel, batch: SharedBatch) -> torch.Tensor:
+def _shared(model: PreTrainedModel, batch: SharedBatch, prefix: PrefixCache) -> torch.Tensor:
     """(contexts + rows, vocabulary) logits: after each context, then inside the continuations."""
-    cache, mask = DynamicCache(config=model.config), batch.context_mask
+    cache, mask, positions = prefix.before(batch.context_mask)
     after_contexts = model(
         batch.contexts,
         attention_mask=mask,
-        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+        position_ids=positions,
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,

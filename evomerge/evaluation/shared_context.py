@@ -39,15 +39,22 @@ class SharedBatch:
     targets: tuple[Target, ...]
 
 
-def sharing_requests(pairs: Sequence[Pair], max_length: int) -> list[list[int]]:
+def sharing_requests(
+    pairs: Sequence[Pair], requests: Sequence[int], max_length: int
+) -> list[list[int]]:
     """Group the requests that are worth sharing a context; the others are not named.
 
     Worth it are contexts with several continuations of more than one token, all within the model's
     context; continuations of one token share everything without this.
+
+    Args:
+        pairs: Contexts with continuations.
+        requests: Which of the pairs.
+        max_length: Longest sequence the model takes.
     """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for request, (context, _) in enumerate(pairs):
-        groups[tuple(context)].append(request)
+    for request in requests:
+        groups[tuple(pairs[request][0])].append(request)
     return [
         group
         for context, group in groups.items()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,18 +15,21 @@ from evomerge.evaluation.decoding import (
     Prompts,
     Stops,
     can_decode,
-    decode_greedily,
+    greedy_answers,
     has_plain_cache,
+    shortest_window,
 )
 from evomerge.evaluation.engine import Answer
 from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
 from evomerge.evaluation.kinds import Part, Requests, prepare_requests
 from evomerge.evaluation.likelihood import log_likelihoods
+from evomerge.evaluation.prefix import Family, families, keeps_positions, unrelated
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
 
 __all__ = ["TransformersEngine"]
 
+_T = TypeVar("_T")
 _LM_EVAL_BATCH = 64
 _TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing
 _LOGITS_BYTES = 1 << 30  # what the logits of a pass may take on CPU, where workers share memory
@@ -38,8 +42,9 @@ class TransformersEngine:
         model: A causal language model, used as it is at each call.
         tokenizer: Copied.
         batch_size: Sequences per forward pass. A number gives lm-eval's own batches and floats;
-            ``auto`` fills each pass with as many tokens as pay off, and floats may differ from
-            lm-eval's in the last digit, as they do between any two batch sizes.
+            ``auto`` fills each pass with as many tokens as pay off and runs what prompts share
+            once, and floats may differ from lm-eval's in the last digit, as they do between any
+            two batch sizes.
     """
 
     def __init__(
@@ -77,52 +82,112 @@ class TransformersEngine:
         bytes_per_token: int = head.vocab_size * self._model.dtype.itemsize
         return min(_TOKENS_PER_BATCH, room // bytes_per_token)
 
-    def _batches(self, pairs: Sequence[Pair]) -> list[Batch | SharedBatch]:
-        """Make lm-eval's own batches, or with ``auto`` those with the least work."""
-        lm, exact = self._lm.lm, self._batch_size != "auto"
-        device = torch.device(lm.device)
-        sharing = not exact and has_plain_cache(self._model)
-        groups = sharing_requests(pairs, lm.max_length) if sharing else []
-        others = sorted(set(range(len(pairs))) - {request for group in groups for request in group})
-        return [
-            *likelihood_batches(
-                pairs, others, lm.max_length, self._size, keep_all=exact, device=device
-            ),
-            *shared_batches(pairs, groups, self._size, device),
-        ]
+    @functools.cached_property
+    def _shares(self) -> bool:
+        """Whether the keys and values of what prompts share may be computed apart from them."""
+        return self._batch_size == "auto" and has_plain_cache(self._model)
 
-    def likelihoods(self, pairs: Sequence[Pair]) -> Part:
+    def _families(self, prompts: Sequence[list[int]], tasks: Sequence[str]) -> list[Family]:
+        if self._shares and keeps_positions(self._model):
+            return families(prompts, tasks)
+        return [unrelated(len(prompts))]
+
+    def likelihoods(self, pairs: Sequence[Pair], tasks: Sequence[str]) -> Part:
         """See ``Runner``."""
-        batches = self._batches(pairs)
-        return lambda: log_likelihoods(self._model, batches, len(pairs))
+        fit = all(len(context) + len(scored) <= self._lm.lm.max_length for context, scored in pairs)
+        contexts = [context for context, _ in pairs]
+        found = self._families(contexts, tasks) if fit else [unrelated(len(pairs))]
+        return self._scored(pairs, found)
 
     def windows(self, pairs: Sequence[Pair]) -> Part:
         """See ``Runner``."""
         # lm-eval sorts windows only within chunks of the batch size.
         step = len(pairs) if self._batch_size == "auto" else self._batch_size
-        parts = [self.likelihoods(pairs[i : i + step]) for i in range(0, len(pairs), step)]
+        chunks = [pairs[i : i + step] for i in range(0, len(pairs), step)]
+        parts = [self._scored(chunk, [unrelated(len(chunk))]) for chunk in chunks]
         return lambda: [answer for part in parts for answer in part()]
 
-    def greedy(self, texts: Sequence[str], settings: Mapping[str, object]) -> Part:
+    def _scored(self, pairs: Sequence[Pair], found: Sequence[Family]) -> Part:
+        rests = list(pairs)
+        for family in found:
+            for i in family.requests:
+                rests[i] = (pairs[i][0][len(family.prefix) :], pairs[i][1])
+        batches = [(family, self._batches(rests, family)) for family in found]
+        return lambda: log_likelihoods(self._model, batches, len(pairs))
+
+    def _batches(self, rests: Sequence[Pair], family: Family) -> list[Batch | SharedBatch]:
+        """Make lm-eval's own batches, or with ``auto`` those with the least work.
+
+        Args:
+            rests: Contexts and continuations, without the prefix of their family.
+            family: Whose batches to make.
+        """
+        lm, start, requests = self._lm.lm, len(family.prefix), family.requests
+        max_length = lm.max_length - start
+        device, exact = torch.device(lm.device), self._batch_size != "auto"
+        groups = sharing_requests(rests, requests, max_length) if self._shares else []
+        others = sorted(set(requests) - {request for group in groups for request in group})
+
+        def size(length: int) -> int:
+            return self._size(start + length)
+
+        plain = likelihood_batches(rests, others, max_length, size, keep_all=exact, device=device)
+        longest = sum(max(len(rests[i][side]) for i in requests) for side in (0, 1))
+        sets = self._padded_together(groups, lambda group: len(rests[group[0]][0]), family, longest)
+        return [*plain, *(b for one in sets for b in shared_batches(rests, one, size, device))]
+
+    def greedy(
+        self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
+    ) -> Part:
         """See ``Runner``."""
         strings, n = self._lm.stop_strings(settings), self._lm.longest_answer(settings)
         stops = Stops(self._lm.lm.tokenizer, strings, end_tokens(self._model))
-        order = sorted(range(len(texts)), key=lambda i: (-len(self._lm.tokens(texts[i])), texts[i]))
-        lengths = [len(self._lm.tokens(texts[i])) + n for i in order]
-        batches = []
-        for part in chunked(lengths, self._size):
-            tokens, mask = self._lm.padded([texts[i] for i in order[part]], room=n)
-            batches.append(Prompts(tuple(order[part]), tokens, mask, n))
+        found = self._greedy_families(texts, tasks, n)
+        batches = [(family, list(self._prompts(texts, family, n))) for family in found]
 
         def answer() -> list[Answer]:
             answers: dict[int, Answer] = {}
-            for batch in batches:
-                start = time.perf_counter()
-                decoded = decode_greedily(self._model, batch, stops)
-                seconds = (time.perf_counter() - start) / len(decoded)
-                for request, tokens in zip(batch.requests, decoded, strict=True):
-                    text = self._lm.cut(stops.text(tokens), strings)
-                    answers[request] = Answer(text, len(tokens), seconds)
+            for request, tokens, seconds in greedy_answers(self._model, batches, stops):
+                text = self._lm.cut(stops.text(tokens), strings)
+                answers[request] = Answer(text, len(tokens), seconds)
             return [answers[i] for i in range(len(texts))]
 
         return answer
+
+    def _greedy_families(
+        self, texts: Sequence[str], tasks: Sequence[str], room: int
+    ) -> list[Family]:
+        if not self._shares:
+            return [unrelated(len(texts))]
+        prompts = [self._lm.padded([text], room)[0][0].tolist() for text in texts]
+        return self._families(prompts, tasks)
+
+    def _prompts(self, texts: Sequence[str], family: Family, room: int) -> Iterator[Prompts]:
+        """Sort prompts into batches as lm-eval does, and leave out their prefix."""
+        lengths = {i: len(self._lm.tokens(texts[i])) for i in family.requests}
+        order = sorted(lengths, key=lambda i: (-lengths[i], texts[i]))
+        longest = lengths[order[0]] - len(family.prefix) + room
+        for part in self._padded_together(order, lengths.__getitem__, family, longest):
+            for cut in chunked([lengths[i] + room for i in part], self._size):
+                tokens, mask = self._lm.padded([texts[i] for i in part[cut]], room=room)
+                prompts = Prompts(tuple(part[cut]), tokens, mask, room)
+                yield prompts.after(len(family.prefix))
+
+    def _padded_together(
+        self, items: Sequence[_T], length: Callable[[_T], int], family: Family, longest: int
+    ) -> list[list[_T]]:
+        """Part what would be padded after its prefix, if windows slide over that padding.
+
+        Args:
+            items: What batches are made of.
+            length: Of an item; in a part all have the same.
+            family: Whose prefix comes before the padding.
+            longest: What windows must see after the prefix, padding included.
+        """
+        start = len(family.prefix)
+        if not start or start + longest <= shortest_window(self._model):
+            return [list(items)]
+        parts: dict[int, list[_T]] = defaultdict(list)
+        for item in items:
+            parts[length(item)].append(item)
+        return list(parts.values())

@@ -156,8 +156,8 @@ class VllmEngine:
         """See ``Engine``."""
         return prepare_requests(instances, self._lm, self)
 
-    def likelihoods(self, pairs: Sequence[Pair]) -> Part:
-        """See ``Runner``."""
+    def likelihoods(self, pairs: Sequence[Pair], tasks: Sequence[str] = ()) -> Part:
+        """See ``Runner``; vLLM itself finds what prompts share."""
         sequences = [self._vllm.fit(context + scored) for context, scored in pairs]
 
         def answer() -> list[Answer]:
@@ -178,7 +178,9 @@ class VllmEngine:
         """See ``Runner``."""
         return self.likelihoods(pairs)
 
-    def greedy(self, texts: Sequence[str], settings: Mapping[str, object]) -> Part:
+    def greedy(
+        self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
+    ) -> Part:
         """See ``Runner``."""
         strings, n = self._lm.stop_strings(settings), self._lm.longest_answer(settings)
         stops = Stops(self._lm.lm.tokenizer, strings, self._ends)

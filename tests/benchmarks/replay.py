@@ -6,6 +6,7 @@ One thread. Run on the embedded models and on random ones of 110M parameters.
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 import shutil
 import statistics
@@ -46,8 +47,9 @@ def run() -> str:
     with tempfile.TemporaryDirectory() as folder:
         names = ["base", "a", "b"]
         base, *experts = (_random_model(Path(folder) / n, i) for i, n in enumerate(names))
-        few = dataclasses.replace(suite, limit=32)
-        lines.append(_line("110M", base, dict(zip(names[1:], experts, strict=True)), few))
+        by_name = dict(zip(names[1:], experts, strict=True))
+        lines.append(_line("110M", base, by_name, dataclasses.replace(suite, limit=32)))
+        lines.append(_examples_line(base, by_name, Path(folder)))
     return "\n".join(lines)
 
 
@@ -85,6 +87,46 @@ def _line(name: str, base: str, experts: dict[str, str], suite: Suite) -> str:
         f"{statistics.median(ratios):.2f} x its forward passes; in-memory merge and "
         f"simple_evaluate {other:.2f} s, ratio {other / mine:.1f}; worker peak {peak:.0f} MB"
     )
+
+
+def _examples_line(base: str, experts: dict[str, str], folder: Path) -> str:
+    """Choices after five examples: the same for all items, against drawn anew for each."""
+    sources = Sources(base, experts)
+    candidate = LiveCandidate(sources)
+    tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
+    medians = []
+    for name, sampler in (("fixed", "first_n"), ("drawn", "default")):
+        prepared = PreparedSuites(
+            [_five_shot(folder, name, sampler)], "search", candidate.model, tokenizer
+        )
+
+        def scored(recipe: Recipe, prepared: PreparedSuites = prepared) -> None:
+            candidate.materialise(recipe)
+            prepared.score()
+
+        medians.append(statistics.median(_seconds(scored, base, experts)))
+    request = prepared.tasks[0].items[0].requests[0]
+    length = len(tokenizer("".join(request.args))["input_ids"])
+    fixed, drawn = medians
+    return (
+        f"candidate on 110M, {len(prepared.tasks[0].items)} items with five examples, about "
+        f"{length} tokens each: examples fixed {fixed:.2f} s, drawn {drawn:.2f} s, ratio "
+        f"{drawn / fixed:.1f}; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def _five_shot(folder: Path, name: str, sampler: str) -> Suite:
+    """Write a task with questions as long as those of usual benchmarks."""
+    (config,) = [one for one in _task_configs() if one["output_type"] == "multiple_choice"]
+    config |= {
+        "task": name,
+        "doc_to_text": "{{(prompt + ' ') * 16}}",
+        "num_fewshot": 5,
+        "fewshot_split": "validation",
+        "fewshot_config": {"sampler": sampler},
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    return Suite(name, (name,), include_path=folder, splits={"search": "search"}, limit=16)
 
 
 @contextmanager

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.evaluation import PreparedSuites, Suite
 
+from .test_prefix import passes
 from .test_prepared import Reference, assert_equal
 
 ROOT = Path(__file__).parents[2]
@@ -40,3 +43,25 @@ def test_an_embedded_model_scores_as_simple_evaluate(name, zoo, tmp_path):
     assert set(scores.metrics) == set(zoo.tasks)
     if name in ("math", "facts"):
         assert max(v.value for v in scores.metrics[f"zoo_{name}"].values()) > 0.5
+
+
+@pytest.mark.parametrize("name", ["math", "facts"])
+def test_fixed_examples_run_once_score_as_simple_evaluate(name, zoo, tmp_path):
+    for path in zoo.include_path.glob("*.yaml"):
+        config = yaml.safe_load(path.read_text()) | {
+            "num_fewshot": 6,
+            "fewshot_split": "search",
+            "fewshot_config": {"sampler": "first_n"},
+        }
+        (tmp_path / path.name).write_text(yaml.safe_dump(config))
+    suite = dataclasses.replace(zoo, include_path=tmp_path, batch_size="auto")
+    model = AutoModelForCausalLM.from_pretrained(
+        MODELS / name, max_position_embeddings=128, dtype=torch.float32
+    )
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / name)
+    prepared = PreparedSuites([suite], "validation", model, tokenizer)
+    with passes(model) as shapes:
+        scores = prepared.score()
+    assert sum(n == 1 and length >= 32 for n, length in shapes) == len(suite.tasks)
+    results = Reference(suite, tmp_path / "r", "validation").score(model, tokenizer)
+    assert_equal(scores, results)
