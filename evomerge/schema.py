@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, did_you_mean
 
 __all__ = ["parse", "parse_yaml", "read_yaml", "write_yaml"]
 
@@ -116,9 +115,7 @@ def _fault_line(error: ErrorDetails, known: list[str], types: frozenset[str], wh
     path = ".".join(p for p in parts if p not in types and not p.endswith(("]", ")")))
     if error["type"] in _UNKNOWN_KEY:
         key = str(error["loc"][-1])
-        near = get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{where}: {path}: unknown key{hint}"
+        return f"{where}: {path}: unknown key{did_you_mean(key, known, cutoff=0.5)}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{where}: {path}: this key is required"

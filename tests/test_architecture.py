@@ -50,7 +50,7 @@ ONE_IMPORTER = {
     "cmaes": "samplers/mixed.py",
     "plotly": "analysis/report/figures.py",
     "moocore": "analysis/front.py",
-    "optuna_dashboard": "config/runs.py",
+    "optuna_dashboard": "config/optuna_study.py",
     "vllm": "evaluation/vllm_engine.py",
 }
 

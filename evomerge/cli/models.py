@@ -50,8 +50,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a model on a task suite."""
-    from evomerge.config.assemble import load_suites
     from evomerge.config.presets import Presets
+    from evomerge.config.suites import load_suites
     from evomerge.export.rescore import score_folder
     from evomerge.models.reference import absolute_reference, resolve_model
 

@@ -46,8 +46,7 @@ def register(app: typer.Typer) -> None:
 def status(study: StudyDir, json: Json = False) -> None:
     """Show how far a study is and where its time goes."""
     from evomerge.analysis.status import study_status
-    from evomerge.config.runs import read_study
-    from evomerge.config.stages import stage_studies
+    from evomerge.config.reading import read_study, stage_studies
     from evomerge.study.folder import StudyFolder
     from evomerge.study.timing import read_timing
 
@@ -88,8 +87,7 @@ def front(study: StudyDir, json: Json = False) -> None:
     from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
-    from evomerge.config.runs import read_study
-    from evomerge.config.stages import latest_study
+    from evomerge.config.reading import latest_study, read_study
     from evomerge.evaluation.store import ItemStore
     from evomerge.study.folder import StudyFolder
 
@@ -119,8 +117,7 @@ def report(
     """Write the report: one self-contained HTML file."""
     from evomerge.analysis.report import write_report
     from evomerge.config.compare import read_comparison
-    from evomerge.config.runs import read_study
-    from evomerge.config.stages import latest_study
+    from evomerge.config.reading import latest_study, read_study
     from evomerge.evaluation.store import ItemStore
     from evomerge.study.folder import StudyFolder
 
@@ -149,8 +146,8 @@ def export(
     """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
     from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.front import pick as pick_trial
-    from evomerge.config.runs import read_experiment, read_study
-    from evomerge.config.stages import latest_study
+    from evomerge.config.reading import latest_study, read_study
+    from evomerge.config.stored import read_experiment
     from evomerge.evaluation.store import ItemStore
     from evomerge.export.model import export_model, export_text, push_folder
     from evomerge.study.folder import StudyFolder
@@ -165,16 +162,15 @@ def export(
         out.write_text(export_text(trial, format_.value), encoding="utf-8")
         console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)
         return
-    from evomerge.config.assemble import make_suites
+    from evomerge.config.suites import make_suites
 
     experiment = read_experiment(folder)
-    rungs = () if experiment.race is None else experiment.race.rungs
     rescored = export_model(
         record,
         trial,
         out,
         make_suites(experiment),
-        rungs=rungs,
+        rungs=experiment.rungs,
         forgetting=forgetting_rows(record, ItemStore(folder.items).read()),
         engine=experiment.engine,
     )
@@ -197,8 +193,8 @@ def dashboard(
     study: StudyDir, port: Annotated[int, typer.Option(help="Port on this machine.")] = 8080
 ) -> None:
     """Serve optuna-dashboard on the study."""
-    from evomerge.config.runs import serve_dashboard
-    from evomerge.config.stages import latest_study
+    from evomerge.config.optuna_study import serve_dashboard
+    from evomerge.config.reading import latest_study
     from evomerge.study.folder import StudyFolder
 
     console.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")

@@ -114,8 +114,9 @@ def _continue(root: Path) -> None:
     from evomerge.cli.progress import SearchProgress
     from evomerge.cli.reading import print_front
     from evomerge.config.compare import read_comparison
+    from evomerge.config.reading import latest_study
     from evomerge.config.runs import Events
-    from evomerge.config.stages import continue_run, latest_study
+    from evomerge.config.stages import continue_run
     from evomerge.evaluation.store import ItemStore
     from evomerge.study.folder import StudyFolder
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from evomerge.analysis.calibration import Calibration, Measurement, advice, calibration
 from evomerge.config.assemble import Assembly
-from evomerge.config.runs import make_executor
+from evomerge.config.workers import make_executor
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.scores import SMOOTH_METRICS, ItemScore, Scores
 from evomerge.execution.costs import COST

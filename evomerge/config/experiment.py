@@ -343,3 +343,8 @@ class Experiment(_Section):
         if self.stages and self.storage is not None:
             raise ValueError("expected no storage beside stages: each keeps its own journal file")
         return self
+
+    @property
+    def rungs(self) -> tuple[float, ...]:
+        """Shares of the search items after which a race may drop a trial; none without races."""
+        return () if self.race is None else self.race.rungs

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evomerge.analysis.front import front, is_single_model
 from evomerge.config.experiment import SeedRecipe, SeedsConfig
+from evomerge.config.reading import latest_study, read_study
 from evomerge.errors import ConfigError, EvomergeError, SpaceError
 from evomerge.recipe.files import load_recipe, recipe_from_data
 from evomerge.space.baselines import Seeds, over_models
@@ -65,9 +66,6 @@ def _read(source: str | StudyFolder) -> list[SeedRecipe]:
 
 
 def _front_recipes(folder: StudyFolder) -> Iterator[SeedRecipe]:
-    from evomerge.config.runs import read_study  # late: running a study starts from its seeds
-    from evomerge.config.stages import latest_study
-
     study = read_study(latest_study(folder))
     for trial in front(study):
         if not is_single_model(trial.origin):

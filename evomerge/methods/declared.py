@@ -8,10 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -147,8 +146,7 @@ class Declared:
             if name in declared:
                 found.extend(_value_faults(declared[name], value, experts))
                 continue
-            near = get_close_matches(name, declared, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, declared, cutoff=0.5)
             found.append(f"{cls.name} has no parameter {name!r}, only {', '.join(declared)}{hint}")
         return found
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from evomerge.analysis.front import complete, front, hypervolume
-from evomerge.config.runs import read_study
+from evomerge.config.reading import read_study
 from evomerge.evaluation.racing import RaceRules
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore

@@ -11,7 +11,9 @@ import yaml
 from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study, create_study, read_experiment
+from evomerge.config.runs import Events, continue_study
+from evomerge.config.stages import create_run
+from evomerge.config.stored import read_experiment
 from evomerge.errors import ConfigError
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
@@ -63,7 +65,7 @@ def write(folder: Path, **changes: object) -> Path:
 
 def ran(folder: Path, name: str, **changes: object) -> tuple[StudyFolder, StudyRecord]:
     study = StudyFolder(folder / name)
-    create_study(write(folder, **changes), Presets(), [], study)
+    create_run(write(folder, **changes), Presets(), [], study)
     return study, continue_study(study, Events())
 
 
@@ -92,7 +94,7 @@ def warm(
         "studies": ["copied"],
     }
     study = StudyFolder(folder / "warm")
-    create_study(write(folder, seeds=seeds, budget={"trials": 20}), Presets(), [], study)
+    create_run(write(folder, seeds=seeds, budget={"trials": 20}), Presets(), [], study)
     shutil.rmtree(folder / "copied")
     (folder / "mine.yaml").unlink()
     return study, continue_study(study, Events())
@@ -164,7 +166,7 @@ def test_layers_are_grouped_by_importance_when_a_study_is_made(tmp_path: Path) -
         "depth": {"importance": 2},
     }
     study = StudyFolder(tmp_path / "study")
-    create_study(write(tmp_path, search_space=space), Presets(), [], study)
+    create_run(write(tmp_path, search_space=space), Presets(), [], study)
     recorded = read_experiment(study).search_space
     assert isinstance(recorded, dict)
     starts = recorded["depth"]["boundaries"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
+from evomerge.config.suites import load_suites
 from evomerge.errors import CheckpointError
 from evomerge.execution.inline import InlineExecutor
 from evomerge.execution.protocol import Executor, Failed, Job, Scored, WorkerSpec

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
+from evomerge.config.suites import load_suites
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.model import Rescored, export_model, export_text, push_folder
 from evomerge.export.rounding import FoldError
