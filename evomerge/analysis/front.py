@@ -254,8 +254,8 @@ def _non_dominated(
 
 
 def _oriented(trials: Iterable[TrialRecord], objectives: Sequence[Objective]) -> FloatArray:
-    """Values (trials, objectives), larger is better: the one place here that flips signs."""
-    signs = np.array([1.0 if o.direction == "maximize" else -1.0 for o in objectives])
+    """Values (trials, objectives), larger is better."""
+    signs = np.array([o.sign for o in objectives])
     values = np.array([t.values for t in trials], dtype=np.float64).reshape(-1, len(signs))
     oriented: FloatArray = values * signs
     return oriented

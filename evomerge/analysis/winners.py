@@ -84,7 +84,6 @@ def _by_objective(
     for i, objective in cycle(enumerate(objectives)):
         if not left:
             return chosen
-        sign = 1 if objective.direction == "maximize" else -1
-        chosen.append(max(left, key=lambda t: sign * t.values[i]))
+        chosen.append(max(left, key=lambda t: objective.sign * t.values[i]))
         left.remove(chosen[-1])
     return chosen

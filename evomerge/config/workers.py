@@ -56,4 +56,11 @@ def worker_count(config: ExecutionConfig) -> int:
     n_gpus = torch.cuda.device_count()
     if n_gpus and config.gpus_per_worker > 0:
         return max(1, int(n_gpus / config.gpus_per_worker))
-    return len(os.sched_getaffinity(0))
+    return _n_cores()
+
+
+def _n_cores() -> int:
+    """Count the cores this process may use; where the system does not tell (macOS), all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -24,6 +24,7 @@ from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.constraints import Constraint, unenforced, violations
 from evomerge.study.drivers import Drivers
+from evomerge.study.outcomes import checked_outcome
 from evomerge.study.records import Objective
 from evomerge.study.rivals import Rivals
 from evomerge.study.storage import together
@@ -241,7 +242,7 @@ class Search:
         trial = self._in_flight.pop(outcome.job.trial)
         asked = self._asked_seconds.pop(trial.number)
         with self._timing.measure("tell"), together(self._study._storage):
-            match self._checked(outcome):
+            match checked_outcome(outcome, [*self._objectives, *self._constraints]):
                 case Scored() as scored:
                     self._tell_scores(trial, scored, asked)
                 case Pruned() as pruned:
@@ -272,22 +273,6 @@ class Search:
                 "the cause and resume the study (with a larger budget if none is left), which "
                 "scores the baseline again; or start one without the constraint"
             )
-
-    def _checked(self, outcome: Outcome) -> Outcome:
-        """Turn a score that is missing or no number into a failure: samplers never see one."""
-        if not isinstance(outcome, Scored):
-            return outcome
-        metrics = outcome.scores.metrics
-        for wanted in self._measured():
-            if wanted.metric not in metrics.get(wanted.task, {}):
-                return Failed(outcome.job, f"task {wanted.task} returned no metric {wanted.metric}")
-            value = metrics[wanted.task][wanted.metric].value
-            if not math.isfinite(value):
-                return Failed(outcome.job, f"{wanted.task} {wanted.metric} is {value}")
-        return outcome
-
-    def _measured(self) -> list[Objective | Constraint]:
-        return [*self._objectives, *self._constraints]
 
     def _tell_scores(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
         self._items.write(trial.number, scored.job.split, scored.scores.items)

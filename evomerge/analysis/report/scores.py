@@ -12,6 +12,7 @@ from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRec
 
 __all__ = [
     "Measure",
+    "Split",
     "Standing",
     "best",
     "chosen_number",
@@ -35,7 +36,7 @@ class Measure:
     """
 
     label: str
-    sign: int
+    sign: float
     indices: tuple[int, ...]
 
     def of(self, scored: Standing | TrialRecord) -> Estimate:
@@ -75,10 +76,7 @@ def measures(objectives: Sequence[Objective]) -> tuple[Measure, ...]:
     Accuracy and perplexity have no mean worth reading: where directions differ or costs are among
     the objectives, the first objective that is a score comes last.
     """
-    each = [
-        Measure(o.name, 1 if o.direction == "maximize" else -1, (i,))
-        for i, o in enumerate(objectives)
-    ]
+    each = [Measure(o.name, o.sign, (i,)) for i, o in enumerate(objectives)]
     if len(each) > 1 and has_mean(objectives):
         return (*each, Measure("mean", each[0].sign, tuple(range(len(objectives)))))
     summary = next((i for i, o in enumerate(objectives) if not o.is_cost), 0)
