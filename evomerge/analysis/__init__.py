@@ -6,7 +6,9 @@ Members:
     intervals: estimates with standard errors; Wilson intervals.
     paired: the chosen merge against base and experts, item by item.
     held_out: held-out scores with intervals, and relative to base and best expert.
+    forgetting: what merging did to tasks that the search never saw.
     calibration: what a metric can tell apart, before a search.
+    interference: how the experts' task vectors get in one another's way, before a merge.
     status: how far a study is, and where its time goes.
     report: one self-contained HTML page.
 

@@ -7,8 +7,10 @@ Members:
     load: read and resolve.
     spaces: search spaces by kind.
     importance: layers grouped by the experts' task vectors.
-    suites, objectives: what candidates are scored on; what is traded off, what must be kept.
-    sampling: the sampler; item_scores: what it may see of single items.
+    suites: what candidates are scored on.
+    objectives: what is traded off, what must be kept.
+    sampling: the sampler of an experiment.
+    item_scores: what samplers may see of single items.
     seeds: what a search starts from, read from recipes and earlier studies.
     checks: faults that show only where the parts meet.
     assemble: every part of an experiment, every fault at once.

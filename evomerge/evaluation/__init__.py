@@ -8,6 +8,8 @@
     requests.py       the prompts of one split
     rungs.py          a task cut into parts that are scored one after another
     racing.py         whether a trial goes on after a rung
+    gates.py          when a broken candidate is given up before it is scored
+    probe.py          how gates look at it
     benchmark_guard.py  public benchmarks are not searched by what they are reported by
     aggregate.py      from responses to numbers
     checks.py         checking suites and naming their metrics without a model
@@ -16,9 +18,16 @@
     engine.py         the seam to what runs the model
     kinds.py          requests by kind, as every engine answers them
     transformers_engine.py  the default engine
+    batches.py        which requests go through the model together
+    likelihood.py     its log-likelihoods
+    shared_context.py  the same where choices share their prompt
+    decoding.py       its greedy answers
     vllm_engine.py    vLLM, kept equal to the live model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
+    smooth.py         metrics that move where accuracy stands still
+    store.py          item scores on disk
+    score_cache.py    scores of recipes that were scored before
     hygiene.py        lm-eval kept silent, reproducible and harmless
     harness.py        the only file that imports lm_eval
 
