@@ -1,7 +1,8 @@
 """What a study found: its front, its error bars, its report. Reads records, never models.
 
 Members:
-    front: the non-dominated trials, their hypervolume, the knee, and `pick` by name.
+    front: the non-dominated trials and their hypervolume.
+    picking: the knee, and `pick` by name.
     winners: which merges go on to the finals or the next stage.
     intervals: estimates with standard errors; Wilson intervals.
     paired: the chosen merge against base and experts, item by item.

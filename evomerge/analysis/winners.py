@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import cycle
 from typing import Literal
 
-from evomerge.analysis.front import contenders, front, is_handed_on, is_single_model, knee
+from evomerge.analysis.front import contenders, front, is_handed_on, is_single_model
+from evomerge.analysis.picking import knee
 from evomerge.errors import StudyError
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, merits
 

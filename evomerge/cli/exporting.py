@@ -42,7 +42,7 @@ def export(
     ] = None,
 ) -> None:
     """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
-    from evomerge.analysis.front import pick as pick_trial
+    from evomerge.analysis.picking import pick as pick_trial
     from evomerge.config.reading import latest_study, read_study
     from evomerge.export.model import push_folder
     from evomerge.study.folder import StudyFolder

@@ -66,7 +66,7 @@ def print_front(study: StudyRecord, *, most: int | None = None) -> None:
         most: Members to print of a larger front: its ends, the knee, and some between; all.
     """
     from evomerge.analysis.front import front as front_of
-    from evomerge.analysis.front import pick as pick_trial
+    from evomerge.analysis.picking import pick as pick_trial
 
     members = front_of(study)
     print_unenforced(study.unenforced)

@@ -9,6 +9,7 @@ Members:
     drivers: which running trials are whose, where several drivers share a study.
     timing: seconds per phase.
     search: ask, run, tell.
+    baseline_queue: baselines, queued before the search and again where constraints need them.
     outcomes: what comes back from workers, checked.
     rivals: what new trials race against.
     finals: held-out scores of the best.

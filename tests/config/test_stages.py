@@ -13,7 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from evomerge.analysis.front import pick
+from evomerge.analysis.picking import pick
 from evomerge.analysis.winners import stage_winners
 from evomerge.cli.main import app
 from evomerge.config.load import experiment_digest, load_experiment

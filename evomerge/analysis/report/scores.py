@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evomerge.analysis.front import complete, is_single_model, pick
+from evomerge.analysis.front import complete, is_single_model
 from evomerge.analysis.intervals import Estimate, mean
+from evomerge.analysis.picking import pick
 from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord, has_mean
 
 __all__ = [
