@@ -2,6 +2,7 @@
 
 Members:
     experiment: the keys of an experiment file.
+    values: how their values are read.
     presets: files found by name or path.
     overrides: ``--set``.
     load: read and resolve.

@@ -37,11 +37,9 @@ def on_device(worker: WorkerSpec, config: ExecutionConfig) -> WorkerSpec:
     """Resolve where workers run: on GPUs if there are any and the experiment wants them."""
     import torch
 
-    if config.executor == "inline":
-        return dataclasses.replace(worker, device="cuda" if torch.cuda.is_available() else "cpu")
     if not torch.cuda.device_count() or config.gpus_per_worker == 0:
         return dataclasses.replace(worker, device="cpu")
-    share = min(config.gpus_per_worker, 1.0)
+    share = 1.0 if config.executor == "inline" else min(config.gpus_per_worker, 1.0)
     return dataclasses.replace(worker, device="cuda", device_share=share)
 
 
