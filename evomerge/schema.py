@@ -97,16 +97,25 @@ def parse(record: type[T], content: object, where: str) -> T:
 
 
 def _of_members_meant(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Leave out that a mapping is no text where a union also says what is wrong in the mapping."""
+    """Leave out what follows from another fault.
+
+    A mapping is no text where a union also says what is wrong in the mapping; a default could not
+    be worked out from values that are wrong themselves.
+    """
     return [
         error
         for error in errors
-        if not (error["type"] == "string_type" and isinstance(error["input"], Mapping))
-        or not any(
-            other is not error and other["loc"][: len(error["loc"]) - 1] == error["loc"][:-1]
-            for other in errors
-        )
+        if error["type"] != "default_factory_not_called"
+        and not (_is_no_text(error) and any(_is_beside(other, error) for other in errors))
     ]
+
+
+def _is_no_text(error: ErrorDetails) -> bool:
+    return error["type"] == "string_type" and isinstance(error["input"], Mapping)
+
+
+def _is_beside(other: ErrorDetails, error: ErrorDetails) -> bool:
+    return other is not error and other["loc"][: len(error["loc"]) - 1] == error["loc"][:-1]
 
 
 def _fault_line(error: ErrorDetails, known: list[str], types: frozenset[str], where: str) -> str:

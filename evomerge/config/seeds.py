@@ -9,6 +9,7 @@ from evomerge.analysis.front import front, is_single_model
 from evomerge.config.experiment import SeedRecipe, SeedsConfig
 from evomerge.config.reading import latest_study, read_study
 from evomerge.errors import ConfigError, EvomergeError, SpaceError
+from evomerge.methods.registry import method
 from evomerge.recipe.files import load_recipe, recipe_from_data
 from evomerge.space.baselines import Seeds, over_models
 from evomerge.space.protocol import ModelSet
@@ -41,8 +42,12 @@ def make_seeds(config: SeedsConfig, models: ModelSet, where: str, faults: list[s
         config: As ``resolve_seeds`` returns it.
         models: What is mixed.
         where: Named in faults.
-        faults: Gets a line for every recipe that does not fit the models.
+        faults: Gets a line for every coefficient out of range, and for every recipe that does not
+            fit the models.
     """
+    coefficient = method("task_arithmetic").parameters()["coefficient"]
+    wrong = filter(None, map(coefficient.fault, config.task_arithmetic))
+    faults += [f"{where}.task_arithmetic: {fault}" for fault in wrong]
     recipes = {}
     for seed in config.recipes:
         assert isinstance(seed, SeedRecipe), "resolve_seeds reads files"

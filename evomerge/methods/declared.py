@@ -24,6 +24,7 @@ __all__ = [
     "choice",
     "per_expert",
     "shared",
+    "value_faults",
 ]
 
 PerExpert: TypeAlias = tuple[float, ...]
@@ -144,16 +145,17 @@ class Declared:
         found: list[str] = []
         for name, value in values.items():
             if name in declared:
-                found.extend(_value_faults(declared[name], value, experts))
+                found.extend(value_faults(declared[name], value, experts))
                 continue
             hint = did_you_mean(name, declared, cutoff=0.5)
             found.append(f"{cls.name} has no parameter {name!r}, only {', '.join(declared)}{hint}")
         return found
 
 
-def _value_faults(
+def value_faults(
     parameter: Parameter, value: ParameterValue, experts: Sequence[str]
 ) -> Iterator[str]:
+    """Say what is wrong with the value, or values by expert, of one parameter; a line each."""
     if not isinstance(value, Mapping):
         if fault := parameter.fault(value):
             yield f"{parameter.name}: {fault}"

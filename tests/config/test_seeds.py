@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -157,6 +158,21 @@ def test_every_seed_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> Non
     assert "none.yaml, found none" in text
     assert "expected a study folder" in text
     assert "recipe:other: expected a recipe over exactly the experts zoo:math, zoo:facts" in text
+
+
+def test_coefficients_of_seeds_are_checked_before_the_search(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        assembled(tmp_path, seeds={"task_arithmetic": [0.5, 1e9, math.nan]})
+    assert [fault.partition(": ")[2] for fault in error.value.faults] == [
+        "seeds.task_arithmetic: expected a number in [-10, 10], got 1e+09",
+        "seeds.task_arithmetic: expected a number in [-10, 10], got nan",
+    ]
+
+
+def test_a_large_coefficient_in_range_is_a_seed(tmp_path: Path) -> None:
+    """As shares times a scale it would be out of range."""
+    found = assembled(tmp_path, seeds={"task_arithmetic": [6.0]}).seeds
+    assert found[-1].origin == "task_arithmetic:6"
 
 
 def test_layers_are_grouped_by_importance_when_a_study_is_made(tmp_path: Path) -> None:
