@@ -126,8 +126,8 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         ConfigError: The experiment does not fit together.
         StudyError: The folder is in use, or belongs to another experiment.
     """
-    experiment = read_experiment(folder)
-    with folder.lock():
+    with folder.require().lock():
+        experiment = read_experiment(folder)
         events.began(read_study(folder))
         events.phase("checking the experiment")
         assembly = assemble(experiment, str(folder.experiment))
