@@ -8,9 +8,9 @@
     requests.py       the prompts of one split
     rungs.py          a task cut into parts that are scored one after another
     racing.py         whether a trial goes on after a rung
+    benchmark_guard.py  public benchmarks are not searched by what they are reported by
     gates.py          when a broken candidate is given up before it is scored
     probe.py          how gates look at it
-    benchmark_guard.py  public benchmarks are not searched by what they are reported by
     aggregate.py      from responses to numbers
     checks.py         checking suites and naming their metrics without a model
     answers.py        how long the answers are
