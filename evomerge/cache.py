@@ -47,7 +47,7 @@ def trim_cache(*rooms: str) -> None:
         ConfigError: The limit is no number.
     """
     folders = [folder for room in rooms if (folder := cache_folder(room)) is not None]
-    files = [(file, file.stat()) for folder in folders for file in _files(folder)]
+    files = [found for folder in folders for found in _files(folder)]
     excess = sum(stat.st_size for _, stat in files) - _limit_bytes()
     for file, stat in sorted(files, key=lambda item: max(item[1].st_atime, item[1].st_mtime)):
         if excess <= 0:
@@ -63,9 +63,12 @@ def hold(file: Path) -> BinaryIO:
     return handle
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    # A lock is empty, and removed under a process that waits for it, it would let two in.
-    return (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock")
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for file in folder.rglob("*"):
+        # A lock is empty, and removed under a process that waits for it, it would let two in.
+        if file.is_file() and file.suffix != ".lock":
+            with contextlib.suppress(FileNotFoundError):  # another process has just moved it
+                yield file, file.stat()
 
 
 def _removed(file: Path) -> bool:

@@ -11,6 +11,9 @@ EvomergeError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -19,6 +22,7 @@ __all__ = [
     "RecipeError",
     "SpaceError",
     "StudyError",
+    "did_you_mean",
 ]
 
 
@@ -56,3 +60,18 @@ class EvaluationError(EvomergeError):
 
 class StudyError(EvomergeError):
     """A study folder is missing, locked or belongs to another experiment."""
+
+
+def did_you_mean(got: str, known: Iterable[str], *, cutoff: float = 0.4) -> str:
+    """End a message about an unknown name with the nearest known one.
+
+    Args:
+        got: What came.
+        known: What may come.
+        cutoff: How alike the two must be, in [0, 1].
+
+    Returns:
+        ``; did you mean 'linear'?``, or nothing if no name is near.
+    """
+    near = get_close_matches(got, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""

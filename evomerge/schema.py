@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, did_you_mean
 
 __all__ = ["parse", "parse_yaml", "read_yaml", "write_yaml"]
 
@@ -98,16 +97,25 @@ def parse(record: type[T], content: object, where: str) -> T:
 
 
 def _of_members_meant(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Leave out that a mapping is no text where a union also says what is wrong in the mapping."""
+    """Leave out what follows from another fault.
+
+    A mapping is no text where a union also says what is wrong in the mapping; a default could not
+    be worked out from values that are wrong themselves.
+    """
     return [
         error
         for error in errors
-        if not (error["type"] == "string_type" and isinstance(error["input"], Mapping))
-        or not any(
-            other is not error and other["loc"][: len(error["loc"]) - 1] == error["loc"][:-1]
-            for other in errors
-        )
+        if error["type"] != "default_factory_not_called"
+        and not (_is_no_text(error) and any(_is_beside(other, error) for other in errors))
     ]
+
+
+def _is_no_text(error: ErrorDetails) -> bool:
+    return error["type"] == "string_type" and isinstance(error["input"], Mapping)
+
+
+def _is_beside(other: ErrorDetails, error: ErrorDetails) -> bool:
+    return other is not error and other["loc"][: len(error["loc"]) - 1] == error["loc"][:-1]
 
 
 def _fault_line(error: ErrorDetails, known: list[str], types: frozenset[str], where: str) -> str:
@@ -116,9 +124,7 @@ def _fault_line(error: ErrorDetails, known: list[str], types: frozenset[str], wh
     path = ".".join(p for p in parts if p not in types and not p.endswith(("]", ")")))
     if error["type"] in _UNKNOWN_KEY:
         key = str(error["loc"][-1])
-        near = get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{where}: {path}: unknown key{hint}"
+        return f"{where}: {path}: unknown key{did_you_mean(key, known, cutoff=0.5)}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{where}: {path}: this key is required"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ ONE_IMPORTER = {
     "cmaes": "samplers/mixed.py",
     "plotly": "analysis/report/figures.py",
     "moocore": "analysis/front.py",
-    "optuna_dashboard": "config/runs.py",
+    "optuna_dashboard": "config/optuna_study.py",
     "vllm": "evaluation/vllm_engine.py",
 }
 
@@ -108,3 +109,40 @@ def test_every_module_imports_and_its_public_names_exist_and_are_documented() ->
             if callable(found) and str(getattr(found, "__module__", "")).startswith("evomerge"):
                 documented = getattr(found, "fn", found)  # a Triton function wraps its own
                 assert documented.__doc__, f"{info.name}.{name} has no docstring"
+
+
+@pytest.mark.parametrize(
+    "room",
+    sorted(file.parent for file in PACKAGE.rglob("__init__.py") if file.parent != PACKAGE),
+    ids=lambda room: str(room.relative_to(PACKAGE)),
+)
+def test_a_room_says_what_is_in_it(room: Path) -> None:
+    """Every member stands at the start of a line of the docstring, or as code inside one."""
+    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    starts = re.findall(r"^ {4}([\w./]+(?:, [\w./]+)*)(?::| {2,})", text, re.MULTILINE)
+    named = [name.removesuffix(".py").strip("/") for line in starts for name in line.split(", ")]
+    inside = {name.removesuffix(".py") for name in re.findall(r"``([\w.]+)``", text)}
+    members = {file.stem for file in room.glob("*.py")} - {"__init__"}
+    members |= {file.parent.name for file in room.glob("*/__init__.py")}
+    assert members <= {*named, *inside}
+    assert all(name in members or (room / name).exists() for name in named)
+
+
+def public_names(module: str) -> set[str]:
+    """What ``__all__`` lists; of a room its members, too."""
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    names = {member.stem for member in path.iterdir()} if path.is_dir() else set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names |= set(ast.literal_eval(node.value))
+    return names
+
+
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE))
+)
+def test_what_another_file_uses_is_public(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("evomerge."):
+            assert {alias.name for alias in node.names} <= public_names(str(node.module))

@@ -52,6 +52,24 @@ def test_a_file_in_use_stays(files: list[Path], monkeypatch: pytest.MonkeyPatch)
     assert left(files) == [4]
 
 
+def test_a_file_that_another_process_moves_meanwhile_is_passed_over(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_file = Path.is_file
+
+    def moved_right_after(path: Path) -> bool:
+        found = is_file(path)
+        if path == files[1]:
+            path.rename(path.with_name("1.lock"))
+        return found
+
+    monkeypatch.setattr(Path, "is_file", moved_right_after)
+    monkeypatch.setenv("EVOMERGE_CACHE_LIMIT", str(200 / 1e9))
+    trim_cache("a", "b")
+    monkeypatch.undo()
+    assert left(files) == [2, 3, 4]
+
+
 def test_twenty_gigabytes_are_kept_by_default(files: list[Path]) -> None:
     trim_cache("a", "b", "none")
     assert left(files) == [0, 1, 2, 3, 4]

@@ -1,12 +1,15 @@
 """What a study found: its front, its error bars, its report. Reads records, never models.
 
 Members:
-    front: the non-dominated trials, their hypervolume, the knee, and `pick` by name.
+    front: the non-dominated trials and their hypervolume.
+    picking: the knee, and `pick` by name.
     winners: which merges go on to the finals or the next stage.
     intervals: estimates with standard errors; Wilson intervals.
     paired: the chosen merge against base and experts, item by item.
     held_out: held-out scores with intervals, and relative to base and best expert.
+    forgetting: what merging did to tasks that the search never saw.
     calibration: what a metric can tell apart, before a search.
+    interference: how the experts' task vectors get in one another's way, before a merge.
     status: how far a study is, and where its time goes.
     report: one self-contained HTML page.
 

@@ -124,9 +124,8 @@ def _row(
 def _best_expert(
     index: int, measure: Objective, everyone: Sequence[FinalRecord]
 ) -> FinalRecord | None:
-    sign = 1 if measure.direction == "maximize" else -1
     experts = [r for r in everyone if r.origin.startswith("expert:")]
-    return max(experts, key=lambda r: sign * r.values[index], default=None)
+    return max(experts, key=lambda r: measure.sign * r.values[index], default=None)
 
 
 def _share(index: int, measure: Objective, record: FinalRecord, base: FinalRecord | None) -> float:

@@ -1,4 +1,4 @@
-"""The trade-offs a study found: front, hypervolume, knee, and picking one trial by name."""
+"""The trade-offs a study found: which trials compete, the front, its hypervolume."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.errors import StudyError
-from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean, merits
+from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = [
+    "Box",
     "baselines",
     "complete",
     "contenders",
@@ -22,8 +22,8 @@ __all__ = [
     "hypervolume_history",
     "is_handed_on",
     "is_single_model",
-    "knee",
-    "pick",
+    "non_dominated",
+    "oriented",
     "scaled_values",
 ]
 
@@ -68,7 +68,7 @@ def front(study: StudyRecord) -> tuple[TrialRecord, ...]:
     Returns:
         In order of trial number.
     """
-    return _non_dominated(contenders(study), study.objectives)
+    return non_dominated(contenders(study), study.objectives)
 
 
 def hypervolume(study: StudyRecord) -> float:
@@ -124,116 +124,35 @@ def scaled_values(study: StudyRecord, trials: Sequence[TrialRecord]) -> FloatArr
     Returns:
         (trials, objectives), dimensionless.
     """
-    return _hypervolume_box(study).scaled(_oriented(trials, study.objectives))
-
-
-def knee(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> TrialRecord:
-    """Find the best compromise: the front's bulge farthest above the plane through its extremes.
-
-    Objectives are scaled by the front's own range (worst 0, best 1). The plane cuts every axis at
-    1, so the distance above it grows with the sum of the scaled values: the knee is the trial of
-    the best scaled mean, which also answers for one objective and for fronts of one or two
-    trials. Of equals the most balanced (largest worst value) wins, then the earliest.
-
-    Args:
-        trials: Complete, at least one; dominated ones are left out first.
-        objectives: One per value.
-
-    Raises:
-        StudyError: No trial to choose from.
-
-    Source:
-        Das 1999, "On characterizing the knee of the Pareto curve based on normal-boundary
-        intersection", with the plane through the axis intercepts instead of the extreme points
-        (the same line for two objectives).
-    """
-    candidates = _non_dominated(trials, objectives)
-    if not candidates:
-        raise StudyError("expected at least one complete trial to choose from, got none")
-    values = _oriented(candidates, objectives)
-    scaled = _Box.around(values).scaled(values)
-
-    def merit(index: int) -> tuple[float, float, int]:
-        row = scaled[index]
-        # Rounding error must not decide between equals: order of summation differs by trial.
-        return round(float(row.sum()), 9), round(float(row.min()), 9), -candidates[index].number
-
-    return candidates[max(range(len(candidates)), key=merit)]
-
-
-def pick(study: StudyRecord, choice: str) -> TrialRecord:
-    """Choose one trial by name.
-
-    Except for ``trial:N`` the choice is among the merges on the front; the base and the experts as
-    they are can win only when no merge is on the front.
-
-    Args:
-        study: The study so far.
-        choice: ``knee``, ``best:OBJECTIVE``, ``best:mean`` (of scores that all
-            point the same way), ``chosen`` (by the finals) or ``trial:N``. Ties go to the better
-            mean, then to the earlier trial.
-
-    Raises:
-        StudyError: Unknown choice, or no such complete trial.
-    """
-    if choice.startswith("trial:"):
-        return _trial(study, choice)
-    names = [o.name for o in study.objectives]
-    winner = next((final.number for final in study.finals if final.chosen), None)
-    if choice == "chosen" and winner is not None:
-        return _trial(study, f"trial:{winner}")
-    possible = [
-        "knee",
-        *(["chosen"] if winner is not None else []),
-        *(f"best:{n}" for n in [*names, *_mean_choice(study.objectives)]),
-    ]
-    if choice not in possible:
-        raise StudyError(f"expected one of {', '.join(possible)} or trial:N, got {choice!r}")
-    on_front = front(study)
-    candidates = [t for t in on_front if not is_single_model(t.origin)] or list(on_front)
-    if not candidates:
-        raise StudyError(
-            f"expected a complete trial for {choice!r}, got none of {len(study.trials)} in study "
-            f"{study.name!r}; see its failures with `evomerge report`"
-        )
-    if choice == "knee":
-        return knee(candidates, study.objectives)
-    wanted = choice.removeprefix("best:")
-
-    overall = merits([t.values for t in candidates], study.objectives)
-    rows = _oriented(candidates, study.objectives)
-    wanted_values = rows[:, names.index(wanted)] if wanted in names else overall
-
-    def merit(index: int) -> tuple[float, float, int]:
-        return wanted_values[index], overall[index], -candidates[index].number
-
-    return candidates[max(range(len(candidates)), key=merit)]
+    return _hypervolume_box(study).scaled(oriented(trials, study.objectives))
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
     """Two corners that scale each objective: ``low`` becomes 0 and ``high`` 1.  Shapes: (k,)."""
 
     low: FloatArray
     high: FloatArray
 
     @classmethod
-    def around(cls, values: FloatArray) -> _Box:
+    def around(cls, values: FloatArray) -> Box:
+        """Make the smallest box that holds values (n, k)."""
         return cls(values.min(axis=0), values.max(axis=0))
 
     def scaled(self, values: FloatArray) -> FloatArray:
+        """Scale values (n, k); an objective without extent keeps its unit."""
         side = self.high - self.low
         return (values - self.low) / np.where(side > 0, side, 1.0)
 
 
-def _hypervolume_box(study: StudyRecord) -> _Box:
-    everything = _Box.around(_oriented(complete(study), study.objectives))
+def _hypervolume_box(study: StudyRecord) -> Box:
+    everything = Box.around(oriented(complete(study), study.objectives))
     reference = baselines(study)
     if not reference:
         return everything
-    box = _Box.around(_oriented(reference, study.objectives))
+    box = Box.around(oriented(reference, study.objectives))
     differs = box.high > box.low
-    return _Box(
+    return Box(
         np.where(differs, box.low, everything.low), np.where(differs, box.high, everything.high)
     )
 
@@ -243,35 +162,20 @@ def _volume(points: FloatArray) -> float:
     return float(moocore.hypervolume(points, ref=np.zeros(points.shape[1]), maximise=True))
 
 
-def _non_dominated(
+def non_dominated(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective]
 ) -> tuple[TrialRecord, ...]:
+    """Leave the trials that no other one beats, in order of trial number."""
     if not trials:
         return ()
-    keep = moocore.is_nondominated(_oriented(trials, objectives), maximise=True, keep_weakly=True)
+    keep = moocore.is_nondominated(oriented(trials, objectives), maximise=True, keep_weakly=True)
     chosen = [trial for trial, kept in zip(trials, keep, strict=True) if kept]
     return tuple(sorted(chosen, key=lambda t: t.number))
 
 
-def _oriented(trials: Iterable[TrialRecord], objectives: Sequence[Objective]) -> FloatArray:
-    """Values (trials, objectives), larger is better: the one place here that flips signs."""
-    signs = np.array([1.0 if o.direction == "maximize" else -1.0 for o in objectives])
+def oriented(trials: Iterable[TrialRecord], objectives: Sequence[Objective]) -> FloatArray:
+    """Values (trials, objectives), larger is better."""
+    signs = np.array([o.sign for o in objectives])
     values = np.array([t.values for t in trials], dtype=np.float64).reshape(-1, len(signs))
     oriented: FloatArray = values * signs
     return oriented
-
-
-def _mean_choice(objectives: Sequence[Objective]) -> list[str]:
-    return ["mean"] if has_mean(objectives) else []
-
-
-def _trial(study: StudyRecord, choice: str) -> TrialRecord:
-    numbers = {str(t.number): t for t in complete(study)}
-    wanted = choice.removeprefix("trial:")
-    if wanted not in numbers:
-        state = next((t.state for t in study.trials if str(t.number) == wanted), "unknown")
-        raise StudyError(
-            f"expected a complete trial of study {study.name!r}, got {choice!r} which is {state}; "
-            "list the best ones with `evomerge front`"
-        )
-    return numbers[wanted]

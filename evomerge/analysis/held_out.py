@@ -89,15 +89,14 @@ def _parents(
     index: int, objective: Objective, finals: Sequence[FinalRecord]
 ) -> tuple[float, float]:
     """Return the base's value and the best expert's; NaN where there is none."""
-    best = max if objective.direction == "maximize" else min
     parents = {f.origin: f.values[index] for f in finals if is_single_model(f.origin)}
     base = parents.pop("base", math.nan)
-    return base, best(parents.values(), default=math.nan)
+    return base, max(parents.values(), key=lambda v: objective.sign * v, default=math.nan)
 
 
 def _normalised(value: float, base: float, expert: float, objective: Objective) -> float:
-    gain = expert - base if objective.direction == "maximize" else base - expert
-    return (value - base) / (expert - base) if gain > 0 else math.nan
+    gain = expert - base
+    return (value - base) / gain if objective.sign * gain > 0 else math.nan
 
 
 def _n_of_share(scores: pd.Series[float], value: float) -> int | None:

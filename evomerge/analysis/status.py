@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from evomerge.analysis.front import hypervolume
-from evomerge.study.records import StudyRecord
+from evomerge.study.records import StudyRecord, TrialStateName
 
 __all__ = ["Status", "items_saved", "study_status"]
 
-_STATES = ("complete", "failed", "running", "pruned")
+_STATES: tuple[TrialStateName, ...] = ("complete", "failed", "running", "pruned")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def study_status(study: StudyRecord, timing: Mapping[str, float]) -> Status:
     elapsed = timing["elapsed"]
     finished = sum(state != "running" for state in states)
     return Status(
-        trials={state: states.count(state) for state in _STATES},  # type: ignore[arg-type]
+        trials={state: states.count(state) for state in _STATES},
         infeasible=sum(not trial.is_feasible for trial in study.trials),
         budget=study.n_trials,
         hypervolume=hypervolume(study),

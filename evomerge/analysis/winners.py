@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import cycle
 from typing import Literal
 
-from evomerge.analysis.front import contenders, front, is_handed_on, is_single_model, knee
+from evomerge.analysis.front import contenders, front, is_handed_on, is_single_model
+from evomerge.analysis.picking import knee
 from evomerge.errors import StudyError
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, merits
 
@@ -84,7 +85,6 @@ def _by_objective(
     for i, objective in cycle(enumerate(objectives)):
         if not left:
             return chosen
-        sign = 1 if objective.direction == "maximize" else -1
-        chosen.append(max(left, key=lambda t: sign * t.values[i]))
+        chosen.append(max(left, key=lambda t: objective.sign * t.values[i]))
         left.remove(chosen[-1])
     return chosen

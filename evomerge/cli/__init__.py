@@ -2,11 +2,16 @@
 
 Members:
     main: the application and its exit codes.
+    options: arguments and options that several commands share.
     searching: check, run, resume.
     calibrating: calibrate.
-    reading: status, front, report, export, dashboard.
+    comparing: compare.
+    reading: status, front, report, dashboard.
+    exporting: export.
     models: merge, evaluate.
     catalogue: presets, methods, samplers, zoo.
+    genes: the genes of a space as a short table.
+    results: what a study found, as tables.
     progress: the progress bar of a search.
     terminal: tables, errors, JSON.
 """

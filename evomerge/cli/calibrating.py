@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from evomerge.cli.searching import (
+from evomerge.cli.options import (
     Executor,
     ExperimentFile,
+    Json,
     Overrides,
     PresetFolder,
     Workers,
     execution_overrides,
+    load,
 )
 from evomerge.cli.terminal import console, notes, print_json, print_table
 
@@ -38,18 +39,14 @@ def calibrate(
     executor: Executor = None,
     workers: Workers = None,
     presets: PresetFolder = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Measure what the objectives can tell apart, and advise, before a search."""
     from evomerge.config.calibrate import calibrate as measure
-    from evomerge.config.load import load_experiment
-    from evomerge.config.presets import Presets
     from evomerge.config.stages import assemble_stages
 
-    found = Presets(presets)
-    path = found.find("experiments", experiment, Path.cwd())
     overrides = [*(set_ or []), *execution_overrides(executor, workers)]
-    first, *_ = assemble_stages(load_experiment(path, found, overrides), str(path))
+    first, *_ = assemble_stages(*load(experiment, overrides, presets))
     with notes.status("scoring base, experts and averages"):
         calibrated = measure(first)
     if json:

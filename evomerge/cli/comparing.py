@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from evomerge.cli.searching import ExperimentFile, Overrides, PresetFolder
+from evomerge.cli.options import ExperimentFile, Json, Overrides, PresetFolder, load
 from evomerge.cli.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -27,20 +26,16 @@ def compare(
     experiment: ExperimentFile,
     set_: Overrides = None,
     presets: PresetFolder = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Measure how far the experts moved, and how much they get in one another's way."""
     from evomerge.cache import cache_folder
     from evomerge.cli.progress import PassProgress, progress_bar
     from evomerge.config.compare import compare_experts
-    from evomerge.config.load import load_experiment
-    from evomerge.config.presets import Presets
     from evomerge.merging.sources import Sources
 
-    found = Presets(presets)
-    models = load_experiment(
-        found.find("experiments", experiment, Path.cwd()), found, set_ or []
-    ).models
+    loaded, _ = load(experiment, set_, presets)
+    models = loaded.models
     sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
     with progress_bar() as bar:
         comparison = compare_experts(sources, PassProgress(bar, "comparing the experts"))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import logging
 import sys
-from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from evomerge import __version__
+from evomerge.cli import calibrating, catalogue, comparing, models, reading, searching
 from evomerge.cli.terminal import print_error
 from evomerge.errors import EvomergeError
 
@@ -49,8 +49,8 @@ def _options(
     _debug = debug
 
 
-for _commands in ("searching", "calibrating", "comparing", "reading", "models", "catalogue"):
-    import_module(f"evomerge.cli.{_commands}").register(app)
+for _commands in (searching, calibrating, comparing, reading, models, catalogue):
+    _commands.register(app)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from evomerge.cli.options import Json, PresetFolder
 from evomerge.cli.terminal import console, print_json, print_table, value_text
 
 __all__ = ["register"]
@@ -44,14 +45,12 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="zoo:NAME, folder or Hub id.")],
     evaluator: Annotated[list[str], typer.Option(help="Evaluator preset or file; repeatable.")],
     split: Annotated[str, typer.Option(help="search, validation or test.")] = "test",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    presets: Annotated[
-        Path | None, typer.Option("--presets", help="Folder with presets of your own.")
-    ] = None,
+    json: Json = False,
+    presets: PresetFolder = None,
 ) -> None:
     """Score a model on a task suite."""
-    from evomerge.config.assemble import load_suites
     from evomerge.config.presets import Presets
+    from evomerge.config.suites import load_suites
     from evomerge.export.rescore import score_folder
     from evomerge.models.reference import absolute_reference, resolve_model
 

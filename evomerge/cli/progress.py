@@ -146,8 +146,7 @@ class SearchProgress:
         """The best mean so far, where the objectives have one."""
         if not has_mean(self._objectives) or math.isinf(self._best):
             return ""
-        sign = 1 if self._objectives[0].direction == "maximize" else -1
-        return f"best mean {sign * self._best:.3f}"
+        return f"best mean {self._objectives[0].sign * self._best:.3f}"
 
     def _print_line(self, note: str) -> None:
         now = time.monotonic()

@@ -8,31 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evomerge.cli.genes import gene_rows
+from evomerge.cli.options import (
+    Executor,
+    ExperimentFile,
+    Overrides,
+    PresetFolder,
+    Workers,
+    execution_overrides,
+    load,
+)
+from evomerge.cli.reading import write_run_report
+from evomerge.cli.results import print_front
 from evomerge.cli.terminal import console, notes, print_table
 
 if TYPE_CHECKING:
     from evomerge.config.assemble import Assembly
 
-__all__ = [
-    "Executor",
-    "ExperimentFile",
-    "Overrides",
-    "PresetFolder",
-    "Workers",
-    "execution_overrides",
-    "register",
-]
+__all__ = ["register"]
 
-ExperimentFile = Annotated[str, typer.Argument(help="Experiment YAML, or the name of a preset.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; repeatable.")
-]
-PresetFolder = Annotated[
-    Path | None, typer.Option("--presets", help="Folder with presets of your own.")
-]
-Executor = Annotated[str | None, typer.Option(help="ray or inline.")]
 _FRONT_ROWS = 12  # at the end of a run; the command front prints all
-Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,13 +38,9 @@ def register(app: typer.Typer) -> None:
 
 def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
     """Validate an experiment without running it; report every fault at once."""
-    from evomerge.config.load import load_experiment
-    from evomerge.config.presets import Presets
     from evomerge.config.stages import assemble_stages
 
-    found = Presets(presets)
-    path = found.find("experiments", experiment, Path.cwd())
-    assemblies = assemble_stages(load_experiment(path, found, set_ or []), str(path))
+    assemblies = assemble_stages(*load(experiment, set_, presets))
     for number, assembly in enumerate(assemblies, 1):
         if len(assemblies) > 1:
             console.print(f"[bold]stage {number}[/]")
@@ -57,7 +48,6 @@ def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFol
 
 
 def _print_assembly(assembly: Assembly) -> None:
-    from evomerge.cli.genes import gene_rows
     from evomerge.config.cost import example_recipe, experiment_facts
 
     genes = assembly.space.describe()
@@ -110,13 +100,9 @@ def resume(
 
 
 def _continue(root: Path) -> None:
-    from evomerge.analysis.report import write_report
     from evomerge.cli.progress import SearchProgress
-    from evomerge.cli.reading import print_front
-    from evomerge.config.compare import read_comparison
     from evomerge.config.runs import Events
-    from evomerge.config.stages import continue_run, latest_study
-    from evomerge.evaluation.store import ItemStore
+    from evomerge.config.stages import continue_run
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(root)
@@ -129,17 +115,9 @@ def _continue(root: Path) -> None:
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True
             )
             raise
-    latest = latest_study(folder)
-    items, comparison = ItemStore(latest.items).read(), read_comparison(latest.comparison)
-    write_report(study, folder.report, items=items, comparison=comparison)
+    write_run_report(folder, folder.report)
     print_front(study, most=_FRONT_ROWS)
     console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
     console.print(f"report   {folder.report}", soft_wrap=True)
     which = "chosen" if study.finals else "knee"
     console.print(f"export   evomerge export {root} --pick {which} --out DIR", soft_wrap=True)
-
-
-def execution_overrides(executor: str | None, workers: int | None) -> list[str]:
-    """Write ``--executor`` and ``--workers`` as overrides of the experiment."""
-    chosen = {"executor": executor, "workers": workers}
-    return [f"execution.{key}={value}" for key, value in chosen.items() if value is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from evomerge.analysis.calibration import Calibration, Measurement, advice, calibration
 from evomerge.config.assemble import Assembly
-from evomerge.config.runs import make_executor
+from evomerge.config.workers import make_executor
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.scores import SMOOTH_METRICS, ItemScore, Scores
+from evomerge.execution.batch import run_all
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import Executor, Job, Scored
 from evomerge.recipe.recipe import Recipe, Rule
@@ -82,15 +84,8 @@ def _perturbed(models: ModelSet) -> Iterator[Recipe]:
 
 
 def _score(recipes: Sequence[Recipe], executor: Executor) -> list[Scores]:
-    waiting = [Job(number, recipe) for number, recipe in enumerate(recipes)]
     found: dict[int, Scores] = {}
-    n_in_flight = 0
-    while waiting or n_in_flight:
-        while waiting and n_in_flight < executor.n_workers:
-            executor.submit(waiting.pop(0))
-            n_in_flight += 1
-        outcome = executor.next_outcome()
-        n_in_flight -= 1
+    for outcome in run_all(executor, itertools.starmap(Job, enumerate(recipes))):
         if not isinstance(outcome, Scored):
             why = getattr(outcome, "error", None) or getattr(outcome, "reason", "")
             raise EvaluationError(f"a parent or an average could not be scored: {why}")

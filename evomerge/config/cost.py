@@ -7,8 +7,9 @@ import math
 import torch
 
 from evomerge.cache import cache_folder
-from evomerge.config.assemble import Assembly, sampler_choice
-from evomerge.config.runs import on_device, worker_count
+from evomerge.config.assemble import Assembly
+from evomerge.config.sampling import sampler_choice
+from evomerge.config.workers import on_device, worker_count
 from evomerge.evaluation.checks import n_items
 from evomerge.execution.costs import COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -40,7 +41,7 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     dtype = output_dtype(sources, models.dtype)
     candidate_bytes = n_parameters * dtype.itemsize
     worker = on_device(assembly.worker, experiment.execution)
-    name, reason = sampler_choice(assembly)
+    name, reason = sampler_choice(experiment, assembly.space)
     objectives = ", ".join(f"{o.direction} {o.name} {o.metric}" for o in assembly.objectives)
     optional = {
         "constraints": ", ".join(constraint.name for constraint in assembly.constraints),

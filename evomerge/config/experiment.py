@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from evomerge.analysis.winners import Choice
+from evomerge.config.values import (
+    BoundText,
+    Duration,
+    ExpertName,
+    better,
+    by_name,
+    cost_as_metric,
+    switch,
+)
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import RaceRules
-from evomerge.evaluation.scores import SMOOTH_METRICS
-from evomerge.execution.costs import COST
 from evomerge.execution.protocol import EngineName
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype
-from evomerge.study.constraints import parse_bound
 
 __all__ = [
     "BudgetConfig",
@@ -40,32 +36,6 @@ __all__ = [
     "StageConfig",
 ]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
-_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def _seconds(value: object) -> object:
-    """Read ``90``, ``90s``, ``10m``, ``2h`` or ``1h 30m`` as seconds."""
-    if not isinstance(value, str):
-        return value
-    parts = _DURATION.findall(value)
-    if not parts or _DURATION.sub("", value).strip():
-        raise ValueError(f"expected a duration such as 90s, 10m or 2h, got {value!r}")
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
-
-
-def _by_name(value: object) -> object:
-    """Read a bare name as ``{name: …}``."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-def _switch(value: object) -> object:
-    """Read ``on`` and ``off``, which YAML takes for booleans."""
-    if not isinstance(value, bool | str):
-        return value
-    return {True: {}, False: None, "on": {}, "off": None}.get(value, value)
-
-
 _RACES: dict[object, object] = {
     "off": None,
     False: None,  # what YAML takes ``off`` for
@@ -77,28 +47,6 @@ _RACES: dict[object, object] = {
 def _race(value: object) -> object:
     """Read ``off``, ``careful`` or ``fast``."""
     return _RACES.get(value, value) if isinstance(value, bool | str) else value
-
-
-def _better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
-    """Tell which way a metric is better: less of every cost, and of some smooth metrics."""
-    if objective.get("task") == COST:
-        return "minimize"
-    return SMOOTH_METRICS.get(objective.get("metric", ""), "maximize")
-
-
-def _not_reserved(name: str) -> str:
-    if name in _RESERVED:
-        raise ValueError(f"expected an expert name other than {', '.join(_RESERVED)}, got {name!r}")
-    return name
-
-
-_RESERVED = ("base", "merged", "skip", "uniform")  # what spaces and reports mean by these
-ExpertName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$"),
-    AfterValidator(_not_reserved),
-]
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 
 class _Section(BaseModel):
@@ -152,17 +100,6 @@ class EvaluatorConfig(_Section):
     seed: int = 0
 
 
-def _cost_as_metric(value: object) -> object:
-    """Read ``{cost: kl, reference: math}`` as ``{task: cost, metric: kl:math}``."""
-    if not isinstance(value, Mapping) or "cost" not in value:
-        return value
-    if "task" in value or "metric" in value:
-        raise ValueError("expected a task and a metric, or a cost, got both")
-    rest = {key: part for key, part in value.items() if key not in ("cost", "reference")}
-    name, reference = value["cost"], value.get("reference")
-    return {"task": COST, "metric": f"{name}:{reference}" if reference else name, **rest}
-
-
 class _Metric(_Section):
     """One metric of one task; ``cost: NAME`` stands for a metric of the task ``cost``."""
 
@@ -172,23 +109,13 @@ class _Metric(_Section):
     @model_validator(mode="before")
     @classmethod
     def _read_cost(cls, value: object) -> object:
-        return _cost_as_metric(value)
+        return cost_as_metric(value)
 
 
 class ObjectiveConfig(_Metric):
     """What to search for; ``direction`` is ``maximize`` unless less is better by definition."""
 
-    direction: Literal["maximize", "minimize"] = Field(default_factory=_better)
-
-
-def _checked_bound(value: object) -> object:
-    if not isinstance(value, (int, float, str)):
-        raise ValueError(f"expected a number or a text such as 'base - 0.01', got {value!r}")
-    parse_bound(value)
-    return value
-
-
-BoundText = Annotated[float | str, BeforeValidator(_checked_bound)]
+    direction: Literal["maximize", "minimize"] = Field(default_factory=better)
 
 
 class ConstraintConfig(_Metric):
@@ -271,7 +198,7 @@ class StageConfig(_Section):
     """
 
     search_space: str | dict[str, Any]
-    sampler: Annotated[SamplerConfig | None, BeforeValidator(_by_name)] = None
+    sampler: Annotated[SamplerConfig | None, BeforeValidator(by_name)] = None
     budget: BudgetConfig | None = None
     keep: int = Field(default=1, gt=0)
     keep_by: Choice = "knee"
@@ -325,11 +252,11 @@ class Experiment(_Section):
     objectives: list[ObjectiveConfig] = Field(min_length=1)
     constraints: list[ConstraintConfig] = []
     seeds: SeedsConfig = SeedsConfig()
-    sampler: Annotated[SamplerConfig, BeforeValidator(_by_name)] = SamplerConfig()
+    sampler: Annotated[SamplerConfig, BeforeValidator(by_name)] = SamplerConfig()
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()
     engine: EngineName = "transformers"
-    gates: Annotated[Gates | None, BeforeValidator(_switch)] = Gates()
+    gates: Annotated[Gates | None, BeforeValidator(switch)] = Gates()
     race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
     allow_test_split: bool = False
     finalists: int = Field(default=8, ge=0)
@@ -343,3 +270,8 @@ class Experiment(_Section):
         if self.stages and self.storage is not None:
             raise ValueError("expected no storage beside stages: each keeps its own journal file")
         return self
+
+    @property
+    def rungs(self) -> tuple[float, ...]:
+        """Shares of the search items after which a race may drop a trial; none without races."""
+        return () if self.race is None else self.race.rungs

@@ -53,7 +53,6 @@ class ItemRows:
             return None
         self._items = self._items or [list(column) for column in columns]
         return tuple(
-            (1.0 if o.direction == "maximize" else -1.0)
-            * np.array([column.get(item, np.nan) for item in items], dtype=np.float64)
+            o.sign * np.array([column.get(item, np.nan) for item in items], dtype=np.float64)
             for o, column, items in zip(self._objectives, columns, self._items, strict=True)
         )

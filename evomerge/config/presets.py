@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, get_args
 
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, did_you_mean
 
 __all__ = ["PRESET_KINDS", "PresetKind", "Presets", "purpose"]
 
@@ -51,11 +50,9 @@ class Presets:
         names = self.names(kind)
         if name in names:
             return names[name]
-        near = get_close_matches(name, names, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
             f"expected one of the {kind} {', '.join(names)}, or a path ending in .yaml, "
-            f"got {name!r}{hint}"
+            f"got {name!r}{did_you_mean(name, names)}"
         )
 
 

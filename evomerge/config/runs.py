@@ -1,63 +1,39 @@
-"""A study in its folder: start it, continue it, read it."""
+"""A study in its folder: start it, change how far it goes, continue it."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import optuna
 
 from evomerge.analysis.front import baselines
 from evomerge.analysis.winners import best_beside, best_merges
 from evomerge.cache import cache_folder, trim_cache
-from evomerge.config.assemble import (
-    Assembly,
-    assemble,
-    make_constraints,
-    make_sampler,
-    resolved_sampler,
-)
+from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.compare import compare_experts, write_comparison
-from evomerge.config.experiment import ExecutionConfig, Experiment
-from evomerge.config.load import experiment_digest, load_experiment
-from evomerge.config.presets import Presets
+from evomerge.config.experiment import Experiment
+from evomerge.config.optuna_study import open_study
+from evomerge.config.reading import read_study
+from evomerge.config.sampling import make_sampler, resolved_sampler
 from evomerge.config.stored import change_experiment, read_experiment, write_experiment
+from evomerge.config.workers import make_executor
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
-from evomerge.execution.protocol import Executor, WorkerSpec
-from evomerge.study.constraints import unenforced
+from evomerge.execution.protocol import Executor
 from evomerge.study.drivers import Drivers
 from evomerge.study.finals import run_finals
-from evomerge.study.finals_file import read_finals, write_finals
+from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
-from evomerge.study.storage import open_storage, repair_journal
+from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing, read_timing
-from evomerge.study.trials import make_objectives, trial_record, trial_records
+from evomerge.study.trials import trial_record
 
-__all__ = [
-    "Events",
-    "change_study",
-    "continue_study",
-    "create_study",
-    "make_executor",
-    "on_device",
-    "read_experiment",
-    "read_study",
-    "serve_dashboard",
-    "start_study",
-    "update_study",
-    "worker_count",
-]
-
-_STUDY_NAME = "evomerge"
-_DIGEST = "experiment"  # study attribute: which experiment the trials belong to
+__all__ = ["Events", "change_study", "continue_study", "start_study", "update_study"]
 
 
 @dataclass(frozen=True)
@@ -77,31 +53,22 @@ class Events:
     began: Callable[[StudyRecord], None] = lambda study: None
 
 
-def create_study(
-    path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder
-) -> None:
-    """Check an experiment and make the folder of its study.
+def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None:
+    """Check a resolved experiment and make the folder of its study.
 
     Args:
-        path: Experiment file.
-        presets: Where names are looked up.
-        overrides: ``KEY=VALUE`` changes.
+        experiment: As ``load_experiment`` returns it.
+        where: Named in faults.
         folder: Where; stays untouched if the experiment has faults.
 
     Raises:
         ConfigError: Listing every fault.
-        StudyError: Another study is there.
+        StudyError: The database cannot be opened.
     """
-    folder.require_free()
-    start_study(load_experiment(path, presets, overrides), str(path), folder)
-
-
-def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None:
-    """Check a resolved experiment and make the folder of its study; see ``create_study``."""
     assembly = assemble(experiment, where)
-    experiment = assembly.experiment
     # A later, larger budget must not change the search.
-    experiment = experiment.model_copy(update={"sampler": resolved_sampler(assembly)})
+    sampler = resolved_sampler(assembly.experiment, assembly.space)
+    experiment = assembly.experiment.model_copy(update={"sampler": sampler})
     if experiment.storage is not None:
         open_storage(folder.journal, experiment.storage)
     folder.root.mkdir(parents=True, exist_ok=True)
@@ -159,12 +126,13 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         ConfigError: The experiment does not fit together.
         StudyError: The folder is in use, or belongs to another experiment.
     """
-    experiment = read_experiment(folder)
-    with folder.lock():
+    with folder.require().lock():
+        experiment = read_experiment(folder)
         events.began(read_study(folder))
         events.phase("checking the experiment")
         assembly = assemble(experiment, str(folder.experiment))
-        study = _open_study(folder, assembly)
+        sampler = make_sampler(assembly.experiment, assembly.space, ItemStore(folder.items))
+        study = open_study(folder, assembly.experiment, sampler)
         if _is_finished(folder, experiment):
             return read_study(folder)
         trim_cache("experts", "scores", "statistics")
@@ -177,101 +145,6 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         finally:
             executor.close()
     return read_study(folder)
-
-
-def read_study(folder: StudyFolder) -> StudyRecord:
-    """Read a study, running or finished, without changing it.
-
-    Raises:
-        StudyError: No study here.
-    """
-    experiment = read_experiment(folder)
-    objectives = make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
-    constraints = make_constraints(experiment)
-    trials: tuple[TrialRecord, ...] = ()
-    if experiment.storage is not None or folder.journal.is_file():
-        _quiet_optuna()
-        storage = open_storage(folder.journal, experiment.storage)
-        names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
-        name = _study_name(folder, experiment)
-        if name in names:
-            found = optuna.load_study(study_name=name, storage=storage)
-            trials = trial_records(found, constraints, experiment.models.located_winners())
-    finals, n_trials = read_finals(folder.finals), experiment.budget.trials
-    return StudyRecord(
-        name=folder.name,
-        objectives=objectives,
-        trials=trials,
-        finals=finals.records,
-        n_trials=n_trials,
-        constraints=tuple(constraint.name for constraint in constraints),
-        unenforced=unenforced(constraints, trials, n_trials, finals.records),
-        report_only=finals.report_only,
-    )
-
-
-def make_executor(worker: WorkerSpec, config: ExecutionConfig) -> Executor:
-    """Start the workers of an experiment.
-
-    Args:
-        worker: What each loads.
-        config: How many, and where.
-    """
-    worker = on_device(worker, config)
-    if config.executor == "inline":
-        from evomerge.execution.inline import InlineExecutor
-
-        return InlineExecutor(worker)
-    from evomerge.execution.ray import RayExecutor
-
-    return RayExecutor(
-        worker,
-        worker_count(config),
-        gpus_per_worker=0 if worker.device == "cpu" else config.gpus_per_worker,
-        address=config.ray_address,
-    )
-
-
-def on_device(worker: WorkerSpec, config: ExecutionConfig) -> WorkerSpec:
-    """Resolve where workers run: on GPUs if there are any and the experiment wants them."""
-    import torch
-
-    if config.executor == "inline":
-        return dataclasses.replace(worker, device="cuda" if torch.cuda.is_available() else "cpu")
-    if not torch.cuda.device_count() or config.gpus_per_worker == 0:
-        return dataclasses.replace(worker, device="cpu")
-    share = min(config.gpus_per_worker, 1.0)
-    return dataclasses.replace(worker, device="cuda", device_share=share)
-
-
-def worker_count(config: ExecutionConfig) -> int:
-    """Resolve ``workers: auto``: as many as the GPUs hold, else one per core."""
-    import torch
-
-    if config.executor == "inline":
-        return 1
-    if config.workers != "auto":
-        return config.workers
-    n_gpus = torch.cuda.device_count()
-    if n_gpus and config.gpus_per_worker > 0:
-        return max(1, int(n_gpus / config.gpus_per_worker))
-    return len(os.sched_getaffinity(0))
-
-
-def serve_dashboard(folder: StudyFolder, port: int) -> None:
-    """Serve optuna-dashboard on a study until interrupted.
-
-    Raises:
-        StudyError: No study here, or optuna-dashboard is not installed.
-    """
-    experiment = read_experiment(folder)
-    try:
-        from optuna_dashboard import run_server
-    except ImportError:
-        raise StudyError(
-            "optuna-dashboard is not installed; pip install 'evomerge[dashboard]'"
-        ) from None
-    run_server(open_storage(folder.journal, experiment.storage), host="127.0.0.1", port=port)
 
 
 def _measure(assembly: Assembly, folder: StudyFolder, events: Events) -> None:
@@ -303,6 +176,7 @@ def _search(
     events: Events,
 ) -> None:
     budget, is_alone = assembly.experiment.budget, assembly.experiment.storage is None
+    rules = assembly.experiment.race
     folder.finals.unlink(missing_ok=True)  # of an earlier, smaller budget
     search = Search(
         study,
@@ -313,7 +187,7 @@ def _search(
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
         constraints=assembly.constraints,
-        rivals=_rivals(assembly),
+        rivals=None if rules is None else Rivals(assembly.objectives, rules),
         drivers=Drivers(study, None if is_alone else str(folder.root.resolve())),
         winners=assembly.experiment.models.located_winners(),
         on_told=lambda trial: events.told(trial_record(trial)),
@@ -321,11 +195,6 @@ def _search(
     search.seed(assembly.seeds)
     events.phase("searching")
     search.run()
-
-
-def _rivals(assembly: Assembly) -> Rivals | None:
-    rules = assembly.experiment.race
-    return None if rules is None else Rivals(assembly.objectives, rules)
 
 
 def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events: Events) -> None:
@@ -350,33 +219,6 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
     write_finals(folder.finals, found, study.constraints)
 
 
-def _open_study(folder: StudyFolder, assembly: Assembly) -> optuna.Study:
-    _quiet_optuna()
-    experiment = assembly.experiment
-    if experiment.storage is None:
-        repair_journal(folder.journal)
-    study = optuna.create_study(
-        storage=open_storage(folder.journal, experiment.storage),
-        study_name=_study_name(folder, experiment),
-        directions=[o.direction for o in assembly.objectives],
-        sampler=make_sampler(assembly, ItemStore(folder.items)),
-        load_if_exists=True,
-    )
-    digest = experiment_digest(experiment)
-    if study.user_attrs.get(_DIGEST, digest) != digest:
-        raise StudyError(
-            f"the study in {folder.root} was started with another experiment than its "
-            "experiment.yaml says now; restore that file"
-        )
-    study.set_user_attr(_DIGEST, digest)
-    return study
-
-
-def _study_name(folder: StudyFolder, experiment: Experiment) -> str:
-    """A database may hold many studies, a journal file just one."""
-    return _STUDY_NAME if experiment.storage is None else folder.root.resolve().name
-
-
 def _is_finished(folder: StudyFolder, experiment: Experiment) -> bool:
     study, budget = read_study(folder), experiment.budget
     is_running = any(t.state == "running" for t in study.trials)
@@ -385,7 +227,3 @@ def _is_finished(folder: StudyFolder, experiment: Experiment) -> bool:
     out_of_time = limit is not None and read_timing(folder.timing)["elapsed"] >= limit
     has_finals = bool(study.finals) or experiment.finalists == 0
     return (out_of_trials or out_of_time) and not is_running and has_finals
-
-
-def _quiet_optuna() -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from evomerge.analysis.front import front, is_single_model
 from evomerge.config.experiment import SeedRecipe, SeedsConfig
+from evomerge.config.reading import latest_study, read_study
 from evomerge.errors import ConfigError, EvomergeError, SpaceError
+from evomerge.methods.registry import method
 from evomerge.recipe.files import load_recipe, recipe_from_data
 from evomerge.space.baselines import Seeds, over_models
 from evomerge.space.protocol import ModelSet
@@ -40,8 +42,12 @@ def make_seeds(config: SeedsConfig, models: ModelSet, where: str, faults: list[s
         config: As ``resolve_seeds`` returns it.
         models: What is mixed.
         where: Named in faults.
-        faults: Gets a line for every recipe that does not fit the models.
+        faults: Gets a line for every coefficient out of range, and for every recipe that does not
+            fit the models.
     """
+    coefficient = method("task_arithmetic").parameters()["coefficient"]
+    wrong = filter(None, map(coefficient.fault, config.task_arithmetic))
+    faults += [f"{where}.task_arithmetic: {fault}" for fault in wrong]
     recipes = {}
     for seed in config.recipes:
         assert isinstance(seed, SeedRecipe), "resolve_seeds reads files"
@@ -65,9 +71,6 @@ def _read(source: str | StudyFolder) -> list[SeedRecipe]:
 
 
 def _front_recipes(folder: StudyFolder) -> Iterator[SeedRecipe]:
-    from evomerge.config.runs import read_study  # late: running a study starts from its seeds
-    from evomerge.config.stages import latest_study
-
     study = read_study(latest_study(folder))
     for trial in front(study):
         if not is_single_model(trial.origin):

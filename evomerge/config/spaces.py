@@ -38,7 +38,7 @@ def build_space(content: Mapping[str, Any], models: ModelSet, where: str) -> Sea
         ConfigError: Listing every fault, one line each.
     """
     kind = content.get("kind", "parameter")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ConfigError(f"{where}: kind: expected one of {', '.join(_KINDS)}, got {kind!r}")
     spec_type, build = _KINDS[kind]
     spec = parse(spec_type, content, where)

@@ -18,6 +18,7 @@ from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.experiment import Experiment, StageConfig
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
+from evomerge.config.reading import begun_stages
 from evomerge.config.runs import (
     Events,
     change_study,
@@ -39,8 +40,6 @@ __all__ = [
     "change_run",
     "continue_run",
     "create_run",
-    "latest_study",
-    "stage_studies",
 ]
 
 _DATA_FLOW = ("dataflow", "hybrid")  # kinds of space whose models have other layers than the base
@@ -89,7 +88,7 @@ def change_run(folder: StudyFolder, overrides: Sequence[str]) -> None:
     with folder.lock():
         before, after = read_experiment(folder), change_experiment(folder, overrides)
         _require_open(folder, before, after)
-        latest = len(_begun(folder, after))
+        latest = len(begun_stages(folder, after))
         if latest and not folder.stage(latest).winners.is_file():
             update_study(folder.stage(latest), _stage_of(after, latest, folder))
         if after != before:
@@ -154,25 +153,6 @@ def _of_stage(fault: str, i: int, stage: StageConfig, where: str) -> str:
         if getattr(stage, key) is not None:
             fault = fault.replace(f"{where}: {key}", f"{where}: stages[{i}].{key}", 1)
     return fault
-
-
-def stage_studies(folder: StudyFolder) -> tuple[StudyFolder, ...]:
-    """List the studies of a run that have begun: of its stages, or just the folder itself.
-
-    Raises:
-        StudyError: No study here.
-    """
-    return tuple(_begun(folder, read_experiment(folder))) or (folder,)
-
-
-def latest_study(folder: StudyFolder) -> StudyFolder:
-    """Find the study that a run's results are read from: that of the last stage that has begun."""
-    return stage_studies(folder)[-1]
-
-
-def _begun(folder: StudyFolder, experiment: Experiment) -> list[StudyFolder]:
-    inside = [folder.stage(number + 1) for number in range(len(experiment.stages))]
-    return [one for one in inside if one.experiment.is_file()]
 
 
 def _stage_experiment(

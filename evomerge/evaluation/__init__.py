@@ -10,6 +10,8 @@
     racing.py         whether a trial goes on after a rung
     item_response.py  scores of some items completed to all, from the run's own complete trials
     benchmark_guard.py  public benchmarks are not searched by what they are reported by
+    gates.py          when a broken candidate is given up before it is scored
+    probe.py          how gates look at it
     aggregate.py      from responses to numbers
     checks.py         checking suites and naming their metrics without a model
     answers.py        how long the answers are
@@ -17,12 +19,17 @@
     engine.py         the seam to what runs the model
     kinds.py          requests by kind, as every engine answers them
     transformers_engine.py  the default engine
-    batches.py, shared_context.py, prefix.py  its batches: by length; what choices share;
-                      what all prompts of a task share
-    likelihood.py, decoding.py  running them
+    batches.py        which requests go through the model together
+    likelihood.py     its log-likelihoods
+    shared_context.py  the same where choices share their prompt
+    prefix.py         the same where all prompts of a task begin alike
+    decoding.py       its greedy answers
     vllm_engine.py    vLLM, kept equal to the live model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
+    smooth.py         metrics that move where accuracy stands still
+    store.py          item scores on disk
+    score_cache.py    scores of recipes that were scored before
     hygiene.py        lm-eval kept silent, reproducible and harmless
     harness.py        the only file that imports lm_eval
 

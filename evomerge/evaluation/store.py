@@ -88,7 +88,13 @@ class ItemStore:
             Columns ``trial, split, task, item, metric, score, smooth, tokens, seconds``; one row
             per score. Files of older versions lack the last three: NaN, 0 and 0.
         """
-        return cast("pd.DataFrame", self._table(self._joined() + self._singles()).to_pandas())
+        while True:
+            singles = self._singles()  # first: what is joined meanwhile must not be missed
+            try:
+                table = self._table(self._joined() + singles)
+            except FileNotFoundError:  # the process that writes has joined some of them
+                continue
+            return cast("pd.DataFrame", table.to_pandas())
 
     def _singles(self) -> list[Path]:
         return sorted(self._folder.glob("[0-9]*.parquet")) if self._folder.is_dir() else []

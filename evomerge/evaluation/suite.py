@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from evomerge.errors import EvaluationError
 
@@ -24,7 +24,9 @@ __all__ = [
 BatchSize = int | Literal["auto"]
 
 SPLITS = ("search", "validation", "test")
-REPORT_ONLY = "report_only"  # beside the splits: the test items of tasks that are only reported
+REPORT_ONLY: Final = (
+    "report_only"  # beside the splits: the test items of tasks that are only reported
+)
 
 DEFAULT_SPLITS: Mapping[str, str | float] = {"search": 0.6, "validation": 0.2, "test": 0.2}
 

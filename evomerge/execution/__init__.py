@@ -2,6 +2,7 @@
 
 Members:
     protocol: ``Executor``, jobs and outcomes.
+    batch: a batch of jobs on any executor.
     costs: names of what a candidate costs.
     meter: measures it.
     parents: ``parent_recipe``, what candidates are compared with.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
+
+from evomerge.errors import did_you_mean
 
 __all__ = ["COST", "COSTS", "Cost", "cost_fault"]
 
@@ -66,6 +67,4 @@ def cost_fault(metric: str, experts: Collection[str]) -> str | None:
 
 
 def _expected(what: str, got: str, known: Collection[str]) -> str:
-    near = get_close_matches(got, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"expected {what} out of {', '.join(known)}, got {got!r}{hint}"
+    return f"expected {what} out of {', '.join(known)}, got {got!r}{did_you_mean(got, known)}"

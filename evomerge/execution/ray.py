@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from evomerge.errors import EvomergeError, StudyError
 from evomerge.execution.protocol import Failed, Job, Outcome, WorkerSpec
@@ -17,6 +17,7 @@ __all__ = ["RayExecutor"]
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3  # a job that has killed this many workers is at fault itself
+_DEATHS = (RayActorError, OutOfMemoryError)  # the latter: killed by Ray to save the machine
 _OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
 
 
@@ -63,7 +64,7 @@ class RayExecutor:
             actor, job, attempt = self._running.pop(finished[0])
             try:
                 outcome: Outcome = ray.get(finished[0])
-            except RayActorError as err:
+            except _DEATHS as err:
                 _log.warning("the worker of trial %d died; starting another", job.trial)
                 self._idle.append(self._new_actor())
                 if attempt == _ATTEMPTS:
@@ -101,7 +102,7 @@ class RayExecutor:
             ray.get(ready)
         except RayTaskError as err:
             raise (err.cause if isinstance(err.cause, EvomergeError) else err) from err
-        except RayActorError as err:
+        except _DEATHS as err:
             if attempt == _ATTEMPTS:
                 raise StudyError(f"workers die while they load: {_first_line(err)}") from err
             _log.warning("a worker died while it loaded; starting another")

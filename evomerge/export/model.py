@@ -159,4 +159,7 @@ def _score_rows(study: StudyRecord, trial: TrialRecord) -> list[ScoreRow]:
 
 
 def _texts(values: Sequence[float], stderr: Sequence[float]) -> tuple[str, ...]:
-    return tuple(f"{v:.3f} ± {e:.3f}" for v, e in zip(values, stderr, strict=True))
+    return tuple(
+        f"{v:.3f}" if math.isnan(e) else f"{v:.3f} ± {e:.3f}"
+        for v, e in zip(values, stderr, strict=True)
+    )

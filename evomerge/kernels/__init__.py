@@ -2,7 +2,7 @@
 
 Members:
     plan: ``TensorPlan``, the contract: which numbers describe a pass.
-    choice: ``merge`` and ``merge_all``, with the fastest kernel there is for a plan.
+    choice: ``merge_all``, with the fastest kernel there is for each plan.
     masks: counter-based random masks.
     reference: float64, reads like the formula.
     eager: plain torch in tiles, any device.

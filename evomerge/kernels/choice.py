@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from itertools import groupby
 
-import torch
-
 from evomerge.kernels.eager import merge_eager
 from evomerge.kernels.job import Job
-from evomerge.kernels.plan import TensorPlan
 from evomerge.kernels.structure import Structure, is_supported
 
-__all__ = ["kernel_choice", "merge", "merge_all"]
+__all__ = ["kernel_choice", "merge_all"]
 
 Compiled = Callable[[Iterable[Job]], None]
 
 _WORTH_COMPILING = 1 << 24  # elements, which take eager about as long as compiling takes
 
 
-def merge(
-    plan: TensorPlan,
-    base: torch.Tensor | None,
-    experts: Sequence[torch.Tensor],
-    out: torch.Tensor,
-) -> None:
-    """Merge one tensor straight into an existing buffer, with the fastest kernel there is.
-
-    Args:
-        plan: The pass.
-        base: Base tensor; ``None`` counts as zeros.
-        experts: One tensor per coefficient, shaped like ``out``, on the same device.
-        out: Contiguous tensor of the output dtype; overwritten.
-    """
-    merge_all([Job(plan, base, experts, out)])
-
-
 def merge_all(jobs: Iterable[Job]) -> None:
-    """Merge many tensors; faster than one by one, since threads need not wait for each other.
+    """Merge tensors straight into existing buffers, with the fastest kernel there is.
+
+    Many at once are faster than one by one: threads need not wait for each other.
 
     The kernel is numba's on CPU and Triton's on a GPU. Eager takes over where the package is not
     installed, for the few jobs that compiled kernels leave out (``structure.is_supported``), and on

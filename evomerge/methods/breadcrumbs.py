@@ -10,11 +10,11 @@ from evomerge.methods.base import Method, PerExpert, TensorContext
 from evomerge.methods.parameters import (
     coefficient,
     density,
+    divisor,
     election,
     gamma,
     lambda_scale,
     normalize,
-    safe_sum,
     scope,
     vote,
     zero_sign,
@@ -54,11 +54,10 @@ class Breadcrumbs(Method):
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
-        divisor = safe_sum(self.coefficient) if self.normalize else 1.0
         return TensorPlan(
             coefficients=self.coefficient,
             sparse=inside_bands(tensor, self.density, self.gamma, self.scope),
-            scale=self.lambda_ / divisor,
+            scale=self.lambda_ / divisor(self.coefficient, normalize=self.normalize),
         )
 
 

@@ -10,11 +10,11 @@ from evomerge.methods.base import Method, PerExpert, TensorContext
 from evomerge.methods.parameters import (
     coefficient,
     density,
+    divisor,
     election,
     lambda_scale,
     normalize,
     rescale,
-    safe_sum,
     scaled,
     vote,
     zero_sign,
@@ -53,12 +53,11 @@ class DareLinear(Method):
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
-        divisor = safe_sum(self.coefficient) if self.normalize else 1.0
         factors = random_factors(tensor, self.density, self.rescale)
         return TensorPlan(
             coefficients=scaled(self.coefficient, factors),
             sparse=random_masks(tensor, self.density),
-            scale=self.lambda_ / divisor,
+            scale=self.lambda_ / divisor(self.coefficient, normalize=self.normalize),
         )
 
 

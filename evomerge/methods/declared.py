@@ -8,10 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,6 +24,7 @@ __all__ = [
     "choice",
     "per_expert",
     "shared",
+    "value_faults",
 ]
 
 PerExpert: TypeAlias = tuple[float, ...]
@@ -145,17 +145,17 @@ class Declared:
         found: list[str] = []
         for name, value in values.items():
             if name in declared:
-                found.extend(_value_faults(declared[name], value, experts))
+                found.extend(value_faults(declared[name], value, experts))
                 continue
-            near = get_close_matches(name, declared, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, declared, cutoff=0.5)
             found.append(f"{cls.name} has no parameter {name!r}, only {', '.join(declared)}{hint}")
         return found
 
 
-def _value_faults(
+def value_faults(
     parameter: Parameter, value: ParameterValue, experts: Sequence[str]
 ) -> Iterator[str]:
+    """Say what is wrong with the value, or values by expert, of one parameter; a line each."""
     if not isinstance(value, Mapping):
         if fault := parameter.fault(value):
             yield f"{parameter.name}: {fault}"

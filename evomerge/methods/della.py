@@ -10,12 +10,12 @@ from evomerge.methods.base import Method, PerExpert, TensorContext
 from evomerge.methods.parameters import (
     coefficient,
     density,
+    divisor,
     election,
     epsilon,
     lambda_scale,
     normalize,
     rescale,
-    safe_sum,
     scaled,
     vote,
     zero_sign,
@@ -86,10 +86,9 @@ class DellaLinear(Method):
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
-        divisor = safe_sum(self.coefficient) if self.normalize else 1.0
         factors = ranked_factors(tensor, self.density, self.epsilon, self.rescale)
         return TensorPlan(
             coefficients=scaled(self.coefficient, factors),
             sparse=ranked_masks(tensor, self.density, self.epsilon, self.rescale),
-            scale=self.lambda_ / divisor,
+            scale=self.lambda_ / divisor(self.coefficient, normalize=self.normalize),
         )

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from evomerge.kernels.plan import TensorPlan
 from evomerge.methods.base import Method, PerExpert, TensorContext
-from evomerge.methods.parameters import coefficient, normalize, safe_sum
+from evomerge.methods.parameters import coefficient, divisor, normalize
 
 __all__ = ["Linear"]
 
@@ -52,7 +52,7 @@ class Linear(Method):
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
-        scale = 1.0 / safe_sum(self.coefficient) if self.normalize else 1.0
+        scale = 1.0 / divisor(self.coefficient, normalize=self.normalize)
         return TensorPlan(
             coefficients=self.coefficient, delta=False, base_coefficient=0.0, scale=scale
         )

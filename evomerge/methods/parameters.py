@@ -10,13 +10,13 @@ from evomerge.methods.declared import PerExpert, choice, per_expert, shared
 __all__ = [
     "coefficient",
     "density",
+    "divisor",
     "election",
     "epsilon",
     "gamma",
     "lambda_scale",
     "normalize",
     "rescale",
-    "safe_sum",
     "scaled",
     "scope",
     "shares",
@@ -106,10 +106,10 @@ def election(vote: str, zero_sign: str) -> Elect:
     return Elect(vote=cast(Vote, vote), zero=signs[zero_sign])
 
 
-def safe_sum(coefficients: PerExpert) -> float:
-    """Sum coefficients as a divisor: 1 where they cancel."""
+def divisor(coefficients: PerExpert, *, normalize: bool) -> float:
+    """Return what a sum is divided by: its coefficients' sum, if wanted; 1 where they cancel."""
     total = sum(coefficients)
-    return total if abs(total) >= _CANCELLED else 1.0
+    return total if normalize and abs(total) >= _CANCELLED else 1.0
 
 
 def shares(coefficients: PerExpert) -> PerExpert:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, did_you_mean
 from evomerge.methods.base import Method
 
 __all__ = ["method", "method_names"]
@@ -62,8 +61,7 @@ def method(name: str) -> type[Method]:
     """
     table = _table()
     if name not in table:
-        near = get_close_matches(name, table, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, table)
         raise RecipeError(f"expected a method out of {', '.join(table)}, got {name!r}{hint}")
     module, _, attribute = table[name].partition(":")
     found: type[Method] = getattr(import_module(module), attribute)

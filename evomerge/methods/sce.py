@@ -12,7 +12,7 @@ from evomerge.kernels.plan import Elect, TensorPlan, Variance
 from evomerge.methods.base import Method, PerExpert, TensorContext, choice, shared
 from evomerge.methods.parameters import coefficient, lambda_scale, scaled, scope, shares
 
-__all__ = ["Sce"]
+__all__ = ["Sce", "energy_shares"]
 
 FloatArray = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from evomerge.kernels.plan import TensorPlan
 from evomerge.methods.base import Method, PerExpert, TensorContext
-from evomerge.methods.parameters import coefficient, lambda_scale, normalize, safe_sum
+from evomerge.methods.parameters import coefficient, divisor, lambda_scale, normalize
 
 __all__ = ["TaskArithmetic"]
 
@@ -49,5 +49,7 @@ class TaskArithmetic(Method):
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
-        divisor = safe_sum(self.coefficient) if self.normalize else 1.0
-        return TensorPlan(coefficients=self.coefficient, scale=self.lambda_ / divisor)
+        return TensorPlan(
+            coefficients=self.coefficient,
+            scale=self.lambda_ / divisor(self.coefficient, normalize=self.normalize),
+        )

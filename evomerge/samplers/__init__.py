@@ -8,7 +8,7 @@ Members:
     kinds: ``SamplerKind``, what a sampler declares; ``Budget``, what it is built for.
     in_optuna: Optuna's own samplers: random, qmc, tpe, gp, nsga2, nsga3.
     pycma, evolution: CMA-ES.
-    catcma, mixed: CMA-ES with categories and steps, one or two objectives.
+    catcma, mixed, mixed_genes: CMA-ES with categories and steps, one or two objectives.
     amortised, surrogate, genetic: ``map``, a search on quadratic models of the objectives.
     niches: ``m2n2``, crossover of parents that are good at different items.
     greedy_soup: averages of the best seeds, then one gene at a time.

@@ -1,4 +1,4 @@
-"""The Optuna side of our own samplers: all genes at once, from a function of the store."""
+"""The Optuna side of samplers that propose all genes at once."""
 
 from __future__ import annotations
 
@@ -13,38 +13,27 @@ from evomerge.samplers.gene_space import Gene, GeneSpace
 from evomerge.samplers.unit_cube import draw_uniform
 from evomerge.seeds import seed_for
 
-__all__ = ["JointSampler", "Propose"]
+__all__ = ["AllGenes", "JointSampler", "Propose"]
 
 Propose = Callable[[Study, FrozenTrial], dict[str, Gene]]
 
 
-class JointSampler(BaseSampler):
-    """Suggests whatever a function proposes for all genes that can vary.
+class AllGenes(BaseSampler):
+    """A sampler that is asked for all genes that can vary, active or not; abstract.
 
     Args:
         space: The genes.
-        propose: From the study and the trial that asks to a value for every gene of
-            ``space.searched``, active or not. A function of the store, the seed and the trial's
-            number.
         seed: The study's seed.
     """
 
-    def __init__(self, space: GeneSpace, propose: Propose, *, seed: int) -> None:
-        self._space = space
-        self._propose = propose
-        self._seed = seed
+    def __init__(self, space: GeneSpace, *, seed: int) -> None:
+        self._space, self._seed = space, seed
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return all genes that can vary."""
         return dict(self._space.searched)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Gene]:
-        """Return a value for every gene, active or not."""
-        return self._propose(study, trial) if search_space else {}
 
     def sample_independent(
         self,
@@ -56,3 +45,25 @@ class JointSampler(BaseSampler):
         """Draw a param that is no gene of the space uniformly."""
         seed = seed_for(self._seed, "uniform", trial.number, param_name)
         return draw_uniform({param_name: param_distribution}, seed)[param_name]
+
+
+class JointSampler(AllGenes):
+    """Suggests whatever a function of the store proposes.
+
+    Args:
+        space: The genes.
+        propose: From the study and the trial that asks to a value for every gene of
+            ``space.searched``, active or not. A function of the store, the seed and the trial's
+            number.
+        seed: The study's seed.
+    """
+
+    def __init__(self, space: GeneSpace, propose: Propose, *, seed: int) -> None:
+        super().__init__(space, seed=seed)
+        self._propose = propose
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Gene]:
+        """Return a value for every gene, active or not."""
+        return self._propose(study, trial) if search_space else {}

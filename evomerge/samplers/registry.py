@@ -10,8 +10,7 @@ from optuna.samplers import BaseSampler
 
 from evomerge.errors import ConfigError
 from evomerge.samplers.auto import choose
-from evomerge.samplers.gene_space import GeneSpace
-from evomerge.samplers.kinds import Budget, ItemScores, Options, SamplerKind
+from evomerge.samplers.kinds import Budget, Options, SamplerKind
 
 __all__ = ["build_sampler", "resolve_sampler", "sampler_names"]
 
@@ -38,34 +37,18 @@ def sampler_names() -> dict[str, str]:
     return {"auto": _AUTO, **{name: _load(name).when for name in _names()}}
 
 
-def build_sampler(
-    name: str,
-    options: Options,
-    *,
-    space: GeneSpace,
-    n_objectives: int,
-    n_trials: int,
-    seed: int,
-    constrained: bool = False,
-    item_scores: ItemScores | None = None,
-) -> BaseSampler:
+def build_sampler(name: str, options: Options, budget: Budget) -> BaseSampler:
     """Build a sampler.
 
     Args:
         name: One of ``sampler_names``.
         options: The sampler's own options, as in YAML; ``auto`` has none.
-        space: The genes.
-        n_objectives: Objectives of the study.
-        n_trials: Trials in total.
-        seed: The study's seed.
-        constrained: See ``Budget``.
-        item_scores: See ``Budget``.
+        budget: What it is built for.
 
     Raises:
         ConfigError: No such sampler, or one line per wrong option.
         SpaceError: The sampler cannot search the space.
     """
-    budget = Budget(space, n_objectives, n_trials, seed, constrained, item_scores)
     name, options = resolve_sampler(name, options, budget)
     return _load(name).build(options, budget)
 

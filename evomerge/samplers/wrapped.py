@@ -13,6 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.joint import AllGenes
 from evomerge.samplers.unit_cube import draw_uniform
 from evomerge.samplers.view import SpaceView
 from evomerge.seeds import seed_for
@@ -20,7 +21,7 @@ from evomerge.seeds import seed_for
 __all__ = ["InSpace", "optuna_seed"]
 
 
-class InSpace(BaseSampler):
+class InSpace(AllGenes):
     """Asks a wrapped sampler for all genes at once, on a view in which all trials have them all.
 
     The wrapped sampler is built afresh for every trial, with a seed of that trial, so the next
@@ -45,18 +46,11 @@ class InSpace(BaseSampler):
         inherited_attr: str | None = None,
         constrained: bool = False,
     ) -> None:
+        super().__init__(space, seed=seed)
         self._factory = factory
-        self._space = space
-        self._seed = seed
         self._inherited_attr = inherited_attr
         self._constrained = constrained
         self._last_view: SpaceView | None = None
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Return all genes that can vary."""
-        return dict(self._space.searched)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -69,17 +63,6 @@ class InSpace(BaseSampler):
         # part, so with a sampler per trial both would draw the same numbers.
         rest = draw_uniform(search_space, seed_for(self._seed, "uniform", trial.number))
         return {**rest, **drawn}
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Gene:
-        """Draw a param that is no gene of the space uniformly."""
-        seed = seed_for(self._seed, "uniform", trial.number, param_name)
-        return draw_uniform({param_name: param_distribution}, seed)[param_name]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Pass on to the wrapped sampler."""

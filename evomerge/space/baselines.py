@@ -110,8 +110,9 @@ def _wanted(models: ModelSet, seeds: Seeds) -> Iterator[tuple[str, list[Recipe]]
     for origin, mix in mixes.items():
         yield origin, [models.recipe((rule,)) for rule in _equivalent_rules(origin, mix)]
     for coefficient in seeds.task_arithmetic:
-        rules = _sums(dict.fromkeys(names, coefficient))
-        yield f"task_arithmetic:{coefficient:g}", [models.recipe((rule,)) for rule in rules]
+        forms = [models.recipe((rule,)) for rule in _sums(dict.fromkeys(names, coefficient))]
+        # As shares times a scale, the scale may be out of range where the coefficient is not.
+        yield f"task_arithmetic:{coefficient:g}", [r for r in forms if not r.faults()]
     yield from ((origin, [recipe]) for origin, recipe in seeds.recipes.items())
 
 

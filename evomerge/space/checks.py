@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 from evomerge.errors import RecipeError
 from evomerge.methods.base import Method
-from evomerge.methods.declared import Parameter
+from evomerge.methods.declared import Parameter, value_faults
 from evomerge.methods.modifiers import MODIFIERS, modifier_faults
 from evomerge.methods.registry import method
 from evomerge.models.architecture import KINDS
@@ -29,9 +30,10 @@ __all__ = ["spec_faults"]
 def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[str]:
     """List every fault of a space, one line each; empty if all is well."""
     methods, faults = _known_methods(spec)
+    experts = tuple(models.experts)
     faults += _depth_faults(spec, models)
     faults += _module_faults(spec, models)
-    faults += modifier_faults({name: {} for name in spec.modifiers}, tuple(models.experts))
+    faults += modifier_faults({name: {} for name in spec.modifiers}, experts)
     known = _known_parameters(spec, methods)
     nowhere = f"no method here ({', '.join(spec.methods)}) has it"
     for name, gene in spec.all_genes.items():
@@ -43,13 +45,13 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[str]:
         if name in spec.genes:
             faults.append(f"fixed.{name}: it is a gene already; remove one of the two")
         elif name in known:
-            faults += _fixed_faults(f"fixed.{name}", value, known[name])
+            own = replace(known[name], name=name)
+            faults += [f"fixed.{fault}" for fault in value_faults(own, value, experts)]
         elif methods and not _of_unknown_modifier(name):
             faults.append(f"fixed.{name}: {nowhere}")
     limited = [name for name, gene in spec.all_genes.items() if gene.max_active is not None]
     if len(limited) > 1:
         faults.append(f"genes: expected max_active on one gene, got it on {', '.join(limited)}")
-    experts = tuple(models.experts)
     for kind in methods:
         faults += [f"method: {fault}" for fault in kind.faults({}, experts)]
     return faults
@@ -64,6 +66,8 @@ def _known_methods(spec: ParameterSpec) -> tuple[list[type[Method]], list[str]]:
             faults.append(f"method: {err}")
     if not spec.methods:
         faults.append("method.choice: expected at least one method, got none")
+    if len(set(spec.methods)) < len(spec.methods):
+        faults.append(f"method.choice: expected different ones, got {', '.join(spec.methods)}")
     return methods, faults
 
 
@@ -151,6 +155,8 @@ def _gene_faults(where: str, gene: Gene, declared: Parameter, models: ModelSet) 
         return
     if gene.range is not None:
         yield f"{where}.range: this parameter is no number; use choice: [...]"
+    if gene.choice is not None and len(set(gene.choice)) < max(1, len(gene.choice)):
+        yield f"{where}.choice: expected different values, at least one, got {list(gene.choice)}"
     for value in gene.choice or ():
         if fault := declared.fault(value):
             yield f"{where}.choice: {fault}"
@@ -209,10 +215,3 @@ def _range_faults(where: str, gene: Gene, declared: Parameter) -> Iterator[str]:
     for value in initial.values() if isinstance(initial, Mapping) else [initial]:
         if value is not None and not low <= value <= high:
             yield f"{where}.initial: expected a value in [{low:g}, {high:g}], got {value:g}"
-
-
-def _fixed_faults(where: str, value: object, declared: Parameter) -> Iterator[str]:
-    values = value.values() if isinstance(value, Mapping) else [value]
-    for one in values:
-        if fault := declared.fault(one):
-            yield f"{where}: {fault}"

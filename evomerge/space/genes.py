@@ -20,7 +20,7 @@ from evomerge.space.protocol import ModelSet, Params
 from evomerge.space.simplex import even_break
 from evomerge.space.spec import ControlPoints, Gene, MethodChoice, ParameterSpec
 
-__all__ = ["Genes", "Use", "declared_parameters", "tensors_by_module"]
+__all__ = ["EXPERTS", "METHOD", "Genes", "Use", "declared_parameters", "tensors_by_module"]
 
 METHOD, EXPERTS = "method", "experts"  # genes that are no parameter
 

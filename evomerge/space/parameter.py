@@ -7,7 +7,12 @@ from itertools import product
 from typing import Any
 
 from optuna import Trial
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from evomerge.errors import SpaceError
 from evomerge.recipe.recipe import Recipe
@@ -90,19 +95,13 @@ class ParameterSpace:
 
         Where a number decides what is asked of a tensor, as in SCE, its low end asks for most.
         """
-        choices: dict[str, tuple[Any, ...]] = {
-            _parameter_of(name): d.choices
-            for name, d in self.distributions.items()
-            if isinstance(d, CategoricalDistribution)
-        }
+        genes = self.distributions.items()
+        lows = {n: d.low for n, d in genes if isinstance(d, FloatDistribution | IntDistribution)}
+        named = {n: d.choices for n, d in genes if isinstance(d, CategoricalDistribution)}
+        choices = {_parameter_of(name): values for name, values in named.items()}
         for values in product(*choices.values()):
-            chosen = dict(zip(choices, values, strict=True))
-            yield {
-                name: chosen[_parameter_of(name)]
-                if isinstance(d, CategoricalDistribution)
-                else d.low  # type: ignore[attr-defined]
-                for name, d in self.distributions.items()
-            }
+            chosen: dict[str, Any] = dict(zip(choices, values, strict=True))
+            yield {**lows, **{name: chosen[_parameter_of(name)] for name in named}}
 
 
 def _parameter_of(gene: str) -> str:

@@ -5,29 +5,14 @@ Every norm, angle and spherical interpolation between models follows from these 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.statistics.tiles import flat_tiles
-
-__all__ = ["gram_matrix", "gram_of_rows", "gram_of_tiles"]
+__all__ = ["gram_of_rows", "gram_of_tiles"]
 
 FloatArray = NDArray[np.float64]
-
-
-def gram_matrix(vectors: Sequence[NDArray[np.float32]]) -> FloatArray:
-    """Compute all inner products of flattened tensors.
-
-    Args:
-        vectors: k arrays, (n,) float32 each.
-
-    Returns:
-        (k, k) float64; products and sums are float64, tile by tile.
-    """
-    tiles = (np.stack([v[part] for v in vectors]) for part in flat_tiles(vectors[0].size))
-    return gram_of_tiles(tiles, len(vectors))
 
 
 def gram_of_tiles(tiles: Iterable[NDArray[np.float32]], k: int) -> FloatArray:

@@ -4,11 +4,14 @@ Members:
     records: what a study knows, as plain records.
     constraints: what a merge must keep.
     folder: the files of a study and their lock.
-    storage: the journal file or database.
+    storage, journal: the database or the journal file, whose records can be written together.
     trials: what is kept with each trial.
     drivers: which running trials are whose, where several drivers share a study.
     timing: seconds per phase.
     search: ask, run, tell.
+    baseline_queue: baselines, queued before the search and again where constraints need them.
+    outcomes: what comes back from workers, checked.
+    rivals: what new trials race against.
     finals: held-out scores of the best.
     finals_file: the same as JSON.
 """

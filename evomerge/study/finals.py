@@ -14,10 +14,19 @@ from dataclasses import dataclass, field, replace
 from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.store import ItemStore
 from evomerge.evaluation.suite import REPORT_ONLY
+from evomerge.execution.batch import run_all
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
 from evomerge.recipe.files import recipe_from_data
 from evomerge.study.constraints import Constraint, violations
-from evomerge.study.records import FinalRecord, Objective, ReportOnly, TrialRecord, merits
+from evomerge.study.outcomes import checked_outcome
+from evomerge.study.records import (
+    FinalRecord,
+    FinalSplit,
+    Objective,
+    ReportOnly,
+    TrialRecord,
+    merits,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -77,10 +86,11 @@ def run_finals(
     winner = may_win[merit.index(max(merit))].number
     reported = [t for t in entrants.values() if t.number == winner or t in baselines]
     test = scoring.of(reported, "test", wanted)
-    unseen = scoring.of(reported, REPORT_ONLY, _Wanted(report_only)) if report_only else []
+    unseen = _Wanted(report_only, is_report_only=True)
+    forgotten = scoring.of(reported, REPORT_ONLY, unseen) if report_only else []
     return Finals(
         _marked([*validation, *test], winner),
-        ReportOnly(tuple(report_only), _marked(unseen, winner)),
+        ReportOnly(tuple(report_only), _marked(forgotten, winner)),
     )
 
 
@@ -115,12 +125,18 @@ class _Wanted:
 
     objectives: Sequence[Objective]
     constraints: Sequence[Constraint] = ()
+    is_report_only: bool = False
+
+    @property
+    def decides(self) -> list[Objective | Constraint]:
+        """What a model is compared by, so that it must be a number."""
+        return [] if self.is_report_only else [*self.objectives, *self.constraints]
 
     def of(self, wanted: Sequence[Objective | Constraint], scored: Scored) -> list[MetricValue]:
         return [scored.scores.metrics[w.task][w.metric] for w in wanted]
 
     def records(
-        self, trials: Sequence[TrialRecord], split: str, scored: Mapping[int, Scored]
+        self, trials: Sequence[TrialRecord], split: FinalSplit, scored: Mapping[int, Scored]
     ) -> list[FinalRecord]:
         measured = {n: [m.value for m in self.of(self.constraints, s)] for n, s in scored.items()}
         known = [(t.origin, measured[t.number]) for t in trials if t.origin != "search"]
@@ -128,7 +144,7 @@ class _Wanted:
             FinalRecord(
                 number=trial.number,
                 origin=trial.origin,
-                split=split,  # type: ignore[arg-type]
+                split=split,
                 values=tuple(m.value for m in metrics),
                 stderr=tuple(m.stderr for m in metrics),
                 chosen=False,
@@ -152,12 +168,14 @@ class _Scoring:
         self._executor, self._items = executor, items
         self._on_scored, self._done, self._total = on_scored, 0, total
 
-    def of(self, trials: Sequence[TrialRecord], split: str, wanted: _Wanted) -> list[FinalRecord]:
+    def of(
+        self, trials: Sequence[TrialRecord], split: FinalSplit, wanted: _Wanted
+    ) -> list[FinalRecord]:
         """Score trials on a split; those that fail are left out with a warning."""
         outcomes = self._outcomes(trials, split)
         scored = {}
         for trial in trials:
-            match outcomes[trial.number]:
+            match checked_outcome(outcomes[trial.number], wanted.decides):
                 case Scored() as found:
                     self._items.write(trial.number, split, found.scores.items)
                     scored[trial.number] = found
@@ -168,15 +186,11 @@ class _Scoring:
         return wanted.records([t for t in trials if t.number in scored], split, scored)
 
     def _outcomes(self, trials: Sequence[TrialRecord], split: str) -> dict[int, Outcome]:
-        waiting, outcomes, in_flight = list(trials), dict[int, Outcome](), 0
-        while waiting or in_flight:
-            while waiting and in_flight < self._executor.n_workers:
-                trial = waiting.pop(0)
-                recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
-                self._executor.submit(Job(trial.number, recipe, split))
-                in_flight += 1
-            outcome = self._executor.next_outcome()
-            in_flight -= 1
+        outcomes: dict[int, Outcome] = {}
+        jobs = [
+            Job(t.number, recipe_from_data(t.recipe, f"trial {t.number}"), split) for t in trials
+        ]
+        for outcome in run_all(self._executor, jobs):
             outcomes[outcome.job.trial] = outcome
             self._done += 1
             self._on_scored(self._done, self._total)

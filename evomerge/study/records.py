@@ -10,16 +10,23 @@ from typing import Literal
 from evomerge.execution.costs import COST
 
 __all__ = [
+    "Direction",
     "FinalRecord",
+    "FinalSplit",
     "Objective",
     "Partial",
     "ReportOnly",
     "StudyRecord",
     "TrialRecord",
+    "TrialStateName",
     "has_mean",
     "mean_value",
     "merits",
 ]
+
+Direction = Literal["maximize", "minimize"]
+TrialStateName = Literal["complete", "failed", "pruned", "running"]
+FinalSplit = Literal["validation", "test", "report_only"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,13 @@ class Objective:
 
     task: str
     metric: str
-    direction: Literal["maximize", "minimize"]
+    direction: Direction
     name: str
+
+    @property
+    def sign(self) -> float:
+        """Multiplies values so that larger is better: 1, or -1 where they are minimised."""
+        return 1.0 if self.direction == "maximize" else -1.0
 
     @property
     def is_cost(self) -> bool:
@@ -52,8 +64,7 @@ def has_mean(objectives: Sequence[Objective]) -> bool:
 
 def mean_value(values: Sequence[float], objectives: Sequence[Objective]) -> float:
     """Average values over objectives so that more is better: minimised ones count negatively."""
-    signs = [1.0 if o.direction == "maximize" else -1.0 for o in objectives]
-    return sum(s * v for s, v in zip(signs, values, strict=True)) / len(signs)
+    return sum(o.sign * v for o, v in zip(objectives, values, strict=True)) / len(objectives)
 
 
 def merits(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:
@@ -115,7 +126,7 @@ class TrialRecord:
     """
 
     number: int
-    state: Literal["complete", "failed", "pruned", "running"]
+    state: TrialStateName
     origin: str
     values: tuple[float, ...]
     stderr: tuple[float, ...]
@@ -156,7 +167,7 @@ class FinalRecord:
 
     number: int
     origin: str
-    split: Literal["validation", "test", "report_only"]
+    split: FinalSplit
     values: tuple[float, ...]
     stderr: tuple[float, ...]
     chosen: bool

@@ -22,8 +22,10 @@ from evomerge.recipe.recipe import Recipe
 from evomerge.seeds import seed_for
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
-from evomerge.study.constraints import Constraint, unenforced, violations
+from evomerge.study.baseline_queue import BaselineQueue
+from evomerge.study.constraints import Constraint, violations
 from evomerge.study.drivers import Drivers
+from evomerge.study.outcomes import checked_outcome
 from evomerge.study.records import Objective
 from evomerge.study.rivals import Rivals
 from evomerge.study.storage import together
@@ -106,31 +108,13 @@ class Search:
         self._items, self._timing, self._on_told = items, timing, on_told
         self._constraints, self._rivals, self._winners = constraints, rivals, winners
         self._drivers = drivers or Drivers(study, None)
-        self._references = {c.bound.reference for c in constraints} - {None}
-        self._baselines: Mapping[str, Baseline] = {}
-        self._tried_again: set[str] = set()
+        self._queue = BaselineQueue(study, constraints, budget.trials)
         self._in_flight: dict[int, Trial] = {}
         self._asked_seconds: dict[int, float] = {}
 
     def seed(self, baselines: Sequence[Baseline]) -> None:
-        """Queue the baselines that the study does not hold yet, in order.
-
-        One that constraints refer to counts as held only if it was scored, or may still be.
-        """
-        self._baselines = {baseline.origin: baseline for baseline in baselines}
-        for baseline in baselines:
-            if not self._is_held(baseline.origin):
-                self._queue(baseline)
-
-    def _is_held(self, origin: str) -> bool:
-        trials = self._study.get_trials(deepcopy=False)
-        states = {t.state for t in trials if t.user_attrs.get(ORIGIN) == origin}
-        lost = {TrialState.FAIL, TrialState.PRUNED} if origin in self._references else set()
-        return bool(states - lost)
-
-    def _queue(self, baseline: Baseline) -> None:
-        attrs = {ORIGIN: baseline.origin, RECIPE: baseline.recipe.as_data()}
-        self._study.enqueue_trial(dict(baseline.params or {}), user_attrs=attrs)
+        """Queue the baselines that the study does not hold yet; see ``BaselineQueue.add``."""
+        self._queue.add(baselines)
 
     def run(self) -> None:
         """Search until the budget is met.
@@ -162,7 +146,7 @@ class Search:
             elif self._drivers.is_waiting:
                 self._drivers.wait()
             else:
-                self._require_bounds()
+                self._queue.require_bounds()
                 return
 
     def _restore_rivals(self) -> None:
@@ -241,7 +225,7 @@ class Search:
         trial = self._in_flight.pop(outcome.job.trial)
         asked = self._asked_seconds.pop(trial.number)
         with self._timing.measure("tell"), together(self._study._storage):
-            match self._checked(outcome):
+            match checked_outcome(outcome, [*self._objectives, *self._constraints]):
                 case Scored() as scored:
                     self._tell_scores(trial, scored, asked)
                 case Pruned() as pruned:
@@ -253,41 +237,7 @@ class Search:
         self._timing.save_now_and_then()
         self._on_told(self._study.get_trials(deepcopy=False)[trial.number])
         self._stop_if_hopeless()
-        self._try_again(trial.user_attrs[ORIGIN])
-
-    def _try_again(self, origin: str) -> None:
-        """Queue a baseline once more that constraints refer to; what fails twice will not do."""
-        if origin not in self._references or self._is_held(origin):
-            return
-        if origin in self._tried_again:
-            self._require_bounds()
-        self._tried_again.add(origin)
-        self._queue(self._baselines[origin])
-
-    def _require_bounds(self) -> None:
-        records = trial_records(self._study, self._constraints)
-        if lost := unenforced(self._constraints, records, self._budget.trials):
-            raise StudyError(
-                f"expected a score behind every constraint, got none for {'; '.join(lost)}; mend "
-                "the cause and resume the study (with a larger budget if none is left), which "
-                "scores the baseline again; or start one without the constraint"
-            )
-
-    def _checked(self, outcome: Outcome) -> Outcome:
-        """Turn a score that is missing or no number into a failure: samplers never see one."""
-        if not isinstance(outcome, Scored):
-            return outcome
-        metrics = outcome.scores.metrics
-        for wanted in self._measured():
-            if wanted.metric not in metrics.get(wanted.task, {}):
-                return Failed(outcome.job, f"task {wanted.task} returned no metric {wanted.metric}")
-            value = metrics[wanted.task][wanted.metric].value
-            if not math.isfinite(value):
-                return Failed(outcome.job, f"{wanted.task} {wanted.metric} is {value}")
-        return outcome
-
-    def _measured(self) -> list[Objective | Constraint]:
-        return [*self._objectives, *self._constraints]
+        self._queue.try_again(trial.user_attrs[ORIGIN])
 
     def _tell_scores(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
         self._items.write(trial.number, scored.job.split, scored.scores.items)

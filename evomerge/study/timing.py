@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evomerge.study.folder import write_atomically
 
-__all__ = ["PHASES", "Timing"]
+__all__ = ["PHASES", "Timing", "read_timing"]
 
 _SECONDS_BETWEEN_SAVES = 1.0
 PHASES = ("ask", "merge", "evaluate", "tell", "idle")

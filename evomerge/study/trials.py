@@ -13,7 +13,7 @@ from evomerge.execution.costs import COST
 from evomerge.models.reference import ModelRef, reference_data
 from evomerge.samplers.learned import CONSTRAINTS, PARTIAL
 from evomerge.study.constraints import Constraint, violations
-from evomerge.study.records import Objective, Partial, TrialRecord
+from evomerge.study.records import Direction, Objective, Partial, TrialRecord, TrialStateName
 
 __all__ = [
     "CONSTRAINTS",
@@ -45,7 +45,7 @@ TRACEBACK = "traceback"
 MEASURED = "measured"  # value per constraint
 DRIVER = "driver"  # who runs it: a driver that comes back re-runs only its own
 
-_STATES = {
+_STATES: Mapping[TrialState, TrialStateName] = {
     TrialState.COMPLETE: "complete",
     TrialState.FAIL: "failed",
     TrialState.PRUNED: "pruned",
@@ -112,7 +112,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
     complete = trial.state == TrialState.COMPLETE
     return TrialRecord(
         number=trial.number,
-        state=_STATES[trial.state],  # type: ignore[arg-type]
+        state=_STATES[trial.state],
         origin=attrs.get(ORIGIN, "search"),
         values=tuple(trial.values) if complete else (),
         stderr=_floats(attrs.get(STDERR, ())) if complete else (),
@@ -136,7 +136,7 @@ def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
     return tuple(float("nan") if value is None else value for value in values)
 
 
-def objective_name(task: str, metric: str, tasks: Sequence[str]) -> str:
+def _objective_name(task: str, metric: str, tasks: Sequence[str]) -> str:
     """Name an objective: the task, with the metric where the task has several objectives.
 
     A cost goes by its metric alone.
@@ -146,10 +146,10 @@ def objective_name(task: str, metric: str, tasks: Sequence[str]) -> str:
     return task if list(tasks).count(task) == 1 else f"{task}/{metric}"
 
 
-def make_objectives(wanted: Sequence[tuple[str, str, str]]) -> tuple[Objective, ...]:
+def make_objectives(wanted: Sequence[tuple[str, str, Direction]]) -> tuple[Objective, ...]:
     """Build objectives from (task, metric, direction) triples, with unique names."""
     tasks = [task for task, _, _ in wanted]
     return tuple(
-        Objective(task, metric, direction, objective_name(task, metric, tasks))  # type: ignore[arg-type]
+        Objective(task, metric, direction, _objective_name(task, metric, tasks))
         for task, metric, direction in wanted
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.analysis.front import front, hypervolume, knee, pick
+from evomerge.analysis.front import front, hypervolume
+from evomerge.analysis.picking import knee, pick
 from evomerge.analysis.report import write_report
 from evomerge.analysis.report.scores import measures
 from evomerge.analysis.report.tables import final_rows, front_rows

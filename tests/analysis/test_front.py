@@ -14,11 +14,9 @@ from evomerge.analysis.front import (
     front,
     hypervolume,
     hypervolume_history,
-    knee,
-    pick,
     scaled_values,
 )
-from evomerge.errors import StudyError
+from evomerge.analysis.picking import knee, pick
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 from .synthetic import failed, make_study, objectives, study_of, trial
@@ -137,84 +135,9 @@ def test_scaled_values_put_baselines_at_zero_and_one() -> None:
     assert scaled[:, 0].tolist() == [0.0, 1.0]
 
 
-def test_knee_is_the_bulge_and_not_the_balanced_point() -> None:
-    trials = [
-        trial(0, (0.0, 1.0)),
-        trial(1, (0.5, 0.5)),
-        trial(2, (0.4, 0.8)),
-        trial(3, (1.0, 0.0)),
-    ]
-    assert knee(trials, objectives(2)).number == 2
-
-
-def test_knee_of_a_straight_front_is_its_most_balanced_trial() -> None:
-    trials = [trial(0, (0.0, 1.0)), trial(1, (0.5, 0.5)), trial(2, (1.0, 0.0))]
-    assert knee(trials, objectives(2)).number == 1
-
-
-def test_knee_of_one_objective_is_its_best_trial() -> None:
-    trials = [trial(0, (3.0,)), trial(1, (1.0,)), trial(2, (2.0,))]
-    assert knee(trials, objectives(1)).number == 0
-    assert knee(trials, objectives(1, "minimize")).number == 1
-
-
 def test_trials_without_comparable_scores_are_left_out() -> None:
     study = study_of(
         [failed(0, "boom"), trial(1, (float("nan"),)), trial(2, (0.5,))], objectives(1)
     )
     assert [t.number for t in complete(study)] == [2]
     assert [t.number for t in front(study)] == [2]
-
-
-def test_pick_prefers_merges_to_the_models_they_are_made_of() -> None:
-    trials = [
-        trial(0, (0.9, 0.1), origin="expert:a"),
-        trial(1, (0.8, 0.3)),
-        trial(2, (0.5, 0.7)),
-        trial(3, (0.4, 0.2)),
-    ]
-    study = study_of(trials, objectives(2))
-    assert pick(study, "best:zoo_math").number == 1
-    assert pick(study, "best:zoo_list").number == 2
-    assert pick(study, "best:mean").number == 2
-    assert pick(study, "trial:3").number == 3
-
-
-def test_pick_of_an_expert_when_no_merge_is_on_the_front() -> None:
-    study = study_of([trial(0, (0.9, 0.9), origin="expert:a"), trial(1, (0.1, 0.1))], objectives(2))
-    assert pick(study, "knee").number == 0
-
-
-def test_pick_best_of_a_minimized_objective_is_the_smallest() -> None:
-    study = study_of([trial(0, (3.0,)), trial(1, (1.0,))], objectives(1, "minimize"))
-    assert pick(study, "best:zoo_math").number == 1
-    assert pick(study, "best:mean").number == 1
-
-
-@pytest.mark.parametrize("choice", ["best", "best:", "best:other", "kne", ""])
-def test_unknown_choice_is_told_what_is_possible(choice: str) -> None:
-    study = study_of([trial(0, (0.5, 0.5))], objectives(2))
-    with pytest.raises(
-        StudyError, match=r"knee, best:zoo_math, best:zoo_list, best:mean or trial:N"
-    ):
-        pick(study, choice)
-
-
-def test_mean_of_mixed_directions_is_refused() -> None:
-    mixed = (objectives(2)[0], objectives(2, "minimize")[1])
-    with pytest.raises(StudyError, match=r"knee, best:zoo_math, best:zoo_list or trial:N"):
-        pick(study_of([trial(0, (0.5, 0.5))], mixed), "best:mean")
-
-
-def test_trial_that_failed_cannot_be_picked() -> None:
-    study = study_of([trial(0, (0.5,)), failed(1, "boom")], objectives(1))
-    with pytest.raises(StudyError, match=r"'trial:1' which is failed"):
-        pick(study, "trial:1")
-    with pytest.raises(StudyError, match=r"'trial:7' which is unknown"):
-        pick(study, "trial:7")
-
-
-@pytest.mark.parametrize("choice", ["knee", "best:mean"])
-def test_pick_from_nothing_says_so(choice: str) -> None:
-    with pytest.raises(StudyError, match="expected a complete trial"):
-        pick(study_of([failed(0, "boom")], objectives(1)), choice)

@@ -23,14 +23,14 @@ from typing import Any
 import optuna
 import torch
 
-from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
 from evomerge.config.spaces import build_space
+from evomerge.config.suites import load_suites
 from evomerge.evaluation.scores import SMOOTH_METRICS, Scores
 from evomerge.execution.protocol import Job, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
 from evomerge.recipe.recipe import Recipe
-from evomerge.samplers import GeneSpace, build_sampler
+from evomerge.samplers import Budget, GeneSpace, build_sampler
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 
@@ -100,7 +100,7 @@ class Bench:
         """Search, and choose among the best few on ``validation``."""
         genes = GeneSpace(space.distributions, space.defaults)
         chosen = build_sampler(
-            sampler, {}, space=genes, n_objectives=1, n_trials=n_trials, seed=seed
+            sampler, {}, Budget(space=genes, n_objectives=1, n_trials=n_trials, seed=seed)
         )
         study = optuna.create_study(direction="maximize", sampler=chosen)
         for baseline in baselines(space, MODELS):

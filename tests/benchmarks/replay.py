@@ -24,8 +24,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
+from evomerge.config.suites import load_suites
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.suite import Suite
 from evomerge.merging.candidate import LiveCandidate

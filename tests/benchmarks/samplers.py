@@ -21,6 +21,7 @@ from evomerge.config.spaces import build_space
 from evomerge.evaluation.scores import MetricValue, Scores
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Job, Outcome, Scored
+from evomerge.samplers import Budget as SamplerBudget
 from evomerge.samplers import GeneSpace, build_sampler
 from evomerge.seeds import seed_for
 from evomerge.space.protocol import ModelSet
@@ -113,10 +114,12 @@ def _search(
             sampler=build_sampler(
                 sampler,
                 {},
-                space=GeneSpace(space.distributions, space.defaults),
-                n_objectives=2,
-                n_trials=trials,
-                seed=1,
+                SamplerBudget(
+                    space=GeneSpace(space.distributions, space.defaults),
+                    n_objectives=2,
+                    n_trials=trials,
+                    seed=1,
+                ),
             ),
             directions=["maximize", "maximize"],
         )
@@ -156,7 +159,9 @@ def ask_seconds(sampler: str, n_genes: int, *, n_trials: int = 300, n_asks: int 
     genes = dict.fromkeys(names, optuna.distributions.FloatDistribution(0.0, 1.0))
     space = GeneSpace(genes, dict.fromkeys(names, 0.5))
     study = optuna.create_study(
-        sampler=build_sampler(sampler, {}, space=space, n_objectives=2, n_trials=n_trials, seed=1),
+        sampler=build_sampler(
+            sampler, {}, SamplerBudget(space=space, n_objectives=2, n_trials=n_trials, seed=1)
+        ),
         directions=["maximize", "maximize"],
     )
     rng = np.random.default_rng(0)

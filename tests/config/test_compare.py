@@ -12,7 +12,8 @@ import yaml
 from evomerge.cli import main as cli
 from evomerge.config.compare import compare_experts, read_comparison, write_comparison
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study, create_study
+from evomerge.config.runs import Events, continue_study
+from evomerge.config.stages import create_run
 from evomerge.merging.sources import Sources
 from evomerge.study.folder import StudyFolder
 
@@ -94,7 +95,7 @@ def test_a_run_compares_its_experts_and_the_report_shows_it(
 
     monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
     folder = StudyFolder(tmp_path / "study")
-    create_study(write(tmp_path), Presets(), [], folder)
+    create_run(write(tmp_path), Presets(), [], folder)
     study = continue_study(folder, Events())
     comparison = read_comparison(folder.comparison)
     assert comparison is not None

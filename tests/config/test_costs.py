@@ -18,7 +18,8 @@ from evomerge.config.cost import experiment_facts
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study, create_study
+from evomerge.config.runs import Events, continue_study
+from evomerge.config.stages import create_run
 from evomerge.errors import ConfigError, StudyError
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.inline import InlineExecutor
@@ -84,7 +85,7 @@ def test_a_search_trades_a_score_against_a_distance(tmp_path: Path) -> None:
         {"cost": "output_tokens"},
     ]
     path = write(tmp_path, objectives=objectives, finalists=1)
-    create_study(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
+    create_run(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
     study = continue_study(folder, Events())
     assert [o.name for o in study.objectives] == ["zoo_math", "distance", "output_tokens"]
     base = study.trials[0]
@@ -140,7 +141,7 @@ def test_a_constraint_without_its_baseline_is_said_loudly_until_it_is_scored(
 ) -> None:
     limit = {"task": "zoo_math", "metric": "exact_match", "at_least": "base + 0.05"}
     path = write(tmp_path, constraints=[limit], finalists=1)
-    create_study(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
+    create_run(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
     with monkeypatch.context() as patch:
         patch.setattr(runs, "make_executor", lambda spec, _: _FailsAt(spec, {0, 4}))
         with pytest.raises(StudyError, match="base was not scored"):
@@ -175,7 +176,7 @@ def test_a_search_keeps_its_constraints(tmp_path: Path) -> None:
         {"cost": "distance", "at_most": "expert:math * 1.0"},
     ]
     path = write(tmp_path, constraints=constraints, finalists=1, budget={"trials": 12})
-    create_study(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
+    create_run(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
     facts = dict(experiment_facts(assemble(load_experiment(path, Presets()), "here")))
     assert facts["constraints"] == (
         "zoo_math exact_match at least base + 0.05, distance at most expert:math * 1.0"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evomerge.config import assemble as assembling
+from evomerge.config import checks
 from evomerge.config.assemble import assemble
 from evomerge.config.cost import experiment_facts
 from evomerge.config.experiment import Experiment
@@ -32,7 +32,7 @@ def load(tmp_path: Path, *overrides: str) -> Experiment:
 
 def test_all_that_stands_in_the_way_of_vllm_is_reported_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(assembling, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     experiment = load(tmp_path, "engine=vllm", "search_space=dataflow_slots")
     with pytest.raises(ConfigError) as error:
         assemble(experiment, "e.yaml")
@@ -46,7 +46,8 @@ def test_all_that_stands_in_the_way_of_vllm_is_reported_at_once(tmp_path, monkey
 
 def test_vllm_has_half_of_the_memory_and_check_says_that_it_is_untried(tmp_path, monkeypatch):
     plain = assemble(load(tmp_path), "e.yaml")
-    with_vllm = replace(plain, worker=replace(plain.worker, engine="vllm"))
+    experiment = plain.experiment.model_copy(update={"engine": "vllm"})
+    with_vllm = replace(plain, experiment=experiment)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10_000_000, 10_000_000))
     expected, found = (dict(experiment_facts(one)) for one in (plain, with_vllm))

@@ -28,3 +28,9 @@ def test_objectives_may_be_costs_which_are_minimised(
 def test_an_objective_is_a_task_or_a_cost() -> None:
     with pytest.raises(ConfigError, match="expected a task and a metric, or a cost, got both"):
         parse(ObjectiveConfig, {"cost": "hops", "task": "a", "metric": "acc"}, "here")
+
+
+def test_a_wrong_cost_is_one_fault() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(ObjectiveConfig, {"cost": None}, "here")
+    assert error.value.faults == ("here: metric: input should be a valid string, got None",)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.config.assemble import make_suites
 from evomerge.config.experiment import Experiment, ObjectiveConfig
+from evomerge.config.suites import make_suites
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import RaceRules
 from evomerge.schema import parse

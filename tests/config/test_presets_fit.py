@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.config.assemble import assemble, make_suites
+from evomerge.config.assemble import assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import PRESET_KINDS, Presets
 from evomerge.config.spaces import build_space
+from evomerge.config.suites import make_suites
 from evomerge.evaluation.harness import load_config
-from evomerge.samplers import GeneSpace, build_sampler
+from evomerge.samplers import Budget, GeneSpace, build_sampler
 from evomerge.schema import read_yaml
 from evomerge.space.protocol import ModelSet
 
@@ -58,10 +59,12 @@ def test_experiments_on_hub_models_fit_as_far_as_can_be_seen_offline(name: str) 
     build_sampler(
         sampler.name,
         sampler.options,
-        space=genes,
-        n_objectives=len(experiment.objectives),
-        n_trials=experiment.budget.trials,
-        seed=experiment.seed,
+        Budget(
+            space=genes,
+            n_objectives=len(experiment.objectives),
+            n_trials=experiment.budget.trials,
+            seed=experiment.seed,
+        ),
     )
     for suite in make_suites(experiment):
         assert suite.faults() == []

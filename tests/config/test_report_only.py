@@ -125,8 +125,9 @@ def test_finals_hold_their_scores(folder: StudyFolder) -> None:
 
 def test_report_and_card_say_what_was_forgotten(folder: StudyFolder, tmp_path: Path) -> None:
     from evomerge.analysis.report import write_report
-    from evomerge.config.assemble import make_suites
-    from evomerge.config.runs import read_experiment, read_study
+    from evomerge.config.reading import read_study
+    from evomerge.config.stored import read_experiment
+    from evomerge.config.suites import make_suites
 
     study, items = read_study(folder), ItemStore(folder.items).read()
     page = write_report(study, tmp_path / "report.html", items=items, inline_js=False)

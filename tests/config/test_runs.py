@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study, create_study
+from evomerge.config.runs import Events, continue_study
+from evomerge.config.stages import create_run
 from evomerge.study.folder import StudyFolder
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
@@ -32,7 +33,7 @@ def study(folder: Path) -> StudyFolder:
     file = folder / "e.yaml"
     file.write_text(yaml.safe_dump(content))
     made = StudyFolder(folder / "study")
-    create_study(file, Presets(), [], made)
+    create_run(file, Presets(), [], made)
     return made
 
 

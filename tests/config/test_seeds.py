@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import yaml
 from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study, create_study, read_experiment
+from evomerge.config.runs import Events, continue_study
+from evomerge.config.stages import create_run
+from evomerge.config.stored import read_experiment
 from evomerge.errors import ConfigError
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
@@ -63,7 +66,7 @@ def write(folder: Path, **changes: object) -> Path:
 
 def ran(folder: Path, name: str, **changes: object) -> tuple[StudyFolder, StudyRecord]:
     study = StudyFolder(folder / name)
-    create_study(write(folder, **changes), Presets(), [], study)
+    create_run(write(folder, **changes), Presets(), [], study)
     return study, continue_study(study, Events())
 
 
@@ -92,7 +95,7 @@ def warm(
         "studies": ["copied"],
     }
     study = StudyFolder(folder / "warm")
-    create_study(write(folder, seeds=seeds, budget={"trials": 20}), Presets(), [], study)
+    create_run(write(folder, seeds=seeds, budget={"trials": 20}), Presets(), [], study)
     shutil.rmtree(folder / "copied")
     (folder / "mine.yaml").unlink()
     return study, continue_study(study, Events())
@@ -157,6 +160,21 @@ def test_every_seed_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> Non
     assert "recipe:other: expected a recipe over exactly the experts zoo:math, zoo:facts" in text
 
 
+def test_coefficients_of_seeds_are_checked_before_the_search(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        assembled(tmp_path, seeds={"task_arithmetic": [0.5, 1e9, math.nan]})
+    assert [fault.partition(": ")[2] for fault in error.value.faults] == [
+        "seeds.task_arithmetic: expected a number in [-10, 10], got 1e+09",
+        "seeds.task_arithmetic: expected a number in [-10, 10], got nan",
+    ]
+
+
+def test_a_large_coefficient_in_range_is_a_seed(tmp_path: Path) -> None:
+    """As shares times a scale it would be out of range."""
+    found = assembled(tmp_path, seeds={"task_arithmetic": [6.0]}).seeds
+    assert found[-1].origin == "task_arithmetic:6"
+
+
 def test_layers_are_grouped_by_importance_when_a_study_is_made(tmp_path: Path) -> None:
     space = {
         "method": "task_arithmetic",
@@ -164,7 +182,7 @@ def test_layers_are_grouped_by_importance_when_a_study_is_made(tmp_path: Path) -
         "depth": {"importance": 2},
     }
     study = StudyFolder(tmp_path / "study")
-    create_study(write(tmp_path, search_space=space), Presets(), [], study)
+    create_run(write(tmp_path, search_space=space), Presets(), [], study)
     recorded = read_experiment(study).search_space
     assert isinstance(recorded, dict)
     starts = recorded["depth"]["boundaries"]

@@ -13,19 +13,18 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from evomerge.analysis.front import pick
+from evomerge.analysis.picking import pick
 from evomerge.analysis.winners import stage_winners
 from evomerge.cli.main import app
 from evomerge.config.load import experiment_digest, load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, read_study
+from evomerge.config.reading import latest_study, read_study, stage_studies
+from evomerge.config.runs import Events
 from evomerge.config.stages import (
     assemble_stages,
     change_run,
     continue_run,
     create_run,
-    latest_study,
-    stage_studies,
 )
 from evomerge.config.stored import read_experiment
 from evomerge.errors import ConfigError, StudyError

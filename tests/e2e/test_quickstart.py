@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.analysis.intervals import difference, mean
-from evomerge.config.runs import read_study
+from evomerge.config.reading import read_study
 from evomerge.study.folder import StudyFolder
 
 EVOMERGE = [sys.executable, "-m", "evomerge.cli.main"]

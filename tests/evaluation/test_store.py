@@ -162,3 +162,23 @@ def test_one_trial_is_read_also_after_joining(tmp_path, monkeypatch):
     assert [items.read_trial(trial, "search") for trial in range(8)] == [rows(t) for t in range(8)]
     assert items.read_trial(1, "test") == rows(1, n=2)
     assert items.read_trial(2, "test") == []
+
+
+@pytest.mark.parametrize("listing", ["_singles", "_joined"])
+def test_a_reader_misses_nothing_that_is_joined_while_it_lists_the_files(
+    tmp_path, monkeypatch, listing
+):
+    monkeypatch.setattr(store, "_JOIN_AT", 4)
+    writer, reader = ItemStore(tmp_path), ItemStore(tmp_path)
+    for trial in range(3):
+        writer.write(trial, "search", rows(trial))
+    listed, more = getattr(reader, listing), iter([3])
+
+    def listed_just_before_a_join():
+        found = listed()
+        for trial in more:
+            writer.write(trial, "search", rows(trial))
+        return found
+
+    monkeypatch.setattr(reader, listing, listed_just_before_a_join)
+    assert list(reader.read()["trial"].unique()) == [0, 1, 2, 3]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
-from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
+from evomerge.config.suites import load_suites
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.scores import MetricValue
 from evomerge.execution.protocol import Job, Scored, WorkerSpec

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
+from evomerge.config.suites import load_suites
 from evomerge.errors import CheckpointError
 from evomerge.execution.inline import InlineExecutor
 from evomerge.execution.protocol import Executor, Failed, Job, Scored, WorkerSpec
@@ -95,3 +95,23 @@ def test_a_ray_worker_that_cannot_start_raises_the_users_fault() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "caught" in done.stdout, done.stderr
     assert "gone" in done.stdout
+
+
+def test_a_worker_that_ray_kills_to_save_memory_counts_as_dead() -> None:
+    """In a process of its own, whose Ray holds every machine for full."""
+    code = (
+        "from evomerge.errors import StudyError\n"
+        "from evomerge.execution.ray import RayExecutor\n"
+        "from tests.execution.test_ray import spec\n"
+        "try: RayExecutor(spec(), 1)\n"
+        "except StudyError as err: print('caught', err)\n"
+    )
+    always_full = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "50"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **always_full},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "caught workers die while they load" in done.stdout, done.stderr

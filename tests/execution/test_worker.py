@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
+from evomerge.config.suites import load_suites
 from evomerge.evaluation.gates import Gates
 from evomerge.execution.protocol import Job, Pruned, Scored, WorkerSpec
 from evomerge.execution.worker import Worker

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
+from evomerge.config.suites import load_suites
 from evomerge.evaluation.gates import Gates
 from evomerge.execution.protocol import Failed, Job, Pruned, Scored, WorkerSpec
 from evomerge.execution.worker import Worker

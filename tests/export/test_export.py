@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 import yaml
 
-from evomerge.config.assemble import load_suites
 from evomerge.config.presets import Presets
+from evomerge.config.suites import load_suites
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.model import Rescored, export_model, export_text, push_folder
 from evomerge.export.rounding import FoldError
@@ -51,12 +53,15 @@ def test_exporting_scores_the_folder_it_wrote(tmp_path: Path) -> None:
     experts = {"math": "zoo:math", "list": "zoo:list"}
     recipe = Recipe(experts, (Rule("task_arithmetic", {"coefficient": 0.6}),), base="zoo:base")
     wrong = trial(recipe, value=2.0)  # no accuracy: the comparison must notice
+    wrong = replace(wrong, stderr=(math.nan,))  # as of a metric without one
     study = StudyRecord("s", (OBJECTIVE,), (wrong,), (), 1)
     suites = load_suites(["zoo"], Presets(), Path.cwd())
     rescored = export_model(study, wrong, tmp_path / "out", suites)
     assert 0.0 <= rescored.folder[0] <= 1.0
     assert not rescored.equal
-    assert (tmp_path / "out" / "README.md").read_text().startswith("---\n")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "| this merge | search | 2.000 |" in card
     assert yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["base"] == "zoo:base"
 
 

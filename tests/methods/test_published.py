@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from evomerge.kernels.choice import merge as merge_fast
+from evomerge.kernels.choice import merge_all
+from evomerge.kernels.job import Job
 from tests.methods import published as paper
 from tests.methods.running import COLUMNS, ROWS, FloatArray, exact_tensors, is_kept, merge
 
@@ -228,7 +229,7 @@ def test_equals_the_published_formula(
 
 def run_fast(plan, base, experts):  # type: ignore[no-untyped-def]
     out = torch.full_like(experts[0], float("nan"))
-    merge_fast(plan, base, experts, out)
+    merge_all([Job(plan, base, experts, out)])
     return out
 
 

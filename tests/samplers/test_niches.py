@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evomerge.samplers import build_sampler
+from evomerge.samplers import Budget, build_sampler
 from evomerge.samplers.niches import _joined as joined
 from evomerge.samplers.niches import competition
 from tests.samplers.searches import floats, new_study, params_of, suggest_all
@@ -25,11 +25,7 @@ def run(item_scores, n_trials=30):
     sampler = build_sampler(
         "m2n2",
         {"archive_size": 6},
-        space=SPACE,
-        n_objectives=1,
-        n_trials=n_trials,
-        seed=1,
-        item_scores=item_scores,
+        Budget(space=SPACE, n_objectives=1, n_trials=n_trials, seed=1, item_scores=item_scores),
     )
     study = new_study(sampler, 1)
     for _ in range(n_trials):
@@ -52,11 +48,13 @@ def spend(alpha=1.0):
     sampler = build_sampler(
         "m2n2",
         {"archive_size": 6, "alpha": alpha},
-        space=SPACE,
-        n_objectives=2,
-        n_trials=150,
-        seed=1,
-        item_scores=lambda trial: (items[trial], np.array([])),
+        Budget(
+            space=SPACE,
+            n_objectives=2,
+            n_trials=150,
+            seed=1,
+            item_scores=lambda trial: (items[trial], np.array([])),
+        ),
     )
     study = new_study(sampler, 2)
     for _ in range(150):

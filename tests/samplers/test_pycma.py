@@ -26,7 +26,7 @@ MIXED_GENES = dict(MIXED.searched)
 
 def minimise(name, space, loss, *, seed, n_trials, **options):
     sampler = build_sampler(
-        name, options, space=space, n_objectives=1, n_trials=n_trials, seed=seed
+        name, options, Budget(space=space, n_objectives=1, n_trials=n_trials, seed=seed)
     )
     study = new_study(sampler, 1)
     study.optimize(lambda trial: loss(suggest_all(space)(trial)), n_trials=n_trials)

@@ -419,6 +419,12 @@ def test_the_ends_of_a_slerp_are_its_two_experts() -> None:
         ({"modifiers": {"lines": {"beta": {"choice": ["a"]}}}}, "this parameter is a number"),
         ({"genes": {"normalize": {"range": [0.0, 1.0]}}}, "use choice"),
         ({"genes": {"normalize": {"choice": ["maybe"]}}}, "expected true or false"),
+        ({"genes": {"normalize": {"choice": []}}}, "different values, at least one, got []"),
+        ({"genes": {"normalize": {"choice": [True, True]}}}, "expected different values"),
+        ({"method": {"choice": ["ties", "ties"]}}, "expected different ones, got ties, ties"),
+        ({"fixed": {"lambda": {"a": 0.5}}}, "fixed.lambda: expected one value for all experts"),
+        ({"genes": {}, "fixed": {"coefficient": {"z": 1}}}, "fixed.coefficient: 'z' is not one"),
+        ({"kind": ["parameter"]}, "expected one of parameter, layer_swap, dataflow, hybrid"),
     ],
 )
 def test_bad_spaces_are_refused(change: dict[str, object], expected: str) -> None:

@@ -4,15 +4,8 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 
-from evomerge.statistics.gram import gram_matrix
 from evomerge.statistics.tensor import TensorStatistics
 from tests.statistics.sets import ModelSet, model_sets
-
-
-def test_gram_matrix_holds_all_inner_products() -> None:
-    vectors = np.random.default_rng(1).standard_normal((3, 1000)).astype(np.float32)
-    expected = vectors.astype(np.float64) @ vectors.astype(np.float64).T
-    assert np.allclose(gram_matrix(list(vectors)), expected, rtol=1e-12)
 
 
 def test_task_vectors_are_taken_from_the_base_in_float32() -> None:

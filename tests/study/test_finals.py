@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,3 +130,32 @@ def test_every_model_that_is_scored_is_counted(
 
     run_finals(trials[5:7], trials[:4], OBJECTIVES, *run, on_scored=count)
     assert counted == [(n, 11) for n in range(1, 12)]  # 2 + 4 on validation, 1 + 4 on test
+
+
+class NoNumber(FormulaExecutor):
+    """Held-out items on which task ``one`` has no number for one trial."""
+
+    def __init__(self, of: int, metrics: dict[str, MetricValue]) -> None:
+        super().__init__()
+        self._of, self._metrics = of, metrics
+
+    def next_outcome(self) -> Outcome:
+        outcome = super().next_outcome()
+        if isinstance(outcome, Scored) and outcome.job.trial == self._of:
+            metrics = {**outcome.scores.metrics, "one": self._metrics}
+            return replace(outcome, scores=replace(outcome.scores, metrics=metrics))
+        return outcome
+
+
+@pytest.mark.parametrize("metrics", [{}, {"acc": MetricValue(math.nan, 0.01, 100)}])
+def test_a_finalist_without_a_number_is_left_out_and_cannot_win(
+    trials: tuple[TrialRecord, ...],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    metrics: dict[str, MetricValue],
+) -> None:
+    first = chosen(finals(trials, tmp_path, FormulaExecutor()))
+    records = finals(trials, tmp_path, NoNumber(first.number, metrics))
+    assert first.number not in {r.number for r in records}
+    assert chosen(records).number != first.number
+    assert f"trial {first.number} could not be scored on validation" in caplog.text

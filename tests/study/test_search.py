@@ -11,6 +11,7 @@ from evomerge.errors import StudyError
 from evomerge.evaluation.racing import RaceRules
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
+from evomerge.samplers import Budget as SamplerBudget
 from evomerge.samplers import GeneSpace, build_sampler, sampler_names
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet
@@ -59,11 +60,13 @@ def drive(
         sampler=build_sampler(
             sampler,
             {},
-            space=GeneSpace(SPACE.distributions, SPACE.defaults),
-            n_objectives=2,
-            n_trials=trials,
-            seed=1,
-            constrained=bool(constraints),
+            SamplerBudget(
+                space=GeneSpace(SPACE.distributions, SPACE.defaults),
+                n_objectives=2,
+                n_trials=trials,
+                seed=1,
+                constrained=bool(constraints),
+            ),
         ),
         load_if_exists=True,
     )

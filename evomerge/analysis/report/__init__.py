@@ -6,7 +6,9 @@ Members:
     words: the result in sentences.
     tables: rows of the score, failure and timing tables.
     coefficients: a recipe as a grid of layers and module kinds.
+    tiles: the numbers at the top of the page.
     figures: plotly figures (the only file that imports plotly).
+    layers: trials sorted by how figures show them.
     numbers: digits and units.
     palette: every colour, for light and dark.
     report.html.j2, report.css, report.js: the page itself.

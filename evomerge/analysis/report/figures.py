@@ -5,23 +5,16 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import combinations, cycle
 
 import numpy as np
 import plotly.graph_objects as go
 import plotly.offline
 
-from evomerge.analysis.front import (
-    baselines,
-    complete,
-    contenders,
-    front,
-    hypervolume_history,
-    scaled_values,
-)
+from evomerge.analysis.front import contenders, front, hypervolume_history, scaled_values
 from evomerge.analysis.interference import TOP, Comparison
 from evomerge.analysis.intervals import Estimate
+from evomerge.analysis.report.layers import Layer, layers_of
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
 from evomerge.analysis.report.scores import chosen_number, measures, model_label
@@ -71,7 +64,7 @@ def profile_figure(study: StudyRecord) -> str:
     figure = go.Figure()
     names = [_text(o.name) for o in study.objectives]
     chosen = chosen_number(study)
-    layers = _layers(study)
+    layers = layers_of(study)
     for layer in (layers.front, layers.chosen, layers.baselines):
         for trial, row in zip(layer.trials, scaled_values(study, layer.trials), strict=True):
             is_chosen = trial.number == chosen
@@ -116,7 +109,7 @@ def hypervolume_figure(study: StudyRecord) -> str:
 def progress_figure(study: StudyRecord) -> str:
     """Draw the mean (or the last objective) of every trial, and the best so far."""
     measure = measures(study.objectives)[-1]
-    layers = _layers(study)
+    layers = layers_of(study)
     figure = go.Figure()
     for layer in layers.back_to_front:
         if layer.trials:
@@ -193,47 +186,9 @@ def _heat_map(
     return _to_json(figure, height=height), height
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """Trials that look alike."""
-
-    name: str
-    trials: tuple[TrialRecord, ...]
-    color: str
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """Every complete trial in exactly one layer, from the background to the foreground."""
-
-    infeasible: _Layer
-    cloud: _Layer
-    front: _Layer
-    baselines: _Layer
-    chosen: _Layer
-
-    @property
-    def back_to_front(self) -> tuple[_Layer, ...]:
-        return self.infeasible, self.cloud, self.front, self.baselines, self.chosen
-
-
-def _layers(study: StudyRecord) -> _Layers:
-    chosen, reference = chosen_number(study), {t.number for t in baselines(study)}
-    on_front = {t.number for t in front(study)} - reference - {chosen}
-    rest = [t for t in complete(study) if t.number not in reference and t.number != chosen]
-    plain = [t for t in rest if t.is_feasible or t.number in on_front]
-    return _Layers(
-        _Layer("infeasible", tuple(t for t in rest if t not in plain), LIGHT["faint"]),
-        _Layer("dominated", tuple(t for t in plain if t.number not in on_front), LIGHT["cloud"]),
-        _Layer("front", tuple(t for t in plain if t.number in on_front), LIGHT["accent"]),
-        _Layer("baselines", tuple(t for t in baselines(study) if t.number != chosen), LIGHT["ink"]),
-        _Layer("chosen", tuple(t for t in complete(study) if t.number == chosen), LIGHT["chosen"]),
-    )
-
-
 def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go.Figure:
     figure = go.Figure()
-    layers = _layers(study)
+    layers = layers_of(study)
     if with_front_line:
         _add_front_line(figure, study)
     for layer in layers.back_to_front:
@@ -255,7 +210,7 @@ def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go
 
 
 def _points(
-    objectives: Sequence[Objective], layer: _Layer, x: Sequence[float], y: Sequence[float]
+    objectives: Sequence[Objective], layer: Layer, x: Sequence[float], y: Sequence[float]
 ) -> go.Scatter:
     return go.Scatter(
         x=list(x),
@@ -274,7 +229,7 @@ def _points(
     )
 
 
-def _add_labels(points: go.Scatter, layer: _Layer) -> None:
+def _add_labels(points: go.Scatter, layer: Layer) -> None:
     points.update(
         mode="markers+text",
         text=[_short_label(trial) for trial in layer.trials],
@@ -301,7 +256,7 @@ def _add_front_line(figure: go.Figure, study: StudyRecord) -> None:
     )
 
 
-def _error_bar(layer: _Layer, k: int) -> dict[str, object]:
+def _error_bar(layer: Layer, k: int) -> dict[str, object]:
     size = [0.0 if math.isnan(trial.stderr[k]) else trial.stderr[k] for trial in layer.trials]
     return {"type": "data", "array": size, "color": LIGHT["cloud"], "thickness": 1, "width": 0}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import evomerge
 from evomerge.analysis.forgetting import ForgettingRow, forgetting_rows
-from evomerge.analysis.front import complete, front, hypervolume, is_single_model
+from evomerge.analysis.front import complete, front
 from evomerge.analysis.held_out import HeldOutRow, held_out_rows
 from evomerge.analysis.interference import Comparison
 from evomerge.analysis.paired import PairedRow, paired_rows
@@ -46,10 +45,10 @@ from evomerge.analysis.report.tables import (
     front_rows,
     gap_rows,
     phase_times,
-    wall_clock,
 )
+from evomerge.analysis.report.tiles import Tile, tiles
 from evomerge.analysis.report.words import headline, verdict
-from evomerge.study.records import StudyRecord, TrialRecord
+from evomerge.study.records import StudyRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,15 +103,6 @@ def write_report(
 
 
 @dataclass(frozen=True)
-class _Tile:
-    """One number at the top of the page."""
-
-    label: str
-    value: str
-    note: str
-
-
-@dataclass(frozen=True)
 class _Chosen:
     """The trial whose recipe is shown."""
 
@@ -129,7 +119,7 @@ class _Page:
     title: str
     headline: str
     verdict: str
-    tiles: tuple[_Tile, ...]
+    tiles: tuple[Tile, ...]
     measures: tuple[str, ...]
     n_objectives: int
     constraints: tuple[str, ...]
@@ -160,7 +150,7 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
         title=study.name,
         headline=headline(study),
         verdict=verdict(study),
-        tiles=_tiles(study),
+        tiles=tiles(study),
         measures=tuple(m.label for m in measures(study.objectives)),
         n_objectives=n_objectives,
         constraints=study.constraints,
@@ -201,54 +191,6 @@ def _chosen(study: StudyRecord) -> _Chosen | None:
         by_validation=any(final.chosen for final in study.finals),
         recipe=view_recipe(trial.recipe),
     )
-
-
-def _tiles(study: StudyRecord) -> tuple[_Tile, ...]:
-    states = Counter(trial.state for trial in study.trials)
-    others = [f"{states[s]} {s}" for s in ("failed", "pruned", "running") if states[s]]
-    tiles = [
-        _Tile(
-            "complete trials",
-            str(states["complete"]),
-            ", ".join([f"budget {study.n_trials}", *others]),
-        )
-    ]
-    if study.constraints:
-        infeasible = sum(not t.is_feasible for t in complete(study))
-        tiles.append(_Tile("infeasible", str(infeasible), "; ".join(study.constraints)))
-    if complete(study):
-        merges = [t for t in front(study) if not is_single_model(t.origin)]
-        tiles.append(_Tile("on the front", str(len(front(study))), f"{len(merges)} of them merges"))
-        tiles.append(
-            _Tile(
-                "hypervolume", format_number(hypervolume(study)), "1 = every best baseline at once"
-            )
-        )
-    return (*tiles, *_time_tiles(study))
-
-
-def _time_tiles(study: StudyRecord) -> tuple[_Tile, ...]:
-    clock = wall_clock(study)
-    if clock is None or not clock.total_seconds() > 0:
-        return ()
-    wall = clock.total_seconds()
-    work = sum(sum(trial.seconds.values()) for trial in study.trials)
-    finished = [trial for trial in study.trials if trial.state != "running"]
-    return (
-        _Tile(
-            "from first to last trial", format_duration(wall), f"{format_duration(work)} of work"
-        ),
-        _Tile("trials per hour", _rate(3600 * len(finished) / wall), _per_trial(finished)),
-    )
-
-
-def _per_trial(finished: list[TrialRecord]) -> str:
-    seconds = [sum(trial.seconds.values()) for trial in finished]
-    return f"{format_duration(sum(seconds) / len(seconds))} each" if any(seconds) else ""
-
-
-def _rate(per_hour: float) -> str:
-    return f"{per_hour:,.0f}" if per_hour >= 10 else f"{per_hour:.1f}"
 
 
 @cache

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evomerge.analysis.front import complete, is_single_model, pick
+from evomerge.analysis.front import complete, is_single_model
 from evomerge.analysis.intervals import Estimate, mean
+from evomerge.analysis.picking import pick
 from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord, has_mean
 
 __all__ = [
     "Measure",
+    "Split",
     "Standing",
     "best",
     "chosen_number",
@@ -35,7 +37,7 @@ class Measure:
     """
 
     label: str
-    sign: int
+    sign: float
     indices: tuple[int, ...]
 
     def of(self, scored: Standing | TrialRecord) -> Estimate:
@@ -75,10 +77,7 @@ def measures(objectives: Sequence[Objective]) -> tuple[Measure, ...]:
     Accuracy and perplexity have no mean worth reading: where directions differ or costs are among
     the objectives, the first objective that is a score comes last.
     """
-    each = [
-        Measure(o.name, 1 if o.direction == "maximize" else -1, (i,))
-        for i, o in enumerate(objectives)
-    ]
+    each = [Measure(o.name, o.sign, (i,)) for i, o in enumerate(objectives)]
     if len(each) > 1 and has_mean(objectives):
         return (*each, Measure("mean", each[0].sign, tuple(range(len(objectives)))))
     summary = next((i for i, o in enumerate(objectives) if not o.is_cost), 0)

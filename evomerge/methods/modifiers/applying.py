@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, did_you_mean
 from evomerge.kernels.plan import TensorPlan
 from evomerge.methods.base import TensorContext
 from evomerge.methods.declared import ParameterValue
@@ -33,8 +32,7 @@ def modifier_faults(modifiers: Modifiers, experts: Sequence[str]) -> list[str]:
             faults = MODIFIERS[name].faults(values, experts)
             found += [f"modifiers.{name}.{fault}" for fault in faults]
             continue
-        near = get_close_matches(name, MODIFIERS, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, MODIFIERS)
         found.append(f"modifiers: expected one of {', '.join(MODIFIERS)}, got {name!r}{hint}")
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 from evomerge.errors import RecipeError
 from evomerge.methods.base import Method
 from evomerge.methods.linear import Linear
-from evomerge.methods.parameters import safe_sum
+from evomerge.methods.parameters import divisor
 from evomerge.models.architecture import Architecture, TensorRole
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
@@ -142,7 +142,9 @@ def _parameters(bound: Method, counterpart: Counterpart) -> _Values:
         _check(bound, name, ours[name], value is not None, key.values or ())
         theirs[key.name] = value
     _check_window(bound, theirs)
-    if isinstance(bound, Linear) and safe_sum(bound.coefficient) != sum(bound.coefficient):
+    if isinstance(bound, Linear) and sum(bound.coefficient) != divisor(
+        bound.coefficient, normalize=True
+    ):
         theirs["normalize"] = False  # where mergekit would divide by zero, and we by one
     return theirs
 

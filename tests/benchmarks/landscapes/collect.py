@@ -18,7 +18,8 @@ from typing import Any
 from evomerge.config.assemble import assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study, create_study
+from evomerge.config.runs import Events, continue_study
+from evomerge.config.stages import create_run
 from evomerge.samplers import GeneSpace
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
@@ -60,7 +61,7 @@ def _search(
         "execution.executor=inline",
         "finalists=0",
     ]
-    create_study(experiment, Presets(), overrides, folder)
+    create_run(experiment, Presets(), overrides, folder)
     return continue_study(folder, Events())
 
 

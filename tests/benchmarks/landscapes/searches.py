@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
-from evomerge.samplers import GeneSpace, build_sampler
+from evomerge.samplers import Budget, GeneSpace, build_sampler
 from evomerge.seeds import seed_for
 from evomerge.space.protocol import Params
 from tests.benchmarks.landscapes.cases import Case
@@ -84,10 +84,9 @@ def _by_sampler(case: Case, method: str, seed: int, log: _Log) -> None:
     sampler = build_sampler(
         method,
         {},
-        space=landscape.genes,
-        n_objectives=case.n_objectives,
-        n_trials=case.trials,
-        seed=seed,
+        Budget(
+            space=landscape.genes, n_objectives=case.n_objectives, n_trials=case.trials, seed=seed
+        ),
     )
     study = _study(sampler, case)
     for params in landscape.parents:
@@ -104,10 +103,12 @@ def _whole_model_nsga2(case: Case, method: str, seed: int, log: _Log) -> None:
     sampler = build_sampler(
         "nsga2",
         {},
-        space=GeneSpace(distributions, defaults),
-        n_objectives=case.n_objectives,
-        n_trials=case.trials,
-        seed=seed,
+        Budget(
+            space=GeneSpace(distributions, defaults),
+            n_objectives=case.n_objectives,
+            n_trials=case.trials,
+            seed=seed,
+        ),
     )
 
     def suggest(trial: Trial) -> Params:

@@ -8,7 +8,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.cli.reading import _thinned
+from evomerge.cli.results import _thinned
 from evomerge.study.records import TrialRecord
 
 

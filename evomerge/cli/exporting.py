@@ -1,0 +1,99 @@
+"""The command that writes what a study found as files for other tools: ``export``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge.cli.options import StudyDir
+from evomerge.cli.terminal import console, print_table
+from evomerge.errors import ConfigError, EvaluationError
+
+if TYPE_CHECKING:
+    from evomerge.export.model import Rescored
+    from evomerge.study.folder import StudyFolder
+    from evomerge.study.records import StudyRecord, TrialRecord
+
+__all__ = ["export"]
+
+
+class ExportFormat(str, Enum):
+    """What an export is written as."""
+
+    hf = "hf"
+    recipe = "recipe"
+    mergekit = "mergekit"
+
+
+def export(
+    study: StudyDir,
+    out: Annotated[Path, typer.Option(help="Folder to write; a file for YAML formats.")],
+    pick: Annotated[
+        str, typer.Option(help="knee, chosen (by the finals), best:NAME, best:mean, trial:N.")
+    ] = "knee",
+    format_: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = (
+        ExportFormat.hf
+    ),
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="REPO", help="Also upload it to this repository.")
+    ] = None,
+) -> None:
+    """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
+    from evomerge.analysis.picking import pick as pick_trial
+    from evomerge.config.reading import latest_study, read_study
+    from evomerge.export.model import push_folder
+    from evomerge.study.folder import StudyFolder
+
+    folder = latest_study(StudyFolder(study))
+    record = read_study(folder)
+    trial = pick_trial(record, pick)
+    if format_ is ExportFormat.hf:
+        _export_folder(folder, record, trial, out)
+        if push_to_hub is not None:
+            console.print(push_folder(out, push_to_hub))
+    elif push_to_hub is not None:
+        raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
+    else:
+        _export_text(trial, format_, out)
+
+
+def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
+    from evomerge.export.model import export_text
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(export_text(trial, format_.value), encoding="utf-8")
+    console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)
+
+
+def _export_folder(folder: StudyFolder, study: StudyRecord, trial: TrialRecord, out: Path) -> None:
+    from evomerge.analysis.forgetting import forgetting_rows
+    from evomerge.config.stored import read_experiment
+    from evomerge.config.suites import make_suites
+    from evomerge.evaluation.store import ItemStore
+    from evomerge.export.model import export_model
+
+    experiment = read_experiment(folder)
+    rescored = export_model(
+        study,
+        trial,
+        out,
+        make_suites(experiment),
+        rungs=experiment.rungs,
+        forgetting=forgetting_rows(study, ItemStore(folder.items).read()),
+        engine=experiment.engine,
+    )
+    console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
+    _print_rescored(rescored)
+    if not rescored.equal:
+        raise EvaluationError(f"{out} does not score what trial {trial.number} scored; not usable")
+
+
+def _print_rescored(rescored: Rescored) -> None:
+    pairs = zip(rescored.objectives, rescored.trial, rescored.folder, strict=True)
+    rows = [(name, f"{recorded:.4f}", f"{again:.4f}") for name, recorded, again in pairs]
+    print_table("", ["scored again after writing", "trial", "folder"], rows)
+    if rescored.folding is not None:
+        console.print(f"folded scales: rounding moves logits by (relative) {rescored.folding}")

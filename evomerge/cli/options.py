@@ -1,0 +1,60 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from evomerge.config.experiment import Experiment
+
+__all__ = [
+    "Executor",
+    "ExperimentFile",
+    "Json",
+    "Overrides",
+    "PresetFolder",
+    "StudyDir",
+    "Workers",
+    "execution_overrides",
+    "load",
+]
+
+ExperimentFile = Annotated[str, typer.Argument(help="Experiment YAML, or the name of a preset.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; repeatable.")
+]
+PresetFolder = Annotated[
+    Path | None, typer.Option("--presets", help="Folder with presets of your own.")
+]
+Executor = Annotated[str | None, typer.Option(help="ray or inline.")]
+Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
+StudyDir = Annotated[Path, typer.Argument(help="Study folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def load(
+    name: str, overrides: list[str] | None, preset_folder: Path | None
+) -> tuple[Experiment, str]:
+    """Find an experiment by name or path and resolve it.
+
+    Returns:
+        The experiment, and where it is, for faults.
+
+    Raises:
+        ConfigError: Listing every fault, one line each.
+    """
+    from evomerge.config.load import load_experiment
+    from evomerge.config.presets import Presets
+
+    presets = Presets(preset_folder)
+    path = presets.find("experiments", name, Path.cwd())
+    return load_experiment(path, presets, overrides or []), str(path)
+
+
+def execution_overrides(executor: str | None, workers: int | None) -> list[str]:
+    """Write ``--executor`` and ``--workers`` as overrides of the experiment."""
+    chosen = {"executor": executor, "workers": workers}
+    return [f"execution.{key}={value}" for key, value in chosen.items() if value is not None]

@@ -1,0 +1,199 @@
+"""What a study found, printed: the front, held-out scores, gains, what was forgotten."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from evomerge.cli.terminal import console, print_table, value_text
+
+if TYPE_CHECKING:
+    from evomerge.analysis.forgetting import Change, ForgettingRow
+    from evomerge.analysis.held_out import HeldOutRow, HeldOutScore
+    from evomerge.analysis.paired import PairedRow
+    from evomerge.study.records import FinalRecord, StudyRecord, TrialRecord
+
+__all__ = [
+    "front_data",
+    "headings",
+    "print_forgetting",
+    "print_front",
+    "print_held_out",
+    "print_paired",
+    "print_unenforced",
+]
+
+
+def front_data(study: StudyRecord) -> dict[str, object]:
+    """Describe the front as plain data for JSON."""
+    from evomerge.analysis.front import front as front_of
+    from evomerge.study.constraints import finals_note
+
+    return {
+        "objectives": [{"name": o.name, "direction": o.direction} for o in study.objectives],
+        "constraints": study.constraints,
+        "unenforced": study.unenforced,
+        "finals_note": finals_note(study.finals, study.constraints),
+        "trials": [
+            {
+                "number": t.number,
+                "feasible": t.is_feasible,
+                "values": t.values,
+                "stderr": t.stderr,
+                "recipe": dict(t.recipe),
+            }
+            for t in front_of(study)
+        ],
+    }
+
+
+def print_unenforced(constraints: Sequence[str]) -> None:
+    """Print the constraints that hold nothing, and why."""
+    for constraint in constraints:
+        text = Text.assemble(("NOT ENFORCED ", "bold red"), constraint)
+        console.print(text, soft_wrap=True)
+
+
+def print_front(study: StudyRecord, *, most: int | None = None) -> None:
+    """Print the front, and the held-out scores if there are any.
+
+    Args:
+        study: The study.
+        most: Members to print of a larger front: its ends, the knee, and some between; all.
+    """
+    from evomerge.analysis.front import front as front_of
+    from evomerge.analysis.picking import pick as pick_trial
+
+    members = front_of(study)
+    print_unenforced(study.unenforced)
+    if not members:
+        console.print("no trial is complete yet")
+        return
+    if not members[0].is_feasible:
+        wanted = "; ".join(study.constraints)
+        console.print(f"no trial is feasible ({wanted}); the least infeasible:", soft_wrap=True)
+    names = headings(study)
+    knee = pick_trial(study, "knee")
+    ordered = sorted(members, key=lambda t: t.values)
+    shown = _thinned(ordered, most or len(ordered), knee)
+    rows: list[tuple[str, ...]] = []
+    for trial in shown:
+        mark = " (knee)" if trial.number == knee.number else ""
+        label = f"#{trial.number} {trial.origin}{mark}"
+        rows.append((label, *_texts(trial.values, trial.stderr)))
+    some = f" ({len(shown)} of {len(ordered)} trials)" if len(shown) < len(ordered) else ""
+    print_table(f"Front, on search items{some}", ["trial", *names], rows)
+    if study.finals:
+        console.print()
+        _print_finals(study)
+
+
+def _thinned(trials: Sequence[TrialRecord], most: int, knee: TrialRecord) -> list[TrialRecord]:
+    """Leave evenly spaced trials, at most ``most`` and the knee."""
+    if len(trials) <= most:
+        return list(trials)
+    kept = {round(i * (len(trials) - 1) / (most - 1)) for i in range(most)}
+    return [t for i, t in enumerate(trials) if i in kept or t.number == knee.number]
+
+
+def _print_finals(study: StudyRecord) -> None:
+    from evomerge.analysis.intervals import mean
+    from evomerge.study.constraints import finals_note
+    from evomerge.study.records import has_mean
+
+    with_mean = has_mean(study.objectives)
+    rows: list[tuple[str, ...]] = []
+    bold = None
+    for final in (f for f in study.finals if f.split == "test"):
+        if final.chosen:
+            bold = len(rows)
+        row = [_label(final), *_texts(final.values, final.stderr)]
+        if with_mean:
+            overall = mean(final.values, final.stderr)
+            row.append(value_text(overall.value, overall.stderr))
+        rows.append(tuple(row))
+    columns = ["model", *headings(study), *(["mean"] if with_mean else [])]
+    title = "Test items, never searched; validation items picked the merge"
+    print_table(title, columns, rows, bold=bold)
+    if note := finals_note(study.finals, study.constraints):
+        console.print(note, style="bold red", soft_wrap=True)
+
+
+def _label(final: FinalRecord | HeldOutRow | ForgettingRow) -> str:
+    return f"best merge (#{final.number})" if final.chosen else final.origin
+
+
+def print_held_out(rows: Sequence[HeldOutRow], objectives: Sequence[str]) -> None:
+    """Print test scores with 95 % intervals, and how far each gets from base to best expert."""
+    if not rows:
+        return
+    console.print()
+    texts = [(_label(row), *map(_interval_text, row.scores)) for row in rows]
+    title = "95 % intervals; base to best expert is 0 to 100 %"
+    bold = next((i for i, row in enumerate(rows) if row.chosen), None)
+    print_table(title, ["model", *objectives], texts, bold=bold)
+
+
+def _interval_text(score: HeldOutScore) -> str:
+    bounds = f"{score.value:.3f}"
+    if not math.isnan(score.low):
+        bounds = f"{score.low:.3f}–{score.high:.3f}"
+    return bounds if math.isnan(score.normalised) else f"{bounds}, {score.normalised:.0%}"
+
+
+def print_paired(rows: Sequence[PairedRow]) -> None:
+    """Print what the chosen merge gained over base and experts, and what it broke."""
+    if not rows:
+        return
+    console.print()
+    texts = [
+        (
+            row.reference,
+            row.objective,
+            value_text(row.gain.value, row.gain.stderr),
+            "" if math.isnan(row.negative_flips) else f"{row.negative_flips:.1%}",
+        )
+        for row in rows
+    ]
+    title = "The chosen merge on the same test items, paired"
+    print_table(title, ["against", "objective", "merge minus it", "right there, wrong here"], texts)
+
+
+def print_forgetting(rows: Sequence[ForgettingRow]) -> None:
+    """Print what became of the tasks that the search never saw, metric by metric."""
+    for (measure, direction), group in groupby(rows, key=lambda row: (row.measure, row.direction)):
+        console.print()
+        texts = [
+            (
+                _label(row),
+                value_text(row.value, row.stderr),
+                "" if math.isnan(row.normalised) else f"{row.normalised:.0%}",
+                _change_text(row.versus_base),
+                _change_text(row.versus_expert),
+            )
+            for row in group
+        ]
+        name = measure + (" ↓" if direction == "minimize" else "")
+        title = f"{name}, never searched; differences with 95 % intervals"
+        columns = ["model", "score", "of base", "minus base", "minus best expert"]
+        print_table(title, columns, texts)
+
+
+def _change_text(change: Change | None) -> str:
+    if change is None:
+        return ""
+    bounds = "" if math.isnan(change.low) else f" [{change.low:+.3f}, {change.high:+.3f}]"
+    return f"{change.value:+.3f}{bounds}"
+
+
+def headings(study: StudyRecord) -> list[str]:
+    """Name the objectives; lower is better where an arrow points down."""
+    return [o.name + (" ↓" if o.direction == "minimize" else "") for o in study.objectives]
+
+
+def _texts(values: tuple[float, ...], stderr: tuple[float, ...]) -> list[str]:
+    return [value_text(v, e) for v, e in zip(values, stderr, strict=True)]

@@ -1,0 +1,82 @@
+"""The Optuna study in a study's folder, or in the database that its experiment names."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.samplers import BaseSampler
+
+from evomerge.config.experiment import Experiment
+from evomerge.config.load import experiment_digest
+from evomerge.config.stored import read_experiment
+from evomerge.errors import StudyError
+from evomerge.study.folder import StudyFolder
+from evomerge.study.storage import open_storage, repair_journal
+
+__all__ = ["find_study", "open_study", "serve_dashboard"]
+
+_STUDY_NAME = "evomerge"
+_DIGEST = "experiment"  # study attribute: which experiment the trials belong to
+
+
+def open_study(folder: StudyFolder, experiment: Experiment, sampler: BaseSampler) -> optuna.Study:
+    """Open the study to run it, after making it or repairing what a killed driver left.
+
+    Call only under the folder's lock.
+
+    Raises:
+        StudyError: The study belongs to another experiment.
+    """
+    _quiet_optuna()
+    if experiment.storage is None:
+        repair_journal(folder.journal)
+    study = optuna.create_study(
+        storage=open_storage(folder.journal, experiment.storage),
+        study_name=_study_name(folder, experiment),
+        directions=[o.direction for o in experiment.objectives],
+        sampler=sampler,
+        load_if_exists=True,
+    )
+    digest = experiment_digest(experiment)
+    if study.user_attrs.get(_DIGEST, digest) != digest:
+        raise StudyError(
+            f"the study in {folder.root} was started with another experiment than its "
+            "experiment.yaml says now; restore that file"
+        )
+    study.set_user_attr(_DIGEST, digest)
+    return study
+
+
+def find_study(folder: StudyFolder, experiment: Experiment) -> optuna.Study | None:
+    """Find the study to read it; ``None`` if no driver has made it yet."""
+    if experiment.storage is None and not folder.journal.is_file():
+        return None
+    _quiet_optuna()
+    storage = open_storage(folder.journal, experiment.storage)
+    name = _study_name(folder, experiment)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    return optuna.load_study(study_name=name, storage=storage) if name in names else None
+
+
+def serve_dashboard(folder: StudyFolder, port: int) -> None:
+    """Serve optuna-dashboard on a study until interrupted.
+
+    Raises:
+        StudyError: No study here, or optuna-dashboard is not installed.
+    """
+    experiment = read_experiment(folder)
+    try:
+        from optuna_dashboard import run_server
+    except ImportError:
+        raise StudyError(
+            "optuna-dashboard is not installed; pip install 'evomerge[dashboard]'"
+        ) from None
+    run_server(open_storage(folder.journal, experiment.storage), host="127.0.0.1", port=port)
+
+
+def _study_name(folder: StudyFolder, experiment: Experiment) -> str:
+    """A database may hold many studies, a journal file just one."""
+    return _STUDY_NAME if experiment.storage is None else folder.root.resolve().name
+
+
+def _quiet_optuna() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,0 +1,63 @@
+"""Reads a run in its folder, going on or finished, without changing it."""
+
+from __future__ import annotations
+
+from evomerge.config.experiment import Experiment
+from evomerge.config.objectives import constraints_of, objectives_of
+from evomerge.config.optuna_study import find_study
+from evomerge.config.stored import read_experiment
+from evomerge.study.constraints import unenforced
+from evomerge.study.finals_file import read_finals
+from evomerge.study.folder import StudyFolder
+from evomerge.study.records import StudyRecord
+from evomerge.study.trials import trial_records
+
+__all__ = ["begun_stages", "latest_study", "read_study", "stage_studies"]
+
+
+def read_study(folder: StudyFolder) -> StudyRecord:
+    """Read a study, running or finished, without changing it.
+
+    Raises:
+        StudyError: No study here.
+    """
+    experiment = read_experiment(folder)
+    constraints = constraints_of(experiment)
+    found = find_study(folder, experiment)
+    winners = experiment.models.located_winners()
+    trials = () if found is None else trial_records(found, constraints, winners)
+    finals, n_trials = read_finals(folder.finals), experiment.budget.trials
+    return StudyRecord(
+        name=folder.name,
+        objectives=objectives_of(experiment),
+        trials=trials,
+        finals=finals.records,
+        n_trials=n_trials,
+        constraints=tuple(constraint.name for constraint in constraints),
+        unenforced=unenforced(constraints, trials, n_trials, finals.records),
+        report_only=finals.report_only,
+    )
+
+
+def stage_studies(folder: StudyFolder) -> tuple[StudyFolder, ...]:
+    """List the studies of a run that have begun: of its stages, or just the folder itself.
+
+    Raises:
+        StudyError: No study here.
+    """
+    return begun_stages(folder, read_experiment(folder)) or (folder,)
+
+
+def latest_study(folder: StudyFolder) -> StudyFolder:
+    """Find the study that a run's results are read from: that of the last stage that has begun.
+
+    Raises:
+        StudyError: No study here.
+    """
+    return stage_studies(folder)[-1]
+
+
+def begun_stages(folder: StudyFolder, experiment: Experiment) -> tuple[StudyFolder, ...]:
+    """List the stages of an experiment that have begun; none where it has no stages."""
+    inside = [folder.stage(number + 1) for number in range(len(experiment.stages))]
+    return tuple(one for one in inside if one.experiment.is_file())
