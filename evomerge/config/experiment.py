@@ -12,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     model_validator,
 )
 
@@ -61,12 +60,10 @@ def _by_name(value: object) -> object:
 
 def _switch(value: object) -> object:
     """Read ``on`` and ``off``, which YAML takes for booleans."""
-    if not isinstance(value, bool | str):
-        return value
-    return {True: {}, False: None, "on": {}, "off": None}.get(value, value)
+    return _named(value, {"on": {}, "off": None, True: {}, False: None})
 
 
-_RACES: dict[object, object] = {
+_RACES: dict[bool | str, object] = {
     "off": None,
     False: None,  # what YAML takes ``off`` for
     "careful": {},
@@ -76,7 +73,23 @@ _RACES: dict[object, object] = {
 
 def _race(value: object) -> object:
     """Read ``off``, ``careful`` or ``fast``."""
-    return _RACES.get(value, value) if isinstance(value, bool | str) else value
+    return _named(value, _RACES)
+
+
+def _named(value: object, known: Mapping[bool | str, object]) -> object:
+    """Read the name of a set of rules; anything but a name is the rules themselves."""
+    if not isinstance(value, bool | str):
+        return value
+    if value not in known:
+        names = ", ".join(name for name in known if isinstance(name, str))
+        raise ValueError(f"expected {names}, or keys and values, got {value!r}")
+    return known[value]
+
+
+def _auto_or_count(value: object) -> object:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"expected auto or a whole number above 0, got {value!r}")
+    return value
 
 
 def _better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
@@ -86,18 +99,17 @@ def _better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
     return SMOOTH_METRICS.get(objective.get("metric", ""), "maximize")
 
 
-def _not_reserved(name: str) -> str:
+def _expert_name(name: str) -> str:
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_-]*", name):
+        raise ValueError(f"expected an expert name of letters, digits, _ and -, got {name!r}")
     if name in _RESERVED:
         raise ValueError(f"expected an expert name other than {', '.join(_RESERVED)}, got {name!r}")
     return name
 
 
 _RESERVED = ("base", "merged", "skip", "uniform")  # what spaces and reports mean by these
-ExpertName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$"),
-    AfterValidator(_not_reserved),
-]
+ExpertName = Annotated[str, AfterValidator(_expert_name)]
+AutoOrCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)]
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 
@@ -143,7 +155,7 @@ class EvaluatorConfig(_Section):
     splits: dict[Literal["search", "validation", "test"], str | float] | None = None
     limit: int | None = Field(default=None, gt=0)
     num_fewshot: int | None = Field(default=None, ge=0)
-    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    batch_size: AutoOrCount = "auto"
     apply_chat_template: bool = False
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
@@ -288,7 +300,7 @@ class ExecutionConfig(_Section):
     """
 
     executor: Literal["ray", "inline"] = "ray"
-    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    workers: AutoOrCount = "auto"
     gpus_per_worker: float = Field(default=1, ge=0)
     ray_address: str = "local"
 

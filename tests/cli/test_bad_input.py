@@ -50,7 +50,10 @@ def experiment(folder: Path, **change: object) -> Path:
         ({"objectives": [{"task": "zoo_math", "metric": "acc"}]}, "expected a metric out of"),
         ({"objectives": [{"task": "zoo_mth", "metric": "acc"}]}, "did you mean 'zoo_math'"),
         ({"sampler": "cma-es"}, "sampler"),
-        ({"models": {"base": "zoo:base", "experts": {"a.b": "zoo:math"}}}, "models.experts"),
+        (
+            {"models": {"base": "zoo:base", "experts": {"a.b": "zoo:math"}}},
+            "models.experts.a.b: expected an expert name of letters, digits, _ and -, got 'a.b'",
+        ),
         ({"objectives": [{"task": "zoo_math", "metric": "exact_match"}] * 2}, "already"),
         ({"storage": "foo"}, "expected a database URL"),
         (
@@ -66,7 +69,15 @@ def experiment(folder: Path, **change: object) -> Path:
             "got no validation and no test; add them, or set finalists: 0",
         ),
         ({"sampler": {"name": "pycma", "sigma": 0.2}}, "sigma0"),
-        ({"search_space": {"method": "ties", "genes": {"densty": {}}}}, "densty"),
+        (
+            {"search_space": {"method": "ties", "genes": {"densty": {}}}},
+            "genes.densty: no method here (ties) has it; did you mean 'density'?",
+        ),
+        ({"budget": 12}, "budget: expected keys and values, got 12"),
+        ({"evaluators": "zoo"}, "evaluators: expected a list, got 'zoo'"),
+        ({"objectives": []}, "objectives: expected at least one, got []"),
+        ({"race": "carefull"}, "race: expected off, careful, fast, or keys and values, got"),
+        ({"execution": {"workers": 0}}, "workers: expected auto or a whole number above 0, got 0"),
     ],
 )
 def test_mistakes_in_an_experiment(
