@@ -242,3 +242,40 @@ def test_mistakes_on_the_command_line(
     assert code == 2
     assert expected in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["stauts", "x"], "'status'"),
+        (["check"], "Missing argument 'experiment'"),
+        (["run", "e.yaml", "--workers", "x"], "'--workers'"),
+        (["run", "e.yaml", "--worker", "2"], "--workers"),
+        (["export", "s", "--out", "o", "--format", "gguf"], "'hf', 'recipe', 'mergekit'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    arguments: list[str],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, stderr = run_cli(arguments, monkeypatch, capsys)
+    assert code == 2
+    assert len(stderr.splitlines()) == 1
+    assert stderr.startswith("error: ")
+    assert expected in stderr
+    assert "--help" in stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["presets"]])
+def test_no_command_prints_the_help(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evomerge", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert "Commands" in out
+    assert not err
