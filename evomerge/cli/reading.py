@@ -161,6 +161,8 @@ def export(
     if format_ is not ExportFormat.hf:
         if push_to_hub is not None:
             raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
+        if out.is_dir():
+            raise ConfigError(f"expected a file for --format {format_.value}, got the folder {out}")
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(export_text(trial, format_.value), encoding="utf-8")
         console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)
@@ -201,8 +203,11 @@ def dashboard(
     from evomerge.config.stages import latest_study
     from evomerge.study.folder import StudyFolder
 
-    console.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
-    serve_dashboard(latest_study(StudyFolder(study)), port)
+    serve_dashboard(
+        latest_study(StudyFolder(study)),
+        port,
+        lambda address: console.print(f"{address}  (Ctrl-C ends it)", soft_wrap=True),
+    )
 
 
 def print_front(study: StudyRecord, *, most: int | None = None) -> None:
@@ -317,7 +322,7 @@ def _print_forgetting(rows: Sequence[ForgettingRow]) -> None:
         texts = [
             (
                 _label(row),
-                value_text(row.value, row.stderr),
+                f"{row.value:.3f}",
                 "" if math.isnan(row.normalised) else f"{row.normalised:.0%}",
                 _change_text(row.versus_base),
                 _change_text(row.versus_expert),
@@ -333,7 +338,7 @@ def _print_forgetting(rows: Sequence[ForgettingRow]) -> None:
 def _change_text(change: Change | None) -> str:
     if change is None:
         return ""
-    bounds = "" if math.isnan(change.low) else f" [{change.low:+.3f}, {change.high:+.3f}]"
+    bounds = "" if math.isnan(change.low) else f" [{change.low:+.2f}, {change.high:+.2f}]"
     return f"{change.value:+.3f}{bounds}"
 
 

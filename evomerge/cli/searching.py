@@ -131,8 +131,8 @@ def _continue(root: Path) -> None:
             raise
     latest = latest_study(folder)
     items, comparison = ItemStore(latest.items).read(), read_comparison(latest.comparison)
+    print_front(study, most=_FRONT_ROWS)  # first, since it needs no disk
     write_report(study, folder.report, items=items, comparison=comparison)
-    print_front(study, most=_FRONT_ROWS)
     console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
     console.print(f"report   {folder.report}", soft_wrap=True)
     which = "chosen" if study.finals else "knee"

@@ -10,7 +10,7 @@ from evomerge.cache import cache_folder
 from evomerge.config.assemble import Assembly, sampler_choice
 from evomerge.config.runs import on_device, worker_count
 from evomerge.evaluation.checks import n_items
-from evomerge.execution.costs import COSTS, Cost
+from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
@@ -18,6 +18,7 @@ from evomerge.merging.residency import residency_of
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
 from evomerge.schema import write_yaml
+from evomerge.study.records import Objective
 
 __all__ = ["example_recipe", "experiment_facts"]
 
@@ -41,7 +42,7 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     candidate_bytes = n_parameters * dtype.itemsize
     worker = on_device(assembly.worker, experiment.execution)
     name, reason = sampler_choice(assembly)
-    objectives = ", ".join(f"{o.direction} {o.name} {o.metric}" for o in assembly.objectives)
+    objectives = ", ".join(map(_objective, assembly.objectives))
     optional = {
         "constraints": ", ".join(constraint.name for constraint in assembly.constraints),
         "costs": ", ".join(map(_cost, assembly.worker.costs)),
@@ -72,6 +73,11 @@ def example_recipe(assembly: Assembly) -> str:
     more = len(rules) - _MOST_RULES
     text = write_yaml({"rules": rules[:_MOST_RULES]})
     return f"{text}# and {more} more rules\n" if more > 0 else text
+
+
+def _objective(objective: Objective) -> str:
+    metric = "" if objective.task == COST else f" {objective.metric}"
+    return f"{objective.direction} {objective.name}{metric}"
 
 
 def _cost(metric: str) -> str:

@@ -258,8 +258,13 @@ def worker_count(config: ExecutionConfig) -> int:
     return len(os.sched_getaffinity(0))
 
 
-def serve_dashboard(folder: StudyFolder, port: int) -> None:
+def serve_dashboard(folder: StudyFolder, port: int, serving: Callable[[str], None]) -> None:
     """Serve optuna-dashboard on a study until interrupted.
+
+    Args:
+        folder: Of the study.
+        port: On this machine.
+        serving: Called with the address when all is ready.
 
     Raises:
         StudyError: No study here, or optuna-dashboard is not installed.
@@ -271,7 +276,9 @@ def serve_dashboard(folder: StudyFolder, port: int) -> None:
         raise StudyError(
             "optuna-dashboard is not installed; pip install 'evomerge[dashboard]'"
         ) from None
-    run_server(open_storage(folder.journal, experiment.storage), host="127.0.0.1", port=port)
+    storage = open_storage(folder.journal, experiment.storage)
+    serving(f"http://127.0.0.1:{port}")
+    run_server(storage, host="127.0.0.1", port=port)
 
 
 def _measure(assembly: Assembly, folder: StudyFolder, events: Events) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -180,9 +181,10 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
     name = content.get("merge_method")
     methods = (*COUNTERPARTS, PASSTHROUGH)
     if name not in methods:
+        near = get_close_matches(str(name), methods, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ", which cannot be imported yet"
         raise RecipeError(
-            f"expected a mergekit method out of {', '.join(methods)}, got {name!r}, which cannot "
-            "be imported yet"
+            f"expected a mergekit method out of {', '.join(methods)}, got {name!r}{hint}"
         )
     file = parse(MergekitFile, content, "mergekit file")
     if file.modules is not None or bool(file.models) == bool(file.slices):
