@@ -8,7 +8,7 @@ from itertools import groupby
 
 import yaml
 
-__all__ = ["Cell", "Panel", "RecipeView", "Row", "view_recipe"]
+__all__ = ["Cell", "HopView", "Panel", "RecipeView", "Row", "view_recipe"]
 
 _LAYERED = ("attention", "mlp", "norm")
 _OUTSIDE = ("embedding", "head")
@@ -63,6 +63,21 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class HopView:
+    """One layer on the way through the models.
+
+    Attributes:
+        source: Whose: ``base``, an expert, or ``merged``.
+        layer: Which of its layers.
+        scale: What the layer's update is multiplied by.
+    """
+
+    source: str
+    layer: int
+    scale: float
+
+
+@dataclass(frozen=True)
 class RecipeView:
     """What the report says about one recipe.
 
@@ -71,6 +86,7 @@ class RecipeView:
         panels: Numbers that vary over the model or between experts.
         constants: (parameter, value) of what is the same everywhere.
         by_name: Rules on tensor names; they go first and are not in the panels.
+        path: Layers in the order of their visits; empty where all layers are merged ones in place.
         yaml: The whole recipe.
     """
 
@@ -78,6 +94,7 @@ class RecipeView:
     panels: tuple[Panel, ...]
     constants: tuple[tuple[str, str], ...]
     by_name: int
+    path: tuple[HopView, ...]
     yaml: str
 
 
@@ -88,7 +105,7 @@ def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
     for the last, which holds for recipes that spell their layers out.
 
     Args:
-        recipe: YAML-ready data; one without ``rules`` (a data-flow path) is shown as YAML only.
+        recipe: YAML-ready data.
     """
     rules = [_Rule.parse(rule) for rule in _items(recipe.get("rules"))]
     by_place = [rule for rule in rules if not rule.by_name]
@@ -109,8 +126,15 @@ def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
         panels=tuple(panels),
         constants=tuple(constants),
         by_name=len(rules) - len(by_place),
+        path=tuple(_hop(hop) for hop in _items(recipe.get("path"))),
         yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True),
     )
+
+
+def _hop(hop: object) -> HopView:
+    fields = _mapping(hop)
+    layer, scale = _number(fields.get("layer")), _number(fields.get("scale", 1.0))
+    return HopView(str(fields.get("source")), int(layer or 0), 1.0 if scale is None else scale)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import random
 
 import yaml
 
-from evomerge.analysis.report.coefficients import Row, view_recipe
+from evomerge.analysis.report.coefficients import HopView, Row, view_recipe
 
 from ..synthetic import layerwise_recipe
 
@@ -99,3 +99,10 @@ def test_recipe_without_rules_is_shown_as_yaml() -> None:
 def test_yaml_is_the_recipe() -> None:
     made = layerwise_recipe(random.Random(0), tuple(EXPERTS), 6)
     assert yaml.safe_load(view_recipe(made).yaml) == made
+
+
+def test_a_path_is_shown_hop_by_hop() -> None:
+    hops = [{"source": "math", "layer": 2, "scale": 0.9}, {"source": "list", "layer": 2}]
+    view = view_recipe({**recipe(rule({}, coefficient={"math": 1, "list": 0})), "path": hops})
+    assert view.path == (HopView("math", 2, 0.9), HopView("list", 2, 1.0))
+    assert view_recipe(recipe(rule({}))).path == ()
