@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -121,3 +122,14 @@ def test_gates_and_races_that_are_off_are_said_to_be(tmp_path: Path) -> None:
     found = facts(tmp_path, execution="{}\ngates: off")
     assert found["gates"] == "off"
     assert found["race"] == "off: every trial is scored on all items"
+
+
+def test_an_expert_that_would_be_run_in_another_way_than_the_base_is_named(tmp_path: Path) -> None:
+    assert "configs" not in facts(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(zoo_path("list"), other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert facts(tmp_path, str(other))["configs"] == (
+        "code has another rms_norm_eps: merges, and the expert itself, are run as the base"
+    )
