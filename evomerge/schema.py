@@ -16,16 +16,32 @@ __all__ = ["parse", "parse_yaml", "read_yaml", "write_yaml"]
 
 T = TypeVar("T")
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_EXPECTED = {  # where pydantic would name its own types
+    **dict.fromkeys(
+        ("model_type", "model_attributes_type", "dataclass_type", "dict_type"), "keys and values"
+    ),
+    "list_type": "a list",
+    "too_short": "at least one",
+}
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads keys as they are written: YAML 1.1 would make ``true`` of the key ``on``."""
+    """Reads keys as they are written, each once.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        for key, _ in node.value:
+    YAML 1.1 would make ``true`` of the key ``on``, and would let the second of two equal keys win.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.tag == "tag:yaml.org,2002:bool":
                 key.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
+            if (key.tag, key.value) in seen:
+                problem = f"expected each key once, got {key.value!r} again"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
 
 
 def parse_yaml(text: str) -> Any:
@@ -51,11 +67,19 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"expected a file at {path}, found none") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
-        reason = " ".join(str(err).split())
-        raise ConfigError(f"{path} is not readable YAML: {reason}") from err
+        raise ConfigError(f"{path} is not readable YAML: {_yaml_reason(err)}") from err
     if not isinstance(content, Mapping):
-        raise ConfigError(f"expected keys and values in {path}, got {type(content).__name__}")
+        got = "an empty file" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"expected keys and values in {path}, got {got}")
     return content
+
+
+def _yaml_reason(err: Exception) -> str:
+    """Say what is wrong and where, without the library's picture of it."""
+    if isinstance(err, yaml.MarkedYAMLError) and err.problem and err.problem_mark:
+        mark = err.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {err.problem}"
+    return " ".join(str(err).split())
 
 
 def write_yaml(content: Mapping[str, Any], header: str = "") -> str:
@@ -128,6 +152,8 @@ def _fault_line(error: ErrorDetails, known: list[str], types: frozenset[str], wh
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{where}: {path}: this key is required"
+    if error["type"] in _EXPECTED:
+        return f"{where}: {path}: expected {_EXPECTED[error['type']]}, got {error['input']!r}"
     if error["type"] in ("value_error", "assertion_error"):
         return f"{where}: {path}: {message}" if path else f"{where}: {message}"
     return f"{where}: {path}: {message[0].lower()}{message[1:]}, got {error['input']!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,9 +79,10 @@ def presets_copy(
     to: Annotated[Path, typer.Argument(help="Folder to copy it into.")] = Path(),
 ) -> None:
     """Copy a preset to a folder of yours, to edit."""
+    from evomerge.config.presets import copy_preset
+
     for file in _preset_files(name):
-        to.mkdir(parents=True, exist_ok=True)
-        console.print(str(shutil.copy(file, to)), soft_wrap=True)
+        console.print(str(copy_preset(file, to)), soft_wrap=True)
 
 
 @zoo_app.command("path")
@@ -142,11 +142,13 @@ def _print_parameters(found: type[Method] | type[Modifier]) -> None:
 
 def _preset_files(name: str) -> list[Path]:
     from evomerge.config.presets import PRESET_KINDS, Presets
-    from evomerge.errors import ConfigError
+    from evomerge.errors import ConfigError, did_you_mean
 
-    presets = Presets()
-    files = [presets.names(kind).get(name) for kind in PRESET_KINDS]
-    found = [file for file in files if file is not None]
+    named = [Presets().names(kind) for kind in PRESET_KINDS]
+    found = [files[name] for files in named if name in files]
     if not found:
-        raise ConfigError(f"expected a preset that 'evomerge presets list' names, got {name!r}")
+        hint = did_you_mean(name, (known for files in named for known in files))
+        raise ConfigError(
+            f"expected a preset that 'evomerge presets list' names, got {name!r}{hint}"
+        )
     return found

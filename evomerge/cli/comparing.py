@@ -60,10 +60,15 @@ def _print(comparison: Comparison) -> None:
         columns = ["experts", "cosine", "signs opposed", f"in {top}"]
         print_table("Pairs, where both change", columns, rows)
     console.print()
-    moved = [f"{expert.name} moved" for expert in model.experts]
+    moved = [expert.name for expert in model.experts]
     columns = ["part", *moved, "cosine", "contested", f"in {top}", "rank"]
     places = [_row(place) for place in (*comparison.parts, model)]
-    print_table("Parts of the model", columns, places, bold=len(places) - 1)
+    print_table(
+        "Parts of the model: how far each expert moved, and how they agree",
+        columns,
+        places,
+        bold=len(places) - 1,
+    )
     console.print(
         "\ncontested: raised by one expert and lowered by another; rank: independent directions\n"
         f"\n{comparison.hint}",

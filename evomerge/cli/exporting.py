@@ -63,6 +63,8 @@ def export(
 def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
     from evomerge.export.model import export_text
 
+    if out.is_dir():
+        raise ConfigError(f"expected a file for --format {format_.value}, got the folder {out}")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(export_text(trial, format_.value), encoding="utf-8")
     console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
@@ -29,6 +29,13 @@ app = typer.Typer(
 
 _USER_MISTAKE, _OUR_BUG, _INTERRUPTED = 2, 1, 130
 _debug = False
+
+
+@runtime_checkable
+class _UsageError(Protocol):
+    """What typer raises for a wrong command line; where its class lies depends on the version."""
+
+    def format_message(self) -> str: ...
 
 
 def _version(wanted: bool) -> None:
@@ -56,7 +63,7 @@ for _commands in (searching, calibrating, comparing, reading, models, catalogue)
 def main() -> None:
     """Run the command line; exit 0, 2 for a user's mistake, 1 for a bug of ours."""
     try:
-        app(standalone_mode=True)
+        sys.exit(app(standalone_mode=False))
     except EvomergeError as err:
         if _debug:
             raise
@@ -71,6 +78,10 @@ def main() -> None:
         print_error(_os_error_line(err))
         sys.exit(_USER_MISTAKE)
     except Exception as err:
+        if isinstance(err, _UsageError):
+            if err.format_message():  # none where no command was named, and the help is printed
+                print_error(_usage_line(err))
+            sys.exit(_USER_MISTAKE)
         if _debug:
             raise
         print_error(
@@ -78,6 +89,14 @@ def main() -> None:
             "'evomerge --debug …' shows where)"
         )
         sys.exit(_OUR_BUG)
+
+
+def _usage_line(err: _UsageError) -> str:
+    """Say what is wrong with the command line, and where all that it takes is listed."""
+    message = " ".join(err.format_message().replace("Value error, ", "").split()).rstrip(".")
+    context = getattr(err, "ctx", None)
+    command = "evomerge" if context is None else context.command_path
+    return f"{message}; '{command} --help' lists what there is"
 
 
 def _os_error_line(err: OSError) -> str:

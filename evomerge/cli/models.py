@@ -29,7 +29,7 @@ def merge(
     from evomerge.merging.folder import write_checkpoint
     from evomerge.merging.measuring import measure_models
     from evomerge.merging.sources import Sources
-    from evomerge.recipe.files import dump_recipe, load_recipe
+    from evomerge.recipe.files import load_recipe
 
     loaded = load_recipe(recipe)
     with progress_bar() as bar:
@@ -37,7 +37,6 @@ def merge(
             sources = Sources(loaded.base, loaded.experts)
             measure_models(sources, loaded.statistics, PassProgress(bar, "statistics"))
         write_checkpoint(loaded, out, progress=PassProgress(bar, "merging"))
-    (out / "recipe.yaml").write_text(dump_recipe(loaded), encoding="utf-8")
     console.print(f"recipe {loaded.digest} merged to {out}", soft_wrap=True)
 
 

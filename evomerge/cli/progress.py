@@ -21,7 +21,6 @@ from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean
 
 __all__ = ["PassProgress", "SearchProgress", "progress_bar"]
 
-_FEWEST_TRIALS = 10  # that tell how long the others will take
 _INTERVAL_S = 10.0  # between lines where there is no terminal
 
 
@@ -62,8 +61,8 @@ class PassProgress:
         now = time.monotonic()
         if not notes.is_terminal and now - self._last_line >= _INTERVAL_S:
             self._last_line, seconds = now, now - self._started
-            left = seconds * (total - done) / done
-            notes.print(f"{self._text}: {share} · {seconds:.0f} s · left {left:.0f} s")
+            left = _duration(seconds * (total - done) / done)
+            notes.print(f"{self._text}: {share} · {_duration(seconds)} · left {left}")
 
 
 class SearchProgress:
@@ -73,7 +72,7 @@ class SearchProgress:
         self._n_trials = 0
         self._objectives: tuple[Objective, ...] = ()
         self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
-        self._done_before = 0  # by earlier drivers
+        self._first_told: tuple[float, int] | None = None  # when, and how many were done then
         self._started, self._last_line = time.monotonic(), 0.0
         self._bar = progress_bar()
         self._task: TaskID = self._bar.add_task("", total=None, count="", note="")
@@ -97,8 +96,7 @@ class SearchProgress:
         self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
         for trial in study.trials:
             self._count(trial)
-        self._done_before = self._done
-        self._started = time.monotonic()
+        self._started, self._first_told = time.monotonic(), None
         self._bar.update(
             self._task,
             total=self._n_trials,
@@ -154,10 +152,22 @@ class SearchProgress:
         if notes.is_terminal or (now - self._last_line < _INTERVAL_S and not is_last):
             return
         self._last_line = now
-        seconds = now - self._started
-        n_done = self._done - self._done_before
-        per_trial = seconds / max(n_done, 1)
-        left = f"left {per_trial * (self._n_trials - self._done):.0f} s"
-        known = (left,) if n_done >= _FEWEST_TRIALS else ()  # the first ones compile and warm up
-        parts = (self._count_text(), f"{seconds:.0f} s", *known, note)
+        parts = (self._count_text(), _duration(now - self._started), self._left_text(now), note)
         notes.print(" · ".join(filter(None, parts)), soft_wrap=True)
+
+    def _left_text(self, now: float) -> str:
+        """Say how long the rest takes, by the pace since the first trial, which had to wait."""
+        if self._first_told is None:
+            self._first_told = (now, self._done)
+        at, done_then = self._first_told
+        if self._done == done_then:
+            return ""
+        per_trial = (now - at) / (self._done - done_then)
+        return f"left {_duration(per_trial * (self._n_trials - self._done))}"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -134,5 +134,8 @@ def dashboard(
     from evomerge.config.reading import latest_study
     from evomerge.study.folder import StudyFolder
 
-    console.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
-    serve_dashboard(latest_study(StudyFolder(study)), port)
+    serve_dashboard(
+        latest_study(StudyFolder(study)),
+        port,
+        lambda address: console.print(f"{address}  (Ctrl-C ends it)", soft_wrap=True),
+    )

@@ -170,7 +170,7 @@ def print_forgetting(rows: Sequence[ForgettingRow]) -> None:
         texts = [
             (
                 _label(row),
-                value_text(row.value, row.stderr),
+                f"{row.value:.3f}",
                 "" if math.isnan(row.normalised) else f"{row.normalised:.0%}",
                 _change_text(row.versus_base),
                 _change_text(row.versus_expert),
@@ -186,7 +186,7 @@ def print_forgetting(rows: Sequence[ForgettingRow]) -> None:
 def _change_text(change: Change | None) -> str:
     if change is None:
         return ""
-    bounds = "" if math.isnan(change.low) else f" [{change.low:+.3f}, {change.high:+.3f}]"
+    bounds = "" if math.isnan(change.low) else f" [{change.low:+.2f}, {change.high:+.2f}]"
     return f"{change.value:+.3f}{bounds}"
 
 

@@ -115,8 +115,8 @@ def _continue(root: Path) -> None:
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True
             )
             raise
+    print_front(study, most=_FRONT_ROWS)  # first, since it needs no disk
     write_run_report(folder, folder.report)
-    print_front(study, most=_FRONT_ROWS)
     console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
     console.print(f"report   {folder.report}", soft_wrap=True)
     which = "chosen" if study.finals else "knee"

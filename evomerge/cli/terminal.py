@@ -39,14 +39,14 @@ def print_table(
         rows: Cells as text.
         bold: Row to stress.
     """
-    table = Table(
-        title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
         numeric = all(_is_number(row[i]) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for i, row in enumerate(rows):
         table.add_row(*map(_escape, row), style="bold" if i == bold else None)
+    if title:
+        console.print(title, style="italic", soft_wrap=True, markup=False)
     console.print(table)
 
 

@@ -156,7 +156,8 @@ def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
             return LanguageModel.without_parameters(tokenizer, AutoConfig.from_pretrained(folder))
     except (OSError, ValueError) as err:
-        faults.append(f"{where}: models.base: {base}: {' '.join(str(err).split())}")
+        reason = " ".join(str(err).split())
+        faults.append(f"{where}: models.base: expected {base} to have a tokenizer: {reason}")
         return None
 
 

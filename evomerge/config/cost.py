@@ -11,7 +11,7 @@ from evomerge.config.assemble import Assembly
 from evomerge.config.sampling import sampler_choice
 from evomerge.config.workers import on_device, worker_count
 from evomerge.evaluation.checks import n_items
-from evomerge.execution.costs import COSTS, Cost
+from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
@@ -19,12 +19,18 @@ from evomerge.merging.residency import residency_of
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
 from evomerge.schema import write_yaml
+from evomerge.study.records import Objective
 
 __all__ = ["example_recipe", "experiment_facts"]
 
 _RACE_OFF = "off: every trial is scored on all items"
 _MOST_RULES = 3  # that an example shows
 _VLLM = "vllm; not run on a GPU by its authors, so each worker first compares it with transformers"
+_RUN_BY = (  # keys of a config that change what the same parameters answer
+    *("model_type", "hidden_act", "hidden_activation", "rms_norm_eps", "layer_norm_eps"),
+    *("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor", "sliding_window"),
+    *("num_attention_heads", "num_key_value_heads", "num_experts_per_tok"),
+)
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -42,10 +48,11 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     candidate_bytes = n_parameters * dtype.itemsize
     worker = on_device(assembly.worker, experiment.execution)
     name, reason = sampler_choice(experiment, assembly.space)
-    objectives = ", ".join(f"{o.direction} {o.name} {o.metric}" for o in assembly.objectives)
+    objectives = ", ".join(map(_objective, assembly.objectives))
     optional = {
         "constraints": ", ".join(constraint.name for constraint in assembly.constraints),
         "costs": ", ".join(map(_cost, assembly.worker.costs)),
+        "configs": _other_configs(sources),
         "report only": _report_only(assembly),
         "engine": _VLLM if worker.engine == "vllm" else "",
     }
@@ -77,8 +84,27 @@ def example_recipe(assembly: Assembly) -> str:
     return f"{text}# and {more} more rules\n" if more > 0 else text
 
 
+def _objective(objective: Objective) -> str:
+    metric = "" if objective.task == COST else f" {objective.metric}"
+    return f"{objective.direction} {objective.name}{metric}"
+
+
 def _cost(metric: str) -> str:
     return f"{metric} ({COSTS[Cost.of(metric).name]})"
+
+
+def _other_configs(sources: Sources) -> str:
+    """Name experts that were trained to be run in another way than the base, whose way wins."""
+    base = sources.anchor.config
+    found = []
+    for name, expert in sources.experts.items():
+        own = expert.layout.config
+        keys = [key for key in _RUN_BY if key in base and key in own and base[key] != own[key]]
+        if keys:
+            found.append(f"{name} has another {', '.join(keys)}")
+    if not found:
+        return ""
+    return f"{'; '.join(found)}: merges, and the expert itself, are run as the base"
 
 
 def _seeds(assembly: Assembly) -> str:

@@ -8,12 +8,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from evomerge.analysis.winners import Choice
 from evomerge.config.values import (
+    AutoOrCount,
     BoundText,
     Duration,
     ExpertName,
     better,
     by_name,
     cost_as_metric,
+    named,
     switch,
 )
 from evomerge.evaluation.gates import Gates
@@ -36,7 +38,7 @@ __all__ = [
     "StageConfig",
 ]
 
-_RACES: dict[object, object] = {
+_RACES: dict[bool | str, object] = {
     "off": None,
     False: None,  # what YAML takes ``off`` for
     "careful": {},
@@ -46,7 +48,7 @@ _RACES: dict[object, object] = {
 
 def _race(value: object) -> object:
     """Read ``off``, ``careful`` or ``fast``."""
-    return _RACES.get(value, value) if isinstance(value, bool | str) else value
+    return named(value, _RACES)
 
 
 class _Section(BaseModel):
@@ -91,7 +93,7 @@ class EvaluatorConfig(_Section):
     splits: dict[Literal["search", "validation", "test"], str | float] | None = None
     limit: int | None = Field(default=None, gt=0)
     num_fewshot: int | None = Field(default=None, ge=0)
-    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    batch_size: AutoOrCount = "auto"
     apply_chat_template: bool = False
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
@@ -215,7 +217,7 @@ class ExecutionConfig(_Section):
     """
 
     executor: Literal["ray", "inline"] = "ray"
-    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    workers: AutoOrCount = "auto"
     gpus_per_worker: float = Field(default=1, ge=0)
     ray_address: str = "local"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import optuna
 from optuna.samplers import BaseSampler
 
@@ -57,8 +59,13 @@ def find_study(folder: StudyFolder, experiment: Experiment) -> optuna.Study | No
     return optuna.load_study(study_name=name, storage=storage) if name in names else None
 
 
-def serve_dashboard(folder: StudyFolder, port: int) -> None:
+def serve_dashboard(folder: StudyFolder, port: int, serving: Callable[[str], None]) -> None:
     """Serve optuna-dashboard on a study until interrupted.
+
+    Args:
+        folder: Of the study.
+        port: On this machine.
+        serving: Called with the address when all is ready.
 
     Raises:
         StudyError: No study here, or optuna-dashboard is not installed.
@@ -70,7 +77,9 @@ def serve_dashboard(folder: StudyFolder, port: int) -> None:
         raise StudyError(
             "optuna-dashboard is not installed; pip install 'evomerge[dashboard]'"
         ) from None
-    run_server(open_storage(folder.journal, experiment.storage), host="127.0.0.1", port=port)
+    storage = open_storage(folder.journal, experiment.storage)
+    serving(f"http://127.0.0.1:{port}")
+    run_server(storage, host="127.0.0.1", port=port)
 
 
 def _study_name(folder: StudyFolder, experiment: Experiment) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Literal, get_args
 
 from evomerge.errors import ConfigError, did_you_mean
+from evomerge.schema import read_yaml
 
-__all__ = ["PRESET_KINDS", "PresetKind", "Presets", "purpose"]
+__all__ = ["PRESET_KINDS", "PresetKind", "Presets", "copy_preset", "purpose"]
 
 PresetKind = Literal["search_spaces", "evaluators", "experiments"]
 PRESET_KINDS: tuple[PresetKind, ...] = get_args(PresetKind)
@@ -61,6 +63,33 @@ def purpose(file: Path) -> str:
     with file.open(encoding="utf-8") as lines:
         first = lines.readline()
     return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def copy_preset(file: Path, to: Path) -> Path:
+    """Copy a preset, and the task files that it includes, for a user to edit.
+
+    Args:
+        file: The preset.
+        to: Folder; created if needed.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ConfigError: A file of that name is there already.
+    """
+    included = read_yaml(file).get("include_path")
+    parts = [file.name, *([included] if included else [])]
+    for name in parts:
+        if (to / name).exists():
+            raise ConfigError(
+                f"expected no {name} in {to.resolve()}, got one, which may be edited; move it "
+                "away, or name another folder"
+            )
+    to.mkdir(parents=True, exist_ok=True)
+    if included:
+        shutil.copytree(file.parent / included, to / included)
+    return Path(shutil.copy(file, to))
 
 
 def _shipped_root() -> Path:

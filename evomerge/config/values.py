@@ -6,19 +6,21 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.execution.costs import COST
 from evomerge.study.constraints import parse_bound
 
 __all__ = [
+    "AutoOrCount",
     "BoundText",
     "Duration",
     "ExpertName",
     "better",
     "by_name",
     "cost_as_metric",
+    "named",
     "switch",
 ]
 
@@ -43,9 +45,17 @@ def by_name(value: object) -> object:
 
 def switch(value: object) -> object:
     """Read ``on`` and ``off``, which YAML takes for booleans."""
+    return named(value, {"on": {}, "off": None, True: {}, False: None})
+
+
+def named(value: object, known: Mapping[bool | str, object]) -> object:
+    """Read the name of a set of rules; anything but a name is the rules themselves."""
     if not isinstance(value, bool | str):
         return value
-    return {True: {}, False: None, "on": {}, "off": None}.get(value, value)
+    if value not in known:
+        names = ", ".join(name for name in known if isinstance(name, str))
+        raise ValueError(f"expected {names}, or keys and values, got {value!r}")
+    return known[value]
 
 
 def cost_as_metric(value: object) -> object:
@@ -66,18 +76,25 @@ def better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
     return SMOOTH_METRICS.get(objective.get("metric", ""), "maximize")
 
 
-def _not_reserved(name: str) -> str:
+def _expert_name(name: str) -> str:
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_-]*", name):
+        raise ValueError(f"expected an expert name of letters, digits, _ and -, got {name!r}")
     if name in _RESERVED:
         raise ValueError(f"expected an expert name other than {', '.join(_RESERVED)}, got {name!r}")
     return name
 
 
 _RESERVED = ("base", "merged", "skip", "uniform")  # what spaces and reports mean by these
-ExpertName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$"),
-    AfterValidator(_not_reserved),
-]
+ExpertName = Annotated[str, AfterValidator(_expert_name)]
+
+
+def _auto_or_count(value: object) -> object:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"expected auto or a whole number above 0, got {value!r}")
+    return value
+
+
+AutoOrCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)]
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 

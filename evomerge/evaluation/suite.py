@@ -114,7 +114,7 @@ class Suite:
         if self.report_only and set(self.splits) != {"test"}:
             found.append(
                 "splits of a report_only evaluator must be test alone, because nothing of it is "
-                f"searched, got {', '.join(self.splits)}"
+                f"searched, got {', '.join(self.splits)}; write splits: {{test: …}}"
             )
         found += [
             f"splits {a} and {b} are both the dataset split {named[a]!r}, so held-out items would "

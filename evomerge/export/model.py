@@ -82,7 +82,6 @@ def export_model(
     """
     recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
     write_checkpoint(recipe, out, progress=progress)
-    (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     names = [o.name for o in study.objectives]
     scaled = any(hop.scale != 1 for hop in recipe.path)
     folding = fold_error(recipe, out) if scaled else None

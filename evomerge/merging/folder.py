@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from evomerge.models.checkpoint import read_json
 from evomerge.models.depth import config_along
 from evomerge.models.structure import live_dtypes
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
+from evomerge.recipe.files import dump_recipe
 from evomerge.recipe.recipe import Recipe
 
 __all__ = ["write_checkpoint"]
@@ -28,7 +30,8 @@ __all__ = ["write_checkpoint"]
 _SHARD_BYTES = 4 << 30
 _BATCH_BYTES = 256 << 20  # merged at once; more would only cost memory
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")  # config, tokenizer, generation config
-_CLAIM = ".merge-in-progress"
+_REPLACED = (*_COMPANIONS, "README.md")
+_CLAIM, _RECIPE = ".merge-in-progress", "recipe.yaml"
 
 
 def write_checkpoint(
@@ -47,13 +50,15 @@ def write_checkpoint(
 
     Args:
         recipe: What to merge.
-        out: Folder to write; created if needed. A finished model in it is replaced.
+        out: Folder to write; created if needed. An earlier merge in it is replaced. The recipe is
+            written beside the model.
         shard_bytes: Largest size of one safetensors file.
         progress: Called with (tensors done, tensors in all).
 
     Raises:
         CheckpointError: A model is missing, does not fit or is not finite; or the folder cannot be
-            written, is one of the sources, or holds an unfinished merge of another recipe.
+            written, is one of the sources, or holds a model that no merge has written, or an
+            unfinished merge of another recipe.
         RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
     """
     sources = Sources(recipe.base, recipe.experts)
@@ -83,6 +88,7 @@ def write_checkpoint(
     if len(shards) > 1:
         _write(out / INDEX, index_text(shards).encode())
     _write_companions(sources, recipe, out)
+    _write(out / _RECIPE, dump_recipe(recipe).encode())
     (out / _CLAIM).unlink()
 
 
@@ -121,6 +127,7 @@ def _claim(out: Path, recipe: Recipe, sources: Sources, shard_bytes: int) -> Non
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
+        _keep_what_is_no_merge(out)
         leftover = [file for file in out.iterdir() if is_model_file(file.name)]
         if leftover and before.get("recipe") not in (None, recipe.digest):
             raise CheckpointError(
@@ -132,6 +139,19 @@ def _claim(out: Path, recipe: Recipe, sources: Sources, shard_bytes: int) -> Non
     except OSError as err:
         raise CheckpointError(f"cannot write into {out}: {err.strerror}") from err
     _write(out / _CLAIM, json.dumps(claim).encode())
+
+
+def _keep_what_is_no_merge(out: Path) -> None:
+    """Make sure that the files to replace, if there are any, were written by a merge."""
+    if (out / _CLAIM).exists() or (out / _RECIPE).exists():
+        return
+    names = sorted(file.name for file in out.iterdir())
+    for name in names:
+        if is_model_file(name) or any(fnmatch(name, pattern) for pattern in _REPLACED):
+            raise CheckpointError(
+                f"expected an empty folder or an earlier merge (with {_RECIPE}), got {out}, whose "
+                f"{name} no merge has written; choose another folder"
+            )
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -15,6 +15,7 @@ from evomerge.models.checkpoint import Checkpoint, Part
 from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import ModelRef
+from evomerge.models.vocabulary import moved_tokens
 from evomerge.recipe.path import BASE
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.collect import WholeModel
@@ -47,8 +48,10 @@ class Sources:
         shared: Path | None = None,
         open_full: OpenModel = open_model,
     ) -> None:
-        self.base = None if base is None else open_full(base)
-        self.experts = _opened(experts, self.base, open_full)
+        faults: list[str] = []
+        self.base = None if base is None else _opened_base(base, open_full, faults)
+        self.experts = _opened(experts, self.base, open_full, faults)
+        _refuse(faults)
         self.anchor = self.base or next(iter(self.experts.values())).layout
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
         self._cache = StatisticsCache.default()
@@ -158,7 +161,18 @@ class Sources:
                     "their architecture and vocabulary"
                 )
                 return
+        yield from self._moved_tokens(name)
         yield from self._untied(name)
+
+    def _moved_tokens(self, name: str) -> Iterator[str]:
+        folder = self.experts[name].layout.folder
+        moved = moved_tokens(self.anchor.folder, folder)
+        for token, (at, instead) in list(moved.items())[:1]:
+            yield (
+                f"expert {name!r}: expected the token ids of {self.anchor.folder}, got "
+                f"{len(moved)} others in {folder}, e.g. {token!r} is {instead} instead of {at}; "
+                "models must share their vocabulary"
+            )
 
     def _untied(self, name: str) -> Iterator[str]:
         """Find tensors that an adapter changes although the model has only one for two names."""
@@ -189,17 +203,26 @@ def _non_finite_fault(part: Part) -> str:
     )
 
 
+def _opened_base(reference: str, open_full: OpenModel, faults: list[str]) -> Checkpoint | None:
+    try:
+        return open_full(reference)
+    except CheckpointError as err:
+        faults.append(f"base: {err}")
+        return None
+
+
 def _opened(
-    experts: Mapping[str, ModelRef], base: Checkpoint | None, open_full: OpenModel
+    experts: Mapping[str, ModelRef],
+    base: Checkpoint | None,
+    open_full: OpenModel,
+    faults: list[str],
 ) -> dict[str, TensorSource]:
     found: dict[str, TensorSource] = {}
-    faults = []
     for name, reference in experts.items():
         try:
             found[name] = open_expert(reference, base, open_full)
         except CheckpointError as err:
             faults.append(f"expert {name!r}: {err}")
-    _refuse(faults)
     return found
 
 

@@ -6,6 +6,7 @@ Members:
     opening: full models opened, or just looked at on the Hub.
     expert: full models, adapters and deltas behind one seam.
     adapter: LoRA adapters, computed in row blocks (``tiles``).
+    vocabulary: whether two models mean the same tokens by the same ids.
     writer: safetensors files written tensor by tensor.
     architecture: layer and kind of each tensor; their words in ``roles``, read by ``structure``
         from the model's modules or by ``names`` from tensor names.

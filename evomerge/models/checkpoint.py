@@ -163,10 +163,14 @@ def open_safetensors(path: Path) -> Any:
     Raises:
         CheckpointError: It is missing or broken.
     """
+    if not path.is_file():
+        raise CheckpointError(f"expected a safetensors file at {path}, found none; fetch it again")
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {err}") from err
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file: {err}; fetch it again"
+        ) from err
 
 
 def stored_dtype(file: Any, name: str, path: Path) -> torch.dtype:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, did_you_mean
 from evomerge.methods.base import Method
 from evomerge.methods.declared import Parameter, value_faults
 from evomerge.methods.modifiers import MODIFIERS, modifier_faults
@@ -35,12 +35,11 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[str]:
     faults += _module_faults(spec, models)
     faults += modifier_faults({name: {} for name in spec.modifiers}, experts)
     known = _known_parameters(spec, methods)
-    nowhere = f"no method here ({', '.join(spec.methods)}) has it"
     for name, gene in spec.all_genes.items():
         if name in known:
             faults += _gene_faults(f"genes.{name}", gene, known[name], models)
         elif methods and not _of_unknown_modifier(name):
-            faults.append(f"genes.{name}: {nowhere}")
+            faults.append(f"genes.{name}: {_nowhere(name, spec, known)}")
     for name, value in spec.all_fixed.items():
         if name in spec.genes:
             faults.append(f"fixed.{name}: it is a gene already; remove one of the two")
@@ -48,13 +47,18 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[str]:
             own = replace(known[name], name=name)
             faults += [f"fixed.{fault}" for fault in value_faults(own, value, experts)]
         elif methods and not _of_unknown_modifier(name):
-            faults.append(f"fixed.{name}: {nowhere}")
+            faults.append(f"fixed.{name}: {_nowhere(name, spec, known)}")
     limited = [name for name, gene in spec.all_genes.items() if gene.max_active is not None]
     if len(limited) > 1:
         faults.append(f"genes: expected max_active on one gene, got it on {', '.join(limited)}")
     for kind in methods:
         faults += [f"method: {fault}" for fault in kind.faults({}, experts)]
     return faults
+
+
+def _nowhere(name: str, spec: ParameterSpec, known: Collection[str]) -> str:
+    hint = did_you_mean(name, known) or f", only {', '.join(known)}"
+    return f"no method here ({', '.join(spec.methods)}) has it{hint}"
 
 
 def _known_methods(spec: ParameterSpec) -> tuple[list[type[Method]], list[str]]:

@@ -50,7 +50,10 @@ def experiment(folder: Path, **change: object) -> Path:
         ({"objectives": [{"task": "zoo_math", "metric": "acc"}]}, "expected a metric out of"),
         ({"objectives": [{"task": "zoo_mth", "metric": "acc"}]}, "did you mean 'zoo_math'"),
         ({"sampler": "cma-es"}, "sampler"),
-        ({"models": {"base": "zoo:base", "experts": {"a.b": "zoo:math"}}}, "models.experts"),
+        (
+            {"models": {"base": "zoo:base", "experts": {"a.b": "zoo:math"}}},
+            "models.experts.a.b: expected an expert name of letters, digits, _ and -, got 'a.b'",
+        ),
         ({"objectives": [{"task": "zoo_math", "metric": "exact_match"}] * 2}, "already"),
         ({"storage": "foo"}, "expected a database URL"),
         (
@@ -66,7 +69,15 @@ def experiment(folder: Path, **change: object) -> Path:
             "got no validation and no test; add them, or set finalists: 0",
         ),
         ({"sampler": {"name": "pycma", "sigma": 0.2}}, "sigma0"),
-        ({"search_space": {"method": "ties", "genes": {"densty": {}}}}, "densty"),
+        (
+            {"search_space": {"method": "ties", "genes": {"densty": {}}}},
+            "genes.densty: no method here (ties) has it; did you mean 'density'?",
+        ),
+        ({"budget": 12}, "budget: expected keys and values, got 12"),
+        ({"evaluators": "zoo"}, "evaluators: expected a list, got 'zoo'"),
+        ({"objectives": []}, "objectives: expected at least one, got []"),
+        ({"race": "carefull"}, "race: expected off, careful, fast, or keys and values, got"),
+        ({"execution": {"workers": 0}}, "workers: expected auto or a whole number above 0, got 0"),
     ],
 )
 def test_mistakes_in_an_experiment(
@@ -231,3 +242,40 @@ def test_mistakes_on_the_command_line(
     assert code == 2
     assert expected in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["stauts", "x"], "'status'"),
+        (["check"], "Missing argument 'experiment'"),
+        (["run", "e.yaml", "--workers", "x"], "'--workers'"),
+        (["run", "e.yaml", "--worker", "2"], "--workers"),
+        (["export", "s", "--out", "o", "--format", "gguf"], "'hf', 'recipe', 'mergekit'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    arguments: list[str],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, stderr = run_cli(arguments, monkeypatch, capsys)
+    assert code == 2
+    assert len(stderr.splitlines()) == 1
+    assert stderr.startswith("error: ")
+    assert expected in stderr
+    assert "--help" in stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["presets"]])
+def test_no_command_prints_the_help(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evomerge", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert "Commands" in out
+    assert not err

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
-from evomerge.cli.catalogue import methods
+from evomerge.cli.catalogue import methods, presets_copy, presets_show
+from evomerge.config.presets import Presets
+from evomerge.config.suites import load_suites
+from evomerge.errors import ConfigError
+from evomerge.evaluation.checks import n_items
 from evomerge.methods.modifiers import MODIFIERS, modifier_faults
 from evomerge.methods.registry import method_names
 
@@ -32,3 +38,24 @@ def test_the_page_of_a_modifier_shows_its_parameters_and_how_to_write_it(
 def test_the_page_of_a_method_is_that_of_the_method(capsys: pytest.CaptureFixture[str]) -> None:
     methods("ties")
     assert "Yadav et al. 2023" in capsys.readouterr().out
+
+
+def test_a_copied_preset_is_never_written_over(tmp_path: Path) -> None:
+    presets_copy("layerwise_ties", tmp_path)
+    copy = tmp_path / "layerwise_ties.yaml"
+    copy.write_text("# edited\n")
+    with pytest.raises(ConfigError, match=r"expected no layerwise_ties\.yaml in"):
+        presets_copy("layerwise_ties", tmp_path)
+    assert copy.read_text() == "# edited\n"
+
+
+def test_a_copied_evaluator_brings_its_tasks_along(tmp_path: Path) -> None:
+    presets_copy("zoo", tmp_path)
+    copied = load_suites([str(tmp_path / "zoo.yaml")], Presets(), tmp_path)
+    assert copied[0].include_path == tmp_path / "tasks"
+    assert n_items(copied, "test") == n_items(load_suites(["zoo"], Presets(), tmp_path), "test")
+
+
+def test_a_misspelt_preset_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'layerwise_ties'"):
+        presets_show("layerwise_tie")

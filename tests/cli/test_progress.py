@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from evomerge.cli import progress as module
 from evomerge.cli.progress import PassProgress, SearchProgress, progress_bar
-from evomerge.study.records import StudyRecord
+from evomerge.study.records import StudyRecord, TrialRecord
 
 STUDY = StudyRecord(name="s", objectives=(), trials=(), finals=(), n_trials=4)
+
+TRIAL = TrialRecord(
+    number=0,
+    state="complete",
+    origin="search",
+    values=(),
+    stderr=(),
+    params={},
+    recipe={},
+    seconds={},
+    error=None,
+    started=None,
+    finished=None,
+    n_items=(),
+)
 
 
 @pytest.fixture
@@ -44,4 +61,20 @@ def test_a_search_shows_its_statistics_pass(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err.splitlines() == [
         "measuring the models",
         "statistics of the models: 50% · 0 s · left 0 s",
+    ]
+
+
+@pytest.mark.usefixtures("every_line")
+def test_what_is_left_is_told_by_the_pace_after_the_first_trial(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 100.0, 400.0, 430.0])  # made, began, and the ends of two trials
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = SearchProgress()
+    progress.began(replace(STUDY, n_trials=242))
+    for number in range(2):
+        progress.told(replace(TRIAL, number=number))
+    assert capsys.readouterr().err.splitlines() == [
+        "1/242 trials · 5 min",
+        "2/242 trials · 6 min · left 2 h",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -129,3 +130,14 @@ def test_the_example_of_a_path_space_shows_the_path() -> None:
     example = example_recipe(assemble(load_experiment(path, Presets()), str(path)))
     assert "coefficient: {math: 0.75, list: 0.75, facts: 0.75}" in example
     assert "path:\n- source: merged\n  layers: [0, 6]" in example
+
+
+def test_an_expert_that_would_be_run_in_another_way_than_the_base_is_named(tmp_path: Path) -> None:
+    assert "configs" not in facts(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(zoo_path("list"), other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert facts(tmp_path, str(other))["configs"] == (
+        "code has another rms_norm_eps: merges, and the expert itself, are run as the base"
+    )

@@ -244,3 +244,22 @@ def test_shards_are_filled_in_order_and_large_tensors_stand_alone() -> None:
     assert [list(shard) for shard in cut.values()] == [["a", "b"], ["c"], ["d", "e"]]
     assert list(cut)[1] == "model-00002-of-00003.safetensors"
     assert list(cut_into_shards(forms, 100)) == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md"])
+def test_what_no_merge_has_written_is_kept(tiny_family: Family, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"precious")
+    with pytest.raises(CheckpointError, match=f"whose {name} no merge has written"):
+        write_checkpoint(recipe(tiny_family), tmp_path)
+    assert contents(tmp_path) == {name: b"precious"}
+
+
+def test_an_earlier_merge_is_replaced_and_other_files_stay(
+    tiny_family: Family, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.md").write_bytes(b"mine")
+    write_checkpoint(recipe(tiny_family), tmp_path)
+    first = contents(tmp_path)
+    write_checkpoint(recipe(tiny_family), tmp_path, shard_bytes=SHARD)
+    assert contents(tmp_path).keys() != first.keys()
+    assert contents(tmp_path)["notes.md"] == b"mine"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from evomerge.errors import ConfigError, RecipeError
+from evomerge.errors import ConfigError, RecipeError, did_you_mean
 from evomerge.recipe.mergekit.keys import (
     COUNTERPARTS,
     PASSTHROUGH,
@@ -180,9 +180,9 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
     name = content.get("merge_method")
     methods = (*COUNTERPARTS, PASSTHROUGH)
     if name not in methods:
+        hint = did_you_mean(str(name), methods) or ", which cannot be imported yet"
         raise RecipeError(
-            f"expected a mergekit method out of {', '.join(methods)}, got {name!r}, which cannot "
-            "be imported yet"
+            f"expected a mergekit method out of {', '.join(methods)}, got {name!r}{hint}"
         )
     file = parse(MergekitFile, content, "mergekit file")
     if file.modules is not None or bool(file.models) == bool(file.slices):
