@@ -18,7 +18,7 @@ from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.experiment import Experiment, StageConfig
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.reading import begun_stages
+from evomerge.config.reading import begun_stages, read_study
 from evomerge.config.runs import (
     Events,
     change_study,
@@ -52,12 +52,13 @@ def create_run(path: Path, presets: Presets, overrides: Sequence[str], folder: S
         path: Experiment file.
         presets: Where names are looked up.
         overrides: ``KEY=VALUE`` changes.
-        folder: Where; stays untouched if the experiment has faults.
+        folder: Where; a study in which no trial was ever asked makes room.
 
     Raises:
         ConfigError: Listing every fault of every stage.
         StudyError: Another study is there, or an override changes no stage.
     """
+    _discard_unbegun(folder)
     folder.require_free()
     experiment = load_experiment(path, presets, overrides)
     if not experiment.stages:
@@ -68,6 +69,18 @@ def create_run(path: Path, presets: Presets, overrides: Sequence[str], folder: S
     assemble_stages(experiment, str(path))
     folder.root.mkdir(parents=True, exist_ok=True)
     write_experiment(folder, experiment)
+
+
+def _discard_unbegun(folder: StudyFolder) -> None:
+    """Remove a study that ended before its first trial, say because of a model that is broken."""
+    if not folder.experiment.is_file():
+        return
+    with folder.lock():
+        experiment = read_experiment(folder)
+        if experiment.stages or experiment.storage is not None or read_study(folder).trials:
+            return
+        for file in (folder.experiment, folder.journal):
+            file.unlink(missing_ok=True)
 
 
 def change_run(folder: StudyFolder, overrides: Sequence[str]) -> None:

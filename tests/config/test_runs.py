@@ -10,6 +10,7 @@ import yaml
 from evomerge.config.presets import Presets
 from evomerge.config.runs import Events, continue_study
 from evomerge.config.stages import create_run
+from evomerge.errors import StudyError
 from evomerge.study.folder import StudyFolder
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
@@ -62,3 +63,15 @@ def test_without_a_cache_workers_measure_on_first_use(tmp_path: Path) -> None:
     phases: list[str] = []
     continue_study(study(tmp_path), Events(phases.append))
     assert "measuring the models" not in phases
+
+
+def test_a_study_that_ended_before_its_first_trial_makes_room_and_no_other_does(
+    tmp_path: Path,
+) -> None:
+    made = study(tmp_path)
+    changed = yaml.safe_load((tmp_path / "e.yaml").read_text()) | {"budget": {"trials": 4}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(changed))
+    create_run(tmp_path / "e.yaml", Presets(), [], made)
+    assert len(continue_study(made, Events()).trials) == 4
+    with pytest.raises(StudyError, match="holds a study already"):
+        create_run(tmp_path / "e.yaml", Presets(), [], made)
