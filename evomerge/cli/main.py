@@ -16,6 +16,7 @@ from evomerge import __version__
 from evomerge.cli import calibrating, catalogue, comparing, models, reading, searching
 from evomerge.cli.terminal import print_error
 from evomerge.errors import EvomergeError
+from evomerge.execution.interrupts import interrupts_kept
 
 __all__ = ["app", "main"]
 
@@ -63,7 +64,8 @@ for _commands in (searching, calibrating, comparing, reading, models, catalogue)
 def main() -> None:
     """Run the command line; exit 0, 2 for a user's mistake, 1 for a bug of ours."""
     try:
-        sys.exit(app(standalone_mode=False))
+        with interrupts_kept():
+            sys.exit(app(standalone_mode=False))
     except EvomergeError as err:
         if _debug:
             raise

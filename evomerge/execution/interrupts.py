@@ -13,9 +13,9 @@ __all__ = ["interrupts_kept"]
 
 @contextmanager
 def interrupts_kept() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` at the end if one inside was turned into another error.
+    """Raise ``KeyboardInterrupt`` if one inside was swallowed, or turned into another error.
 
-    Compiled code may do so: what it called has failed, and it reports a failure of its own.
+    Compiled code does so: what it called has failed, and it reports a failure of its own.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
@@ -30,6 +30,10 @@ def interrupts_kept() -> Iterator[None]:
     signal.signal(signal.SIGINT, note)
     try:
         yield
+    except Exception as err:
+        if seen:
+            raise KeyboardInterrupt from err
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
     if seen:

@@ -35,6 +35,12 @@ def test_a_result_is_not_returned_after_an_interrupt() -> None:
         run()
 
 
+def test_an_error_that_an_interrupt_was_turned_into_is_an_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, interrupts_kept():
+        raise ImportError(swallow())
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
 def test_interrupts_and_errors_pass_as_they_are_and_the_handler_comes_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interrupts_kept():
