@@ -103,8 +103,24 @@ class Partial:
     n_items: tuple[int, ...]
 
 
+class _Constrained:
+    """A record with its violations, one per constraint."""
+
+    violations: tuple[float, ...]
+
+    @property
+    def violation(self) -> float:
+        """All that is violated, added up; 0 if nothing is."""
+        return sum(max(0.0, v) for v in self.violations)
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether no constraint is violated."""
+        return self.violation == 0
+
+
 @dataclass(frozen=True)
-class TrialRecord:
+class TrialRecord(_Constrained):
     """One trial, finished or not.
 
     Attributes:
@@ -140,19 +156,9 @@ class TrialRecord:
     partial: Partial | None = None
     violations: tuple[float, ...] = ()
 
-    @property
-    def violation(self) -> float:
-        """All that is violated, added up; 0 for a feasible trial."""
-        return _total(self.violations)
-
-    @property
-    def is_feasible(self) -> bool:
-        """Whether no constraint is violated."""
-        return self.violation == 0
-
 
 @dataclass(frozen=True)
-class FinalRecord:
+class FinalRecord(_Constrained):
     """A baseline or a finalist scored on items the search never saw.
 
     Attributes:
@@ -172,20 +178,6 @@ class FinalRecord:
     stderr: tuple[float, ...]
     chosen: bool
     violations: tuple[float, ...] = ()
-
-    @property
-    def violation(self) -> float:
-        """All that is violated on this split, added up."""
-        return _total(self.violations)
-
-    @property
-    def is_feasible(self) -> bool:
-        """Whether no constraint is violated on this split."""
-        return self.violation == 0
-
-
-def _total(violations: Sequence[float]) -> float:
-    return sum(max(0.0, v) for v in violations)
 
 
 @dataclass(frozen=True)
