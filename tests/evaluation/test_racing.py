@@ -15,7 +15,6 @@ from evomerge.evaluation.racing import (
     Contest,
     Race,
     RaceRules,
-    hypervolume_gains,
     predicted_mean,
 )
 from evomerge.evaluation.scores import ItemScore
@@ -88,22 +87,6 @@ def test_a_tolerance_drops_trials_that_gain_little_hypervolume():
     level = scores("a", solved(0.55))
     assert race(contest("a", [0.52])).drop(level) is None
     assert race(contest("a", [0.52]), tolerance=0.5).drop(level) is not None
-
-
-def test_gains_are_exact_where_boxes_can_be_counted():
-    """A front of two boxes of volume 0.5 and 0.5 that share 0.25."""
-    front = np.array([[1.0, 0.5], [0.5, 1.0]])
-    points = np.array([[1.0, 1.0], [0.75, 0.75], [0.5, 0.5], [1.5, 0.5]])
-    gains = hypervolume_gains(points, front, np.zeros(2), np.random.default_rng(0))
-    assert gains == pytest.approx(np.array([0.25, 0.0625, 0.0, 0.25]) / 0.75, abs=0.02)
-    assert gains[2] == 0
-
-
-def test_any_gain_is_infinite_beside_a_front_without_volume():
-    gains = hypervolume_gains(
-        np.array([[0.2], [0.0]]), np.zeros((1, 1)), np.zeros(1), np.random.default_rng(0)
-    )
-    assert gains.tolist() == [np.inf, 0]
 
 
 def test_estimates_are_surer_than_what_the_front_alone_tells():
