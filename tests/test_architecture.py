@@ -22,6 +22,7 @@ PACKAGE = Path(evomerge.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "cache": {"errors"},
+    "fingerprint": {"cache"},
     "seeds": set(),
     "pareto": set(),
     "schema": {"errors"},
@@ -30,9 +31,12 @@ MAY_IMPORT = {
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},
     "recipe": {"errors", "schema", "models", "methods"},
-    "merging": {"errors", "cache", "models", "kernels", "statistics", "methods", "recipe"},
-    "evaluation": {"errors", "seeds", "pareto"},
-    "execution": {"errors", "cache", "models", "recipe", "merging", "evaluation"},
+    "merging": {
+        *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
+        "recipe",
+    },
+    "evaluation": {"errors", "cache", "pareto", "seeds"},
+    "execution": {"errors", "cache", "fingerprint", "models", "recipe", "merging", "evaluation"},
     "space": {"errors", "models", "methods", "recipe"},
     "samplers": {"errors", "seeds", "schema"},
     "study": {
