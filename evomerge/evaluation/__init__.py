@@ -5,6 +5,7 @@
     task_files.py     task YAML of a user: paths and code in it
     index.py          finding tasks by name
     tasks.py          loading them, every fault at once
+    examples.py       which examples items may be prompted with
     requests.py       the prompts of one split
     rungs.py          a task cut into parts that are scored one after another
     racing.py         whether a trial goes on after a rung

@@ -22,6 +22,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import acc_all, acc_all_stderr, mean, mean_stderr
 from lm_eval.api.registry import FILTER_REGISTRY, METRIC_REGISTRY
+from lm_eval.api.samplers import ContextSampler as Sampler
 from lm_eval.api.task import Task
 from lm_eval.models.utils import (
     handle_stop_sequences,
@@ -46,6 +47,7 @@ __all__ = [
     "Group",
     "Instance",
     "LanguageModel",
+    "Sampler",
     "Task",
     "TaskManager",
     "builtin_index",

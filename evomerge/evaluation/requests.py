@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.examples import keep_examples_apart, scored_docs
 from evomerge.evaluation.harness import FEWSHOT_SEED, Instance, LanguageModel, Task
 from evomerge.evaluation.selection import select_items
 from evomerge.evaluation.suite import Suite, raise_faults
@@ -74,6 +75,7 @@ def prepare_split(
             order = switch_split(loaded, name, split)
             order = sorted(order)[:1] if first_only else order
             rows = sorted(order)
+            keep_examples_apart(loaded, name, rows)
             _build(task, rows, loaded.suite, model)
             _check_length(task, model)
             prepared.append(PreparedTask(name, task, _items(task.instances, rows), tuple(order)))
@@ -93,11 +95,10 @@ def switch_split(loaded: LoadedSuite, name: str, split: str) -> list[int]:
     share = suite.splits[split]
     if isinstance(share, str):
         _check_named_split(task, share, own, suite)
-        _keep_examples_apart(task, share, own)
-    task.set_config(key="test_split", value=share if isinstance(share, str) else own)
-    rows = select_items(suite, name, split, len(task.eval_docs))
+    docs = scored_docs(loaded, name, split)
+    rows = select_items(suite, name, split, len(docs))
     if not rows:
-        raise EvaluationError(f"no items: {share!r} of {len(task.eval_docs)}")
+        raise EvaluationError(f"no items: {share!r} of {len(docs)}")
     return rows
 
 
@@ -114,16 +115,6 @@ def _check_named_split(task: Task, share: str, own: str | None, suite: Suite) ->
             f"the dataset split {share!r} is what the fractions ({', '.join(fractions)}) are cut "
             "from, so held-out items would be searched; name another one, or give a fraction"
         )
-
-
-def _keep_examples_apart(task: Task, share: str, own: str | None) -> None:
-    """Keep an item out of its own examples where they come from the split that is scored.
-
-    lm-eval leaves the item out only if ``fewshot_split`` is set to the evaluated split.
-    """
-    source = task.config.training_split or task.config.validation_split or own
-    if task.fewshot_cfg.split is None and source == share:
-        task.fewshot_cfg.split = share
 
 
 def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel | None) -> None:

@@ -14,6 +14,7 @@ from evomerge.evaluation.racing import Contest, Race, RaceRules
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
 from evomerge.pareto import non_dominated
+from evomerge.seeds import seed_for
 from evomerge.study.records import Objective
 
 __all__ = ["Rivals"]
@@ -35,10 +36,11 @@ class Rivals:
     Args:
         objectives: In the order of the study's directions.
         rules: Of the races.
+        seed: Of the study.
     """
 
-    def __init__(self, objectives: Sequence[Objective], rules: RaceRules) -> None:
-        self._objectives, self._rules = objectives, rules
+    def __init__(self, objectives: Sequence[Objective], rules: RaceRules, seed: int) -> None:
+        self._objectives, self._rules, self._seed = objectives, rules, seed
         self._signs = np.array([1 if o.direction == "maximize" else -1 for o in objectives])
         self._forget()
 
@@ -84,15 +86,16 @@ class Rivals:
         members = zip(joined.items(), on_front, strict=True)
         self._front = {n: member for (n, member), kept in members if kept}
 
-    def race(self, seed: int) -> Race | None:
-        """Set up the race of the next trial; ``None`` if it cannot be raced.
+    def race(self, number: int) -> Race | None:
+        """Set up the race of a trial; ``None`` if it cannot be raced.
 
         Args:
-            seed: Of its draws.
+            number: Trial number.
         """
         if not self._front or not self._can_race:
             return None
         contests = tuple(self._contest(i) for i in range(len(self._objectives)))
+        seed = seed_for(self._seed, "race", number)
         return Race(self._rules, contests, seed, self._responses())
 
     def _responses(self) -> ItemResponse | None:
