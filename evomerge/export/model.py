@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.analysis.forgetting import ForgettingRow
-from evomerge.evaluation.benchmark_guard import searched_benchmarks
+from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import EngineName
@@ -91,7 +91,7 @@ def export_model(
         objectives=names,
         scores=_score_rows(study, trial),
         forgetting=[row for row in forgetting if row.number == trial.number],
-        searched=searched_benchmarks([s for s in suites if s.allow_test_split]),
+        searched=TaskCatalogue([s for s in suites if s.allow_test_split]).searched_benchmarks,
         folding=folding,
     )
     (out / "README.md").write_text(card, encoding="utf-8")

@@ -38,6 +38,6 @@ def score_folder(
         model = load_model(str(folder), "auto")
         model.to(device)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        return PreparedSuites(suites, split, model, tokenizer, rungs).score()
+        return PreparedSuites.of(suites, split, model, tokenizer, rungs).score()
     finally:
         torch.set_num_threads(threads)

@@ -155,8 +155,8 @@ def test_dropped_trials_would_enter_the_front_no_more_often_than_stated():
 @pytest.mark.parametrize("rungs", [(0.25, 0.5), (0.01, 0.99)])
 def test_rungs_are_nested_and_change_no_score(rungs, suite, model, tokenizer):
     suite = dataclasses.replace(suite, smooth=frozenset({"tiny_generate", "tiny_choice"}))
-    whole = PreparedSuites([suite], "search", model, tokenizer).score()
-    prepared = PreparedSuites([suite], "search", model, tokenizer, rungs=rungs)
+    whole = PreparedSuites.of([suite], "search", model, tokenizer).score()
+    prepared = PreparedSuites.of([suite], "search", model, tokenizer, rungs=rungs)
     *partial, final = prepared.looks()
     assert [(i.task, i.item, i.metric) for i in final.items] == [
         (i.task, i.item, i.metric) for i in whole.items
