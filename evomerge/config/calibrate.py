@@ -10,7 +10,7 @@ import numpy as np
 
 from evomerge.analysis.calibration import Calibration, Measurement, advice, calibration
 from evomerge.config.assemble import Assembly
-from evomerge.config.workers import make_executor
+from evomerge.config.workers import on_device, start_executor
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.scores import SMOOTH_METRICS, ItemScore, Scores
 from evomerge.execution.batch import run_all
@@ -62,8 +62,10 @@ def calibrate(assembly: Assembly) -> tuple[CalibratedObjective, ...]:
     tasks = frozenset(o.task for o in objectives)
     worker = _with_smooth(assembly.worker, tasks)
     worker = replace(worker, costs=(), gates=None, rungs=())
-    executor = make_executor(worker, assembly.experiment.execution)
+    execution = assembly.experiment.execution
+    executor = start_executor(execution)
     try:
+        executor.load(on_device(worker, execution))
         scores = _score(recipes, executor)
     finally:
         executor.close()

@@ -139,9 +139,15 @@ class Executor(Protocol):
     """Runs jobs on workers; used by one driver thread.
 
     Outcomes come in any order. A job whose worker dies is run again elsewhere, so jobs must be
-    (and are) idempotent; after repeated deaths it comes back as ``Failed``. Construction raises
-    the user's faults that only a worker can see (bad checkpoints, unreadable tasks).
+    (and are) idempotent; after repeated deaths it comes back as ``Failed``.
     """
+
+    def load(self, spec: WorkerSpec) -> None:
+        """Let every worker load its models and tasks, and wait for it; once, before any job.
+
+        Raises:
+            EvomergeError: What only a worker can see: a bad checkpoint, an unreadable task.
+        """
 
     @property
     def n_workers(self) -> int:
