@@ -35,13 +35,13 @@ _OCTAL = re.compile(r"[-+]?0[0-7_]+$")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _IN_OUR_WORDS = {
     "but found another document": "expected one document, got another after '---'; save each in a "
-    "file of its own",
+    "file of its own, and run them in turn",
 }
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, RecursionError, ValueError)
 
 
 class _Composer(yaml.SafeLoader):
-    """Builds a syntax tree of bounded depth, without cycles; aliases repeat a bounded part of it."""
+    """Builds a syntax tree of bounded depth, without cycles; aliases repeat little of it."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -100,7 +100,9 @@ class _Loader(_Composer):
             return super().construct_object(node, deep)
         except _REFUSALS:
             kind = _short(node.tag)
-            raise _fault(f"expected a value of the type {kind}, got {brief(node.value)}", node) from None
+            raise _fault(
+                f"expected a value of the type {kind}, got {brief(node.value)}", node
+            ) from None
 
 
 _L = TypeVar("_L", bound=_Composer)

@@ -61,13 +61,16 @@ def write_yaml(content: Mapping[str, Any], header: str = "") -> str:
     return comment + dump_yaml(content)
 
 
-def parse(record: type[T], content: object, where: str) -> T:
+def parse(
+    record: type[T], content: object, where: str, elsewhere: Mapping[str, str] | None = None
+) -> T:
     """Check plain data against a record type.
 
     Args:
         record: A dataclass or pydantic model; its annotations are the schema.
         content: Plain data, as YAML gives it.
         where: Named in every fault, e.g. the file.
+        elsewhere: Ends the fault of an unknown key that is known to belong elsewhere.
 
     Returns:
         The record.
@@ -81,7 +84,10 @@ def parse(record: type[T], content: object, where: str) -> T:
     except ValidationError as err:
         schema = adapter.json_schema()
         errors = err.errors(include_url=False, include_context=False)[:_MOST_ERRORS]
-        lines = [_fault_line(error, schema, where) for error in _of_members_meant(errors)]
+        lines = [
+            _fault_line(error, schema, where, elsewhere or {})
+            for error in _of_members_meant(errors)
+        ]
         raise ConfigError(*_at_most(list(dict.fromkeys(lines)), where)) from None
 
 
@@ -112,14 +118,17 @@ def _is_beside(other: ErrorDetails, error: ErrorDetails) -> bool:
     return other is not error and other["loc"][: len(error["loc"]) - 1] == error["loc"][:-1]
 
 
-def _fault_line(error: ErrorDetails, schema: Mapping[str, Any], where: str) -> str:
+def _fault_line(
+    error: ErrorDetails, schema: Mapping[str, Any], where: str, elsewhere: Mapping[str, str]
+) -> str:
     # Union members and validators appear in the path as type names; keys of the file do not.
     types = schema.get("$defs", ())
     parts = [p for p in error["loc"] if p not in types and not str(p).endswith(("]", ")"))]
     place = ": ".join([where, ".".join(map(str, parts))] if parts else [where])
     message, got = error["msg"].removeprefix("Value error, "), brief(error["input"])
     if error["type"] in _UNKNOWN_KEY:
-        return f"{place}: unknown key{_meant(str(parts[-1]), parts[:-1], schema)}"
+        key = str(parts[-1])
+        return f"{place}: unknown key{elsewhere.get(key) or _meant(key, parts[:-1], schema)}"
     if error["type"] == "missing":
         return f"{place}: this key is required"
     if error["type"] in _EXPECTED:

@@ -25,9 +25,9 @@ def keys_at(schema: Schema, path: Sequence[str | int]) -> list[str]:
 
 
 def levels_of(schema: Schema, key: str) -> list[tuple[str, ...]]:
-    """List the levels that have a key by their paths, e.g. ``("genes", "NAME")``, ``("stages", "N")``.
+    """List the levels that have a key by their paths, e.g. ``("genes", "NAME")``.
 
-    The top level is the empty path.
+    The top level is the empty path; ``N`` stands for a position.
     """
     found: list[tuple[str, ...]] = []
     pending: list[tuple[tuple[str, ...], Schema]] = [((), schema)]

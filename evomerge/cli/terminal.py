@@ -15,11 +15,13 @@ __all__ = ["console", "notes", "print_error", "print_json", "print_table", "valu
 
 console = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
+_LONGEST_ERROR = 2000  # characters
 
 
 def print_error(line: str) -> None:
-    """Print one error line on stderr."""
-    notes.print(f"[bold red]error:[/] {_escape(line)}", soft_wrap=True)
+    """Print one error line on stderr, cut short where somebody's file went into it whole."""
+    text = line if len(line) <= _LONGEST_ERROR else f"{line[:_LONGEST_ERROR]} …"
+    notes.print(f"[bold red]error:[/] {_escape(text)}", soft_wrap=True)
 
 
 def print_json(content: object) -> None:

@@ -12,6 +12,7 @@ from evomerge.config.values import (
     BoundText,
     Duration,
     ExpertName,
+    Seed,
     better,
     by_name,
     cost_as_metric,
@@ -44,6 +45,9 @@ _RACES: dict[bool | str, object] = {
     "careful": {},
     "fast": {"error_rate": 0.1, "tolerance": 0.005, "estimates": True},
 }
+# Beyond these a number is a slip. A million trials are a gigabyte of Optuna's journal, which every
+# driver keeps in memory; one machine has some 16 GPUs; a winner is one more expert to merge.
+_MOST_TRIALS, _MOST_ITEMS, _MOST_EXAMPLES, _MOST_GPUS, _MOST_WINNERS = 10**6, 10**9, 1000, 1024, 100
 
 
 def _race(value: object) -> object:
@@ -91,15 +95,15 @@ class EvaluatorConfig(_Section):
     tasks: list[str] = Field(min_length=1)
     include_path: str | None = None
     splits: dict[Literal["search", "validation", "test"], str | float] | None = None
-    limit: int | None = Field(default=None, gt=0)
-    num_fewshot: int | None = Field(default=None, ge=0)
+    limit: int | None = Field(default=None, gt=0, le=_MOST_ITEMS)
+    num_fewshot: int | None = Field(default=None, ge=0, le=_MOST_EXAMPLES)
     batch_size: AutoOrCount = "auto"
     apply_chat_template: bool = False
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
     allow_code: bool = False
     report_only: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 class _Metric(_Section):
@@ -154,7 +158,7 @@ class SamplerConfig(BaseModel):
 class BudgetConfig(_Section):
     """When the search ends."""
 
-    trials: int = Field(default=100, gt=0)
+    trials: int = Field(default=100, gt=0, le=_MOST_TRIALS)
     wall_clock: Duration | None = None
 
 
@@ -202,7 +206,7 @@ class StageConfig(_Section):
     search_space: str | dict[str, Any]
     sampler: Annotated[SamplerConfig | None, BeforeValidator(by_name)] = None
     budget: BudgetConfig | None = None
-    keep: int = Field(default=1, gt=0)
+    keep: int = Field(default=1, gt=0, le=_MOST_WINNERS)
     keep_by: Choice = "knee"
 
 
@@ -218,7 +222,7 @@ class ExecutionConfig(_Section):
 
     executor: Literal["ray", "inline"] = "ray"
     workers: AutoOrCount = "auto"
-    gpus_per_worker: float = Field(default=1, ge=0)
+    gpus_per_worker: float = Field(default=1, ge=0, le=_MOST_GPUS)
     ray_address: str = "local"
 
 
@@ -261,9 +265,9 @@ class Experiment(_Section):
     gates: Annotated[Gates | None, BeforeValidator(switch)] = Gates()
     race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
     allow_test_split: bool = False
-    finalists: int = Field(default=8, ge=0)
+    finalists: int = Field(default=8, ge=0, le=_MOST_TRIALS)
     storage: str | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _has_a_space(self) -> Experiment:

@@ -13,6 +13,7 @@ from evomerge.config.overrides import apply_overrides
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
 from evomerge.models.reference import absolute_reference
+from evomerge.recipe.foreign import refuse_foreign
 from evomerge.schema import parse, read_yaml, write_yaml
 
 __all__ = ["dump_experiment", "experiment_digest", "load_experiment", "resolve_evaluator"]
@@ -29,7 +30,9 @@ def load_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ())
     Raises:
         ConfigError: Listing every fault, one line each.
     """
-    content = apply_overrides(read_yaml(path), overrides)
+    written = read_yaml(path)
+    refuse_foreign(written, path, wanted="an experiment")
+    content = apply_overrides(written, overrides)
     where = str(path)
     experiment = parse(Experiment, content, where)
     faults: list[str] = []

@@ -55,8 +55,8 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
             place = place.setdefault(part, {})
         if not isinstance(place, (dict, list)):
             raise ConfigError(
-                f"--set {key}: {part} is {brief(place)}, which has no keys; if it names a preset, copy "
-                "that ('evomerge presets copy') and change the copy"
+                f"--set {key}: {part} is {brief(place)}, which has no keys; if it names a preset, "
+                "copy that ('evomerge presets copy') and change the copy"
             )
     if isinstance(place, list):
         _item(place, last, key)
@@ -67,7 +67,6 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
 
 def _item(place: list[Any], part: str, key: str) -> Any:
     if part not in map(str, range(len(place))):
-        raise ConfigError(
-            f"--set {key}: expected a number from 0 to {len(place) - 1} for a list, got {brief(part)}"
-        )
+        wanted = f"a number from 0 to {len(place) - 1} for a list"
+        raise ConfigError(f"--set {key}: expected {wanted}, got {brief(part)}")
     return place[int(part)]

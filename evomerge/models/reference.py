@@ -10,7 +10,7 @@ from typing import Annotated, overload
 
 from pydantic import BeforeValidator
 
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, brief, quotes_hint
 from evomerge.models.zoo import zoo_path
 
 __all__ = [
@@ -77,7 +77,7 @@ def _read(value: object) -> object:
             return DeltaRef(**value)
     raise ValueError(
         "expected zoo:NAME, a folder, a Hub id, {adapter: FOLDER, on: MODEL} or "
-        f"{{model: MODEL, minus: MODEL}}, got {value!r}"
+        f"{{model: MODEL, minus: MODEL}}, got {brief(value)}{quotes_hint(value)}"
     )
 
 

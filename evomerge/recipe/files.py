@@ -9,6 +9,7 @@ from typing import Any
 
 from evomerge.errors import ConfigError
 from evomerge.models.reference import absolute_reference
+from evomerge.recipe.foreign import refuse_foreign
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import parse, read_yaml, write_yaml
 
@@ -26,6 +27,7 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: A mergekit file that means something a recipe cannot say.
     """
     content = read_yaml(path)
+    refuse_foreign(content, path, wanted="a recipe")
     if "merge_method" in content:
         from evomerge.recipe.mergekit import from_mergekit
 
