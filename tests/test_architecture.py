@@ -22,6 +22,7 @@ PACKAGE = Path(evomerge.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "cache": {"errors"},
+    "secrets": {"errors"},
     "seeds": set(),
     "plain_yaml": {"errors"},
     "schema_keys": set(),
@@ -33,11 +34,12 @@ MAY_IMPORT = {
     "recipe": {"errors", "schema", "models", "methods"},
     "merging": {"errors", "cache", "models", "kernels", "statistics", "methods", "recipe"},
     "evaluation": {"errors", "seeds", "plain_yaml"},
-    "execution": {"errors", "cache", "models", "recipe", "merging", "evaluation"},
+    "execution": {"errors", "cache", "secrets", "models", "recipe", "merging", "evaluation"},
     "space": {"errors", "models", "methods", "recipe"},
     "samplers": {"errors", "seeds", "schema"},
     "study": {
-        *("errors", "seeds", "models", "recipe", "evaluation", "execution", "space", "samplers"),
+        *("errors", "secrets", "seeds", "models", "recipe", "evaluation", "execution", "space"),
+        "samplers",
     },
     "analysis": {"errors", "statistics", "study"},
     "export": {

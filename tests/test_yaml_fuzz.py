@@ -84,7 +84,9 @@ def mutated(text: str, rng: random.Random) -> str:
             text = "".join(lines)
         else:
             at = rng.randrange(len(text))
-            text = text[:at] + chr(rng.choice([0, 9, 10, 35, 38, 42, 58, 0x2028, 0xFFFE])) + text[at:]
+            text = (
+                text[:at] + chr(rng.choice([0, 9, 10, 35, 38, 42, 58, 0x2028, 0xFFFE])) + text[at:]
+            )
     return text
 
 

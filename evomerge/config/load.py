@@ -15,6 +15,7 @@ from evomerge.errors import ConfigError
 from evomerge.models.reference import absolute_reference
 from evomerge.recipe.foreign import refuse_foreign
 from evomerge.schema import parse, read_yaml, write_yaml
+from evomerge.secrets import holds_password
 
 __all__ = ["dump_experiment", "experiment_digest", "load_experiment", "resolve_evaluator"]
 
@@ -35,7 +36,7 @@ def load_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ())
     content = apply_overrides(written, overrides)
     where = str(path)
     experiment = parse(Experiment, content, where)
-    faults: list[str] = []
+    faults = _password_faults(experiment)
     resolved = {
         **experiment.model_dump(exclude_defaults=True, mode="json"),
         "models": _resolved_models(experiment, path.parent),
@@ -49,6 +50,17 @@ def load_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ())
     if faults:
         raise ConfigError(*(f"{where}: {fault}" for fault in faults))
     return parse(Experiment, resolved, where)
+
+
+def _password_faults(experiment: Experiment) -> list[str]:
+    """Keep passwords out of the study's folder; studies that have one already go on."""
+    if experiment.storage is None or not holds_password(experiment.storage):
+        return []
+    return [
+        "storage: expected a URL without its password, which would be kept in the study's folder; "
+        "leave it out and set PGPASSWORD (or ~/.pgpass), or write ${NAME} in its place and set "
+        "that environment variable"
+    ]
 
 
 def dump_experiment(experiment: Experiment) -> str:

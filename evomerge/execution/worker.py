@@ -25,6 +25,7 @@ from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, Wo
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.recipe.recipe import Recipe
+from evomerge.secrets import without_secrets
 
 if TYPE_CHECKING:
     from evomerge.evaluation.vllm_engine import VllmModel
@@ -130,7 +131,8 @@ class Worker:
             return self._run(job)
         except Exception as err:  # border: whatever a trial does, the run goes on
             line = " ".join(str(err).split()) or type(err).__name__
-            return Failed(job, f"{type(err).__name__}: {line}", traceback.format_exc())
+            error, where = f"{type(err).__name__}: {line}", traceback.format_exc()
+            return Failed(job, without_secrets(error), without_secrets(where))
 
     def _run(self, job: Job) -> Scored | Pruned:
         self.prepare(job.split)

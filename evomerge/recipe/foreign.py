@@ -21,7 +21,7 @@ _EVOLVE = (
 )
 _MOE = (
     "a file of mergekit-moe, which puts models beside one another as a mixture of experts; "
-    "evomerge merges them into one: write a recipe with a method, base and experts, or use that tool"
+    "evomerge merges them into one: write a recipe with a method, base and experts, or stay with it"
 )
 
 

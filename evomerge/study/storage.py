@@ -9,6 +9,7 @@ from pathlib import Path
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from evomerge.errors import StudyError
+from evomerge.secrets import filled_in, without_secrets
 from evomerge.study.journal import BatchedJournal
 
 __all__ = ["open_storage", "repair_journal", "together"]
@@ -19,17 +20,21 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
 
     Args:
         journal: The journal file, used unless ``url`` is given.
-        url: Database URL, e.g. ``postgresql://…``, for studies that several machines share.
+        url: Database URL, e.g. ``postgresql://…``, for studies that several machines share;
+            ``${NAME}`` in it stands for an environment variable.
 
     Raises:
-        StudyError: The database cannot be opened.
+        StudyError: The database cannot be opened, or a variable is not set.
     """
     if url is not None:
+        address = filled_in(url)
         try:
-            return RDBStorage(url)
+            return RDBStorage(address)
         except Exception as err:  # SQLAlchemy and the drivers raise types of their own
             reason = str(err).splitlines()[0]
-            raise StudyError(f"expected a database URL that opens, got {url!r}: {reason}") from err
+            raise StudyError(
+                without_secrets(f"expected a database URL that opens, got {url!r}: {reason}")
+            ) from err
     return JournalStorage(BatchedJournal(journal))
 
 
