@@ -31,6 +31,7 @@ _SHARD_BYTES = 4 << 30
 _BATCH_BYTES = 256 << 20  # merged at once; more would only cost memory
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")  # config, tokenizer, generation config
 _REPLACED = (*_COMPANIONS, "README.md")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _CLAIM, _RECIPE = ".merge-in-progress", "recipe.yaml"
 
 
@@ -88,7 +89,7 @@ def write_checkpoint(
     if len(shards) > 1:
         _write(out / INDEX, index_text(shards).encode())
     _write_companions(sources, recipe, out)
-    _write(out / _RECIPE, dump_recipe(recipe).encode())
+    _write(out / _RECIPE, dump_recipe(recipe, beside=out).encode())
     (out / _CLAIM).unlink()
 
 
@@ -165,10 +166,27 @@ def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
     files = [file for pattern in _COMPANIONS for file in sorted(source.glob(pattern))]
     for file in files:
         if file.name != INDEX:
-            _write(out / file.name, file.read_bytes())
+            _write(out / file.name, _without_places(file))
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     if recipe.path:
         config = config_along(config, [hop.layer for hop in recipe.path])
     config.pop("torch_dtype", None)
+    config.pop("_name_or_path", None)  # of the anchor; the recipe says more
     config["dtype"] = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
     _write(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def _without_places(file: Path) -> bytes:
+    """Read a companion; what it says of folders on the machine that wrote it is left out."""
+    content = file.read_bytes()
+    if file.name != _TOKENIZER_CONFIG:
+        return content
+    settings = json.loads(content)
+    kept = {key: value for key, value in settings.items() if not _is_place(value)}
+    if kept == settings:
+        return content
+    return (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(("/", "~")) and "/" in value[1:]
