@@ -11,13 +11,47 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from evomerge.errors import CheckpointError
 from evomerge.models.parameters import places, tied_names
 from evomerge.models.roles import Kind, TensorRole
 
-__all__ = ["Structure", "decoder_layers", "empty_model", "live_dtypes", "read_structure"]
+__all__ = [
+    "Structure",
+    "class_fault",
+    "decoder_layers",
+    "empty_model",
+    "live_dtypes",
+    "read_structure",
+]
+
+
+def class_fault(config: Mapping[str, Any]) -> str | None:
+    """Say why transformers has no causal language model for a config that it knows.
+
+    Args:
+        config: A checkpoint's ``config.json``.
+
+    Returns:
+        ``None`` where it has one, or does not know the type at all.
+    """
+    model_type = str(config.get("model_type"))
+    if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type not in CONFIG_MAPPING:
+        return None
+    if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return (
+            f"expected a causal language model, got a vision-language model ({model_type}); "
+            "'evomerge merge' works on it as it is, a search needs its language model as a "
+            "checkpoint of its own"
+        )
+    return (
+        f"expected a causal language model, got a {model_type} model, which transformers does not "
+        "run as one; 'evomerge merge' works on it, a search does not"
+    )
 
 
 def empty_model(
