@@ -15,8 +15,8 @@ from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
-from evomerge.merging.size import n_parameters
 from evomerge.merging.residency import residency_of
+from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
 from evomerge.schema import write_yaml

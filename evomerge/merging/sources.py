@@ -69,7 +69,7 @@ class Sources:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Tensors to merge: stored ones that are floating (no masks or indices) and in all models."""
+        """Tensors to merge: all stored ones that are floating and that every model has."""
         anchor = self.anchor
         return tuple(
             n for n in self.stored if anchor.dtype(n).is_floating_point and self._is_common(n)
@@ -221,7 +221,8 @@ def _is_one(model: TensorSource, name: str, other: str) -> bool:
 
 def _origin(model: TensorSource, name: str) -> Origin:
     parts = model.parts(name)
-    return Origin((parts[0].file,) if len(parts) == 1 else model.files, parts[0].name)
+    files = (parts[0].file,) if len(parts) == 1 else model.files
+    return Origin(files, " ".join(part.name for part in parts))  # of two tensors one may be shared
 
 
 def _culprits(parts: tuple[Part, ...]) -> tuple[Part, ...]:

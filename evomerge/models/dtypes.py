@@ -13,8 +13,9 @@ from evomerge.models.checkpoint import DTYPES, Checkpoint
 
 __all__ = ["model_dtype"]
 
-_FLOATING = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()
-             if dtype.is_floating_point}
+_FLOATING = {
+    str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values() if dtype.is_floating_point
+}
 
 
 def model_dtype(checkpoint: Checkpoint, names: Iterable[str]) -> torch.dtype:

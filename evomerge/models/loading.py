@@ -47,7 +47,7 @@ def read_loading(config: Mapping[str, Any], names: Iterable[str]) -> Loading | N
         names: Its tensor names.
 
     Returns:
-        ``None`` where transformers has no such causal language model.
+        ``None`` where transformers has no such model.
 
     Raises:
         CheckpointError: See ``empty_model``.
@@ -63,10 +63,11 @@ def same_tensors(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, str]
         The checkpoint's names by those given; left out are those it does not have.
     """
     names = tuple(names)
-    loading = read_loading(checkpoint.config, (*checkpoint.names, *names))
-    live = {name: name for name in checkpoint.names} if loading is None else loading.live
-    own = {live[name]: name for name in checkpoint.names if name in live}
-    return {name: own[live[name]] for name in names if live.get(name) in own}
+    stored, wanted = (read_loading(checkpoint.config, n) for n in (checkpoint.names, names))
+    if stored is None or wanted is None:
+        return {name: name for name in names if name in checkpoint}
+    own = {live: name for name, live in stored.live.items()}
+    return {name: own[live] for name, live in wanted.live.items() if live in own}
 
 
 @lru_cache(maxsize=64)  # models of one family ask the same, and every worker opens them all

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from evomerge.errors import CheckpointError
 from evomerge.merging.candidate import LiveCandidate, output_dtype
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.sources import Sources
@@ -99,7 +97,7 @@ def write(folder: Path, family: str, seed: int, layout: Layout) -> str:
 
 @torch.no_grad()
 def logits(model: PreTrainedModel) -> torch.Tensor:
-    return model.eval()(torch.arange(2, 26).reshape(2, 12)).logits.float()
+    return model.eval()(torch.arange(2, 26).reshape(2, 12)).logits.float()  # type: ignore[no-any-return]
 
 
 def loaded(folder: str | Path, dtype: torch.dtype | str) -> torch.Tensor:
@@ -112,7 +110,7 @@ def loaded(folder: str | Path, dtype: torch.dtype | str) -> torch.Tensor:
 @example("llama_tied", Layout(), Layout("different", flag=False))
 @example("gpt2", Layout(bare=True, buffer=True), Layout())
 @example("gemma2", Layout("equal", flag=False), Layout("head"))
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 def test_a_merge_of_nothing_or_of_all_is_what_transformers_loads(
     family: str, base: Layout, expert: Layout
 ) -> None:
