@@ -43,7 +43,8 @@ class MergedAhead:
     ) -> None:
         self._recipe, self._sources, self._stored, self._forms = recipe, sources, stored, forms
         self._ready: dict[str, torch.Tensor] = {}
-        merged = [name for name in forms if stored[name].name in set(sources.names)]
+        of_all = set(sources.names)
+        merged = [name for name in forms if stored[name].name in of_all]
         batches = in_batches(merged, self._size, batch_bytes)
         self._batch_of = {name: batch for batch in batches for name in batch}
 
