@@ -148,8 +148,13 @@ def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
     from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.hygiene import clean_harness
     from evomerge.models.opening import peek_model
+    from evomerge.models.structure import class_fault
 
-    folder, hub_id = peek_model(base).folder, split_hub_id(base)
+    checkpoint, hub_id = peek_model(base), split_hub_id(base)
+    folder = checkpoint.folder
+    if fault := class_fault(checkpoint.config):
+        faults.append(f"{where}: models.base: {base}: {fault}")
+        return None
     name, revision = (str(folder), None) if hub_id is None else hub_id
     try:
         with clean_harness():

@@ -98,16 +98,16 @@ def _forms(
 ) -> dict[str, TensorForm]:
     """Say what the merged checkpoint holds: every tensor in the dtype of the live model.
 
-    Masks and indices keep their dtype.
+    What is not merged, such as masks and indices, keeps its dtype.
     """
-    anchor = sources.anchor
+    anchor, merged = sources.anchor, set(sources.names)
     origins = dict.fromkeys(origin.name for origin in stored.values())
     live = live_dtypes(anchor.config, origins, dtype)
 
     def form(name: str) -> TensorForm:
-        own = anchor.dtype(name)
+        is_kept = name not in merged
         return TensorForm(
-            live.get(name, dtype) if own.is_floating_point else own, anchor.shape(name)
+            anchor.dtype(name) if is_kept else live.get(name, dtype), anchor.shape(name)
         )
 
     return {name: form(origin.name) for name, origin in stored.items()}
@@ -161,7 +161,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
-    """Copy everything but tensors from the anchor; its config learns the dtype and the layers."""
+    """Copy everything but tensors from the anchor; its config learns what is different."""
     source = sources.anchor.folder
     files = [file for pattern in _COMPANIONS for file in sorted(source.glob(pattern))]
     for file in files:
@@ -170,9 +170,14 @@ def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     if recipe.path:
         config = config_along(config, [hop.layer for hop in recipe.path])
-    config.pop("torch_dtype", None)
     config.pop("_name_or_path", None)  # of the anchor; the recipe says more
-    config["dtype"] = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
+    dtype = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
+    parts = [config, *(part for part in [config.get("text_config")] if isinstance(part, dict))]
+    for part in parts:
+        part.pop("torch_dtype", None)
+        part["dtype"] = dtype
+        if sources.is_untied:
+            part["tie_word_embeddings"] = False
     _write(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
