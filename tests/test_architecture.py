@@ -34,7 +34,7 @@ MAY_IMPORT = {
         *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
         "recipe",
     },
-    "evaluation": {"errors", "cache", "seeds"},
+    "evaluation": {"errors", "cache", "fingerprint", "seeds"},
     "execution": {"errors", "cache", "fingerprint", "models", "recipe", "merging", "evaluation"},
     "space": {"errors", "models", "methods", "recipe"},
     "samplers": {"errors", "seeds", "schema"},

@@ -13,7 +13,7 @@ from evomerge.cache import cache_folder
 from evomerge.errors import RecipeError
 from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.probe import Gate
-from evomerge.evaluation.score_cache import ScoreCache, digest_of
+from evomerge.evaluation.score_cache import SCORING, ScoreCache
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.evaluation.transformers_engine import TransformersEngine
@@ -21,7 +21,7 @@ from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.parents import parent_recipe
 from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, WorkerSpec
-from evomerge.fingerprint import fingerprint
+from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.models.reference import ModelRef
@@ -189,7 +189,8 @@ class Worker:
             return None
         engine = [] if self._vllm is None else ["vllm", self._vllm.version]
         where = [self._spec.device, *engine]
-        return digest_of(suites, _without_places(job.recipe), costs, self._models, *where)
+        recipe = _without_places(job.recipe)
+        return digest_of(SCORING, suites, recipe, costs, self._models, *where)
 
     @functools.cached_property
     def _models(self) -> list[object] | None:
