@@ -49,7 +49,7 @@ def model_digests(experiment: Experiment) -> dict[str, str]:
     is_remote, models = experiment.execution.ray_address != "local", experiment.models
     open_full = peek_model if is_remote else open_model
     sources = Sources(models.base, models.experts, open_full=open_full)
-    found = {}
+    found: dict[str, str] = {}
     for name, model in zip(models.located(), sources.models, strict=True):
         found |= {f"{kind} of {name}": digest for kind, digest in _digests(model)}
     files = sorted(f for pattern in _TOKENIZER for f in sources.anchor.folder.glob(pattern))
