@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "errors": set(),
     "cache": {"errors"},
     "secrets": {"errors"},
+    "fingerprint": {"cache"},
     "seeds": set(),
     "plain_yaml": {"errors"},
     "schema_keys": set(),
@@ -32,9 +33,15 @@ MAY_IMPORT = {
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},
     "recipe": {"errors", "schema", "models", "methods"},
-    "merging": {"errors", "cache", "models", "kernels", "statistics", "methods", "recipe"},
-    "evaluation": {"errors", "seeds", "plain_yaml"},
-    "execution": {"errors", "cache", "secrets", "models", "recipe", "merging", "evaluation"},
+    "merging": {
+        *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
+        "recipe",
+    },
+    "evaluation": {"errors", "cache", "fingerprint", "plain_yaml", "seeds"},
+    "execution": {
+        *("errors", "cache", "fingerprint", "secrets", "models", "recipe", "merging"),
+        "evaluation",
+    },
     "space": {"errors", "models", "methods", "recipe"},
     "samplers": {"errors", "seeds", "schema"},
     "study": {

@@ -90,16 +90,24 @@ def resume(
     set_: Overrides = None,
     executor: Executor = None,
     workers: Workers = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Go on although models or items changed: trials before and after differ.",
+        ),
+    ] = False,
 ) -> None:
     """Continue a study: finished trials stay, unfinished ones run again."""
     from evomerge.config.stages import change_run
     from evomerge.study.folder import StudyFolder
 
-    change_run(StudyFolder(study), [*(set_ or []), *execution_overrides(executor, workers)])
-    _continue(study)
+    overrides = [*(set_ or []), *execution_overrides(executor, workers)]
+    change_run(StudyFolder(study), overrides, accept_changes=accept_changes)
+    _continue(study, accept_changes=accept_changes)
 
 
-def _continue(root: Path) -> None:
+def _continue(root: Path, *, accept_changes: bool = False) -> None:
     from evomerge.cli.progress import SearchProgress
     from evomerge.config.runs import Events
     from evomerge.config.stages import continue_run
@@ -109,7 +117,7 @@ def _continue(root: Path) -> None:
     with SearchProgress() as progress:
         try:
             events = Events(progress.phase, progress.part, progress.told, progress.began)
-            study = continue_run(folder, events)
+            study = continue_run(folder, events, accept_changes=accept_changes)
         except KeyboardInterrupt:
             notes.print(
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True

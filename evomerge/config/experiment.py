@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from evomerge.analysis.winners import Choice
 from evomerge.config.values import (
@@ -23,6 +23,7 @@ from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import RaceRules
 from evomerge.execution.protocol import EngineName
 from evomerge.models.reference import ModelRef
+from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Dtype
 
 __all__ = [
@@ -38,6 +39,10 @@ __all__ = [
     "SeedsConfig",
     "StageConfig",
 ]
+
+# Raise when a key gets another meaning or default: studies keep neither. New keys whose default is
+# how studies ran before them need nothing.
+_SCHEMA_VERSION = 1
 
 _RACES: dict[bool | str, object] = {
     "off": None,
@@ -81,9 +86,9 @@ class ModelsConfig(_Section):
             raise ValueError(f"expected winners out of the experts, got {', '.join(unknown)}")
         return self
 
-    def located_winners(self) -> dict[str, ModelRef]:
-        """Say where the winners of earlier stages are, by name."""
-        return {name: self.experts[name] for name in self.winners}
+    def located(self) -> dict[str, ModelRef]:
+        """Say where the base and every expert are, by name."""
+        return {BASE: self.base, **self.experts}
 
 
 class EvaluatorConfig(_Section):
@@ -249,6 +254,7 @@ class Experiment(_Section):
         finalists: How many front members are scored again on ``validation``; 0 skips the finals.
         storage: Database URL for studies shared by several machines; absent: a journal file.
         seed: Names every random draw.
+        schema_version: Of the keys and what they default to; written into the files of studies.
     """
 
     models: ModelsConfig
@@ -268,6 +274,16 @@ class Experiment(_Section):
     finalists: int = Field(default=8, ge=0, le=_MOST_TRIALS)
     storage: str | None = None
     seed: Seed = 0
+    schema_version: int = _SCHEMA_VERSION
+
+    @field_validator("schema_version")
+    @classmethod
+    def _is_known(cls, value: int) -> int:
+        if value != _SCHEMA_VERSION:
+            raise ValueError(
+                f"expected {_SCHEMA_VERSION}, got {value}: another version of evomerge wrote this"
+            )
+        return value
 
     @model_validator(mode="after")
     def _has_a_space(self) -> Experiment:

@@ -10,6 +10,7 @@ from typing import Any
 
 from evomerge.config.experiment import EvaluatorConfig, Experiment
 from evomerge.config.overrides import apply_overrides
+from evomerge.config.places import with_models_at
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
 from evomerge.models.reference import absolute_reference
@@ -63,28 +64,40 @@ def _password_faults(experiment: Experiment) -> list[str]:
     ]
 
 
-def dump_experiment(experiment: Experiment) -> str:
-    """Write a resolved experiment as YAML, its digest in the first line."""
-    header = f"digest: {experiment_digest(experiment)}"
-    return write_yaml(experiment.model_dump(exclude_unset=True, mode="json"), header)
+def dump_experiment(experiment: Experiment, digest: str | None = None) -> str:
+    """Write a resolved experiment as YAML, its digest in the first line.
+
+    Args:
+        experiment: What to write.
+        digest: What the first line says instead, of a study whose storage knows that one.
+    """
+    header = f"digest: {digest or experiment_digest(experiment)}"
+    content = experiment.model_dump(exclude_unset=True, mode="json")
+    return write_yaml({"schema_version": experiment.schema_version, **content}, header)
 
 
 def experiment_digest(experiment: Experiment) -> str:
-    """Name what a study is about: everything except how much and where it runs."""
-    content = experiment.model_dump(
+    """Name what a study is about: everything except how much, where and with whose files it runs.
+
+    Keys at their defaults take no part, so that a study is the same after new keys have come.
+    Models count by name: what they hold is compared by content (``config.inputs``).
+    """
+    content = _by_name(experiment).model_dump(
         exclude={
-            "budget": True,
-            "execution": True,
-            "finalists": True,
+            **dict.fromkeys(("budget", "execution", "finalists", "storage"), True),
             "stages": {"__all__": {"budget"}},
         },
+        exclude_defaults=True,
         mode="json",
     )
-    models = content["models"]
-    for winner in models.pop("winners"):
-        models["experts"][winner] = "winner"  # by name: the folder of a run may move
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    order = list(experiment.models.experts)  # of summation
+    text = json.dumps([content, order], sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return f"{experiment.schema_version}-{digest}"
+
+
+def _by_name(experiment: Experiment) -> Experiment:
+    return with_models_at(experiment, {name: name for name in experiment.models.located()})
 
 
 def _collect(faults: list[str], resolve: Any, *arguments: Any) -> Any:

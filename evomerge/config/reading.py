@@ -24,8 +24,8 @@ def read_study(folder: StudyFolder) -> StudyRecord:
     experiment = read_experiment(folder)
     constraints = constraints_of(experiment)
     found = find_study(folder, experiment)
-    winners = experiment.models.located_winners()
-    trials = () if found is None else trial_records(found, constraints, winners)
+    models = experiment.models.located()
+    trials = () if found is None else trial_records(found, constraints, models)
     finals, n_trials = read_finals(folder.finals), experiment.budget.trials
     return StudyRecord(
         name=folder.name,

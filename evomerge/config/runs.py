@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,8 @@ from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.compare import compare_experts, write_comparison
 from evomerge.config.experiment import Experiment
-from evomerge.config.optuna_study import open_study
+from evomerge.config.inputs import input_digests, model_digests, require_same
+from evomerge.config.optuna_study import keep_inputs, open_study, stored_inputs
 from evomerge.config.reading import read_study
 from evomerge.config.sampling import make_sampler, resolved_sampler
 from evomerge.config.stored import change_experiment, read_experiment, write_experiment
@@ -33,7 +34,14 @@ from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing, read_timing
 from evomerge.study.trials import trial_record
 
-__all__ = ["Events", "change_study", "continue_study", "start_study", "update_study"]
+__all__ = [
+    "Events",
+    "change_study",
+    "continue_study",
+    "require_same_models",
+    "start_study",
+    "update_study",
+]
 
 
 @dataclass(frozen=True)
@@ -75,30 +83,57 @@ def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None
     write_experiment(folder, experiment)
 
 
-def change_study(folder: StudyFolder, overrides: Sequence[str]) -> None:
+def change_study(
+    folder: StudyFolder, overrides: Sequence[str], *, accept_changes: bool = False
+) -> None:
     """Change how much or where a study runs, while no driver runs it.
 
     Args:
         folder: The study.
-        overrides: ``KEY=VALUE`` changes of budget, execution or finalists.
+        overrides: ``KEY=VALUE`` changes of budget, execution, finalists, or where models are.
+        accept_changes: Whether models may be others than those of earlier trials.
 
     Raises:
         ConfigError: An override is wrong.
         StudyError: An override would change what the study is about, or the folder is in use.
     """
     with folder.require().lock():
-        _update(folder, change_experiment(folder, overrides))
+        after = change_experiment(folder, overrides)
+        require_same_models(folder, after, accept_changes=accept_changes)
+        _update(folder, after)
 
 
 def update_study(folder: StudyFolder, wanted: Experiment) -> None:
-    """Give a study the budget, execution and number of finalists of another experiment.
+    """Give a study the budget, execution, finalists and places of models of another experiment.
 
     Raises:
         StudyError: More trials were asked already than the budget allows, or the folder is in use.
     """
-    changes = {key: getattr(wanted, key) for key in ("budget", "execution", "finalists")}
+    keys = ("budget", "execution", "finalists", "models")
+    changes = {key: getattr(wanted, key) for key in keys}
     with folder.require().lock():
         _update(folder, read_experiment(folder).model_copy(update=changes))
+
+
+def require_same_models(folder: StudyFolder, after: Experiment, *, accept_changes: bool) -> None:
+    """Refuse other models than those of a study's trials, where an experiment moves them.
+
+    Raises:
+        CheckpointError: A model cannot be opened.
+        StudyError: They are others; or the study keeps nothing that would tell.
+    """
+    before = read_experiment(folder)
+    old, new = before.models.located(), after.models.located()
+    if accept_changes or all(old[name] == new[name] for name in new):
+        return
+    kept = stored_inputs(folder, before)
+    if not kept and read_study(folder).trials:
+        raise StudyError(
+            f"expected models where they were: the study in {folder.root} keeps no fingerprints "
+            "that would tell whether they are the same; 'evomerge resume' without other places "
+            "stores them, --accept-changes goes on without"
+        )
+    require_same(kept, model_digests(after), folder.root)
 
 
 def _update(folder: StudyFolder, after: Experiment) -> None:
@@ -112,19 +147,28 @@ def _update(folder: StudyFolder, after: Experiment) -> None:
         write_experiment(folder, after)
 
 
-def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
+def continue_study(
+    folder: StudyFolder,
+    events: Events,
+    *,
+    accept_changes: bool = False,
+    earlier: Mapping[str, str] = {},
+) -> StudyRecord:
     """Run a study until its budget is met, then the finals.
 
     Args:
         folder: A study folder, new or interrupted.
         events: Progress.
+        accept_changes: Whether models and items may be others than those of earlier trials.
+        earlier: What those of earlier stages were (``stored_inputs``).
 
     Returns:
         The study as it stands at the end.
 
     Raises:
         ConfigError: The experiment does not fit together.
-        StudyError: The folder is in use, or belongs to another experiment.
+        StudyError: The folder is in use, or belongs to another experiment; or models, tokenizer or
+            items are not those of earlier trials.
     """
     with folder.require().lock():
         experiment = read_experiment(folder)
@@ -135,6 +179,10 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         study = open_study(folder, assembly.experiment, sampler)
         if _is_finished(folder, experiment):
             return read_study(folder)
+        inputs, kept = input_digests(assembly), stored_inputs(folder, experiment)
+        if not accept_changes:
+            require_same({**earlier, **kept}, inputs, folder.root)
+        keep_inputs(study, {**kept, **inputs})
         trim_cache("experts", "scores", "statistics")
         _measure(assembly, folder, events)
         events.phase("starting workers")
@@ -189,7 +237,7 @@ def _search(
         constraints=assembly.constraints,
         rivals=None if rules is None else Rivals(assembly.objectives, rules),
         drivers=Drivers(study, None if is_alone else str(folder.root.resolve())),
-        winners=assembly.experiment.models.located_winners(),
+        models=assembly.experiment.models.located(),
         on_told=lambda trial: events.told(trial_record(trial)),
     )
     search.seed(assembly.seeds)

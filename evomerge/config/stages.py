@@ -17,12 +17,14 @@ from evomerge.analysis.winners import stage_winners
 from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.experiment import Experiment, StageConfig
 from evomerge.config.load import load_experiment
+from evomerge.config.optuna_study import stored_inputs
 from evomerge.config.presets import Presets
 from evomerge.config.reading import begun_stages, read_study
 from evomerge.config.runs import (
     Events,
     change_study,
     continue_study,
+    require_same_models,
     start_study,
     update_study,
 )
@@ -83,8 +85,12 @@ def _discard_unbegun(folder: StudyFolder) -> None:
             file.unlink(missing_ok=True)
 
 
-def change_run(folder: StudyFolder, overrides: Sequence[str]) -> None:
+def change_run(
+    folder: StudyFolder, overrides: Sequence[str], *, accept_changes: bool = False
+) -> None:
     """Change how much or where a run goes on, while no driver runs it.
+
+    With ``accept_changes`` models that moved may be others than those of earlier trials.
 
     ``stages.N.budget`` is that of one stage, the first being 0; ``budget`` is that of every stage
     without one of its own. A stage that is done, its winners being in use, keeps what it had: an
@@ -96,11 +102,13 @@ def change_run(folder: StudyFolder, overrides: Sequence[str]) -> None:
             folder is in use.
     """
     if not read_experiment(folder).stages:
-        change_study(folder, overrides)
+        change_study(folder, overrides, accept_changes=accept_changes)
         return
     with folder.lock():
         before, after = read_experiment(folder), change_experiment(folder, overrides)
         _require_open(folder, before, after)
+        for inside in begun_stages(folder, after):
+            require_same_models(inside, after, accept_changes=accept_changes)
         latest = len(begun_stages(folder, after))
         if latest and not folder.stage(latest).winners.is_file():
             update_study(folder.stage(latest), _stage_of(after, latest, folder))
@@ -108,8 +116,12 @@ def change_run(folder: StudyFolder, overrides: Sequence[str]) -> None:
             write_experiment(folder, after)
 
 
-def continue_run(folder: StudyFolder, events: Events) -> StudyRecord:
+def continue_run(
+    folder: StudyFolder, events: Events, *, accept_changes: bool = False
+) -> StudyRecord:
     """Run every stage that is not done, from wherever the last driver stopped.
+
+    With ``accept_changes`` models and items may be others than those of earlier trials.
 
     Returns:
         The study of the last stage.
@@ -119,19 +131,22 @@ def continue_run(folder: StudyFolder, events: Events) -> StudyRecord:
         StudyError: The folder is in use, or a stage found no merge to hand on.
     """
     if not read_experiment(folder).stages:
-        return continue_study(folder, events)
+        return continue_study(folder, events, accept_changes=accept_changes)
     with folder.lock():
         experiment = read_experiment(folder)
+        earlier: dict[str, str] = {}
         for number, stage in enumerate(experiment.stages, 1):
             inside = folder.stage(number)
             if inside.winners.is_file():
+                earlier |= stored_inputs(inside, read_experiment(inside))
                 continue
             wanted = _stage_of(experiment, number, folder)
             if inside.experiment.is_file():
                 update_study(inside, wanted)
             else:
                 start_study(wanted, str(folder.experiment), inside)
-            study = continue_study(inside, events)
+            study = continue_study(inside, events, accept_changes=accept_changes, earlier=earlier)
+            earlier |= stored_inputs(inside, wanted)
             if number < len(experiment.stages):
                 events.phase(f"writing the winners of stage {number}")
                 _hand_on(inside, study, number, stage_winners(study, stage.keep, stage.keep_by))

@@ -11,12 +11,12 @@ import torch
 
 from evomerge import __version__
 from evomerge.errors import CheckpointError
+from evomerge.fingerprint import stamp
 from evomerge.merging.ahead import MergedAhead
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.folding import Stored, unrolled
 from evomerge.merging.path_rules import PathRules
 from evomerge.merging.shards import INDEX, cut_into_shards, index_text, is_model_file
-from evomerge.merging.shared import stamp
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import read_json
 from evomerge.models.depth import config_along
@@ -119,7 +119,7 @@ def _claim(out: Path, recipe: Recipe, sources: Sources, shard_bytes: int) -> Non
         raise CheckpointError(f"expected a folder of its own for the merge, got its source {out}")
     claim = {
         "recipe": recipe.digest,
-        "sources": stamp(sources.files),
+        "sources": stamp(*sources.files),
         "shard_bytes": shard_bytes,
         "evomerge": __version__,
     }

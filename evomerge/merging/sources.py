@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from evomerge.errors import CheckpointError
-from evomerge.merging.shared import SharedExpert
+from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, Part
 from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
@@ -62,10 +62,7 @@ class Sources:
         self._whole_model = WholeModel(lambda: map(self.statistics, self.names))
         _refuse([fault for name in self.experts for fault in self._misfits(name)])
         if shared is not None:
-            self.experts = {
-                name: expert if isinstance(expert, Checkpoint) else SharedExpert(expert, shared)
-                for name, expert in self.experts.items()
-            }
+            self.experts = {name: shared_expert(e, shared) for name, e in self.experts.items()}
 
     @cached_property
     def names(self) -> tuple[str, ...]:

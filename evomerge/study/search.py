@@ -83,7 +83,7 @@ class Search:
         constraints: What trials must keep; measured with every trial, told to the sampler.
         rivals: What trials race against; ``None``: every trial is scored on all items.
         drivers: Those that the study is shared with; absent: none.
-        winners: Where the winners of earlier stages are now, by expert name.
+        models: Where base and experts are now, by name; absent: where they were.
         on_told: Called after each finished trial.
     """
 
@@ -100,13 +100,13 @@ class Search:
         constraints: Sequence[Constraint] = (),
         rivals: Rivals | None = None,
         drivers: Drivers | None = None,
-        winners: Mapping[str, ModelRef] = {},
+        models: Mapping[str, ModelRef] = {},
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._executor, self._budget = executor, budget
         self._items, self._timing, self._on_told = items, timing, on_told
-        self._constraints, self._rivals, self._winners = constraints, rivals, winners
+        self._constraints, self._rivals, self._models = constraints, rivals, models
         self._drivers = drivers or Drivers(study, None)
         self._queue = BaselineQueue(study, constraints, budget.trials)
         self._in_flight: dict[int, Trial] = {}
@@ -195,7 +195,7 @@ class Search:
         if RECIPE in attrs:
             if self._is_in_space(trial):
                 self._space.suggest(trial)  # registers the params of a queued baseline
-            stored = located_recipe(attrs[RECIPE], self._winners)
+            stored = located_recipe(attrs[RECIPE], self._models)
             return recipe_from_data(stored, f"trial {trial.number}")
         recipe = self._space.recipe(self._space.suggest(trial))
         trial.set_user_attr(ORIGIN, "search")
