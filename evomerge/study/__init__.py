@@ -6,6 +6,7 @@ Members:
     folder: the files of a study and their lock.
     storage, journal: the database or the journal file, whose records can be written together.
     trials: what is kept with each trial.
+    proposals: the params of a trial, stored whole or not at all.
     drivers: which running trials are whose, where several drivers share a study.
     timing: seconds per phase.
     search: ask, run, tell.

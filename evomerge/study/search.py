@@ -26,6 +26,7 @@ from evomerge.study.baseline_queue import BaselineQueue
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.drivers import Drivers
 from evomerge.study.outcomes import checked_outcome
+from evomerge.study.proposals import propose
 from evomerge.study.records import Objective
 from evomerge.study.rivals import Rivals
 from evomerge.study.storage import together
@@ -186,9 +187,10 @@ class Search:
     def _restart(self, frozen: FrozenTrial) -> None:
         with self._timing.measure("ask"):
             trial = Trial(self._study, frozen._trial_id)  # its stored params stay as they are
-            if not self._drivers.mark(trial):
-                return
-            recipe = self._recipe(trial, frozen.user_attrs)
+            with together(self._study._storage):
+                if not self._drivers.mark(trial):
+                    return
+                recipe = self._recipe(trial, frozen.user_attrs)
         self._submit(trial, recipe, 0.0)
 
     def _recipe(self, trial: Trial, attrs: dict[str, Any]) -> Recipe:
@@ -197,7 +199,7 @@ class Search:
                 self._space.suggest(trial)  # registers the params of a queued baseline
             stored = located_recipe(attrs[RECIPE], self._winners)
             return recipe_from_data(stored, f"trial {trial.number}")
-        recipe = self._space.recipe(self._space.suggest(trial))
+        recipe = self._space.recipe(propose(trial, self._space.suggest))
         trial.set_user_attr(ORIGIN, "search")
         trial.set_user_attr(RECIPE, recipe.as_data())
         return recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from evomerge.errors import StudyError
 from evomerge.study.journal import BatchedJournal
 
-__all__ = ["open_storage", "repair_journal", "together"]
+__all__ = ["open_storage", "repair_journal", "together", "writes_together"]
 
 
 def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
@@ -36,11 +36,20 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
 @contextmanager
 def together(storage: BaseStorage) -> Iterator[None]:
     """Write all that the block stores at once, at its end; a database writes as it goes."""
-    if isinstance(storage, JournalStorage) and isinstance(storage._backend, BatchedJournal):
-        with storage._backend.batch():
-            yield
-    else:
+    journal = _batched(storage)
+    with nullcontext() if journal is None else journal.batch():
         yield
+
+
+def writes_together(storage: BaseStorage) -> bool:
+    """Tell whether ``together`` writes at once, as it does to a journal file."""
+    return _batched(storage) is not None
+
+
+def _batched(storage: BaseStorage) -> BatchedJournal | None:
+    if isinstance(storage, JournalStorage) and isinstance(storage._backend, BatchedJournal):
+        return storage._backend
+    return None
 
 
 def repair_journal(journal: Path) -> None:

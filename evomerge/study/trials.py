@@ -23,6 +23,7 @@ __all__ = [
     "N_ITEMS",
     "ORIGIN",
     "PARTIAL",
+    "PROPOSAL",
     "RECIPE",
     "SECONDS",
     "STDERR",
@@ -36,6 +37,7 @@ __all__ = [
 
 # Names of trial user attributes.
 ORIGIN = "origin"
+PROPOSAL = "proposal"  # the params as they were drawn; only where they are stored one by one
 RECIPE = "recipe"
 STDERR = "stderr"
 N_ITEMS = "n_items"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
@@ -43,6 +44,7 @@ def drive(
     *,
     trials: int = 20,
     sampler: str = "nsga2",
+    options: Mapping[str, object] = {},
     driver: str | None = None,
     url: str | None = None,
     patience_s: float = 0.0,
@@ -59,7 +61,7 @@ def drive(
         directions=["maximize", "maximize"],
         sampler=build_sampler(
             sampler,
-            {},
+            options,
             SamplerBudget(
                 space=GeneSpace(SPACE.distributions, SPACE.defaults),
                 n_objectives=2,
