@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "space": {"errors", "models", "methods", "recipe"},
     "samplers": {"errors", "seeds", "schema"},
     "study": {
-        *("errors", "seeds", "models", "recipe", "evaluation", "execution", "space", "samplers"),
+        *("errors", "seeds", "schema", "models", "recipe", "evaluation", "execution", "space"),
+        "samplers",
     },
     "analysis": {"errors", "statistics", "study"},
     "export": {

@@ -12,7 +12,7 @@ from evomerge.analysis.front import baselines
 from evomerge.analysis.winners import best_beside, best_merges
 from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.assemble import Assembly, assemble
-from evomerge.config.compare import compare_experts, write_comparison
+from evomerge.config.compare import compare_experts, read_comparison, write_comparison
 from evomerge.config.experiment import Experiment
 from evomerge.config.optuna_study import open_study
 from evomerge.config.reading import read_study
@@ -163,7 +163,7 @@ def _measure(assembly: Assembly, folder: StudyFolder, events: Events) -> None:
     sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
     counted = partial(events.part, "statistics of the models")
     measure_models(sources, assembly.space.statistics, counted)
-    if not folder.comparison.is_file():
+    if read_comparison(folder.comparison) is None:
         counted = partial(events.part, "comparing the experts")
         write_comparison(folder.comparison, compare_experts(sources, counted))
 

@@ -33,6 +33,7 @@ from evomerge.recipe.files import dump_recipe, recipe_from_data
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder, write_atomically
+from evomerge.study.json_files import read_json
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = [
@@ -260,7 +261,7 @@ def _handed_on(folder: StudyFolder, number: int) -> dict[str, str]:
     """Folders of the winners of the first ``number`` stages, by expert name."""
     found = {}
     for stage in map(folder.stage, range(1, number + 1)):
-        for name in json.loads(stage.winners.read_text())["winners"]:
+        for name in read_json(stage.winners, lambda content: dict(content["winners"])) or {}:
             found[name] = str((stage.models / name).resolve())
     return found
 

@@ -4,6 +4,8 @@ Members:
     records: what a study knows, as plain records.
     constraints: what a merge must keep.
     folder: the files of a study and their lock.
+    json_files: its JSON files, read with care.
+    identity: who drives a study that is in a database.
     storage, journal: the database or the journal file, whose records can be written together.
     trials: what is kept with each trial.
     proposals: the params of a trial, stored whole or not at all.

@@ -28,6 +28,7 @@ class StudyFolder:
         self.experiment = root / "experiment.yaml"
         self.journal = root / "study.journal"
         self.items = root / "items"
+        self.driver = root / "driver.json"  # only of a study in a database
         self.finals = root / "finals.json"
         self.timing = root / "timing.json"
         self.comparison = root / "comparison.json"
