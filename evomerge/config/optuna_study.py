@@ -12,6 +12,7 @@ from evomerge.config.load import experiment_digest
 from evomerge.config.stored import read_experiment
 from evomerge.errors import StudyError
 from evomerge.study.folder import StudyFolder
+from evomerge.study.identity import shared_name
 from evomerge.study.storage import open_storage, repair_journal
 
 __all__ = ["find_study", "open_study", "serve_dashboard"]
@@ -84,7 +85,7 @@ def serve_dashboard(folder: StudyFolder, port: int, serving: Callable[[str], Non
 
 def _study_name(folder: StudyFolder, experiment: Experiment) -> str:
     """A database may hold many studies, a journal file just one."""
-    return _STUDY_NAME if experiment.storage is None else folder.root.resolve().name
+    return _STUDY_NAME if experiment.storage is None else shared_name(folder)
 
 
 def _quiet_optuna() -> None:

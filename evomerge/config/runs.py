@@ -26,6 +26,7 @@ from evomerge.study.drivers import Drivers
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
+from evomerge.study.identity import identify
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
@@ -188,7 +189,7 @@ def _search(
         timing=Timing(folder.timing),
         constraints=assembly.constraints,
         rivals=None if rules is None else Rivals(assembly.objectives, rules),
-        drivers=Drivers(study, None if is_alone else str(folder.root.resolve())),
+        drivers=Drivers(study, None if is_alone else identify(folder)),
         winners=assembly.experiment.models.located_winners(),
         on_told=lambda trial: events.told(trial_record(trial)),
     )

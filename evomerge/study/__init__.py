@@ -9,7 +9,7 @@ Members:
     storage, journal: the database or the journal file, whose records can be written together.
     trials: what is kept with each trial.
     proposals: the params of a trial, stored whole or not at all.
-    drivers: which running trials are whose, where several drivers share a study.
+    drivers: which trials are whose, where several drivers share a study.
     timing: seconds per phase.
     search: ask, run, tell.
     baseline_queue: baselines, queued before the search and again where constraints need them.

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -138,9 +137,7 @@ class Search:
             while len(self._in_flight) < self._executor.n_workers:
                 if interrupted:
                     self._restart(interrupted.pop(0))
-                elif self._may_ask():
-                    self._start_next()
-                else:
+                elif not (self._is_in_time() and self._start_next()):
                     break
             if self._in_flight:
                 self._finish(self._executor.next_outcome())
@@ -165,39 +162,41 @@ class Search:
         elif all(excess <= 0 for excess in trial.user_attrs.get(CONSTRAINTS, ())):
             self._rivals.add(trial.number, values, scored.scores.items)
 
-    def _may_ask(self) -> bool:
+    def _is_in_time(self) -> bool:
         limit = self._budget.wall_clock_s
-        in_time = limit is None or self._timing.elapsed < limit
-        return in_time and self._n_asked() < self._budget.trials
+        return limit is None or self._timing.elapsed < limit
 
-    def _n_asked(self) -> int:
-        trials = self._study.get_trials(deepcopy=False)
-        return sum(trial.state != TrialState.WAITING for trial in trials)
-
-    def _start_next(self) -> None:
+    def _start_next(self) -> bool:
+        """Start the next trial; ``False`` if the budget is used up."""
         started = time.perf_counter()
         with self._timing.measure("ask"):
-            trial = self._study.ask()
-            with together(self._study._storage):
-                if not self._drivers.mark(trial):
-                    return
-                recipe = self._recipe(trial, trial.user_attrs)
-        self._submit(trial, recipe, time.perf_counter() - started)
+            trial = self._drivers.ask(self._budget.trials)
+            if trial is None:
+                return False
+            recipe = self._marked_recipe(trial)
+        if recipe is not None:
+            self._submit(trial, recipe, time.perf_counter() - started)
+        return True
 
     def _restart(self, frozen: FrozenTrial) -> None:
         with self._timing.measure("ask"):
-            trial = Trial(self._study, frozen._trial_id)  # its stored params stay as they are
-            with together(self._study._storage):
-                if not self._drivers.mark(trial):
-                    return
-                recipe = self._recipe(trial, frozen.user_attrs)
-        self._submit(trial, recipe, 0.0)
+            trial = self._drivers.open(frozen._trial_id)  # its stored params stay as they are
+            recipe = self._marked_recipe(trial)
+        if recipe is not None:
+            self._submit(trial, recipe, 0.0)
 
-    def _recipe(self, trial: Trial, attrs: dict[str, Any]) -> Recipe:
-        if RECIPE in attrs:
+    def _marked_recipe(self, trial: Trial) -> Recipe | None:
+        """Mark a trial and find its recipe; ``None`` if another driver has taken it meanwhile."""
+        with together(self._study._storage):
+            return self._recipe(trial) if self._drivers.mark(trial) else None
+
+    def _recipe(self, trial: Trial) -> Recipe:
+        if self._queue.is_repeated(trial):
+            self._queue.give_to_search(trial)
+        if data := trial.user_attrs.get(RECIPE):
             if self._is_in_space(trial):
                 self._space.suggest(trial)  # registers the params of a queued baseline
-            stored = located_recipe(attrs[RECIPE], self._winners)
+            stored = located_recipe(data, self._winners)
             return recipe_from_data(stored, f"trial {trial.number}")
         recipe = self._space.recipe(propose(trial, self._space.suggest))
         trial.set_user_attr(ORIGIN, "search")

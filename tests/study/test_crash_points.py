@@ -75,7 +75,7 @@ def unsynced() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("kind", "firsts", "seconds"),  # writes from the end, and from the start of the next driver
-    [("journal", (8, 6), (2, 3)), ("database", (17, 14), (3,))],
+    [("journal", (8, 6), (2, 3)), ("database", (18, 16), (3,))],
 )
 def test_killed_twice_at_any_write_the_search_is_the_same(
     tmp_path: Path, kind: str, firsts: tuple[int, ...], seconds: tuple[int, ...]

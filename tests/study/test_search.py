@@ -19,6 +19,7 @@ from evomerge.space.protocol import ModelSet
 from evomerge.study.constraints import Constraint, parse_bound, unenforced
 from evomerge.study.drivers import Drivers
 from evomerge.study.folder import StudyFolder
+from evomerge.study.identity import Identity
 from evomerge.study.records import TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
@@ -36,6 +37,10 @@ LIMITS = (
     Constraint("two", "acc", "at_most", parse_bound("expert:b - 0.1"), "expert:b - 0.1"),
 )
 OBJECTIVES = make_objectives([("one", "acc", "maximize"), ("two", "acc", "maximize")])
+
+
+def identity(name: str) -> Identity:
+    return Identity(name, study="s", folder=1, host="here", pid=1, started="now")
 
 
 def drive(
@@ -80,7 +85,7 @@ def drive(
         budget=Budget(trials),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
-        drivers=Drivers(study, driver, patience_s),
+        drivers=Drivers(study, driver and identity(driver), patience_s),
         constraints=constraints,
         rivals=None if race is None else Rivals(OBJECTIVES, race),
     )
