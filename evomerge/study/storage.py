@@ -22,7 +22,7 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
         url: Database URL, e.g. ``postgresql://…``, for studies that several machines share.
 
     Raises:
-        StudyError: The database cannot be opened.
+        StudyError: The database cannot be opened, or the journal is damaged.
     """
     if url is not None:
         try:
@@ -30,7 +30,11 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
         except Exception as err:  # SQLAlchemy and the drivers raise types of their own
             reason = str(err).splitlines()[0]
             raise StudyError(f"expected a database URL that opens, got {url!r}: {reason}") from err
-    return JournalStorage(BatchedJournal(journal))
+    backend = BatchedJournal(journal)
+    try:
+        return JournalStorage(backend)
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as err:
+        raise backend.damaged() from err  # JSON, but no record of Optuna's
 
 
 @contextmanager
