@@ -22,6 +22,7 @@ Members:
     stored: the resolved experiment in a study's folder.
     optuna_study: the Optuna study there, or in a database.
     reading: a study as records.
+    wholeness: whether the files of a study belong together.
     runs: start a study, change its budget, continue it.
     stages: the same for experiments that chain several search spaces.
 """

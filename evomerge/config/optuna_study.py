@@ -15,7 +15,7 @@ from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import shared_name
 from evomerge.study.storage import open_storage, repair_journal
 
-__all__ = ["find_study", "open_study", "serve_dashboard"]
+__all__ = ["find_study", "open_study", "serve_dashboard", "store_name"]
 
 _STUDY_NAME = "evomerge"
 _DIGEST = "experiment"  # study attribute: which experiment the trials belong to
@@ -81,6 +81,11 @@ def serve_dashboard(folder: StudyFolder, port: int, serving: Callable[[str], Non
     storage = open_storage(folder.journal, experiment.storage)
     serving(f"http://127.0.0.1:{port}")
     run_server(storage, host="127.0.0.1", port=port)
+
+
+def store_name(folder: StudyFolder, experiment: Experiment) -> str:
+    """Name where the trials of a study are kept, for people."""
+    return str(folder.journal) if experiment.storage is None else "the database"
 
 
 def _study_name(folder: StudyFolder, experiment: Experiment) -> str:

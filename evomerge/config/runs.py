@@ -14,10 +14,11 @@ from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.compare import compare_experts, read_comparison, write_comparison
 from evomerge.config.experiment import Experiment
-from evomerge.config.optuna_study import open_study
+from evomerge.config.optuna_study import open_study, store_name
 from evomerge.config.reading import read_study
 from evomerge.config.sampling import make_sampler, resolved_sampler
 from evomerge.config.stored import change_experiment, read_experiment, write_experiment
+from evomerge.config.wholeness import require_items
 from evomerge.config.workers import make_executor
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
@@ -26,7 +27,7 @@ from evomerge.study.drivers import Drivers
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
-from evomerge.study.identity import identify
+from evomerge.study.identity import driver_id, identify
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
@@ -128,13 +129,17 @@ def continue_study(folder: StudyFolder, events: Events) -> StudyRecord:
         StudyError: The folder is in use, or belongs to another experiment.
     """
     with folder.require().lock():
-        experiment = read_experiment(folder)
-        events.began(read_study(folder))
+        experiment, before = read_experiment(folder), read_study(folder)
+        store = store_name(folder, experiment)
+        require_items(folder, store, before.trials, driver_id(folder))
+        events.began(before)
         events.phase("checking the experiment")
         assembly = assemble(experiment, str(folder.experiment))
         sampler = make_sampler(assembly.experiment, assembly.space, ItemStore(folder.items))
         study = open_study(folder, assembly.experiment, sampler)
         if _is_finished(folder, experiment):
+            if folder.comparison.is_file() and read_comparison(folder.comparison) is None:
+                _measure(assembly, folder, events)
             return read_study(folder)
         trim_cache("experts", "scores", "statistics")
         _measure(assembly, folder, events)

@@ -13,7 +13,7 @@ from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.json_files import read_json
 
-__all__ = ["Identity", "identify", "shared_name"]
+__all__ = ["Identity", "driver_id", "identify", "shared_name"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,15 @@ def identify(folder: StudyFolder) -> Identity:
         now = replace(now, id=before.id)
     write_atomically(folder.driver, json.dumps({"schema_version": 1, "driver": asdict(now)}))
     return now
+
+
+def driver_id(folder: StudyFolder) -> str | None:
+    """Return the id of the driver that last started in a folder; ``None`` if none has.
+
+    Of a copy it is that of the original, whose trials up to then the copy holds, too.
+    """
+    before = _read(folder)
+    return None if before is None else before.id
 
 
 def shared_name(folder: StudyFolder) -> str:

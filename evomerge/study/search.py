@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.errors import StudyError
 from evomerge.evaluation.racing import Race
-from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.scores import ItemScore, MetricValue
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
 from evomerge.models.reference import ModelRef
@@ -35,6 +35,7 @@ from evomerge.study.trials import (
     ERROR,
     MEASURED,
     N_ITEMS,
+    N_SCORES,
     ORIGIN,
     PARTIAL,
     RECIPE,
@@ -241,7 +242,7 @@ class Search:
         self._queue.try_again(trial.user_attrs[ORIGIN])
 
     def _tell_scores(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
-        self._items.write(trial.number, scored.job.split, scored.scores.items)
+        self._write_items(trial, scored.job.split, scored.scores.items)
         metrics = [scored.scores.metrics[o.task][o.metric] for o in self._objectives]
         trial.set_user_attr(STDERR, [None if math.isnan(m.stderr) else m.stderr for m in metrics])
         trial.set_user_attr(N_ITEMS, [m.n for m in metrics])
@@ -254,10 +255,14 @@ class Search:
     def _tell_pruned(self, trial: Trial, pruned: Pruned, ask_seconds: float) -> None:
         trial.set_user_attr(ERROR, pruned.reason)
         if pruned.estimates:
-            self._items.write(trial.number, pruned.job.split, pruned.items)
+            self._write_items(trial, pruned.job.split, pruned.items)
             trial.set_user_attr(PARTIAL, _as_data(pruned.estimates))
         self._keep_seconds(trial, {"ask": ask_seconds, **pruned.seconds})
         self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _write_items(self, trial: Trial, split: str, items: Sequence[ItemScore]) -> None:
+        self._items.write(trial.number, split, items)
+        trial.set_user_attr(N_SCORES, len(items))
 
     def _keep_seconds(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         trial.set_user_attr(SECONDS, dict(seconds))

@@ -21,6 +21,7 @@ __all__ = [
     "ERROR",
     "MEASURED",
     "N_ITEMS",
+    "N_SCORES",
     "ORIGIN",
     "PARTIAL",
     "PROPOSAL",
@@ -41,6 +42,7 @@ PROPOSAL = "proposal"  # the params as they were drawn; only where they are stor
 RECIPE = "recipe"
 STDERR = "stderr"
 N_ITEMS = "n_items"
+N_SCORES = "n_scores"
 SECONDS = "seconds"
 ERROR = "error"
 TRACEBACK = "traceback"
@@ -127,6 +129,8 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         n_items=tuple(attrs.get(N_ITEMS, ())) if complete else (),
         partial=_partial(attrs[PARTIAL]) if PARTIAL in attrs else None,
         violations=tuple(attrs.get(CONSTRAINTS, ())),
+        n_scores=attrs.get(N_SCORES, 0) if trial.state.is_finished() else 0,
+        driver=attrs.get(DRIVER),
     )
 
 
