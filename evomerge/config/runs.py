@@ -35,7 +35,14 @@ from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing, read_timing
 from evomerge.study.trials import trial_record
 
-__all__ = ["Events", "change_study", "continue_study", "start_study", "update_study"]
+__all__ = [
+    "Events",
+    "change_study",
+    "checked_study",
+    "continue_study",
+    "start_study",
+    "update_study",
+]
 
 
 @dataclass(frozen=True)
@@ -55,24 +62,31 @@ class Events:
     began: Callable[[StudyRecord], None] = lambda study: None
 
 
-def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None:
-    """Check a resolved experiment and make the folder of its study.
+def checked_study(experiment: Experiment, where: str, folder: StudyFolder) -> Experiment:
+    """Check a resolved experiment before the folder of its study is made.
 
     Args:
         experiment: As ``load_experiment`` returns it.
         where: Named in faults.
-        folder: Where; stays untouched if the experiment has faults.
+        folder: Where the study will be.
+
+    Returns:
+        The experiment as the study keeps it: a later, larger budget must not change its sampler.
 
     Raises:
         ConfigError: Listing every fault.
         StudyError: The database cannot be opened.
     """
     assembly = assemble(experiment, where)
-    # A later, larger budget must not change the search.
-    sampler = resolved_sampler(assembly.experiment, assembly.space)
-    experiment = assembly.experiment.model_copy(update={"sampler": sampler})
     if experiment.storage is not None:
         open_storage(folder.journal, experiment.storage)
+    sampler = resolved_sampler(assembly.experiment, assembly.space)
+    return assembly.experiment.model_copy(update={"sampler": sampler})
+
+
+def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None:
+    """Check a resolved experiment and make the folder of its study; see ``checked_study``."""
+    experiment = checked_study(experiment, where, folder)
     folder.root.mkdir(parents=True, exist_ok=True)
     write_experiment(folder, experiment)
 

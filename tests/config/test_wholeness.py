@@ -116,7 +116,7 @@ def test_item_scores_that_are_gone_are_missed_before_a_study_is_continued(
     report(study)  # what does not need them goes on
 
 
-def test_finals_and_comparison_that_are_damaged_are_made_again(study: StudyFolder) -> None:
+def test_finals_that_are_damaged_are_run_again(study: StudyFolder) -> None:
     before = read_study(study).finals
     assert before
     study.finals.write_text("[]")
