@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "space": {"errors", "models", "methods", "recipe"},
     "samplers": {"errors", "seeds", "schema"},
     "study": {
-        *("errors", "secrets", "seeds", "models", "recipe", "evaluation", "execution", "space"),
+        *("errors", "secrets", "seeds", "schema", "models", "recipe", "evaluation", "execution"),
+        "space",
         "samplers",
     },
     "analysis": {"errors", "statistics", "study"},

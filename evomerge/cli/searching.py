@@ -24,6 +24,7 @@ from evomerge.cli.terminal import console, notes, print_table
 
 if TYPE_CHECKING:
     from evomerge.config.assemble import Assembly
+    from evomerge.study.folder import StudyFolder
 
 __all__ = ["register"]
 
@@ -75,14 +76,15 @@ def run(
 ) -> None:
     """Start a study and run it until its budget is met."""
     from evomerge.config.presets import Presets
-    from evomerge.config.stages import create_run
+    from evomerge.config.stages import created_run
     from evomerge.study.folder import StudyFolder
 
     found = Presets(presets)
     path = found.find("experiments", experiment, Path.cwd())
     folder = StudyFolder(dir_ or Path("runs") / path.stem)
-    create_run(path, found, [*(set_ or []), *execution_overrides(executor, workers)], folder)
-    _continue(folder.root)
+    overrides = [*(set_ or []), *execution_overrides(executor, workers)]
+    with created_run(path, found, overrides, folder):
+        _continue(folder)
 
 
 def resume(
@@ -102,18 +104,18 @@ def resume(
     from evomerge.config.stages import change_run
     from evomerge.study.folder import StudyFolder
 
+    folder = StudyFolder(study)
     overrides = [*(set_ or []), *execution_overrides(executor, workers)]
-    change_run(StudyFolder(study), overrides, accept_changes=accept_changes)
-    _continue(study, accept_changes=accept_changes)
+    change_run(folder, overrides, accept_changes=accept_changes)
+    _continue(folder, accept_changes=accept_changes)
 
 
-def _continue(root: Path, *, accept_changes: bool = False) -> None:
+def _continue(folder: StudyFolder, *, accept_changes: bool = False) -> None:
     from evomerge.cli.progress import SearchProgress
     from evomerge.config.runs import Events
     from evomerge.config.stages import continue_run
-    from evomerge.study.folder import StudyFolder
 
-    folder = StudyFolder(root)
+    root = folder.root
     with SearchProgress() as progress:
         try:
             events = Events(progress.phase, progress.part, progress.told, progress.began)

@@ -24,6 +24,7 @@ Members:
     inputs: what scores depend on outside that folder, compared on resume.
     optuna_study: the Optuna study there, or in a database.
     reading: a study as records.
+    wholeness: whether the files of a study belong together.
     runs: start a study, change its budget, continue it.
     stages: the same for experiments that chain several search spaces.
 """

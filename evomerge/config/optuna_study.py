@@ -12,9 +12,17 @@ from evomerge.config.load import experiment_digest
 from evomerge.config.stored import early_digest, read_experiment
 from evomerge.errors import StudyError
 from evomerge.study.folder import StudyFolder
+from evomerge.study.identity import shared_name
 from evomerge.study.storage import open_storage, repair_journal
 
-__all__ = ["find_study", "keep_inputs", "open_study", "serve_dashboard", "stored_inputs"]
+__all__ = [
+    "find_study",
+    "keep_inputs",
+    "open_study",
+    "serve_dashboard",
+    "store_name",
+    "stored_inputs",
+]
 
 _STUDY_NAME = "evomerge"
 _INPUTS = "inputs"  # study attribute: what models, tokenizers and items hold
@@ -100,9 +108,14 @@ def serve_dashboard(folder: StudyFolder, port: int, serving: Callable[[str], Non
     run_server(storage, host="127.0.0.1", port=port)
 
 
+def store_name(folder: StudyFolder, experiment: Experiment) -> str:
+    """Name where the trials of a study are kept, for people."""
+    return str(folder.journal) if experiment.storage is None else "the database"
+
+
 def _study_name(folder: StudyFolder, experiment: Experiment) -> str:
     """A database may hold many studies, a journal file just one."""
-    return _STUDY_NAME if experiment.storage is None else folder.root.resolve().name
+    return _STUDY_NAME if experiment.storage is None else shared_name(folder)
 
 
 def _quiet_optuna() -> None:

@@ -12,13 +12,14 @@ from evomerge.analysis.front import baselines
 from evomerge.analysis.winners import best_beside, best_merges
 from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.assemble import Assembly, assemble
-from evomerge.config.compare import compare_experts, write_comparison
+from evomerge.config.compare import compare_experts, read_comparison, write_comparison
 from evomerge.config.experiment import Experiment
 from evomerge.config.inputs import input_digests, model_digests, require_same
-from evomerge.config.optuna_study import keep_inputs, open_study, stored_inputs
+from evomerge.config.optuna_study import keep_inputs, open_study, store_name, stored_inputs
 from evomerge.config.reading import read_study
 from evomerge.config.sampling import make_sampler, resolved_sampler
 from evomerge.config.stored import change_experiment, read_experiment, write_experiment
+from evomerge.config.wholeness import require_items
 from evomerge.config.workers import make_executor
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
@@ -27,6 +28,7 @@ from evomerge.study.drivers import Drivers
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
+from evomerge.study.identity import driver_id, identify
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
@@ -37,6 +39,7 @@ from evomerge.study.trials import trial_record
 __all__ = [
     "Events",
     "change_study",
+    "checked_study",
     "continue_study",
     "require_same_models",
     "start_study",
@@ -61,24 +64,31 @@ class Events:
     began: Callable[[StudyRecord], None] = lambda study: None
 
 
-def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None:
-    """Check a resolved experiment and make the folder of its study.
+def checked_study(experiment: Experiment, where: str, folder: StudyFolder) -> Experiment:
+    """Check a resolved experiment before the folder of its study is made.
 
     Args:
         experiment: As ``load_experiment`` returns it.
         where: Named in faults.
-        folder: Where; stays untouched if the experiment has faults.
+        folder: Where the study will be.
+
+    Returns:
+        The experiment as the study keeps it: a later, larger budget must not change its sampler.
 
     Raises:
         ConfigError: Listing every fault.
         StudyError: The database cannot be opened.
     """
     assembly = assemble(experiment, where)
-    # A later, larger budget must not change the search.
-    sampler = resolved_sampler(assembly.experiment, assembly.space)
-    experiment = assembly.experiment.model_copy(update={"sampler": sampler})
     if experiment.storage is not None:
         open_storage(folder.journal, experiment.storage)
+    sampler = resolved_sampler(assembly.experiment, assembly.space)
+    return assembly.experiment.model_copy(update={"sampler": sampler})
+
+
+def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None:
+    """Check a resolved experiment and make the folder of its study; see ``checked_study``."""
+    experiment = checked_study(experiment, where, folder)
     folder.root.mkdir(parents=True, exist_ok=True)
     write_experiment(folder, experiment)
 
@@ -171,13 +181,17 @@ def continue_study(
             items are not those of earlier trials.
     """
     with folder.require().lock():
-        experiment = read_experiment(folder)
-        events.began(read_study(folder))
+        experiment, before = read_experiment(folder), read_study(folder)
+        store = store_name(folder, experiment)
+        require_items(folder, store, before.trials, driver_id(folder))
+        events.began(before)
         events.phase("checking the experiment")
         assembly = assemble(experiment, str(folder.experiment))
         sampler = make_sampler(assembly.experiment, assembly.space, ItemStore(folder.items))
         study = open_study(folder, assembly.experiment, sampler)
         if _is_finished(folder, experiment):
+            if folder.comparison.is_file() and read_comparison(folder.comparison) is None:
+                _measure(assembly, folder, events)
             return read_study(folder)
         inputs, kept = input_digests(assembly), stored_inputs(folder, experiment)
         if not accept_changes:
@@ -211,7 +225,7 @@ def _measure(assembly: Assembly, folder: StudyFolder, events: Events) -> None:
     sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
     counted = partial(events.part, "statistics of the models")
     measure_models(sources, assembly.space.statistics, counted)
-    if not folder.comparison.is_file():
+    if read_comparison(folder.comparison) is None:
         counted = partial(events.part, "comparing the experts")
         write_comparison(folder.comparison, compare_experts(sources, counted))
 
@@ -236,7 +250,7 @@ def _search(
         timing=Timing(folder.timing),
         constraints=assembly.constraints,
         rivals=None if rules is None else Rivals(assembly.objectives, rules),
-        drivers=Drivers(study, None if is_alone else str(folder.root.resolve())),
+        drivers=Drivers(study, None if is_alone else identify(folder)),
         models=assembly.experiment.models.located(),
         on_told=lambda trial: events.told(trial_record(trial)),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from evomerge.config.reading import begun_stages, read_study
 from evomerge.config.runs import (
     Events,
     change_study,
+    checked_study,
     continue_study,
     require_same_models,
     start_study,
@@ -35,6 +37,7 @@ from evomerge.recipe.files import dump_recipe, recipe_from_data
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder, write_atomically
+from evomerge.study.json_files import read_json
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = [
@@ -42,47 +45,59 @@ __all__ = [
     "change_run",
     "continue_run",
     "create_run",
+    "created_run",
 ]
 
 _DATA_FLOW = ("dataflow", "hybrid")  # kinds of space whose models have other layers than the base
 
 
-def create_run(path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder) -> None:
-    """Check an experiment of one or several stages and make its folder.
+@contextmanager
+def created_run(
+    path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder
+) -> Iterator[None]:
+    """Check an experiment of one or several stages, make its folder, and hold it for the block.
 
     Args:
         path: Experiment file.
         presets: Where names are looked up.
         overrides: ``KEY=VALUE`` changes.
-        folder: Where; a study in which no trial was ever asked makes room.
+        folder: Where; a study in which no trial was ever asked makes room. Stays untouched if the
+            experiment has faults.
 
     Raises:
         ConfigError: Listing every fault of every stage.
-        StudyError: Another study is there, or an override changes no stage.
+        StudyError: Another study is there or is just being made, or an override changes no stage.
     """
-    _discard_unbegun(folder)
-    folder.require_free()
+    if not _is_unbegun(folder):
+        folder.require_free()  # before anything that takes long
     experiment = load_experiment(path, presets, overrides)
-    if not experiment.stages:
-        start_study(experiment, str(path), folder)
-        return
-    if any(override.startswith("budget") for override in overrides):
-        _require_follower(folder, experiment)
-    assemble_stages(experiment, str(path))
-    folder.root.mkdir(parents=True, exist_ok=True)
-    write_experiment(folder, experiment)
-
-
-def _discard_unbegun(folder: StudyFolder) -> None:
-    """Remove a study that ended before its first trial, say because of a model that is broken."""
-    if not folder.experiment.is_file():
-        return
+    if experiment.stages:
+        if any(override.startswith("budget") for override in overrides):
+            _require_follower(folder, experiment)
+        assemble_stages(experiment, str(path))
+    else:
+        experiment = checked_study(experiment, str(path), folder)
     with folder.lock():
-        experiment = read_experiment(folder)
-        if experiment.stages or experiment.storage is not None or read_study(folder).trials:
-            return
-        for file in (folder.experiment, folder.journal):
-            file.unlink(missing_ok=True)
+        if _is_unbegun(folder):
+            for file in (folder.experiment, folder.journal):
+                file.unlink(missing_ok=True)
+        write_experiment(folder.require_free(), experiment)
+        yield
+
+
+def create_run(path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder) -> None:
+    """Make the folder of a run, as ``created_run`` does, and leave it to whoever continues it."""
+    with created_run(path, presets, overrides, folder):
+        pass
+
+
+def _is_unbegun(folder: StudyFolder) -> bool:
+    """Tell whether a study ended before its first trial, say because of a model that is broken."""
+    if not folder.experiment.is_file():
+        return False
+    experiment = read_experiment(folder)
+    is_plain = not experiment.stages and experiment.storage is None
+    return is_plain and not read_study(folder).trials
 
 
 def change_run(
@@ -275,7 +290,7 @@ def _handed_on(folder: StudyFolder, number: int) -> dict[str, str]:
     """Folders of the winners of the first ``number`` stages, by expert name."""
     found = {}
     for stage in map(folder.stage, range(1, number + 1)):
-        for name in json.loads(stage.winners.read_text())["winners"]:
+        for name in read_json(stage.winners, lambda content: dict(content["winners"])) or {}:
             found[name] = str((stage.models / name).resolve())
     return found
 

@@ -22,8 +22,10 @@ __all__ = [
     "ERROR",
     "MEASURED",
     "N_ITEMS",
+    "N_SCORES",
     "ORIGIN",
     "PARTIAL",
+    "PROPOSAL",
     "RECIPE",
     "SECONDS",
     "STDERR",
@@ -37,9 +39,11 @@ __all__ = [
 
 # Names of trial user attributes.
 ORIGIN = "origin"
+PROPOSAL = "proposal"  # the params as they were drawn; only where they are stored one by one
 RECIPE = "recipe"
 STDERR = "stderr"
 N_ITEMS = "n_items"
+N_SCORES = "n_scores"
 SECONDS = "seconds"
 ERROR = "error"
 TRACEBACK = "traceback"
@@ -130,6 +134,8 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         n_items=tuple(attrs.get(N_ITEMS, ())) if complete else (),
         partial=_partial(attrs[PARTIAL]) if PARTIAL in attrs else None,
         violations=tuple(attrs.get(CONSTRAINTS, ())),
+        n_scores=attrs.get(N_SCORES, 0) if trial.state.is_finished() else 0,
+        driver=attrs.get(DRIVER),
     )
 
 
