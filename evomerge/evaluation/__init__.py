@@ -31,6 +31,7 @@
     smooth.py         metrics that move where accuracy stands still
     store.py          item scores on disk
     score_cache.py    scores of recipes that were scored before
+    bounded.py        a bound on the memory that templates take
     hygiene.py        lm-eval kept silent, reproducible and harmless
     harness.py        the only file that imports lm_eval
 
