@@ -39,7 +39,7 @@ class Breadcrumbs(Method):
     summary: ClassVar[str] = "drop largest and smallest changes, then task arithmetic"
     formula: ClassVar[str] = f"θ = θ₀ + λ Σ cᵢ mᵢ τᵢ,  {_MASK}"
     source: ClassVar[str] = _SOURCE
-    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "model_magnitudes", "row_threshold")
+    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "model_magnitudes", "row_magnitudes")
 
     coefficient: PerExpert = coefficient()
     density: PerExpert = density()
@@ -69,7 +69,7 @@ class BreadcrumbsTies(Method):
     summary: ClassVar[str] = "drop largest and smallest changes, then sign election"
     formula: ClassVar[str] = f"θ = θ₀ + λ Σ cᵢ mᵢ τᵢ over elected signs,  {_MASK}"
     source: ClassVar[str] = f"{_SOURCE}; Yadav et al. 2023, TIES-Merging, arXiv:2306.01708"
-    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "model_magnitudes", "row_threshold")
+    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "model_magnitudes", "row_magnitudes")
 
     coefficient: PerExpert = coefficient()
     density: PerExpert = density()

@@ -32,7 +32,7 @@ FloatArray = NDArray[np.float64]
 
 def band_statistics(scope: str) -> tuple[str, ...]:
     """Name the statistics that bands of one scope ask for."""
-    of_scope = {"row": "row_threshold", "tensor": "magnitudes", "global": "model_magnitudes"}
+    of_scope = {"row": "row_magnitudes", "tensor": "magnitudes", "global": "model_magnitudes"}
     return (of_scope[scope],)
 
 
@@ -42,7 +42,7 @@ def random_statistics(rescale: str) -> tuple[str, ...]:
 
 
 def upper_bands(tensor: TensorContext, densities: PerExpert, scope: str) -> Sparse:
-    """Keep the largest changes.
+    """Keep the largest changes: whole elements, rounded down, one at least of a positive share.
 
     Args:
         tensor: Which tensor.
@@ -58,7 +58,7 @@ def upper_bands(tensor: TensorContext, densities: PerExpert, scope: str) -> Spar
 def inside_bands(
     tensor: TensorContext, densities: PerExpert, gammas: PerExpert, scope: str
 ) -> Sparse:
-    """Drop the largest changes, then keep the largest of the rest.
+    """Drop the largest changes, then keep the largest of the rest; counts are rounded down.
 
     Args:
         tensor: Which tensor.
@@ -68,7 +68,7 @@ def inside_bands(
             whole model.
     """
     return tuple(
-        None if share >= 1.0 else _inside_band(tensor, i, share, min(gamma, 1.0 - share), scope)
+        None if share >= 1.0 else _inside_band(tensor, i, share, gamma, scope)
         for i, (share, gamma) in enumerate(zip(densities, gammas, strict=True))
     )
 
@@ -155,12 +155,20 @@ def _magnitudes(tensor: TensorContext, expert: int, scope: str) -> MagnitudeHist
 def _inside_band(
     tensor: TensorContext, expert: int, share: float, gamma: float, scope: str
 ) -> Band | RowBand:
-    kept = share + gamma  # what reaches the lower edge
     if scope == "row":
-        low = tensor.statistics.row_threshold(expert, kept)
-        return RowBand(Table(low), Table(tensor.statistics.row_threshold(expert, gamma)))
+        rows = tensor.statistics.row_magnitudes(expert)
+        reached, dropped = _counts(rows.n, share, gamma)
+        return RowBand(Table(rows.lower_edge(reached)), Table(rows.upper_edge(dropped)))
     magnitudes = _magnitudes(tensor, expert, scope)
-    return Band(low=magnitudes.threshold(kept), high=magnitudes.upper(gamma))
+    reached, dropped = _counts(magnitudes.n, share, gamma)
+    return Band(magnitudes.lower_edge(reached), magnitudes.upper_edge(dropped))
+
+
+def _counts(n: int, share: float, gamma: float) -> tuple[int, int]:
+    """Count what reaches the lower edge of a band, and what is dropped above it."""
+    kept = int(share * n)
+    dropped = min(int(gamma * n), n - kept)
+    return (kept + dropped if kept else 0), dropped  # nothing kept has no lower edge
 
 
 def _random_factor(tensor: TensorContext, expert: int, share: float, rescale: str) -> float:

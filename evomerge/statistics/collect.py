@@ -24,7 +24,7 @@ STATISTICS: Mapping[str, Callable[[TensorStatistics], object]] = {
     "model_moments": lambda t: [t.model_moments(i) for i in range(t.n_models)],
     "row_knots": _each(TensorStatistics.row_knots),
     "rank_knots": _each(TensorStatistics.rank_knots),
-    "row_threshold": _each(lambda t, i: t.row_threshold(i, 0.5)),
+    "row_magnitudes": _each(TensorStatistics.row_magnitudes),
     "row_divergence": _each(TensorStatistics.row_divergence),
     "importance_quantiles": _each(TensorStatistics.importance),
     "model_gram": lambda t: t.model_gram,

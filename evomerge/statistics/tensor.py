@@ -19,11 +19,10 @@ from evomerge.statistics.moments import Moments
 from evomerge.statistics.reading import TensorReader, TensorSource
 from evomerge.statistics.rows import (
     RANK_KNOTS,
-    TAIL_RANKS,
+    RowMagnitudes,
     centred_ties,
+    magnitudes_at,
     row_divergence,
-    row_magnitudes,
-    row_thresholds,
 )
 from evomerge.statistics.scores import ScoreStatistics, clips
 from evomerge.statistics.signs import SignCounts
@@ -171,7 +170,12 @@ class TensorStatistics:
         Returns:
             (rows, knots) float32, ascending: knot j has rank j / (knots − 1) within its row.
         """
-        return self._row_magnitudes(expert, f"row_knots {knots}", np.linspace(0.0, 1.0, knots))
+        ranks = np.linspace(0.0, 1.0, knots)
+        return self._kept.array(
+            f"row_knots {knots}",
+            self._reader.pair(expert),
+            lambda: np.concatenate([magnitudes_at(tau, ranks) for tau in self._task_rows(expert)]),
+        )
 
     def rank_knots(self, expert: int, knots: int = RANK_KNOTS) -> Float32Array:
         """Return the few ``row_knots`` by which masks find the rank of a magnitude.
@@ -183,17 +187,17 @@ class TensorStatistics:
         return self._kept.array(
             f"rank_knots {knots}",
             self._reader.pair(expert),
-            lambda: centred_ties(row_magnitudes(self.row_knots(expert), ranks)),
+            lambda: centred_ties(magnitudes_at(self.row_knots(expert), ranks)),
         )
 
-    def row_threshold(self, expert: int, density: float) -> Float32Array:
-        """Find the magnitude that a given share of each row reaches.
-
-        Returns:
-            (rows,) float32; 0 keeps all, infinity none.
-        """
-        table = self._row_magnitudes(expert, "row_tails", TAIL_RANKS)
-        return row_thresholds(table, self.columns, density)
+    def row_magnitudes(self, expert: int) -> RowMagnitudes:
+        """Return the magnitudes of each row of one expert's task vector."""
+        return self._kept.record(
+            "row_magnitudes",
+            self._reader.pair(expert),
+            RowMagnitudes,
+            lambda: RowMagnitudes.of(self._task_rows(expert), self.rows, self.columns),
+        )
 
     def row_divergence(self, expert: int) -> FloatArray:
         """Compute KL(softmax(expert row) ‖ softmax(base row)) in nats, (rows,) float64.
@@ -350,15 +354,10 @@ class TensorStatistics:
             lambda: ScoreStatistics.of(self._reader.task_vectors(), low, high),
         )
 
-    def _row_magnitudes(self, expert: int, name: str, ranks: FloatArray) -> Float32Array:
-        pairs = self._reader.base_and_expert_rows
-        return self._kept.array(
-            name,
-            self._reader.pair(expert),
-            lambda: np.concatenate(
-                [row_magnitudes(theta - theta_0, ranks) for theta_0, theta in pairs(expert)]
-            ),
-        )
+    def _task_rows(self, expert: int) -> Iterator[Float32Array]:
+        """Read whole rows of one task vector; yields (r, columns)."""
+        for theta_0, theta in self._reader.base_and_expert_rows(expert):
+            yield theta - theta_0
 
     def _importance(self, expert: int) -> Iterator[Float32Array]:
         divergence, start = self.row_divergence(expert), 0
