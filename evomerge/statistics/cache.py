@@ -1,7 +1,7 @@
 """Statistics on disk, found again by what the tensors hold.
 
-A cache entry is one small file named by a hash of (arithmetic, statistic, parameters, content of the
-tensors). It starts with its own name and a checksum, so a corrupt, cut-off or foreign file is
+A cache entry is one small file named by a hash of (arithmetic, statistic, parameters, content of
+the tensors). It starts with its own name and a checksum, so a corrupt, cut-off or foreign file is
 noticed and rebuilt. Files appear by atomic rename: any number of processes may write at once.
 What a tensor holds is looked at once per file and remembered by (path, size, time of change).
 """

@@ -36,6 +36,7 @@ STATISTICS: Mapping[str, Callable[[TensorStatistics], object]] = {
     "conflict": lambda t: t.conflict,
     "model_conflict": lambda t: t.conflict,
     "column_scores": TensorStatistics.column_scores,
+    "row_scores": TensorStatistics.row_scores,
 }
 """What a method may declare it needs. Masked sums are of one candidate's seed and are measured on
 first use."""

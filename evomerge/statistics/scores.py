@@ -15,6 +15,8 @@ __all__ = ["ScoreStatistics", "clips", "competition_scores"]
 
 FloatArray = NDArray[np.float64]
 
+_ROUNDING = 2e-6  # of a score, relative: kernels compute it in float32
+
 
 def competition_scores(
     task_vectors: NDArray[np.float32], low: Sequence[float], high: Sequence[float]
@@ -120,7 +122,10 @@ class ScoreStatistics:
         return cls(tuple(low), tuple(high), tuple(top.tolist()), buckets, counts)
 
     def cut(self, ratio: float) -> tuple[float, ...]:
-        """Find, per expert, the score that a share of the elements reaches.
+        """Find, per expert, the score that a share of the elements reaches, and a hair more.
+
+        The element at the cut counts nothing. Without the hair, kernels that round its score up
+        would count it as a whole, wherever no other expert scores.
 
         Args:
             ratio: Share of all elements that compete, in [0, 1]; never beyond the largest score.
@@ -132,7 +137,8 @@ class ScoreStatistics:
             value_reached(_edges(row), kept_from(counts), target)
             for row, counts in zip(self.buckets, self.counts, strict=True)
         ]
-        return tuple(min(value, top) for value, top in zip(values, self.top, strict=True))
+        raised = [value + abs(value) * _ROUNDING for value in values]
+        return tuple(min(value, top) for value, top in zip(raised, self.top, strict=True))
 
 
 def _signed(negative: Tally, positive: Tally) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

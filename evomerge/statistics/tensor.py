@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evomerge.statistics.activity import activity_counts, conflict
 from evomerge.statistics.cache import Origin, StatisticsCache
-from evomerge.statistics.columns import column_scores
+from evomerge.statistics.columns import column_scores, row_scores
 from evomerge.statistics.gram import gram_of_rows, gram_of_tiles
 from evomerge.statistics.histogram import MagnitudeHistogram
 from evomerge.statistics.kept import KeptStatistics
@@ -338,12 +338,23 @@ class TensorStatistics:
         """Compare the columns of each expert with the base's (WIDEN).
 
         Returns:
-            (2, k, columns): first |‖θ_i‖ − ‖θ0‖| per column, then 1 − cos(θ_i, θ0).
+            (2, k, columns): first |‖θ_i‖ − ‖θ0‖| per column, then 1 − cos(θ_i, θ0). A column of a
+            one-dimensional tensor is an element, which has no direction: (1, k, n), |τ_i|.
         """
+        if len(self.shape) < 2:
+            return np.concatenate([*map(np.abs, self._reader.task_vectors())], axis=1)[None]
         return self._kept.array(
             "column_scores",
             self._reader.everyone,
             lambda: column_scores(self._reader.model_rows(), self.n_experts, self.columns),
+        )
+
+    def row_scores(self) -> FloatArray:
+        """Compare the rows of each expert with the base's; (2, k, rows), see ``column_scores``."""
+        return self._kept.array(
+            "row_scores",
+            self._reader.everyone,
+            lambda: row_scores(self._reader.model_rows(), self.n_experts),
         )
 
     def _scores(self, name: str, low: Sequence[float], high: Sequence[float]) -> ScoreStatistics:

@@ -45,11 +45,12 @@ def test_edges_of_long_rows_keep_nearly_the_density(
 ) -> None:
     # Of float32: elements that share a rounded value cannot be parted by any threshold.
     tile = np.random.default_rng(seed).standard_normal((40, columns), np.float32)
-    edge = RowMagnitudes.of([tile], 40, columns).lower_edge(int(density * columns))
+    wanted = int(density * columns)
+    edge = RowMagnitudes.of([tile], 40, columns).lower_edge(wanted)
     kept = (np.abs(tile) >= edge[:, None]).sum(axis=1)
     # Between two of the 64 ranks of the bulk, chance decides; over the rows it evens out.
-    assert (np.abs(kept - density * columns) <= 2.0 + columns / 64).all()
-    assert abs(kept.mean() - density * columns) <= 1.0 + 1e-3 * columns
+    assert (np.abs(kept - wanted) <= 2.0 + columns / 64).all()
+    assert abs(kept.mean() - wanted) <= 1.0 + 1e-3 * columns
 
 
 def test_row_edges_in_the_tail_keep_nearly_the_share_asked_for() -> None:
