@@ -40,7 +40,7 @@ class Karcher(Method):
     needs_base: ClassVar[bool] = False
 
     coefficient: PerExpert = coefficient("share of each expert, before normalising")
-    max_iter: float = shared(100.0, "most steps of the iteration", low=1.0, high=10_000.0)
+    max_iter: float = shared(100, "most steps of the iteration", low=1.0, high=10_000.0)
     tol: float = shared(
         1e-12,
         "length of a step (and angle of an expert's pull) that counts as none",

@@ -23,6 +23,7 @@ __all__ = [
     "random_statistics",
     "ranked_factors",
     "ranked_masks",
+    "trim_factors",
     "upper_bands",
 ]
 
@@ -30,10 +31,10 @@ Sparse = tuple[Sparsifier | None, ...]
 FloatArray = NDArray[np.float64]
 
 
-def band_statistics(scope: str) -> tuple[str, ...]:
-    """Name the statistics that bands of one scope ask for."""
+def band_statistics(scope: str, rescale: str = "none") -> tuple[str, ...]:
+    """Name the statistics that bands of one scope, and what makes up for them, ask for."""
     of_scope = {"row": "row_magnitudes", "tensor": "magnitudes", "global": "model_magnitudes"}
-    return (of_scope[scope],)
+    return tuple({of_scope[scope]: None} | ({} if rescale == "none" else {"magnitudes": None}))
 
 
 def random_statistics(rescale: str) -> tuple[str, ...]:
@@ -70,6 +71,23 @@ def inside_bands(
     return tuple(
         None if share >= 1.0 else _inside_band(tensor, i, share, gamma, scope)
         for i, (share, gamma) in enumerate(zip(densities, gammas, strict=True))
+    )
+
+
+def trim_factors(tensor: TensorContext, kept: Sparse, rescale: str) -> PerExpert:
+    """Find what makes up for ``upper_bands`` or ``inside_bands``.
+
+    Args:
+        tensor: Which tensor.
+        kept: The bands, none of them by row.
+        rescale: ``l1`` and ``l2`` restore the norm of the task vector; ``none`` leaves what is kept
+            as it is.
+    """
+    return tuple(
+        _trim_factor(tensor.statistics.magnitudes(i), band, rescale)
+        if isinstance(band, Band) and rescale != "none"
+        else 1.0
+        for i, band in enumerate(kept)
     )
 
 
@@ -169,6 +187,12 @@ def _counts(n: int, share: float, gamma: float) -> tuple[int, int]:
     kept = int(share * n)
     dropped = min(int(gamma * n), n - kept)
     return (kept + dropped if kept else 0), dropped  # nothing kept has no lower edge
+
+
+def _trim_factor(magnitudes: MagnitudeHistogram, band: Band, rescale: str) -> float:
+    if rescale == "l1":
+        return _ratio(magnitudes.l1, magnitudes.kept_l1(band.low, band.high))
+    return math.sqrt(_ratio(magnitudes.l2, magnitudes.kept_l2(band.low, band.high)))
 
 
 def _random_factor(tensor: TensorContext, expert: int, share: float, rescale: str) -> float:

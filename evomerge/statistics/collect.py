@@ -31,6 +31,7 @@ STATISTICS: Mapping[str, Callable[[TensorStatistics], object]] = {
     "task_gram": lambda t: t.task_gram,
     "row_gram": lambda t: t.row_gram,
     "row_task_gram": lambda t: t.row_task_gram,
+    "column_task_gram": lambda t: t.column_task_gram,
     "variance": lambda t: t.variance,
     "model_variance": lambda t: t.variance,  # likewise
     "conflict": lambda t: t.conflict,

@@ -41,6 +41,15 @@ class ModelStatistics(Protocol):
         """See ``TensorStatistics.magnitudes``."""
 
     @property
+    def column_task_gram(self) -> FloatArray:
+        """Gram matrix of the task vectors in every column, (columns, k, k) float64."""
+        return self._kept.array(
+            "column_task_gram",
+            self._reader.everyone,
+            lambda: sum(gram_of_rows(tile.swapaxes(1, 2)) for tile in self._reader.task_rows()),
+        )
+
+    @property
     def variance(self) -> VarianceHistogram:
         """See ``TensorStatistics.variance``."""
 
@@ -263,6 +272,15 @@ class TensorStatistics:
             "row_task_gram",
             self._reader.everyone,
             lambda: np.concatenate([gram_of_rows(tile) for tile in self._reader.task_rows()]),
+        )
+
+    @property
+    def column_task_gram(self) -> FloatArray:
+        """Gram matrix of the task vectors in every column, (columns, k, k) float64."""
+        return self._kept.array(
+            "column_task_gram",
+            self._reader.everyone,
+            lambda: sum(gram_of_rows(tile.swapaxes(1, 2)) for tile in self._reader.task_rows()),
         )
 
     @property
