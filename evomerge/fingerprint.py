@@ -1,4 +1,4 @@
-"""What files hold, in short: read once, then remembered for as long as the files stay untouched.
+"""What files and data hold, in short; a file is read once, and remembered while it stays untouched.
 
 A file is known again by its real path, size, inode and times of change (the content's and the
 system's own, which no program can set back): then it is not read. Any other file is hashed, at the
@@ -7,6 +7,9 @@ speed of the disk, and remembered in the user's cache (room ``fingerprints``).
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import time
 from pathlib import Path
 
@@ -14,10 +17,29 @@ import xxhash
 
 from evomerge.cache import cache_folder, read_entry, write_entry
 
-__all__ = ["fingerprint", "stamp"]
+__all__ = ["digest_of", "fingerprint", "stamp"]
 
 _BLOCK = 1 << 24  # bytes read at once
 _SETTLED_S = 2.0  # a file written to within a tick of its clock looks untouched
+
+
+def digest_of(*parts: object) -> str:
+    """Name anything that JSON can hold, by its content; functions by name, others by their text.
+
+    Returns:
+        32 hexadecimal digits (BLAKE2b).
+    """
+    text = json.dumps(parts, sort_keys=True, default=_plain)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """Write what JSON cannot hold without addresses in memory, which differ from run to run."""
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return str(value)
 
 
 def fingerprint(*files: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from evomerge import fingerprint as module
-from evomerge.fingerprint import fingerprint, stamp
+from evomerge.fingerprint import digest_of, fingerprint, stamp
 
 
 @pytest.fixture
@@ -75,3 +76,9 @@ def test_what_is_remembered_is_not_taken_from_a_damaged_entry(
     entry.write_bytes(entry.read_bytes()[:-1] + b"x")
     assert fingerprint(file) == before
     assert reads == [file, file]
+
+
+def test_functions_are_named_alike_in_every_process() -> None:
+    assert digest_of({"f": len}) == digest_of({"f": len}) != digest_of({"f": max})
+    parts = [partial(int, base=base) for base in (2, 2, 8)]
+    assert digest_of(parts[0]) == digest_of(parts[1]) != digest_of(parts[2])

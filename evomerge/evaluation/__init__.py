@@ -32,6 +32,7 @@
     store.py          item scores on disk
     content.py        what scores depend on beside the model's parameters
     score_cache.py    scores of recipes that were scored before
+    bounded.py        a bound on the memory that templates take
     hygiene.py        lm-eval kept silent, reproducible and harmless
     harness.py        the only file that imports lm_eval
 

@@ -9,16 +9,26 @@ import functools
 import inspect
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.harness import BUILTIN_TASKS, Instance, LanguageModel
 from evomerge.evaluation.requests import PreparedTask
+from evomerge.evaluation.suite import REPORT_ONLY
+from evomerge.fingerprint import digest_of
 
-__all__ = ["generation_content", "task_content", "token_content", "tokenizer_content"]
+__all__ = [
+    "generation_content",
+    "item_content",
+    "item_digests",
+    "settings_content",
+    "token_content",
+    "tokenizer_content",
+]
 
 # Where a task's items come from; the items themselves are what counts. Code is read from its files.
 _SOURCES = frozenset(
@@ -27,6 +37,8 @@ _SOURCES = frozenset(
         *("test_split", "validation_split", "training_split", "fewshot_split"),
     )
 )
+# What decides how answers are made and scored, beside prompts and code.
+_SCORING = ("output_type", "generation_kwargs", "repeats", "filter_list", "metric_list")
 # Of a tokenizer, what is not in its vocabulary and rules.
 _ATTRIBUTES = (
     *("chat_template", "clean_up_tokenization_spaces", "model_max_length", "padding_side"),
@@ -34,18 +46,41 @@ _ATTRIBUTES = (
 )
 
 
-def task_content(prepared: PreparedTask) -> list[object]:
-    """Describe a task of one split: its settings, code, items and prompts.
+def item_content(prepared: PreparedTask) -> list[object]:
+    """Describe the items of a task and split: as data, as prompts, and how answers are scored.
 
-    What its code reads from elsewhere, when it scores, is not seen.
+    The same for every version of lm-eval that reads the same from the task's files. What the task's
+    code reads from elsewhere, when it scores, is not seen.
     """
-    settings = {
-        key: value
-        for key, value in asdict(prepared.task.config).items()
-        if key not in _SOURCES and value is not None
-    }
+    config = asdict(prepared.task.config)
+    how = {key: config[key] for key in _SCORING if config.get(key) is not None}
     items = [[i.row, i.doc, [[r.request_type, r.args] for r in i.requests]] for i in prepared.items]
-    return [prepared.name, settings, _code(prepared), items]
+    return [prepared.name, how, _code(prepared), items]
+
+
+def settings_content(prepared: PreparedTask) -> dict[str, object]:
+    """Describe everything else that lm-eval knows of a task."""
+    config = asdict(prepared.task.config)
+    return {key: value for key, value in config.items() if key not in _SOURCES}
+
+
+def item_digests(tasks: TaskCatalogue, splits: Collection[str]) -> dict[str, str]:
+    """Name what is scored by content, for each task and split.
+
+    Args:
+        tasks: All of them; of those that are only reported, the test items count.
+        splits: Which splits, where a suite has them.
+
+    Returns:
+        ``TASK (SPLIT)`` -> digest.
+    """
+    wanted = [*splits, *([REPORT_ONLY] if "test" in splits else [])]
+    return {
+        f"{one.name} ({'test' if split == REPORT_ONLY else split})": digest_of(item_content(one))
+        for split in wanted
+        for suite in tasks.prompted(split)
+        for one in suite.tasks
+    }
 
 
 def tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> list[object]:

@@ -41,6 +41,7 @@ from transformers import (
 from typing_extensions import Self
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.bounded import bounded
 
 __all__ = [
     "BUILTIN_TASKS",
@@ -122,8 +123,8 @@ def standard_error(aggregation: Callable[..., float], values: Sequence[float]) -
 def safe_templates() -> Iterator[None]:
     """Render task templates in a sandbox while the context is open.
 
-    lm-eval renders them in an ordinary environment, where a template can run any Python, and
-    compiles a template anew for every item.
+    lm-eval renders them in an ordinary environment, where a template can run any Python and take
+    any memory, and compiles a template anew for every item.
     """
     original = lm_eval.utils.apply_template
     lm_eval.utils.apply_template = _apply_template
@@ -134,7 +135,7 @@ def safe_templates() -> Iterator[None]:
 
 
 def _apply_template(template: str, doc: Mapping[str, object]) -> str:
-    return _compiled(template).render(**doc)
+    return bounded(lambda: _compiled(template).render(**doc), f"the template {template[:60]!r}")
 
 
 @functools.lru_cache(maxsize=1024)

@@ -23,7 +23,8 @@ from evomerge.evaluation.aggregate import (
 from evomerge.evaluation.catalogue import prompt_suites
 from evomerge.evaluation.content import (
     generation_content,
-    task_content,
+    item_content,
+    settings_content,
     token_content,
     tokenizer_content,
 )
@@ -34,11 +35,11 @@ from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.rungs import cut_task
-from evomerge.evaluation.score_cache import digest_of
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
 from evomerge.evaluation.transformers_engine import TransformersEngine
+from evomerge.fingerprint import digest_of
 
 __all__ = ["MakeEngine", "PreparedSuites"]
 
@@ -207,7 +208,7 @@ class _PreparedSuite:
         groups = {name: group.to_dict() for name, group in self.prompted.groups.items()}
         tokens = [[token_content(part, model) for part, _ in rung.requests] for rung in self.rungs]
         how = [tokenizer_content(model.lm.tokenizer), generation_content(model)]
-        tasks = [task_content(one) for one in self.tasks]
+        tasks = [[item_content(one), settings_content(one)] for one in self.tasks]
         return [sorted(suite.smooth), suite.batch_size, groups, tasks, tokens, how]
 
 

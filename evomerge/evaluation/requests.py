@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.bounded import bounded
 from evomerge.evaluation.examples import keep_examples_apart, scored_docs
 from evomerge.evaluation.harness import (
     FEWSHOT_SEED,
@@ -161,9 +163,13 @@ def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel |
         system_instruction=suite.system_instruction,
         apply_chat_template=lm is not None,
         fewshot_as_multiturn=suite.fewshot_as_multiturn,
-        chat_template=None if lm is None else lm.apply_chat_template,
+        chat_template=None if lm is None else partial(_in_chat, lm.apply_chat_template),
         tokenizer_name="" if lm is None else lm.tokenizer_name,
     )
+
+
+def _in_chat(apply: Callable[..., str], *turns: object, **settings: object) -> str:
+    return bounded(lambda: apply(*turns, **settings), "the chat template")
 
 
 def _check_length(task: Task, model: LanguageModel | None) -> None:

@@ -5,8 +5,6 @@ One small compressed JSON file per entry; a damaged one is scored again.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import zlib
 from dataclasses import asdict
@@ -15,26 +13,11 @@ from pathlib import Path
 from evomerge.cache import read_entry, write_entry
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 
-__all__ = ["SCORING", "ScoreCache", "digest_of"]
+__all__ = ["SCORING", "ScoreCache"]
 
 # Raise when the same recipe makes another model, the same model gets other scores, or entries take
 # another form: what was kept before is not found again.
 SCORING = 2
-
-
-def digest_of(*parts: object) -> str:
-    """Name anything that JSON can hold, by its content; functions by name, others by their text."""
-    text = json.dumps([SCORING, *parts], sort_keys=True, default=_plain)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _plain(value: object) -> object:
-    """Write what JSON cannot hold without addresses in memory, which differ from run to run."""
-    if isinstance(value, functools.partial):
-        return [value.func, value.args, value.keywords]
-    if callable(value):
-        return getattr(value, "__qualname__", type(value).__qualname__)
-    return str(value)
 
 
 class ScoreCache:

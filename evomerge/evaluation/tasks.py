@@ -89,13 +89,12 @@ def _load(
         except Exception as err:  # task code, templates and dataset readers raise anything
             fault = f"evaluator {suite.name!r}: {_one_line(err)}"
     tasks: dict[str, Task] = {}
-    for name in leaf_tasks(manager, suite.tasks):
-        if name not in indexed:
-            try:
-                tasks |= manager.load([name])["tasks"]
-            except Exception as err:
-                config = manager.task_index[name].cfg or {}
-                faults.append(f"evaluator {suite.name!r}: task {name!r}: {why(err, config)}")
+    for name in leaf_tasks(manager, suite.tasks, indexed):
+        try:
+            tasks |= manager.load([name])["tasks"]
+        except Exception as err:
+            config = manager.task_index[name].cfg or {}
+            faults.append(f"evaluator {suite.name!r}: task {name!r}: {why(err, config)}")
     return tasks, {}, faults or [fault]
 
 

@@ -15,7 +15,7 @@ from evomerge.evaluation.catalogue import prompt_suites
 from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.probe import Gate
 from evomerge.evaluation.requests import PromptedSuite
-from evomerge.evaluation.score_cache import ScoreCache, digest_of
+from evomerge.evaluation.score_cache import SCORING, ScoreCache
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.evaluation.transformers_engine import TransformersEngine
@@ -23,12 +23,13 @@ from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.parents import parent_recipe
 from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, WorkerSpec
-from evomerge.fingerprint import fingerprint
+from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
+from evomerge.secrets import without_secrets
 
 if TYPE_CHECKING:
     from evomerge.evaluation.vllm_engine import VllmModel
@@ -140,7 +141,8 @@ class Worker:
             return self._run(job)
         except Exception as err:  # border: whatever a trial does, the run goes on
             line = " ".join(str(err).split()) or type(err).__name__
-            return Failed(job, f"{type(err).__name__}: {line}", traceback.format_exc())
+            error, where = f"{type(err).__name__}: {line}", traceback.format_exc()
+            return Failed(job, without_secrets(error), without_secrets(where))
 
     def _run(self, job: Job) -> Scored | Pruned:
         self.prepare(job.split)
@@ -196,7 +198,8 @@ class Worker:
             return None
         engine = [] if self._vllm is None else ["vllm", self._vllm.version]
         where = [self._spec.device, *engine]
-        return digest_of(suites, _without_places(job.recipe), costs, self._models, *where)
+        recipe = _without_places(job.recipe)
+        return digest_of(SCORING, suites, recipe, costs, self._models, *where)
 
     @functools.cached_property
     def _models(self) -> list[object] | None:

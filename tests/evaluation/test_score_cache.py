@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from evomerge import cache
-from evomerge.evaluation.score_cache import ScoreCache, digest_of
+from evomerge.evaluation.score_cache import ScoreCache
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.fingerprint import digest_of
 
 SCORES = Scores(
     {"t": {"acc": MetricValue(0.5, 0.1, 40)}},
@@ -59,7 +60,3 @@ def test_a_cache_that_cannot_be_used_is_said_once(
     assert len(caplog.records) == 1
     assert "the cache in" in caplog.text
     assert "is not used: Not a directory" in caplog.text
-
-
-def test_functions_are_named_alike_in_every_process() -> None:
-    assert digest_of({"f": len}) == digest_of({"f": len}) != digest_of({"f": max})

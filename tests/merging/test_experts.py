@@ -202,21 +202,6 @@ def test_infinity_in_the_subtrahend_names_its_file(tiny_family: Family, tmp_path
         Sources(str(tiny_family["base"]), {"chat": chat}).check_finite()
 
 
-def test_an_adapter_of_a_tied_head_is_refused(tmp_path: Path) -> None:
-    """The live model has one tensor for head and embedding; the checkpoint may hold two."""
-    save_tiny_llama(tmp_path / "base", seed=0, tied=True)
-    weights = load_file(tmp_path / "base" / "model.safetensors")
-    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
-    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
-    file = save_adapter(tmp_path / "lora") / "adapter_model.safetensors"
-    a, b = torch.ones(2, 16), torch.ones(len(weights["lm_head.weight"]), 2)
-    head = "base_model.model.lm_head"
-    save_file({f"{head}.lora_A.weight": a, f"{head}.lora_B.weight": b}, file)
-    code = AdapterRef(str(tmp_path / "lora"), on=str(tmp_path / "base"))
-    with pytest.raises(CheckpointError, match=r"embed_tokens.*tied.*got one of lm_head"):
-        Sources(str(tmp_path / "base"), {"code": code})
-
-
 def shared_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
