@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from evomerge.errors import CheckpointError
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
 from evomerge.merging.lowering import lower
@@ -16,6 +18,7 @@ from evomerge.merging.residency import residency_of
 from evomerge.merging.sources import Sources
 from evomerge.merging.task import Task
 from evomerge.merging.wiring import Wiring
+from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors
 from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Dtype, Recipe
@@ -115,12 +118,25 @@ def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedM
         folder: Local model folder.
         dtype: Dtype of its parameters; ``auto`` takes that of the config.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if _is_plain(Path(folder)):
+        for part in (config, config.get_text_config()):
+            vars(part).pop("quantization_config", None)  # left by a training run
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True
+        folder, config=config, dtype=dtype, local_files_only=True
     )
     model.eval()
     return model
+
+
+def _is_plain(folder: Path) -> bool:
+    """Tell whether a folder holds weights that a merge can read, not those of a quantised model."""
+    try:
+        Checkpoint(folder)
+    except CheckpointError:
+        return False
+    return True

@@ -10,16 +10,19 @@ from pathlib import Path
 import torch
 
 from evomerge import __version__
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, NonFiniteError
 from evomerge.merging.ahead import MergedAhead
 from evomerge.merging.candidate import output_dtype
+from evomerge.merging.finite import NonFinite, count_elements
 from evomerge.merging.folding import Stored, unrolled
 from evomerge.merging.path_rules import PathRules
-from evomerge.merging.shards import INDEX, cut_into_shards, index_text, is_model_file
+from evomerge.merging.shards import cut_into_shards, index_text, is_model_file
 from evomerge.merging.shared import stamp
 from evomerge.merging.sources import Sources
-from evomerge.models.checkpoint import read_json
+from evomerge.models.checkpoint import open_safetensors
+from evomerge.models.configs import config_text
 from evomerge.models.depth import config_along
+from evomerge.models.files import COMPANIONS, INDEX, companion_files, read_json
 from evomerge.models.structure import live_dtypes
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
 from evomerge.recipe.files import dump_recipe
@@ -29,9 +32,12 @@ __all__ = ["write_checkpoint"]
 
 _SHARD_BYTES = 4 << 30
 _BATCH_BYTES = 256 << 20  # merged at once; more would only cost memory
-_COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")  # config, tokenizer, generation config
-_REPLACED = (*_COMPANIONS, "README.md")
+_REPLACED = (*COMPANIONS, "README.md")
 _CLAIM, _RECIPE = ".merge-in-progress", "recipe.yaml"
+_REMEDY = (
+    "choose dtype bfloat16 or float32, or smaller coefficients; or keep them with "
+    "--allow-non-finite"
+)
 
 
 def write_checkpoint(
@@ -40,7 +46,8 @@ def write_checkpoint(
     *,
     shard_bytes: int = _SHARD_BYTES,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+    allow_non_finite: bool = False,
+) -> NonFinite:
     """Materialise a recipe as an ordinary Hugging Face folder.
 
     Weights equal those of the live candidate byte for byte. A path is written out: its hops are the
@@ -54,11 +61,17 @@ def write_checkpoint(
             written beside the model.
         shard_bytes: Largest size of one safetensors file.
         progress: Called with (tensors done, tensors in all).
+        allow_non_finite: Keep NaN and infinity that the merge makes, e.g. by leaving the range of
+            float16. Those of its models are never merged.
+
+    Returns:
+        What is not finite in the folder.
 
     Raises:
-        CheckpointError: A model is missing, does not fit or is not finite; or the folder cannot be
-            written, is one of the sources, or holds a model that no merge has written, or an
-            unfinished merge of another recipe.
+        NonFiniteError: The merge, or one of its models, is not finite; no tensors are left behind.
+        CheckpointError: A model is missing or does not fit; or the folder cannot be written, is
+            one of the sources, or holds a model that no merge has written, or an unfinished merge
+            of another recipe.
         RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
     """
     sources = Sources(recipe.base, recipe.experts)
@@ -67,29 +80,51 @@ def write_checkpoint(
     forms = _forms(stored, sources, output_dtype(sources, recipe.dtype))
     shards = cut_into_shards(forms, shard_bytes)
     _claim(out, recipe, sources, shard_bytes)
-    done = 0
+    try:
+        found = _write_shards(recipe, sources, stored, shards, out, shard_bytes, progress)
+        if found and not allow_non_finite:
+            raise NonFiniteError(f"expected finite numbers in the merge, got {found}; {_REMEDY}")
+    except NonFiniteError:
+        _discard(out)
+        raise
+    if len(shards) > 1:
+        _write(out / INDEX, index_text(shards).encode())
+    _write_companions(sources, recipe, out)
+    _write(out / _RECIPE, dump_recipe(recipe).encode())
+    (out / _CLAIM).unlink()
+    return found
+
+
+def _write_shards(
+    recipe: Recipe,
+    sources: Sources,
+    stored: Mapping[str, Stored],
+    shards: Mapping[str, Mapping[str, TensorForm]],
+    out: Path,
+    shard_bytes: int,
+    progress: Callable[[int, int], None] | None,
+) -> NonFinite:
+    """Write the files that are not there yet; count what is not finite in all of them."""
+    counts: dict[str, int] = {}
+    n_tensors = sum(map(len, shards.values()))
     for file, shard in shards.items():
         if (out / file).is_file():  # of the merge that this one continues
-            done += len(shard)
+            kept = open_safetensors(out / file)
+            counts.update((name, count_elements(kept.get_tensor(name))) for name in shard)
             continue
         parts = {name: stored[name] for name in shard}
         batch_bytes = min(shard_bytes // 2, _BATCH_BYTES)
         merged = MergedAhead(recipe, sources, parts, shard, batch_bytes)
 
         def next_tensor(name: str, merged: MergedAhead = merged) -> torch.Tensor:
-            nonlocal done
             tensor = merged.tensor(name)
-            done += 1
+            counts[name] = count_elements(tensor)
             if progress is not None:
-                progress(done, len(forms))
+                progress(len(counts), n_tensors)
             return tensor
 
         write_safetensors(out / file, shard, next_tensor)
-    if len(shards) > 1:
-        _write(out / INDEX, index_text(shards).encode())
-    _write_companions(sources, recipe, out)
-    _write(out / _RECIPE, dump_recipe(recipe).encode())
-    (out / _CLAIM).unlink()
+    return NonFinite.of(counts)
 
 
 def _forms(
@@ -160,15 +195,30 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
-    """Copy everything but tensors from the anchor; its config learns the dtype and the layers."""
-    source = sources.anchor.folder
-    files = [file for pattern in _COMPANIONS for file in sorted(source.glob(pattern))]
-    for file in files:
-        if file.name != INDEX:
-            _write(out / file.name, file.read_bytes())
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    """Copy everything but tensors and code; the config learns the dtype and the layers."""
+    for name, file in companion_files(sources.anchor.folder).items():
+        (out / name).parent.mkdir(exist_ok=True)
+        _write(out / name, _without_code(file))
+    config = sources.anchor.config
     if recipe.path:
         config = config_along(config, [hop.layer for hop in recipe.path])
-    config.pop("torch_dtype", None)
-    config["dtype"] = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
-    _write(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    dtype = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
+    plain = {key: value for key, value in config.items() if key != "torch_dtype"}
+    _write(out / "config.json", config_text({**plain, "dtype": dtype}).encode())
+
+
+def _without_code(file: Path) -> bytes:
+    """Read a companion; what a tokenizer's or processor's config says about remote code is left."""
+    content = file.read_bytes()
+    if not file.name.endswith("config.json") or b'"auto_map"' not in content:
+        return content
+    kept = {key: value for key, value in read_json(file).items() if key != "auto_map"}
+    return (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _discard(out: Path) -> None:
+    """Remove what was written of a merge that shall not be."""
+    for file in out.iterdir():
+        if is_model_file(file.name):
+            file.unlink()
+    (out / _CLAIM).unlink()
