@@ -29,6 +29,7 @@
     scores.py         what scoring yields
     smooth.py         metrics that move where accuracy stands still
     store.py          item scores on disk
+    content.py        what scores depend on beside the model's parameters
     score_cache.py    scores of recipes that were scored before
     hygiene.py        lm-eval kept silent, reproducible and harmless
     harness.py        the only file that imports lm_eval

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import yaml
 
+from evomerge.plain_yaml import compose_yaml, read_text, yaml_reason
+
 __all__ = ["TaskFile", "code_tags", "data_faults", "read_chain", "with_absolute_paths"]
 
 # Dataset builders that read the files named by `data_files`; with any other `dataset_path` a
@@ -56,9 +58,9 @@ def read_chain(path: Path) -> list[TaskFile]:
 
 def _parse(path: Path) -> yaml.MappingNode:
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = compose_yaml(read_text(path))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
-        raise ValueError(f"cannot read {path}: {' '.join(str(err).split())}") from err
+        raise ValueError(f"cannot read {path}: {yaml_reason(err)}") from err
     if not isinstance(root, yaml.MappingNode):
         raise ValueError(f"cannot read {path}: expected a mapping at the top level")
     return root

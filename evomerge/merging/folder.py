@@ -11,13 +11,13 @@ import torch
 
 from evomerge import __version__
 from evomerge.errors import CheckpointError, NonFiniteError
+from evomerge.fingerprint import stamp
 from evomerge.merging.ahead import MergedAhead
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.finite import NonFinite, count_elements
 from evomerge.merging.folding import Stored, unrolled
 from evomerge.merging.path_rules import PathRules
 from evomerge.merging.shards import cut_into_shards, index_text, is_model_file
-from evomerge.merging.shared import stamp
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import open_safetensors
 from evomerge.models.configs import config_text
@@ -33,6 +33,8 @@ __all__ = ["write_checkpoint"]
 _SHARD_BYTES = 4 << 30
 _BATCH_BYTES = 256 << 20  # merged at once; more would only cost memory
 _REPLACED = (*COMPANIONS, "README.md")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_REPLACED_KEYS = ("_name_or_path", "torch_dtype")  # the recipe says more; see ``dtype``
 _CLAIM, _RECIPE = ".merge-in-progress", "recipe.yaml"
 _REMEDY = (
     "choose dtype bfloat16 or float32, or smaller coefficients; or keep them with "
@@ -90,7 +92,7 @@ def write_checkpoint(
     if len(shards) > 1:
         _write(out / INDEX, index_text(shards).encode())
     _write_companions(sources, recipe, out)
-    _write(out / _RECIPE, dump_recipe(recipe).encode())
+    _write(out / _RECIPE, dump_recipe(recipe, beside=out).encode())
     (out / _CLAIM).unlink()
     return found
 
@@ -132,16 +134,16 @@ def _forms(
 ) -> dict[str, TensorForm]:
     """Say what the merged checkpoint holds: every tensor in the dtype of the live model.
 
-    Masks and indices keep their dtype.
+    What is not merged, such as masks and indices, keeps its dtype.
     """
-    anchor = sources.anchor
+    anchor, merged = sources.anchor, set(sources.names)
     origins = dict.fromkeys(origin.name for origin in stored.values())
     live = live_dtypes(anchor.config, origins, dtype)
 
     def form(name: str) -> TensorForm:
-        own = anchor.dtype(name)
+        is_kept = name not in merged
         return TensorForm(
-            live.get(name, dtype) if own.is_floating_point else own, anchor.shape(name)
+            anchor.dtype(name) if is_kept else live.get(name, dtype), anchor.shape(name)
         )
 
     return {name: form(origin.name) for name, origin in stored.items()}
@@ -153,7 +155,7 @@ def _claim(out: Path, recipe: Recipe, sources: Sources, shard_bytes: int) -> Non
         raise CheckpointError(f"expected a folder of its own for the merge, got its source {out}")
     claim = {
         "recipe": recipe.digest,
-        "sources": stamp(sources.files),
+        "sources": stamp(*sources.files),
         "shard_bytes": shard_bytes,
         "evomerge": __version__,
     }
@@ -195,25 +197,43 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
-    """Copy everything but tensors and code; the config learns the dtype and the layers."""
+    """Copy everything but tensors and code from the anchor; its config learns what is different."""
     for name, file in companion_files(sources.anchor.folder).items():
         (out / name).parent.mkdir(exist_ok=True)
-        _write(out / name, _without_code(file))
+        _write(out / name, _portable(file))
     config = sources.anchor.config
     if recipe.path:
         config = config_along(config, [hop.layer for hop in recipe.path])
-    dtype = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
-    plain = {key: value for key, value in config.items() if key != "torch_dtype"}
-    _write(out / "config.json", config_text({**plain, "dtype": dtype}).encode())
+    changed: dict[str, object] = {
+        "dtype": str(output_dtype(sources, recipe.dtype)).removeprefix("torch."),
+        **({"tie_word_embeddings": False} if sources.is_untied else {}),
+    }
+    own = {key: value for key, value in config.items() if key not in _REPLACED_KEYS} | changed
+    if isinstance(text := own.get("text_config"), Mapping):
+        kept = {key: value for key, value in text.items() if key not in _REPLACED_KEYS}
+        own["text_config"] = kept | changed
+    _write(out / "config.json", config_text(own).encode())
 
 
-def _without_code(file: Path) -> bytes:
-    """Read a companion; what a tokenizer's or processor's config says about remote code is left."""
+def _portable(file: Path) -> bytes:
+    """Read a companion without what it says of remote code, or of folders where it was made."""
     content = file.read_bytes()
-    if not file.name.endswith("config.json") or b'"auto_map"' not in content:
+    if not file.name.endswith("config.json"):
         return content
-    kept = {key: value for key, value in read_json(file).items() if key != "auto_map"}
+    settings = read_json(file)
+    is_tokenizer = file.name == _TOKENIZER_CONFIG
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key != "auto_map" and not (is_tokenizer and _is_place(value))
+    }
+    if kept == settings:
+        return content
     return (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(("/", "~")) and "/" in value[1:]
 
 
 def _discard(out: Path) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from evomerge.cache import cache_folder
+from evomerge.cache import cache_folder, say_unusable
 from evomerge.statistics.content import Content, Origin, content_of
 
 __all__ = ["Origin", "StatisticsCache"]
@@ -66,16 +66,21 @@ class StatisticsCache:
         name = _entry_name(statistic, contents)
         try:
             entry = self._path(name).read_bytes()
-        except OSError:
+        except FileNotFoundError:
+            return None
+        except OSError as err:
+            say_unusable(self._folder, err)
             return None
         return _unpack(name, entry)
 
     def store(self, statistic: str, contents: tuple[str, ...], arrays: Arrays) -> None:
-        """Write an entry; a folder that cannot be written to is passed over in silence."""
+        """Write an entry; a folder that cannot be written to is logged once."""
         if self._folder is not None:
             name = _entry_name(statistic, contents)
-            with contextlib.suppress(OSError):
+            try:
                 _write(self._path(name), _pack(name, arrays))
+            except OSError as err:
+                say_unusable(self._folder, err)
 
     def content(self, origin: Origin | None, read: Callable[[], torch.Tensor]) -> Content:
         """Look at what a tensor holds, or remember it.

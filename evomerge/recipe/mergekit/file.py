@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from evomerge.errors import ConfigError, RecipeError, did_you_mean
+from evomerge.errors import ConfigError, RecipeError, brief, did_you_mean
 from evomerge.recipe.mergekit.keys import (
     COUNTERPARTS,
     PASSTHROUGH,
     Counterpart,
     known_parameters,
+    misplaced_parameters,
     unknown_parameters,
 )
 from evomerge.schema import parse
@@ -41,7 +42,7 @@ def _as_number(value: object) -> bool | float:
     try:
         return float(str(value))  # YAML reads 1e-3, without a dot, as text
     except ValueError:
-        raise ValueError(f"expected a number, true or false, got {value!r}") from None
+        raise ValueError(f"expected a number, true or false, got {brief(value)}") from None
 
 
 def _as_list(value: object) -> object:
@@ -61,8 +62,8 @@ def _as_reference(model: object) -> object:
     adapter = model.get("lora") if isinstance(model, Mapping) else "+" in str(model)
     if adapter:
         raise RecipeError(
-            f"expected whole models in the mergekit file, got {model!r}, a model with an adapter, "
-            "which cannot be imported yet; merge the adapter first and name the folder"
+            f"expected whole models in the mergekit file, got {brief(model)}, a model with an "
+            "adapter, which cannot be imported yet; merge the adapter first and name the folder"
         )
     if isinstance(model, Mapping) and set(model) <= {"model", "lora"}:
         model = model.get("model")
@@ -182,9 +183,9 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
     if name not in methods:
         hint = did_you_mean(str(name), methods) or ", which cannot be imported yet"
         raise RecipeError(
-            f"expected a mergekit method out of {', '.join(methods)}, got {name!r}{hint}"
+            f"expected a mergekit method out of {', '.join(methods)}, got {brief(name)}{hint}"
         )
-    file = parse(MergekitFile, content, "mergekit file")
+    file = parse(MergekitFile, content, "mergekit file", misplaced_parameters(name))
     if file.modules is not None or bool(file.models) == bool(file.slices):
         raise RecipeError(
             "mergekit file: expected either models or slices, got both, neither, or modules, which "

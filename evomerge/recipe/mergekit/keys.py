@@ -19,6 +19,7 @@ __all__ = [
     "Key",
     "counterpart_of",
     "known_parameters",
+    "misplaced_parameters",
     "unknown_parameters",
 ]
 
@@ -246,6 +247,19 @@ def known_parameters(merge_method: str, *, of_one_model: bool) -> set[str]:
     }
     shared = set() if of_one_model else set(counterpart.fixed)
     return known | shared | {*_EVERYWHERE, *counterpart.without_effect}
+
+
+def misplaced_parameters(merge_method: str) -> dict[str, str]:
+    """Say of every parameter of mergekit's what to do where it stands beside ``parameters``."""
+    methods = (*COUNTERPARTS, PASSTHROUGH)
+    everything = {key for one in methods for key in known_parameters(one, of_one_model=False)}
+    ours = known_parameters(merge_method, of_one_model=False)
+    return {
+        key: " here, which mergekit ignores; it belongs under parameters"
+        if key in ours
+        else f", which mergekit ignores here, and {merge_method} everywhere; remove it"
+        for key in everything
+    }
 
 
 def unknown_parameters(given: Collection[str], known: Collection[str]) -> Iterator[str]:
