@@ -152,13 +152,8 @@ def make_reader(base: str) -> LanguageModel:
     from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.hygiene import clean_harness
     from evomerge.models.opening import peek_model
-    from evomerge.models.structure import class_fault
 
-    checkpoint, hub_id = peek_model(base), split_hub_id(base)
-    folder = checkpoint.folder
-    if fault := class_fault(checkpoint.config):
-        faults.append(f"{where}: models.base: {base}: {fault}")
-        return None
+    folder, hub_id = peek_model(base).folder, split_hub_id(base)
     name, revision = (str(folder), None) if hub_id is None else hub_id
     with clean_harness():
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
@@ -166,6 +161,12 @@ def make_reader(base: str) -> LanguageModel:
 
 
 def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
+    from evomerge.models.opening import peek_model
+    from evomerge.models.structure import class_fault
+
+    if fault := class_fault(peek_model(base).config):
+        faults.append(f"{where}: models.base: {base}: {fault}")
+        return None
     try:
         return make_reader(base)
     except (OSError, ValueError) as err:

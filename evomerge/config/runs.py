@@ -238,7 +238,7 @@ def _search(
     events: Events,
 ) -> None:
     budget, is_alone = assembly.experiment.budget, assembly.experiment.storage is None
-    rules = assembly.experiment.race
+    rules, seed = assembly.experiment.race, assembly.experiment.seed
     folder.finals.unlink(missing_ok=True)  # of an earlier, smaller budget
     search = Search(
         study,
@@ -249,7 +249,7 @@ def _search(
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
         constraints=assembly.constraints,
-        rivals=None if rules is None else Rivals(assembly.objectives, rules),
+        rivals=None if rules is None else Rivals(assembly.objectives, rules, seed),
         drivers=Drivers(study, None if is_alone else identify(folder)),
         models=assembly.experiment.models.located(),
         on_told=lambda trial: events.told(trial_record(trial)),

@@ -18,7 +18,6 @@ from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, 
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
-from evomerge.seeds import seed_for
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.baseline_queue import BaselineQueue
@@ -221,7 +220,7 @@ class Search:
         origins = [trial.user_attrs.get(ORIGIN) for trial in self._in_flight.values()]
         if self._rivals is None or any(origin != "search" for origin in origins):
             return None
-        return self._rivals.race(seed_for(number, "race"))
+        return self._rivals.race(number)
 
     def _finish(self, outcome: Outcome) -> None:
         trial = self._in_flight.pop(outcome.job.trial)

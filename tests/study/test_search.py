@@ -87,7 +87,7 @@ def drive(
         timing=Timing(folder.timing),
         drivers=Drivers(study, driver and identity(driver), patience_s),
         constraints=constraints,
-        rivals=None if race is None else Rivals(OBJECTIVES, race),
+        rivals=None if race is None else Rivals(OBJECTIVES, race, seed=1),
     )
     search.seed(baselines(SPACE, MODELS))
     with contextlib.suppress(KeyboardInterrupt):

@@ -68,8 +68,7 @@ def to_mergekit(recipe: Recipe, *, beside: Path | None = None) -> str:
     first = next(iter(values.values()))
     shared = [key for key, value in first.items() if not isinstance(value, tuple)]
     varying = [p for p in shared if len(slices) > 1 and len({v[p] for v in values.values()}) > 1]
-    parameters = {k: f.exported for k, f in counterpart.fixed.items() if f.exported is not None}
-    parameters |= _shared(values, [p for p in shared if p not in varying])
+    parameters = _shared(values, [p for p in shared if p not in varying])
     # Where it is no source, mergekit would add the base to whole models.
     plain = len(slices) == 1 and (base is None or base in models)
     content = _present(
@@ -164,6 +163,7 @@ def _parameters(bound: Method, counterpart: Counterpart) -> _Values:
         value = ours[name] if key.values is None else key.theirs(ours[name])
         _check(bound, name, ours[name], value is not None, key.values or ())
         theirs[key.name] = value
+    theirs = counterpart.exported(theirs)
     _check_window(bound, theirs)
     if isinstance(bound, Linear) and sum(bound.coefficient) != divisor(
         bound.coefficient, normalize=True

@@ -15,7 +15,6 @@ from evomerge.errors import ConfigError, RecipeError, brief, did_you_mean
 from evomerge.recipe.mergekit.keys import (
     COUNTERPARTS,
     PASSTHROUGH,
-    Counterpart,
     known_parameters,
     misplaced_parameters,
     unknown_parameters,
@@ -193,8 +192,6 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
         )
     if faults := list(_parameter_faults(file)):
         raise ConfigError(*(f"mergekit file: {fault}" for fault in faults))
-    if file.merge_method != PASSTHROUGH:
-        _refuse_differences(file, COUNTERPARTS[file.merge_method])
     return file if file.slices else replace(file, models=(), slices=(_whole(file),))
 
 
@@ -211,23 +208,6 @@ def _parameter_faults(file: MergekitFile) -> Iterator[str]:
         known = known_parameters(file.merge_method, of_one_model=of_one_model)
         for fault in unknown_parameters(settings, known):
             yield f"{where}.{fault}"
-
-
-def _refuse_differences(file: MergekitFile, counterpart: Counterpart) -> None:
-    """Refuse values of mergekit's parameters that ask for what our method does not do."""
-    for where, settings, _ in _scopes(file):
-        for key, fixed in counterpart.fixed.items():
-            values = [value for case in settings.get(key, ()) for value in case.value]
-            if any(not fixed.low <= value <= fixed.high for value in values):
-                wanted = (
-                    f"{fixed.low:g}"
-                    if fixed.low == fixed.high
-                    else (f"a number from {fixed.low:g} to {fixed.high:g}")
-                )
-                raise RecipeError(
-                    f"mergekit file: {where}.{key}: expected {wanted}, got {values[0]:g}: "
-                    f"{fixed.reason}; remove the key"
-                )
 
 
 def _scopes(file: MergekitFile) -> Iterator[tuple[str, Settings, bool]]:
