@@ -16,6 +16,7 @@ from evomerge.execution.protocol import EngineName
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.rescore import score_folder
 from evomerge.export.rounding import FoldError, fold_error
+from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, recipe_from_data
 from evomerge.study.records import StudyRecord, TrialRecord
@@ -37,6 +38,7 @@ class Rescored:
         stderr: Standard errors of the trial's values.
         folding: What rounding did to a path with scales; ``None`` where nothing was folded.
         is_same_engine: Whether the trial was scored by transformers, too.
+        non_finite: NaN and infinity in the folder, where they were allowed.
     """
 
     objectives: tuple[str, ...]
@@ -45,6 +47,7 @@ class Rescored:
     stderr: tuple[float, ...]
     folding: FoldError | None = None
     is_same_engine: bool = True
+    non_finite: NonFinite | None = None
 
     @property
     def equal(self) -> bool:
@@ -69,6 +72,7 @@ def export_model(
     rungs: Sequence[float] = (),
     forgetting: Sequence[ForgettingRow] = (),
     engine: EngineName = "transformers",
+    allow_non_finite: bool = False,
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
 
@@ -81,9 +85,13 @@ def export_model(
         rungs: Of the study's races.
         forgetting: Of the study's models on tasks that the search never saw.
         engine: Of the study; the folder is scored by transformers.
+        allow_non_finite: See ``write_checkpoint``.
+
+    Raises:
+        CheckpointError: The folder cannot be written, or would hold NaN or infinity.
     """
     recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
-    write_checkpoint(recipe, out, progress=progress)
+    found = write_checkpoint(recipe, out, progress=progress, allow_non_finite=allow_non_finite)
     names = [o.name for o in study.objectives]
     scaled = any(hop.scale != 1 for hop in recipe.path)
     folding = fold_error(recipe, out) if scaled else None
@@ -95,6 +103,7 @@ def export_model(
         forgetting=[row for row in forgetting if row.number == trial.number],
         searched=searched_benchmarks([s for s in suites if s.allow_test_split]),
         folding=folding,
+        non_finite=found,
     )
     (out / "README.md").write_text(card, encoding="utf-8")
     searched = [suite for suite in suites if not suite.report_only]
@@ -107,6 +116,7 @@ def export_model(
         stderr=tuple(trial.stderr[i] for i, _ in scored),
         folding=folding,
         is_same_engine=engine == "transformers",
+        non_finite=found,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import PreparedSuites, Scores, Suite, metric_names
+from evomerge.evaluation.harness import LanguageModel
 
 from .tiny_tasks import N_ROWS, NAMED, write_task
 
@@ -159,6 +161,30 @@ def test_prompt_settings_score_as_simple_evaluate(
     reference = Reference(changed, tmp_path / "reference", "search")
     assert_equal(scores, reference.score(model, tokenizer))
     assert scores.metrics != PreparedSuites([plain], "search", model, tokenizer).score().metrics
+
+
+@pytest.mark.parametrize(
+    ("templates", "found"), [(None, "none"), ({"rag": "x", "tool_use": "y"}, "only rag, tool_use")]
+)
+def test_a_missing_chat_template_is_named_once_with_model_and_key(
+    suite, model, tokenizer, templates, found
+):
+    changed = dataclasses.replace(suite, apply_chat_template=True)
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template, bare.name_or_path = templates, "owner/base"
+    fault = (
+        f"evaluator '{suite.name}': apply_chat_template: expected a chat template in the tokenizer "
+        f"of owner/base, found {found}; "
+    )
+    for prepare in (
+        lambda: PreparedSuites([changed], "search", model, bare),
+        lambda: metric_names([changed], LanguageModel(model, bare, 1)),  # what check does
+    ):
+        with pytest.raises(EvaluationError) as error:
+            prepare()
+        (line,) = str(error.value).splitlines()
+        assert line.startswith(fault)
+    PreparedSuites([suite], "search", model, bare)  # where none is needed, none is missing
 
 
 def test_sampled_generation_scores_as_simple_evaluate_and_repeats(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import math
 import shutil
@@ -8,10 +9,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
+from xml.etree import ElementTree
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
+from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.config.presets import Presets
 from evomerge.config.suites import load_suites
 from evomerge.errors import ConfigError
@@ -24,6 +28,7 @@ from evomerge.export.model import (
     push_folder,
 )
 from evomerge.export.rounding import FoldError
+from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import write_checkpoint
 from evomerge.models.reference import resolve_model
 from evomerge.models.zoo import zoo_path
@@ -54,6 +59,74 @@ def test_the_card_holds_recipe_scores_and_hub_parents() -> None:
     assert "| this merge | test | 0.712 ± 0.010 |" in body
     inside = body.split("```yaml\n")[1].split("```")[0]
     assert yaml.safe_load(inside)["rules"] == recipe.as_data()["rules"]
+
+
+NASTY = (
+    *("plain_name", "a|b", "x\n\n# Heading", "<script>alert(1)</script>", "[click](http://x.y)"),
+    *(
+        "```\nevil",
+        "`",
+        "\\|",
+        "![i](http://x/y.png)",
+        "&lt;b&gt;",
+        "_so_ *much* ~~of~~ it",
+        "a: b",
+    ),
+    *('"); import os  # ', "{{ name }}", "---", "- item: [", "https://example.org"),
+)
+
+
+def rendered(markdown: str) -> ElementTree.Element:
+    """Render as the Hub does, with tables; only well-formed markup comes through."""
+    parser = MarkdownIt("commonmark", {"xhtmlOut": True}).enable("table")
+    return ElementTree.fromstring(f"<div>{parser.render(markdown)}</div>")
+
+
+def texts(page: ElementTree.Element, path: str) -> list[str]:
+    return ["".join(found.itertext()) for found in page.findall(path)]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_names_are_shown_as_they_are_whatever_they_hold(name: str) -> None:
+    recipe = Recipe({name: "zoo:math"}, (Rule("ties"),), base="zoo:base")
+    change = Change(f"expert:{name}", 0.1, 0.0, 0.2)
+    row = ForgettingRow(3, "search", True, name, "maximize", 0.5, 0.1, 1.0, change, change, 0.0)
+    card = model_card(
+        name,
+        recipe,
+        objectives=[name, "other"],
+        scores=[ScoreRow(f"expert:{name} (#1)", "test", ("0.5", "0.6"))],
+        forgetting=[row],
+        searched={name: name},
+    )
+    _, header, body = card.split("---\n", 2)
+    assert yaml.safe_load(header)["library_name"] == "transformers"
+    page, line = rendered(body), " ".join(name.split())
+    assert texts(page, "h1") == [line]
+    assert texts(page, "h2") == ["Scores", "Tasks the search never saw", "Recipe"]
+    experts, scores, forgetting = page.findall("table")
+    assert texts(experts, ".//td") == [line, "zoo:math"]
+    assert texts(scores, ".//th")[2:] == [line, "other"]
+    assert texts(scores, ".//td")[0] == f"expert:{line} (#1)"
+    assert texts(forgetting, ".//td")[0] == line
+    assert texts(forgetting, ".//td")[-1].endswith(f"(expert:{line})")
+    assert texts(page, "p[strong]/code")[-2:] == [line, line]
+    code, recipe_yaml = texts(page, "pre")
+    assert yaml.safe_load(recipe_yaml)["experts"] == {name: "zoo:math"}
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    assert {ast.literal_eval(call.args[0]) for call in calls} == {name}
+    assert not [found for tag in ("script", "img", "a", "em") for found in page.iter(tag)]
+
+
+def test_the_card_says_what_is_not_finite() -> None:
+    recipe = Recipe(EXPERTS, (Rule("ties"),), base="owner/base")
+    found = NonFinite({"lm_head.weight": 3}, 40)
+    card = model_card("mine", recipe, objectives=[], scores=[], non_finite=found)
+    assert "**Not finite.** The tensors hold 3 NaN or infinite elements in 1 of 40 tensors" in card
+    finite = NonFinite({}, 40)
+    assert "Not finite" not in model_card(
+        "mine", recipe, objectives=[], scores=[], non_finite=finite
+    )
 
 
 def test_an_export_that_scores_differently_is_noticed() -> None:
