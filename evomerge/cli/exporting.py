@@ -98,4 +98,7 @@ def _print_rescored(rescored: Rescored) -> None:
     rows = [(name, f"{recorded:.4f}", f"{again:.4f}") for name, recorded, again in pairs]
     print_table("", ["scored again after writing", "trial", "folder"], rows)
     if rescored.folding is not None:
-        console.print(f"folded scales: rounding moves logits by (relative) {rescored.folding}")
+        console.print(
+            f"folded scales: rounding moves logits by (relative) {rescored.folding}; "
+            f"the epsilon of norms by {rescored.folding.epsilon:.1e}"
+        )
