@@ -117,4 +117,7 @@ def _print_rescored(rescored: Rescored) -> None:
     if rescored.non_finite:
         console.print(f"warning: the folder holds {rescored.non_finite}", soft_wrap=True)
     if rescored.folding is not None:
-        console.print(f"folded scales: rounding moves logits by (relative) {rescored.folding}")
+        console.print(
+            f"folded scales: rounding moves logits by (relative) {rescored.folding}; "
+            f"the epsilon of norms by {rescored.folding.epsilon:.1e}"
+        )

@@ -164,7 +164,9 @@ def test_a_path_is_exported_with_what_folding_its_scales_did(tmp_path: Path) -> 
     assert 0 < rescored.folding.mean < rescored.folding.largest < 0.02
     card = (tmp_path / "out" / "README.md").read_text()
     assert "It runs 4 layers, chosen and put in order one by one:\n2 of math, 2 of merged." in card
-    assert f"Rounding moves logits by (relative) {rescored.folding}." in card
+    assert f"Rounding moves logits by (relative) {rescored.folding};" in card
+    assert 0 < rescored.folding.epsilon < 0.02
+    assert f"by {rescored.folding.epsilon:.1e}." in card
 
 
 def test_a_trial_as_a_recipe_reads_back(tmp_path: Path) -> None:
