@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 
-from evomerge.errors import StudyError
+from evomerge.study.database import open_database
 from evomerge.study.journal import BatchedJournal
 
 __all__ = ["open_storage", "repair_journal", "together", "writes_together"]
@@ -25,11 +25,7 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
         StudyError: The database cannot be opened, or the journal is damaged.
     """
     if url is not None:
-        try:
-            return RDBStorage(url)
-        except Exception as err:  # SQLAlchemy and the drivers raise types of their own
-            reason = str(err).splitlines()[0]
-            raise StudyError(f"expected a database URL that opens, got {url!r}: {reason}") from err
+        return open_database(url)
     backend = BatchedJournal(journal)
     try:
         return JournalStorage(backend)

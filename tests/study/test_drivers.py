@@ -38,7 +38,7 @@ class Killed(BaseException):
 def killed_at_ask(folder: Path, url: str, driver: str, number: int) -> None:
     """One driver's life, which ends between the ask for a trial and its mark."""
 
-    def mark(self: Drivers, trial: optuna.Trial) -> bool:
+    def mark(self: Drivers, trial: optuna.trial.FrozenTrial) -> bool:
         if trial.number == number:
             raise Killed
         return own(self, trial)
@@ -97,17 +97,17 @@ def test_of_two_drivers_that_take_over_one_trial_one_runs_it(url: str) -> None:
     assert a.abandoned() == []
     assert [t.number for t in b.abandoned()] == [trial.number]
     assert b.abandoned() == []  # once
-    assert not a.mark(trial)  # whoever asked for it long ago lets it go
-    assert b.mark(trial)
+    assert not a.mark(study.trials[0])  # whoever asked for it long ago lets it go
+    assert b.mark(study.trials[0])
 
 
 def test_a_trial_is_left_to_who_asked_for_it_while_patience_lasts(url: str) -> None:
     study = optuna.create_study(storage=open_storage(Path(), url), study_name="s")
     slow, other = (Drivers(study, identity(name), 1e9) for name in ("slow", "other"))
-    trial = study.ask()
+    study.ask()
     assert other.abandoned() == []
     assert other.is_waiting
-    assert slow.mark(trial)
+    assert slow.mark(study.trials[0])
     assert other.abandoned() == []
     assert not other.is_waiting
 
