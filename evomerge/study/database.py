@@ -34,7 +34,7 @@ def open_database(url: str, patience_s: float = _PATIENCE_S) -> BaseStorage:
     try:
         return _patient(optuna.storages.get_storage(_opened(url)), patience_s)
     except ImportError as err:
-        raise StudyError(f"{_missing_package(url)} ({err.name or err})") from err
+        raise StudyError(f"{_missing_package(url)} ({err.__cause__ or err})") from err
     except Exception as err:  # SQLAlchemy and the drivers raise types of their own
         reason = str(err).splitlines()[0]
         raise StudyError(f"expected a database URL that opens, got {url!r}: {reason}") from err
@@ -60,8 +60,8 @@ def _is_made_meanwhile(err: Exception) -> bool:
 
 def _missing_package(url: str) -> str:
     if url.startswith("postgres"):
-        return "the driver of PostgreSQL is not installed; pip install 'evomerge[postgres]'"
-    return "the driver of this kind of database is not installed; install the package it names"
+        return "the package psycopg is not installed; pip install 'evomerge[postgres]'"
+    return "expected the package that talks to this kind of database; install it"
 
 
 def _patient(storage: BaseStorage, patience_s: float) -> BaseStorage:

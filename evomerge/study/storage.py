@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from optuna.storages import BaseStorage, JournalStorage
 
+from evomerge.errors import StudyError
 from evomerge.study.database import open_database
 from evomerge.study.journal import BatchedJournal
 
@@ -56,9 +58,14 @@ def repair_journal(journal: Path) -> None:
     """Clear away what a killed writer left: a half-written last line, a lock nobody holds.
 
     Call only under the study's own lock: a repair must not race with a writer.
+
+    Raises:
+        StudyError: The last line is whole, but no JSON: readers would take it for half-written, and
+            what is written next would follow it.
     """
     Path(f"{journal}.lock").unlink(missing_ok=True)
     _drop_torn_line(journal)
+    _require_last_line(journal)
 
 
 def _drop_torn_line(journal: Path) -> None:
@@ -70,3 +77,13 @@ def _drop_torn_line(journal: Path) -> None:
         end = content.rfind(b"\n") + 1
         if end != len(content):
             file.truncate(end)
+
+
+def _require_last_line(journal: Path) -> None:
+    lines = journal.read_bytes().splitlines() if journal.is_file() else []
+    try:
+        json.loads(lines[-1] if lines else "{}")
+    except ValueError:
+        raise StudyError(
+            f"{journal}, line {len(lines)}, the last one, is damaged; restore the file"
+        ) from None

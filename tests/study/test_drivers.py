@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from evomerge.errors import StudyError
 from evomerge.space.baselines import baselines
 from evomerge.study.baseline_queue import BaselineQueue
 from evomerge.study.drivers import Drivers
@@ -173,3 +175,18 @@ def test_a_driver_says_who_it_is(tmp_path: Path, url: str) -> None:
     told = study.user_attrs[f"driver:{me.id}"]
     assert (told["host"], told["pid"]) == (platform.node(), os.getpid())
     assert datetime.fromisoformat(told["started"]).tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    ("address", "package", "advice"),
+    [
+        ("postgresql://host/db", "psycopg", r"pip install 'evomerge\[postgres\]' .*psycopg"),
+        ("mysql+pymysql://host/db", "pymysql", r"talks to this kind of database; .*pymysql"),
+    ],
+)
+def test_a_missing_package_for_a_database_is_named(
+    monkeypatch: pytest.MonkeyPatch, address: str, package: str, advice: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(StudyError, match=advice):
+        open_storage(Path(), address)

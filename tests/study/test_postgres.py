@@ -82,12 +82,7 @@ def side_by_side(*lives: Callable[[], object]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def test_drivers_that_start_on_an_empty_database_at_the_same_moment(server: Server) -> None:
-    url = server.new_database("empty")
-    assert side_by_side(*[lambda: open_database(url)] * 4) == [0] * 4
-
-
-def test_two_drivers_share_the_budget_and_run_each_trial_once(
+def test_drivers_that_start_on_an_empty_database_together_share_the_budget(
     server: Server, tmp_path: Path
 ) -> None:
     url = server.new_database("shared")
