@@ -97,5 +97,6 @@ def _print_rescored(rescored: Rescored) -> None:
     pairs = zip(rescored.objectives, rescored.trial, rescored.folder, strict=True)
     rows = [(name, f"{recorded:.4f}", f"{again:.4f}") for name, recorded, again in pairs]
     print_table("", ["scored again after writing", "trial", "folder"], rows)
+    console.print(rescored.rule, soft_wrap=True)
     if rescored.folding is not None:
         console.print(f"folded scales: rounding moves logits by (relative) {rescored.folding}")

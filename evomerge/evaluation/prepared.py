@@ -176,7 +176,8 @@ class _PreparedSuite:
             for rung in self.rungs
             for part, _ in rung.requests
         ]
-        return [sorted(suite.smooth), suite.batch_size, groups, tasks, asked]
+        how = [suite.batch_size, *self.engine.arithmetic]
+        return [sorted(suite.smooth), how, groups, tasks, asked]
 
 
 class _Answered:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from evomerge.analysis.forgetting import ForgettingRow
 from evomerge.evaluation.benchmark_guard import searched_benchmarks
 from evomerge.evaluation.suite import Suite
@@ -19,7 +21,8 @@ from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.files import dump_recipe, recipe_from_data
 from evomerge.study.records import StudyRecord, TrialRecord
 
-_FOLDED_SLACK = 0.02
+_SLACK = 0.02  # an item or two
+_RELATIVE = 1e-4  # of what adds up the rounding of a whole forward pass in float32
 
 __all__ = ["Rescored", "export_model", "export_text", "push_folder"]
 
@@ -35,6 +38,9 @@ class Rescored:
         stderr: Standard errors of the trial's values.
         folding: What rounding did to a path with scales; ``None`` where nothing was folded.
         is_same_engine: Whether the trial was scored by transformers, too.
+        trial_device: Name of what the trial was scored on; ``None`` if that is not known.
+        device: Name of what the folder was scored on.
+        dtype: Of the parameters.
     """
 
     objectives: tuple[str, ...]
@@ -43,18 +49,50 @@ class Rescored:
     stderr: tuple[float, ...]
     folding: FoldError | None = None
     is_same_engine: bool = True
+    trial_device: str | None = "cpu"
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
 
     @property
     def equal(self) -> bool:
-        """Whether the folder scores what the trial scored; folded, or by vLLM: to a standard error.
+        """Whether the folder scores what the trial scored, as closely as ``rule`` says.
 
         Rounding may flip an item or two also where the standard error is 0, or unknown.
         """
-        slack = [_FOLDED_SLACK if math.isnan(e) else max(e, _FOLDED_SLACK) for e in self.stderr]
-        is_exact = self.folding is None and self.is_same_engine
-        limits = [1e-12] * len(self.stderr) if is_exact else slack
+        limits = [1e-12] * len(self.stderr)
+        if self._differences:
+            limits = [
+                max(0.0 if math.isnan(stderr) else stderr, _SLACK, self._relative * abs(value))
+                for stderr, value in zip(self.stderr, self.trial, strict=True)
+            ]
         pairs = zip(self.trial, self.folder, limits, strict=True)
         return all(abs(a - b) <= limit for a, b, limit in pairs)
+
+    @property
+    def rule(self) -> str:
+        """How closely the folder must score what the trial scored, and why, in one line."""
+        if not self._differences:
+            return f"on {self.device} as the trial was: values must be equal"
+        return (
+            f"values may differ by a standard error, {_SLACK} or {self._relative:.2%} of the "
+            f"value, whichever is most, because {' and '.join(self._differences)}"
+        )
+
+    @property
+    def _differences(self) -> list[str]:
+        """Why the same model may round differently."""
+        where = self.trial_device or "a device that was not recorded"
+        reasons = {
+            "its scales were folded": self.folding is not None,
+            "vLLM scored the trial": not self.is_same_engine,
+            f"the trial was scored on {where}, the folder on {self.device}, in "
+            f"{str(self.dtype).removeprefix('torch.')}": self.trial_device != self.device,
+        }
+        return [reason for reason, holds in reasons.items() if holds]
+
+    @property
+    def _relative(self) -> float:
+        return max(_RELATIVE, 4 * torch.finfo(self.dtype).eps)
 
 
 def export_model(
@@ -96,15 +134,18 @@ def export_model(
     )
     (out / "README.md").write_text(card, encoding="utf-8")
     searched = [suite for suite in suites if not suite.report_only]
-    scores = score_folder(out, searched, "search", rungs)
+    found = score_folder(out, searched, "search", rungs, like=trial.device)
     scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
     return Rescored(
         objectives=tuple(o.name for _, o in scored),
         trial=tuple(trial.values[i] for i, _ in scored),
-        folder=tuple(scores.metrics[o.task][o.metric].value for _, o in scored),
+        folder=tuple(found.scores.metrics[o.task][o.metric].value for _, o in scored),
         stderr=tuple(trial.stderr[i] for i, _ in scored),
         folding=folding,
         is_same_engine=engine == "transformers",
+        trial_device=trial.device,
+        device=found.device,
+        dtype=found.dtype,
     )
 
 

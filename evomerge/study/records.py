@@ -139,6 +139,7 @@ class TrialRecord(_Constrained):
         partial: Only of a trial that was dropped from a race.
         violations: Per constraint how far it is violated, as a share of the bound; above 0 means
             infeasible. Empty without constraints.
+        device: What the candidate ran on when it was scored; ``None`` if that is not known.
     """
 
     number: int
@@ -155,6 +156,7 @@ class TrialRecord(_Constrained):
     n_items: tuple[int, ...] = ()
     partial: Partial | None = None
     violations: tuple[float, ...] = ()
+    device: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from evomerge.study.records import Direction, Objective, Partial, TrialRecord, T
 
 __all__ = [
     "CONSTRAINTS",
+    "DEVICE",
     "DRIVER",
     "ERROR",
     "MEASURED",
@@ -40,6 +41,7 @@ RECIPE = "recipe"
 STDERR = "stderr"
 N_ITEMS = "n_items"
 SECONDS = "seconds"
+DEVICE = "device"  # what the candidate ran on when it was scored
 ERROR = "error"
 TRACEBACK = "traceback"
 MEASURED = "measured"  # value per constraint
@@ -125,6 +127,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         n_items=tuple(attrs.get(N_ITEMS, ())) if complete else (),
         partial=_partial(attrs[PARTIAL]) if PARTIAL in attrs else None,
         violations=tuple(attrs.get(CONSTRAINTS, ())),
+        device=attrs.get(DEVICE),
     )
 
 
