@@ -114,6 +114,7 @@ def _print_rescored(rescored: Rescored) -> None:
     pairs = zip(rescored.objectives, rescored.trial, rescored.folder, strict=True)
     rows = [(name, f"{recorded:.4f}", f"{again:.4f}") for name, recorded, again in pairs]
     print_table("", ["scored again after writing", "trial", "folder"], rows)
+    console.print(rescored.rule, soft_wrap=True)
     if rescored.non_finite:
         console.print(f"warning: the folder holds {rescored.non_finite}", soft_wrap=True)
     if rescored.folding is not None:

@@ -63,7 +63,7 @@ def evaluate(
 
     suites = load_suites(evaluator, Presets(presets), Path.cwd())
     folder = resolve_model(absolute_reference(model, Path.cwd()))
-    scores = score_folder(folder, suites, split)
+    scores = score_folder(folder, suites, split).scores
     if json:
         results = {
             task: {m: {"value": v.value, "stderr": v.stderr, "n": v.n} for m, v in metrics.items()}

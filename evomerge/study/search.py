@@ -31,6 +31,7 @@ from evomerge.study.storage import together
 from evomerge.study.timing import Timing
 from evomerge.study.trials import (
     CONSTRAINTS,
+    DEVICE,
     ERROR,
     MEASURED,
     N_ITEMS,
@@ -244,6 +245,7 @@ class Search:
         metrics = [scored.scores.metrics[o.task][o.metric] for o in self._objectives]
         trial.set_user_attr(STDERR, [None if math.isnan(m.stderr) else m.stderr for m in metrics])
         trial.set_user_attr(N_ITEMS, [m.n for m in metrics])
+        trial.set_user_attr(DEVICE, scored.device)
         self._keep_seconds(trial, {"ask": ask_seconds, **scored.seconds})
         self._store_constraints(trial, scored)
         values = [m.value for m in metrics]

@@ -12,6 +12,7 @@ from typing import ClassVar
 from xml.etree import ElementTree
 
 import pytest
+import torch
 import yaml
 from markdown_it import MarkdownIt
 
@@ -135,6 +136,26 @@ def test_an_export_that_scores_differently_is_noticed() -> None:
     assert Rescored(("a",), (0.5,), (0.52,), (0.1,), FoldError(1e-3, 1e-2)).equal
     assert not Rescored(("a",), (0.5,), (0.52,), (0.01,), FoldError(1e-3, 1e-2)).equal
     assert Rescored(("a",), (0.5,), (0.52,), (0.1,), is_same_engine=False).equal
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_another_device_may_round_differently_but_not_score_differently(dtype) -> None:
+    def rescored(value: float, again: float, stderr: float, device: str | None) -> Rescored:
+        return Rescored(
+            ("a",), (value,), (again,), (stderr,), trial_device=device, device="cpu", dtype=dtype
+        )
+
+    for device in ("NVIDIA H100", None):
+        assert rescored(0.5, 0.515, 0.01, device).equal
+        assert rescored(0.5, 0.54, 0.05, device).equal
+        assert not rescored(0.5, 0.56, 0.05, device).equal
+        close = rescored(2600.0, 2610.0, math.nan, device)  # a perplexity; 0.4 %
+        assert close.equal == (dtype == torch.bfloat16)  # whose numbers are 0.8 % apart
+        assert "may differ by a standard error" in close.rule
+        assert str(dtype).removeprefix("torch.") in close.rule
+        assert (device or "not recorded") in close.rule
+    assert not rescored(0.5, 0.5 + 1e-9, 0.05, "cpu").equal
+    assert rescored(0.5, 0.5, 0.05, "cpu").rule == "on cpu as the trial was: values must be equal"
 
 
 def test_exporting_scores_the_folder_it_wrote(tmp_path: Path) -> None:
