@@ -50,10 +50,10 @@ class _Composer(yaml.SafeLoader):
         self._n_repeated = 0
         self._sizes: dict[int, int] = {}  # by node: values in it, aliases expanded
 
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
-        event = self.peek_event()
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            node: yaml.Node = super().compose_node(parent, index)
+            node = super().compose_node(parent, index)
             self._count_alias(node, event)
             return node
         before, self._n_values = self._n_values, self._n_values + 1
@@ -65,7 +65,7 @@ class _Composer(yaml.SafeLoader):
         self._sizes[id(node)] = self._n_values - before
         return node
 
-    def _count_alias(self, node: yaml.Node, event: yaml.Event) -> None:
+    def _count_alias(self, node: yaml.Node | None, event: Any) -> None:
         if id(node) not in self._sizes:
             raise _fault(f"expected no alias inside of what it names, got *{event.anchor}", event)
         self._n_values += self._sizes[id(node)]
@@ -149,7 +149,7 @@ def _read(text: str, loader_class: type[_L], step: Callable[[_L], _T]) -> _T:
         loader = loader_class(text)
     except ReaderError as err:  # the only error of the library without a line
         line = text.count("\n", 0, err.position)
-        mark = yaml.Mark("", err.position, line, 0, None, None)
+        mark = yaml.Mark("", err.position, line, 0, None, 0)
         raise _fault(f"expected text, got the character #x{err.character:04x}", mark) from None
     try:
         return step(loader)
@@ -208,7 +208,7 @@ def _is_octal(number: str) -> bool:
 
 
 def _fault(problem: str, place: yaml.Node | yaml.Event | yaml.Mark) -> yaml.MarkedYAMLError:
-    mark = place if isinstance(place, yaml.Mark) else place.start_mark
+    mark: Any = place if isinstance(place, yaml.Mark) else place.start_mark
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 

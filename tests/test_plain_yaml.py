@@ -44,7 +44,7 @@ MERGES = "a0: &a0 {k: 1}\n" + "\n".join(
         ("a: !!python/object/apply:os.system [x]", "expected plain data, got the tag"),
         ("!odd a: 1", "line 1, column 1: expected plain data, got the tag '!odd'"),
         ("? [a]\n: 1", "found unhashable key"),
-        ("{: 1}", "expected a key of 1 to 200 printable characters, got ''"),
+        ("'': 1", "expected a key of 1 to 200 printable characters, got ''"),
         ("a" * 201 + ": 1", "expected a key of 1 to 200 printable characters"),
         ('"a\\nb": 1', "expected a key of 1 to 200 printable characters, got 'a\\nb'"),
         ('x: 1\na: "b\\0"', "line 2, column 4: expected text without control characters"),
