@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from glob import escape
 from pathlib import Path
-from typing import Annotated, overload
+from typing import Annotated, Any, overload
 
 from pydantic import BeforeValidator
 
@@ -157,10 +157,14 @@ def public_reference(reference: ModelRef) -> ModelRef:
 
 def _with_folders(reference: ModelRef, change: Callable[[str], str]) -> ModelRef:
     """Change the absolute paths in a reference."""
-    if not isinstance(reference, str):
-        parts = asdict(reference).items()
-        return replace(reference, **{key: _with_folders(part, change) for key, part in parts})
-    return change(reference) if Path(reference).is_absolute() else reference
+
+    def changed(model: str) -> str:
+        return change(model) if Path(model).is_absolute() else model
+
+    if isinstance(reference, str):
+        return changed(reference)
+    parts: dict[str, Any] = {key: changed(part) for key, part in asdict(reference).items()}
+    return replace(reference, **parts)
 
 
 def resolve_model(reference: str) -> Path:
