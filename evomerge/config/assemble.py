@@ -145,15 +145,20 @@ def make_reader(base: str) -> LanguageModel:
     """Read prompts as candidates will: with the base's tokenizer and its context, no parameters.
 
     Raises:
-        OSError, ValueError: The base has no tokenizer.
+        CheckpointError: The base is no causal language model.
+        OSError, ValueError: It has no tokenizer.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.hygiene import clean_harness
     from evomerge.models.opening import peek_model
+    from evomerge.models.structure import class_fault
 
-    folder, hub_id = peek_model(base).folder, split_hub_id(base)
+    checkpoint, hub_id = peek_model(base), split_hub_id(base)
+    folder = checkpoint.folder
+    if fault := class_fault(checkpoint.config):
+        raise CheckpointError(f"{base}: {fault}")
     name, revision = (str(folder), None) if hub_id is None else hub_id
     with clean_harness():
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
@@ -161,18 +166,14 @@ def make_reader(base: str) -> LanguageModel:
 
 
 def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
-    from evomerge.models.opening import peek_model
-    from evomerge.models.structure import class_fault
-
-    if fault := class_fault(peek_model(base).config):
-        faults.append(f"{where}: models.base: {base}: {fault}")
-        return None
     try:
         return make_reader(base)
+    except CheckpointError as err:
+        faults.append(f"{where}: models.base: {err}")
     except (OSError, ValueError) as err:
         reason = " ".join(str(err).split())
         faults.append(f"{where}: models.base: expected {base} to have a tokenizer: {reason}")
-        return None
+    return None
 
 
 def _spelt_out(experiment: Experiment, where: str, faults: list[str]) -> Experiment:
