@@ -37,10 +37,10 @@ class RayExecutor:
     ) -> None:
         _start_ray(address, n_workers)
         self._n_workers = n_workers
-        self._actor_type = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(_RemoteWorker)
+        self._actor_type: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(_RemoteWorker)
         self._spec: Any = None  # what actors load, as an object of Ray: sent once per machine
         self._running: dict[Any, tuple[Any, Job, int]] = {}
-        self._idle = [self._actor_type.remote() for _ in range(n_workers)]
+        self._idle: list[Any] = [self._actor_type.remote() for _ in range(n_workers)]
 
     def load(self, spec: WorkerSpec) -> None:
         """See ``Executor``."""
