@@ -55,8 +55,12 @@ MAY_IMPORT = {
         *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
         "analysis",
     },
+    "config": {
+        *("errors", "plain_yaml", "schema", "secrets", "models", "recipe", "evaluation"),
+        *("execution", "study", "analysis"),
+    },
 }
-ON_TOP = {"config", "cli"}  # config puts the parts together; cli calls config
+ON_TOP = {"runs", "cli"}  # runs puts the parts of an experiment together; cli calls runs
 ONE_IMPORTER = {
     "ray": "execution/ray.py",
     "lm_eval": "evaluation/harness.py",
@@ -64,7 +68,7 @@ ONE_IMPORTER = {
     "cmaes": "samplers/mixed.py",
     "plotly": "analysis/report/figures.py",
     "moocore": "pareto.py",
-    "optuna_dashboard": "config/optuna_study.py",
+    "optuna_dashboard": "runs/optuna_study.py",
     "vllm": "evaluation/vllm_engine.py",
 }
 

@@ -11,9 +11,9 @@ import pytest
 
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.spaces import build_space
 from evomerge.errors import EvomergeError
 from evomerge.recipe.files import load_recipe
+from evomerge.runs.parts import build_space
 from evomerge.space.protocol import ModelSet
 
 EXPERIMENT = """\

@@ -23,7 +23,7 @@ from evomerge.cli.terminal import console, notes, print_json, print_table
 
 if TYPE_CHECKING:
     from evomerge.analysis.calibration import Calibration, Interval
-    from evomerge.config.calibrate import CalibratedObjective
+    from evomerge.runs.calibrate import CalibratedObjective
 
 __all__ = ["register"]
 
@@ -42,8 +42,8 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Measure what the objectives can tell apart, and advise, before a search."""
-    from evomerge.config.calibrate import calibrate as measure
-    from evomerge.config.stages import assemble_stages
+    from evomerge.runs.calibrate import calibrate as measure
+    from evomerge.runs.stages import assemble_stages
 
     overrides = [*(set_ or []), *execution_overrides(executor, workers)]
     first, *_ = assemble_stages(*load(experiment, overrides, presets))

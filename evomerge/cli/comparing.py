@@ -31,8 +31,8 @@ def compare(
     """Measure how far the experts moved, and how much they get in one another's way."""
     from evomerge.cache import cache_folder
     from evomerge.cli.progress import PassProgress, progress_bar
-    from evomerge.config.compare import compare_experts
     from evomerge.merging.sources import Sources
+    from evomerge.runs.compare import compare_experts
 
     loaded, _ = load(experiment, set_, presets)
     models = loaded.models

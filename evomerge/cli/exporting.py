@@ -48,8 +48,8 @@ def export(
 ) -> None:
     """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
     from evomerge.analysis.picking import pick as pick_trial
-    from evomerge.config.reading import latest_study, read_study
     from evomerge.export.model import open_repository, push_folder
+    from evomerge.runs.reading import latest_study, read_study
     from evomerge.study.folder import StudyFolder
 
     if public and push_to_hub is None:
@@ -88,10 +88,10 @@ def _export_folder(
     allow_non_finite: bool,
 ) -> None:
     from evomerge.analysis.forgetting import forgetting_rows
-    from evomerge.config.stored import read_experiment
-    from evomerge.config.suites import make_suites
     from evomerge.evaluation.store import ItemStore
     from evomerge.export.model import export_model
+    from evomerge.runs.parts import make_suites
+    from evomerge.runs.stored import read_experiment
 
     experiment = read_experiment(folder)
     rescored = export_model(

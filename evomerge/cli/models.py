@@ -57,9 +57,9 @@ def evaluate(
 ) -> None:
     """Score a model on a task suite."""
     from evomerge.config.presets import Presets
-    from evomerge.config.suites import load_suites
     from evomerge.export.rescore import score_folder
     from evomerge.models.reference import absolute_reference, resolve_model
+    from evomerge.runs.parts import load_suites
 
     suites = load_suites(evaluator, Presets(presets), Path.cwd())
     folder = resolve_model(absolute_reference(model, Path.cwd()))

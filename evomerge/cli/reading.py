@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def status(study: StudyDir, json: Json = False) -> None:
     """Show how far a study is and where its time goes."""
     from evomerge.analysis.status import study_status
-    from evomerge.config.reading import read_study, stage_studies
+    from evomerge.runs.reading import read_study, stage_studies
     from evomerge.study.folder import StudyFolder
     from evomerge.study.timing import read_timing
 
@@ -72,8 +72,8 @@ def front(study: StudyDir, json: Json = False) -> None:
     from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
-    from evomerge.config.reading import latest_study, read_study
     from evomerge.evaluation.store import ItemStore
+    from evomerge.runs.reading import latest_study, read_study
     from evomerge.study.folder import StudyFolder
 
     folder = latest_study(StudyFolder(study))
@@ -117,9 +117,9 @@ def write_run_report(folder: StudyFolder, out: Path) -> Path:
         ``out``.
     """
     from evomerge.analysis.report import write_report
-    from evomerge.config.compare import read_comparison
-    from evomerge.config.reading import latest_study, read_study
     from evomerge.evaluation.store import ItemStore
+    from evomerge.runs.compare import read_comparison
+    from evomerge.runs.reading import latest_study, read_study
 
     latest = latest_study(folder)
     items, comparison = ItemStore(latest.items).read(), read_comparison(latest.comparison)
@@ -130,8 +130,8 @@ def dashboard(
     study: StudyDir, port: Annotated[int, typer.Option(help="Port on this machine.")] = 8080
 ) -> None:
     """Serve optuna-dashboard on the study."""
-    from evomerge.config.optuna_study import serve_dashboard
-    from evomerge.config.reading import latest_study
+    from evomerge.runs.optuna_study import serve_dashboard
+    from evomerge.runs.reading import latest_study
     from evomerge.study.folder import StudyFolder
 
     serve_dashboard(

@@ -23,7 +23,7 @@ from evomerge.cli.results import print_front
 from evomerge.cli.terminal import console, notes, print_table
 
 if TYPE_CHECKING:
-    from evomerge.config.assemble import Assembly
+    from evomerge.runs.loaded import Assembly
     from evomerge.study.folder import StudyFolder
 
 __all__ = ["register"]
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
     """Validate an experiment without running it; report every fault at once."""
-    from evomerge.config.stages import assemble_stages
+    from evomerge.runs.stages import assemble_stages
 
     assemblies = assemble_stages(*load(experiment, set_, presets))
     for number, assembly in enumerate(assemblies, 1):
@@ -49,7 +49,7 @@ def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFol
 
 
 def _print_assembly(assembly: Assembly) -> None:
-    from evomerge.config.cost import example_recipe, experiment_facts
+    from evomerge.runs.cost import example_recipe, experiment_facts
 
     genes = assembly.space.describe()
     print_table(
@@ -76,7 +76,7 @@ def run(
 ) -> None:
     """Start a study and run it until its budget is met."""
     from evomerge.config.presets import Presets
-    from evomerge.config.stages import created_run
+    from evomerge.runs.stages import created_run
     from evomerge.study.folder import StudyFolder
 
     found = Presets(presets)
@@ -101,7 +101,7 @@ def resume(
     ] = False,
 ) -> None:
     """Continue a study: finished trials stay, unfinished ones run again."""
-    from evomerge.config.stages import change_run
+    from evomerge.runs.stages import change_run
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(study)
@@ -112,8 +112,8 @@ def resume(
 
 def _continue(folder: StudyFolder, *, accept_changes: bool = False) -> None:
     from evomerge.cli.progress import SearchProgress
-    from evomerge.config.runs import Events
-    from evomerge.config.stages import continue_run
+    from evomerge.runs.run import Events
+    from evomerge.runs.stages import continue_run
 
     root = folder.root
     with SearchProgress() as progress:

@@ -24,12 +24,11 @@ import optuna
 import torch
 
 from evomerge.config.presets import Presets
-from evomerge.config.spaces import build_space
-from evomerge.config.suites import load_suites
 from evomerge.evaluation.scores import SMOOTH_METRICS, Scores
 from evomerge.execution.protocol import Job, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
 from evomerge.recipe.recipe import Recipe
+from evomerge.runs.parts import build_space, load_suites
 from evomerge.samplers import Budget, GeneSpace, build_sampler
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet, SearchSpace

@@ -17,7 +17,7 @@ from evomerge.analysis.status import items_saved
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study, start_study
+from evomerge.runs.run import Events, continue_study, start_study
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
 

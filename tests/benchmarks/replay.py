@@ -25,13 +25,13 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from evomerge.config.presets import Presets
-from evomerge.config.suites import load_suites
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.suite import Suite
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.models.reference import resolve_model
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.parts import load_suites
 from tests.benchmarks.shapes import HIDDEN, LAYERS, MLP, VOCABULARY
 
 _REPEATS = 3

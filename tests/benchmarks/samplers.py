@@ -17,10 +17,10 @@ import optuna
 from optuna.study import Study
 from optuna.trial import create_trial
 
-from evomerge.config.spaces import build_space
 from evomerge.evaluation.scores import MetricValue, Scores
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Job, Outcome, Scored
+from evomerge.runs.parts import build_space
 from evomerge.samplers import Budget as SamplerBudget
 from evomerge.samplers import GeneSpace, build_sampler
 from evomerge.seeds import seed_for

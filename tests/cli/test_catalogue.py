@@ -10,13 +10,13 @@ import yaml
 
 from evomerge.cli.catalogue import methods, presets_copy, presets_show
 from evomerge.config.presets import Presets
-from evomerge.config.suites import load_suites
 from evomerge.errors import ConfigError
 from evomerge.evaluation import Suite
 from evomerge.evaluation.requests import prepare_split
 from evomerge.evaluation.tasks import load_suite
 from evomerge.methods.modifiers import MODIFIERS, modifier_faults
 from evomerge.methods.registry import method_names
+from evomerge.runs.parts import load_suites
 
 
 def test_methods_and_modifiers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

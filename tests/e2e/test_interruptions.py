@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from evomerge.config.reading import read_study
+from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
 from tests.e2e.command import EVOMERGE, evomerge
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.analysis.intervals import difference, mean
-from evomerge.config.reading import read_study
+from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
 from tests.e2e.command import evomerge
 

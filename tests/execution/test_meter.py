@@ -10,7 +10,6 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from evomerge.config.presets import Presets
-from evomerge.config.suites import load_suites
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.scores import MetricValue
 from evomerge.execution.protocol import Job, Scored, WorkerSpec
@@ -19,6 +18,7 @@ from evomerge.merging.candidate import load_model
 from evomerge.merging.folder import write_checkpoint
 from evomerge.models.reference import resolve_model
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.parts import load_suites
 
 EXPERTS = {"math": "zoo:math", "list": "zoo:list"}
 SUITES = tuple(replace(s, limit=8) for s in load_suites(["zoo"], Presets(), Path.cwd()))

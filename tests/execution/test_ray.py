@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from evomerge.config.presets import Presets
-from evomerge.config.suites import load_suites
 from evomerge.errors import CheckpointError
 from evomerge.execution.inline import InlineExecutor
 from evomerge.execution.protocol import Executor, Failed, Job, Scored, WorkerSpec
 from evomerge.execution.ray import RayExecutor
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.parts import load_suites
 
 EXPERTS = {"math": "zoo:math", "list": "zoo:list"}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from evomerge.config.presets import Presets
-from evomerge.config.suites import load_suites
 from evomerge.evaluation.gates import Gates
 from evomerge.execution.protocol import Job, Pruned, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.parts import load_suites
 
 EXPERTS = {"math": "zoo:math", "list": "zoo:list"}
 (ZOO,) = load_suites(["zoo"], Presets(), Path.cwd())

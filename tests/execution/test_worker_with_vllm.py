@@ -11,13 +11,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evomerge.config.presets import Presets
-from evomerge.config.suites import load_suites
 from evomerge.evaluation.gates import Gates
 from evomerge.execution.protocol import Failed, Job, Pruned, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
 from evomerge.models.zoo import zoo_path
 from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.parts import load_suites
 
 pytest.importorskip("vllm")
 os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB

@@ -18,7 +18,6 @@ from markdown_it import MarkdownIt
 
 from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.config.presets import Presets
-from evomerge.config.suites import load_suites
 from evomerge.errors import ConfigError
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.model import (
@@ -36,6 +35,7 @@ from evomerge.models.zoo import zoo_path
 from evomerge.recipe.files import dump_recipe, load_recipe
 from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.parts import load_suites
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 EXPERTS = {"math": "zoo:math", "tuned": "owner/tuned@v1"}

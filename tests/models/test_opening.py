@@ -12,8 +12,6 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
 
-from evomerge.config.assemble import assemble
-from evomerge.config.cost import experiment_facts
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import CheckpointError
@@ -22,6 +20,8 @@ from evomerge.models import opening
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.opening import peek_model
 from evomerge.models.reference import DeltaRef
+from evomerge.runs.cost import experiment_facts
+from evomerge.runs.loaded import assemble
 
 Family = dict[str, Path]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

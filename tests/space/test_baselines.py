@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from evomerge.config.spaces import build_space
 from evomerge.errors import SpaceError
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.parts import build_space
 from evomerge.space.baselines import Seeds, baselines, over_models
 from evomerge.space.protocol import ModelSet, Params
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from evomerge.config.spaces import build_space
 from evomerge.errors import ConfigError
 from evomerge.models.architecture import TensorRole
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.parts import build_space
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from evomerge.config.experiment import Experiment
-from evomerge.config.runs import Events, continue_study, start_study
+from evomerge.runs.run import Events, continue_study, start_study
 from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder
 

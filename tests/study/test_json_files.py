@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.config.compare import read_comparison
 from evomerge.errors import StudyError
+from evomerge.runs.compare import read_comparison
 from evomerge.study.finals import Finals
 from evomerge.study.finals_file import read_finals, write_finals
 from evomerge.study.json_files import read_json

@@ -7,11 +7,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from evomerge.config.spaces import build_space
 from evomerge.errors import StudyError
 from evomerge.evaluation.racing import RaceRules
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
+from evomerge.runs.parts import build_space
 from evomerge.samplers import Budget as SamplerBudget
 from evomerge.samplers import GeneSpace, build_sampler, sampler_names
 from evomerge.space.baselines import baselines

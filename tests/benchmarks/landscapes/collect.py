@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge.config.assemble import assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study
-from evomerge.config.stages import create_run
+from evomerge.runs.loaded import assemble
+from evomerge.runs.run import Events, continue_study
+from evomerge.runs.stages import create_run
 from evomerge.samplers import GeneSpace
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord

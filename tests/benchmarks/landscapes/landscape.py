@@ -25,9 +25,9 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from evomerge.config.assemble import assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
+from evomerge.runs.loaded import assemble
 from evomerge.samplers import GeneSpace
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import Params, SearchSpace

@@ -12,9 +12,9 @@ import warnings
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from evomerge.config.assemble import assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
+from evomerge.runs.loaded import assemble
 from evomerge.samplers import GeneSpace
 from tests.benchmarks.landscapes.collect import MEASURED, SPACES, write
 from tests.benchmarks.landscapes.landscape import encoded, logits, smooth_surrogate

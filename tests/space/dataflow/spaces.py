@@ -8,7 +8,7 @@ import optuna
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from evomerge.config.spaces import build_space
+from evomerge.runs.parts import build_space
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 
 MODELS = ModelSet("zoo:base", {"math": "zoo:math", "list": "zoo:list"}, n_layers=6)

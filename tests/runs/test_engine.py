@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from evomerge.config import checks
-from evomerge.config.assemble import assemble
-from evomerge.config.cost import experiment_facts
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import experiment_digest, load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
+from evomerge.runs import checks
+from evomerge.runs.cost import experiment_facts
+from evomerge.runs.loaded import assemble
 
 EXPERIMENT = """
 models: {base: zoo:base, experts: {math: zoo:math, list: zoo:list}}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evomerge.config.item_scores import ItemRows
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
+from evomerge.runs.sampling import ItemRows
 from evomerge.study.trials import make_objectives
 
 

@@ -9,8 +9,8 @@ from optuna.samplers import BaseSampler
 
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import experiment_digest
-from evomerge.config.stored import early_digest, read_experiment
 from evomerge.errors import StudyError
+from evomerge.runs.stored import early_digest, read_experiment
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import shared_name
 from evomerge.study.storage import open_storage, repair_journal

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from evomerge.cli import main as cli
-from evomerge.config.compare import compare_experts, read_comparison, write_comparison
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study
-from evomerge.config.stages import create_run
 from evomerge.merging.sources import Sources
+from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
+from evomerge.runs.run import Events, continue_study
+from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")

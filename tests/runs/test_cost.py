@@ -13,8 +13,6 @@ import torch
 from safetensors.torch import save_file
 
 from evomerge.cache import cache_folder
-from evomerge.config.assemble import assemble
-from evomerge.config.cost import example_recipe, experiment_facts
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.kernels import choice
@@ -22,6 +20,8 @@ from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import AdapterRef
 from evomerge.models.zoo import zoo_path
+from evomerge.runs.cost import example_recipe, experiment_facts
+from evomerge.runs.loaded import assemble
 
 GPU = 8_000_000  # bytes; holds the three models, the live one and what is left for evaluation
 EXPERIMENT = """

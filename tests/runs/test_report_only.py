@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from evomerge.analysis.forgetting import forgetting_rows
-from evomerge.config.assemble import assemble
-from evomerge.config.cost import experiment_facts
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events
-from evomerge.config.stages import assemble_stages, continue_run, create_run
 from evomerge.errors import ConfigError
 from evomerge.evaluation.store import ItemStore
 from evomerge.export.model import export_model
+from evomerge.runs.cost import experiment_facts
+from evomerge.runs.loaded import assemble
+from evomerge.runs.run import Events
+from evomerge.runs.stages import assemble_stages, continue_run, create_run
 from evomerge.study.folder import StudyFolder
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
@@ -125,9 +125,9 @@ def test_finals_hold_their_scores(folder: StudyFolder) -> None:
 
 def test_report_and_card_say_what_was_forgotten(folder: StudyFolder, tmp_path: Path) -> None:
     from evomerge.analysis.report import write_report
-    from evomerge.config.reading import read_study
-    from evomerge.config.stored import read_experiment
-    from evomerge.config.suites import make_suites
+    from evomerge.runs.parts import make_suites
+    from evomerge.runs.reading import read_study
+    from evomerge.runs.stored import read_experiment
 
     study, items = read_study(folder), ItemStore(folder.items).read()
     page = write_report(study, tmp_path / "report.html", items=items, inline_js=False)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from evomerge.config.experiment import Experiment
-from evomerge.config.objectives import constraints_of, objectives_of
-from evomerge.config.optuna_study import find_study, store_name
-from evomerge.config.stored import read_experiment
-from evomerge.config.wholeness import require_store
+from evomerge.runs.optuna_study import find_study, store_name
+from evomerge.runs.parts import constraints_of, objectives_of
+from evomerge.runs.stored import read_experiment
+from evomerge.runs.wholeness import require_store
 from evomerge.study.constraints import unenforced
 from evomerge.study.finals_file import read_finals
 from evomerge.study.folder import StudyFolder

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.config.assemble import assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import PRESET_KINDS, Presets
-from evomerge.config.spaces import build_space
-from evomerge.config.suites import make_suites
 from evomerge.evaluation.harness import load_config
+from evomerge.runs.loaded import assemble
+from evomerge.runs.parts import build_space, make_suites
 from evomerge.samplers import Budget, GeneSpace, build_sampler
 from evomerge.schema import read_yaml
 from evomerge.space.protocol import ModelSet

@@ -15,13 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from evomerge.analysis.winners import stage_winners
-from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.experiment import Experiment, StageConfig
 from evomerge.config.load import load_experiment
-from evomerge.config.optuna_study import stored_inputs
 from evomerge.config.presets import Presets
-from evomerge.config.reading import begun_stages, read_study
-from evomerge.config.runs import (
+from evomerge.errors import ConfigError, StudyError
+from evomerge.merging.folder import write_checkpoint
+from evomerge.recipe.files import dump_recipe, recipe_from_data
+from evomerge.recipe.recipe import Recipe
+from evomerge.runs.loaded import Assembly, assemble
+from evomerge.runs.optuna_study import stored_inputs
+from evomerge.runs.reading import begun_stages, read_study
+from evomerge.runs.run import (
     Events,
     change_study,
     checked_study,
@@ -30,11 +34,7 @@ from evomerge.config.runs import (
     start_study,
     update_study,
 )
-from evomerge.config.stored import change_experiment, read_experiment, write_experiment
-from evomerge.errors import ConfigError, StudyError
-from evomerge.merging.folder import write_checkpoint
-from evomerge.recipe.files import dump_recipe, recipe_from_data
-from evomerge.recipe.recipe import Recipe
+from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
 from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.json_files import read_json

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from evomerge import fingerprint
 from evomerge.config.presets import Presets
-from evomerge.config.reading import read_study
-from evomerge.config.runs import Events
-from evomerge.config.stages import change_run, continue_run, create_run
-from evomerge.config.stored import read_experiment
 from evomerge.errors import StudyError
 from evomerge.models.zoo import zoo_path
+from evomerge.runs.reading import read_study
+from evomerge.runs.run import Events
+from evomerge.runs.stages import change_run, continue_run, create_run
+from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
 from tests.studies.make import EXPERIMENT, write_task
 

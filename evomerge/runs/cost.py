@@ -7,9 +7,6 @@ import math
 import torch
 
 from evomerge.cache import cache_folder
-from evomerge.config.assemble import Assembly
-from evomerge.config.sampling import sampler_choice
-from evomerge.config.workers import on_device, worker_count
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -19,6 +16,9 @@ from evomerge.merging.residency import residency_of
 from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
+from evomerge.runs.loaded import Assembly
+from evomerge.runs.sampling import sampler_choice
+from evomerge.runs.workers import on_device, worker_count
 from evomerge.schema import write_yaml
 from evomerge.study.records import Objective
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study
-from evomerge.config.stages import create_run
-from evomerge.config.stored import read_experiment
 from evomerge.errors import ConfigError
+from evomerge.runs.loaded import Assembly, assemble
+from evomerge.runs.run import Events, continue_study
+from evomerge.runs.stages import create_run
+from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from evomerge.analysis.front import front, is_single_model
 from evomerge.config.experiment import SeedRecipe, SeedsConfig
-from evomerge.config.reading import latest_study, read_study
 from evomerge.errors import ConfigError, EvomergeError, SpaceError
 from evomerge.methods.registry import method
 from evomerge.recipe.files import load_recipe, recipe_from_data
+from evomerge.runs.reading import latest_study, read_study
 from evomerge.space.baselines import Seeds, over_models
 from evomerge.space.protocol import ModelSet
 from evomerge.study.folder import StudyFolder

@@ -11,19 +11,19 @@ import optuna
 from evomerge.analysis.front import baselines
 from evomerge.analysis.winners import best_beside, best_merges
 from evomerge.cache import cache_folder, trim_cache
-from evomerge.config.assemble import Assembly, assemble
-from evomerge.config.compare import compare_experts, read_comparison, write_comparison
 from evomerge.config.experiment import Experiment
-from evomerge.config.inputs import input_digests, model_digests, require_same
-from evomerge.config.optuna_study import keep_inputs, open_study, store_name, stored_inputs
-from evomerge.config.reading import read_study
-from evomerge.config.sampling import make_sampler, resolved_sampler
-from evomerge.config.stored import change_experiment, read_experiment, write_experiment
-from evomerge.config.wholeness import require_items
-from evomerge.config.workers import on_device, start_executor
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
+from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
+from evomerge.runs.inputs import input_digests, model_digests, require_same
+from evomerge.runs.loaded import Assembly, assemble
+from evomerge.runs.optuna_study import keep_inputs, open_study, store_name, stored_inputs
+from evomerge.runs.reading import read_study
+from evomerge.runs.sampling import make_sampler, resolved_sampler
+from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
+from evomerge.runs.wholeness import require_items
+from evomerge.runs.workers import on_device, start_executor
 from evomerge.study.drivers import Drivers
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals

@@ -12,19 +12,19 @@ from typer.testing import CliRunner
 from evomerge.analysis.front import front
 from evomerge.analysis.report import write_report
 from evomerge.cli.main import app
-from evomerge.config import runs
-from evomerge.config.assemble import assemble
-from evomerge.config.cost import experiment_facts
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study
-from evomerge.config.stages import create_run
 from evomerge.errors import ConfigError, StudyError
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.inline import InlineExecutor
 from evomerge.execution.protocol import Failed, Outcome
 from evomerge.export.model import export_model
+from evomerge.runs import run
+from evomerge.runs.cost import experiment_facts
+from evomerge.runs.loaded import assemble
+from evomerge.runs.run import Events, continue_study
+from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
 
 ZOO = Presets().names("evaluators")["zoo"]
@@ -143,7 +143,7 @@ def test_a_constraint_without_its_baseline_is_said_loudly_until_it_is_scored(
     path = write(tmp_path, constraints=[limit], finalists=1)
     create_run(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "start_executor", lambda config: _FailsAt({0, 4}))
+        patch.setattr(run, "start_executor", lambda config: _FailsAt({0, 4}))
         with pytest.raises(StudyError, match="base was not scored"):
             continue_study(folder, Events())
 

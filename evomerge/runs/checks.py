@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
-from evomerge.config.objectives import costs_of
 from evomerge.errors import did_you_mean
 from evomerge.evaluation.suite import SPLITS, Suite
 from evomerge.execution.costs import COST, Cost, cost_fault
+from evomerge.runs.parts import costs_of
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.constraints import Constraint

@@ -16,13 +16,13 @@ from transformers import (
     Qwen2_5_VLConfig,
 )
 
-from evomerge.config.assemble import assemble
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import CheckpointError, ConfigError
 from evomerge.merging.candidate import load_model
 from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.loaded import assemble
 from tests.architectures import tiny_config
 from tests.tiny import save_tokenizer
 

@@ -18,19 +18,19 @@ from evomerge.analysis.winners import stage_winners
 from evomerge.cli.main import app
 from evomerge.config.load import experiment_digest, load_experiment
 from evomerge.config.presets import Presets
-from evomerge.config.reading import latest_study, read_study, stage_studies
-from evomerge.config.runs import Events
-from evomerge.config.stages import (
+from evomerge.errors import ConfigError, StudyError
+from evomerge.evaluation.gates import Gates
+from evomerge.merging.folder import write_checkpoint
+from evomerge.recipe.files import load_recipe
+from evomerge.runs.reading import latest_study, read_study, stage_studies
+from evomerge.runs.run import Events
+from evomerge.runs.stages import (
     assemble_stages,
     change_run,
     continue_run,
     create_run,
 )
-from evomerge.config.stored import read_experiment
-from evomerge.errors import ConfigError, StudyError
-from evomerge.evaluation.gates import Gates
-from evomerge.merging.folder import write_checkpoint
-from evomerge.recipe.files import load_recipe
+from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
 

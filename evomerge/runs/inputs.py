@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from evomerge.config.assemble import Assembly
 from evomerge.config.experiment import Experiment
 from evomerge.errors import StudyError
 from evomerge.evaluation.suite import SPLITS
@@ -17,6 +16,7 @@ from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.sources import Sources
 from evomerge.models.expert import TensorSource
 from evomerge.models.opening import open_model, peek_model
+from evomerge.runs.loaded import Assembly
 
 __all__ = ["input_digests", "model_digests", "require_same"]
 

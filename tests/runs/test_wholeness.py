@@ -11,10 +11,10 @@ import yaml
 
 from evomerge.cli.reading import write_run_report
 from evomerge.config.presets import Presets
-from evomerge.config.reading import read_study
-from evomerge.config.runs import Events, continue_study
-from evomerge.config.stages import create_run
 from evomerge.errors import StudyError
+from evomerge.runs.reading import read_study
+from evomerge.runs.run import Events, continue_study
+from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evomerge.analysis.calibration import Calibration, Measurement, advice, calibration
-from evomerge.config.assemble import Assembly
-from evomerge.config.workers import on_device, start_executor
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.scores import SMOOTH_METRICS, ItemScore, Scores
 from evomerge.execution.batch import run_all
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import Executor, Job, Scored, WorkerSpec
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.loaded import Assembly
+from evomerge.runs.workers import on_device, start_executor
 from evomerge.seeds import seed_for
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet

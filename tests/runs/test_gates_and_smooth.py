@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from evomerge.config.experiment import Experiment, ObjectiveConfig
-from evomerge.config.suites import make_suites
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import RaceRules
+from evomerge.runs.parts import make_suites
 from evomerge.schema import parse
 
 MINIMAL = {

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evomerge.config import checks
 from evomerge.config.experiment import Experiment
-from evomerge.config.importance import with_boundaries
-from evomerge.config.objectives import constraints_of, costs_of, objectives_of
-from evomerge.config.sampling import sampler_faults
-from evomerge.config.seeds import make_seeds, resolve_seeds
-from evomerge.config.spaces import build_space
-from evomerge.config.suites import make_suites
 from evomerge.errors import CheckpointError, ConfigError
 from evomerge.evaluation.suite import REPORT_ONLY, SPLITS, Suite
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.models.architecture import TensorRole
 from evomerge.models.reference import split_hub_id
+from evomerge.runs import checks
+from evomerge.runs.importance import with_boundaries
+from evomerge.runs.parts import build_space, constraints_of, costs_of, make_suites, objectives_of
+from evomerge.runs.sampling import sampler_faults
+from evomerge.runs.seeds import make_seeds, resolve_seeds
 from evomerge.space.baselines import Baseline, baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.constraints import Constraint

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from evomerge.config.experiment import ExecutionConfig
-from evomerge.config.workers import on_device, worker_count
 from evomerge.execution.protocol import WorkerSpec
+from evomerge.runs.workers import on_device, worker_count
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell")

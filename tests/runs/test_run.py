@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from evomerge.config import stages
 from evomerge.config.experiment import Experiment
 from evomerge.config.presets import Presets
-from evomerge.config.runs import Events, continue_study
-from evomerge.config.stages import create_run, created_run
-from evomerge.config.stored import write_experiment
 from evomerge.errors import StudyError
+from evomerge.runs import stages
+from evomerge.runs.run import Events, continue_study
+from evomerge.runs.stages import create_run, created_run
+from evomerge.runs.stored import write_experiment
 from evomerge.study.folder import StudyFolder
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"

@@ -1,0 +1,21 @@
+"""What is done with an experiment: it is loaded once, run, continued, read.
+
+Members:
+    loaded: every part of an experiment, with every fault of the parts at once.
+    parts: search space, task suites, objectives and constraints from their keys.
+    checks: faults that show only where parts meet.
+    importance: layers grouped by the experts' task vectors.
+    seeds: what a search starts from, read from recipes and earlier studies.
+    sampling: the sampler, and what it may see of single items.
+    workers: how many, on what.
+    run: start a study, change its budget, continue it.
+    stages: the same for experiments that chain several search spaces.
+    stored: the resolved experiment in a study's folder.
+    optuna_study: the Optuna study there, or in a database.
+    inputs: the models, tokenizer and items of a study, known again by content.
+    wholeness: whether the files of a study belong together.
+    reading: a study as records.
+    cost: what an experiment comes to, printed by ``check``.
+    calibrate: what objectives can tell apart, measured before a search.
+    compare: how the experts' task vectors relate.
+"""
