@@ -23,7 +23,7 @@ from evomerge.cli.results import print_front
 from evomerge.cli.terminal import console, notes, print_table
 
 if TYPE_CHECKING:
-    from evomerge.runs.loaded import Assembly
+    from evomerge.runs.loaded import Loaded
     from evomerge.study.folder import StudyFolder
 
 __all__ = ["register"]
@@ -39,28 +39,28 @@ def register(app: typer.Typer) -> None:
 
 def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
     """Validate an experiment without running it; report every fault at once."""
-    from evomerge.runs.stages import assemble_stages
+    from evomerge.runs.stages import load_stages
 
-    assemblies = assemble_stages(*load(experiment, set_, presets))
-    for number, assembly in enumerate(assemblies, 1):
-        if len(assemblies) > 1:
+    stages = load_stages(*load(experiment, set_, presets))
+    for number, loaded in enumerate(stages, 1):
+        if len(stages) > 1:
             console.print(f"[bold]stage {number}[/]")
-        _print_assembly(assembly)
+        _print_loaded(loaded)
 
 
-def _print_assembly(assembly: Assembly) -> None:
+def _print_loaded(loaded: Loaded) -> None:
     from evomerge.runs.cost import example_recipe, experiment_facts
 
-    genes = assembly.space.describe()
+    genes = loaded.space.describe()
     print_table(
         "",
         [f"{len(genes)} genes", "range", "neutral", "meaning"],
         list(gene_rows(genes)),
     )
     console.print()
-    for name, value in (*experiment_facts(assembly), ("example", "the neutral genes decode to")):
+    for name, value in (*experiment_facts(loaded), ("example", "the neutral genes decode to")):
         console.print(f"{name:<12}{value}", soft_wrap=True)
-    example = indent(example_recipe(assembly), " " * 12)
+    example = indent(example_recipe(loaded), " " * 12)
     console.print(example, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -83,8 +83,8 @@ def run(
     path = found.find("experiments", experiment, Path.cwd())
     folder = StudyFolder(dir_ or Path("runs") / path.stem)
     overrides = [*(set_ or []), *execution_overrides(executor, workers)]
-    with created_run(path, found, overrides, folder):
-        _continue(folder)
+    with created_run(path, found, overrides, folder) as loaded:
+        _continue(folder, loaded=loaded)
 
 
 def resume(
@@ -110,7 +110,9 @@ def resume(
     _continue(folder, accept_changes=accept_changes)
 
 
-def _continue(folder: StudyFolder, *, accept_changes: bool = False) -> None:
+def _continue(
+    folder: StudyFolder, *, accept_changes: bool = False, loaded: Loaded | None = None
+) -> None:
     from evomerge.cli.progress import SearchProgress
     from evomerge.runs.run import Events
     from evomerge.runs.stages import continue_run
@@ -119,7 +121,7 @@ def _continue(folder: StudyFolder, *, accept_changes: bool = False) -> None:
     with SearchProgress() as progress:
         try:
             events = Events(progress.phase, progress.part, progress.told, progress.began)
-            study = continue_run(folder, events, accept_changes=accept_changes)
+            study = continue_run(folder, events, accept_changes=accept_changes, loaded=loaded)
         except KeyboardInterrupt:
             notes.print(
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True

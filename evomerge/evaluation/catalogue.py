@@ -86,6 +86,16 @@ class TaskCatalogue:
         raise_faults(found.faults)
         return found
 
+    def only(self, suites: Sequence[Suite]) -> TaskCatalogue | None:
+        """Give the part that holds these suites alone; ``None`` if some is not here."""
+        known = {id(entry): entry for entry in self._entries if entry.suite in suites}
+        if len(known) != len(suites):
+            return None
+        part = TaskCatalogue(())
+        part._entries = list(known.values())
+        part.faults = self.faults
+        return part
+
     @property
     def metrics(self) -> dict[str, tuple[str, ...]]:
         """The metrics of every task and group that may be searched.

@@ -15,7 +15,7 @@ from evomerge.execution.batch import run_all
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import Executor, Job, Scored, WorkerSpec
 from evomerge.recipe.recipe import Recipe, Rule
-from evomerge.runs.loaded import Assembly
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.workers import on_device, start_executor
 from evomerge.seeds import seed_for
 from evomerge.space.baselines import baselines
@@ -44,11 +44,11 @@ class CalibratedObjective:
     advice: str
 
 
-def calibrate(assembly: Assembly) -> tuple[CalibratedObjective, ...]:
+def calibrate(loaded: Loaded) -> tuple[CalibratedObjective, ...]:
     """Score base, experts, uniform average and slight changes of it on the search items.
 
     Args:
-        assembly: A checked experiment; runs on its executor.
+        loaded: A checked experiment; runs on its executor.
 
     Returns:
         One per objective, in order; costs, which no items are drawn for, are left out.
@@ -56,13 +56,13 @@ def calibrate(assembly: Assembly) -> tuple[CalibratedObjective, ...]:
     Raises:
         EvaluationError: A model could not be scored.
     """
-    models = {b.origin: b.recipe for b in baselines(assembly.space, assembly.models)}
-    recipes = [*models.values(), *_perturbed(assembly.models)]
-    objectives = [o for o in assembly.objectives if o.task != COST]
+    models = {b.origin: b.recipe for b in baselines(loaded.space, loaded.models)}
+    recipes = [*models.values(), *_perturbed(loaded.models)]
+    objectives = [o for o in loaded.objectives if o.task != COST]
     tasks = frozenset(o.task for o in objectives)
-    worker = _with_smooth(assembly.worker, tasks)
+    worker = _with_smooth(loaded.worker, tasks)
     worker = replace(worker, costs=(), gates=None, rungs=())
-    execution = assembly.experiment.execution
+    execution = loaded.experiment.execution
     executor = start_executor(execution)
     try:
         executor.load(on_device(worker, execution))

@@ -16,7 +16,7 @@ from evomerge.merging.residency import residency_of
 from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
-from evomerge.runs.loaded import Assembly
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.sampling import sampler_choice
 from evomerge.runs.workers import on_device, worker_count
 from evomerge.schema import write_yaml
@@ -35,25 +35,25 @@ _RUN_BY = (  # keys of a config that change what the same parameters answer
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
+def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
     """Describe an experiment in lines of (name, value).
 
     Args:
-        assembly: A checked experiment.
+        loaded: A checked experiment.
     """
-    experiment, models = assembly.experiment, assembly.models
+    experiment, models = loaded.experiment, loaded.models
     sources = Sources(models.base, models.experts, open_full=peek_model)
     parameters = n_parameters(tuple(range(models.n_layers)), sources)
     dtype = output_dtype(sources, models.dtype)
     candidate_bytes = parameters * dtype.itemsize
-    worker = on_device(assembly.worker, experiment.execution)
-    name, reason = sampler_choice(experiment, assembly.space)
-    objectives = ", ".join(map(_objective, assembly.objectives))
+    worker = on_device(loaded.worker, experiment.execution)
+    name, reason = sampler_choice(experiment, loaded.space)
+    objectives = ", ".join(map(_objective, loaded.objectives))
     optional = {
-        "constraints": ", ".join(constraint.name for constraint in assembly.constraints),
-        "costs": ", ".join(map(_cost, assembly.worker.costs)),
+        "constraints": ", ".join(constraint.name for constraint in loaded.constraints),
+        "costs": ", ".join(map(_cost, loaded.worker.costs)),
         "configs": _other_configs(sources),
-        "report only": _report_only(assembly),
+        "report only": _report_only(loaded),
         "engine": _VLLM if worker.engine == "vllm" else "",
     }
     n_workers = worker_count(experiment.execution)
@@ -61,9 +61,9 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
         ("models", f"{parameters / 1e6:.2f}M parameters, {models.n_layers} layers, {dtype}"),
         ("objectives", objectives),
         *((name, text) for name, text in optional.items() if text),
-        ("seeds", _seeds(assembly)),
+        ("seeds", _seeds(loaded)),
         ("sampler", f"{name}: {reason}"),
-        ("budget", _budget(assembly)),
+        ("budget", _budget(loaded)),
         ("gates", "off" if experiment.gates is None else experiment.gates.summary),
         ("race", _RACE_OFF if experiment.race is None else experiment.race.summary),
         ("workers", f"{n_workers} on {worker.device}, {experiment.execution.executor}"),
@@ -74,9 +74,9 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     ]
 
 
-def example_recipe(assembly: Assembly) -> str:
+def example_recipe(loaded: Loaded) -> str:
     """Decode a space's neutral genes, as YAML: the first rules, and the path if there is one."""
-    recipe = assembly.space.recipe(assembly.space.defaults).as_data()
+    recipe = loaded.space.recipe(loaded.space.defaults).as_data()
     rules = recipe["rules"]
     more = len(rules) - _MOST_RULES
     path = {"path": recipe["path"]} if "path" in recipe else {}
@@ -107,19 +107,19 @@ def _other_configs(sources: Sources) -> str:
     return f"{'; '.join(found)}: merges, and the expert itself, are run as the base"
 
 
-def _seeds(assembly: Assembly) -> str:
-    inside = [seed for seed in assembly.seeds if seed.params is not None]
-    names = ", ".join(seed.origin for seed in assembly.seeds) or "none"
-    return f"{names} ({len(inside)} of {len(assembly.seeds)} are points of the space)"
+def _seeds(loaded: Loaded) -> str:
+    inside = [seed for seed in loaded.seeds if seed.params is not None]
+    names = ", ".join(seed.origin for seed in loaded.seeds) or "none"
+    return f"{names} ({len(inside)} of {len(loaded.seeds)} are points of the space)"
 
 
-def _report_only(assembly: Assembly) -> str:
+def _report_only(loaded: Loaded) -> str:
     """Name the tasks that the search never sees, and what scoring them comes to."""
-    if not assembly.report_only:
+    if not loaded.report_only:
         return ""
-    tasks = ", ".join(dict.fromkeys(measure.task for measure in assembly.report_only))
-    n, n_models = assembly.tasks.n_items(REPORT_ONLY), len(assembly.models.experts) + 3
-    trials = n * n_models / assembly.tasks.n_items("search")
+    tasks = ", ".join(dict.fromkeys(measure.task for measure in loaded.report_only))
+    n, n_models = loaded.tasks.n_items(REPORT_ONLY), len(loaded.models.experts) + 3
+    trials = n * n_models / loaded.tasks.n_items("search")
     return (
         f"{tasks}: {n} items, never searched; after the search base, experts, uniform average and "
         f"the chosen merge are scored on them, which takes about as long as {trials:.2g} trials"
@@ -149,8 +149,8 @@ def _disk(sources: Sources, candidate_bytes: int) -> str:
     return f"{_size(computed)} of computed adapters and deltas in {folder}, once; {export}"
 
 
-def _budget(assembly: Assembly) -> str:
-    budget = assembly.experiment.budget
+def _budget(loaded: Loaded) -> str:
+    budget = loaded.experiment.budget
     limit = "" if budget.wall_clock is None else f", at most {budget.wall_clock:.0f} s"
     return f"{budget.trials} trials{limit}"
 

@@ -16,7 +16,7 @@ from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.sources import Sources
 from evomerge.models.expert import TensorSource
 from evomerge.models.opening import open_model, peek_model
-from evomerge.runs.loaded import Assembly
+from evomerge.runs.loaded import Loaded
 
 __all__ = ["input_digests", "model_digests", "require_same"]
 
@@ -26,7 +26,7 @@ _TOKENIZER = (
 )
 
 
-def input_digests(assembly: Assembly) -> dict[str, str]:
+def input_digests(loaded: Loaded) -> dict[str, str]:
     """Look at all that the scores of a study depend on.
 
     Returns:
@@ -37,9 +37,9 @@ def input_digests(assembly: Assembly) -> dict[str, str]:
     """
     from evomerge.evaluation.content import item_digests
 
-    experiment = assembly.experiment
+    experiment = loaded.experiment
     splits = SPLITS if experiment.finalists else SPLITS[:1]
-    items = item_digests(assembly.tasks, splits)
+    items = item_digests(loaded.tasks, splits)
     return model_digests(experiment) | {f"items of {name}": one for name, one in items.items()}
 
 

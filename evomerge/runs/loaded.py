@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.requests import PromptedSuite
 
-__all__ = ["Assembly", "assemble", "make_reader"]
+__all__ = ["Loaded"]
 
 
 @dataclass(frozen=True)
-class Assembly:
+class Loaded:
     """An experiment whose parts fit together.
 
     Attributes:
@@ -55,6 +55,60 @@ class Assembly:
     seeds: tuple[Baseline, ...]
     report_only: tuple[Objective, ...]
     tasks: TaskCatalogue
+
+    @classmethod
+    def of(cls, experiment: Experiment, where: str, tasks: TaskCatalogue | None = None) -> Loaded:
+        """Build every part of a resolved experiment except its workers.
+
+        Reads the headers of checkpoints and the data of tasks; loads no model.
+
+        Args:
+            experiment: As ``load_experiment`` returns it. That of the result has what only other
+                files and the models know spelt out: seed recipes, groups of layers by importance.
+            where: Named in faults.
+            tasks: Loaded before; taken if they are those of the experiment's suites.
+
+        Raises:
+            ConfigError: Listing every fault of every part, one line each.
+        """
+        from evomerge.evaluation.catalogue import TaskCatalogue
+
+        faults: list[str] = []
+        models = _models(experiment, where, faults)
+        models_are_known = not faults
+        experiment = _spelt_out(experiment, f"{where}: seeds", faults)
+        seeds = make_seeds(experiment.seeds, models, f"{where}: seeds", faults)
+        space = _space(experiment, models, where, faults, models_are_known=models_are_known)
+        suites, objectives = make_suites(experiment), objectives_of(experiment)
+        constraints = constraints_of(experiment)
+        tasks = None if tasks is None else tasks.only(suites)
+        if tasks is None:
+            reader = _reader(models.base, where, faults) if models_are_known else None
+            tasks = TaskCatalogue(suites, reader)
+        faults += checks.metric_faults(objectives, constraints, tasks, models, where)
+        faults += checks.bound_faults(constraints, experiment, where)
+        faults += checks.distance_faults(space, costs_of(objectives, constraints), where)
+        faults += checks.engine_faults(experiment, space, where)
+        faults += checks.final_split_faults(experiment, suites, where)
+        faults += sampler_faults(experiment, space, where)
+        if faults:
+            raise ConfigError(*faults)
+        assert space is not None, "a missing space is a fault"
+        found = baselines(space, models, seeds)
+        n_trials = experiment.budget.trials
+        if faults := list(checks.unreached_faults(constraints, found, n_trials, where)):
+            raise ConfigError(*faults)
+        return cls(
+            experiment=experiment,
+            models=models,
+            space=space,
+            suites=suites,
+            objectives=objectives,
+            constraints=constraints,
+            seeds=found,
+            report_only=make_objectives(tasks.report_only_measures),
+            tasks=tasks,
+        )
 
     @property
     def worker(self) -> WorkerSpec:
@@ -80,57 +134,6 @@ class Assembly:
         return {split: prompted for split, prompted in found.items() if prompted}
 
 
-def assemble(experiment: Experiment, where: str) -> Assembly:
-    """Build every part of a resolved experiment except its workers.
-
-    Reads the headers of checkpoints and the data of tasks; loads no model.
-
-    Args:
-        experiment: As ``load_experiment`` returns it. That of the result has what only other
-            files and the models know spelt out: seed recipes, and groups of layers by importance.
-        where: Named in faults.
-
-    Raises:
-        ConfigError: Listing every fault of every part, one line each.
-    """
-    from evomerge.evaluation.catalogue import TaskCatalogue
-
-    faults: list[str] = []
-    models = _models(experiment, where, faults)
-    models_are_known = not faults
-    experiment = _spelt_out(experiment, f"{where}: seeds", faults)
-    seeds = make_seeds(experiment.seeds, models, f"{where}: seeds", faults)
-    space = _space(experiment, models, where, faults, models_are_known=models_are_known)
-    suites, objectives = make_suites(experiment), objectives_of(experiment)
-    constraints = constraints_of(experiment)
-    reader = _reader(models.base, where, faults) if models_are_known else None
-    tasks = TaskCatalogue(suites, reader)
-    faults += checks.metric_faults(objectives, constraints, tasks, models, where)
-    faults += checks.bound_faults(constraints, experiment, where)
-    faults += checks.distance_faults(space, costs_of(objectives, constraints), where)
-    faults += checks.engine_faults(experiment, space, where)
-    faults += checks.final_split_faults(experiment, suites, where)
-    faults += sampler_faults(experiment, space, where)
-    if faults:
-        raise ConfigError(*faults)
-    assert space is not None, "a missing space is a fault"
-    found = baselines(space, models, seeds)
-    n_trials = experiment.budget.trials
-    if faults := list(checks.unreached_faults(constraints, found, n_trials, where)):
-        raise ConfigError(*faults)
-    return Assembly(
-        experiment=experiment,
-        models=models,
-        space=space,
-        suites=suites,
-        objectives=objectives,
-        constraints=constraints,
-        seeds=found,
-        report_only=make_objectives(tasks.report_only_measures),
-        tasks=tasks,
-    )
-
-
 def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
     from evomerge.merging.sources import Sources
     from evomerge.models.opening import peek_model
@@ -154,7 +157,7 @@ def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
     )
 
 
-def make_reader(base: str) -> LanguageModel:
+def _make_reader(base: str) -> LanguageModel:
     """Read prompts as candidates will: with the base's tokenizer and its context, no parameters.
 
     Raises:
@@ -180,7 +183,7 @@ def make_reader(base: str) -> LanguageModel:
 
 def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
     try:
-        return make_reader(base)
+        return _make_reader(base)
     except CheckpointError as err:
         faults.append(f"{where}: models.base: {err}")
     except (OSError, ValueError) as err:

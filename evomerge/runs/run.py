@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import optuna
 
@@ -17,7 +18,7 @@ from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
 from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
 from evomerge.runs.inputs import input_digests, model_digests, require_same
-from evomerge.runs.loaded import Assembly, assemble
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.optuna_study import keep_inputs, open_study, store_name, stored_inputs
 from evomerge.runs.reading import read_study
 from evomerge.runs.sampling import make_sampler, resolved_sampler
@@ -36,11 +37,14 @@ from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing, read_timing
 from evomerge.study.trials import trial_record
 
+if TYPE_CHECKING:
+    from evomerge.evaluation.catalogue import TaskCatalogue
+
 __all__ = [
     "Events",
     "change_study",
-    "checked_study",
     "continue_study",
+    "load_study",
     "require_same_models",
     "start_study",
     "update_study",
@@ -64,33 +68,37 @@ class Events:
     began: Callable[[StudyRecord], None] = lambda study: None
 
 
-def checked_study(experiment: Experiment, where: str, folder: StudyFolder) -> Experiment:
-    """Check a resolved experiment before the folder of its study is made.
+def load_study(
+    experiment: Experiment, where: str, folder: StudyFolder, tasks: TaskCatalogue | None = None
+) -> Loaded:
+    """Load a resolved experiment before the folder of its study is made.
 
     Args:
         experiment: As ``load_experiment`` returns it.
         where: Named in faults.
         folder: Where the study will be.
+        tasks: See ``Loaded.of``.
 
     Returns:
-        The experiment as the study keeps it: a later, larger budget must not change its sampler.
+        With the experiment as the study keeps it: a later, larger budget must not change its
+        sampler.
 
     Raises:
         ConfigError: Listing every fault.
         StudyError: The database cannot be opened.
     """
-    assembly = assemble(experiment, where)
+    loaded = Loaded.of(experiment, where, tasks)
     if experiment.storage is not None:
         open_storage(folder.journal, experiment.storage)
-    sampler = resolved_sampler(assembly.experiment, assembly.space)
-    return assembly.experiment.model_copy(update={"sampler": sampler})
+    sampler = resolved_sampler(loaded.experiment, loaded.space)
+    settled = loaded.experiment.model_copy(update={"sampler": sampler})
+    return replace(loaded, experiment=settled)
 
 
-def start_study(experiment: Experiment, where: str, folder: StudyFolder) -> None:
-    """Check a resolved experiment and make the folder of its study; see ``checked_study``."""
-    experiment = checked_study(experiment, where, folder)
+def start_study(loaded: Loaded, folder: StudyFolder) -> None:
+    """Make the folder of a study."""
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_experiment(folder, experiment)
+    write_experiment(folder, loaded.experiment)
 
 
 def change_study(
@@ -163,6 +171,7 @@ def continue_study(
     *,
     accept_changes: bool = False,
     earlier: Mapping[str, str] = {},
+    loaded: Loaded | None = None,
 ) -> StudyRecord:
     """Run a study until its budget is met, then the finals.
 
@@ -171,6 +180,7 @@ def continue_study(
         events: Progress.
         accept_changes: Whether models and items may be others than those of earlier trials.
         earlier: What those of earlier stages were (``stored_inputs``).
+        loaded: Its experiment, if this process has loaded it; absent: it is loaded here.
 
     Returns:
         The study as it stands at the end.
@@ -186,31 +196,33 @@ def continue_study(
         require_items(folder, store, before.trials, driver_id(folder))
         events.began(before)
         events.phase("checking the experiment")
-        assembly = assemble(experiment, str(folder.experiment))
-        sampler = make_sampler(assembly.experiment, assembly.space, ItemStore(folder.items))
-        study = open_study(folder, assembly.experiment, sampler)
+        if loaded is None or loaded.experiment != experiment:
+            tasks = None if loaded is None else loaded.tasks
+            loaded = Loaded.of(experiment, str(folder.experiment), tasks)
+        sampler = make_sampler(loaded.experiment, loaded.space, ItemStore(folder.items))
+        study = open_study(folder, loaded.experiment, sampler)
         if _is_finished(folder, experiment):
             if folder.comparison.is_file() and read_comparison(folder.comparison) is None:
-                _measure(assembly, folder, events)
+                _measure(loaded, folder, events)
             return read_study(folder)
-        inputs, kept = input_digests(assembly), stored_inputs(folder, experiment)
+        inputs, kept = input_digests(loaded), stored_inputs(folder, experiment)
         if not accept_changes:
             require_same({**earlier, **kept}, inputs, folder.root)
         keep_inputs(study, {**kept, **inputs})
         trim_cache("experts", "scores", "statistics")
-        _measure(assembly, folder, events)
+        _measure(loaded, folder, events)
         events.phase("starting workers")
         executor = start_executor(experiment.execution)
         try:
-            executor.load(on_device(assembly.worker, experiment.execution))
-            _search(study, assembly, folder, executor, events)
-            _finals(assembly, folder, executor, events)
+            executor.load(on_device(loaded.worker, experiment.execution))
+            _search(study, loaded, folder, executor, events)
+            _finals(loaded, folder, executor, events)
         finally:
             executor.close()
     return read_study(folder)
 
 
-def _measure(assembly: Assembly, folder: StudyFolder, events: Events) -> None:
+def _measure(loaded: Loaded, folder: StudyFolder, events: Events) -> None:
     """Measure the models before the workers start, which then find all in the cache on disk.
 
     Without that cache, or on another machine, each worker measures what it needs when it needs it.
@@ -218,14 +230,14 @@ def _measure(assembly: Assembly, folder: StudyFolder, events: Events) -> None:
     from evomerge.merging.measuring import measure_models
     from evomerge.merging.sources import Sources
 
-    is_remote = assembly.experiment.execution.ray_address != "local"
+    is_remote = loaded.experiment.execution.ray_address != "local"
     if cache_folder("statistics") is None or is_remote:
         return
     events.phase("measuring the models")
-    models = assembly.models
+    models = loaded.models
     sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
     counted = partial(events.part, "statistics of the models")
-    measure_models(sources, assembly.space.statistics, counted)
+    measure_models(sources, loaded.space.statistics, counted)
     if read_comparison(folder.comparison) is None:
         counted = partial(events.part, "comparing the experts")
         write_comparison(folder.comparison, compare_experts(sources, counted))
@@ -233,41 +245,41 @@ def _measure(assembly: Assembly, folder: StudyFolder, events: Events) -> None:
 
 def _search(
     study: optuna.Study,
-    assembly: Assembly,
+    loaded: Loaded,
     folder: StudyFolder,
     executor: Executor,
     events: Events,
 ) -> None:
-    budget, is_alone = assembly.experiment.budget, assembly.experiment.storage is None
-    rules, seed = assembly.experiment.race, assembly.experiment.seed
+    budget, is_alone = loaded.experiment.budget, loaded.experiment.storage is None
+    rules, seed = loaded.experiment.race, loaded.experiment.seed
     folder.finals.unlink(missing_ok=True)  # of an earlier, smaller budget
     search = Search(
         study,
-        assembly.space,
-        assembly.objectives,
+        loaded.space,
+        loaded.objectives,
         executor,
         budget=Budget(budget.trials, budget.wall_clock),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
-        constraints=assembly.constraints,
-        rivals=None if rules is None else Rivals(assembly.objectives, rules, seed),
+        constraints=loaded.constraints,
+        rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
         drivers=Drivers(study, None if is_alone else identify(folder)),
-        models=assembly.experiment.models.located(),
+        models=loaded.experiment.models.located(),
         on_told=lambda trial: events.told(trial_record(trial)),
     )
-    search.seed(assembly.seeds)
+    search.seed(loaded.seeds)
     events.phase("searching")
     search.run()
 
 
-def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events: Events) -> None:
-    n_finalists = assembly.experiment.finalists
+def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Events) -> None:
+    n_finalists = loaded.experiment.finalists
     study = read_study(folder)
     if n_finalists == 0 or not any(t.state == "complete" for t in study.trials):
         return
     events.phase("held-out finals")
     finalists = best_merges(study, n_finalists)
-    beside = best_beside(study, finalists) if assembly.constraints else []
+    beside = best_beside(study, finalists) if loaded.constraints else []
     found = run_finals(
         finalists=finalists,
         reserves=beside[: n_finalists - len(finalists)],
@@ -275,8 +287,8 @@ def _finals(assembly: Assembly, folder: StudyFolder, executor: Executor, events:
         objectives=study.objectives,
         executor=executor,
         items=ItemStore(folder.items),
-        constraints=assembly.constraints,
-        report_only=assembly.report_only,
+        constraints=loaded.constraints,
+        report_only=loaded.report_only,
         on_scored=partial(events.part, "scoring held-out items"),
     )
     write_finals(folder.finals, found, study.constraints)

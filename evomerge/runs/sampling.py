@@ -36,7 +36,7 @@ def make_sampler(experiment: Experiment, space: SearchSpace, items: ItemStore) -
         items: Item scores of the study, for samplers that look at them.
 
     Raises:
-        ConfigError: Unknown sampler or option; ``assemble`` has looked for them.
+        ConfigError: Unknown sampler or option; ``Loaded.of`` has looked for them.
     """
     rows = ItemRows(items, objectives_of(experiment))
     return _sampler(experiment, replace(_budget(experiment, space), item_scores=rows))

@@ -13,23 +13,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evomerge.analysis.winners import stage_winners
 from evomerge.config.experiment import Experiment, StageConfig
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, StudyError
-from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.files import dump_recipe, recipe_from_data
 from evomerge.recipe.recipe import Recipe
-from evomerge.runs.loaded import Assembly, assemble
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.optuna_study import stored_inputs
 from evomerge.runs.reading import begun_stages, read_study
 from evomerge.runs.run import (
     Events,
     change_study,
-    checked_study,
     continue_study,
+    load_study,
     require_same_models,
     start_study,
     update_study,
@@ -40,12 +40,15 @@ from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.json_files import read_json
 from evomerge.study.records import StudyRecord, TrialRecord
 
+if TYPE_CHECKING:
+    from evomerge.evaluation.catalogue import TaskCatalogue
+
 __all__ = [
-    "assemble_stages",
     "change_run",
     "continue_run",
     "create_run",
     "created_run",
+    "load_stages",
 ]
 
 _DATA_FLOW = ("dataflow", "hybrid")  # kinds of space whose models have other layers than the base
@@ -54,8 +57,8 @@ _DATA_FLOW = ("dataflow", "hybrid")  # kinds of space whose models have other la
 @contextmanager
 def created_run(
     path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder
-) -> Iterator[None]:
-    """Check an experiment of one or several stages, make its folder, and hold it for the block.
+) -> Iterator[Loaded]:
+    """Load an experiment of one or several stages, make its folder, and hold it for the block.
 
     Args:
         path: Experiment file.
@@ -63,6 +66,9 @@ def created_run(
         overrides: ``KEY=VALUE`` changes.
         folder: Where; a study in which no trial was ever asked makes room. Stays untouched if the
             experiment has faults.
+
+    Yields:
+        The experiment, or its first stage, for ``continue_run``.
 
     Raises:
         ConfigError: Listing every fault of every stage.
@@ -74,15 +80,16 @@ def created_run(
     if experiment.stages:
         if any(override.startswith("budget") for override in overrides):
             _require_follower(folder, experiment)
-        assemble_stages(experiment, str(path))
+        loaded, *_ = load_stages(experiment, str(path))
     else:
-        experiment = checked_study(experiment, str(path), folder)
+        loaded = load_study(experiment, str(path), folder)
+        experiment = loaded.experiment
     with folder.lock():
         if _is_unbegun(folder):
             for file in (folder.experiment, folder.journal):
                 file.unlink(missing_ok=True)
         write_experiment(folder.require_free(), experiment)
-        yield
+        yield loaded
 
 
 def create_run(path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder) -> None:
@@ -132,11 +139,19 @@ def change_run(
 
 
 def continue_run(
-    folder: StudyFolder, events: Events, *, accept_changes: bool = False
+    folder: StudyFolder,
+    events: Events,
+    *,
+    accept_changes: bool = False,
+    loaded: Loaded | None = None,
 ) -> StudyRecord:
     """Run every stage that is not done, from wherever the last driver stopped.
 
-    With ``accept_changes`` models and items may be others than those of earlier trials.
+    Args:
+        folder: The run.
+        events: Progress.
+        accept_changes: Whether models and items may be others than those of earlier trials.
+        loaded: What ``created_run`` gave, if it made this run.
 
     Returns:
         The study of the last stage.
@@ -146,7 +161,7 @@ def continue_run(
         StudyError: The folder is in use, or a stage found no merge to hand on.
     """
     if not read_experiment(folder).stages:
-        return continue_study(folder, events, accept_changes=accept_changes)
+        return continue_study(folder, events, accept_changes=accept_changes, loaded=loaded)
     with folder.lock():
         experiment = read_experiment(folder)
         earlier: dict[str, str] = {}
@@ -159,8 +174,12 @@ def continue_run(
             if inside.experiment.is_file():
                 update_study(inside, wanted)
             else:
-                start_study(wanted, str(folder.experiment), inside)
-            study = continue_study(inside, events, accept_changes=accept_changes, earlier=earlier)
+                tasks = None if loaded is None else loaded.tasks
+                loaded = load_study(wanted, str(folder.experiment), inside, tasks)
+                start_study(loaded, inside)
+            study = continue_study(
+                inside, events, accept_changes=accept_changes, earlier=earlier, loaded=loaded
+            )
             earlier |= stored_inputs(inside, wanted)
             if number < len(experiment.stages):
                 events.phase(f"writing the winners of stage {number}")
@@ -168,20 +187,22 @@ def continue_run(
     return study  # the last stage has no winners: it is always continued
 
 
-def assemble_stages(experiment: Experiment, where: str) -> tuple[Assembly, ...]:
+def load_stages(experiment: Experiment, where: str) -> tuple[Loaded, ...]:
     """Build the parts of every stage, the base standing in for winners that do not exist yet.
 
     Raises:
         ConfigError: Listing every fault of every stage, one line each.
     """
     if not experiment.stages:
-        return (assemble(experiment, where),)
-    found: list[Assembly] = []
+        return (Loaded.of(experiment, where),)
+    found: list[Loaded] = []
     faults = list(_chain_faults(experiment, where))
     winners: dict[str, str] = {}
+    tasks: TaskCatalogue | None = None
     for i, stage in enumerate(experiment.stages):
         try:
-            found.append(assemble(_stage_experiment(experiment, i + 1, winners), where))
+            found.append(Loaded.of(_stage_experiment(experiment, i + 1, winners), where, tasks))
+            tasks = found[-1].tasks
         except ConfigError as err:
             faults += [_of_stage(fault, i, stage, where) for fault in err.faults]
         winners |= {_name(i + 1, rank): experiment.models.base for rank in range(stage.keep)}
@@ -266,6 +287,8 @@ def _hand_on(
         raise StudyError(
             f"expected a merge of {inside.name} to hand on, got none of {len(study.trials)} trials"
         )
+    from evomerge.merging.folder import write_checkpoint
+
     winners_before = read_experiment(inside).models.winners
     for rank, trial in enumerate(winners):
         recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")

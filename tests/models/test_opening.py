@@ -21,7 +21,7 @@ from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.opening import peek_model
 from evomerge.models.reference import DeltaRef
 from evomerge.runs.cost import experiment_facts
-from evomerge.runs.loaded import assemble
+from evomerge.runs.loaded import Loaded
 
 Family = dict[str, Path]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -132,7 +132,7 @@ def test_check_downloads_no_model(hub: list[str], tmp_path: Path) -> None:
         "objectives: [{task: zoo_math, metric: exact_match}]\n"
     )
     experiment = load_experiment(tmp_path / "e.yaml", Presets(None))
-    facts = dict(experiment_facts(assemble(experiment, "e.yaml")))
+    facts = dict(experiment_facts(Loaded.of(experiment, "e.yaml")))
     assert "4 layers" in facts["models"]
     assert facts["experts"].startswith("mapped: ")
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.safetensors"))

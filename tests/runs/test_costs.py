@@ -22,7 +22,7 @@ from evomerge.execution.protocol import Failed, Outcome
 from evomerge.export.model import export_model
 from evomerge.runs import run
 from evomerge.runs.cost import experiment_facts
-from evomerge.runs.loaded import assemble
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import Events, continue_study
 from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
@@ -55,7 +55,7 @@ def load(folder: Path, **changes: object) -> Experiment:
 def test_wrong_costs_are_all_reported_at_once(tmp_path: Path) -> None:
     objectives = [{"cost": "hop"}, {"cost": "kl", "reference": "mth"}, {"cost": "hops"}]
     with pytest.raises(ConfigError) as error:
-        assemble(load(tmp_path, objectives=objectives), "here")
+        Loaded.of(load(tmp_path, objectives=objectives), "here")
     hop, mth = error.value.faults
     assert "here: objectives[0].cost: expected a cost out of parameters, hops" in hop
     assert "did you mean 'hops'" in hop
@@ -65,12 +65,14 @@ def test_wrong_costs_are_all_reported_at_once(tmp_path: Path) -> None:
 def test_answer_lengths_need_a_task_with_answers(tmp_path: Path) -> None:
     facts = {"tasks": ["zoo_facts"], "include_path": str(ZOO.parent / "tasks"), "limit": 4}
     with pytest.raises(ConfigError, match="output_tokens: expected a task that generates"):
-        assemble(load(tmp_path, evaluators=[facts], objectives=[{"cost": "output_tokens"}]), "here")
+        Loaded.of(
+            load(tmp_path, evaluators=[facts], objectives=[{"cost": "output_tokens"}]), "here"
+        )
 
 
 def test_check_says_what_the_costs_are(tmp_path: Path) -> None:
     objectives = [{"task": "zoo_math", "metric": "exact_match"}, {"cost": "kl"}]
-    facts = dict(experiment_facts(assemble(load(tmp_path, objectives=objectives), "here")))
+    facts = dict(experiment_facts(Loaded.of(load(tmp_path, objectives=objectives), "here")))
     assert (
         facts["costs"]
         == "kl (mean KL(reference || candidate) per token on a sample of the prompts)"
@@ -116,7 +118,7 @@ def test_wrong_constraints_are_all_reported_at_once(tmp_path: Path) -> None:
         {"cost": "hop", "at_most": "expert:mth * 2"},
     ]
     with pytest.raises(ConfigError) as error:
-        assemble(load(tmp_path, constraints=unknown), "here")
+        Loaded.of(load(tmp_path, constraints=unknown), "here")
     task, cost, baseline = error.value.faults
     assert "constraint 'zoo_mth exact_match at least 0.5'.task: expected a task out of" in task
     assert "did you mean 'hops'?" in cost
@@ -167,7 +169,7 @@ def test_a_budget_must_reach_the_baselines_of_the_constraints(tmp_path: Path) ->
     limit = {"task": "zoo_math", "metric": "exact_match", "at_least": "uniform - 0.05"}
     small = load(tmp_path, constraints=[limit], budget={"trials": 3})
     with pytest.raises(ConfigError, match=r"at least 4 trials, to score uniform .*, got 3"):
-        assemble(small, "here")
+        Loaded.of(small, "here")
 
 
 def test_a_search_keeps_its_constraints(tmp_path: Path) -> None:
@@ -177,7 +179,7 @@ def test_a_search_keeps_its_constraints(tmp_path: Path) -> None:
     ]
     path = write(tmp_path, constraints=constraints, finalists=1, budget={"trials": 12})
     create_run(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
-    facts = dict(experiment_facts(assemble(load_experiment(path, Presets()), "here")))
+    facts = dict(experiment_facts(Loaded.of(load_experiment(path, Presets()), "here")))
     assert facts["constraints"] == (
         "zoo_math exact_match at least base + 0.05, distance at most expert:math * 1.0"
     )

@@ -10,7 +10,7 @@ import pytest
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import PRESET_KINDS, Presets
 from evomerge.evaluation.harness import load_config
-from evomerge.runs.loaded import assemble
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.parts import build_space, make_suites
 from evomerge.samplers import Budget, GeneSpace, build_sampler
 from evomerge.schema import read_yaml
@@ -41,8 +41,8 @@ HUB = {"evollm_jp", "evollm_jp_merge"}  # need downloads
 @pytest.mark.parametrize("name", sorted(PRESETS.names("experiments").keys() - HUB))
 def test_experiment_presets_fit_together(name: str) -> None:
     path = PRESETS.names("experiments")[name]
-    assembly = assemble(load_experiment(path, PRESETS), str(path))
-    assert assembly.objectives
+    loaded = Loaded.of(load_experiment(path, PRESETS), str(path))
+    assert loaded.objectives
 
 
 @pytest.mark.parametrize("name", sorted(HUB))

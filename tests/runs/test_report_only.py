@@ -15,9 +15,9 @@ from evomerge.errors import ConfigError
 from evomerge.evaluation.store import ItemStore
 from evomerge.export.model import export_model
 from evomerge.runs.cost import experiment_facts
-from evomerge.runs.loaded import assemble
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import Events
-from evomerge.runs.stages import assemble_stages, continue_run, create_run
+from evomerge.runs.stages import continue_run, create_run, load_stages
 from evomerge.study.folder import StudyFolder
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
@@ -44,7 +44,7 @@ def write(folder: Path, **changes: object) -> Path:
 
 def faults(folder: Path, **changes: object) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        assemble(load_experiment(write(folder, **changes), Presets()), "e")
+        Loaded.of(load_experiment(write(folder, **changes), Presets()), "e")
     return list(caught.value.faults)
 
 
@@ -78,9 +78,9 @@ def test_what_the_search_must_not_see_is_guarded(
 
 
 def test_check_says_which_tasks_and_how_long_they_take(tmp_path: Path) -> None:
-    assembly = assemble(load_experiment(write(tmp_path), Presets()), "e")
-    assert [m.name for m in assembly.report_only] == ["zoo_facts/acc", "zoo_facts/acc_norm"]
-    text = dict(experiment_facts(assembly))["report only"]
+    loaded = Loaded.of(load_experiment(write(tmp_path), Presets()), "e")
+    assert [m.name for m in loaded.report_only] == ["zoo_facts/acc", "zoo_facts/acc_norm"]
+    text = dict(experiment_facts(loaded))["report only"]
     assert text.startswith("zoo_facts: 20 items, never searched;")
     assert text.endswith("about as long as 17 trials")  # 20 items of 5 models; 6 items per trial
 
@@ -91,7 +91,7 @@ def test_only_the_last_stage_scores_them(tmp_path: Path) -> None:
     content = yaml.safe_load(file.read_text())
     del content["search_space"]
     file.write_text(yaml.safe_dump(content))
-    first, last = assemble_stages(load_experiment(file, Presets()), "e")
+    first, last = load_stages(load_experiment(file, Presets()), "e")
     assert [suite.tasks for suite in first.suites] == [("zoo_list",)]
     assert len(last.suites) == 2
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from evomerge.config.experiment import Experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import StudyError
 from evomerge.runs import stages
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import Events, continue_study
 from evomerge.runs.stages import create_run, created_run
 from evomerge.runs.stored import write_experiment
@@ -88,16 +88,16 @@ def test_of_two_runs_that_begin_at_the_same_moment_one_is_refused(
     """The other one starts, and begins its study, while this one checks its experiment."""
     made = study(tmp_path)
     made.experiment.unlink()
-    check = stages.checked_study
+    check = stages.load_study
     other = StudyFolder(made.root)
 
-    def overtaken(*arguments: Any) -> Experiment:
-        checked = check(*arguments)
+    def overtaken(*arguments: Any) -> Loaded:
+        loaded = check(*arguments)
         holding.enter_context(other.lock())
-        write_experiment(other, checked)
-        return checked
+        write_experiment(other, loaded.experiment)
+        return loaded
 
-    monkeypatch.setattr(stages, "checked_study", overtaken)
+    monkeypatch.setattr(stages, "load_study", overtaken)
     with ExitStack() as holding, pytest.raises(StudyError, match="another evomerge process"):
         create_run(tmp_path / "e.yaml", Presets(), [], made)
     assert made.experiment.is_file()  # of the other one, which goes on

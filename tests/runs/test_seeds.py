@@ -12,7 +12,7 @@ import yaml
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
-from evomerge.runs.loaded import Assembly, assemble
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import Events, continue_study
 from evomerge.runs.stages import create_run
 from evomerge.runs.stored import read_experiment
@@ -70,9 +70,9 @@ def ran(folder: Path, name: str, **changes: object) -> tuple[StudyFolder, StudyR
     return study, continue_study(study, Events())
 
 
-def assembled(folder: Path, **changes: object) -> Assembly:
+def assembled(folder: Path, **changes: object) -> Loaded:
     path = write(folder, **changes)
-    return assemble(load_experiment(path, Presets()), str(path))
+    return Loaded.of(load_experiment(path, Presets()), str(path))
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ from evomerge.recipe.files import load_recipe
 from evomerge.runs.reading import latest_study, read_study, stage_studies
 from evomerge.runs.run import Events
 from evomerge.runs.stages import (
-    assemble_stages,
     change_run,
     continue_run,
     create_run,
+    load_stages,
 )
 from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
@@ -302,7 +302,7 @@ def test_faults_of_every_stage_are_reported_at_once(tmp_path: Path) -> None:
     experts = {"stage1_0": "zoo:math"}
     path = write(tmp_path, stages=stages, models={"base": "zoo:base", "experts": experts})
     with pytest.raises(ConfigError) as error:
-        assemble_stages(load_experiment(path, Presets()), "here")
+        load_stages(load_experiment(path, Presets()), "here")
     text = "\n".join(error.value.faults)
     assert "here: stages[0].search_space" in text
     assert "no_such" in text
@@ -330,11 +330,11 @@ def test_every_stage_has_the_gates_races_and_split_rules_of_the_experiment(tmp_p
     keys = {"gates": {"runaway": 0.5}, "race": {"rungs": [0.5]}, "allow_test_split": True}
     file = write(tmp_path, **keys)
     experiment = load_experiment(file, Presets())
-    for assembly in assemble_stages(experiment, str(file)):
-        assert assembly.worker.gates == Gates(runaway=0.5)
-        assert assembly.worker.rungs == (0.5,)
-        assert assembly.experiment.race == experiment.race
-        assert all(suite.allow_test_split for suite in assembly.suites)
+    for loaded in load_stages(experiment, str(file)):
+        assert loaded.worker.gates == Gates(runaway=0.5)
+        assert loaded.worker.rungs == (0.5,)
+        assert loaded.experiment.race == experiment.race
+        assert all(suite.allow_test_split for suite in loaded.suites)
     file = write(tmp_path, **keys, seed=0)
     assert experiment_digest(load_experiment(file, Presets())) == experiment_digest(experiment)
     for key in keys:

@@ -22,7 +22,7 @@ from evomerge.errors import CheckpointError, ConfigError
 from evomerge.merging.candidate import load_model
 from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.recipe import Recipe, Rule
-from evomerge.runs.loaded import assemble
+from evomerge.runs.loaded import Loaded
 from tests.architectures import tiny_config
 from tests.tiny import save_tokenizer
 
@@ -71,7 +71,7 @@ def test_a_search_says_what_the_model_is_and_what_works(tmp_path: Path) -> None:
     }
     file.write_text(yaml.safe_dump(experiment))
     with pytest.raises(ConfigError) as error:
-        assemble(load_experiment(file, Presets()), "e.yaml")
+        Loaded.of(load_experiment(file, Presets()), "e.yaml")
     (fault,) = error.value.faults
     assert "models.base" in fault
     assert "got a vision-language model (mistral3); 'evomerge merge' works" in fault

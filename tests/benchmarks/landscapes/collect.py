@@ -17,7 +17,7 @@ from typing import Any
 
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.runs.loaded import assemble
+from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import Events, continue_study
 from evomerge.runs.stages import create_run
 from evomerge.samplers import GeneSpace
@@ -67,8 +67,8 @@ def _search(
 
 def _genes(experiment: Path, space: str) -> GeneSpace:
     overrides = [f"search_space={space}"]
-    assembly = assemble(load_experiment(experiment, Presets(), overrides), space)
-    return GeneSpace(assembly.space.distributions, assembly.space.defaults)
+    loaded = Loaded.of(load_experiment(experiment, Presets(), overrides), space)
+    return GeneSpace(loaded.space.distributions, loaded.space.defaults)
 
 
 def _rows(study: StudyRecord, genes: GeneSpace) -> Iterator[list[list[float | int | str]]]:

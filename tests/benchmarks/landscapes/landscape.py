@@ -27,7 +27,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.runs.loaded import assemble
+from evomerge.runs.loaded import Loaded
 from evomerge.samplers import GeneSpace
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import Params, SearchSpace
@@ -70,8 +70,8 @@ class Landscape:
     def __init__(self, name: str) -> None:
         measured = json.loads((MEASURED / f"{name}.json").read_text())
         experiment = Presets().names("experiments")["quickstart"]
-        assembly = assemble(load_experiment(experiment, Presets(), [f"search_space={name}"]), name)
-        self.space: SearchSpace = assembly.space
+        loaded = Loaded.of(load_experiment(experiment, Presets(), [f"search_space={name}"]), name)
+        self.space: SearchSpace = loaded.space
         self.genes = GeneSpace(self.space.distributions, self.space.defaults)
         if measured["genes"] != list(self.genes.distributions):
             raise ValueError(f"{name} has other genes than were measured; run collect {name} again")
@@ -86,7 +86,7 @@ class Landscape:
         self.fits = tuple(fit for fit, _ in fitted)
         self._surrogates = [surrogate for _, surrogate in fitted]
         self._parents = [
-            b.params for b in baselines(self.space, assembly.models) if b.params is not None
+            b.params for b in baselines(self.space, loaded.models) if b.params is not None
         ]
 
     def accuracies(self, params: Sequence[Params]) -> FloatArray:

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.runs.loaded import assemble
+from evomerge.runs.loaded import Loaded
 from evomerge.samplers import GeneSpace
 from tests.benchmarks.landscapes.collect import MEASURED, SPACES, write
 from tests.benchmarks.landscapes.landscape import encoded, logits, smooth_surrogate
@@ -24,7 +24,7 @@ def add_scales(name: str) -> None:
     """Fit one Gaussian process per task and keep its scales beside the measurements."""
     measured = json.loads((MEASURED / f"{name}.json").read_text())
     experiment = Presets().names("experiments")["quickstart"]
-    space = assemble(load_experiment(experiment, Presets(), [f"search_space={name}"]), name).space
+    space = Loaded.of(load_experiment(experiment, Presets(), [f"search_space={name}"]), name).space
     genes = GeneSpace(space.distributions, space.defaults)
     rows = [dict(zip(measured["genes"], values, strict=True)) for values, _ in measured["rows"]]
     points = np.array([encoded(row, genes) for row in rows])
