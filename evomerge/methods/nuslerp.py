@@ -51,7 +51,7 @@ class NuSlerp(Method):
         statistics = tensor.statistics
         gram = statistics.row_task_gram if self.row_wise else statistics.task_gram[None]
         factors = arc_factors(t, gram)
-        tables = tuple(Table(row.astype(np.float32)) for row in factors)
+        tables = tuple(Table(row) for row in factors)
         return TensorPlan(
             coefficients=(1.0, 1.0) if self.row_wise else tuple(map(float, factors[:, 0])),
             delta=tensor.has_base,

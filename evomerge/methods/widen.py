@@ -57,7 +57,7 @@ class Widen(Method):
         scores = (self._scores(lengths) + self._scores(directions)) / 2
         return TensorPlan(
             coefficients=self.coefficient,
-            column_scale=tuple(Table(row.astype(np.float32)) for row in scores),
+            column_scale=tuple(Table(row) for row in scores),
             scale=self.lambda_,
         )
 

@@ -14,6 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 __all__ = [
+    "add",
     "as_float",
     "decode_bfloat16",
     "decode_float16",
@@ -52,6 +53,16 @@ def _float(typing: Any, bits: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.uint32), generate
+
+
+@intrinsic
+def add(typing: Any, total: Any, term: Any) -> Any:
+    """Add a term to a sum over a loop, whose order the compiler may choose, so as to vectorise."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fadd(*arguments, flags=("reassoc",))
+
+    return types.float32(types.float32, types.float32), generate
 
 
 @njit
