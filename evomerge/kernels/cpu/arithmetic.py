@@ -65,10 +65,14 @@ def add(typing: Any, total: Any, term: Any) -> Any:
     return types.float32(types.float32, types.float32), generate
 
 
-@njit
-def where(condition, yes, no):
-    """Select one of two values that are both at hand."""
-    return yes if condition else no
+@intrinsic
+def where(typing: Any, condition: Any, yes: Any, no: Any) -> Any:
+    """Select one of two values that are both at hand; never a branch, which would not vectorise."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    return types.float32(types.boolean, types.float32, types.float32), generate
 
 
 @njit
