@@ -11,7 +11,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,7 +64,12 @@ def test_one_launch_merges_many_tensors_in_many_blocks(drawn: list[Case]) -> Non
         assert same_bytes(job.out.cpu(), expected)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(
+    max_examples=3,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.filter_too_much],
+)
 @given(drawn=st.lists(slope_jobs([(3, 100), (257,), (64,)]), min_size=2, max_size=3))
 def test_one_launch_finds_the_slopes_of_many_tensors(drawn: list[SlopeJob]) -> None:
     drawn = [job for job in drawn if has_compiled_slopes(job)]

@@ -39,8 +39,8 @@ def slope_kernel_source(structure: Structure) -> str:
         f"sums += block.to(tl.int64) * {len(adjoint.names)}",
     ]
     for k, name in enumerate(adjoint.names):
-        body.append(f"slope = tl.where(inside, slope_{name}, 0.0)")
-        body.append(f"tl.store(sums + {k}, tl.sum(slope, axis=0))")
+        body.append(f"inner = tl.where(inside, slope_{name}, 0.0)")
+        body.append(f"tl.store(sums + {k}, sum_of_block(inner))")
     return _function("slopes", body, first="sums, ")
 
 
