@@ -12,6 +12,7 @@ Members:
     sparsify: trims and random drops that several methods share.
     modifiers: layer scaling and sparsifiers that compose with methods.
     registry: names to classes.
+    slopes: slopes along the parameters of a rule.
     linear, task_arithmetic, wise_ft: weighted sums.
     ties, dare, della, breadcrumbs, consensus, localize_and_stitch, tatr: sums of what is kept.
     emr, magmax, pcb, sce, varm, ram, widen: other ways to combine task vectors.

@@ -47,7 +47,7 @@ class Widen(Method):
         search=(0.5, 2.0),
     )
     calibration: float = shared(
-        1.0, "score of important columns", low=0.0, high=10.0, search=(0.3, 1.5)
+        1.0, "score of important columns", low=0.0, high=10.0, search=(0.3, 1.5), slope=True
     )
     lambda_: float = lambda_scale()
 
