@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import xxhash
+
 from evomerge.errors import ConfigError
 
-__all__ = ["cache_folder", "hold", "trim_cache"]
+__all__ = ["cache_folder", "hold", "read_entry", "say_unusable", "trim_cache", "write_entry"]
+
+_log = logging.getLogger(__name__)
+
+_said: set[str] = set()  # reasons that were logged
 
 _LIMIT_GB = 20.0
+_CHECKSUM = 16  # bytes at the start of an entry
 
 
 def cache_folder(room: str) -> Path | None:
@@ -61,6 +70,61 @@ def hold(file: Path) -> BinaryIO:
     handle = file.open("rb")
     fcntl.flock(handle, fcntl.LOCK_SH)
     return handle
+
+
+def read_entry(file: Path) -> bytes | None:
+    """Read what ``write_entry`` kept; a damaged entry is removed.
+
+    Returns:
+        ``None`` if nothing is kept there, or nothing that can be read.
+    """
+    try:
+        entry = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        say_unusable(file.parent, err)
+        return None
+    content = entry[_CHECKSUM:]
+    if entry[:_CHECKSUM] == _checksum(file, content):
+        return content
+    with contextlib.suppress(OSError):
+        file.unlink()
+    return None
+
+
+def write_entry(file: Path, content: bytes) -> None:
+    """Keep a small file with a checksum, whole or not at all; a failure of the disk is logged."""
+    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(_checksum(file, content) + content)
+            partial.replace(file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+    except OSError as err:
+        say_unusable(file.parent, err)
+
+
+def say_unusable(folder: Path, err: Exception) -> None:
+    """Log that a cache is of no use, once per process and reason; whoever asks it goes on without.
+
+    Args:
+        folder: Where it failed.
+        err: Why.
+    """
+    reason = getattr(err, "strerror", None) or " ".join(str(err).split())
+    if reason not in _said:
+        _said.add(reason)
+        _log.warning("the cache in %s is not used: %s", folder, reason)
+
+
+def _checksum(file: Path, content: bytes) -> bytes:
+    """Of the name, too: an entry under another one's name is a damaged one."""
+    return xxhash.xxh3_128_digest(file.name.encode() + b"\0" + content)
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from reprlib import Repr
 
 __all__ = [
     "CheckpointError",
@@ -22,8 +23,15 @@ __all__ = [
     "RecipeError",
     "SpaceError",
     "StudyError",
+    "brief",
     "did_you_mean",
+    "quotes_hint",
 ]
+
+_BRIEF = Repr()
+_BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist, _BRIEF.maxtuple = 3, 6, 6, 6
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 120
+_LONGEST = 200
 
 
 class EvomergeError(Exception):
@@ -60,6 +68,21 @@ class EvaluationError(EvomergeError):
 
 class StudyError(EvomergeError):
     """A study folder is missing, locked or belongs to another experiment."""
+
+
+def brief(value: object) -> str:
+    """Write a value of any size for a message: large ones are cut short."""
+    text = _BRIEF.repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+
+
+def quotes_hint(value: object) -> str:
+    """End a message that text was expected, where YAML may have read text as something else."""
+    if isinstance(value, bool):
+        return "; YAML reads on, off, yes and no as true and false: put text in quotes"
+    return (
+        "; put text that looks like a number in quotes" if isinstance(value, (int, float)) else ""
+    )
 
 
 def did_you_mean(got: str, known: Iterable[str], *, cutoff: float = 0.4) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,12 +10,16 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from evomerge.errors import ConfigError, did_you_mean
+from evomerge.errors import ConfigError, brief, did_you_mean, quotes_hint
+from evomerge.plain_yaml import dump_yaml, parse_yaml, read_text, yaml_reason
+from evomerge.schema_keys import keys_at, levels_of
 
 __all__ = ["parse", "parse_yaml", "read_yaml", "write_yaml"]
 
 T = TypeVar("T")
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_TEXT_EXPECTED = ("string_type", "literal_error")
+_MOST_ERRORS, _MOST_FAULTS, _MOST_LEVELS = 1000, 50, 3
 _EXPECTED = {  # where pydantic would name its own types
     **dict.fromkeys(
         ("model_type", "model_attributes_type", "dataclass_type", "dict_type"), "keys and values"
@@ -23,34 +27,6 @@ _EXPECTED = {  # where pydantic would name its own types
     "list_type": "a list",
     "too_short": "at least one",
 }
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads keys as they are written, each once.
-
-    YAML 1.1 would make ``true`` of the key ``on``, and would let the second of two equal keys win.
-    """
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.tag == "tag:yaml.org,2002:bool":
-                key.tag = "tag:yaml.org,2002:str"
-            if (key.tag, key.value) in seen:
-                problem = f"expected each key once, got {key.value!r} again"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add((key.tag, key.value))
-        return node
-
-
-def parse_yaml(text: str) -> Any:
-    """Read YAML text as plain data.
-
-    Raises:
-        yaml.YAMLError: It is no YAML, or more than plain data.
-    """
-    return yaml.load(text, Loader=_Loader)
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
@@ -63,23 +39,15 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         ConfigError: The file is missing, is no YAML, or holds no mapping.
     """
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+        content = parse_yaml(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"expected a file at {path}, found none") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
-        raise ConfigError(f"{path} is not readable YAML: {_yaml_reason(err)}") from err
+        raise ConfigError(f"{path} is not readable YAML: {yaml_reason(err)}") from err
     if not isinstance(content, Mapping):
         got = "an empty file" if content is None else f"a {type(content).__name__}"
         raise ConfigError(f"expected keys and values in {path}, got {got}")
     return content
-
-
-def _yaml_reason(err: Exception) -> str:
-    """Say what is wrong and where, without the library's picture of it."""
-    if isinstance(err, yaml.MarkedYAMLError) and err.problem and err.problem_mark:
-        mark = err.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {err.problem}"
-    return " ".join(str(err).split())
 
 
 def write_yaml(content: Mapping[str, Any], header: str = "") -> str:
@@ -90,18 +58,19 @@ def write_yaml(content: Mapping[str, Any], header: str = "") -> str:
         header: Comment lines above it, without ``#``.
     """
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    return comment + yaml.safe_dump(
-        content, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
-    )
+    return comment + dump_yaml(content)
 
 
-def parse(record: type[T], content: object, where: str) -> T:
+def parse(
+    record: type[T], content: object, where: str, elsewhere: Mapping[str, str] | None = None
+) -> T:
     """Check plain data against a record type.
 
     Args:
         record: A dataclass or pydantic model; its annotations are the schema.
         content: Plain data, as YAML gives it.
         where: Named in every fault, e.g. the file.
+        elsewhere: Ends the fault of an unknown key that is known to belong elsewhere.
 
     Returns:
         The record.
@@ -114,10 +83,17 @@ def parse(record: type[T], content: object, where: str) -> T:
         return adapter.validate_python(content)
     except ValidationError as err:
         schema = adapter.json_schema()
-        known, types = sorted(set(_property_names(schema))), frozenset(schema.get("$defs", ()))
-        errors = _of_members_meant(err.errors())
-        faults = dict.fromkeys(_fault_line(error, known, types, where) for error in errors)
-        raise ConfigError(*faults) from None
+        errors = err.errors(include_url=False, include_context=False)[:_MOST_ERRORS]
+        lines = [
+            _fault_line(error, schema, where, elsewhere or {})
+            for error in _of_members_meant(errors)
+        ]
+        raise ConfigError(*_at_most(list(dict.fromkeys(lines)), where)) from None
+
+
+def _at_most(faults: list[str], where: str) -> list[str]:
+    more = len(faults) - _MOST_FAULTS
+    return faults if more <= 0 else [*faults[:_MOST_FAULTS], f"{where}: and {more} more faults"]
 
 
 def _of_members_meant(errors: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -142,28 +118,31 @@ def _is_beside(other: ErrorDetails, error: ErrorDetails) -> bool:
     return other is not error and other["loc"][: len(error["loc"]) - 1] == error["loc"][:-1]
 
 
-def _fault_line(error: ErrorDetails, known: list[str], types: frozenset[str], where: str) -> str:
+def _fault_line(
+    error: ErrorDetails, schema: Mapping[str, Any], where: str, elsewhere: Mapping[str, str]
+) -> str:
     # Union members and validators appear in the path as type names; keys of the file do not.
-    parts = [str(part) for part in error["loc"]]
-    path = ".".join(p for p in parts if p not in types and not p.endswith(("]", ")")))
+    types = schema.get("$defs", ())
+    parts = [p for p in error["loc"] if p not in types and not str(p).endswith(("]", ")"))]
+    place = ": ".join([where, ".".join(map(str, parts))] if parts else [where])
+    message, got = error["msg"].removeprefix("Value error, "), brief(error["input"])
     if error["type"] in _UNKNOWN_KEY:
-        key = str(error["loc"][-1])
-        return f"{where}: {path}: unknown key{did_you_mean(key, known, cutoff=0.5)}"
-    message = error["msg"].removeprefix("Value error, ")
+        key = str(parts[-1])
+        return f"{place}: unknown key{elsewhere.get(key) or _meant(key, parts[:-1], schema)}"
     if error["type"] == "missing":
-        return f"{where}: {path}: this key is required"
+        return f"{place}: this key is required"
     if error["type"] in _EXPECTED:
-        return f"{where}: {path}: expected {_EXPECTED[error['type']]}, got {error['input']!r}"
+        return f"{place}: expected {_EXPECTED[error['type']]}, got {got}"
     if error["type"] in ("value_error", "assertion_error"):
-        return f"{where}: {path}: {message}" if path else f"{where}: {message}"
-    return f"{where}: {path}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+        return f"{place}: {message}"
+    hint = quotes_hint(error["input"]) if error["type"] in _TEXT_EXPECTED else ""
+    return f"{place}: {message[0].lower()}{message[1:]}, got {got}{hint}"
 
 
-def _property_names(schema: object) -> Iterator[str]:
-    if isinstance(schema, Mapping):
-        yield from schema.get("properties", {})
-        for part in schema.values():
-            yield from _property_names(part)
-    elif isinstance(schema, list):
-        for part in schema:
-            yield from _property_names(part)
+def _meant(key: str, path: Sequence[str | int], schema: Mapping[str, Any]) -> str:
+    """Say where a key belongs that another level has, else which key of this level is near."""
+    known = keys_at(schema, path)
+    if key not in known and (levels := levels_of(schema, key)):
+        places = [f"under {'.'.join(level)}" if level else "at the top level" for level in levels]
+        return f" here; it belongs {' or '.join(places[:_MOST_LEVELS])}"
+    return did_you_mean(key, (other for other in known if other != key), cutoff=0.5)

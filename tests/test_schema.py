@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.config.experiment import Experiment
 from evomerge.errors import ConfigError
-from evomerge.schema import parse_yaml, read_yaml
+from evomerge.schema import parse, parse_yaml, read_yaml
+from evomerge.space.spec import ParameterSpec
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,78 @@ def test_a_merged_mapping_may_have_its_keys_replaced() -> None:
 
 def test_keys_are_read_as_they_are_written() -> None:
     assert parse_yaml("on: true\n") == {"on": True}
+
+
+def faults_of(record: type, content: object) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as error:
+        parse(record, content, "FILE")
+    return error.value.faults
+
+
+GENE = {"range": [0.05, 1]}
+EXPERIMENT = {
+    "models": {"base": "zoo:base", "experts": {"m": "zoo:math"}},
+    "search_space": "global_linear",
+    "evaluators": ["zoo"],
+    "objectives": [{"task": "zoo_math", "metric": "exact_match"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("record", "content", "expected"),
+    [
+        (
+            ParameterSpec,
+            {"method": "task_arithmetic", "max_active": 2, "genes": {"coefficient": GENE}},
+            "FILE: max_active: unknown key here; it belongs under genes.NAME",
+        ),
+        (
+            ParameterSpec,
+            {"method": "task_arithmetic", "genes": {"coefficient": {**GENE, "depth": 2}}},
+            "FILE: genes.coefficient.depth: unknown key here; it belongs at the top level",
+        ),
+        (
+            ParameterSpec,
+            {"method": "task_arithmetic", "genes": {"coefficient": {"rnge": [0, 1]}}},
+            "FILE: genes.coefficient.rnge: unknown key; did you mean 'range'?",
+        ),
+        (
+            Experiment,
+            {**EXPERIMENT, "trials": 5},
+            "FILE: trials: unknown key here; it belongs under budget",
+        ),
+        # 'tasks' is near, but a key of evaluators; nothing at this level is.
+        (Experiment, {**EXPERIMENT, "tassks": 5}, "FILE: tassks: unknown key"),
+        (
+            Experiment,
+            {**EXPERIMENT, "models": {"base": False, "experts": {"m": "zoo:math"}}},
+            "FILE: models.base: input should be a valid string, got False; YAML reads on, off, yes "
+            "and no as true and false: put text in quotes",
+        ),
+        (Experiment, {**EXPERIMENT, "budget": {"trials": 10**23}}, "FILE: budget.trials: input sh"),
+        (Experiment, {**EXPERIMENT, "execution": {"workers": 10**8}}, "FILE: execution.workers: e"),
+        (Experiment, {**EXPERIMENT, "seed": 10**50}, "FILE: seed: input should be less than"),
+        (Experiment, {**EXPERIMENT, "budget": {"wall_clock": "9999999d"}}, "FILE: budget.wall_clo"),
+        (Experiment, {**EXPERIMENT, "budget": {"wall_clock": "9" * 10**6}}, "FILE: budget.wall_cl"),
+        (Experiment, {**EXPERIMENT, "budget": {"wall_clock": float("inf")}}, "FILE: budget.wall_c"),
+    ],
+)
+def test_one_line_says_where_a_key_belongs_and_what_a_value_should_be(
+    record: type, content: object, expected: str
+) -> None:
+    (line,) = faults_of(record, content)
+    assert line.startswith(expected)
+    assert len(line) < 300
+
+
+def test_faults_are_counted_where_they_are_many() -> None:
+    content = {**EXPERIMENT, "evaluators": [{"taks": 1}] * 20_000}
+    *lines, last = faults_of(Experiment, content)
+    assert len(lines) == 50
+    assert last.startswith("FILE: and ")
+
+
+def test_a_large_value_is_cut_short_in_a_message() -> None:
+    big = [["x" * 50] * 50] * 50
+    (line,) = faults_of(Experiment, {**EXPERIMENT, "seed": big})
+    assert len(line) < 300

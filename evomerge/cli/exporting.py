@@ -38,26 +38,34 @@ def export(
         ExportFormat.hf
     ),
     push_to_hub: Annotated[
-        str | None, typer.Option(metavar="REPO", help="Also upload it to this repository.")
+        str | None,
+        typer.Option(metavar="REPO", help="Also upload it to this repository, made private."),
     ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Everybody may read the repository.")
+    ] = False,
 ) -> None:
     """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
     from evomerge.analysis.picking import pick as pick_trial
     from evomerge.config.reading import latest_study, read_study
-    from evomerge.export.model import push_folder
+    from evomerge.export.model import open_repository, push_folder
     from evomerge.study.folder import StudyFolder
 
+    if public and push_to_hub is None:
+        raise ConfigError("expected --push-to-hub with --public: nothing else is published")
+    if push_to_hub is not None and format_ is not ExportFormat.hf:
+        raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
     folder = latest_study(StudyFolder(study))
     record = read_study(folder)
     trial = pick_trial(record, pick)
-    if format_ is ExportFormat.hf:
-        _export_folder(folder, record, trial, out)
-        if push_to_hub is not None:
-            console.print(push_folder(out, push_to_hub))
-    elif push_to_hub is not None:
-        raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
-    else:
+    if format_ is not ExportFormat.hf:
         _export_text(trial, format_, out)
+        return
+    if push_to_hub is not None:
+        open_repository(push_to_hub, is_public=public)
+    _export_folder(folder, record, trial, out)
+    if push_to_hub is not None:
+        console.print(push_folder(out, push_to_hub))
 
 
 def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
@@ -66,7 +74,7 @@ def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
     if out.is_dir():
         raise ConfigError(f"expected a file for --format {format_.value}, got the folder {out}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(export_text(trial, format_.value), encoding="utf-8")
+    out.write_text(export_text(trial, format_.value, out), encoding="utf-8")
     console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+import traceback
 from typing import Annotated, Protocol, runtime_checkable
 
 import typer
@@ -17,6 +18,7 @@ from evomerge.cli import calibrating, catalogue, comparing, models, reading, sea
 from evomerge.cli.terminal import print_error
 from evomerge.errors import EvomergeError
 from evomerge.execution.interrupts import interrupts_kept
+from evomerge.secrets import without_secrets
 
 __all__ = ["app", "main"]
 
@@ -52,7 +54,9 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    logging.basicConfig(format="%(message)s")  # warnings of ours, on stderr
+    handler = logging.StreamHandler()  # warnings of ours, on stderr
+    handler.setFormatter(_WithoutSecrets("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     global _debug  # noqa: PLW0603  read by main() after the command has failed
     _debug = debug
 
@@ -67,16 +71,14 @@ def main() -> None:
         with interrupts_kept():
             sys.exit(app(standalone_mode=False))
     except EvomergeError as err:
-        if _debug:
-            raise
+        _show_traceback()
         for line in str(err).splitlines():
             print_error(line)
         sys.exit(_USER_MISTAKE)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     except OSError as err:
-        if _debug:
-            raise
+        _show_traceback()
         print_error(_os_error_line(err))
         sys.exit(_USER_MISTAKE)
     except Exception as err:
@@ -84,13 +86,24 @@ def main() -> None:
             if err.format_message():  # none where no command was named, and the help is printed
                 print_error(_usage_line(err))
             sys.exit(_USER_MISTAKE)
-        if _debug:
-            raise
+        _show_traceback()
         print_error(
             f"{type(err).__name__}: {err} (this is a bug in evomerge; "
             "'evomerge --debug …' shows where)"
         )
         sys.exit(_OUR_BUG)
+
+
+def _show_traceback() -> None:
+    if _debug:
+        sys.stderr.write(without_secrets(traceback.format_exc()))
+
+
+class _WithoutSecrets(logging.Formatter):
+    """Writes log lines of ours and of libraries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
 
 
 def _usage_line(err: _UsageError) -> str:

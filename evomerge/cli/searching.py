@@ -24,6 +24,7 @@ from evomerge.cli.terminal import console, notes, print_table
 
 if TYPE_CHECKING:
     from evomerge.config.assemble import Assembly
+    from evomerge.study.folder import StudyFolder
 
 __all__ = ["register"]
 
@@ -75,14 +76,15 @@ def run(
 ) -> None:
     """Start a study and run it until its budget is met."""
     from evomerge.config.presets import Presets
-    from evomerge.config.stages import create_run
+    from evomerge.config.stages import created_run
     from evomerge.study.folder import StudyFolder
 
     found = Presets(presets)
     path = found.find("experiments", experiment, Path.cwd())
     folder = StudyFolder(dir_ or Path("runs") / path.stem)
-    create_run(path, found, [*(set_ or []), *execution_overrides(executor, workers)], folder)
-    _continue(folder.root)
+    overrides = [*(set_ or []), *execution_overrides(executor, workers)]
+    with created_run(path, found, overrides, folder):
+        _continue(folder)
 
 
 def resume(
@@ -90,26 +92,34 @@ def resume(
     set_: Overrides = None,
     executor: Executor = None,
     workers: Workers = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Go on although models or items changed: trials before and after differ.",
+        ),
+    ] = False,
 ) -> None:
     """Continue a study: finished trials stay, unfinished ones run again."""
     from evomerge.config.stages import change_run
     from evomerge.study.folder import StudyFolder
 
-    change_run(StudyFolder(study), [*(set_ or []), *execution_overrides(executor, workers)])
-    _continue(study)
+    folder = StudyFolder(study)
+    overrides = [*(set_ or []), *execution_overrides(executor, workers)]
+    change_run(folder, overrides, accept_changes=accept_changes)
+    _continue(folder, accept_changes=accept_changes)
 
 
-def _continue(root: Path) -> None:
+def _continue(folder: StudyFolder, *, accept_changes: bool = False) -> None:
     from evomerge.cli.progress import SearchProgress
     from evomerge.config.runs import Events
     from evomerge.config.stages import continue_run
-    from evomerge.study.folder import StudyFolder
 
-    folder = StudyFolder(root)
+    root = folder.root
     with SearchProgress() as progress:
         try:
             events = Events(progress.phase, progress.part, progress.told, progress.began)
-            study = continue_run(folder, events)
+            study = continue_run(folder, events, accept_changes=accept_changes)
         except KeyboardInterrupt:
             notes.print(
                 f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True

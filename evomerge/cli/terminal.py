@@ -11,15 +11,20 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from evomerge.secrets import without_secrets
+
 __all__ = ["console", "notes", "print_error", "print_json", "print_table", "value_text"]
 
 console = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
+_LONGEST_ERROR = 2000  # characters
 
 
 def print_error(line: str) -> None:
-    """Print one error line on stderr."""
-    notes.print(f"[bold red]error:[/] {_escape(line)}", soft_wrap=True)
+    """Print one error line on stderr, cut short where somebody's file went into it whole."""
+    safe = without_secrets(line)
+    text = safe if len(safe) <= _LONGEST_ERROR else f"{safe[:_LONGEST_ERROR]} …"
+    notes.print(f"[bold red]error:[/] {_escape(text)}", soft_wrap=True)
 
 
 def print_json(content: object) -> None:

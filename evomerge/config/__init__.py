@@ -20,8 +20,11 @@ Members:
     calibrate: what objectives can tell apart, measured before a search.
     compare: how the experts' task vectors relate.
     stored: the resolved experiment in a study's folder.
+    places: where an experiment's models are.
+    inputs: what scores depend on outside that folder, compared on resume.
     optuna_study: the Optuna study there, or in a database.
     reading: a study as records.
+    wholeness: whether the files of a study belong together.
     runs: start a study, change its budget, continue it.
     stages: the same for experiments that chain several search spaces.
 """

@@ -27,7 +27,7 @@ from evomerge.study.trials import make_objectives
 if TYPE_CHECKING:
     from evomerge.evaluation.harness import LanguageModel
 
-__all__ = ["Assembly", "assemble"]
+__all__ = ["Assembly", "assemble", "make_reader"]
 
 
 @dataclass(frozen=True)
@@ -141,20 +141,33 @@ def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
     )
 
 
-def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
-    """Read prompts as candidates will: with the base's tokenizer and its context, no parameters."""
+def make_reader(base: str) -> LanguageModel:
+    """Read prompts as candidates will: with the base's tokenizer and its context, no parameters.
+
+    Raises:
+        OSError, ValueError: The base has no tokenizer.
+    """
     from transformers import AutoConfig, AutoTokenizer
 
     from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.hygiene import clean_harness
     from evomerge.models.opening import peek_model
+    from evomerge.models.structure import class_fault
 
-    folder, hub_id = peek_model(base).folder, split_hub_id(base)
+    checkpoint, hub_id = peek_model(base), split_hub_id(base)
+    folder = checkpoint.folder
+    if fault := class_fault(checkpoint.config):
+        faults.append(f"{where}: models.base: {base}: {fault}")
+        return None
     name, revision = (str(folder), None) if hub_id is None else hub_id
+    with clean_harness():
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        return LanguageModel.without_parameters(tokenizer, AutoConfig.from_pretrained(folder))
+
+
+def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
     try:
-        with clean_harness():
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-            return LanguageModel.without_parameters(tokenizer, AutoConfig.from_pretrained(folder))
+        return make_reader(base)
     except (OSError, ValueError) as err:
         reason = " ".join(str(err).split())
         faults.append(f"{where}: models.base: expected {base} to have a tokenizer: {reason}")

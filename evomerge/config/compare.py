@@ -16,6 +16,7 @@ from evomerge.merging.sources import Sources
 from evomerge.schema import parse
 from evomerge.statistics.tensor import TensorStatistics
 from evomerge.study.folder import write_atomically
+from evomerge.study.json_files import read_json_or_warn
 
 __all__ = ["compare_experts", "read_comparison", "write_comparison"]
 
@@ -59,10 +60,12 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
 
 
 def read_comparison(path: Path) -> Comparison | None:
-    """Read what ``write_comparison`` wrote; ``None`` if nothing was."""
-    if not path.is_file():
-        return None
-    return parse(Comparison, json.loads(path.read_text())["comparison"], str(path))
+    """Read what ``write_comparison`` wrote; ``None`` if nothing was, or the file is damaged."""
+    return read_json_or_warn(
+        path,
+        lambda content: parse(Comparison, content["comparison"], str(path)),
+        "the report does without it; 'evomerge resume DIR' compares the experts again",
+    )
 
 
 def _sums(tensor: TensorStatistics) -> Sums:

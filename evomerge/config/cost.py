@@ -16,6 +16,7 @@ from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.residency import residency_of
+from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
 from evomerge.schema import write_yaml
@@ -42,10 +43,9 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     """
     experiment, models = assembly.experiment, assembly.models
     sources = Sources(models.base, models.experts, open_full=peek_model)
-    shapes = sources.anchor.shapes()
-    n_parameters = sum(math.prod(shape) for shape in shapes.values())
+    parameters = n_parameters(tuple(range(models.n_layers)), sources)
     dtype = output_dtype(sources, models.dtype)
-    candidate_bytes = n_parameters * dtype.itemsize
+    candidate_bytes = parameters * dtype.itemsize
     worker = on_device(assembly.worker, experiment.execution)
     name, reason = sampler_choice(experiment, assembly.space)
     objectives = ", ".join(map(_objective, assembly.objectives))
@@ -58,7 +58,7 @@ def experiment_facts(assembly: Assembly) -> list[tuple[str, str]]:
     }
     n_workers = worker_count(experiment.execution)
     return [
-        ("models", f"{n_parameters / 1e6:.2f}M parameters, {models.n_layers} layers, {dtype}"),
+        ("models", f"{parameters / 1e6:.2f}M parameters, {models.n_layers} layers, {dtype}"),
         ("objectives", objectives),
         *((name, text) for name, text in optional.items() if text),
         ("seeds", _seeds(assembly)),

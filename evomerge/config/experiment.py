@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from evomerge.analysis.winners import Choice
 from evomerge.config.values import (
@@ -12,6 +12,7 @@ from evomerge.config.values import (
     BoundText,
     Duration,
     ExpertName,
+    Seed,
     better,
     by_name,
     cost_as_metric,
@@ -22,6 +23,7 @@ from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import RaceRules
 from evomerge.execution.protocol import EngineName
 from evomerge.models.reference import ModelRef
+from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Dtype
 
 __all__ = [
@@ -38,12 +40,19 @@ __all__ = [
     "StageConfig",
 ]
 
+# Raise when a key gets another meaning or default: studies keep neither. New keys whose default is
+# how studies ran before them need nothing.
+_SCHEMA_VERSION = 1
+
 _RACES: dict[bool | str, object] = {
     "off": None,
     False: None,  # what YAML takes ``off`` for
     "careful": {},
     "fast": {"error_rate": 0.1, "tolerance": 0.005, "estimates": True},
 }
+# Beyond these a number is a slip. A million trials are a gigabyte of Optuna's journal, which every
+# driver keeps in memory; one machine has some 16 GPUs; a winner is one more expert to merge.
+_MOST_TRIALS, _MOST_ITEMS, _MOST_EXAMPLES, _MOST_GPUS, _MOST_WINNERS = 10**6, 10**9, 1000, 1024, 100
 
 
 def _race(value: object) -> object:
@@ -77,9 +86,9 @@ class ModelsConfig(_Section):
             raise ValueError(f"expected winners out of the experts, got {', '.join(unknown)}")
         return self
 
-    def located_winners(self) -> dict[str, ModelRef]:
-        """Say where the winners of earlier stages are, by name."""
-        return {name: self.experts[name] for name in self.winners}
+    def located(self) -> dict[str, ModelRef]:
+        """Say where the base and every expert are, by name."""
+        return {BASE: self.base, **self.experts}
 
 
 class EvaluatorConfig(_Section):
@@ -91,15 +100,15 @@ class EvaluatorConfig(_Section):
     tasks: list[str] = Field(min_length=1)
     include_path: str | None = None
     splits: dict[Literal["search", "validation", "test"], str | float] | None = None
-    limit: int | None = Field(default=None, gt=0)
-    num_fewshot: int | None = Field(default=None, ge=0)
+    limit: int | None = Field(default=None, gt=0, le=_MOST_ITEMS)
+    num_fewshot: int | None = Field(default=None, ge=0, le=_MOST_EXAMPLES)
     batch_size: AutoOrCount = "auto"
     apply_chat_template: bool = False
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
     allow_code: bool = False
     report_only: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 class _Metric(_Section):
@@ -154,7 +163,7 @@ class SamplerConfig(BaseModel):
 class BudgetConfig(_Section):
     """When the search ends."""
 
-    trials: int = Field(default=100, gt=0)
+    trials: int = Field(default=100, gt=0, le=_MOST_TRIALS)
     wall_clock: Duration | None = None
 
 
@@ -202,7 +211,7 @@ class StageConfig(_Section):
     search_space: str | dict[str, Any]
     sampler: Annotated[SamplerConfig | None, BeforeValidator(by_name)] = None
     budget: BudgetConfig | None = None
-    keep: int = Field(default=1, gt=0)
+    keep: int = Field(default=1, gt=0, le=_MOST_WINNERS)
     keep_by: Choice = "knee"
 
 
@@ -218,7 +227,7 @@ class ExecutionConfig(_Section):
 
     executor: Literal["ray", "inline"] = "ray"
     workers: AutoOrCount = "auto"
-    gpus_per_worker: float = Field(default=1, ge=0)
+    gpus_per_worker: float = Field(default=1, ge=0, le=_MOST_GPUS)
     ray_address: str = "local"
 
 
@@ -245,6 +254,7 @@ class Experiment(_Section):
         finalists: How many front members are scored again on ``validation``; 0 skips the finals.
         storage: Database URL for studies shared by several machines; absent: a journal file.
         seed: Names every random draw.
+        schema_version: Of the keys and what they default to; written into the files of studies.
     """
 
     models: ModelsConfig
@@ -261,9 +271,19 @@ class Experiment(_Section):
     gates: Annotated[Gates | None, BeforeValidator(switch)] = Gates()
     race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
     allow_test_split: bool = False
-    finalists: int = Field(default=8, ge=0)
+    finalists: int = Field(default=8, ge=0, le=_MOST_TRIALS)
     storage: str | None = None
-    seed: int = 0
+    seed: Seed = 0
+    schema_version: int = _SCHEMA_VERSION
+
+    @field_validator("schema_version")
+    @classmethod
+    def _is_known(cls, value: int) -> int:
+        if value != _SCHEMA_VERSION:
+            raise ValueError(
+                f"expected {_SCHEMA_VERSION}, got {value}: another version of evomerge wrote this"
+            )
+        return value
 
     @model_validator(mode="after")
     def _has_a_space(self) -> Experiment:

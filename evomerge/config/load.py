@@ -10,10 +10,13 @@ from typing import Any
 
 from evomerge.config.experiment import EvaluatorConfig, Experiment
 from evomerge.config.overrides import apply_overrides
+from evomerge.config.places import with_models_at
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
 from evomerge.models.reference import absolute_reference
+from evomerge.recipe.foreign import refuse_foreign
 from evomerge.schema import parse, read_yaml, write_yaml
+from evomerge.secrets import holds_password
 
 __all__ = ["dump_experiment", "experiment_digest", "load_experiment", "resolve_evaluator"]
 
@@ -29,10 +32,12 @@ def load_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ())
     Raises:
         ConfigError: Listing every fault, one line each.
     """
-    content = apply_overrides(read_yaml(path), overrides)
+    written = read_yaml(path)
+    refuse_foreign(written, path, wanted="an experiment")
+    content = apply_overrides(written, overrides)
     where = str(path)
     experiment = parse(Experiment, content, where)
-    faults: list[str] = []
+    faults = _password_faults(experiment)
     resolved = {
         **experiment.model_dump(exclude_defaults=True, mode="json"),
         "models": _resolved_models(experiment, path.parent),
@@ -48,28 +53,51 @@ def load_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ())
     return parse(Experiment, resolved, where)
 
 
-def dump_experiment(experiment: Experiment) -> str:
-    """Write a resolved experiment as YAML, its digest in the first line."""
-    header = f"digest: {experiment_digest(experiment)}"
-    return write_yaml(experiment.model_dump(exclude_unset=True, mode="json"), header)
+def _password_faults(experiment: Experiment) -> list[str]:
+    """Keep passwords out of the study's folder; studies that have one already go on."""
+    if experiment.storage is None or not holds_password(experiment.storage):
+        return []
+    return [
+        "storage: expected a URL without its password, which would be kept in the study's folder; "
+        "leave it out and set PGPASSWORD (or ~/.pgpass), or write ${NAME} in its place and set "
+        "that environment variable"
+    ]
+
+
+def dump_experiment(experiment: Experiment, digest: str | None = None) -> str:
+    """Write a resolved experiment as YAML, its digest in the first line.
+
+    Args:
+        experiment: What to write.
+        digest: What the first line says instead, of a study whose storage knows that one.
+    """
+    header = f"digest: {digest or experiment_digest(experiment)}"
+    content = experiment.model_dump(exclude_unset=True, mode="json")
+    return write_yaml({"schema_version": experiment.schema_version, **content}, header)
 
 
 def experiment_digest(experiment: Experiment) -> str:
-    """Name what a study is about: everything except how much and where it runs."""
-    content = experiment.model_dump(
+    """Name what a study is about: everything except how much, where and with whose files it runs.
+
+    Keys at their defaults take no part, so that a study is the same after new keys have come.
+    Models count by name: what they hold is compared by content (``config.inputs``).
+    """
+    content = _by_name(experiment).model_dump(
         exclude={
-            "budget": True,
-            "execution": True,
-            "finalists": True,
+            **dict.fromkeys(("budget", "execution", "finalists", "storage"), True),
             "stages": {"__all__": {"budget"}},
         },
+        exclude_defaults=True,
         mode="json",
     )
-    models = content["models"]
-    for winner in models.pop("winners"):
-        models["experts"][winner] = "winner"  # by name: the folder of a run may move
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    order = list(experiment.models.experts)  # of summation
+    text = json.dumps([content, order], sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return f"{experiment.schema_version}-{digest}"
+
+
+def _by_name(experiment: Experiment) -> Experiment:
+    return with_models_at(experiment, {name: name for name in experiment.models.located()})
 
 
 def _collect(faults: list[str], resolve: Any, *arguments: Any) -> Any:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import optuna
 from optuna.samplers import BaseSampler
 
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import experiment_digest
-from evomerge.config.stored import read_experiment
+from evomerge.config.stored import early_digest, read_experiment
 from evomerge.errors import StudyError
 from evomerge.study.folder import StudyFolder
+from evomerge.study.identity import shared_name
 from evomerge.study.storage import open_storage, repair_journal
 
-__all__ = ["find_study", "open_study", "serve_dashboard"]
+__all__ = [
+    "find_study",
+    "keep_inputs",
+    "open_study",
+    "serve_dashboard",
+    "store_name",
+    "stored_inputs",
+]
 
 _STUDY_NAME = "evomerge"
+_INPUTS = "inputs"  # study attribute: what models, tokenizers and items hold
 _DIGEST = "experiment"  # study attribute: which experiment the trials belong to
 
 
@@ -39,13 +48,30 @@ def open_study(folder: StudyFolder, experiment: Experiment, sampler: BaseSampler
         load_if_exists=True,
     )
     digest = experiment_digest(experiment)
-    if study.user_attrs.get(_DIGEST, digest) != digest:
+    if study.user_attrs.get(_DIGEST) not in (None, digest, early_digest(folder)):
         raise StudyError(
             f"the study in {folder.root} was started with another experiment than its "
             "experiment.yaml says now; restore that file"
         )
     study.set_user_attr(_DIGEST, digest)
     return study
+
+
+def stored_inputs(folder: StudyFolder, experiment: Experiment) -> dict[str, str]:
+    """Read what the files held that a study's trials were scored with; see ``config.inputs``.
+
+    Returns:
+        Digests by what they are of; empty for a study without trials, or of before this was kept.
+    """
+    study = find_study(folder, experiment)
+    found = {} if study is None or not study.get_trials(deepcopy=False) else study.user_attrs
+    return dict(found.get(_INPUTS, {}))
+
+
+def keep_inputs(study: optuna.Study, digests: Mapping[str, str]) -> None:
+    """Store what the files hold that trials are scored with from now on."""
+    if study.user_attrs.get(_INPUTS) != digests:
+        study.set_user_attr(_INPUTS, dict(digests))
 
 
 def find_study(folder: StudyFolder, experiment: Experiment) -> optuna.Study | None:
@@ -82,9 +108,14 @@ def serve_dashboard(folder: StudyFolder, port: int, serving: Callable[[str], Non
     run_server(storage, host="127.0.0.1", port=port)
 
 
+def store_name(folder: StudyFolder, experiment: Experiment) -> str:
+    """Name where the trials of a study are kept, for people."""
+    return str(folder.journal) if experiment.storage is None else "the database"
+
+
 def _study_name(folder: StudyFolder, experiment: Experiment) -> str:
     """A database may hold many studies, a journal file just one."""
-    return _STUDY_NAME if experiment.storage is None else folder.root.resolve().name
+    return _STUDY_NAME if experiment.storage is None else shared_name(folder)
 
 
 def _quiet_optuna() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from evomerge.errors import ConfigError
-from evomerge.schema import parse_yaml
+from evomerge.errors import ConfigError, brief
+from evomerge.plain_yaml import parse_yaml, yaml_reason
 
 __all__ = ["apply_overrides"]
 
@@ -28,7 +28,7 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator or not key:
-            raise ConfigError(f"expected --set KEY=VALUE, got {override!r}")
+            raise ConfigError(f"expected --set KEY=VALUE, got {brief(override)}")
         _set(changed, key, _parsed(key, value))
     return changed
 
@@ -36,8 +36,11 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
 def _parsed(key: str, value: str) -> object:
     try:
         return parse_yaml(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {key}: expected a YAML value, got {value!r}") from None
+    except yaml.YAMLError as err:
+        reason = yaml_reason(err)
+        raise ConfigError(
+            f"--set {key}: expected a YAML value, got {brief(value)}: {reason}"
+        ) from None
 
 
 def _set(content: dict[str, Any], key: str, value: object) -> None:
@@ -52,8 +55,8 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
             place = place.setdefault(part, {})
         if not isinstance(place, (dict, list)):
             raise ConfigError(
-                f"--set {key}: {part} is {place!r}, which has no keys; if it names a preset, copy "
-                "that ('evomerge presets copy') and change the copy"
+                f"--set {key}: {part} is {brief(place)}, which has no keys; if it names a preset, "
+                "copy that ('evomerge presets copy') and change the copy"
             )
     if isinstance(place, list):
         _item(place, last, key)
@@ -63,8 +66,7 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
 
 
 def _item(place: list[Any], part: str, key: str) -> Any:
-    if not part.isdigit() or int(part) >= len(place):
-        raise ConfigError(
-            f"--set {key}: expected a number from 0 to {len(place) - 1} for a list, got {part!r}"
-        )
+    if part not in map(str, range(len(place))):
+        wanted = f"a number from 0 to {len(place) - 1} for a list"
+        raise ConfigError(f"--set {key}: expected {wanted}, got {brief(part)}")
     return place[int(part)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from evomerge.config.experiment import Experiment
 from evomerge.config.objectives import constraints_of, objectives_of
-from evomerge.config.optuna_study import find_study
+from evomerge.config.optuna_study import find_study, store_name
 from evomerge.config.stored import read_experiment
+from evomerge.config.wholeness import require_store
 from evomerge.study.constraints import unenforced
 from evomerge.study.finals_file import read_finals
 from evomerge.study.folder import StudyFolder
@@ -19,13 +20,14 @@ def read_study(folder: StudyFolder) -> StudyRecord:
     """Read a study, running or finished, without changing it.
 
     Raises:
-        StudyError: No study here.
+        StudyError: No study here, or its trials are gone.
     """
     experiment = read_experiment(folder)
     constraints = constraints_of(experiment)
     found = find_study(folder, experiment)
-    winners = experiment.models.located_winners()
-    trials = () if found is None else trial_records(found, constraints, winners)
+    models = experiment.models.located()
+    trials = () if found is None else trial_records(found, constraints, models)
+    require_store(folder, store_name(folder, experiment), trials)
     finals, n_trials = read_finals(folder.finals), experiment.budget.trials
     return StudyRecord(
         name=folder.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evomerge.errors import ConfigError, SpaceError
+from evomerge.errors import ConfigError, SpaceError, brief
 from evomerge.schema import parse
 from evomerge.space.dataflow.dataflow import DataflowSpace
 from evomerge.space.dataflow.hybrid import HybridSpace
@@ -39,7 +39,7 @@ def build_space(content: Mapping[str, Any], models: ModelSet, where: str) -> Sea
     """
     kind = content.get("kind", "parameter")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ConfigError(f"{where}: kind: expected one of {', '.join(_KINDS)}, got {kind!r}")
+        raise ConfigError(f"{where}: kind: expected one of {', '.join(_KINDS)}, got {brief(kind)}")
     spec_type, build = _KINDS[kind]
     spec = parse(spec_type, content, where)
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from evomerge.analysis.winners import stage_winners
 from evomerge.config.assemble import Assembly, assemble
 from evomerge.config.experiment import Experiment, StageConfig
 from evomerge.config.load import load_experiment
+from evomerge.config.optuna_study import stored_inputs
 from evomerge.config.presets import Presets
 from evomerge.config.reading import begun_stages, read_study
 from evomerge.config.runs import (
     Events,
     change_study,
+    checked_study,
     continue_study,
+    require_same_models,
     start_study,
     update_study,
 )
@@ -33,6 +37,7 @@ from evomerge.recipe.files import dump_recipe, recipe_from_data
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder, write_atomically
+from evomerge.study.json_files import read_json
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = [
@@ -40,51 +45,67 @@ __all__ = [
     "change_run",
     "continue_run",
     "create_run",
+    "created_run",
 ]
 
 _DATA_FLOW = ("dataflow", "hybrid")  # kinds of space whose models have other layers than the base
 
 
-def create_run(path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder) -> None:
-    """Check an experiment of one or several stages and make its folder.
+@contextmanager
+def created_run(
+    path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder
+) -> Iterator[None]:
+    """Check an experiment of one or several stages, make its folder, and hold it for the block.
 
     Args:
         path: Experiment file.
         presets: Where names are looked up.
         overrides: ``KEY=VALUE`` changes.
-        folder: Where; a study in which no trial was ever asked makes room.
+        folder: Where; a study in which no trial was ever asked makes room. Stays untouched if the
+            experiment has faults.
 
     Raises:
         ConfigError: Listing every fault of every stage.
-        StudyError: Another study is there, or an override changes no stage.
+        StudyError: Another study is there or is just being made, or an override changes no stage.
     """
-    _discard_unbegun(folder)
-    folder.require_free()
+    if not _is_unbegun(folder):
+        folder.require_free()  # before anything that takes long
     experiment = load_experiment(path, presets, overrides)
-    if not experiment.stages:
-        start_study(experiment, str(path), folder)
-        return
-    if any(override.startswith("budget") for override in overrides):
-        _require_follower(folder, experiment)
-    assemble_stages(experiment, str(path))
-    folder.root.mkdir(parents=True, exist_ok=True)
-    write_experiment(folder, experiment)
-
-
-def _discard_unbegun(folder: StudyFolder) -> None:
-    """Remove a study that ended before its first trial, say because of a model that is broken."""
-    if not folder.experiment.is_file():
-        return
+    if experiment.stages:
+        if any(override.startswith("budget") for override in overrides):
+            _require_follower(folder, experiment)
+        assemble_stages(experiment, str(path))
+    else:
+        experiment = checked_study(experiment, str(path), folder)
     with folder.lock():
-        experiment = read_experiment(folder)
-        if experiment.stages or experiment.storage is not None or read_study(folder).trials:
-            return
-        for file in (folder.experiment, folder.journal):
-            file.unlink(missing_ok=True)
+        if _is_unbegun(folder):
+            for file in (folder.experiment, folder.journal):
+                file.unlink(missing_ok=True)
+        write_experiment(folder.require_free(), experiment)
+        yield
 
 
-def change_run(folder: StudyFolder, overrides: Sequence[str]) -> None:
+def create_run(path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder) -> None:
+    """Make the folder of a run, as ``created_run`` does, and leave it to whoever continues it."""
+    with created_run(path, presets, overrides, folder):
+        pass
+
+
+def _is_unbegun(folder: StudyFolder) -> bool:
+    """Tell whether a study ended before its first trial, say because of a model that is broken."""
+    if not folder.experiment.is_file():
+        return False
+    experiment = read_experiment(folder)
+    is_plain = not experiment.stages and experiment.storage is None
+    return is_plain and not read_study(folder).trials
+
+
+def change_run(
+    folder: StudyFolder, overrides: Sequence[str], *, accept_changes: bool = False
+) -> None:
     """Change how much or where a run goes on, while no driver runs it.
+
+    With ``accept_changes`` models that moved may be others than those of earlier trials.
 
     ``stages.N.budget`` is that of one stage, the first being 0; ``budget`` is that of every stage
     without one of its own. A stage that is done, its winners being in use, keeps what it had: an
@@ -96,11 +117,13 @@ def change_run(folder: StudyFolder, overrides: Sequence[str]) -> None:
             folder is in use.
     """
     if not read_experiment(folder).stages:
-        change_study(folder, overrides)
+        change_study(folder, overrides, accept_changes=accept_changes)
         return
     with folder.lock():
         before, after = read_experiment(folder), change_experiment(folder, overrides)
         _require_open(folder, before, after)
+        for inside in begun_stages(folder, after):
+            require_same_models(inside, after, accept_changes=accept_changes)
         latest = len(begun_stages(folder, after))
         if latest and not folder.stage(latest).winners.is_file():
             update_study(folder.stage(latest), _stage_of(after, latest, folder))
@@ -108,8 +131,12 @@ def change_run(folder: StudyFolder, overrides: Sequence[str]) -> None:
             write_experiment(folder, after)
 
 
-def continue_run(folder: StudyFolder, events: Events) -> StudyRecord:
+def continue_run(
+    folder: StudyFolder, events: Events, *, accept_changes: bool = False
+) -> StudyRecord:
     """Run every stage that is not done, from wherever the last driver stopped.
+
+    With ``accept_changes`` models and items may be others than those of earlier trials.
 
     Returns:
         The study of the last stage.
@@ -119,19 +146,22 @@ def continue_run(folder: StudyFolder, events: Events) -> StudyRecord:
         StudyError: The folder is in use, or a stage found no merge to hand on.
     """
     if not read_experiment(folder).stages:
-        return continue_study(folder, events)
+        return continue_study(folder, events, accept_changes=accept_changes)
     with folder.lock():
         experiment = read_experiment(folder)
+        earlier: dict[str, str] = {}
         for number, stage in enumerate(experiment.stages, 1):
             inside = folder.stage(number)
             if inside.winners.is_file():
+                earlier |= stored_inputs(inside, read_experiment(inside))
                 continue
             wanted = _stage_of(experiment, number, folder)
             if inside.experiment.is_file():
                 update_study(inside, wanted)
             else:
                 start_study(wanted, str(folder.experiment), inside)
-            study = continue_study(inside, events)
+            study = continue_study(inside, events, accept_changes=accept_changes, earlier=earlier)
+            earlier |= stored_inputs(inside, wanted)
             if number < len(experiment.stages):
                 events.phase(f"writing the winners of stage {number}")
                 _hand_on(inside, study, number, stage_winners(study, stage.keep, stage.keep_by))
@@ -260,7 +290,7 @@ def _handed_on(folder: StudyFolder, number: int) -> dict[str, str]:
     """Folders of the winners of the first ``number`` stages, by expert name."""
     found = {}
     for stage in map(folder.stage, range(1, number + 1)):
-        for name in json.loads(stage.winners.read_text())["winners"]:
+        for name in read_json(stage.winners, lambda content: dict(content["winners"])) or {}:
             found[name] = str((stage.models / name).resolve())
     return found
 

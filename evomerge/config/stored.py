@@ -1,5 +1,8 @@
 """The resolved experiment in a study's folder: read, written, changed on resume.
 
+Studies of before there were schema versions are known by the digest in the first line of the file,
+whose rule is gone; it stays there for as long as their storage knows no other.
+
 In the file the winners of earlier stages are relative to it, so that a run's folder may be moved;
 in memory they are absolute.
 """
@@ -7,18 +10,24 @@ in memory they are absolute.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from evomerge.config.experiment import Experiment
+from evomerge.config.experiment import Experiment, ModelsConfig
 from evomerge.config.load import dump_experiment, experiment_digest
 from evomerge.config.overrides import apply_overrides
+from evomerge.config.places import with_models_at
 from evomerge.errors import StudyError
-from evomerge.models.reference import ModelRef
+from evomerge.models.reference import absolute_reference
+from evomerge.recipe.path import BASE
 from evomerge.schema import parse, read_yaml
 from evomerge.study.folder import StudyFolder, write_atomically
 
-__all__ = ["change_experiment", "read_experiment", "write_experiment"]
+__all__ = ["change_experiment", "early_digest", "read_experiment", "write_experiment"]
+
+_EARLY_DIGEST = re.compile(r"# digest: (?P<digest>[0-9a-f]{16})\s")
 
 
 def read_experiment(folder: StudyFolder) -> Experiment:
@@ -35,7 +44,16 @@ def write_experiment(folder: StudyFolder, experiment: Experiment) -> None:
     """Write the resolved experiment of a study, whose folder exists."""
     root = folder.root.resolve()
     inside = _relocated(experiment, lambda path: os.path.relpath(path, root))
-    write_atomically(folder.experiment, dump_experiment(inside))
+    write_atomically(folder.experiment, dump_experiment(inside, early_digest(folder)))
+
+
+def early_digest(folder: StudyFolder) -> str | None:
+    """Read the digest of a study of before there were schema versions; ``None`` for any other."""
+    if not folder.experiment.is_file():
+        return None
+    with folder.experiment.open(encoding="utf-8") as file:
+        found = _EARLY_DIGEST.match(file.readline())
+    return None if found is None else found["digest"]
 
 
 def change_experiment(folder: StudyFolder, overrides: Sequence[str]) -> Experiment:
@@ -47,12 +65,27 @@ def change_experiment(folder: StudyFolder, overrides: Sequence[str]) -> Experime
     """
     before = read_experiment(folder)
     after = _read(folder, apply_overrides(read_yaml(folder.experiment), overrides))
-    if experiment_digest(after) != experiment_digest(before):
+    after = _moved(before.models, after)
+    if experiment_digest(after) != experiment_digest(before) or after.storage != before.storage:
         raise StudyError(
-            "expected overrides of budget, execution or finalists, which may change on resume, got "
-            f"{', '.join(overrides)}; start a new study for another experiment"
+            "expected overrides of budget, execution, finalists or of where models are, which may "
+            f"change on resume, got {', '.join(overrides)}; start a new study for another "
+            "experiment"
         )
     return after
+
+
+def _moved(before: ModelsConfig, after: Experiment) -> Experiment:
+    """Take the new places of models as a command gives them: relative to the current folder."""
+    old, models = before.located(), after.models
+    places = {
+        name: absolute_reference(place, Path.cwd())
+        for name, place in models.located().items()
+        if place != old.get(name, place)
+    }
+    experts = {name: old.get(name, place) for name, place in models.experts.items()}
+    models = models.model_copy(update={BASE: old[BASE], "experts": experts})
+    return with_models_at(after.model_copy(update={"models": models}), places)
 
 
 def _read(folder: StudyFolder, content: Mapping[str, Any]) -> Experiment:
@@ -62,10 +95,6 @@ def _read(folder: StudyFolder, content: Mapping[str, Any]) -> Experiment:
 
 def _relocated(experiment: Experiment, locate: Callable[[str], str]) -> Experiment:
     models = experiment.models
-    if not models.winners:
-        return experiment
-    moved: dict[str, ModelRef] = {
-        name: locate(str(folder)) for name, folder in models.located_winners().items()
-    }
-    models = models.model_copy(update={"experts": {**models.experts, **moved}})
-    return experiment.model_copy(update={"models": models})
+    return with_models_at(
+        experiment, {name: locate(str(models.experts[name])) for name in models.winners}
+    )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from evomerge.errors import brief
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.execution.costs import COST
 from evomerge.study.constraints import parse_bound
@@ -17,6 +18,7 @@ __all__ = [
     "BoundText",
     "Duration",
     "ExpertName",
+    "Seed",
     "better",
     "by_name",
     "cost_as_metric",
@@ -25,6 +27,9 @@ __all__ = [
 ]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
+_LONGEST_DURATION = 50  # characters
+_LONGEST_WAIT = 10 * 365 * 86400.0  # seconds; a slip beyond
+_MOST_AT_ONCE = 10_000  # workers, or sequences of a batch: beyond any cluster, and any memory
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -32,9 +37,9 @@ def _seconds(value: object) -> object:
     """Read ``90``, ``90s``, ``10m``, ``2h`` or ``1h 30m`` as seconds."""
     if not isinstance(value, str):
         return value
-    parts = _DURATION.findall(value)
+    parts = _DURATION.findall(value) if len(value) <= _LONGEST_DURATION else []
     if not parts or _DURATION.sub("", value).strip():
-        raise ValueError(f"expected a duration such as 90s, 10m or 2h, got {value!r}")
+        raise ValueError(f"expected a duration such as 90s, 10m or 2h, got {brief(value)}")
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
 
 
@@ -54,7 +59,7 @@ def named(value: object, known: Mapping[bool | str, object]) -> object:
         return value
     if value not in known:
         names = ", ".join(name for name in known if isinstance(name, str))
-        raise ValueError(f"expected {names}, or keys and values, got {value!r}")
+        raise ValueError(f"expected {names}, or keys and values, got {brief(value)}")
     return known[value]
 
 
@@ -89,18 +94,23 @@ ExpertName = Annotated[str, AfterValidator(_expert_name)]
 
 
 def _auto_or_count(value: object) -> object:
-    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"expected auto or a whole number above 0, got {value!r}")
+    if value == "auto":
+        return value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"expected auto or a whole number above 0, got {brief(value)}")
+    if value > _MOST_AT_ONCE:
+        raise ValueError(f"expected auto or at most {_MOST_AT_ONCE:,}, got {brief(value)}")
     return value
 
 
 AutoOrCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)]
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_LONGEST_WAIT)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 def _checked_bound(value: object) -> object:
     if not isinstance(value, (int, float, str)):
-        raise ValueError(f"expected a number or a text such as 'base - 0.01', got {value!r}")
+        raise ValueError(f"expected a number or a text such as 'base - 0.01', got {brief(value)}")
     parse_bound(value)
     return value
 

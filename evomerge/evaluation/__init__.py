@@ -5,6 +5,7 @@
     task_files.py     task YAML of a user: paths and code in it
     index.py          finding tasks by name
     tasks.py          loading them, every fault at once
+    examples.py       which examples items may be prompted with
     requests.py       the prompts of one split
     rungs.py          a task cut into parts that are scored one after another
     racing.py         whether a trial goes on after a rung
@@ -29,7 +30,9 @@
     scores.py         what scoring yields
     smooth.py         metrics that move where accuracy stands still
     store.py          item scores on disk
+    content.py        what scores depend on beside the model's parameters
     score_cache.py    scores of recipes that were scored before
+    bounded.py        a bound on the memory that templates take
     hygiene.py        lm-eval kept silent, reproducible and harmless
     harness.py        the only file that imports lm_eval
 

@@ -29,7 +29,7 @@ class Gates:
 
     perplexity_factor: Annotated[float, Field(gt=1)] = 10.0
     runaway: Annotated[float, Field(gt=0, le=1)] = 0.75
-    answer_tokens: Annotated[int, Field(ge=16)] = 48
+    answer_tokens: Annotated[int, Field(ge=16, le=100_000)] = 48
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

@@ -22,6 +22,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import acc_all, acc_all_stderr, mean, mean_stderr
 from lm_eval.api.registry import FILTER_REGISTRY, METRIC_REGISTRY
+from lm_eval.api.samplers import ContextSampler as Sampler
 from lm_eval.api.task import Task
 from lm_eval.models.utils import (
     handle_stop_sequences,
@@ -39,6 +40,7 @@ from transformers import (
 from typing_extensions import Self
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.bounded import bounded
 
 __all__ = [
     "BUILTIN_TASKS",
@@ -46,6 +48,7 @@ __all__ = [
     "Group",
     "Instance",
     "LanguageModel",
+    "Sampler",
     "Task",
     "TaskManager",
     "builtin_index",
@@ -101,8 +104,8 @@ def standard_error(aggregation: Callable[..., float], values: Sequence[float]) -
 def safe_templates() -> Iterator[None]:
     """Render task templates in a sandbox while the context is open.
 
-    lm-eval renders them in an ordinary environment, where a template can run any Python, and
-    compiles a template anew for every item.
+    lm-eval renders them in an ordinary environment, where a template can run any Python and take
+    any memory, and compiles a template anew for every item.
     """
     original = lm_eval.utils.apply_template
     lm_eval.utils.apply_template = _apply_template
@@ -113,7 +116,7 @@ def safe_templates() -> Iterator[None]:
 
 
 def _apply_template(template: str, doc: Mapping[str, object]) -> str:
-    return _compiled(template).render(**doc)
+    return bounded(lambda: _compiled(template).render(**doc), f"the template {template[:60]!r}")
 
 
 @functools.lru_cache(maxsize=1024)

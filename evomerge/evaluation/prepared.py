@@ -19,6 +19,13 @@ from evomerge.evaluation.aggregate import (
     item_scores,
     item_values,
 )
+from evomerge.evaluation.content import (
+    generation_content,
+    item_content,
+    settings_content,
+    token_content,
+    tokenizer_content,
+)
 from evomerge.evaluation.engine import Answer, Engine, PreparedRequests
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.harness import Instance
@@ -26,14 +33,16 @@ from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.rungs import cut_task
-from evomerge.evaluation.score_cache import digest_of
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 from evomerge.evaluation.transformers_engine import TransformersEngine
+from evomerge.fingerprint import digest_of
 
 __all__ = ["MakeEngine", "PreparedSuites"]
+
+_LIBRARIES = ("evomerge", "lm_eval", "transformers", "tokenizers", "torch")
 
 # Given the live model, its tokenizer and the sequences per forward pass.
 MakeEngine = Callable[[PreTrainedModel, PreTrainedTokenizerBase, BatchSize], Engine]
@@ -85,7 +94,7 @@ class PreparedSuites:
         """Name what is scored and how, by content; ``None`` where scores are drawn at random."""
         if any(_is_sampled(one) for one in self.tasks):
             return None
-        libraries = [version(name) for name in ("evomerge", "lm_eval", "transformers", "torch")]
+        libraries = [version(name) for name in _LIBRARIES]
         return digest_of(libraries, [run.content() for run in self._runs])
 
     def probes(self, gates: Gates) -> list[Probe]:
@@ -165,18 +174,12 @@ class _PreparedSuite:
 
     def content(self) -> list[object]:
         """Everything the scores depend on beside the model, in a form that can be digested."""
-        suite = self.loaded.suite
+        suite, model = self.loaded.suite, self.engine.language_model
         groups = {name: group.to_dict() for name, group in self.loaded.groups.items()}
-        tasks = [
-            [one.name, one.task.dump_config(), [[i.row, i.doc] for i in one.items]]
-            for one in self.tasks
-        ]
-        asked = [
-            [[r.request_type, r.args] for r in part]
-            for rung in self.rungs
-            for part, _ in rung.requests
-        ]
-        return [sorted(suite.smooth), suite.batch_size, groups, tasks, asked]
+        tokens = [[token_content(part, model) for part, _ in rung.requests] for rung in self.rungs]
+        how = [tokenizer_content(model.lm.tokenizer), generation_content(model)]
+        tasks = [[item_content(one), settings_content(one)] for one in self.tasks]
+        return [sorted(suite.smooth), suite.batch_size, groups, tasks, tokens, how]
 
 
 class _Answered:

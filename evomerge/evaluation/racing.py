@@ -24,7 +24,7 @@ __all__ = ["Contest", "Drop", "Race", "RaceRules", "hypervolume_gains", "predict
 
 FloatArray = NDArray[np.float64]
 
-_FEWEST_ITEMS = 20  # per objective; with fewer no standard error of a regression is trusted
+_FEWEST_ITEMS = 20  # per objective; with fewer no standard error is trusted
 _N_DRAWS = 2000  # of the scores a trial may turn out to have
 _N_MEASURED = 200  # of them whose hypervolume is measured, by this many points:
 _N_POINTS = 10_000
@@ -58,10 +58,12 @@ class RaceRules:
         """What drops a trial, when, and how often that is wrong, in one line."""
         rungs = ", ".join(f"{rung:.0%}" for rung in self.rungs)
         more = f" by more than {self.tolerance:.2%} of its hypervolume" if self.tolerance else ""
-        by = "the run's own item-response model" if self.estimates else "the front's item scores"
+        by = "the front's item scores"
+        if self.estimates:
+            by += " (once fitted, the run's own item-response model)"
         return (
             f"after {rungs} of the items, at least {_FEWEST_ITEMS} of each objective, a trial is "
-            f"dropped if {by} gives it a probability of at most {self.error_rate:g} to improve the "
+            f"dropped if {by} give it a probability of at most {self.error_rate:g} to improve the "
             f"front{more}"
         )
 
@@ -145,14 +147,15 @@ class Race:
         Args:
             scores: Of the trial, on the items of the rungs so far.
         """
+        found, seen = zip(*(contest.seen(scores) for contest in self.contests), strict=True)
+        if min(int(each.sum()) for each in seen) < _FEWEST_ITEMS:
+            return None
         if self.responses is None:
             estimates = tuple(contest.predict(scores) for contest in self.contests)
-            if min(estimate.n for estimate in estimates) < _FEWEST_ITEMS:
-                return None
             # As if objectives were independent: different tasks share no items.
             covariance = np.diag([estimate.stderr**2 for estimate in estimates])
         else:
-            estimates, covariance = self._complete(self.responses, scores)
+            estimates, covariance = _completed(self.responses, found, seen)
         probability = self._probability_to_improve(estimates, covariance)
         if probability > self.rules.error_rate:
             return None
@@ -161,14 +164,6 @@ class Race:
             f"it would hardly improve the front (probability {probability:.3f} after {n} items)"
         )
         return Drop(reason, estimates)
-
-    def _complete(
-        self, responses: ItemResponse, scores: Sequence[ItemScore]
-    ) -> tuple[tuple[MetricValue, ...], FloatArray]:
-        found, seen = zip(*(contest.seen(scores) for contest in self.contests), strict=True)
-        means, covariance = responses.complete(found, seen)
-        rows = zip(means, np.sqrt(np.diag(covariance)), seen, strict=True)
-        return tuple(MetricValue(float(m), float(e), int(s.sum())) for m, e, s in rows), covariance
 
     def _probability_to_improve(
         self, estimates: Sequence[MetricValue], covariance: FloatArray
@@ -188,6 +183,15 @@ class Race:
         worst = np.array([c.worst for c in self.contests])
         gains = hypervolume_gains(ahead[:_N_MEASURED], front, worst, generator)
         return share * float(np.mean(gains > self.rules.tolerance))
+
+
+def _completed(
+    responses: ItemResponse, found: Sequence[FloatArray], seen: Sequence[NDArray[np.bool_]]
+) -> tuple[tuple[MetricValue, ...], FloatArray]:
+    """Predict the scores on all items, and the covariance of these predictions."""
+    means, covariance = responses.complete(found, seen)
+    rows = zip(means, np.sqrt(np.diag(covariance)), seen, strict=True)
+    return tuple(MetricValue(float(m), float(e), int(s.sum())) for m, e, s in rows), covariance
 
 
 def hypervolume_gains(

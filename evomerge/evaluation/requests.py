@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.bounded import bounded
+from evomerge.evaluation.examples import keep_examples_apart, scored_docs
 from evomerge.evaluation.harness import FEWSHOT_SEED, Instance, LanguageModel, Task
 from evomerge.evaluation.selection import select_items
 from evomerge.evaluation.suite import Suite, raise_faults
@@ -74,6 +77,7 @@ def prepare_split(
             order = switch_split(loaded, name, split)
             order = sorted(order)[:1] if first_only else order
             rows = sorted(order)
+            keep_examples_apart(loaded, name, rows)
             _build(task, rows, loaded.suite, model)
             _check_length(task, model)
             prepared.append(PreparedTask(name, task, _items(task.instances, rows), tuple(order)))
@@ -93,11 +97,10 @@ def switch_split(loaded: LoadedSuite, name: str, split: str) -> list[int]:
     share = suite.splits[split]
     if isinstance(share, str):
         _check_named_split(task, share, own, suite)
-        _keep_examples_apart(task, share, own)
-    task.set_config(key="test_split", value=share if isinstance(share, str) else own)
-    rows = select_items(suite, name, split, len(task.eval_docs))
+    docs = scored_docs(loaded, name, split)
+    rows = select_items(suite, name, split, len(docs))
     if not rows:
-        raise EvaluationError(f"no items: {share!r} of {len(task.eval_docs)}")
+        raise EvaluationError(f"no items: {share!r} of {len(docs)}")
     return rows
 
 
@@ -116,16 +119,6 @@ def _check_named_split(task: Task, share: str, own: str | None, suite: Suite) ->
         )
 
 
-def _keep_examples_apart(task: Task, share: str, own: str | None) -> None:
-    """Keep an item out of its own examples where they come from the split that is scored.
-
-    lm-eval leaves the item out only if ``fewshot_split`` is set to the evaluated split.
-    """
-    source = task.config.training_split or task.config.validation_split or own
-    if task.fewshot_cfg.split is None and source == share:
-        task.fewshot_cfg.split = share
-
-
 def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel | None) -> None:
     lm = model.lm if model is not None and suite.apply_chat_template else None
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
@@ -136,9 +129,13 @@ def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel |
         system_instruction=suite.system_instruction,
         apply_chat_template=lm is not None,
         fewshot_as_multiturn=suite.fewshot_as_multiturn,
-        chat_template=None if lm is None else lm.apply_chat_template,
+        chat_template=None if lm is None else partial(_in_chat, lm.apply_chat_template),
         tokenizer_name="" if lm is None else lm.tokenizer_name,
     )
+
+
+def _in_chat(apply: Callable[..., str], *turns: object, **settings: object) -> str:
+    return bounded(lambda: apply(*turns, **settings), "the chat template")
 
 
 def _check_length(task: Task, model: LanguageModel | None) -> None:

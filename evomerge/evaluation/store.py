@@ -9,20 +9,23 @@ process leaves both the joined file and its parts.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from evomerge.errors import StudyError
 from evomerge.evaluation.scores import ItemScore
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["ItemStore"]
+
+T = TypeVar("T")
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _SCHEMA = pa.schema(
@@ -73,7 +76,14 @@ class ItemStore:
             self._join(singles)
 
     def read_trial(self, trial: int, split: str) -> list[ItemScore]:
-        """Read the item scores of one trial on one split; none if they are not stored."""
+        """Read the item scores of one trial on one split; none if they are not stored.
+
+        Raises:
+            StudyError: A file is damaged.
+        """
+        return _unless_joined_meanwhile(lambda: self._read_trial(trial, split))
+
+    def _read_trial(self, trial: int, split: str) -> list[ItemScore]:
         own = self._folder / f"{trial:06d}.{split}.parquet"
         for path in [own] if own.is_file() else reversed(self._joined()):
             rows = [row for row in _read(path, trial).to_pylist() if row["split"] == split]
@@ -87,14 +97,24 @@ class ItemStore:
         Returns:
             Columns ``trial, split, task, item, metric, score, smooth, tokens, seconds``; one row
             per score. Files of older versions lack the last three: NaN, 0 and 0.
+
+        Raises:
+            StudyError: A file is damaged.
         """
-        while True:
-            singles = self._singles()  # first: what is joined meanwhile must not be missed
-            try:
-                table = self._table(self._joined() + singles)
-            except FileNotFoundError:  # the process that writes has joined some of them
-                continue
-            return cast("pd.DataFrame", table.to_pandas())
+        return cast("pd.DataFrame", _unless_joined_meanwhile(self._everything).to_pandas())
+
+    def trials(self, split: str) -> set[int]:
+        """List the trials that have item scores on a split.
+
+        Raises:
+            StudyError: A file is damaged.
+        """
+        keys = _keys(_unless_joined_meanwhile(self._everything))
+        return {trial for trial, of in keys if of == split}
+
+    def _everything(self) -> pa.Table:
+        singles = self._singles()  # first: what is joined meanwhile must not be missed
+        return self._table(self._joined() + singles)
 
     def _singles(self) -> list[Path]:
         return sorted(self._folder.glob("[0-9]*.parquet")) if self._folder.is_dir() else []
@@ -130,13 +150,29 @@ class ItemStore:
         return pa.concat_tables(kept).unify_dictionaries()
 
 
+def _unless_joined_meanwhile(read: Callable[[], T]) -> T:
+    """Read again if the process that writes has joined some of the files in between."""
+    while True:
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+
+
 def _read(path: Path, trial: int | None = None) -> pa.Table:
     """Read a file of any version; of one trial only, if it is named."""
-    table = pq.read_table(path, filters=None if trial is None else [("trial", "==", trial)])
-    for name, value in _MISSING.items():
-        if name not in table.column_names:
-            table = table.append_column(name, pa.array([value] * len(table)))
-    return table.select(_SCHEMA.names).cast(_SCHEMA)
+    try:
+        table = pq.read_table(path, filters=None if trial is None else [("trial", "==", trial)])
+        for name, value in _MISSING.items():
+            if name not in table.column_names:
+                table = table.append_column(name, pa.array([value] * len(table)))
+        return table.select(_SCHEMA.names).cast(_SCHEMA)
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, pa.ArrowException) as err:
+        raise StudyError(
+            f"the item scores in {path} are damaged ({str(err).splitlines()[0]}); restore the file"
+        ) from err
 
 
 def _keys(table: pa.Table) -> set[tuple[int, str]]:

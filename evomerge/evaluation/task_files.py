@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-__all__ = ["TaskFile", "code_tags", "data_faults", "read_chain", "with_absolute_paths"]
+__all__ = ["TaskFile", "data_faults", "mappings", "read_chain", "with_absolute_paths"]
 
 # Dataset builders that read the files named by `data_files`; with any other `dataset_path` a
 # relative name is a file of that Hub repository.
@@ -21,25 +22,38 @@ _LOCAL_BUILDERS = ("arrow", "csv", "json", "pandas", "parquet", "text", "webdata
 Config = Mapping[str, object]
 
 
+# As lm-eval parses: another parser might see another tree in the same bytes.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DATA_TAGS = frozenset(yaml.SafeLoader.yaml_constructors) | {"tag:yaml.org,2002:merge"}
+_MOST_NODES = 1_000_000  # with every alias written out
+
+
+class _Reader(_Loader):  # type: ignore[misc]
+    """Constructs plain data, and ``None`` for everything else."""
+
+
+_Reader.add_multi_constructor("", lambda loader, suffix, node: None)
+
+
 @dataclass(frozen=True)
 class TaskFile:
     """One YAML file as written, before includes are merged.
 
     Attributes:
         path: The file.
-        root: Its syntax tree; nothing has been constructed from it.
+        data: Its content; ``None`` stands for whatever ``code`` names.
+        code: The ``!function`` and other tags in it that are not data, as ``!tag value``.
     """
 
     path: Path
-    root: yaml.MappingNode
-
-    def mentions(self, key: str) -> bool:
-        """Tell whether the file itself, not one it includes, has ``key`` at its top level."""
-        return any(name.value == key for name, _ in self.root.value)
+    data: Config
+    code: tuple[str, ...]
 
 
 def read_chain(path: Path) -> list[TaskFile]:
     """Read a task file and, after it, the files it includes, in the order in which keys win.
+
+    Nothing is imported.
 
     Raises:
         ValueError: A file cannot be read or is no YAML mapping; the message is one line.
@@ -49,39 +63,57 @@ def read_chain(path: Path) -> list[TaskFile]:
     while pending:
         current = pending.pop(0)
         if all(current != file.path for file in files):
-            files.append(TaskFile(current, _parse(current)))
+            files.append(_read(current))
             pending = _included(files[-1]) + pending
     return files
 
 
-def _parse(path: Path) -> yaml.MappingNode:
+def _read(path: Path) -> TaskFile:
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+        loader = _Reader(path.read_bytes())
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            raise ValueError("expected a mapping at the top level")
+        tags = _code_tags(root)
+        return TaskFile(path, loader.construct_document(root), tuple(tags))
+    except (OSError, ValueError, yaml.YAMLError) as err:
         raise ValueError(f"cannot read {path}: {' '.join(str(err).split())}") from err
-    if not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"cannot read {path}: expected a mapping at the top level")
-    return root
+    except RecursionError as err:
+        raise ValueError(f"cannot read {path}: it is nested too deeply") from err
 
 
 def _included(file: TaskFile) -> list[Path]:
     """The files of ``include``, last one first because later ones win."""
-    for key, value in file.root.value:
-        if key.value == "include":
-            nodes = value.value if isinstance(value, yaml.SequenceNode) else [value]
-            return [(file.path.parent / node.value).resolve() for node in reversed(nodes)]
-    return []
+    named = file.data.get("include") or []
+    names = named if isinstance(named, list) else [named]
+    return [(file.path.parent / str(name)).resolve() for name in reversed(names)]
 
 
-def code_tags(node: yaml.Node) -> list[str]:
-    """List the ``!function`` and other non-data tags under a node, as ``!tag value``."""
-    found = []
-    if node.tag not in yaml.SafeLoader.yaml_constructors:
-        found.append(
-            f"{node.tag} {node.value if isinstance(node, yaml.ScalarNode) else ''}".strip()
-        )
-    for child in _children(node):
-        found += code_tags(child)
+def _code_tags(root: yaml.Node) -> list[str]:
+    """List the ``!function`` and other non-data tags under a node, as ``!tag value``.
+
+    Raises:
+        ValueError: An alias contains itself, or aliases of aliases hold too much.
+    """
+    found: list[str] = []
+    sizes: dict[int, int] = {}  # of the nodes done; 0 while a node is open
+
+    def visit(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            if not sizes[id(node)]:
+                raise ValueError("an alias contains itself")
+            return sizes[id(node)]
+        sizes[id(node)] = 0
+        if node.tag not in _DATA_TAGS:
+            value = node.value if isinstance(node, yaml.ScalarNode) else ""
+            found.append(f"{node.tag} {value}".strip())
+        size = 1 + sum(visit(child) for child in _children(node))
+        if size > _MOST_NODES:
+            raise ValueError(f"its aliases stand for more than {_MOST_NODES} values")
+        sizes[id(node)] = size
+        return size
+
+    visit(root)
     return found
 
 
@@ -92,6 +124,19 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
         for key, value in node.value:
             yield key
             yield value
+
+
+def mappings(value: object) -> Iterator[Config]:
+    """Yield every mapping in some YAML data, at any depth, each once."""
+    seen: set[int] = set()
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if id(current) not in seen and isinstance(current, dict | list):
+            seen.add(id(current))
+            pending += current.values() if isinstance(current, dict) else current
+            if isinstance(current, dict):
+                yield current
 
 
 def with_absolute_paths(config: Config, folder: Path) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.harness import Group, Task, TaskManager, known_filters
+from evomerge.evaluation.harness import Group, Sampler, Task, TaskManager, known_filters
 from evomerge.evaluation.index import is_public, leaf_tasks, open_index
 from evomerge.evaluation.suite import Suite, raise_faults
 
@@ -28,6 +28,8 @@ class LoadedSuite:
         groups: lm-eval groups by name.
         own_splits: ``test_split`` of each task as its author wrote it; ``None`` where the task is
             evaluated on its ``validation_split``.
+        samplers: What draws the examples of each task, as lm-eval made it; tasks that are Python
+            classes draw them themselves.
         public: Tasks that ship with lm-eval.
     """
 
@@ -35,6 +37,7 @@ class LoadedSuite:
     tasks: Mapping[str, Task]
     groups: Mapping[str, Group]
     own_splits: Mapping[str, str | None]
+    samplers: Mapping[str, Sampler]
     public: frozenset[str]
 
 
@@ -68,8 +71,10 @@ def load_what_loads(suite: Suite) -> tuple[LoadedSuite, list[str]]:
     for task in tasks.values():
         _set_fewshot(task, suite.num_fewshot)
     own_splits = {name: task.get_config("test_split") for name, task in tasks.items()}
+    samplers = {name: task.sampler for name, task in tasks.items() if hasattr(task, "sampler")}
     public = frozenset(name for name in own_splits if is_public(manager, name))
-    return LoadedSuite(suite, tasks, {} if faults else groups, own_splits, public), faults
+    groups = {} if faults else groups
+    return LoadedSuite(suite, tasks, groups, own_splits, samplers, public), faults
 
 
 def _load(
@@ -84,13 +89,12 @@ def _load(
         except Exception as err:  # task code, templates and dataset readers raise anything
             fault = f"evaluator {suite.name!r}: {_one_line(err)}"
     tasks: dict[str, Task] = {}
-    for name in leaf_tasks(manager, suite.tasks):
-        if name not in indexed:
-            try:
-                tasks |= manager.load([name])["tasks"]
-            except Exception as err:
-                config = manager.task_index[name].cfg or {}
-                faults.append(f"evaluator {suite.name!r}: task {name!r}: {why(err, config)}")
+    for name in leaf_tasks(manager, suite.tasks, indexed):
+        try:
+            tasks |= manager.load([name])["tasks"]
+        except Exception as err:
+            config = manager.task_index[name].cfg or {}
+            faults.append(f"evaluator {suite.name!r}: task {name!r}: {why(err, config)}")
     return tasks, {}, faults or [fault]
 
 

@@ -60,10 +60,12 @@ class VllmModel:
         self.version: str = vllm.__version__
         self._model, self._tensors = model, tensors
         self._vocabulary = model.config.get_text_config().vocab_size
+        is_untied = getattr(model.config, "tie_word_embeddings", None) is False
         self._llm = vllm.LLM(
             model=str(folder),
             dtype=str(model.dtype).removeprefix("torch."),
             load_format="dummy",
+            hf_overrides={"tie_word_embeddings": False} if is_untied else {},
             enforce_eager=model.device.type == "cpu",
             gpu_memory_utilization=memory_share,
             max_num_batched_tokens=max(1024, _LOGITS_BYTES // (4 * self._vocabulary)),

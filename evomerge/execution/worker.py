@@ -7,14 +7,13 @@ import functools
 import time
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.cache import cache_folder
 from evomerge.errors import RecipeError
 from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.probe import Gate
-from evomerge.evaluation.score_cache import ScoreCache, digest_of
+from evomerge.evaluation.score_cache import SCORING, ScoreCache
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.evaluation.transformers_engine import TransformersEngine
@@ -22,9 +21,13 @@ from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.parents import parent_recipe
 from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, WorkerSpec
+from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
+from evomerge.models.reference import ModelRef
+from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
+from evomerge.secrets import without_secrets
 
 if TYPE_CHECKING:
     from evomerge.evaluation.vllm_engine import VllmModel
@@ -32,10 +35,11 @@ if TYPE_CHECKING:
 __all__ = ["Worker"]
 
 
-def _identity(file: Path) -> list[object]:
-    """Tell a model file from another, and from itself after a change."""
-    status = file.resolve().stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+def _without_places(recipe: Recipe) -> str:
+    """Digest a recipe whose models are known by name."""
+    base = None if recipe.base is None else BASE
+    experts: dict[str, ModelRef] = {name: name for name in recipe.experts}
+    return dataclasses.replace(recipe, base=base, experts=experts).digest
 
 
 def _seconds(start: float, merged: float) -> dict[str, float]:
@@ -62,7 +66,7 @@ class Worker:
         sources.check_finite()
         self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share)
         self._vllm = self._inside_vllm(sources) if spec.engine == "vllm" else None
-        self._models = [str(spec.dtype), *map(_identity, sources.files)]
+        self._sources = sources
         self._cache = ScoreCache(cache_folder("scores"))
         self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
         self._prepared: dict[str, PreparedSuites] = {}
@@ -130,7 +134,8 @@ class Worker:
             return self._run(job)
         except Exception as err:  # border: whatever a trial does, the run goes on
             line = " ".join(str(err).split()) or type(err).__name__
-            return Failed(job, f"{type(err).__name__}: {line}", traceback.format_exc())
+            error, where = f"{type(err).__name__}: {line}", traceback.format_exc()
+            return Failed(job, without_secrets(error), without_secrets(where))
 
     def _run(self, job: Job) -> Scored | Pruned:
         self.prepare(job.split)
@@ -180,9 +185,19 @@ class Worker:
 
     def _digest(self, job: Job) -> str | None:
         """Name everything the scores and costs of a job depend on; ``None`` for what may vary."""
-        suites = self._prepared[job.split].digest
+        suites = None if self._models is None else self._prepared[job.split].digest
         costs = [] if job.is_report_only else sorted(self._spec.costs)
         if suites is None or any(Cost.of(cost).is_timed for cost in costs):
             return None
         engine = [] if self._vllm is None else ["vllm", self._vllm.version]
-        return digest_of(suites, job.recipe.digest, costs, self._models, self._spec.device, *engine)
+        where = [self._spec.device, *engine]
+        recipe = _without_places(job.recipe)
+        return digest_of(SCORING, suites, recipe, costs, self._models, *where)
+
+    @functools.cached_property
+    def _models(self) -> list[object] | None:
+        """Name what the models hold, wherever they are; ``None`` if nobody will ask."""
+        if not self._cache.is_on:
+            return None
+        found = [fingerprint(*model.files) for model in self._sources.models]
+        return [str(self._spec.dtype), found, list(self._spec.experts)]

@@ -14,7 +14,7 @@ from evomerge import __version__
 from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.export.rounding import FoldError
 from evomerge.models.reference import mentioned_models
-from evomerge.recipe.files import dump_recipe
+from evomerge.recipe.files import dump_recipe, public_recipe
 from evomerge.recipe.recipe import Recipe
 
 __all__ = ["ScoreRow", "model_card"]
@@ -68,6 +68,7 @@ def model_card(
         base_model=[_hub_id(ref) for ref in sources if _is_hub_id(ref)] or None,
         base_model_relation="merge",
     )
+    shown = public_recipe(recipe)
     environment = Environment(
         loader=PackageLoader("evomerge.export"),
         undefined=StrictUndefined,
@@ -79,8 +80,9 @@ def model_card(
     return environment.get_template("card.md.j2").render(
         header=header.to_yaml(),
         name=name,
-        recipe=recipe,
-        recipe_yaml=dump_recipe(recipe),
+        recipe=shown,
+        digest=recipe.digest,
+        recipe_yaml=dump_recipe(shown),
         methods=sorted({rule.method for rule in recipe.rules}),
         objectives=objectives,
         scores=scores,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.analysis.forgetting import ForgettingRow
+from evomerge.errors import ConfigError
 from evomerge.evaluation.benchmark_guard import searched_benchmarks
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
@@ -16,12 +17,13 @@ from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.rescore import score_folder
 from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.folder import write_checkpoint
-from evomerge.recipe.files import dump_recipe, recipe_from_data
+from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, recipe_from_data
 from evomerge.study.records import StudyRecord, TrialRecord
 
 _FOLDED_SLACK = 0.02
+_RECIPE = "recipe.yaml"
 
-__all__ = ["Rescored", "export_model", "export_text", "push_folder"]
+__all__ = ["Rescored", "export_model", "export_text", "open_repository", "push_folder"]
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,13 @@ def export_model(
     )
 
 
-def export_text(trial: TrialRecord, format: str) -> str:
+def export_text(trial: TrialRecord, format: str, out: Path) -> str:
     """Write a trial as YAML.
 
     Args:
         trial: A trial with a recipe.
         format: ``recipe`` or ``mergekit``.
+        out: The file to be; model folders are named from where it lies.
 
     Raises:
         RecipeError: mergekit cannot express the recipe.
@@ -122,17 +125,36 @@ def export_text(trial: TrialRecord, format: str) -> str:
     if format == "mergekit":
         from evomerge.recipe.mergekit import to_mergekit
 
-        text: str = to_mergekit(recipe)
+        text: str = to_mergekit(recipe, beside=out.parent)
         return text
-    return dump_recipe(recipe, header=f"evomerge merge THIS --out DIR\ndigest: {recipe.digest}")
+    header = f"evomerge merge THIS --out DIR\ndigest: {recipe.digest}"
+    return dump_recipe(recipe, header, beside=out.parent)
+
+
+def open_repository(repository: str, *, is_public: bool) -> None:
+    """Make sure of a repository on the Hub before the work begins; created if needed.
+
+    Args:
+        repository: ``owner/name``.
+        is_public: Whether everybody may read it; else a public one is refused.
+
+    Raises:
+        ConfigError: It is public, and was not to be.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repository, private=not is_public, exist_ok=True)
+    if not is_public and not api.repo_info(repository).private:
+        raise ConfigError(f"{repository} exists and is public; add --public to publish there")
 
 
 def push_folder(folder: Path, repository: str) -> str:
-    """Upload an exported folder to the Hub.
+    """Upload an exported folder to the Hub, its recipe without the places of local models.
 
     Args:
         folder: As ``export_model`` wrote it.
-        repository: ``owner/name``; created if needed.
+        repository: ``owner/name``, which exists.
 
     Returns:
         Address of the commit.
@@ -140,8 +162,10 @@ def push_folder(folder: Path, repository: str) -> str:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    api.create_repo(repository, exist_ok=True)
-    return str(api.upload_folder(repo_id=repository, folder_path=folder))
+    recipe = public_recipe(load_recipe(folder / _RECIPE))
+    api.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=[_RECIPE])
+    content = dump_recipe(recipe).encode()
+    return str(api.upload_file(path_or_fileobj=content, path_in_repo=_RECIPE, repo_id=repository))
 
 
 def _score_rows(study: StudyRecord, trial: TrialRecord) -> list[ScoreRow]:

@@ -355,8 +355,17 @@ def _combine(
             return torch.where(owners == 1.0, alone, shared)
         case ScoreMean():
             scores = _scores(plan.combine, sources)
-            weighed = _sum([x * s for x, s in zip(contributions, scores, strict=True)])
+            clips = [_clip(plan.combine, i, tau) for i, tau in enumerate(sources)]
+            each = zip(contributions, clips, scores, strict=True)
+            weighed = _sum([x * clip * score for x, clip, score in each])
             return weighed / _sum(scores).clamp(min=1e-12)
+
+
+def _clip(combine: ScoreMean, i: int, tau: torch.Tensor) -> torch.Tensor:
+    """What clipping multiplies a change by."""
+    magnitude = tau.abs()
+    clipped = magnitude.clamp(combine.low[i], combine.high[i])
+    return clipped / torch.where(magnitude > 0.0, magnitude, 1.0)
 
 
 def _scores(combine: ScoreMean, sources: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from evomerge.cache import cache_folder
+from evomerge.cache import cache_folder, say_unusable
 
 __all__ = ["generated_function", "is_kept"]
 
@@ -42,17 +42,19 @@ def is_kept(function: Callable[..., None]) -> bool:
 
 
 def _kept(text: str, name: str) -> Path | None:
+    folder = None
     try:
         folder = cache_folder("kernels")
         if folder is None:
             return None
         path = folder / f"{name}.py"
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-                file.write(text)
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                file.write(text.encode())
             Path(file.name).replace(path)
-    except (OSError, RuntimeError):  # not writable, or a user without a home
+    except (OSError, RuntimeError) as err:  # not writable, or a user without a home
+        say_unusable(Path("kernels") if folder is None else folder, err)
         return None
     return path
 

@@ -224,15 +224,16 @@ class UniqueShared:
 
 @dataclass(frozen=True)
 class ScoreMean:
-    """Mean of the x_i weighed by scores of competition (PCB).
+    """Mean of the x_i, clipped, weighed by scores of competition (PCB).
 
-    Σ x_i s_i / max(Σ s_i, 1e-12) with s_i = clip((score_i − cut_i) / (top_i − cut_i), 0, 1),
-    score_i = exp(n · u_i²) · tanh(τ_i · Σ_j τ_j), u_i = clip(|τ_i|, low_i, high_i) mapped to
-    [0, 1], n experts. A span of zero counts as 1.
+    Σ x_i (a_i / |τ_i|) s_i / max(Σ s_i, 1e-12) with a_i = clip(|τ_i|, low_i, high_i),
+    s_i = clip((score_i − cut_i) / (top_i − cut_i), 0, 1),
+    score_i = exp(n · u_i²) · tanh(τ_i · Σ_j τ_j), u_i = a_i mapped to [0, 1], n experts. A span or
+    a magnitude of zero counts as 1.
 
     Attributes:
-        low: Per expert, the magnitude that maps to u = 0.
-        high: Per expert, the magnitude that maps to u = 1.
+        low: Per expert, the magnitude up to which magnitudes are raised; it maps to u = 0.
+        high: Per expert, the magnitude to which larger ones are cut; it maps to u = 1.
         cut: Per expert, the score that maps to s = 0.
         top: Per expert, the score that maps to s = 1.
     """

@@ -185,7 +185,7 @@ def _partials(combine: Combine, made: _Pass) -> FloatArray:
             partials = np.where(owners == 1, alone, 1.0 / np.maximum(owners, 1))
         case ScoreMean():
             s = _scores(combine, made.tau)
-            partials = s / np.maximum(s.sum(axis=0), 1e-12)
+            partials = s * _clip(combine, made.tau) / np.maximum(s.sum(axis=0), 1e-12)
     return partials
 
 
@@ -303,14 +303,23 @@ def _combine(
             alone = (np.reshape(unique, (-1, 1, 1)) * x).sum(axis=0)
             return np.where(owners == 1, alone, x.sum(axis=0) / np.maximum(owners, 1)), kept
         case ScoreMean():
-            s = _scores(combine, np.stack(tau).astype(np.float64))
-            return (x * s).sum(axis=0) / np.maximum(s.sum(axis=0), 1e-12), kept
+            sources = np.stack(tau).astype(np.float64)
+            clipped, s = x * _clip(combine, sources), _scores(combine, sources)
+            return (clipped * s).sum(axis=0) / np.maximum(s.sum(axis=0), 1e-12), kept
 
 
 def _elected(ballots: FloatArray, zero: int) -> FloatArray:
     sign: FloatArray = np.sign(ballots.sum(axis=0))
     sign[sign == 0] = zero
     return sign
+
+
+def _clip(combine: ScoreMean, tau: FloatArray) -> FloatArray:
+    """What clipping multiplies a change by."""
+    low, high = (np.reshape(v, (-1, 1, 1)) for v in (combine.low, combine.high))
+    magnitude = np.abs(tau)
+    factor: FloatArray = np.clip(magnitude, low, high) / np.where(magnitude > 0, magnitude, 1)
+    return factor
 
 
 def _scores(combine: ScoreMean, tau: FloatArray) -> FloatArray:

@@ -43,12 +43,13 @@ class MergedAhead:
     ) -> None:
         self._recipe, self._sources, self._stored, self._forms = recipe, sources, stored, forms
         self._ready: dict[str, torch.Tensor] = {}
-        floating = [name for name, form in forms.items() if form.dtype.is_floating_point]
-        batches = in_batches(floating, self._size, batch_bytes)
+        of_all = set(sources.names)
+        merged = [name for name in forms if stored[name].name in of_all]
+        batches = in_batches(merged, self._size, batch_bytes)
         self._batch_of = {name: batch for batch in batches for name in batch}
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return one tensor; masks and indices, which are not merged, are the anchor's.
+        """Return one tensor; what is not merged, such as masks and indices, is the anchor's.
 
         Raises:
             CheckpointError: A source is not finite.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from evomerge.errors import CheckpointError
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
 from evomerge.merging.lowering import lower
@@ -16,7 +18,9 @@ from evomerge.merging.residency import residency_of
 from evomerge.merging.sources import Sources
 from evomerge.merging.task import Task
 from evomerge.merging.wiring import Wiring
-from evomerge.models.parameters import check_live, contiguous_output, live_tensors
+from evomerge.models.checkpoint import read_json
+from evomerge.models.dtypes import model_dtype
+from evomerge.models.parameters import check_live, contiguous_output, live_tensors, untie
 from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Dtype, Recipe
 
@@ -30,7 +34,7 @@ class LiveCandidate:
     """A transformers model whose parameters are overwritten by each merge.
 
     No tensor is allocated per candidate; tensors whose plan is that of the last candidate are left
-    alone. Tied tensors share storage and are written once.
+    alone. Tensors that are one in all models share storage and are written once.
 
     Args:
         sources: Models to merge.
@@ -53,8 +57,10 @@ class LiveCandidate:
         self._device, live_dtype = torch.device(device), output_dtype(sources, dtype)
         residency = residency_of(sources, live_dtype, self._device, device_share)
         self.model = load_model(str(sources.anchor.folder), live_dtype)
+        if sources.is_untied:
+            untie(self.model)
         self.model.to(self._device)  # type: ignore[arg-type]
-        self._live = live_tensors(self.model, sources.names)
+        self._live = live_tensors(self.model, sources.live_names)
         check_live(self._live, sources.anchor)
         supply = make_supply(sources, self._device, residency)
         self._feed, self._tensor = supply.feed, supply.tensor
@@ -101,11 +107,11 @@ class LiveCandidate:
 
 
 def output_dtype(sources: Sources, dtype: Dtype | None) -> torch.dtype:
-    """Resolve a recipe's dtype: the one named, else that of the anchor's first merged tensor."""
+    """Resolve a recipe's dtype: the one named, else that of the anchor."""
     if dtype is not None:
         named: torch.dtype = getattr(torch, dtype)
         return named
-    return sources.anchor.dtype(sources.names[0])
+    return model_dtype(sources.anchor, sources.names)
 
 
 def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
@@ -114,10 +120,17 @@ def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedM
     Args:
         folder: Local model folder.
         dtype: Dtype of its parameters; ``auto`` takes that of the config.
+
+    Raises:
+        CheckpointError: It is no causal language model, e.g. one of vision and language.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    from evomerge.models.structure import class_fault
+
+    if fault := class_fault(read_json(Path(folder) / "config.json")):
+        raise CheckpointError(f"{folder}: {fault}")
     logging.disable_progress_bar()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True

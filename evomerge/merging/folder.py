@@ -11,12 +11,12 @@ import torch
 
 from evomerge import __version__
 from evomerge.errors import CheckpointError
+from evomerge.fingerprint import stamp
 from evomerge.merging.ahead import MergedAhead
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.folding import Stored, unrolled
 from evomerge.merging.path_rules import PathRules
 from evomerge.merging.shards import INDEX, cut_into_shards, index_text, is_model_file
-from evomerge.merging.shared import stamp
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import read_json
 from evomerge.models.depth import config_along
@@ -31,6 +31,7 @@ _SHARD_BYTES = 4 << 30
 _BATCH_BYTES = 256 << 20  # merged at once; more would only cost memory
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")  # config, tokenizer, generation config
 _REPLACED = (*_COMPANIONS, "README.md")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _CLAIM, _RECIPE = ".merge-in-progress", "recipe.yaml"
 
 
@@ -88,7 +89,7 @@ def write_checkpoint(
     if len(shards) > 1:
         _write(out / INDEX, index_text(shards).encode())
     _write_companions(sources, recipe, out)
-    _write(out / _RECIPE, dump_recipe(recipe).encode())
+    _write(out / _RECIPE, dump_recipe(recipe, beside=out).encode())
     (out / _CLAIM).unlink()
 
 
@@ -97,16 +98,16 @@ def _forms(
 ) -> dict[str, TensorForm]:
     """Say what the merged checkpoint holds: every tensor in the dtype of the live model.
 
-    Masks and indices keep their dtype.
+    What is not merged, such as masks and indices, keeps its dtype.
     """
-    anchor = sources.anchor
+    anchor, merged = sources.anchor, set(sources.names)
     origins = dict.fromkeys(origin.name for origin in stored.values())
     live = live_dtypes(anchor.config, origins, dtype)
 
     def form(name: str) -> TensorForm:
-        own = anchor.dtype(name)
+        is_kept = name not in merged
         return TensorForm(
-            live.get(name, dtype) if own.is_floating_point else own, anchor.shape(name)
+            anchor.dtype(name) if is_kept else live.get(name, dtype), anchor.shape(name)
         )
 
     return {name: form(origin.name) for name, origin in stored.items()}
@@ -118,7 +119,7 @@ def _claim(out: Path, recipe: Recipe, sources: Sources, shard_bytes: int) -> Non
         raise CheckpointError(f"expected a folder of its own for the merge, got its source {out}")
     claim = {
         "recipe": recipe.digest,
-        "sources": stamp(sources.files),
+        "sources": stamp(*sources.files),
         "shard_bytes": shard_bytes,
         "evomerge": __version__,
     }
@@ -160,15 +161,37 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
-    """Copy everything but tensors from the anchor; its config learns the dtype and the layers."""
+    """Copy everything but tensors from the anchor; its config learns what is different."""
     source = sources.anchor.folder
     files = [file for pattern in _COMPANIONS for file in sorted(source.glob(pattern))]
     for file in files:
         if file.name != INDEX:
-            _write(out / file.name, file.read_bytes())
+            _write(out / file.name, _without_places(file))
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     if recipe.path:
         config = config_along(config, [hop.layer for hop in recipe.path])
-    config.pop("torch_dtype", None)
-    config["dtype"] = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
+    config.pop("_name_or_path", None)  # of the anchor; the recipe says more
+    dtype = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
+    parts = [config, *(part for part in [config.get("text_config")] if isinstance(part, dict))]
+    for part in parts:
+        part.pop("torch_dtype", None)
+        part["dtype"] = dtype
+        if sources.is_untied:
+            part["tie_word_embeddings"] = False
     _write(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def _without_places(file: Path) -> bytes:
+    """Read a companion; what it says of folders on the machine that wrote it is left out."""
+    content = file.read_bytes()
+    if file.name != _TOKENIZER_CONFIG:
+        return content
+    settings = json.loads(content)
+    kept = {key: value for key, value in settings.items() if not _is_place(value)}
+    if kept == settings:
+        return content
+    return (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(("/", "~")) and "/" in value[1:]

@@ -58,8 +58,7 @@ def unrolled(recipe: Recipe, sources: Sources) -> dict[str, Stored]:
         By name in the written checkpoint, sorted. Of tied tensors the first is there, as
         transformers does.
     """
-    roles, tied = sources.architecture.roles, sources.architecture.tied
-    names = [name for name in sources.anchor.names if name not in tied]
+    roles, names = sources.architecture.roles, sources.stored
     if not recipe.path:
         return {name: Stored(MERGED, name) for name in names}
     outside = {name: Stored(MERGED, name) for name in names if not roles[name].in_layer}

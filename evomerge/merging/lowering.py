@@ -45,6 +45,7 @@ def lower_tensor(recipe: Recipe, sources: Sources, name: str) -> TensorPlan:
         seed=recipe.seed,
         layer=role.layer if role.in_layer else None,
         n_layers=sources.architecture.n_layers,
+        is_embedding=role.kind == "embedding",
     )
     position = recipe.rule_for(name, role)
     plan = recipe.bound_methods[position].lower(context)

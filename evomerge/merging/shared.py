@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
-from evomerge.cache import hold
+from evomerge.cache import hold, say_unusable
 from evomerge.errors import CheckpointError
+from evomerge.fingerprint import fingerprint
 from evomerge.models.checkpoint import Checkpoint, Part, open_safetensors
 from evomerge.models.expert import TensorSource
 from evomerge.models.writer import TensorForm, write_safetensors
 
-__all__ = ["SharedExpert", "stamp"]
+__all__ = ["SharedExpert", "shared_expert"]
+
+_ARITHMETIC = 1  # raise when adapters or deltas of the same files get other values
 
 
 class SharedExpert:
@@ -29,17 +30,19 @@ class SharedExpert:
 
     Args:
         source: An adapter or a delta.
-        folder: Holds one file per expert, named after what the expert is made of; any process
-            that finds none, or a broken one, writes it.
+        folder: Holds one file per expert, named by what the files of the expert hold; any process
+            that finds none, or a damaged one, writes it.
 
     Raises:
         CheckpointError: The file cannot be written.
+        OSError: The folder cannot be used.
     """
 
     def __init__(self, source: TensorSource, folder: Path) -> None:
         self._source = source
         self._names = {name for name in source.layout.names if len(source.parts(name)) > 1}
-        self._computed = self._mapped(folder / f"{stamp(source.files)}.safetensors")
+        content = f"{_ARITHMETIC}-{fingerprint(*source.files)}"
+        self._computed = self._mapped(folder / f"{content}.safetensors")
 
     @property
     def layout(self) -> Checkpoint:
@@ -62,11 +65,13 @@ class SharedExpert:
         return self._source.parts(name)
 
     def _mapped(self, file: Path) -> Any:
-        with _only_one(file):
-            if not self._holds_all(file):
+        with _only_one(file) as note:
+            if not self._holds_all(file) or fingerprint(file) != note.read():
                 shapes = {name: self.layout.shape(name) for name in self._names}
                 forms = {n: TensorForm(torch.float32, shape) for n, shape in shapes.items()}
                 write_safetensors(file, forms, self._source.tensor)
+                note.truncate(0)
+                note.write(fingerprint(file))
             self._held = hold(file)
             return open_safetensors(file)
 
@@ -79,20 +84,22 @@ class SharedExpert:
         return set(found.keys()) == self._names
 
 
-def stamp(files: Iterable[Path]) -> str:
-    """Name the state of some files: 16 hex digits that change when one is replaced or written to.
-
-    Args:
-        files: In an order that matters.
-    """
-    states = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return hashlib.blake2b(json.dumps(states).encode(), digest_size=8).hexdigest()
+def shared_expert(source: TensorSource, folder: Path) -> TensorSource:
+    """Map the computed tensors of an expert; where no file can be kept, leave it as it is."""
+    if isinstance(source, Checkpoint):
+        return source
+    try:
+        return SharedExpert(source, folder)
+    except (OSError, CheckpointError) as err:
+        say_unusable(folder, err)
+        return source
 
 
 @contextmanager
-def _only_one(file: Path) -> Iterator[None]:
-    """Let one process at a time look for a file and write it."""
+def _only_one(file: Path) -> Iterator[TextIO]:
+    """Let one process at a time look for a file and write it; its lock holds its fingerprint."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
+    with file.with_suffix(".lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        lock.seek(0)
+        yield lock

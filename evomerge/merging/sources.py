@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 
 from evomerge.errors import CheckpointError
-from evomerge.merging.shared import SharedExpert
+from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, Part
 from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import ModelRef
+from evomerge.models.spelling import OneSpelling
+from evomerge.models.tiles import row_blocks
 from evomerge.models.vocabulary import moved_tokens
 from evomerge.recipe.path import BASE
 from evomerge.statistics.cache import Origin, StatisticsCache
@@ -49,8 +51,9 @@ class Sources:
         open_full: OpenModel = open_model,
     ) -> None:
         faults: list[str] = []
-        self.base = None if base is None else _opened_base(base, open_full, faults)
-        self.experts = _opened(experts, self.base, open_full, faults)
+        self._spelling = OneSpelling(open_full)
+        self.base = None if base is None else _opened_base(base, self._spelling, faults)
+        self.experts = _opened(experts, self.base, self._spelling, faults)
         _refuse(faults)
         self.anchor = self.base or next(iter(self.experts.values())).layout
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
@@ -59,16 +62,41 @@ class Sources:
         self._whole_model = WholeModel(lambda: map(self.statistics, self.names))
         _refuse([fault for name in self.experts for fault in self._misfits(name)])
         if shared is not None:
-            self.experts = {
-                name: expert if isinstance(expert, Checkpoint) else SharedExpert(expert, shared)
-                for name, expert in self.experts.items()
-            }
+            self.experts = {name: shared_expert(e, shared) for name, e in self.experts.items()}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Tensors to merge: floating ones (no masks or indices), and of tied ones the first."""
-        anchor, tied = self.anchor, self.architecture.tied
-        return tuple(n for n in anchor.names if n not in tied and anchor.dtype(n).is_floating_point)
+        """Tensors to merge: all stored ones that are floating and that every model has."""
+        anchor = self.anchor
+        return tuple(
+            n for n in self.stored if anchor.dtype(n).is_floating_point and self._is_common(n)
+        )
+
+    @cached_property
+    def live_names(self) -> tuple[str, ...]:
+        """Tensors to merge that transformers loads."""
+        return tuple(filter(self._spelling.is_loaded, self.names))
+
+    @cached_property
+    def stored(self) -> tuple[str, ...]:
+        """Tensors of a merged checkpoint: the anchor's, of tied ones the first."""
+        return tuple(name for name in self.anchor.names if name not in self.tied)
+
+    @cached_property
+    def tied(self) -> Mapping[str, str]:
+        """Tensors that are one with another in all models, by name, with that other's name.
+
+        Tied in the anchor's config is not enough: a model whose files hold both with other values,
+        or an adapter that changes one of them, is untied, and so is a merge with it.
+        """
+        tied = self.architecture.tied
+        is_tied = all(_is_one(m, name, other) for m in self.models for name, other in tied.items())
+        return tied if is_tied else {}
+
+    @property
+    def is_untied(self) -> bool:
+        """Whether merges have two tensors where the anchor's config says one."""
+        return bool(self.architecture.tied) and not self.tied
 
     @property
     def models(self) -> tuple[TensorSource, ...]:
@@ -140,20 +168,22 @@ class Sources:
             if statistics.non_finite(index):
                 yield from (_non_finite_fault(part) for part in _culprits(model.parts(name)))
 
+    def _is_common(self, name: str) -> bool:
+        """Tell whether all models have a tensor; they may differ in what none of them loads."""
+        shape, layouts = self.anchor.shape(name), [m.layout for m in self.experts.values()]
+        return all(name in layout and layout.shape(name) == shape for layout in layouts)
+
     def _misfits(self, name: str) -> Iterator[str]:
         expert, anchor = self.experts[name].layout, self.anchor
         folder = expert.folder
-        tied = self.architecture.tied
-        missing = [n for n in anchor.names if n not in expert and n not in tied]
+        wanted = [n for n in anchor.names if self._spelling.is_loaded(n)]
+        missing = [n for n in wanted if n not in expert]
         extra = [n for n in expert.names if n not in anchor]
-        if extra:  # a checkpoint may store a tied tensor under both of its names
-            tied = Architecture(expert.config, expert.names).tied
-            extra = [n for n in extra if n not in tied]
         if missing:
             yield f"expert {name!r} ({folder}) lacks {len(missing)} tensors, e.g. {missing[0]}"
         if extra:
             yield f"expert {name!r} ({folder}) has {len(extra)} tensors more, e.g. {extra[0]}"
-        for tensor in anchor.names:
+        for tensor in wanted:
             if tensor in expert and expert.shape(tensor) != anchor.shape(tensor):
                 yield (
                     f"expert {name!r}: expected {tensor} of shape {anchor.shape(tensor)} as in "
@@ -162,7 +192,6 @@ class Sources:
                 )
                 return
         yield from self._moved_tokens(name)
-        yield from self._untied(name)
 
     def _moved_tokens(self, name: str) -> Iterator[str]:
         folder = self.experts[name].layout.folder
@@ -174,20 +203,23 @@ class Sources:
                 "models must share their vocabulary"
             )
 
-    def _untied(self, name: str) -> Iterator[str]:
-        """Find tensors that an adapter changes although the model has only one for two names."""
-        parts = self.experts[name].parts
-        for tensor, owner in self.architecture.tied.items():
-            if tensor in self.experts[name].layout and len(parts(tensor)) > len(parts(owner)):
-                yield (
-                    f"expert {name!r}: expected an adapter of {owner}, to which {tensor} is tied "
-                    f"in {self.anchor.folder}, got one of {tensor}; merge it with PEFT first"
-                )
+
+def _is_one(model: TensorSource, name: str, other: str) -> bool:
+    """Tell whether two tensors of a model are the same, stored once or twice."""
+    stored = [[(part.file, part.name) for part in model.parts(n)] for n in (name, other)]
+    if stored[0] == stored[1]:
+        return True
+    try:
+        one, two = model.tensor(name), model.tensor(other)
+    except CheckpointError:  # only looked at: what the config says must do
+        return True
+    return all(bool((one[rows] == two[rows]).all()) for rows in row_blocks(one.shape))
 
 
 def _origin(model: TensorSource, name: str) -> Origin:
     parts = model.parts(name)
-    return Origin((parts[0].file,) if len(parts) == 1 else model.files, parts[0].name)
+    files = (parts[0].file,) if len(parts) == 1 else model.files
+    return Origin(files, " ".join(part.name for part in parts))  # of two tensors one may be shared
 
 
 def _culprits(parts: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -19,8 +19,9 @@ __all__ = ["ArceeFusion"]
 class ArceeFusion(Method):
     """Keep changes whose importance lies beyond the median by so many interquartile ranges.
 
-    Importance is the change times the divergence of its row. A 1-D tensor is one row. mergekit
-    estimates the quartiles of large tensors from a sample.
+    Importance is the change times the divergence of its row. A 1-D tensor is one row. Quartiles are
+    elements of the ascending order, as in mergekit, which takes those of large tensors from a
+    sample.
     """
 
     name: ClassVar[str] = "arcee_fusion"
@@ -59,9 +60,12 @@ class ArceeFusion(Method):
 
 
 def _band(divergence: NDArray[np.float64], threshold: float) -> tuple[Table, Table]:
-    """Divide the threshold by each row's divergence; without any, a row reaches thresholds ≤ 0."""
+    """Divide the threshold by each row's divergence; without any, a row reaches thresholds ≤ 0.
+
+    A hair less, so that an element at the threshold does not fall to the rounding of the division.
+    """
     none = np.inf if threshold > 0 else 0.0
     low = np.full(divergence.shape, none)
     np.divide(threshold, divergence, out=low, where=divergence > 0)
-    low = np.maximum(low, 0.0).astype(np.float32)
+    low = (np.maximum(low, 0.0) * (1.0 - 1e-6)).astype(np.float32)
     return Table(low), Table(np.full_like(low, np.inf))

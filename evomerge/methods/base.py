@@ -46,6 +46,8 @@ class TensorContext:
         layer: Position of the decoder layer it belongs to; ``None`` outside the layers
             (embeddings, final norm, head).
         n_layers: Number of decoder layers of the model.
+        is_embedding: Whether its rows are looked up: its inputs are rows, those of other matrices
+            columns.
     """
 
     name: str
@@ -54,6 +56,7 @@ class TensorContext:
     seed: int
     layer: int | None = None
     n_layers: int = 1
+    is_embedding: bool = False
 
     @property
     def has_base(self) -> bool:

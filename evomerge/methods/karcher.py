@@ -10,24 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.kernels.plan import TensorPlan
-from evomerge.methods.base import Method, PerExpert, TensorContext
+from evomerge.methods.base import Method, PerExpert, TensorContext, shared
 from evomerge.methods.parameters import coefficient, shares
 
 __all__ = ["Karcher"]
 
 FloatArray = NDArray[np.float64]
 
-_MOST_STEPS = 100
-_CONVERGED = 1e-12  # length of a step
-_SMALL = 1e-7  # angle below which θ/sin θ is 1 to double precision
+_SMALL = 1e-7  # sine below which an expert lies at the iterate or opposite to it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Karcher(Method):
     """Average directions on the sphere exactly, and lengths apart from them; no base takes part.
 
-    Every iterate is a combination of the experts, so the iteration runs on their inner products,
-    to convergence.
+    Every iterate is a combination of the experts, so the iteration runs on their inner products. It
+    starts at their normalised sum. An expert opposite to an iterate pulls in no direction.
     """
 
     name: ClassVar[str] = "karcher"
@@ -42,6 +40,13 @@ class Karcher(Method):
     needs_base: ClassVar[bool] = False
 
     coefficient: PerExpert = coefficient("share of each expert, before normalising")
+    max_iter: float = shared(100, "most steps of the iteration", low=1.0, high=10_000.0)
+    tol: float = shared(
+        1e-12,
+        "length of a step (and angle of an expert's pull) that counts as none",
+        low=0.0,
+        high=1.0,
+    )
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
@@ -49,44 +54,43 @@ class Karcher(Method):
         portions = np.array(shares(self.coefficient))
         gram = tensor.statistics.model_gram[-n:, -n:]
         return TensorPlan(
-            coefficients=tuple(map(float, _factors(portions, gram))),
+            coefficients=tuple(map(float, self._factors(portions, gram))),
             delta=False,
             base_coefficient=0.0,
         )
 
+    def _factors(self, portions: FloatArray, gram: FloatArray) -> FloatArray:
+        norms = np.sqrt(gram.diagonal())
+        if not np.all(norms > 0):  # a zero tensor has no direction
+            return portions
+        cosines = gram / np.outer(norms, norms)
+        factors: FloatArray = (portions @ norms) * self._direction(portions, cosines) / norms
+        return factors
 
-def _factors(portions: FloatArray, gram: FloatArray) -> FloatArray:
-    norms = np.sqrt(gram.diagonal())
-    if not np.all(norms > 0):  # a zero tensor has no direction
-        return portions
-    cosines = gram / np.outer(norms, norms)
-    factors: FloatArray = (portions @ norms) * _mean_direction(portions, cosines) / norms
-    return factors
+    def _direction(self, portions: FloatArray, cosines: FloatArray) -> FloatArray:
+        """Find the mean of unit vectors u_i as the a with u = Σ a_i u_i.
 
+        Args:
+            portions: (k,) coefficients that sum to 1.
+            cosines: (k, k) inner products of the unit vectors.
 
-def _mean_direction(portions: FloatArray, cosines: FloatArray) -> FloatArray:
-    """Find the mean of unit vectors u_i as the a with u = Σ a_i u_i.
-
-    Args:
-        portions: (k,) coefficients that sum to 1.
-        cosines: (k, k) inner products of the unit vectors.
-
-    Returns:
-        (k,) with aᵀ · cosines · a = 1.
-    """
-    position = portions / _length(portions, cosines)
-    for _ in range(_MOST_STEPS):
-        cosine = np.clip(cosines @ position, -1.0, 1.0)
-        angle = np.arccos(cosine)
-        stretch = np.where(angle > _SMALL, angle / np.sin(np.maximum(angle, _SMALL)), 1.0)
-        pull = portions * stretch
-        step = pull - (pull @ cosine) * position
-        size = _length(step, cosines)
-        if size < _CONVERGED:
-            break
-        position = np.cos(size) * position + np.sin(size) / size * step
-        position /= _length(position, cosines)
-    return position
+        Returns:
+            (k,) with aᵀ · cosines · a = 1.
+        """
+        position = portions / _length(portions, cosines)
+        for _ in range(int(self.max_iter)):
+            cosine = np.clip(cosines @ position, -1.0, 1.0)
+            angle = np.arccos(cosine)
+            sine = np.sin(angle)
+            stretch = np.divide(angle, sine, out=np.ones_like(sine), where=sine > _SMALL)
+            pull = portions * np.where(angle < self.tol, 0.0, stretch)
+            step = pull - (pull @ cosine) * position
+            size = _length(step, cosines)
+            if size < self.tol:
+                break
+            position = np.cos(size) * position + np.sin(size) / size * step
+            position /= _length(position, cosines)
+        return position
 
 
 def _length(combination: FloatArray, cosines: FloatArray) -> float:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.kernels.plan import TensorPlan
-from evomerge.methods.base import Method, PerExpert, TensorContext
-from evomerge.methods.parameters import coefficient, lambda_scale, shares
+from evomerge.methods.base import Method, PerExpert, TensorContext, shared
+from evomerge.methods.parameters import coefficient, lambda_scale, normalize, shares
 
 __all__ = ["MultiSlerp"]
 
@@ -26,24 +26,27 @@ class MultiSlerp(Method):
 
     With a base these are those of the task vectors, without one of the models. The published form
     projects to the tangent space at the mean direction and back, which changes nothing when both
-    use the same coefficients, as they do.
+    use the same coefficients, as they do; what ``eps`` adds to the length of the way is left.
     """
 
     name: ClassVar[str] = "multislerp"
     summary: ClassVar[str] = "mean direction times mean length of the task vectors (or models)"
     formula: ClassVar[str] = (
-        "θ = θ₀ + λ (Σ cᵢ‖τᵢ‖) u/‖u‖,  u = Σ cᵢ τᵢ/‖τᵢ‖,  coefficients sum to 1"
+        "θ = θ₀ + λ cos(eps) (Σ cᵢ‖τᵢ‖) u/‖u‖,  u = Σ cᵢ τᵢ/(‖τᵢ‖+eps),  coefficients sum to 1"
     )
     source: ClassVar[str] = "Goddard et al. 2024, Arcee's MergeKit, arXiv:2403.13257 (multislerp)"
     statistics: ClassVar[tuple[str, ...]] = ("task_gram",)
     needs_base: ClassVar[bool] = False
 
     coefficient: PerExpert = coefficient("share of each expert, before normalising")
+    normalize: bool = normalize(True, "all coefficients")
+    eps: float = shared(1e-8, "added to each length that is divided by", low=0.0, high=1.0)
     lambda_: float = lambda_scale()
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
-        factors = _factors(np.array(shares(self.coefficient)), tensor.statistics.task_gram)
+        portions = shares(self.coefficient) if self.normalize else self.coefficient
+        factors = _factors(np.array(portions), tensor.statistics.task_gram, self.eps)
         return TensorPlan(
             coefficients=tuple(map(float, factors)),
             delta=tensor.has_base,
@@ -52,12 +55,12 @@ class MultiSlerp(Method):
         )
 
 
-def _factors(portions: FloatArray, gram: FloatArray) -> FloatArray:
+def _factors(portions: FloatArray, gram: FloatArray, eps: float) -> FloatArray:
     """Factors of the task vectors; plain portions where their directions cancel."""
     norms = np.sqrt(gram.diagonal())
-    direction = np.divide(portions, norms, out=np.zeros_like(norms), where=norms > 0)
+    direction = np.divide(portions, norms + eps, out=np.zeros_like(norms), where=norms > 0)
     length = math.sqrt(max(float(direction @ gram @ direction), 0.0))
     if length < _CANCELLED:
         return portions
-    factors: FloatArray = (portions @ norms) / length * direction
+    factors: FloatArray = math.cos(eps) * (portions @ norms) / length * direction
     return factors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.kernels.plan import Table, TensorPlan
-from evomerge.methods.base import Method, PerExpert, TensorContext, shared
+from evomerge.methods.base import Method, ParameterValue, PerExpert, TensorContext, shared
 from evomerge.methods.parameters import coefficient, lambda_scale, shares
 
 __all__ = ["NuSlerp"]
@@ -24,7 +25,8 @@ class NuSlerp(Method):
     """Interpolate at the second expert's share of the coefficients.
 
     With a base the task vectors are interpolated and added to it; without one the models are. By
-    ``row_wise`` each row turns on its own arc.
+    ``row_wise`` each row turns on its own arc, by ``column_wise`` each column; a 1-D tensor is one
+    row, and turns as a whole either way.
     """
 
     name: ClassVar[str] = "nuslerp"
@@ -33,32 +35,50 @@ class NuSlerp(Method):
         "θ = θ₀ + λ [sin((1−t)Ω) τ₁ + sin(tΩ) τ₂] / sin Ω,  t = c₂/(c₁+c₂), cos Ω = cos(τ₁, τ₂)"
     )
     source: ClassVar[str] = "Goddard et al. 2024, Arcee's MergeKit, arXiv:2403.13257 (nuslerp)"
-    statistics: ClassVar[tuple[str, ...]] = ("task_gram", "row_task_gram")
+    statistics: ClassVar[tuple[str, ...]] = ("task_gram", "row_task_gram", "column_task_gram")
     needs_base: ClassVar[bool] = False
     n_experts: ClassVar[tuple[int, int | None]] = (2, 2)
 
     coefficient: PerExpert = coefficient("share of each expert, before normalising")
     lambda_: float = lambda_scale()
     row_wise: bool = shared(False, "interpolate each row by itself")
+    column_wise: bool = shared(False, "interpolate each column by itself")
+
+    @classmethod
+    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[str]:
+        """See ``Method.faults``."""
+        found = super().faults(values, experts)
+        if values.get("row_wise") is values.get("column_wise") is True:
+            found.append("row_wise, column_wise: expected one of them, got both")
+        return found
 
     def statistics_used(self) -> tuple[str, ...]:
         """See ``Method.statistics_used``."""
+        if self.column_wise:
+            return ("column_task_gram", "task_gram")
         return ("row_task_gram",) if self.row_wise else ("task_gram",)
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
-        t = shares(self.coefficient)[1]
-        statistics = tensor.statistics
-        gram = statistics.row_task_gram if self.row_wise else statistics.task_gram[None]
-        factors = arc_factors(t, gram)
+        by_column = self.column_wise and len(tensor.statistics.shape) > 1
+        factors = arc_factors(shares(self.coefficient)[1], self._gram(tensor, by_column=by_column))
         tables = tuple(Table(row) for row in factors)
+        is_whole = not (self.row_wise or by_column)
         return TensorPlan(
-            coefficients=(1.0, 1.0) if self.row_wise else tuple(map(float, factors[:, 0])),
+            coefficients=tuple(map(float, factors[:, 0])) if is_whole else (1.0, 1.0),
             delta=tensor.has_base,
             base_coefficient=1.0 if tensor.has_base else 0.0,
             row_scale=tables if self.row_wise else None,
+            column_scale=tables if by_column else None,
             scale=self.lambda_,
         )
+
+    def _gram(self, tensor: TensorContext, *, by_column: bool) -> FloatArray:
+        """Return the inner products of each pair that turns on an arc of its own."""
+        statistics = tensor.statistics
+        if by_column:
+            return statistics.column_task_gram
+        return statistics.row_task_gram if self.row_wise else statistics.task_gram[None]
 
 
 def arc_factors(t: float, gram: FloatArray) -> FloatArray:

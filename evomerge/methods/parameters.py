@@ -20,6 +20,7 @@ __all__ = [
     "scaled",
     "scope",
     "shares",
+    "trim_rescale",
     "vote",
     "zero_sign",
 ]
@@ -78,6 +79,13 @@ def rescale(*, norms: str = "to the whole task vector's L1 or L2 norm") -> Any:
     """Declare ``rescale``: what makes up for elements dropped at random."""
     return choice(
         ("inv_p", "l1", "l2", "none"), f"kept elements: divide by their probability, or {norms}"
+    )
+
+
+def trim_rescale() -> Any:
+    """Declare ``rescale``: what makes up for elements that are trimmed."""
+    return choice(
+        ("none", "l1", "l2"), "kept elements: leave them, or scale to the whole's L1 or L2 norm"
     )
 
 

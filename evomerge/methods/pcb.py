@@ -16,16 +16,17 @@ __all__ = ["Pcb"]
 class Pcb(Method):
     """Average the task vectors, each element weighed by a score; low scores count nothing.
 
-    Scores depend on no coefficient. The between-expert part is that of the authors' language
-    code, tanh of the product with the sum. Quantiles are of each tensor; theirs are of the model
-    (``scope: global``).
+    What is averaged is clipped as what is scored is: the few largest changes, the largest one at
+    least, are cut to the next, and the few smallest raised. Scores depend on no coefficient. The
+    between-expert part is that of the authors' language code, tanh of the product with the sum.
+    Clips and cuts are of each tensor; theirs are of the model (``scope: global``).
     """
 
     name: ClassVar[str] = "pcb"
     summary: ClassVar[str] = "average weighed by competition between parameters"
     formula: ClassVar[str] = (
-        "θ = θ₀ + λ Σ cᵢ sᵢ τᵢ / Σ sᵢ,  sᵢ from exp(n·uᵢ²)·tanh(τᵢ Σⱼ τⱼ), top share only, uᵢ = "
-        "clipped |τᵢ| on [0, 1]"
+        "θ = θ₀ + λ Σ cᵢ sᵢ clip(τᵢ) / Σ sᵢ,  sᵢ from exp(n·uᵢ²)·tanh(τᵢ Σⱼ τⱼ), top share only, "
+        "uᵢ = clipped |τᵢ| on [0, 1]"
     )
     source: ClassVar[str] = (
         "Du et al. 2024, Parameter Competition Balancing for Model Merging, arXiv:2410.02396"
@@ -36,9 +37,7 @@ class Pcb(Method):
     score_ratio: float = shared(
         0.1, "share of elements whose score counts", low=0.0, high=1.0, search=(0.05, 0.5)
     )
-    clip: float = shared(
-        1e-4, "share of magnitudes clipped at either end before scoring", low=0.0, high=0.49
-    )
+    clip: float = shared(1e-4, "share of magnitudes clipped at either end", low=0.0, high=0.49)
     lambda_: float = lambda_scale()
     scope: str = scope("tensor", "global")
 

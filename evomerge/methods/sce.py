@@ -21,6 +21,7 @@ FloatArray = NDArray[np.float64]
 class Sce(Method):
     """Mix by the energy of what differs between experts, without the minority's signs.
 
+    Where changes cancel exactly the positive side is kept, as in the authors' code and in mergekit.
     The share is of the elements in which the experts differ at all, of each tensor or of the model
     (``scope: global``); energies are always each tensor's own. In ``masked`` mode only
     selected elements are merged, as in the paper and in mergekit; in ``weights_only`` mode the
@@ -64,7 +65,7 @@ class Sce(Method):
         return TensorPlan(
             coefficients=energy_shares(self.coefficient, energies),
             gate=gate if self.sce_mode == "masked" else None,
-            combine=Elect(vote="unweighted", zero=0),
+            combine=Elect(vote="unweighted", zero=1),
             normalize_by_mask=True,
             scale=self.lambda_,
         )

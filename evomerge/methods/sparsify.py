@@ -23,6 +23,7 @@ __all__ = [
     "random_statistics",
     "ranked_factors",
     "ranked_masks",
+    "trim_factors",
     "upper_bands",
 ]
 
@@ -30,10 +31,10 @@ Sparse = tuple[Sparsifier | None, ...]
 FloatArray = NDArray[np.float64]
 
 
-def band_statistics(scope: str) -> tuple[str, ...]:
-    """Name the statistics that bands of one scope ask for."""
-    of_scope = {"row": "row_threshold", "tensor": "magnitudes", "global": "model_magnitudes"}
-    return (of_scope[scope],)
+def band_statistics(scope: str, rescale: str = "none") -> tuple[str, ...]:
+    """Name the statistics that bands of one scope, and what makes up for them, ask for."""
+    of_scope = {"row": "row_magnitudes", "tensor": "magnitudes", "global": "model_magnitudes"}
+    return tuple({of_scope[scope]: None} | ({} if rescale == "none" else {"magnitudes": None}))
 
 
 def random_statistics(rescale: str) -> tuple[str, ...]:
@@ -42,7 +43,7 @@ def random_statistics(rescale: str) -> tuple[str, ...]:
 
 
 def upper_bands(tensor: TensorContext, densities: PerExpert, scope: str) -> Sparse:
-    """Keep the largest changes.
+    """Keep the largest changes: whole elements, rounded down, one at least of a positive share.
 
     Args:
         tensor: Which tensor.
@@ -58,7 +59,7 @@ def upper_bands(tensor: TensorContext, densities: PerExpert, scope: str) -> Spar
 def inside_bands(
     tensor: TensorContext, densities: PerExpert, gammas: PerExpert, scope: str
 ) -> Sparse:
-    """Drop the largest changes, then keep the largest of the rest.
+    """Drop the largest changes, then keep the largest of the rest; counts are rounded down.
 
     Args:
         tensor: Which tensor.
@@ -68,8 +69,25 @@ def inside_bands(
             whole model.
     """
     return tuple(
-        None if share >= 1.0 else _inside_band(tensor, i, share, min(gamma, 1.0 - share), scope)
+        None if share >= 1.0 else _inside_band(tensor, i, share, gamma, scope)
         for i, (share, gamma) in enumerate(zip(densities, gammas, strict=True))
+    )
+
+
+def trim_factors(tensor: TensorContext, kept: Sparse, rescale: str) -> PerExpert:
+    """Find what makes up for ``upper_bands`` or ``inside_bands``.
+
+    Args:
+        tensor: Which tensor.
+        kept: The bands, none of them by row.
+        rescale: ``l1`` and ``l2`` restore the norm of the task vector; ``none`` leaves what is kept
+            as it is.
+    """
+    return tuple(
+        _trim_factor(tensor.statistics.magnitudes(i), band, rescale)
+        if isinstance(band, Band) and rescale != "none"
+        else 1.0
+        for i, band in enumerate(kept)
     )
 
 
@@ -155,12 +173,26 @@ def _magnitudes(tensor: TensorContext, expert: int, scope: str) -> MagnitudeHist
 def _inside_band(
     tensor: TensorContext, expert: int, share: float, gamma: float, scope: str
 ) -> Band | RowBand:
-    kept = share + gamma  # what reaches the lower edge
     if scope == "row":
-        low = tensor.statistics.row_threshold(expert, kept)
-        return RowBand(Table(low), Table(tensor.statistics.row_threshold(expert, gamma)))
+        rows = tensor.statistics.row_magnitudes(expert)
+        reached, dropped = _counts(rows.n, share, gamma)
+        return RowBand(Table(rows.lower_edge(reached)), Table(rows.upper_edge(dropped)))
     magnitudes = _magnitudes(tensor, expert, scope)
-    return Band(low=magnitudes.threshold(kept), high=magnitudes.upper(gamma))
+    reached, dropped = _counts(magnitudes.n, share, gamma)
+    return Band(magnitudes.lower_edge(reached), magnitudes.upper_edge(dropped))
+
+
+def _counts(n: int, share: float, gamma: float) -> tuple[int, int]:
+    """Count what reaches the lower edge of a band, and what is dropped above it."""
+    kept = int(share * n)
+    dropped = min(int(gamma * n), n - kept)
+    return (kept + dropped if kept else 0), dropped  # nothing kept has no lower edge
+
+
+def _trim_factor(magnitudes: MagnitudeHistogram, band: Band, rescale: str) -> float:
+    if rescale == "l1":
+        return _ratio(magnitudes.l1, magnitudes.kept_l1(band.low, band.high))
+    return math.sqrt(_ratio(magnitudes.l2, magnitudes.kept_l2(band.low, band.high)))
 
 
 def _random_factor(tensor: TensorContext, expert: int, share: float, rescale: str) -> float:

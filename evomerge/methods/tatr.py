@@ -52,4 +52,4 @@ class Tatr(Method):
             return None
         statistics = tensor.statistics
         found = statistics.model_conflict if self.scope == "global" else statistics.conflict
-        return Conflict(at_most=found.upper(1.0 - self.trust))
+        return Conflict(at_most=found.upper_edge(int((1.0 - self.trust) * found.n)))

@@ -13,11 +13,13 @@ from evomerge.methods.parameters import (
     election,
     lambda_scale,
     normalize,
+    scaled,
     scope,
+    trim_rescale,
     vote,
     zero_sign,
 )
-from evomerge.methods.sparsify import band_statistics, upper_bands
+from evomerge.methods.sparsify import band_statistics, trim_factors, upper_bands
 
 __all__ = ["Ties"]
 
@@ -46,20 +48,23 @@ class Ties(Method):
     density: PerExpert = density()
     lambda_: float = lambda_scale()
     normalize: bool = normalize(True, "the coefficients that survive")
+    rescale: str = trim_rescale()
     scope: str = scope("tensor", "global")
     vote: str = vote()
     zero_sign: str = zero_sign()
 
     def statistics_used(self) -> tuple[str, ...]:
         """See ``Method.statistics_used``: those of the scope."""
-        return band_statistics(self.scope)
+        return band_statistics(self.scope, self.rescale)
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
+        kept = upper_bands(tensor, self.density, self.scope)
         return TensorPlan(
-            coefficients=self.coefficient,
-            sparse=upper_bands(tensor, self.density, self.scope),
+            coefficients=scaled(self.coefficient, trim_factors(tensor, kept, self.rescale)),
+            sparse=kept,
             combine=election(self.vote, self.zero_sign),
             normalize_by_mask=self.normalize,
+            mixing=self.coefficient,
             scale=self.lambda_,
         )

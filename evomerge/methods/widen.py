@@ -23,7 +23,9 @@ class Widen(Method):
 
     Change of length and change of direction are scored apart and averaged. A column that ranks
     above the average of its expert (``above`` times) gets a fixed score instead of its share, so
-    that merging many experts does not dilute it. Columns of a 1-D tensor are its elements.
+    that merging many experts does not dilute it. What is a column of other matrices is a row of an
+    embedding: a token. Elements of a 1-D tensor are scored by the size of their change, not by its
+    rank. Equal changes share their mean rank; the authors' code ranks them in order.
     """
 
     name: ClassVar[str] = "widen"
@@ -36,7 +38,7 @@ class Widen(Method):
         "Yu et al. 2024, Extend Model Merging from Fine-Tuned to Pre-Trained Large Language "
         "Models via Weight Disentanglement, arXiv:2408.03092"
     )
-    statistics: ClassVar[tuple[str, ...]] = ("column_scores",)
+    statistics: ClassVar[tuple[str, ...]] = ("column_scores", "row_scores")
 
     coefficient: PerExpert = coefficient()
     above: float = shared(
@@ -53,20 +55,25 @@ class Widen(Method):
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""
-        lengths, directions = tensor.statistics.column_scores()
-        scores = (self._scores(lengths) + self._scores(directions)) / 2
+        statistics = tensor.statistics
+        is_vector = len(statistics.shape) < 2
+        by_row = tensor.is_embedding and not is_vector
+        changes = statistics.row_scores() if by_row else statistics.column_scores()
+        significance = changes if is_vector else np.stack([_ranks(change) for change in changes])
+        scores = np.mean([self._scores(each) for each in significance], axis=0)
+        tables = tuple(Table(row) for row in scores)
         return TensorPlan(
             coefficients=self.coefficient,
-            column_scale=tuple(Table(row) for row in scores),
+            row_scale=tables if by_row else None,
+            column_scale=None if by_row else tables,
             scale=self.lambda_,
         )
 
-    def _scores(self, changes: FloatArray) -> FloatArray:
-        """Turn (k, columns) changes into scores of the same shape."""
-        ranks = _ranks(changes)
-        portions = np.exp(ranks)
+    def _scores(self, significance: FloatArray) -> FloatArray:
+        """Turn the significance of (k, columns) changes into scores of the same shape."""
+        portions = np.exp(significance - significance.max(axis=0))
         portions /= portions.sum(axis=0)
-        important = ranks > self.above * ranks.mean(axis=1, keepdims=True)
+        important = significance > self.above * significance.mean(axis=1, keepdims=True)
         return np.where(important, self.calibration, portions)
 
 

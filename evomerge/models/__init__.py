@@ -4,6 +4,9 @@ Members:
     reference: models, adapters and differences of models, as files mention them.
     checkpoint: memory-mapped safetensors, sharded or not.
     opening: full models opened, or just looked at on the Hub.
+    spelling: full models opened under one spelling of their tensor names.
+    loading: what transformers loads of a checkpoint, and what it ties.
+    dtypes: the dtype of a checkpoint as a whole.
     expert: full models, adapters and deltas behind one seam.
     adapter: LoRA adapters, computed in row blocks (``tiles``).
     vocabulary: whether two models mean the same tokens by the same ids.

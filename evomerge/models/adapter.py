@@ -20,6 +20,7 @@ from evomerge.models.checkpoint import (
     read_json,
     stored_dtype,
 )
+from evomerge.models.loading import same_tensors
 from evomerge.models.tiles import row_blocks
 
 __all__ = ["Adapter"]
@@ -61,6 +62,8 @@ class Adapter:
 
     Tensors the adapter leaves alone are those of the model, mapped. Others are computed as
     W + scale · B A in float64, rounded to float32 once, so that every machine gets the same bytes.
+    Embedding and head of a tied model are two tensors here, as they are for the adapter in training
+    (PEFT's ``merge_and_unload`` writes the factors of either into both).
 
     Args:
         folder: Holds ``adapter_config.json`` and ``adapter_model.safetensors``.
@@ -80,15 +83,20 @@ class Adapter:
         self.files = (*on.files, folder / "adapter_config.json", self._file)
         self._config = read_json(self.files[-2])
         _check_supported(self._config, folder)
+        _check_format(self._file)
         self._handle = open_safetensors(self._file)
-        self._whole: dict[str, str] = {}  # name in the adapter's file by tensor name
-        factors: dict[str, dict[str, str]] = {}  # the same for A and B by module
+        whole: dict[str, str] = {}  # name in the adapter's file by the name that PEFT changes
+        factors: dict[str, dict[str, str]] = {}  # the same for A and B
         for key in sorted(self._handle.keys()):
             if match := _FACTOR.fullmatch(key):
-                factors.setdefault(match["module"], {})[match["side"]] = key
+                name = f"{match['module'].removeprefix(_PREFIX)}.weight"
+                factors.setdefault(name, {})[match["side"]] = key
             else:
-                self._whole[self._whole_name(key)] = key
-        self._low_rank = dict(self._matched(module, found) for module, found in factors.items())
+                whole[_WRAPPERS.sub("", key.removeprefix(_PREFIX))] = key
+        elsewhere = [name for name in sorted({*whole, *factors}) if name not in on]
+        self._spelt = same_tensors(on, elsewhere) if elsewhere else {}
+        self._whole = {self._whole_name(name, key): key for name, key in whole.items()}
+        self._low_rank = dict(self._matched(name, found) for name, found in factors.items())
 
     def tensor(self, name: str) -> torch.Tensor:
         """See ``TensorSource``."""
@@ -116,25 +124,27 @@ class Adapter:
     def _shape(self, key: str) -> tuple[int, ...]:
         return tuple(self._handle.get_slice(key).get_shape())
 
-    def _whole_name(self, key: str) -> str:
+    def _whole_name(self, changed: str, key: str) -> str:
         """Find the tensor that one of the adapter replaces: modules_to_save, biases, embeddings."""
-        name = _WRAPPERS.sub("", key.removeprefix(_PREFIX))
-        if name not in self.layout:
-            raise self._misfit(key, f"the model has no tensor {name}")
+        name = self._in_layout(changed, key)
         shape, wanted = self._shape(key), self.layout.shape(name)
         if shape != wanted:
             raise self._misfit(key, f"its shape is {shape}, that of the model's tensor {wanted}")
         return name
 
-    def _matched(self, module: str, found: Mapping[str, str]) -> tuple[str, _LowRank]:
+    def _in_layout(self, changed: str, key: str) -> str:
+        """Find a tensor of the model, whose files may spell it in another way than PEFT."""
+        name = self._spelt.get(changed, changed)
+        if name not in self.layout:
+            raise self._misfit(key, f"the model has no tensor {name}")
+        return name
+
+    def _matched(self, changed: str, found: Mapping[str, str]) -> tuple[str, _LowRank]:
         """Find the tensor that a pair of factors changes, and check that it does."""
         key = next(iter(found.values()))
         if found.keys() != {"A", "B"}:
             raise self._misfit(key, "its other factor is missing")
-        module = module.removeprefix(_PREFIX)
-        name = f"{module}.weight"
-        if name not in self.layout:
-            raise self._misfit(key, f"the model has no tensor {name}")
+        name, module = self._in_layout(changed, key), changed.removesuffix(".weight")
         a, b = self._shape(found["A"]), self._shape(found["B"])
         if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
             raise self._misfit(key, f"factors of shapes {a} and {b} have no common rank")
@@ -162,6 +172,16 @@ class Adapter:
         return CheckpointError(
             f"expected an adapter that fits {self.layout.folder}, got {key} in {self._file}: "
             f"{reason}; give the model that the adapter was trained on{hint} as 'on'"
+        )
+
+
+def _check_format(file: Path) -> None:
+    pickled = file.with_suffix(".bin")
+    if pickled.is_file() and not file.is_file():
+        raise CheckpointError(
+            f"expected {file.name} in {file.parent}, found {pickled.name}, a pickle, which can run "
+            "code when it is opened; if you trust it, convert it: "
+            f'safetensors.torch.save_file(torch.load("{pickled.name}"), "{file.name}")'
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,14 +72,26 @@ class Checkpoint:
         self.config = read_json(folder / "config.json")
         self._open_files: dict[Path, Any] = dict(files or {})
         self._file_of = _names_in(self._open_files) if files else _tensor_files(folder)
-        self.names = tuple(sorted(self._file_of))
+        self._stored = {name: name for name in self._file_of}  # what a file calls it
+        self.names = tuple(sorted(self._stored))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._file_of
+        return name in self._stored
+
+    def named(self, stored: Mapping[str, str]) -> Checkpoint:
+        """Give some of the tensors other names; two names may stand for one tensor.
+
+        Args:
+            stored: This checkpoint's name of each tensor, by the new name.
+        """
+        other = copy(self)
+        other._stored = {name: self._stored[own] for name, own in stored.items()}
+        other.names = tuple(sorted(stored))
+        return other
 
     def file_of(self, name: str) -> Path:
         """Tell which file holds a tensor."""
-        return self._file_of[name]
+        return self._file_of[self._stored[name]]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Read a tensor's shape without reading its values."""
@@ -94,13 +107,13 @@ class Checkpoint:
         Raises:
             CheckpointError: It is a dtype of quantised models.
         """
-        return stored_dtype(self._handle(name), name, self.file_of(name))
+        return stored_dtype(self._handle(name), self._stored[name], self.file_of(name))
 
     def tensor(self, name: str) -> torch.Tensor:
         """Map one tensor into memory.
 
         Args:
-            name: Tensor name as in the file.
+            name: Tensor name.
 
         Returns:
             A CPU tensor backed by the file; never write into it.
@@ -108,7 +121,7 @@ class Checkpoint:
         Raises:
             CheckpointError: The checkpoint has no such tensor.
         """
-        return self._handle(name).get_tensor(name)  # type: ignore[no-any-return]
+        return self._handle(name).get_tensor(self._stored[name])  # type: ignore[no-any-return]
 
     @property
     def layout(self) -> Checkpoint:
@@ -122,14 +135,15 @@ class Checkpoint:
 
     def parts(self, name: str) -> tuple[Part, ...]:
         """See ``TensorSource``."""
-        return (Part(name, self.file_of(name), self.dtype(name), partial(self.tensor, name)),)
+        file, dtype = self.file_of(name), self.dtype(name)
+        return (Part(self._stored[name], file, dtype, partial(self.tensor, name)),)
 
     def _slice(self, name: str) -> Any:
-        return self._handle(name).get_slice(name)
+        return self._handle(name).get_slice(self._stored[name])
 
     def _handle(self, name: str) -> Any:
         try:
-            path = self._file_of[name]
+            path = self.file_of(name)
         except KeyError:
             raise CheckpointError(
                 f"expected tensor {name!r} in {self.folder}, found none"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from evomerge.models.structure import decoder_layers, empty_model
+from evomerge.models.structure import class_fault, decoder_layers, empty_model
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -83,7 +83,7 @@ def movement_fault(config: Mapping[str, Any]) -> str | None:
         config: The model's ``config.json``.
     """
     model = empty_model(config)
-    if model is None:
+    if model is None or class_fault(config):
         return "the installed transformers has no causal language model of this type to ask"
     if decoder_layers(model)[1] == 0:
         return "its model has no list of decoder layers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import torch
 from evomerge.errors import CheckpointError
 from evomerge.models.adapter import Adapter
 from evomerge.models.checkpoint import Checkpoint, Part
+from evomerge.models.loading import read_loading
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import AdapterRef, DeltaRef, ModelRef, resolve_adapter
 from evomerge.models.tiles import row_blocks
@@ -91,9 +93,9 @@ class Delta:
     """
 
     def __init__(self, base: Checkpoint, model: Checkpoint, minus: Checkpoint) -> None:
-        self.layout = model
-        self._base, self._minus = base, minus
-        for name in sorted({*model.names, *minus.names}):
+        self.layout = model.named({name: name for name in model.names if name in minus})
+        self._base, self._model, self._minus = base, model, minus
+        for name in sorted({*_loaded(model), *_loaded(minus)}):
             found = [m.shape(name) if name in m else "no such tensor" for m in (model, minus)]
             if found[0] != found[1]:
                 raise CheckpointError(
@@ -105,7 +107,7 @@ class Delta:
     @property
     def files(self) -> tuple[Path, ...]:
         """See ``TensorSource``."""
-        return (*self._base.files, *self.layout.files, *self._minus.files)
+        return (*self._base.files, *self._model.files, *self._minus.files)
 
     def tensor(self, name: str) -> torch.Tensor:
         """See ``TensorSource``."""
@@ -117,5 +119,11 @@ class Delta:
 
     def parts(self, name: str) -> tuple[Part, ...]:
         """See ``TensorSource``."""
-        models = (self._base, self.layout, self._minus)
+        models = (self._base, self._model, self._minus)
         return tuple(part for model in models for part in model.parts(name))
+
+
+def _loaded(checkpoint: Checkpoint) -> Iterable[str]:
+    """List the tensors that matter: those that transformers loads, where that is known."""
+    loading = read_loading(checkpoint.config, checkpoint.names)
+    return checkpoint.names if loading is None else loading.live

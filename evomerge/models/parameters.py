@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from evomerge.models.checkpoint import Checkpoint
 
-__all__ = ["Place", "check_live", "contiguous_output", "live_tensors", "places", "tied_names"]
+__all__ = [
+    "Place",
+    "check_live",
+    "contiguous_output",
+    "live_names",
+    "live_tensors",
+    "places",
+    "tied_names",
+    "untie",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,36 @@ class Place:
 
     parameter: str
     view: torch.Tensor
+
+
+def live_names(model: PreTrainedModel, names: Iterable[str]) -> dict[str, str]:
+    """Tell by which names transformers loads the tensors of a checkpoint.
+
+    Args:
+        model: Any transformers model, which may be on the meta device.
+        names: Names as in the checkpoint.
+
+    Returns:
+        By name, in no order: a name of the model's state dict; for a tensor that loading makes a
+        part of another one, that one's name with its own. Two checkpoints of this model hold the
+        same tensor where these names are equal. Left out are tensors that the model never loads.
+    """
+    from transformers import core_model_loading as loading
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    rules = get_model_conversion_mapping(model)
+    renamings = [rule for rule in rules if isinstance(rule, loading.WeightRenaming)]
+    converters = [rule for rule in rules if isinstance(rule, loading.WeightConverter)]
+    state, prefix = model.state_dict(), model.base_model_prefix
+    found = {}
+    for name in sorted(names, key=loading.dot_natural_key):  # some rules depend on the order
+        live, part = loading.rename_source_key(name, renamings, converters, prefix, state)
+        if live not in state and name in state:
+            live, part = name, None
+        if live in state:
+            own = "" if part is None else loading.apply_renamings(name, renamings)
+            found[name] = f"{live} {own.removeprefix(f'{prefix}.')}".rstrip()
+    return found
 
 
 def places(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Place]:
@@ -55,16 +94,15 @@ def places(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Place]:
 
     state = model.state_dict()
     with _NoCopies():
-        views = {**state, **revert_weight_conversion(model, dict(state))}
+        saved = revert_weight_conversion(model, dict(state))
+    views = {live: saved[name] for name, live in live_names(model, saved).items()} | state
     # Of tied parameters, which share storage, the first is the owner.
     owners = {_storage(tensor): name for name, tensor in reversed(state.items())}
     found = {}
-    for name in names:
-        # Checkpoints of the bare decoder lack the prefix, and loading adds it.
-        written = next((n for n in _spellings(name, model.base_model_prefix) if n in views), None)
-        if written is not None and _storage(views[written]) in owners:
-            owner = written if written in state else owners[_storage(views[written])]
-            found[name] = Place(owner, views[written])
+    for name, live in live_names(model, names).items():
+        view = views.get(live)
+        if view is not None and _storage(view) in owners:
+            found[name] = Place(live if live in state else owners[_storage(view)], view)
     order = {name: i for i, name in enumerate(state)}
     return dict(sorted(found.items(), key=lambda item: order[item[1].parameter]))
 
@@ -96,8 +134,8 @@ def live_tensors(model: PreTrainedModel, names: Iterable[str]) -> dict[str, torc
 
     Returns:
         By name, in the model's order. A view may be non-contiguous (see ``contiguous_output``).
-        Left out are the second name of tied tensors, and tensors that the model has no use for,
-        such as stored attention masks.
+        Left out are the second name of tied tensors, and tensors that the model is known to have
+        no use for, such as stored attention masks.
 
     Raises:
         CheckpointError: A tensor has no view, or the names leave a parameter unwritten.
@@ -138,6 +176,23 @@ def check_live(live: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> None
                 "values in its place: this version of transformers changes it on loading; "
                 f"{_CONVERT}"
             )
+
+
+def untie(model: PreTrainedModel) -> None:
+    """Give each of a model's tied parameters, if it has any, memory of its own.
+
+    Args:
+        model: Changed; its config says so.
+    """
+    for name, other in model.all_tied_weights_keys.items():
+        shared = model.get_parameter(name)
+        if shared is model.get_parameter(other):
+            module, _, leaf = name.rpartition(".")
+            own = torch.nn.Parameter(shared.detach().clone(), shared.requires_grad)
+            setattr(model.get_submodule(module), leaf, own)
+    model.all_tied_weights_keys = {}
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
 
 
 @contextmanager
@@ -185,10 +240,6 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def _address(place: Place) -> tuple[int, int]:
     return _storage(place.view), int(place.view.storage_offset())
-
-
-def _spellings(name: str, prefix: str) -> tuple[str, str, str]:
-    return name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")
 
 
 def _check_covered(model: PreTrainedModel, views: Iterable[torch.Tensor]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, overload
 
 from pydantic import BeforeValidator
 
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, brief, quotes_hint
 from evomerge.models.zoo import zoo_path
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "cached_snapshot",
     "hub_fault",
     "mentioned_models",
+    "public_reference",
     "reference_data",
+    "relative_reference",
     "resolve_adapter",
     "resolve_model",
     "split_hub_id",
@@ -77,7 +80,7 @@ def _read(value: object) -> object:
             return DeltaRef(**value)
     raise ValueError(
         "expected zoo:NAME, a folder, a Hub id, {adapter: FOLDER, on: MODEL} or "
-        f"{{model: MODEL, minus: MODEL}}, got {value!r}"
+        f"{{model: MODEL, minus: MODEL}}, got {brief(value)}{quotes_hint(value)}"
     )
 
 
@@ -116,6 +119,45 @@ def absolute_reference(reference: ModelRef, beside: Path) -> ModelRef:
     folder = (beside / Path(reference).expanduser()).resolve()
     is_hub_id = _HUB_ID.match(reference) and not folder.exists()
     return reference if is_hub_id else str(folder)
+
+
+@overload
+def relative_reference(reference: str, beside: Path) -> str: ...
+@overload
+def relative_reference(reference: ModelRef, beside: Path) -> ModelRef: ...
+def relative_reference(reference: ModelRef, beside: Path) -> ModelRef:
+    """Undo ``absolute_reference``: name folders from where the file lies that mentions them.
+
+    Args:
+        reference: With absolute folders.
+        beside: Folder of the file.
+
+    Returns:
+        ``zoo:`` and Hub references unchanged; folders beginning with ``./`` or ``../``.
+    """
+
+    def relative(folder: str) -> str:
+        path = os.path.relpath(folder, beside.resolve())
+        return path if path.startswith("..") else f"./{path}"
+
+    return _with_folders(reference, relative)
+
+
+@overload
+def public_reference(reference: str) -> str: ...
+@overload
+def public_reference(reference: ModelRef) -> ModelRef: ...
+def public_reference(reference: ModelRef) -> ModelRef:
+    """Name a model for others: a folder without its place, ``zoo:`` and Hub models as they are."""
+    return _with_folders(reference, lambda folder: Path(folder).name)
+
+
+def _with_folders(reference: ModelRef, change: Callable[[str], str]) -> ModelRef:
+    """Change the absolute paths in a reference."""
+    if not isinstance(reference, str):
+        parts = asdict(reference).items()
+        return replace(reference, **{key: _with_folders(part, change) for key, part in parts})
+    return change(reference) if Path(reference).is_absolute() else reference
 
 
 def resolve_model(reference: str) -> Path:

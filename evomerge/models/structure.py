@@ -9,42 +9,84 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from evomerge.errors import CheckpointError
 from evomerge.models.parameters import places, tied_names
 from evomerge.models.roles import Kind, TensorRole
 
-__all__ = ["Structure", "decoder_layers", "empty_model", "live_dtypes", "read_structure"]
+__all__ = [
+    "Structure",
+    "class_fault",
+    "decoder_layers",
+    "empty_model",
+    "live_dtypes",
+    "read_structure",
+]
+
+_CLASSES: tuple[tuple[Mapping[str, Any], Any], ...] = (
+    (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, AutoModelForCausalLM),
+    (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, AutoModelForImageTextToText),
+)
+
+
+def class_fault(config: Mapping[str, Any]) -> str | None:
+    """Say why transformers has no causal language model for a config that it knows.
+
+    Args:
+        config: A checkpoint's ``config.json``.
+
+    Returns:
+        ``None`` where it has one, or does not know the type at all.
+    """
+    model_type = str(config.get("model_type"))
+    if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type not in CONFIG_MAPPING:
+        return None
+    if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return (
+            f"expected a causal language model, got a vision-language model ({model_type}); "
+            "'evomerge merge' works on it as it is, a search needs its language model as a "
+            "checkpoint of its own"
+        )
+    return (
+        f"expected a causal language model, got a {model_type} model, which transformers does not "
+        "run as one; 'evomerge merge' works on it, a search does not"
+    )
 
 
 def empty_model(
     config: Mapping[str, Any], dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel | None:
-    """Build a causal language model on the meta device: all modules, no memory, no remote code.
+    """Build a language model on the meta device: all modules, no memory, no remote code.
+
+    A type that has no causal language model may have one of vision and language, which holds one.
 
     Args:
         config: A checkpoint's ``config.json``.
         dtype: Of the parameters that do not ask for one of their own.
 
     Returns:
-        The model, or ``None`` where transformers knows no causal language model of this type, or
-        needs a package for it that is not installed.
+        The model, or ``None`` where transformers knows no such model of this type, or needs a
+        package for it that is not installed.
 
     Raises:
         CheckpointError: The type is known, and the rest of the config does not fit it.
     """
     model_type = str(config.get("model_type"))
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type not in CONFIG_MAPPING:
+    auto_class = next((auto for names, auto in _CLASSES if model_type in names), None)
+    if auto_class is None or model_type not in CONFIG_MAPPING:
         return None
     # Only the modules matter here, and stored configs may ask for packages that are not there.
     skipped = ("quantization_config", "attn_implementation", "_attn_implementation")
     settings = {key: value for key, value in config.items() if key not in skipped}
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            model: PreTrainedModel = auto_class.from_config(
                 CONFIG_MAPPING[model_type].from_dict(settings),
                 attn_implementation="eager",
                 dtype=dtype,

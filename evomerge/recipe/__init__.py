@@ -4,5 +4,6 @@ Members:
     recipe: ``Recipe``, ``Rule``, ``Selector``, the digest.
     path: ``Hop``: which layers the model runs, and in what order.
     files: YAML in and out.
+    foreign: files that are no recipe, known by their keys.
     mergekit: mergekit YAML in and out.
 """

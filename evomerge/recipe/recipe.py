@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from evomerge.errors import RecipeError
 from evomerge.methods.base import Method, ParameterValue
@@ -90,7 +90,7 @@ class Recipe:
     rules: tuple[Rule, ...]
     base: str | None = None
     dtype: Dtype | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     path: Hops = ()
 
     __pydantic_config__ = ConfigDict(extra="forbid")

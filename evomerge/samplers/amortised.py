@@ -44,7 +44,7 @@ class _MapOptions:
         n_startup_trials: Random trials before the first model.
     """
 
-    n_startup_trials: Annotated[int, Field(ge=2)] = 10
+    n_startup_trials: Annotated[int, Field(ge=2, le=100_000)] = 10
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

@@ -40,7 +40,7 @@ class _CatcmaOptions:
     """
 
     sigma0: _Share = 1 / 6
-    popsize: Annotated[int, Field(ge=4)] | None = None
+    popsize: Annotated[int, Field(ge=4, le=100_000)] | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -56,7 +56,7 @@ class _ComocmaOptions:
     """
 
     sigma0: _Share = 1 / 6
-    kernels: Annotated[int, Field(ge=1)] | None = None
+    kernels: Annotated[int, Field(ge=1, le=1000)] | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

@@ -45,22 +45,22 @@ class _QmcOptions:
 
 @dataclass(frozen=True)
 class _TpeOptions:
-    n_startup_trials: Annotated[int, Field(ge=1)] = 10
-    n_ei_candidates: Annotated[int, Field(ge=1)] = 24
+    n_startup_trials: Annotated[int, Field(ge=1, le=100_000)] = 10
+    n_ei_candidates: Annotated[int, Field(ge=1, le=100_000)] = 24
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class _GpOptions:
-    n_startup_trials: Annotated[int, Field(ge=1)] = 10
+    n_startup_trials: Annotated[int, Field(ge=1, le=100_000)] = 10
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class _NsgaOptions:
-    population_size: Annotated[int, Field(ge=2)] | None = None
+    population_size: Annotated[int, Field(ge=2, le=100_000)] | None = None
     crossover_prob: _Probability = 0.9
     mutation_prob: _Probability | None = None
 

@@ -39,7 +39,7 @@ class _M2n2Options:
         alpha: How much the good ones share what an item gives; 0 is a plain genetic algorithm.
     """
 
-    archive_size: Annotated[int, Field(ge=2)] = 20
+    archive_size: Annotated[int, Field(ge=2, le=100_000)] = 20
     alpha: Annotated[float, Field(ge=0)] = 1.0
 
     __pydantic_config__ = ConfigDict(extra="forbid")

@@ -45,8 +45,8 @@ class PycmaOptions:
     """
 
     sigma0: Annotated[float, Field(gt=0, le=1)] = 1 / 6
-    popsize: Annotated[int, Field(ge=4)] | None = None
-    restarts: Annotated[int, Field(ge=0)] = 9
+    popsize: Annotated[int, Field(ge=4, le=100_000)] | None = None
+    restarts: Annotated[int, Field(ge=0, le=1000)] = 9
     diagonal: bool | None = None
     noise: bool = False
 

@@ -111,7 +111,7 @@ class Trials:
             None if values is None else _minimised(values, study.directions),
             violation=sum(max(0.0, c) for c in excess),
             pruned=trial.state is TrialState.PRUNED,
-            queued=_QUEUED in trial.system_attrs,
+            queued=bool(trial.system_attrs.get(_QUEUED)),  # one that was given back holds none
             stderr=None if stderr is None else tuple(stderr),
         )
 

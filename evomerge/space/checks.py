@@ -38,7 +38,7 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[str]:
     for name, gene in spec.all_genes.items():
         if name in known:
             faults += _gene_faults(f"genes.{name}", gene, known[name], models)
-        elif methods and not _of_unknown_modifier(name):
+        elif methods and (name in spec.genes or not _of_unknown_modifier(name)):
             faults.append(f"genes.{name}: {_nowhere(name, spec, known)}")
     for name, value in spec.all_fixed.items():
         if name in spec.genes:
@@ -46,7 +46,7 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[str]:
         elif name in known:
             own = replace(known[name], name=name)
             faults += [f"fixed.{fault}" for fault in value_faults(own, value, experts)]
-        elif methods and not _of_unknown_modifier(name):
+        elif methods and (name in spec.fixed or not _of_unknown_modifier(name)):
             faults.append(f"fixed.{name}: {_nowhere(name, spec, known)}")
     limited = [name for name, gene in spec.all_genes.items() if gene.max_active is not None]
     if len(limited) > 1:

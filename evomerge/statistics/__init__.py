@@ -4,6 +4,7 @@ Members:
     tensor: ``TensorStatistics``, all statistics of one tensor, computed once and kept.
     collect: statistics by the names that methods ask for them by.
     cache: results on disk, by content of the tensors.
+    tally: what is small enough to be sorted; buckets of magnitudes, exact or fine.
     histogram: magnitudes of a task vector, for trim thresholds.
     moments: sums and extremes.
     gram: inner products between models, for spherical methods.

@@ -1,7 +1,7 @@
 """Statistics on disk, found again by what the tensors hold.
 
-A cache entry is one small file named by a hash of (schema, statistic, parameters, content of the
-tensors). It starts with its own name and a checksum, so a corrupt, cut-off or foreign file is
+A cache entry is one small file named by a hash of (arithmetic, statistic, parameters, content of
+the tensors). It starts with its own name and a checksum, so a corrupt, cut-off or foreign file is
 noticed and rebuilt. Files appear by atomic rename: any number of processes may write at once.
 What a tensor holds is looked at once per file and remembered by (path, size, time of change).
 """
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from evomerge.cache import cache_folder
+from evomerge.cache import cache_folder, say_unusable
 from evomerge.statistics.content import Content, Origin, content_of
 
 __all__ = ["Origin", "StatisticsCache"]
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
-_SCHEMA = 1  # raise when a statistic changes its meaning or its arrays
+_ARITHMETIC = 2  # raise when a statistic changes in its value, its meaning or its arrays
 _MAGIC = b"evomerge statistics\n"
 _DIGEST = 32  # characters of a 128-bit hexadecimal hash
 _INDEX_LINE = re.compile(r"(?P<digest>[0-9a-f]{32}) (?P<non_finite>\d+) (?P<label>.+)")
@@ -66,16 +66,21 @@ class StatisticsCache:
         name = _entry_name(statistic, contents)
         try:
             entry = self._path(name).read_bytes()
-        except OSError:
+        except FileNotFoundError:
+            return None
+        except OSError as err:
+            say_unusable(self._folder, err)
             return None
         return _unpack(name, entry)
 
     def store(self, statistic: str, contents: tuple[str, ...], arrays: Arrays) -> None:
-        """Write an entry; a folder that cannot be written to is passed over in silence."""
+        """Write an entry; a folder that cannot be written to is logged once."""
         if self._folder is not None:
             name = _entry_name(statistic, contents)
-            with contextlib.suppress(OSError):
+            try:
                 _write(self._path(name), _pack(name, arrays))
+            except OSError as err:
+                say_unusable(self._folder, err)
 
     def content(self, origin: Origin | None, read: Callable[[], torch.Tensor]) -> Content:
         """Look at what a tensor holds, or remember it.
@@ -118,7 +123,7 @@ def _hash(content: bytes) -> str:
 
 
 def _entry_name(statistic: str, contents: tuple[str, ...]) -> str:
-    return _hash("\0".join([str(_SCHEMA), statistic, *contents]).encode())
+    return _hash("\0".join([str(_ARITHMETIC), statistic, *contents]).encode())
 
 
 def _pack(name: str, arrays: Arrays) -> bytes:

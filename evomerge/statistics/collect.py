@@ -24,18 +24,20 @@ STATISTICS: Mapping[str, Callable[[TensorStatistics], object]] = {
     "model_moments": lambda t: [t.model_moments(i) for i in range(t.n_models)],
     "row_knots": _each(TensorStatistics.row_knots),
     "rank_knots": _each(TensorStatistics.rank_knots),
-    "row_threshold": _each(lambda t, i: t.row_threshold(i, 0.5)),
+    "row_magnitudes": _each(TensorStatistics.row_magnitudes),
     "row_divergence": _each(TensorStatistics.row_divergence),
     "importance_quantiles": _each(TensorStatistics.importance),
     "model_gram": lambda t: t.model_gram,
     "task_gram": lambda t: t.task_gram,
     "row_gram": lambda t: t.row_gram,
     "row_task_gram": lambda t: t.row_task_gram,
+    "column_task_gram": lambda t: t.column_task_gram,
     "variance": lambda t: t.variance,
     "model_variance": lambda t: t.variance,  # likewise
     "conflict": lambda t: t.conflict,
     "model_conflict": lambda t: t.conflict,
     "column_scores": TensorStatistics.column_scores,
+    "row_scores": TensorStatistics.row_scores,
 }
 """What a method may declare it needs. Masked sums are of one candidate's seed and are measured on
 first use."""

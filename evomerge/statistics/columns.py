@@ -1,4 +1,4 @@
-"""How far each column of an expert moved from the base in length and in direction (WIDEN)."""
+"""How far each column or row of an expert moved from the base (WIDEN)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["column_scores"]
+__all__ = ["column_scores", "row_scores"]
 
 FloatArray = NDArray[np.float64]
 
@@ -33,3 +33,13 @@ def column_scores(tiles: Iterable[NDArray[np.float32]], k: int, columns: int) ->
     lengths = norms[1:] * norms[0]
     cosines = np.where(lengths > 0, dots / np.where(lengths > 0, lengths, 1.0), 1.0)
     return np.stack([np.abs(norms[1:] - norms[0]), np.clip(1.0 - cosines, 0.0, 2.0)])
+
+
+def row_scores(tiles: Iterable[NDArray[np.float32]], k: int) -> FloatArray:
+    """Compare the rows of experts with those of the base; see ``column_scores``.
+
+    Returns:
+        (2, k, rows) float64.
+    """
+    turned = (column_scores([tile.swapaxes(1, 2)], k, tile.shape[1]) for tile in tiles)
+    return np.concatenate(list(turned), axis=2)

@@ -1,9 +1,6 @@
 """Magnitude histogram of a task vector: one pass now, any trim threshold later without sorting.
 
-A magnitude belongs to the top 16 bits of its float32 form, 128 steps per power of two, at absolute
-positions: histograms of several tensors add up to that of their union. Each step is split in two:
-the numbers that need no lower bits, and the rest. Differences of bfloat16 numbers are nearly all of
-the first kind, so their many ties are held exactly, where interpolation would cut through them.
+Its buckets are those of ``tally``: thresholds of small tensors are exact.
 """
 
 from __future__ import annotations
@@ -15,45 +12,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "N_BUCKETS",
-    "MagnitudeHistogram",
-    "bucket_edges",
-    "buckets_of",
-    "kept_from",
-    "value_reached",
-]
+from evomerge.statistics.tally import Tally, bucket_edges
+
+__all__ = ["MagnitudeHistogram", "kept_from", "share_of", "value_reached"]
 
 FloatArray = NDArray[np.float64]
 
-N_BUCKETS = 1 << 16
-_SIGN_FREE, _LOW_HALF = np.uint32(0x7FFFFFFF), np.uint32(0xFFFF)
-_LARGEST = np.uint32(0x7F7FFFFF)  # bits of the largest finite float32
 
-
-def buckets_of(values: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Find the bucket of every magnitude.
-
-    Args:
-        values: (n,) finite; the sign is ignored.
-
-    Returns:
-        (n,) bucket numbers below ``N_BUCKETS``, ascending with the magnitude: 2b for exactly the
-        number whose top bits are b, 2b + 1 for those between it and the next.
-    """
-    bits = values.view(np.uint32) & _SIGN_FREE
-    ceiling = (bits + _LOW_HALF) >> np.uint32(16)
-    bits >>= np.uint32(16)
-    bits += ceiling
-    return bits
-
-
-def bucket_edges(buckets: NDArray[np.integer]) -> tuple[FloatArray, FloatArray]:
-    """Return the smallest and largest magnitude of each bucket, float64; equal for even buckets."""
-    low = (buckets >> 1).astype(np.uint32) << np.uint32(16)
-    high = low + ((buckets & 1).astype(np.uint32) << np.uint32(16))
-    edges = np.minimum(np.stack([low, high]), _LARGEST).view(np.float32).astype(np.float64)
-    return edges[0], edges[1]
+def share_of(n: int, share: float) -> int:
+    """Count the whole elements in a share of n: rounded down, one at least of what is not 0."""
+    return max(1, int(share * n)) if share > 0.0 else 0
 
 
 def kept_from(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -86,11 +54,11 @@ class MagnitudeHistogram:
     """How many elements of a task vector have which magnitude.
 
     Attributes:
-        buckets: (m,) int32 non-empty buckets, ascending (``buckets_of``).
+        buckets: (m,) int64 non-empty buckets, ascending (``tally.buckets_of``).
         counts: (m,) int64 elements in each.
     """
 
-    buckets: NDArray[np.int32]
+    buckets: NDArray[np.int64]
     counts: NDArray[np.int64]
 
     @classmethod
@@ -100,24 +68,23 @@ class MagnitudeHistogram:
         Args:
             values: float32, finite, any sign.
         """
-        total = np.zeros(N_BUCKETS, np.int64)
+        tally = Tally()
         for tile in [values] if isinstance(values, np.ndarray) else values:
-            total += np.bincount(buckets_of(tile), minlength=N_BUCKETS)
-        return cls.from_dense(total)
+            tally.add(tile)
+        return cls._counted(tally)
 
     @classmethod
     def union(cls, parts: Iterable[MagnitudeHistogram]) -> MagnitudeHistogram:
         """Add histograms up, e.g. those of all tensors of a model."""
-        total = np.zeros(N_BUCKETS, np.int64)
+        tally = Tally()
         for part in parts:
-            total[part.buckets] += part.counts
-        return cls.from_dense(total)
+            tally.add_buckets(part.buckets, part.counts)
+        return cls._counted(tally)
 
     @classmethod
-    def from_dense(cls, counts: NDArray[np.int64]) -> MagnitudeHistogram:
-        """Keep the non-empty ones of all ``N_BUCKETS`` counts."""
-        buckets = np.flatnonzero(counts)
-        return cls(buckets.astype(np.int32), counts[buckets])
+    def _counted(cls, tally: Tally) -> MagnitudeHistogram:
+        buckets, counts, _ = tally.result()
+        return cls(buckets, counts)
 
     def __add__(self, other: MagnitudeHistogram) -> MagnitudeHistogram:
         return self.union([self, other])
@@ -133,43 +100,47 @@ class MagnitudeHistogram:
         return int(self.counts[0]) if len(self.buckets) and self.buckets[0] == 0 else 0
 
     def threshold(self, density: float) -> float:
-        """Find the magnitude that a given share of the elements reaches.
+        """Find the magnitude that a given share of the elements reaches (``share_of``).
 
         Args:
             density: Share of elements to keep, in [0, 1], of all n elements.
 
         Returns:
-            The smallest magnitude kept; 0 keeps all, infinity none. Where the share ends among
-            equal magnitudes, all of those are kept.
+            See ``lower_edge``.
         """
-        target = density * self.n
-        if density >= 1.0:
-            return 0.0
-        if target < 0.5:
-            return float("inf")
-        return value_reached(self._edges, self._kept_from, target)
+        return 0.0 if density >= 1.0 else self.lower_edge(share_of(self.n, density))
 
-    def upper(self, share: float) -> float:
-        """Find the magnitude that all but a given share of the elements stay below or at.
-
-        Args:
-            share: Share of all n elements to drop from the top, in [0, 1].
+    def lower_edge(self, kept: int) -> float:
+        """Find the smallest of the ``kept`` largest magnitudes.
 
         Returns:
-            The largest magnitude kept; infinity drops none. Where the share ends among equal
+            0 keeps all, infinity none. Where the count ends among equal magnitudes, all of those
+            are kept.
+        """
+        if kept <= 0:
+            return float("inf")
+        return 0.0 if kept >= self.n else value_reached(self._edges, self._kept_from, kept)
+
+    def upper_edge(self, dropped: int) -> float:
+        """Find the largest magnitude below the ``dropped`` largest.
+
+        Returns:
+            Infinity drops none, 0 all that is not zero. Where the count ends among equal
             magnitudes, all of those are kept.
         """
-        value = self.threshold(share)
-        if not 0.0 < value < float("inf") or self.kept_count(value) - share * self.n >= 0.5:
-            return value
-        return float(np.nextafter(np.float32(value), np.float32(0.0)))  # all that reach it go
+        if dropped <= 0:
+            return float("inf")
+        return 0.0 if dropped >= self.n else self.at(self.n - 1 - dropped)
 
-    def quantile(self, q: float) -> float:
-        """Find the magnitude below which a share ``q`` lies; ends at the smallest and largest."""
+    def at(self, place: int) -> float:
+        """Find the magnitude at a place of the ascending order, from 0; 0 where there are none."""
         if self.n == 0:
             return 0.0
-        low, high = self._edges
-        return float(min(max(self.threshold(1.0 - q), low[0]), high[-1]))
+        return value_reached(self._edges, self._kept_from, min(max(self.n - place, 1), self.n))
+
+    def quantile(self, q: float) -> float:
+        """Find the magnitude at the share ``q`` of the ascending order, without interpolation."""
+        return self.at(int(q * (self.n - 1)))
 
     @property
     def l1(self) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.kernels.masks import MASK_BITS, hash24, keep_threshold
+from evomerge.statistics.tally import EXACT
 
 __all__ = ["MaskedSums"]
 
@@ -16,14 +17,14 @@ FloatArray = NDArray[np.float64]
 
 _STEPS = 1 << 12
 _STEP_BITS = MASK_BITS - 12
-_EXACT = 1 << 14  # up to so many elements every one has a step of its own
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedSums:
     """Σ|τ| and Στ² over the elements that one random stream keeps, by keep probability.
 
-    Exact up to 16,384 elements; beyond, proportional inside 4,096 steps of the probability.
+    Exact for small tensors (``tally.EXACT``); for others, proportional inside 4,096 steps of the
+    probability.
 
     Attributes:
         bounds: (m,) ascending bounds on the hash; elements below the bound are kept.
@@ -44,7 +45,7 @@ class MaskedSums:
             key: As in ``RandomMask``.
             n: Number of elements in all.
         """
-        return cls._exact(np.concatenate([*tiles]), key) if n <= _EXACT else cls._steps(tiles, key)
+        return cls._exact(np.concatenate([*tiles]), key) if n <= EXACT else cls._steps(tiles, key)
 
     @classmethod
     def _exact(cls, tau: NDArray[np.float32], key: int) -> MaskedSums:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "RANK_KNOTS",
-    "TAIL_RANKS",
-    "centred_ties",
-    "row_divergence",
-    "row_magnitudes",
-    "row_thresholds",
-]
+from evomerge.statistics.tally import EXACT
+
+__all__ = ["RANK_KNOTS", "RowMagnitudes", "centred_ties", "magnitudes_at", "row_divergence"]
 
 FloatArray = NDArray[np.float64]
 
-# Ranks at which a row's magnitudes are kept for thresholds: even in the bulk, finer to the ends,
-# where magnitudes change steeply and one even step would hold the whole tail.
-TAIL_RANKS: FloatArray = np.concatenate(
+# Ranks at which a long row's magnitudes are kept for thresholds: even in the bulk, finer to the
+# ends, where magnitudes change steeply and one even step would hold the whole tail.
+_TAIL_RANKS: FloatArray = np.concatenate(
     [
         [0.0],
         np.geomspace(1e-3, 1 / 80, 8),
@@ -35,7 +33,7 @@ RANK_KNOTS = 9
 _APART = np.float32(1e-30)  # from zero, whose neighbours among the floats have no inverse
 
 
-def row_magnitudes(tile: NDArray[np.float32], ranks: FloatArray) -> NDArray[np.float32]:
+def magnitudes_at(tile: NDArray[np.float32], ranks: FloatArray) -> NDArray[np.float32]:
     """Read the magnitudes of each row at given ranks.
 
     Args:
@@ -77,32 +75,57 @@ def centred_ties(knots: NDArray[np.float32]) -> NDArray[np.float32]:
     return parted
 
 
-def row_thresholds(
-    magnitudes: NDArray[np.float32], columns: int, density: float
-) -> NDArray[np.float32]:
-    """Find the magnitude that a given share of each row reaches.
+@dataclass(frozen=True, eq=False)
+class RowMagnitudes:
+    """Which magnitudes each row of a task vector has, for thresholds of its own.
 
-    Args:
-        magnitudes: (rows, K) at ``TAIL_RANKS``.
-        columns: Length of a row.
-        density: Share to keep, in [0, 1].
+    Exact for small tensors (``tally.EXACT``) and for short rows, of which nothing would be saved by
+    keeping less; else linear between magnitudes at 121 ranks.
 
-    Returns:
-        (rows,) float32; 0 keeps all, infinity none.
+    Attributes:
+        n: Elements in a row.
+        values: (rows, K) float32, ascending; all n magnitudes of each row, or those at the ranks.
     """
-    rows = len(magnitudes)
-    if density >= 1.0:
-        return np.zeros(rows, np.float32)
-    if density * columns < 0.5:
-        return np.full(rows, np.inf, np.float32)
-    # Half-way between the smallest kept and the largest dropped of density · columns elements.
-    rank = np.clip(((1.0 - density) * columns - 0.5) / max(columns - 1, 1), 0.0, 1.0)
-    right = int(np.clip(np.searchsorted(TAIL_RANKS, rank), 1, len(TAIL_RANKS) - 1))
-    span = TAIL_RANKS[right] - TAIL_RANKS[right - 1]
-    step = np.float32((rank - TAIL_RANKS[right - 1]) / span)
-    low = magnitudes[:, right - 1]
-    thresholds: NDArray[np.float32] = low + step * (magnitudes[:, right] - low)
-    return thresholds
+
+    n: int
+    values: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, tiles: Iterable[NDArray[np.float32]], rows: int, columns: int) -> RowMagnitudes:
+        """Measure a task vector that comes in tiles of (r, columns) float32."""
+        if rows * columns <= EXACT or columns <= len(_TAIL_RANKS):
+            return cls(columns, np.concatenate([np.sort(np.abs(tile), axis=1) for tile in tiles]))
+        return cls(columns, np.concatenate([magnitudes_at(tile, _TAIL_RANKS) for tile in tiles]))
+
+    def lower_edge(self, kept: int) -> NDArray[np.float32]:
+        """Find the smallest of the ``kept`` largest magnitudes of each row.
+
+        Returns:
+            (rows,) float32; 0 keeps all, infinity none.
+        """
+        return self._edge(self.n - kept, self.n - kept)
+
+    def upper_edge(self, dropped: int) -> NDArray[np.float32]:
+        """Find the largest magnitude below the ``dropped`` largest of each row.
+
+        Returns:
+            (rows,) float32; infinity drops none, 0 all that is not zero.
+        """
+        return self._edge(self.n - dropped, self.n - dropped - 1)
+
+    def _edge(self, cut: int, place: int) -> NDArray[np.float32]:
+        """Find the magnitude at a place next to the cut below which ``cut`` elements lie."""
+        if not 0 < cut < self.n:
+            return np.full(len(self.values), 0.0 if cut <= 0 else np.inf, np.float32)
+        if self.values.shape[1] == self.n:
+            return self.values[:, place].copy()
+        rank = (cut - 0.5) / (self.n - 1)  # half-way between what lies below the cut and above
+        right = int(np.clip(np.searchsorted(_TAIL_RANKS, rank), 1, len(_TAIL_RANKS) - 1))
+        span = _TAIL_RANKS[right] - _TAIL_RANKS[right - 1]
+        step = np.float32((rank - _TAIL_RANKS[right - 1]) / span)
+        low = self.values[:, right - 1]
+        edge: NDArray[np.float32] = low + step * (self.values[:, right] - low)
+        return edge
 
 
 def row_divergence(expert: NDArray[np.float32], base: NDArray[np.float32]) -> FloatArray:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.statistics.histogram import (
-    N_BUCKETS,
-    MagnitudeHistogram,
-    bucket_edges,
-    buckets_of,
-    kept_from,
-    value_reached,
-)
+from evomerge.statistics.histogram import MagnitudeHistogram, kept_from, value_reached
+from evomerge.statistics.tally import Tally, bucket_edges
 
 __all__ = ["ScoreStatistics", "clips", "competition_scores"]
 
 FloatArray = NDArray[np.float64]
+
+_ROUNDING = 2e-6  # of a score, relative: kernels compute it in float32
 
 
 def competition_scores(
@@ -55,12 +50,15 @@ def clips(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Find where the magnitudes of each expert are clipped, from below and from above.
 
+    Places in the ascending order are those of the authors' code, which counts from 0 and clips at
+    least the largest: n · clip and n · (1 − clip) − 1, rounded down.
+
     Args:
         magnitudes: One histogram per expert.
         clip: Share of the magnitudes clipped at either end, in [0, 0.5).
     """
-    low = tuple(histogram.quantile(clip) for histogram in magnitudes)
-    return low, tuple(histogram.quantile(1.0 - clip) for histogram in magnitudes)
+    low = tuple(found.at(int(found.n * clip)) for found in magnitudes)
+    return low, tuple(found.at(int(found.n * (1 - clip) - 1)) for found in magnitudes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +69,15 @@ class ScoreStatistics:
         low: Per expert, the lower clip of its magnitudes.
         high: Per expert, the upper clip.
         top: Per expert, the largest score.
-        buckets: (m,) int32 buckets in ascending order of score: ``histogram.buckets_of`` the
-            magnitude, negated for negative scores.
-        counts: (k, m) int64 elements of each expert in each bucket.
+        buckets: (k, m) int64 buckets in ascending order of score: ``tally.buckets_of`` the
+            magnitude, negated for negative scores. Short rows are filled up with empty ones.
+        counts: (k, m) int64 elements in each.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
     top: tuple[float, ...]
-    buckets: NDArray[np.int32]
+    buckets: NDArray[np.int64]
     counts: NDArray[np.int64]
 
     @classmethod
@@ -87,48 +85,69 @@ class ScoreStatistics:
         cls, tiles: Iterable[NDArray[np.float32]], low: Sequence[float], high: Sequence[float]
     ) -> ScoreStatistics:
         """Score task vectors that come in tiles of (k, m) float32."""
-        k = len(low)
-        counts, top = np.zeros((k, 2 * N_BUCKETS), np.int64), np.full(k, -np.inf)
+        top = np.full(len(low), -np.inf)
+        tallies = [(Tally(), Tally()) for _ in low]
         for tile in tiles:
             scores = competition_scores(tile, low, high)
             top = np.maximum(top, scores.max(axis=1, initial=-np.inf))
-            for i, score in enumerate(scores):
-                signed = np.copysign(buckets_of(score), score).astype(np.int64) + N_BUCKETS
-                counts[i] += np.bincount(signed, minlength=2 * N_BUCKETS)
-        return cls._from_dense(low, high, top, counts)
+            for (negative, positive), score in zip(tallies, scores, strict=True):
+                negative.add(score[score < 0])
+                positive.add(score[score >= 0])
+        return cls._counted(low, high, top, tallies)
 
     @classmethod
     def union(cls, parts: Sequence[ScoreStatistics]) -> ScoreStatistics:
         """Add statistics with the same clips up, e.g. those of all tensors of a model."""
         first = parts[0]
-        counts = np.zeros((len(first.low), 2 * N_BUCKETS), np.int64)
+        tallies = [(Tally(), Tally()) for _ in first.low]
         for part in parts:
-            counts[:, part.buckets + N_BUCKETS] += part.counts
+            for each, buckets, counts in zip(tallies, part.buckets, part.counts, strict=True):
+                for tally, sign in zip(each, (buckets < 0, buckets >= 0), strict=True):
+                    tally.add_buckets(np.abs(buckets[sign]), counts[sign])
         top = np.max([part.top for part in parts], axis=0)
-        return cls._from_dense(first.low, first.high, top, counts)
+        return cls._counted(first.low, first.high, top, tallies)
 
     @classmethod
-    def _from_dense(
-        cls, low: Sequence[float], high: Sequence[float], top: FloatArray, counts: NDArray[np.int64]
+    def _counted(
+        cls,
+        low: Sequence[float],
+        high: Sequence[float],
+        top: FloatArray,
+        tallies: Sequence[tuple[Tally, Tally]],
     ) -> ScoreStatistics:
-        used = np.flatnonzero(counts.any(axis=0))
-        buckets = (used - N_BUCKETS).astype(np.int32)
-        return cls(tuple(low), tuple(high), tuple(top.tolist()), buckets, counts[:, used])
+        rows = [_signed(*each) for each in tallies]
+        m = max(len(buckets) for buckets, _ in rows)
+        buckets = np.stack([np.pad(row, (0, m - len(row)), "maximum") for row, _ in rows])
+        counts = np.stack([np.pad(row, (0, m - len(row))) for _, row in rows])
+        return cls(tuple(low), tuple(high), tuple(top.tolist()), buckets, counts)
 
     def cut(self, ratio: float) -> tuple[float, ...]:
-        """Find, per expert, the score that a share of the elements reaches.
+        """Find, per expert, the score that a share of the elements reaches, and a hair more.
+
+        The element at the cut counts nothing. Without the hair, kernels that round its score up
+        would count it as a whole, wherever no other expert scores.
 
         Args:
             ratio: Share of all elements that compete, in [0, 1]; never beyond the largest score.
+                The place in the ascending order is the authors', n · (1 − ratio) rounded down.
         """
-        kept = kept_from(self.counts)
-        n = int(kept[0, 0])
-        target = min(max(ratio * n, 0.5), n)
-        values = [value_reached(self._edges, row, target) for row in kept]
-        return tuple(min(value, top) for value, top in zip(values, self.top, strict=True))
+        n = int(self.counts[0].sum())
+        target = min(max(n - int(n * (1 - ratio)), 1), n)
+        values = [
+            value_reached(_edges(row), kept_from(counts), target)
+            for row, counts in zip(self.buckets, self.counts, strict=True)
+        ]
+        raised = [value + abs(value) * _ROUNDING for value in values]
+        return tuple(min(value, top) for value, top in zip(raised, self.top, strict=True))
 
-    @cached_property
-    def _edges(self) -> tuple[FloatArray, FloatArray]:
-        near, far = bucket_edges(np.abs(self.buckets))
-        negative = self.buckets < 0
-        return np.where(negative, -far, near), np.where(negative, -near, far)
+
+def _signed(negative: Tally, positive: Tally) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Join the buckets of negative and of other scores, ascending."""
+    down, n_down, _ = negative.result()
+    up, n_up, _ = positive.result()
+    return np.concatenate([-down[::-1], up]), np.concatenate([n_down[::-1], n_up])
+
+
+def _edges(buckets: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    near, far = bucket_edges(np.abs(buckets))
+    return np.where(buckets < 0, -far, near), np.where(buckets < 0, -near, far)

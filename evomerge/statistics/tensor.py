@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evomerge.statistics.activity import activity_counts, conflict
 from evomerge.statistics.cache import Origin, StatisticsCache
-from evomerge.statistics.columns import column_scores
+from evomerge.statistics.columns import column_scores, row_scores
 from evomerge.statistics.gram import gram_of_rows, gram_of_tiles
 from evomerge.statistics.histogram import MagnitudeHistogram
 from evomerge.statistics.kept import KeptStatistics
@@ -19,11 +19,10 @@ from evomerge.statistics.moments import Moments
 from evomerge.statistics.reading import TensorReader, TensorSource
 from evomerge.statistics.rows import (
     RANK_KNOTS,
-    TAIL_RANKS,
+    RowMagnitudes,
     centred_ties,
+    magnitudes_at,
     row_divergence,
-    row_magnitudes,
-    row_thresholds,
 )
 from evomerge.statistics.scores import ScoreStatistics, clips
 from evomerge.statistics.signs import SignCounts
@@ -40,6 +39,15 @@ class ModelStatistics(Protocol):
 
     def magnitudes(self, expert: int) -> MagnitudeHistogram:
         """See ``TensorStatistics.magnitudes``."""
+
+    @property
+    def column_task_gram(self) -> FloatArray:
+        """Gram matrix of the task vectors in every column, (columns, k, k) float64."""
+        return self._kept.array(
+            "column_task_gram",
+            self._reader.everyone,
+            lambda: sum(gram_of_rows(tile.swapaxes(1, 2)) for tile in self._reader.task_rows()),
+        )
 
     @property
     def variance(self) -> VarianceHistogram:
@@ -171,7 +179,12 @@ class TensorStatistics:
         Returns:
             (rows, knots) float32, ascending: knot j has rank j / (knots − 1) within its row.
         """
-        return self._row_magnitudes(expert, f"row_knots {knots}", np.linspace(0.0, 1.0, knots))
+        ranks = np.linspace(0.0, 1.0, knots)
+        return self._kept.array(
+            f"row_knots {knots}",
+            self._reader.pair(expert),
+            lambda: np.concatenate([magnitudes_at(tau, ranks) for tau in self._task_rows(expert)]),
+        )
 
     def rank_knots(self, expert: int, knots: int = RANK_KNOTS) -> Float32Array:
         """Return the few ``row_knots`` by which masks find the rank of a magnitude.
@@ -183,17 +196,17 @@ class TensorStatistics:
         return self._kept.array(
             f"rank_knots {knots}",
             self._reader.pair(expert),
-            lambda: centred_ties(row_magnitudes(self.row_knots(expert), ranks)),
+            lambda: centred_ties(magnitudes_at(self.row_knots(expert), ranks)),
         )
 
-    def row_threshold(self, expert: int, density: float) -> Float32Array:
-        """Find the magnitude that a given share of each row reaches.
-
-        Returns:
-            (rows,) float32; 0 keeps all, infinity none.
-        """
-        table = self._row_magnitudes(expert, "row_tails", TAIL_RANKS)
-        return row_thresholds(table, self.columns, density)
+    def row_magnitudes(self, expert: int) -> RowMagnitudes:
+        """Return the magnitudes of each row of one expert's task vector."""
+        return self._kept.record(
+            "row_magnitudes",
+            self._reader.pair(expert),
+            RowMagnitudes,
+            lambda: RowMagnitudes.of(self._task_rows(expert), self.rows, self.columns),
+        )
 
     def row_divergence(self, expert: int) -> FloatArray:
         """Compute KL(softmax(expert row) ‖ softmax(base row)) in nats, (rows,) float64.
@@ -259,6 +272,15 @@ class TensorStatistics:
             "row_task_gram",
             self._reader.everyone,
             lambda: np.concatenate([gram_of_rows(tile) for tile in self._reader.task_rows()]),
+        )
+
+    @property
+    def column_task_gram(self) -> FloatArray:
+        """Gram matrix of the task vectors in every column, (columns, k, k) float64."""
+        return self._kept.array(
+            "column_task_gram",
+            self._reader.everyone,
+            lambda: sum(gram_of_rows(tile.swapaxes(1, 2)) for tile in self._reader.task_rows()),
         )
 
     @property
@@ -334,12 +356,23 @@ class TensorStatistics:
         """Compare the columns of each expert with the base's (WIDEN).
 
         Returns:
-            (2, k, columns): first |‖θ_i‖ − ‖θ0‖| per column, then 1 − cos(θ_i, θ0).
+            (2, k, columns): first |‖θ_i‖ − ‖θ0‖| per column, then 1 − cos(θ_i, θ0). A column of a
+            one-dimensional tensor is an element, which has no direction: (1, k, n), |τ_i|.
         """
+        if len(self.shape) < 2:
+            return np.concatenate([*map(np.abs, self._reader.task_vectors())], axis=1)[None]
         return self._kept.array(
             "column_scores",
             self._reader.everyone,
             lambda: column_scores(self._reader.model_rows(), self.n_experts, self.columns),
+        )
+
+    def row_scores(self) -> FloatArray:
+        """Compare the rows of each expert with the base's; (2, k, rows), see ``column_scores``."""
+        return self._kept.array(
+            "row_scores",
+            self._reader.everyone,
+            lambda: row_scores(self._reader.model_rows(), self.n_experts),
         )
 
     def _scores(self, name: str, low: Sequence[float], high: Sequence[float]) -> ScoreStatistics:
@@ -350,15 +383,10 @@ class TensorStatistics:
             lambda: ScoreStatistics.of(self._reader.task_vectors(), low, high),
         )
 
-    def _row_magnitudes(self, expert: int, name: str, ranks: FloatArray) -> Float32Array:
-        pairs = self._reader.base_and_expert_rows
-        return self._kept.array(
-            name,
-            self._reader.pair(expert),
-            lambda: np.concatenate(
-                [row_magnitudes(theta - theta_0, ranks) for theta_0, theta in pairs(expert)]
-            ),
-        )
+    def _task_rows(self, expert: int) -> Iterator[Float32Array]:
+        """Read whole rows of one task vector; yields (r, columns)."""
+        for theta_0, theta in self._reader.base_and_expert_rows(expert):
+            yield theta - theta_0
 
     def _importance(self, expert: int) -> Iterator[Float32Array]:
         divergence, start = self.row_divergence(expert), 0

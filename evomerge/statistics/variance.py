@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.statistics.histogram import N_BUCKETS, MagnitudeHistogram, bucket_edges, buckets_of
+from evomerge.statistics.histogram import MagnitudeHistogram
+from evomerge.statistics.tally import Tally, bucket_edges
 
 __all__ = ["VarianceHistogram", "variance_across"]
 
@@ -41,53 +42,48 @@ class VarianceHistogram:
     """How many elements have which variance across experts, and how much energy they hold.
 
     Attributes:
-        buckets: (m,) int32 non-empty buckets, ascending (``histogram.buckets_of``).
+        buckets: (m,) int64 non-empty buckets, ascending (``tally.buckets_of``).
         counts: (m,) int64 elements in each.
         bucket_energies: (k, m) float64 sums of τ_i² in each.
     """
 
-    buckets: NDArray[np.int32]
+    buckets: NDArray[np.int64]
     counts: NDArray[np.int64]
     bucket_energies: FloatArray
 
     @classmethod
     def of(cls, tiles: Iterable[NDArray[np.float32]], k: int) -> VarianceHistogram:
         """Measure task vectors that come in tiles of (k, m) float32."""
-        counts, energies = np.zeros(N_BUCKETS, np.int64), np.zeros((k, N_BUCKETS))
+        tally = Tally(n_weights=k)
         for tile in tiles:
-            index = buckets_of(variance_across(tile))
-            counts += np.bincount(index, minlength=N_BUCKETS)
-            for i, tau in enumerate(tile.astype(np.float64)):
-                energies[i] += np.bincount(index, weights=tau * tau, minlength=N_BUCKETS)
-        buckets = np.flatnonzero(counts)
-        return cls(buckets.astype(np.int32), counts[buckets], energies[:, buckets])
+            tally.add(variance_across(tile), tile.astype(np.float64) ** 2)
+        return cls(*tally.result())
 
     @classmethod
     def union(cls, parts: Sequence[VarianceHistogram]) -> VarianceHistogram:
         """Add histograms of the same experts up, e.g. those of all tensors of a model."""
-        counts = np.zeros(N_BUCKETS, np.int64)
-        energies = np.zeros((len(parts[0].bucket_energies), N_BUCKETS))
+        tally = Tally(n_weights=len(parts[0].bucket_energies))
         for part in parts:
-            counts[part.buckets] += part.counts
-            energies[:, part.buckets] += part.bucket_energies
-        buckets = np.flatnonzero(counts)
-        return cls(buckets.astype(np.int32), counts[buckets], energies[:, buckets])
+            tally.add_buckets(part.buckets, part.counts, part.bucket_energies)
+        return cls(*tally.result())
 
     def threshold(self, share: float) -> float:
         """Find the variance that a share of the elements with nonzero variance reaches.
+
+        Whole elements are counted, rounded down, as the authors do.
 
         Args:
             share: In [0, 1], of the elements whose variance is not zero.
 
         Returns:
-            The smallest variance kept; 0 keeps everything, and is returned only where no element
-            varies.
+            The smallest variance kept; infinity keeps nothing, 0 everything, and is returned only
+            where no element varies.
         """
         histogram = self._histogram
         n_varying = histogram.n - histogram.n_zero
         if n_varying == 0:
             return 0.0
-        threshold = histogram.threshold(share * n_varying / histogram.n)
+        threshold = histogram.lower_edge(int(share * n_varying))
         return max(threshold * _BELOW_TIES, _SMALLEST)
 
     def count(self, threshold: float) -> float:

@@ -4,9 +4,12 @@ Members:
     records: what a study knows, as plain records.
     constraints: what a merge must keep.
     folder: the files of a study and their lock.
+    json_files: its JSON files, read with care.
+    identity: who drives a study that is in a database.
     storage, journal: the database or the journal file, whose records can be written together.
     trials: what is kept with each trial.
-    drivers: which running trials are whose, where several drivers share a study.
+    proposals: the params of a trial, stored whole or not at all.
+    drivers: which trials are whose, where several drivers share a study.
     timing: seconds per phase.
     search: ask, run, tell.
     baseline_queue: baselines, queued before the search and again where constraints need them.

@@ -1,16 +1,21 @@
 """The drivers of a study: which running trials are whose, and which are nobody's.
 
-A driver marks a trial as its own as soon as it has asked for it. Killed in between, it leaves a
-running trial without a mark, which any driver of the database may take over.
+A trial is first queued, then taken, which only one driver can do: so of the numbers below the
+budget each is asked once. A driver marks a trial as its own as soon as it has taken it. Killed in
+between, it leaves a running trial without a mark, which any driver of the database may take over.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from evomerge.study.identity import Identity
+from evomerge.study.storage import together
 from evomerge.study.trials import DRIVER
 
 __all__ = ["Drivers"]
@@ -28,17 +33,58 @@ class Drivers:
 
     Args:
         study: In a database that others may use, too.
-        name: Of this driver, the same after a restart; ``None``: there are no others, as with a
-            journal file.
+        identity: Of this driver, the same after a restart; ``None``: there are no others, as with
+            a journal file.
         patience_s: More than an ask takes.
     """
 
-    def __init__(self, study: optuna.Study, name: str | None, patience_s: float = 60.0) -> None:
-        self._study, self._name, self._patience_s = study, name, patience_s
+    def __init__(
+        self, study: optuna.Study, identity: Identity | None, patience_s: float = 60.0
+    ) -> None:
+        self._study, self._patience_s = study, patience_s
+        self._name = None if identity is None else identity.id
         self._seen: dict[int, float] = {}  # by number, from when nobody's
         self._claimed: dict[int, float] = {}  # by number, from when marked here
-        if name is not None:
-            study.set_user_attr(f"{_REGISTERED}{name}", True)
+        if identity is not None:
+            study.set_user_attr(f"{_REGISTERED}{identity.id}", asdict(identity))
+
+    def ask(self, n_trials: int) -> Trial | None:
+        """Take the next trial, one that was queued first.
+
+        Args:
+            n_trials: The budget.
+
+        Returns:
+            The trial; ``None`` if the budget is used up, by whichever driver.
+        """
+        with together(self._study._storage):
+            trial_id = self._take_next(n_trials)
+        return None if trial_id is None else self.open(trial_id)
+
+    def _take_next(self, n_trials: int) -> int | None:
+        storage, study_id = self._study._storage, self._study._study_id
+        while True:
+            trials = self._study.get_trials(deepcopy=False)
+            queued = next((t for t in trials if t.state == TrialState.WAITING), None)
+            number = len(trials) if queued is None else queued.number
+            if number >= n_trials:
+                return None
+            if queued is None:
+                storage.create_new_trial(study_id, create_trial(state=TrialState.WAITING))
+            elif self._take(queued):
+                return queued._trial_id
+
+    def _take(self, queued: FrozenTrial) -> bool:
+        try:
+            storage = self._study._storage
+            return storage.set_trial_state_values(queued._trial_id, TrialState.RUNNING)
+        except UpdateFinishedTrialError:  # taken and told meanwhile
+            return False
+
+    def open(self, trial_id: int) -> Trial:
+        """Open a running trial; samplers see the study as it is now."""
+        self._study._thread_local.cached_all_trials = None  # as ``Study.ask`` does
+        return Trial(self._study, trial_id)
 
     def mark(self, trial: Trial) -> bool:
         """Mark a trial that was just asked; ``False`` if another driver has taken it meanwhile."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from evomerge.evaluation.suite import REPORT_ONLY
+from evomerge.schema import parse
 from evomerge.study.constraints import finals_note
 from evomerge.study.finals import Finals
 from evomerge.study.folder import write_atomically
-from evomerge.study.records import FinalRecord, Objective, ReportOnly
+from evomerge.study.json_files import read_json_or_warn
 
 __all__ = ["read_finals", "write_finals"]
+
+_PARTS = {field.name for field in fields(Finals)}
 
 
 def write_finals(path: Path, finals: Finals, constraints: Sequence[str] = ()) -> None:
@@ -31,18 +33,10 @@ def write_finals(path: Path, finals: Finals, constraints: Sequence[str] = ()) ->
 
 
 def read_finals(path: Path) -> Finals:
-    """Read what ``write_finals`` wrote; empty if the finals were not run."""
-    if not path.is_file():
-        return Finals()
-    content = json.loads(path.read_text())
-    unseen = content.get(REPORT_ONLY, {"measures": [], "records": []})
-    measures = tuple(Objective(**row) for row in unseen["measures"])
-    return Finals(_records(content["records"]), ReportOnly(measures, _records(unseen["records"])))
+    """Read what ``write_finals`` wrote; empty if the finals were not run, or must be run again."""
 
+    def make(content: Any) -> Finals:
+        return parse(Finals, {k: v for k, v in content.items() if k in _PARTS}, str(path))
 
-def _records(rows: Sequence[Mapping[str, Any]]) -> tuple[FinalRecord, ...]:
-    return tuple(FinalRecord(**{key: _frozen(value) for key, value in row.items()}) for row in rows)
-
-
-def _frozen(value: object) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    instead = "'evomerge resume DIR' runs the finals again"
+    return read_json_or_warn(path, make, instead) or Finals()

@@ -28,6 +28,7 @@ class StudyFolder:
         self.experiment = root / "experiment.yaml"
         self.journal = root / "study.journal"
         self.items = root / "items"
+        self.driver = root / "driver.json"  # only of a study in a database
         self.finals = root / "finals.json"
         self.timing = root / "timing.json"
         self.comparison = root / "comparison.json"
@@ -35,6 +36,7 @@ class StudyFolder:
         self.exports = root / "exports"
         self.models = root / "models"  # of a stage: what it hands on
         self.winners = root / "winners.json"
+        self._is_held = False
 
     @property
     def name(self) -> str:
@@ -77,9 +79,14 @@ class StudyFolder:
     def lock(self) -> Iterator[None]:
         """Hold the study for one driver; released by the system when the process ends.
 
+        What holds it already may hold it again, through the same object.
+
         Raises:
             StudyError: Another driver holds it.
         """
+        if self._is_held:
+            yield
+            return
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("a+") as file:
             try:
@@ -89,7 +96,11 @@ class StudyFolder:
                     f"another evomerge process is running the study in {self.root}; wait for it, "
                     "or stop it first"
                 ) from None
-            yield
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
 
 
 def write_atomically(path: Path, text: str) -> None:

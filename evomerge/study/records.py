@@ -139,6 +139,8 @@ class TrialRecord(_Constrained):
         partial: Only of a trial that was dropped from a race.
         violations: Per constraint how far it is violated, as a share of the bound; above 0 means
             infeasible. Empty without constraints.
+        n_scores: Item scores that were stored with it.
+        driver: Id of the driver that ran it; ``None`` in a journal file.
     """
 
     number: int
@@ -155,6 +157,8 @@ class TrialRecord(_Constrained):
     n_items: tuple[int, ...] = ()
     partial: Partial | None = None
     violations: tuple[float, ...] = ()
+    n_scores: int = 0
+    driver: str | None = None
 
 
 @dataclass(frozen=True)

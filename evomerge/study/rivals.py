@@ -13,6 +13,7 @@ from evomerge.evaluation.item_response import ItemResponse, fit_item_response
 from evomerge.evaluation.racing import Contest, Race, RaceRules
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
+from evomerge.seeds import seed_for
 from evomerge.study.records import Objective
 
 __all__ = ["Rivals"]
@@ -34,10 +35,11 @@ class Rivals:
     Args:
         objectives: In the order of the study's directions.
         rules: Of the races.
+        seed: Of the study.
     """
 
-    def __init__(self, objectives: Sequence[Objective], rules: RaceRules) -> None:
-        self._objectives, self._rules = objectives, rules
+    def __init__(self, objectives: Sequence[Objective], rules: RaceRules, seed: int) -> None:
+        self._objectives, self._rules, self._seed = objectives, rules, seed
         self._signs = np.array([1 if o.direction == "maximize" else -1 for o in objectives])
         self._forget()
 
@@ -83,15 +85,16 @@ class Rivals:
         kept = {n: member for n, member in self._front.items() if not _dominates(mine, member[0])}
         self._front = {**kept, number: (mine, columns)}
 
-    def race(self, seed: int) -> Race | None:
-        """Set up the race of the next trial; ``None`` if it cannot be raced.
+    def race(self, number: int) -> Race | None:
+        """Set up the race of a trial; ``None`` if it cannot be raced.
 
         Args:
-            seed: Of its draws.
+            number: Trial number.
         """
         if not self._front or not self._can_race:
             return None
         contests = tuple(self._contest(i) for i in range(len(self._objectives)))
+        seed = seed_for(self._seed, "race", number)
         return Race(self._rules, contests, seed, self._responses())
 
     def _responses(self) -> ItemResponse | None:

@@ -6,26 +6,25 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.errors import StudyError
 from evomerge.evaluation.racing import Race
-from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.scores import ItemScore, MetricValue
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
-from evomerge.seeds import seed_for
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.baseline_queue import BaselineQueue
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.drivers import Drivers
 from evomerge.study.outcomes import checked_outcome
+from evomerge.study.proposals import propose
 from evomerge.study.records import Objective
 from evomerge.study.rivals import Rivals
 from evomerge.study.storage import together
@@ -35,6 +34,7 @@ from evomerge.study.trials import (
     ERROR,
     MEASURED,
     N_ITEMS,
+    N_SCORES,
     ORIGIN,
     PARTIAL,
     RECIPE,
@@ -83,7 +83,7 @@ class Search:
         constraints: What trials must keep; measured with every trial, told to the sampler.
         rivals: What trials race against; ``None``: every trial is scored on all items.
         drivers: Those that the study is shared with; absent: none.
-        winners: Where the winners of earlier stages are now, by expert name.
+        models: Where base and experts are now, by name; absent: where they were.
         on_told: Called after each finished trial.
     """
 
@@ -100,13 +100,13 @@ class Search:
         constraints: Sequence[Constraint] = (),
         rivals: Rivals | None = None,
         drivers: Drivers | None = None,
-        winners: Mapping[str, ModelRef] = {},
+        models: Mapping[str, ModelRef] = {},
         on_told: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._executor, self._budget = executor, budget
         self._items, self._timing, self._on_told = items, timing, on_told
-        self._constraints, self._rivals, self._winners = constraints, rivals, winners
+        self._constraints, self._rivals, self._models = constraints, rivals, models
         self._drivers = drivers or Drivers(study, None)
         self._queue = BaselineQueue(study, constraints, budget.trials)
         self._in_flight: dict[int, Trial] = {}
@@ -137,9 +137,7 @@ class Search:
             while len(self._in_flight) < self._executor.n_workers:
                 if interrupted:
                     self._restart(interrupted.pop(0))
-                elif self._may_ask():
-                    self._start_next()
-                else:
+                elif not (self._is_in_time() and self._start_next()):
                     break
             if self._in_flight:
                 self._finish(self._executor.next_outcome())
@@ -164,40 +162,43 @@ class Search:
         elif all(excess <= 0 for excess in trial.user_attrs.get(CONSTRAINTS, ())):
             self._rivals.add(trial.number, values, scored.scores.items)
 
-    def _may_ask(self) -> bool:
+    def _is_in_time(self) -> bool:
         limit = self._budget.wall_clock_s
-        in_time = limit is None or self._timing.elapsed < limit
-        return in_time and self._n_asked() < self._budget.trials
+        return limit is None or self._timing.elapsed < limit
 
-    def _n_asked(self) -> int:
-        trials = self._study.get_trials(deepcopy=False)
-        return sum(trial.state != TrialState.WAITING for trial in trials)
-
-    def _start_next(self) -> None:
+    def _start_next(self) -> bool:
+        """Start the next trial; ``False`` if the budget is used up."""
         started = time.perf_counter()
         with self._timing.measure("ask"):
-            trial = self._study.ask()
-            with together(self._study._storage):
-                if not self._drivers.mark(trial):
-                    return
-                recipe = self._recipe(trial, trial.user_attrs)
-        self._submit(trial, recipe, time.perf_counter() - started)
+            trial = self._drivers.ask(self._budget.trials)
+            if trial is None:
+                return False
+            recipe = self._marked_recipe(trial)
+        if recipe is not None:
+            self._submit(trial, recipe, time.perf_counter() - started)
+        return True
 
     def _restart(self, frozen: FrozenTrial) -> None:
         with self._timing.measure("ask"):
-            trial = Trial(self._study, frozen._trial_id)  # its stored params stay as they are
-            if not self._drivers.mark(trial):
-                return
-            recipe = self._recipe(trial, frozen.user_attrs)
-        self._submit(trial, recipe, 0.0)
+            trial = self._drivers.open(frozen._trial_id)  # its stored params stay as they are
+            recipe = self._marked_recipe(trial)
+        if recipe is not None:
+            self._submit(trial, recipe, 0.0)
 
-    def _recipe(self, trial: Trial, attrs: dict[str, Any]) -> Recipe:
-        if RECIPE in attrs:
+    def _marked_recipe(self, trial: Trial) -> Recipe | None:
+        """Mark a trial and find its recipe; ``None`` if another driver has taken it meanwhile."""
+        with together(self._study._storage):
+            return self._recipe(trial) if self._drivers.mark(trial) else None
+
+    def _recipe(self, trial: Trial) -> Recipe:
+        if self._queue.is_repeated(trial):
+            self._queue.give_to_search(trial)
+        if data := trial.user_attrs.get(RECIPE):
             if self._is_in_space(trial):
                 self._space.suggest(trial)  # registers the params of a queued baseline
-            stored = located_recipe(attrs[RECIPE], self._winners)
+            stored = located_recipe(data, self._models)
             return recipe_from_data(stored, f"trial {trial.number}")
-        recipe = self._space.recipe(self._space.suggest(trial))
+        recipe = self._space.recipe(propose(trial, self._space.suggest))
         trial.set_user_attr(ORIGIN, "search")
         trial.set_user_attr(RECIPE, recipe.as_data())
         return recipe
@@ -219,7 +220,7 @@ class Search:
         origins = [trial.user_attrs.get(ORIGIN) for trial in self._in_flight.values()]
         if self._rivals is None or any(origin != "search" for origin in origins):
             return None
-        return self._rivals.race(seed_for(number, "race"))
+        return self._rivals.race(number)
 
     def _finish(self, outcome: Outcome) -> None:
         trial = self._in_flight.pop(outcome.job.trial)
@@ -240,7 +241,7 @@ class Search:
         self._queue.try_again(trial.user_attrs[ORIGIN])
 
     def _tell_scores(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
-        self._items.write(trial.number, scored.job.split, scored.scores.items)
+        self._write_items(trial, scored.job.split, scored.scores.items)
         metrics = [scored.scores.metrics[o.task][o.metric] for o in self._objectives]
         trial.set_user_attr(STDERR, [None if math.isnan(m.stderr) else m.stderr for m in metrics])
         trial.set_user_attr(N_ITEMS, [m.n for m in metrics])
@@ -253,10 +254,14 @@ class Search:
     def _tell_pruned(self, trial: Trial, pruned: Pruned, ask_seconds: float) -> None:
         trial.set_user_attr(ERROR, pruned.reason)
         if pruned.estimates:
-            self._items.write(trial.number, pruned.job.split, pruned.items)
+            self._write_items(trial, pruned.job.split, pruned.items)
             trial.set_user_attr(PARTIAL, _as_data(pruned.estimates))
         self._keep_seconds(trial, {"ask": ask_seconds, **pruned.seconds})
         self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _write_items(self, trial: Trial, split: str, items: Sequence[ItemScore]) -> None:
+        self._items.write(trial.number, split, items)
+        trial.set_user_attr(N_SCORES, len(items))
 
     def _keep_seconds(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         trial.set_user_attr(SECONDS, dict(seconds))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from evomerge.errors import StudyError
+from evomerge.secrets import filled_in, without_secrets
 from evomerge.study.journal import BatchedJournal
 
-__all__ = ["open_storage", "repair_journal", "together"]
+__all__ = ["open_storage", "repair_journal", "together", "writes_together"]
 
 
 def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
@@ -19,28 +20,45 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
 
     Args:
         journal: The journal file, used unless ``url`` is given.
-        url: Database URL, e.g. ``postgresql://…``, for studies that several machines share.
+        url: Database URL, e.g. ``postgresql://…``, for studies that several machines share;
+            ``${NAME}`` in it stands for an environment variable.
 
     Raises:
-        StudyError: The database cannot be opened.
+        StudyError: The database cannot be opened, a variable is not set, or the journal is damaged.
     """
     if url is not None:
+        address = filled_in(url)
         try:
-            return RDBStorage(url)
+            return RDBStorage(address)
         except Exception as err:  # SQLAlchemy and the drivers raise types of their own
             reason = str(err).splitlines()[0]
-            raise StudyError(f"expected a database URL that opens, got {url!r}: {reason}") from err
-    return JournalStorage(BatchedJournal(journal))
+            raise StudyError(
+                without_secrets(f"expected a database URL that opens, got {url!r}: {reason}")
+            ) from err
+    backend = BatchedJournal(journal)
+    try:
+        return JournalStorage(backend)
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as err:
+        raise backend.damaged() from err  # JSON, but no record of Optuna's
 
 
 @contextmanager
 def together(storage: BaseStorage) -> Iterator[None]:
     """Write all that the block stores at once, at its end; a database writes as it goes."""
-    if isinstance(storage, JournalStorage) and isinstance(storage._backend, BatchedJournal):
-        with storage._backend.batch():
-            yield
-    else:
+    journal = _batched(storage)
+    with nullcontext() if journal is None else journal.batch():
         yield
+
+
+def writes_together(storage: BaseStorage) -> bool:
+    """Tell whether ``together`` writes at once, as it does to a journal file."""
+    return _batched(storage) is not None
+
+
+def _batched(storage: BaseStorage) -> BatchedJournal | None:
+    if isinstance(storage, JournalStorage) and isinstance(storage._backend, BatchedJournal):
+        return storage._backend
+    return None
 
 
 def repair_journal(journal: Path) -> None:

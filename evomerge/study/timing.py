@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from evomerge.study.folder import write_atomically
+from evomerge.study.json_files import read_json_or_warn
 
 __all__ = ["PHASES", "Timing", "read_timing"]
 
@@ -70,8 +72,12 @@ class Timing:
 
 
 def read_timing(path: Path) -> dict[str, float]:
-    """Read the sums; zeros if nothing has been run."""
-    zeros = dict.fromkeys((*PHASES, "elapsed"), 0.0)
-    if not path.is_file():
-        return zeros
-    return {**zeros, **json.loads(path.read_text())}
+    """Read the sums; zeros if nothing has been run, or the file is damaged."""
+    return read_json_or_warn(path, _sums, "time is counted from zero") or _sums({})
+
+
+def _sums(content: Mapping[str, float]) -> dict[str, float]:
+    sums = {phase: float(content.get(phase, 0.0)) for phase in (*PHASES, "elapsed")}
+    if not all(0 <= seconds < math.inf for seconds in sums.values()):
+        raise ValueError("expected seconds")
+    return sums

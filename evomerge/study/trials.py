@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.execution.costs import COST
 from evomerge.models.reference import ModelRef, reference_data
+from evomerge.recipe.path import BASE
 from evomerge.samplers.learned import CONSTRAINTS, PARTIAL
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.records import Direction, Objective, Partial, TrialRecord, TrialStateName
@@ -21,8 +22,10 @@ __all__ = [
     "ERROR",
     "MEASURED",
     "N_ITEMS",
+    "N_SCORES",
     "ORIGIN",
     "PARTIAL",
+    "PROPOSAL",
     "RECIPE",
     "SECONDS",
     "STDERR",
@@ -36,9 +39,11 @@ __all__ = [
 
 # Names of trial user attributes.
 ORIGIN = "origin"
+PROPOSAL = "proposal"  # the params as they were drawn; only where they are stored one by one
 RECIPE = "recipe"
 STDERR = "stderr"
 N_ITEMS = "n_items"
+N_SCORES = "n_scores"
 SECONDS = "seconds"
 ERROR = "error"
 TRACEBACK = "traceback"
@@ -57,7 +62,7 @@ _STATES: Mapping[TrialState, TrialStateName] = {
 def trial_records(
     study: optuna.Study,
     constraints: Sequence[Constraint] = (),
-    winners: Mapping[str, ModelRef] = {},
+    models: Mapping[str, ModelRef] = {},
 ) -> tuple[TrialRecord, ...]:
     """Read every trial that has been asked, by number.
 
@@ -67,14 +72,14 @@ def trial_records(
     Args:
         study: The Optuna study.
         constraints: In the study's order.
-        winners: Where the winners of earlier stages are now, by expert name.
+        models: Where base and experts are now, by name.
     """
     trials = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
     known = measured_baselines(trials)
 
     def record(trial: FrozenTrial) -> TrialRecord:
         read = trial_record(trial)
-        read = replace(read, recipe=located_recipe(read.recipe, winners))
+        read = replace(read, recipe=located_recipe(read.recipe, models))
         if MEASURED not in trial.user_attrs:
             return read
         measured = trial.user_attrs[MEASURED]
@@ -83,16 +88,20 @@ def trial_records(
     return tuple(map(record, trials))
 
 
-def located_recipe(recipe: Mapping[str, Any], winners: Mapping[str, ModelRef]) -> Mapping[str, Any]:
-    """Point a stored recipe to where winners are now: their run may have moved since.
+def located_recipe(recipe: Mapping[str, Any], models: Mapping[str, ModelRef]) -> Mapping[str, Any]:
+    """Point a stored recipe to where its models are now: they may have moved since.
 
     Args:
         recipe: As ``Recipe.as_data`` gave it; empty if none was built.
-        winners: By expert name.
+        models: By name.
     """
-    named = winners.keys() & recipe.get("experts", {})
-    moved = {name: reference_data(winners[name]) for name in named}
-    return {**recipe, "experts": {**recipe["experts"], **moved}} if moved else recipe
+    moved: dict[str, Any] = {}
+    if BASE in recipe.keys() & models.keys():
+        moved[BASE] = models[BASE]
+    if "experts" in recipe:
+        known = {name: reference_data(models[name]) for name in recipe["experts"] if name in models}
+        moved["experts"] = {**recipe["experts"], **known}
+    return {**recipe, **moved}
 
 
 def measured_baselines(trials: Iterable[FrozenTrial]) -> list[tuple[str, list[float]]]:
@@ -125,6 +134,8 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         n_items=tuple(attrs.get(N_ITEMS, ())) if complete else (),
         partial=_partial(attrs[PARTIAL]) if PARTIAL in attrs else None,
         violations=tuple(attrs.get(CONSTRAINTS, ())),
+        n_scores=attrs.get(N_SCORES, 0) if trial.state.is_finished() else 0,
+        driver=attrs.get(DRIVER),
     )
 
 

@@ -100,7 +100,7 @@ def test_a_cost_has_no_mean_with_a_score_and_is_no_summary() -> None:
     assert not has_mean([SCORE, SIZE])
     assert not has_mean([SIZE, HOPS])  # both are minimised, but in units of their own
     assert has_mean([SIZE])
-    assert [m.label for m in measures([SIZE, SCORE, HOPS])] == ["parameters", "hops", "zoo_math"]
+    assert [m.label for m in measures([SIZE, SCORE, HOPS])] == ["zoo_math", "parameters", "hops"]
 
 
 def test_a_unit_does_not_decide_who_wins() -> None:

@@ -35,7 +35,6 @@ from evomerge.analysis.front import complete, front, hypervolume
 from evomerge.evaluation.racing import Race, RaceRules, hypervolume_gains
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
-from evomerge.seeds import seed_for
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from tests.benchmarks import race_searches
@@ -144,10 +143,10 @@ def replay(recorded: Recorded, setting: Setting, order: int) -> Outcome:
     """Race the trials of a study, for one order of its items."""
     study, scores, rules = recorded.study, recorded.scores, setting.rules
     rungs = cut(scores[study.trials[0].number], rules, order)
-    rivals, kept, dropped, used = Rivals(study.objectives, rules), [], [], 0
+    rivals, kept, dropped, used = Rivals(study.objectives, rules, order), [], [], 0
     for trial in study.trials:
         mine = scores[trial.number]
-        race = rivals.race(seed_for(order, trial.number)) if trial.origin == "search" else None
+        race = rivals.race(trial.number) if trial.origin == "search" else None
         look = None
         if race is not None:
             looks = [[s for s in mine if (s.task, s.item) in rung] for rung in rungs]

@@ -115,7 +115,7 @@ def test_what_ends_a_candidate_early_is_said_with_its_thresholds(tmp_path: Path)
     assert "exceeds 7 times the worst parent's" in found["gates"]
     assert "75% more of its greedy answers" in found["gates"]
     assert found["race"].startswith("after 10%, 20%, 40%, 60% of the items, at least 20 of each")
-    assert "item-response model gives it a probability of at most 0.1" in found["race"]
+    assert "item-response model) give it a probability of at most 0.1" in found["race"]
     assert found["race"].endswith("to improve the front by more than 0.50% of its hypervolume")
 
 

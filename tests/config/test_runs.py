@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from evomerge.config import stages
+from evomerge.config.experiment import Experiment
 from evomerge.config.presets import Presets
 from evomerge.config.runs import Events, continue_study
-from evomerge.config.stages import create_run
+from evomerge.config.stages import create_run, created_run
+from evomerge.config.stored import write_experiment
 from evomerge.errors import StudyError
 from evomerge.study.folder import StudyFolder
 
@@ -75,3 +80,33 @@ def test_a_study_that_ended_before_its_first_trial_makes_room_and_no_other_does(
     assert len(continue_study(made, Events()).trials) == 4
     with pytest.raises(StudyError, match="holds a study already"):
         create_run(tmp_path / "e.yaml", Presets(), [], made)
+
+
+def test_of_two_runs_that_begin_at_the_same_moment_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one starts, and begins its study, while this one checks its experiment."""
+    made = study(tmp_path)
+    made.experiment.unlink()
+    check = stages.checked_study
+    other = StudyFolder(made.root)
+
+    def overtaken(*arguments: Any) -> Experiment:
+        checked = check(*arguments)
+        holding.enter_context(other.lock())
+        write_experiment(other, checked)
+        return checked
+
+    monkeypatch.setattr(stages, "checked_study", overtaken)
+    with ExitStack() as holding, pytest.raises(StudyError, match="another evomerge process"):
+        create_run(tmp_path / "e.yaml", Presets(), [], made)
+    assert made.experiment.is_file()  # of the other one, which goes on
+
+
+def test_a_run_holds_its_folder_from_the_moment_it_is_made(tmp_path: Path) -> None:
+    made = study(tmp_path)
+    with (
+        created_run(tmp_path / "e.yaml", Presets(), [], made),
+        pytest.raises(StudyError, match="another evomerge process"),
+    ):
+        create_run(tmp_path / "e.yaml", Presets(), [], StudyFolder(made.root))

@@ -246,7 +246,8 @@ def test_a_budget_that_no_stage_follows_is_refused(tmp_path: Path) -> None:
 def test_a_run_is_not_changed_while_a_driver_runs_it(tmp_path: Path) -> None:
     folder = create(tmp_path)
     before = folder.experiment.read_text()
-    with folder.lock(), pytest.raises(StudyError, match="another evomerge process"):
+    other = StudyFolder(folder.root)
+    with other.lock(), pytest.raises(StudyError, match="another evomerge process"):
         change_run(folder, ["budget.trials=20"])
     assert folder.experiment.read_text() == before
 

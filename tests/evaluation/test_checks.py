@@ -97,10 +97,10 @@ def test_a_missing_data_file_is_named_with_its_full_path(folder):
 
 
 def test_a_missing_dataset_split_lists_those_there_are(folder):
-    suite = dataclasses.replace(one(folder, "tiny_choice"), splits={"search": "train"})
+    suite = dataclasses.replace(one(folder, "tiny_choice"), splits={"search": "training"})
     fault = only_fault_of(suite)
     assert "task 'tiny_choice', split 'search'" in fault
-    assert "no split 'train', only search, test, validation" in fault
+    assert "no split 'training', only search, test, train, validation" in fault
 
 
 def test_a_missing_split_of_the_task_itself_is_named(folder):

@@ -27,7 +27,7 @@ from .tiny_tasks import write_task
 CONTEXT = 128
 FIRST_EIGHT = {
     "num_fewshot": 8,
-    "fewshot_split": "validation",
+    "fewshot_split": "train",
     "fewshot_config": {"sampler": "first_n"},
 }
 _LOCAL = {"attention_types": [[["local"], 3]], "window_size": 8}  # windows of its own

@@ -151,7 +151,7 @@ def test_prompt_settings_score_as_simple_evaluate(
 ):
     tasks = ("tiny_likelihood", "tiny_fewshot", "tiny_generate")
     for name in tasks:
-        write_task(folder, name, fewshot_split="validation")
+        write_task(folder, name, fewshot_split="train")
     plain = dataclasses.replace(suite, tasks=tasks)
     changed = dataclasses.replace(plain, **changes)
     scores = PreparedSuites([changed], "search", model, tokenizer).score()
@@ -159,23 +159,6 @@ def test_prompt_settings_score_as_simple_evaluate(
     reference = Reference(changed, tmp_path / "reference", "search")
     assert_equal(scores, reference.score(model, tokenizer))
     assert scores.metrics != PreparedSuites([plain], "search", model, tokenizer).score().metrics
-
-
-def test_an_item_is_never_among_its_own_examples(suite, folder, model, tokenizer):
-    """Where lm-eval would draw them from the scored split without leaving the item out."""
-    write_task(
-        folder,
-        "tiny_generate",
-        doc_to_text="{{id}} is",
-        test_split=None,
-        validation_split="validation",
-    )
-    suite = dataclasses.replace(suite, tasks=("tiny_generate",), num_fewshot=20)
-    for prepared in PreparedSuites([suite], "validation", model, tokenizer).tasks:
-        for item in prepared.items:
-            prompt = item.requests[0].args[0]
-            assert prompt.count(" is") == 21
-            assert prompt.count(f"{item.doc['id']} is") == 1
 
 
 def test_sampled_generation_scores_as_simple_evaluate_and_repeats(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -80,8 +81,22 @@ def test_less_is_better_where_the_direction_says_so():
     assert race(contest("a", [0.8], sign=-1)).drop(few) is None
 
 
-def test_too_few_items_decide_nothing():
-    assert race(contest("a", [0.9])).drop(scores("a", np.zeros(19))) is None
+@pytest.mark.parametrize("estimates", [False, True])
+def test_fewer_items_than_the_rule_says_decide_nothing(estimates):
+    """Of any objective, however sure the predictions are."""
+    table = (np.random.default_rng(0).random((40, N_ITEMS)) < 0.9) * 1.0
+    model = fit_item_response([table, table]) if estimates else None
+    both = race(contest("a", [0.9]), contest("b", [0.9]), estimates=estimates)
+    both = dataclasses.replace(both, responses=model)
+    (fewest,) = map(int, re.findall(r"at least (\d+) of each objective", both.rules.summary))
+
+    def dropped(n_of_a: int, n_of_b: int) -> bool:
+        seen = [*scores("a", np.zeros(n_of_a)), *scores("b", np.zeros(n_of_b))]
+        return both.drop(seen) is not None
+
+    assert dropped(fewest, fewest)
+    assert not dropped(fewest - 1, N_ITEMS)
+    assert not dropped(N_ITEMS, 1)
 
 
 def test_a_tolerance_drops_trials_that_gain_little_hypervolume():

@@ -182,3 +182,42 @@ def test_a_reader_misses_nothing_that_is_joined_while_it_lists_the_files(
 
     monkeypatch.setattr(reader, listing, listed_just_before_a_join)
     assert list(reader.read()["trial"].unique()) == [0, 1, 2, 3]
+
+
+def test_a_trial_is_found_that_is_joined_while_it_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_JOIN_AT", 4)
+    writer = ItemStore(tmp_path)
+    for trial in range(3):
+        writer.write(trial, "search", rows(trial))
+    is_file, more = Path.is_file, iter([3])
+
+    def seen_just_before_a_join(path: Path) -> bool:
+        found = is_file(path)
+        for trial in more:
+            writer.write(trial, "search", rows(trial))
+        return found
+
+    monkeypatch.setattr(Path, "is_file", seen_just_before_a_join)
+    assert ItemStore(tmp_path).read_trial(1, "search") == rows(1)
+    assert not list(tmp_path.glob("0*.parquet"))
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:-30], lambda b: b"PAR1" + b[20:]])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    for trial in range(3):
+        ItemStore(tmp_path).write(trial, "search", rows(trial))
+    path = tmp_path / "000001.search.parquet"
+    path.write_bytes(damage(path.read_bytes()))
+    for read in (ItemStore(tmp_path).read, lambda: ItemStore(tmp_path).read_trial(1, "search")):
+        with pytest.raises(StudyError, match=r"000001\.search\.parquet are damaged .*restore"):
+            read()
+
+
+def test_the_trials_of_a_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_JOIN_AT", 3)
+    for trial in range(4):
+        ItemStore(tmp_path).write(trial, "search", rows(trial))
+    ItemStore(tmp_path).write(2, "test", rows(2))
+    assert ItemStore(tmp_path).trials("search") == {0, 1, 2, 3}
+    assert ItemStore(tmp_path).trials("test") == {2}
+    assert ItemStore(tmp_path / "none").trials("test") == set()

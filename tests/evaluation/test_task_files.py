@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from evomerge.evaluation.task_files import (
-    code_tags,
     data_faults,
     read_chain,
     with_absolute_paths,
@@ -71,7 +70,7 @@ def test_included_files_follow_in_the_order_in_which_keys_win(tmp_path):
         (tmp_path / name).write_text(text)
     chain = read_chain(tmp_path / "main.yaml")
     assert [file.path.name for file in chain] == ["main.yaml", "b", "c", "a"]
-    assert [file.path.name for file in chain if file.mentions("x")] == ["c", "a"]
+    assert [file.path.name for file in chain if "x" in file.data] == ["c", "a"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_included_files_follow_in_the_order_in_which_keys_win(tmp_path):
 )
 def test_tags_that_are_not_data_are_found(text, tmp_path):
     (tmp_path / "t.yaml").write_text(text)
-    (found,) = code_tags(read_chain(tmp_path / "t.yaml")[0].root)
+    (found,) = read_chain(tmp_path / "t.yaml")[0].code
     assert found.startswith(("!function b.c", "tag:yaml.org,2002:python/tuple"))
 
 
@@ -88,7 +87,7 @@ def test_plain_data_has_no_code_tags(tmp_path):
     (tmp_path / "t.yaml").write_text(
         "a: [1, 2.5, true, null, 2020-01-01, text, {b: '!function x'}]"
     )
-    assert code_tags(read_chain(tmp_path / "t.yaml")[0].root) == []
+    assert read_chain(tmp_path / "t.yaml")[0].code == ()
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", "", "\ta: 1"])

@@ -1,4 +1,4 @@
-"""One lm-eval task of every kind, as YAML with relative paths, and data of three splits."""
+"""One lm-eval task of every kind, as YAML with relative paths, and data: splits and examples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 WORDS = [*DIGITS, "plus", "minus", "is", "what", "?", "."]
 N_ROWS = 24
 NAMED = {"search": "search", "validation": "validation", "test": "test"}
+DATA = [*NAMED, "train"]
 
 GENERATE = {
     "output_type": "generate_until",
@@ -53,7 +54,7 @@ TASKS: dict[str, dict[str, object]] = {
     "tiny_fewshot": {
         "output_type": "multiple_choice",
         "num_fewshot": 2,
-        "fewshot_split": "validation",
+        "fewshot_split": "train",
         "doc_to_text": "what is {{a}} plus {{b}} ?",
         "doc_to_choice": "{{choices}}",
         "doc_to_target": "gold",
@@ -93,7 +94,7 @@ def write_task(folder: Path, name: str, **changes: object) -> None:
     config = {
         "task": name,
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {s: f"data/{s}.jsonl" for s in NAMED}},
+        "dataset_kwargs": {"data_files": {s: f"data/{s}.jsonl" for s in DATA}},
         "test_split": "test",
         "metadata": {"version": 1},
         **TASKS.get(name, GENERATE),
@@ -105,7 +106,7 @@ def write_task(folder: Path, name: str, **changes: object) -> None:
 
 def write_data(folder: Path, rows: int = N_ROWS) -> None:
     (folder / "data").mkdir(exist_ok=True)
-    for split in NAMED:
+    for split in DATA:
         generator = random.Random(split)
         lines = []
         for i in range(rows):

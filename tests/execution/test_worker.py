@@ -77,7 +77,7 @@ def test_anything_else_is_scored_anew(cache, count_merges, spec, other):
 
 def test_a_damaged_entry_is_scored_anew(cache):
     first = Worker(SPEC).run(job(0.3))
-    (entry,) = (cache / "scores").rglob("*.json.gz")
+    (entry,) = (cache / "scores").rglob("*.json.z")
     entry.write_bytes(entry.read_bytes()[:100])
     again = Worker(SPEC).run(job(0.3))
     assert again.scores.items == first.scores.items

@@ -1,18 +1,33 @@
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import yaml
 
 from evomerge.config.presets import Presets
 from evomerge.config.suites import load_suites
+from evomerge.errors import ConfigError
 from evomerge.export.card import ScoreRow, model_card
-from evomerge.export.model import Rescored, export_model, export_text, push_folder
+from evomerge.export.model import (
+    Rescored,
+    export_model,
+    export_text,
+    open_repository,
+    push_folder,
+)
 from evomerge.export.rounding import FoldError
+from evomerge.merging.folder import write_checkpoint
+from evomerge.models.reference import resolve_model
+from evomerge.models.zoo import zoo_path
+from evomerge.recipe.files import dump_recipe, load_recipe
 from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
@@ -80,15 +95,118 @@ def test_a_path_is_exported_with_what_folding_its_scales_did(tmp_path: Path) -> 
 
 
 def test_a_trial_as_a_recipe_reads_back(tmp_path: Path) -> None:
-    from evomerge.recipe.files import load_recipe
-
     recipe = Recipe({"a": "zoo:math"}, (Rule("linear"),), base="zoo:base", seed=4)
-    (tmp_path / "r.yaml").write_text(export_text(trial(recipe), "recipe"))
+    (tmp_path / "r.yaml").write_text(export_text(trial(recipe), "recipe", tmp_path / "r.yaml"))
     assert load_recipe(tmp_path / "r.yaml") == recipe
 
 
-def test_a_push_without_a_network_is_an_error(tmp_path: Path) -> None:
+@pytest.fixture
+def local_models(tmp_path: Path) -> Recipe:
+    """Models in folders whose place says who works where."""
+    for name in ("base", "math"):
+        shutil.copytree(zoo_path(name), tmp_path / "home" / "alice" / name)
+    home = (tmp_path / "home" / "alice").resolve()
+    config = json.loads((home / "base" / "config.json").read_text())
+    (home / "base" / "config.json").write_text(json.dumps({**config, "_name_or_path": str(home)}))
+    settings = json.loads((home / "base" / "tokenizer_config.json").read_text())
+    settings |= {"name_or_path": str(home / "base"), "pad_token": "/"}
+    (home / "base" / "tokenizer_config.json").write_text(json.dumps(settings))
+    experts = {"math": str(home / "math"), "hub": "owner/tuned@v1", "list": "zoo:list"}
+    return Recipe(
+        experts, (Rule("task_arithmetic", {"coefficient": 0.6}),), base=str(home / "base")
+    )
+
+
+def test_a_card_names_local_models_without_their_place(local_models: Recipe) -> None:
+    card = model_card("mine", local_models, objectives=[], scores=[])
+    assert "alice" not in card
+    assert "models of `base`" in card
+    for row in ("| math | `math` |", "| hub | `owner/tuned@v1` |", "| list | `zoo:list` |"):
+        assert row in card
+    assert local_models.digest in card
+
+
+def test_a_written_merge_names_no_place_and_its_recipe_still_runs(
+    local_models: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(local_models, experts={"math": local_models.experts["math"]})
+    out = tmp_path / "home" / "alice" / "merges" / "one"
+    write_checkpoint(recipe, out)
+    for file in out.iterdir():
+        assert file.suffix == ".safetensors" or "alice" not in file.read_text(), file
+    assert json.loads((out / "tokenizer_config.json").read_text())["pad_token"] == "/"
+    again = load_recipe(out / "recipe.yaml")
+    assert again == recipe
+    assert again.digest == recipe.digest
+    write_checkpoint(again, tmp_path / "again")
+    weights = [folder / "model.safetensors" for folder in (out, tmp_path / "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.parametrize("format", ["recipe", "mergekit"])
+def test_an_exported_file_names_folders_from_where_it_lies(
+    format: str, local_models: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(
+        local_models, experts={"math": local_models.experts["math"], "list": "zoo:list"}
+    )
+    file = tmp_path / "home" / "alice" / "found.yaml"
+    file.write_text(export_text(trial(recipe), format, file))
+    assert str(tmp_path) not in file.read_text()
+    assert "./math" in file.read_text()
+    again = load_recipe(file)
+    assert (again.base, again.experts["math"]) == (recipe.base, recipe.experts["math"])
+    assert resolve_model(str(again.experts["list"])).samefile(zoo_path("list"))
+
+
+class Hub:
+    """Repositories by name: whether private, and what was put into them."""
+
+    private: ClassVar[dict[str, bool]] = {}
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def create_repo(self, repository: str, *, private: bool, exist_ok: bool) -> None:
+        assert exist_ok
+        self.private.setdefault(repository, private)
+
+    def repo_info(self, repository: str) -> SimpleNamespace:
+        return SimpleNamespace(private=self.private[repository])
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, ignore_patterns: list[str]) -> str:
+        for file in folder_path.iterdir():
+            if file.name not in ignore_patterns:
+                self.files[file.name] = file.read_bytes()
+        return "first"
+
+    def upload_file(self, *, path_or_fileobj: bytes, path_in_repo: str, repo_id: str) -> str:
+        self.files[path_in_repo] = path_or_fileobj
+        return "second"
+
+
+def test_a_push_is_private_unless_it_is_asked_to_be_public(
+    local_models: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    open_repository("me/new", is_public=False)
+    open_repository("me/open", is_public=True)
+    assert Hub.private == {"me/new": True, "me/open": False}
+    with pytest.raises(ConfigError, match="me/open exists and is public; add --public to publish"):
+        open_repository("me/open", is_public=False)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "recipe.yaml").write_text(dump_recipe(local_models, beside=out))
+    (out / "config.json").write_text("{}")
+    push_folder(out, "me/new")
+    assert Hub.files["config.json"] == b"{}"
+    published = Hub.files["recipe.yaml"].decode()
+    assert "alice" not in published
+    assert yaml.safe_load(published)["experts"] == {
+        "math": "math", "hub": "owner/tuned@v1", "list": "zoo:list",
+    }  # fmt: skip
+
+
+def test_a_push_without_a_network_is_an_error() -> None:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     with pytest.raises((HfHubHTTPError, OfflineModeIsEnabled, OSError)):
-        push_folder(tmp_path, "owner/name")
+        open_repository("owner/name", is_public=False)

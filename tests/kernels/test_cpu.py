@@ -7,12 +7,15 @@ only what the loop around the formula adds.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
+from numba.core.caching import IndexDataCacheFile
 
 from evomerge.kernels.cpu import merge_cpu
 from evomerge.kernels.cpu.arithmetic import (
@@ -22,6 +25,7 @@ from evomerge.kernels.cpu.arithmetic import (
     hash24,
     high_word_salt,
 )
+from evomerge.kernels.cpu.compiling import compiled_loop
 from evomerge.kernels.cpu.merging import _parts
 from evomerge.kernels.eager import merge_eager
 from evomerge.kernels.job import Job
@@ -145,4 +149,46 @@ def test_runs_without_a_folder_for_machine_code(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("EVOMERGE_CACHE", "/dev/null/nowhere")
     plan = TensorPlan((0.5, 0.5), offset=1.0)
     ours, theirs = merged(plan, torch.bfloat16, torch.bfloat16)
+    assert same_bytes(ours, theirs)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache with the machine code of one loop; what the process holds of it is forgotten."""
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path))
+    compiled_loop.cache_clear()
+    merged(PLAN, torch.bfloat16, torch.bfloat16)
+    compiled_loop.cache_clear()
+    yield tmp_path / "kernels"
+    compiled_loop.cache_clear()
+
+
+def test_machine_code_is_loaded_and_not_written_again(kept: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in kept.rglob("*.nb?")}
+    assert {file.suffix for file in before} == {".nbi", ".nbc"}
+    ours, theirs = merged(PLAN, torch.bfloat16, torch.bfloat16)
+    assert same_bytes(ours, theirs)
+    assert {file: file.stat().st_mtime_ns for file in kept.rglob("*.nb?")} == before
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc", ".py", ".seal"])
+def test_damaged_machine_code_is_made_again(suffix: str, kept: Path) -> None:
+    (file,) = (f for f in kept.rglob(f"*{suffix}"))
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :])
+    ours, theirs = merged(PLAN, torch.bfloat16, torch.bfloat16)
+    assert same_bytes(ours, theirs)
+
+
+def test_a_disk_that_fails_the_compiler_only_costs_time(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for file in kept.rglob("*.nb?"):
+        file.unlink()
+    monkeypatch.setattr(IndexDataCacheFile, "_save_data", full)
+    ours, theirs = merged(PLAN, torch.bfloat16, torch.bfloat16)
     assert same_bytes(ours, theirs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.cache import trim_cache
 from evomerge.errors import CheckpointError
+from evomerge.merging import shared as shared_room
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.shared import SharedExpert
@@ -200,21 +202,6 @@ def test_infinity_in_the_subtrahend_names_its_file(tiny_family: Family, tmp_path
         Sources(str(tiny_family["base"]), {"chat": chat}).check_finite()
 
 
-def test_an_adapter_of_a_tied_head_is_refused(tmp_path: Path) -> None:
-    """The live model has one tensor for head and embedding; the checkpoint may hold two."""
-    save_tiny_llama(tmp_path / "base", seed=0, tied=True)
-    weights = load_file(tmp_path / "base" / "model.safetensors")
-    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
-    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
-    file = save_adapter(tmp_path / "lora") / "adapter_model.safetensors"
-    a, b = torch.ones(2, 16), torch.ones(len(weights["lm_head.weight"]), 2)
-    head = "base_model.model.lm_head"
-    save_file({f"{head}.lora_A.weight": a, f"{head}.lora_B.weight": b}, file)
-    code = AdapterRef(str(tmp_path / "lora"), on=str(tmp_path / "base"))
-    with pytest.raises(CheckpointError, match=r"embed_tokens.*tied.*got one of lm_head"):
-        Sources(str(tmp_path / "base"), {"code": code})
-
-
 def shared_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
@@ -239,7 +226,7 @@ def test_shared_tensors_are_computed_once_and_mapped(tiny_family: Family, tmp_pa
     ) == set(plain.names)
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "foreign"])
+@pytest.mark.parametrize("damage", ["empty", "short", "foreign", "bit"])
 def test_a_damaged_shared_file_is_rebuilt(damage: str, tiny_family: Family, tmp_path: Path) -> None:
     code = AdapterRef(str(save_adapter(tmp_path / "lora")), on=str(tiny_family["base"]))
     cache = tmp_path / "cache"
@@ -252,6 +239,8 @@ def test_a_damaged_shared_file_is_rebuilt(damage: str, tiny_family: Family, tmp_
             file.write_bytes(b"")
         case "short":
             file.write_bytes(content[:-10])
+        case "bit":
+            file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         case _:
             save_file(other, file)
     again = Sources(str(tiny_family["base"]), {"code": code}, cache)
@@ -265,6 +254,42 @@ def test_a_retrained_adapter_is_computed_anew(tiny_family: Family, tmp_path: Pat
     (tmp_path / "lora" / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 40}')
     after = Sources(str(tiny_family["base"]), {"code": code}, cache).tensors(UP)[1][0]
     assert not torch.equal(before, after)
+
+
+def test_a_moved_or_touched_adapter_is_not_computed_again(
+    tiny_family: Family, tmp_path: Path
+) -> None:
+    cache, base = tmp_path / "cache", str(tiny_family["base"])
+    code = AdapterRef(str(save_adapter(tmp_path / "lora")), on=base)
+    Sources(base, {"code": code}, cache)
+    (file,) = shared_files(cache)
+    before = file.stat()
+    (tmp_path / "lora").rename(tmp_path / "moved")
+    for part in (tmp_path / "moved").iterdir():
+        os.utime(part, (1, 1))
+    Sources(base, {"code": AdapterRef(str(tmp_path / "moved"), on=base)}, cache)
+    assert shared_files(cache) == [file]
+    assert file.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_another_arithmetic_is_computed_anew(
+    tiny_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = str(tiny_family["base"])
+    code = AdapterRef(str(save_adapter(tmp_path / "lora")), on=base)
+    Sources(base, {"code": code}, tmp_path / "cache")
+    monkeypatch.setattr(shared_room, "_ARITHMETIC", shared_room._ARITHMETIC + 1)
+    Sources(base, {"code": code}, tmp_path / "cache")
+    assert len(shared_files(tmp_path / "cache")) == 2
+
+
+def test_a_folder_that_cannot_be_used_only_costs_time(tiny_family: Family, tmp_path: Path) -> None:
+    recipe = mixed(tiny_family, tmp_path)
+    (tmp_path / "file").write_text("no folder")
+    plain = Sources(recipe.base, recipe.experts)
+    sources = Sources(recipe.base, recipe.experts, tmp_path / "file" / "experts")
+    for a, b in zip(sources.tensors(UP)[1], plain.tensors(UP)[1], strict=True):
+        assert torch.equal(a, b)
 
 
 def open_shared(recipe: Recipe, cache: Path) -> None:

@@ -22,7 +22,7 @@ from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.shards import cut_into_shards
 from evomerge.merging.sources import Sources
 from evomerge.models.writer import TensorForm
-from evomerge.recipe.files import dump_recipe
+from evomerge.recipe.files import dump_recipe, load_recipe
 from evomerge.recipe.recipe import Recipe, Rule
 from tests.tiny import save_tiny_llama
 
@@ -36,8 +36,11 @@ def recipe(family: Family, density: float = 0.4) -> Recipe:
     return Recipe(experts, (rule,), base=str(family["base"]), seed=5)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+def contents(folder: Path) -> dict[str, object]:
+    """What every file holds; of the recipe what it means, as it names models from where it lies."""
+    held: dict[str, object] = {file.name: file.read_bytes() for file in folder.iterdir()}
+    recipe = folder / "recipe.yaml"
+    return {**held, recipe.name: load_recipe(recipe)} if recipe.is_file() else held
 
 
 def shards(folder: Path) -> dict[str, int]:

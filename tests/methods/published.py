@@ -36,17 +36,23 @@ def task_arithmetic(b: A, xs: Sequence[A], c: Numbers, scale: float = 1.0) -> A:
 
 
 def largest(t: A, share: float) -> Mask:
-    """Mark the share of largest magnitudes, by sorting."""
+    """Mark the share of largest magnitudes, by sorting; a part of an element counts nothing."""
+    return between(t, 0, int(share * t.size))
+
+
+def between(t: A, first: int, last: int) -> Mask:
+    """Mark the places ``first`` to ``last`` (excluded) in the descending order of magnitudes."""
     order = np.argsort(-np.abs(t).reshape(-1), kind="stable")
     mask = np.zeros(t.size, bool)
-    mask[order[: round(share * t.size)]] = True
+    mask[order[first:last]] = True
     return mask.reshape(t.shape)
 
 
 def without_outliers(t: A, share: float, top: float) -> Mask:
     """Mark the share of largest magnitudes that come after the top ones."""
-    top = min(top, 1.0 - share)
-    return largest(t, share + top) & ~largest(t, top)
+    kept = int(share * t.size)
+    dropped = min(int(top * t.size), t.size - kept)
+    return between(t, dropped, dropped + kept)
 
 
 def in_each_row(t: A, share: float, top: float) -> Mask:
@@ -115,29 +121,33 @@ def magmax(b: A, xs: Sequence[A], c: Numbers) -> A:
 
 def pcb(b: A, xs: Sequence[A], c: Numbers, ratio: float, clip: float) -> A:
     ts = taus(b, xs)
-    weights = []
+    weights, values = [], []
     for t in ts:
-        magnitude = np.abs(t)
-        ordered = np.sort(magnitude.reshape(-1))
-        cut = round(clip * t.size)
-        clipped = np.clip(magnitude, ordered[cut], ordered[-cut] if cut else np.inf)
+        clipped = between_places(np.abs(t), int(t.size * clip), int(t.size * (1 - clip) - 1))
         unit = (clipped - clipped.min()) / (clipped.max() - clipped.min())
         score = np.exp(len(ts) * unit**2) * np.tanh(t * sum(ts))
-        floor = np.sort(score.reshape(-1))[t.size - round(ratio * t.size)]
-        score = np.maximum(score, floor)
+        score = between_places(score, int(t.size * (1 - ratio)), t.size - 1)
         weights.append((score - score.min()) / (score.max() - score.min()))
+        values.append(np.sign(t) * clipped)
     total = np.maximum(sum(weights), 1e-12)
-    return b + sum(w * s * t for w, s, t in zip(c, weights, ts, strict=True)) / total
+    return b + sum(w * s * v for w, s, v in zip(c, weights, values, strict=True)) / total
+
+
+def between_places(x: A, first: int, last: int) -> A:
+    """Clip to the numbers at two places of the ascending order."""
+    ordered = np.sort(x.reshape(-1))
+    return np.clip(x, ordered[first], ordered[last])
 
 
 def sce(b: A, xs: Sequence[A], topk: float, mode: str) -> A:
     ts = taus(b, xs)
     variance = np.var(ts, axis=0)
-    selected = largest(variance, topk) if topk < 1 else np.ones(b.shape, bool)
+    share = topk * np.count_nonzero(variance) / b.size
+    selected = largest(variance, share) if topk < 1 else np.ones(b.shape, bool)
     energy = [float((t[selected] ** 2).sum()) for t in ts]
     merged = [np.where(selected, t, 0.0) for t in ts] if mode == "masked" else ts
     c = [e / sum(energy) for e in energy]
-    return elected(b, merged, c, vote="unweighted", zero=0)
+    return elected(b, merged, c, vote="unweighted", zero=1)
 
 
 def varm(b: A, xs: Sequence[A]) -> A:
@@ -154,7 +164,7 @@ def arcee_fusion(b: A, x: A, fence: float) -> A:
     p, q = (np.exp(v) / np.exp(v).sum(axis=1, keepdims=True) for v in (x, b))
     divergence = (p * np.log(p / q)).sum(axis=1, keepdims=True)
     importance = np.abs(x - b) * divergence
-    low, median, high = np.quantile(importance, [0.25, 0.5, 0.75])
+    low, median, high = np.quantile(importance, [0.25, 0.5, 0.75], method="lower")
     return np.where(importance >= median + fence * (high - low), x, b)
 
 
@@ -193,15 +203,24 @@ def widen(b: A, xs: Sequence[A], above: float, calibration: float) -> A:
             lengths[i, j] = abs(norm(u) - norm(v))
             directions[i, j] = 1.0 - u @ v / (norm(u) * norm(v))
 
-    def scores(changes: A) -> A:
-        ranks = np.argsort(np.argsort(changes, axis=1), axis=1) / columns
-        found = np.exp(ranks) / np.exp(ranks).sum(axis=0)
-        for i in range(len(xs)):
-            found[i, ranks[i] > above * ranks[i].mean()] = calibration
-        return found
+    def ranks(changes: A) -> A:
+        return np.argsort(np.argsort(changes, axis=1), axis=1) / columns
 
-    both = (scores(lengths) + scores(directions)) / 2
+    both = sum(widen_scores(ranks(each), above, calibration) for each in (lengths, directions)) / 2
     return b + sum(row * t for row, t in zip(both, taus(b, xs), strict=True))
+
+
+def widen_scores(significance: A, above: float, calibration: float) -> A:
+    found = np.exp(significance) / np.exp(significance).sum(axis=0)
+    for row, each in zip(found, significance, strict=True):
+        row[each > above * each.mean()] = calibration
+    return found
+
+
+def widen_vector(b: A, xs: Sequence[A], above: float, calibration: float) -> A:
+    """Norms and biases: a softmax of the changes themselves."""
+    scores = widen_scores(np.abs(taus(b, xs)), above, calibration)
+    return b + sum(row * t for row, t in zip(scores, taus(b, xs), strict=True))
 
 
 # --- on the sphere ---

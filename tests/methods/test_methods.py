@@ -81,7 +81,7 @@ class Watched:
         self._statistics = statistics
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("n_models", "n_experts"):
+        if name not in ("n_models", "n_experts", "shape"):
             self.asked.add(name)
         return getattr(self._statistics, name)
 

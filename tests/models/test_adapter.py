@@ -120,6 +120,7 @@ def test_tiles_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         {"peft_type": "IA3"},
         {"init_lora_weights": "pissa_niter_4"},
         {"lora_bias": True},
+        {"trainable_token_indices": [3, 4]},
     ],
 )
 def test_other_formulas_are_refused(option: dict[str, Any], tmp_path: Path) -> None:
@@ -179,6 +180,21 @@ def test_misfits_name_the_tensor_and_the_file(
     assert "adapter_model.safetensors" in str(error.value)
     assert next(iter(changes)).rpartition(".lora")[0] in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_pickled_adapter_is_refused_with_how_to_convert_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, base = simple(tmp_path)
+    file = folder / "adapter_model.safetensors"
+    torch.save(load_file(file), folder / "adapter_model.bin")
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"safetensors.*adapter_model\.bin.*pickle") as error:
+        Adapter(folder, base)
+    monkeypatch.chdir(folder)
+    command = str(error.value).partition("convert it: ")[2]
+    exec(f"import torch, safetensors.torch; {command}", {}, {})  # as the user would
+    assert Adapter(folder, base).parts("model.layers.0.mlp.up_proj.weight")
 
 
 def test_the_base_named_in_the_config_is_only_a_hint(tmp_path: Path) -> None:

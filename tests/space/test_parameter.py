@@ -168,7 +168,7 @@ def test_statistics_are_no_more_than_recipes_may_ask_for() -> None:
         "variance",
     )
     fixed = {**SCOPES, "method": "breadcrumbs", "genes": {"density": {}}, "fixed": {"scope": "row"}}
-    assert space(fixed).statistics == ("row_threshold",)
+    assert space(fixed).statistics == ("row_magnitudes",)
 
 
 def test_gene_names_say_what_they_are_for() -> None:

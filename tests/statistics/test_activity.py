@@ -41,5 +41,5 @@ def test_the_conflict_histogram_finds_shares() -> None:
     models = model_set(1, shape=(40_000,))
     omega = conflict(models.task_vectors)
     histogram = models.statistics.conflict
-    assert abs((omega > histogram.upper(0.01)).mean() - 0.01) < 1e-3
+    assert abs((omega > histogram.upper_edge(400)).mean() - 0.01) < 1e-3
     assert abs((omega >= histogram.threshold(0.3)).mean() - 0.3) < 1e-3

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,19 +48,24 @@ def same(one: object, two: object) -> bool:
         return len(one) == len(two) and all(map(same, one, two))
     if isinstance(one, np.ndarray):
         return isinstance(two, np.ndarray) and one.dtype == two.dtype and np.array_equal(one, two)
-    if hasattr(one, "counts"):
-        return all(np.array_equal(a, getattr(two, name)) for name, a in _arrays(one).items())
+    if is_dataclass(one):
+        names = [field.name for field in fields(one)]
+        return all(same(getattr(one, name), getattr(two, name)) for name in names)
     return one == two
-
-
-def _arrays(record: object) -> dict[str, np.ndarray]:
-    return {name: a for name, a in vars(record).items() if name in ("buckets", "counts")}
 
 
 def test_a_hit_equals_what_was_measured(tmp_path: Path) -> None:
     plain = measure_all(TensorStatistics(MODELS.base, MODELS.experts))
     assert same(measure_all(cached(tmp_path)), plain)
     assert same(measure_all(cached(tmp_path)), plain)
+
+
+def test_another_arithmetic_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = StatisticsCache(tmp_path)
+    cache.store("magnitudes", ("a",), {"n": np.zeros(1)})
+    assert cache.load("magnitudes", ("a",)) is not None
+    monkeypatch.setattr("evomerge.statistics.cache._ARITHMETIC", 10_000)
+    assert cache.load("magnitudes", ("a",)) is None
 
 
 def test_a_second_process_reads_no_tensor(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from tests.statistics.sets import ModelSet, model_set, model_sets
 
 
 @settings(max_examples=30, deadline=None)
-@given(models=model_sets.filter(lambda models: models.base is not None))
+@given(models=model_sets.filter(lambda m: m.base is not None and m.base.ndim > 1))
 def test_column_scores_equal_brute_force(models: ModelSet) -> None:
     statistics = models.statistics
     wide = models.models.reshape(-1, statistics.rows, statistics.columns).astype(np.float64)
@@ -23,3 +23,14 @@ def test_an_unchanged_or_empty_column_has_not_moved() -> None:
     base = model_set(0, shape=(6, 3)).experts[0]
     base[:, 1] = 0.0
     assert np.allclose(TensorStatistics(base, [base]).column_scores(), 0.0, atol=1e-12)
+
+
+def test_row_scores_are_column_scores_of_the_transposed_matrix() -> None:
+    models = model_set(0, shape=(300, 1000), k=2)  # rows in more than one tile
+    turned = TensorStatistics(models.base.T, [expert.T for expert in models.experts])
+    assert np.allclose(models.statistics.row_scores(), turned.column_scores(), rtol=1e-12)
+
+
+def test_elements_of_a_vector_are_scored_by_their_change() -> None:
+    models = model_set(0, shape=(50,), k=2)
+    assert np.array_equal(models.statistics.column_scores(), np.abs(models.task_vectors)[None])

@@ -7,18 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from evomerge.statistics.histogram import (
-    N_BUCKETS,
-    MagnitudeHistogram,
-    bucket_edges,
-    buckets_of,
-)
+from evomerge.statistics.histogram import MagnitudeHistogram
+from evomerge.statistics.tally import EXACT
 from tests.statistics.sets import ModelSet, model_set, model_sets
 
 shares = st.floats(0.001, 0.999)
 
 
-def heavy(seed: int, n: int = 50_000, scale: float = 1.0) -> NDArray[np.float32]:
+def heavy(seed: int, n: int = 70_000, scale: float = 1.0) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     return (rng.standard_normal(n) ** 3 * scale).astype(np.float32)
 
@@ -36,12 +32,43 @@ def test_threshold_keeps_the_density_asked_for(seed: int, density: float, scale:
 def test_among_ties_of_bfloat16_differences_the_threshold_is_that_of_a_sort(
     seed: int, density: float
 ) -> None:
-    models = model_set(seed, shape=(20_000,), k=1, dtype=torch.bfloat16, scale=1e-4)
+    models = model_set(seed, shape=(70_000,), k=1, dtype=torch.bfloat16, scale=1e-4)
     magnitude = np.sort(np.abs(models.task_vectors[0]))[::-1]
     kth = magnitude[max(0, int(np.ceil(density * magnitude.size)) - 1)]
     threshold = models.statistics.magnitudes(0).threshold(density)
     kept, wanted = (magnitude >= np.float32(threshold)).mean(), (magnitude >= kth).mean()
     assert abs(kept - wanted) < 1e-3
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), n=st.integers(1, 3000), density=st.floats(0.0, 1.0))
+def test_every_order_statistic_of_a_small_tensor_is_that_of_a_sort(
+    seed: int, n: int, density: float
+) -> None:
+    tau = heavy(seed, n)
+    histogram = MagnitudeHistogram.of(tau)
+    ordered = np.sort(np.abs(tau))
+    kept = min(int(density * n), n - 1)
+    assert (ordered >= np.float32(histogram.lower_edge(kept))).sum() == kept
+    assert (ordered > np.float32(histogram.upper_edge(kept))).sum() == kept
+    assert histogram.quantile(density) == ordered[int(density * (n - 1))]
+    assert histogram.kept_l1(histogram.lower_edge(kept)) == pytest.approx(
+        ordered[n - kept :].astype(np.float64).sum()
+    )
+
+
+def test_a_positive_share_keeps_one_element_at_least() -> None:
+    histogram = MagnitudeHistogram.of(np.array([1.0, 3.0, 2.0], np.float32))
+    assert histogram.threshold(1e-9) == 3.0
+    assert histogram.threshold(0.0) == float("inf")
+
+
+def test_tensors_that_are_small_apart_and_large_together_add_up() -> None:
+    parts = [heavy(seed, EXACT - 10) for seed in range(2)]
+    whole = MagnitudeHistogram.of(np.concatenate(parts))
+    total = MagnitudeHistogram.union(MagnitudeHistogram.of(part) for part in parts)
+    assert np.array_equal(whole.buckets, total.buckets)
+    assert np.array_equal(whole.counts, total.counts)
 
 
 def test_all_elements_equal_to_the_threshold_are_kept() -> None:
@@ -54,7 +81,7 @@ def test_all_elements_equal_to_the_threshold_are_kept() -> None:
 
 def test_ties_at_the_upper_edge_are_not_dropped() -> None:
     tau = np.array([0.25] * 900 + [0.5] * 100, np.float32)
-    upper = MagnitudeHistogram.of(tau).upper(0.01)
+    upper = MagnitudeHistogram.of(tau).upper_edge(10)
     assert upper == 0.5
     assert (np.abs(tau) <= upper).all()
 
@@ -62,7 +89,7 @@ def test_ties_at_the_upper_edge_are_not_dropped() -> None:
 @pytest.mark.parametrize("n", [1, 2, 7, 40])
 def test_the_upper_edge_drops_whole_elements_at_exact_values(n: int) -> None:
     tau = np.arange(128, 228, dtype=np.float32) / 1024  # each in a bucket of its own
-    upper = MagnitudeHistogram.of(tau).upper(n / 100)
+    upper = MagnitudeHistogram.of(tau).upper_edge(n)
     assert (tau > upper).sum() == n
     kept = np.float32(upper)
     assert (tau > kept).sum() == n
@@ -72,7 +99,13 @@ def test_the_upper_edge_drops_whole_elements_at_exact_values(n: int) -> None:
 @given(seed=st.integers(0, 1000), share=shares)
 def test_above_the_upper_edge_lies_the_share_asked_for(seed: int, share: float) -> None:
     tau = heavy(seed)
-    assert abs((np.abs(tau) > MagnitudeHistogram.of(tau).upper(share)).mean() - share) < 1e-3
+    assert (
+        abs(
+            (np.abs(tau) > MagnitudeHistogram.of(tau).upper_edge(int(share * tau.size))).mean()
+            - share
+        )
+        < 1e-3
+    )
 
 
 def test_density_counts_exact_zeros() -> None:
@@ -87,32 +120,15 @@ def test_extreme_densities() -> None:
     histogram = MagnitudeHistogram.of(np.array([0.1, -3.0, 0.0], np.float32))
     assert histogram.threshold(1.0) == 0.0
     assert histogram.threshold(0.0) == float("inf")
-    assert histogram.upper(0.0) == float("inf")
+    assert histogram.upper_edge(0) == float("inf")
     assert histogram.n == 3
 
 
 def test_the_smallest_and_largest_floats_have_buckets() -> None:
     tiny, huge = np.finfo(np.float32).smallest_subnormal, np.finfo(np.float32).max
     histogram = MagnitudeHistogram.of(np.array([tiny, huge, -huge], np.float32))
-    assert 0 < histogram.threshold(0.34) <= huge
-    assert histogram.threshold(0.99) < 1e-40  # inside the bucket of subnormal numbers
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
-def test_every_magnitude_lies_inside_its_bucket(values: list[float]) -> None:
-    tau = np.array(values, np.float32)
-    buckets = buckets_of(tau)
-    low, high = bucket_edges(buckets)
-    magnitude = np.abs(tau.astype(np.float64))
-    assert (buckets < N_BUCKETS).all()
-    assert ((low <= magnitude) & (magnitude <= high)).all()
-    assert (np.where(buckets % 2 == 0, magnitude == low, magnitude > low)).all()
-
-
-def test_buckets_ascend_with_the_magnitude() -> None:
-    magnitude = np.sort(np.abs(heavy(3)))
-    assert (np.diff(buckets_of(magnitude).astype(np.int64)) >= 0).all()
+    assert histogram.threshold(0.34) == huge
+    assert histogram.at(0) == tiny
 
 
 def test_histograms_add_up_to_the_histogram_of_the_union() -> None:

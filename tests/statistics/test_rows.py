@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.statistics.rows import TAIL_RANKS, centred_ties, row_magnitudes, row_thresholds
+from evomerge.statistics.rows import RowMagnitudes, centred_ties
+from evomerge.statistics.tally import EXACT
 from evomerge.statistics.tensor import TensorStatistics
 from tests.statistics.sets import ModelSet, model_set, model_sets
 
@@ -25,31 +26,49 @@ def test_row_knots_are_the_quantiles_of_each_row(models: ModelSet, knots: int) -
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 1000), density=st.floats(0.0005, 1.0), columns=st.integers(1, 5000))
-def test_row_thresholds_keep_the_density_in_each_row(
+@given(seed=st.integers(0, 1000), density=st.floats(0.0, 1.0), columns=st.integers(1, 1600))
+def test_edges_of_small_tensors_and_short_rows_are_those_of_a_sort(
+    seed: int, density: float, columns: int
+) -> None:
+    rows = 40 if columns > 120 else EXACT // columns + 1
+    tile = np.random.default_rng(seed).standard_normal((rows, columns), np.float32)
+    found = RowMagnitudes.of([tile], rows, columns)
+    kept = int(density * columns)
+    assert ((np.abs(tile) >= found.lower_edge(kept)[:, None]).sum(axis=1) == kept).all()
+    assert ((np.abs(tile) > found.upper_edge(kept)[:, None]).sum(axis=1) == kept).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), density=st.floats(0.0005, 1.0), columns=st.integers(2000, 5000))
+def test_edges_of_long_rows_keep_nearly_the_density(
     seed: int, density: float, columns: int
 ) -> None:
     # Of float32: elements that share a rounded value cannot be parted by any threshold.
     tile = np.random.default_rng(seed).standard_normal((40, columns), np.float32)
-    threshold = row_thresholds(row_magnitudes(tile, TAIL_RANKS), columns, density)
-    kept = (np.abs(tile) >= threshold[:, None]).sum(axis=1)
+    wanted = int(density * columns)
+    edge = RowMagnitudes.of([tile], 40, columns).lower_edge(wanted)
+    kept = (np.abs(tile) >= edge[:, None]).sum(axis=1)
     # Between two of the 64 ranks of the bulk, chance decides; over the rows it evens out.
-    assert (np.abs(kept - density * columns) <= 2.0 + columns / 64).all()
-    assert abs(kept.mean() - density * columns) <= 1.0 + 1e-3 * columns
+    assert (np.abs(kept - wanted) <= 2.0 + columns / 64).all()
+    assert abs(kept.mean() - wanted) <= 1.0 + 1e-3 * columns
 
 
-def test_row_thresholds_in_the_tail_keep_nearly_the_share_asked_for() -> None:
+def test_row_edges_in_the_tail_keep_nearly_the_share_asked_for() -> None:
     models = model_set(5, shape=(50, 20_000), k=1)
+    found = models.statistics.row_magnitudes(0)
     for density in (0.001, 0.01, 0.05):
-        threshold = models.statistics.row_threshold(0, density)
-        kept = (np.abs(models.task_vectors[0]) >= threshold[:, None]).mean()
+        edge = found.lower_edge(int(density * 20_000))
+        kept = (np.abs(models.task_vectors[0]) >= edge[:, None]).mean()
         assert kept == pytest.approx(density, rel=0.05)
 
 
-def test_extreme_row_densities() -> None:
-    statistics = model_set(0, shape=(3, 10)).statistics
-    assert (statistics.row_threshold(0, 1.0) == 0).all()
-    assert np.isposinf(statistics.row_threshold(0, 0.0)).all()
+@pytest.mark.parametrize("shape", [(3, 10), (50, 2000)])
+def test_extreme_row_edges(shape: tuple[int, int]) -> None:
+    found = model_set(0, shape=shape).statistics.row_magnitudes(0)
+    assert (found.lower_edge(shape[1]) == 0).all()
+    assert np.isposinf(found.lower_edge(0)).all()
+    assert np.isposinf(found.upper_edge(0)).all()
+    assert (found.upper_edge(shape[1]) == 0).all()
 
 
 @settings(max_examples=40, deadline=None)

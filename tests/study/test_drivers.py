@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
+import shutil
+from datetime import datetime
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from evomerge.space.baselines import baselines
+from evomerge.study.baseline_queue import BaselineQueue
 from evomerge.study.drivers import Drivers
+from evomerge.study.folder import StudyFolder
+from evomerge.study.identity import identify, shared_name
 from evomerge.study.storage import open_storage
 from evomerge.study.trials import DRIVER
 from tests.study.fakes import FormulaExecutor
-from tests.study.test_search import drive, outcome
+from tests.study.test_search import MODELS, SPACE, drive, identity, outcome
 
 N_TRIALS = 6
 
@@ -81,7 +89,7 @@ def test_a_driver_that_has_nothing_left_waits_until_nobodys_trial_is_somebodys(
 
 def test_of_two_drivers_that_take_over_one_trial_one_runs_it(url: str) -> None:
     study = optuna.create_study(storage=open_storage(Path(), url), study_name="s")
-    a, b = Drivers(study, "a", 0.0), Drivers(study, "b", 0.0)
+    a, b = Drivers(study, identity("a"), 0.0), Drivers(study, identity("b"), 0.0)
     trial = study.ask()
     a._claim_nobodys("a")  # both have seen it unmarked; the mark of b comes last
     study._storage.set_trial_user_attr(trial._trial_id, DRIVER, "b")
@@ -95,10 +103,73 @@ def test_of_two_drivers_that_take_over_one_trial_one_runs_it(url: str) -> None:
 
 def test_a_trial_is_left_to_who_asked_for_it_while_patience_lasts(url: str) -> None:
     study = optuna.create_study(storage=open_storage(Path(), url), study_name="s")
-    slow, other = Drivers(study, "slow", 1e9), Drivers(study, "other", 1e9)
+    slow, other = (Drivers(study, identity(name), 1e9) for name in ("slow", "other"))
     trial = study.ask()
     assert other.abandoned() == []
     assert other.is_waiting
     assert slow.mark(trial)
     assert other.abandoned() == []
     assert not other.is_waiting
+
+
+def test_drivers_that_ask_at_the_same_moment_keep_to_the_budget(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one driver looks at what there is, the other takes it."""
+    study = optuna.create_study(storage=open_storage(Path(), url), study_name="s")
+    other = optuna.load_study(storage=open_storage(Path(), url), study_name="s")
+    one, two = Drivers(study, identity("one")), Drivers(other, identity("two"))
+    taken: list[optuna.Trial | None] = []
+    look = study.get_trials
+
+    def look_and_be_overtaken(**kwargs: bool) -> list[optuna.trial.FrozenTrial]:
+        found = look(**kwargs)
+        if len(taken) < 2:
+            taken.append(two.ask(n_trials=3))
+        return found
+
+    monkeypatch.setattr(study, "get_trials", look_and_be_overtaken)
+    taken += [one.ask(n_trials=3), one.ask(n_trials=3), two.ask(n_trials=3)]
+    assert sorted(t.number for t in taken if t is not None) == [0, 1, 2]
+    states = [t.state for t in look()]
+    assert states[:3] == [TrialState.RUNNING] * 3
+    assert set(states[3:]) <= {TrialState.WAITING}  # for a larger budget
+
+
+def test_baselines_that_two_drivers_queued_at_the_same_moment_are_run_once(
+    tmp_path: Path, url: str
+) -> None:
+    study = optuna.create_study(
+        storage=open_storage(Path(), url), study_name="s", directions=["maximize"] * 2
+    )
+    for baseline in baselines(SPACE, MODELS):
+        BaselineQueue(study, (), N_TRIALS)._add(baseline)  # neither has seen the other's
+    for baseline in baselines(SPACE, MODELS):
+        BaselineQueue(study, (), N_TRIALS)._add(baseline)
+    trials = drive(tmp_path / "a", FormulaExecutor(), trials=10, driver="a", url=url)
+    assert [t.origin for t in trials[:4]] == ["base", "expert:a", "expert:b", "uniform"]
+    assert [t.origin for t in trials[4:]] == ["search"] * 6
+    assert len({tuple(t.params.values()) for t in trials}) == 10
+
+
+def test_a_driver_keeps_its_identity_and_a_copy_of_its_folder_has_another(tmp_path: Path) -> None:
+    (tmp_path / "st").mkdir()
+    first = identify(StudyFolder(tmp_path / "st"))
+    assert identify(StudyFolder(tmp_path / "st")).id == first.id
+    shutil.copytree(tmp_path / "st", tmp_path / "copy")
+    assert identify(StudyFolder(tmp_path / "copy")).id != first.id
+    (tmp_path / "st").rename(tmp_path / "moved")
+    moved = StudyFolder(tmp_path / "moved")
+    assert identify(moved).id == first.id
+    assert shared_name(moved) == shared_name(StudyFolder(tmp_path / "copy")) == "st"
+    (tmp_path / "on another machine" / "st").mkdir(parents=True)
+    assert identify(StudyFolder(tmp_path / "on another machine" / "st")).id != first.id
+
+
+def test_a_driver_says_who_it_is(tmp_path: Path, url: str) -> None:
+    study = optuna.create_study(storage=open_storage(Path(), url), study_name="s")
+    me = identify(StudyFolder(tmp_path))
+    Drivers(study, me)
+    told = study.user_attrs[f"driver:{me.id}"]
+    assert (told["host"], told["pid"]) == (platform.node(), os.getpid())
+    assert datetime.fromisoformat(told["started"]).tzinfo is not None

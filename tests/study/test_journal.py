@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import optuna
@@ -7,6 +8,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from evomerge.errors import StudyError
 from evomerge.study.storage import open_storage, together
 
 
@@ -68,3 +70,64 @@ def test_a_batch_without_records_leaves_the_file_alone(tmp_path: Path) -> None:
     with together(study._storage):
         assert study.trials == []
     assert (tmp_path / "journal").read_bytes() == before
+
+
+def lines_of_a_study(path: Path) -> list[bytes]:
+    study = new_study(path)
+    for _ in range(3):
+        trial = study.ask()
+        with together(study._storage):
+            trial.suggest_float("x", 0, 1)
+            study.tell(trial, 1.0)
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_every_record_says_which_line_it_is(tmp_path: Path) -> None:
+    lines = lines_of_a_study(tmp_path / "journal")
+    assert [json.loads(line)["line"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+GARBAGE = [b"garbage", b'{"op_co', bytes(4), b"\xff\xfe", b"[]", b"{}", b'{"op_code":6,"line":5}']
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_a_damaged_line_is_named(tmp_path: Path, garbage: bytes) -> None:
+    lines = lines_of_a_study(tmp_path / "journal")
+    lines[4] = garbage + b"\n"
+    (tmp_path / "journal").write_bytes(b"".join(lines))
+    with pytest.raises(StudyError, match=r"journal, line 5 is damaged; restore the file"):
+        open_storage(tmp_path / "journal")
+
+
+@pytest.mark.parametrize("place", [slice(0, 1), slice(3, 6), slice(7, 8)])
+def test_lines_that_were_cut_out_are_missed(tmp_path: Path, place: slice) -> None:
+    lines = lines_of_a_study(tmp_path / "journal")
+    del lines[place]
+    (tmp_path / "journal").write_bytes(b"".join(lines))
+    at = place.start + 1
+    with pytest.raises(StudyError, match=rf"line {at}: expected record {at}, got {place.stop + 1}"):
+        open_storage(tmp_path / "journal")
+
+
+def test_a_journal_whose_records_do_not_say_their_line_is_read_and_continued(
+    tmp_path: Path,
+) -> None:
+    lines = [json.loads(line) for line in lines_of_a_study(tmp_path / "journal")]
+    old = [json.dumps({k: v for k, v in line.items() if k != "line"}) + "\n" for line in lines]
+    (tmp_path / "journal").write_text("".join(old))
+    study = new_study(tmp_path / "journal")
+    study.ask()
+    assert len(study.trials) == 4
+    assert len(plain(tmp_path / "journal").trials) == 4
+
+
+def test_a_journal_that_is_damaged_while_it_is_open_is_not_written_to(tmp_path: Path) -> None:
+    lines_of_a_study(tmp_path / "journal")
+    study = new_study(tmp_path / "journal")
+    with (tmp_path / "journal").open("ab") as file:
+        file.write(b"garbage\n{}\n")
+    before = (tmp_path / "journal").read_bytes()
+    with pytest.raises(StudyError, match="is damaged"):
+        study.ask()
+    assert (tmp_path / "journal").read_bytes() == before
+    assert not (tmp_path / "journal.lock").exists()

@@ -13,6 +13,7 @@ from evomerge.evaluation.racing import Race, RaceRules
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Job, Outcome, Pruned, Scored
+from evomerge.seeds import seed_for
 from evomerge.study.constraints import Constraint, parse_bound
 from evomerge.study.folder import StudyFolder
 from evomerge.study.rivals import Rivals
@@ -109,7 +110,7 @@ def test_only_feasible_trials_drop_others(tmp_path: Path) -> None:
 
 
 def test_only_the_front_races() -> None:
-    rivals = Rivals(OBJECTIVES, RULES)
+    rivals = Rivals(OBJECTIVES, RULES, seed=0)
     assert rivals.race(0) is None
     for number, (one, two) in enumerate([(0.5, 0.2), (0.4, 0.1), (0.2, 0.5), (0.6, 0.2)]):
         items = [*solved("one", one), *solved("two", two)]
@@ -121,8 +122,21 @@ def test_only_the_front_races() -> None:
     assert front.tolist() == expected
 
 
+def test_the_draws_of_a_race_are_named_by_study_and_trial() -> None:
+    def seed_of(study_seed: int, number: int) -> int:
+        rivals = Rivals(OBJECTIVES, RULES, seed=study_seed)
+        items = [*solved("one", 0.5), *solved("two", 0.5)]
+        rivals.add(0, [m["acc"].value for m in metrics(items).values()], items)
+        race = rivals.race(number)
+        assert race is not None
+        return race.seed
+
+    assert seed_of(3, 7) == seed_for(3, "race", 7)
+    assert len({seed_of(study, number) for study in (0, 1) for number in (7, 8)}) == 4
+
+
 def test_values_keep_their_sign_where_less_is_better() -> None:
-    rivals = Rivals(make_objectives([("one", "acc", "minimize")]), RULES)
+    rivals = Rivals(make_objectives([("one", "acc", "minimize")]), RULES, seed=0)
     rivals.add(0, [0.5], [ItemScore("one", i, "acc", i % 2) for i in range(10)])
     race = rivals.race(0)
     assert race is not None
@@ -131,7 +145,7 @@ def test_values_keep_their_sign_where_less_is_better() -> None:
 
 
 def test_an_objective_that_is_no_mean_of_items_ends_all_races() -> None:
-    rivals = Rivals(OBJECTIVES, RULES)
+    rivals = Rivals(OBJECTIVES, RULES, seed=0)
     items = [*solved("one", 0.5), *solved("two", 0.5)]
     rivals.add(0, [m["acc"].value for m in metrics(items).values()], items)
     assert rivals.race(0) is not None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
@@ -18,6 +19,7 @@ from evomerge.space.protocol import ModelSet
 from evomerge.study.constraints import Constraint, parse_bound, unenforced
 from evomerge.study.drivers import Drivers
 from evomerge.study.folder import StudyFolder
+from evomerge.study.identity import Identity
 from evomerge.study.records import TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
@@ -37,12 +39,17 @@ LIMITS = (
 OBJECTIVES = make_objectives([("one", "acc", "maximize"), ("two", "acc", "maximize")])
 
 
+def identity(name: str) -> Identity:
+    return Identity(name, study="s", folder=1, host="here", pid=1, started="now")
+
+
 def drive(
     root: Path,
     executor: Executor,
     *,
     trials: int = 20,
     sampler: str = "nsga2",
+    options: Mapping[str, object] = {},
     driver: str | None = None,
     url: str | None = None,
     patience_s: float = 0.0,
@@ -59,7 +66,7 @@ def drive(
         directions=["maximize", "maximize"],
         sampler=build_sampler(
             sampler,
-            {},
+            options,
             SamplerBudget(
                 space=GeneSpace(SPACE.distributions, SPACE.defaults),
                 n_objectives=2,
@@ -78,9 +85,9 @@ def drive(
         budget=Budget(trials),
         items=ItemStore(folder.items),
         timing=Timing(folder.timing),
-        drivers=Drivers(study, driver, patience_s),
+        drivers=Drivers(study, driver and identity(driver), patience_s),
         constraints=constraints,
-        rivals=None if race is None else Rivals(OBJECTIVES, race),
+        rivals=None if race is None else Rivals(OBJECTIVES, race, seed=1),
     )
     search.seed(baselines(SPACE, MODELS))
     with contextlib.suppress(KeyboardInterrupt):

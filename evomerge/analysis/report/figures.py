@@ -17,7 +17,7 @@ from evomerge.analysis.intervals import Estimate
 from evomerge.analysis.report.layers import Layer, layers_of
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
-from evomerge.analysis.report.scores import chosen_number, measures, model_label
+from evomerge.analysis.report.scores import chosen_number, model_label, summary_measure
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = [
@@ -107,8 +107,8 @@ def hypervolume_figure(study: StudyRecord) -> str:
 
 
 def progress_figure(study: StudyRecord) -> str:
-    """Draw the mean (or the last objective) of every trial, and the best so far."""
-    measure = measures(study.objectives)[-1]
+    """Draw the mean (or the objective that stands for all) of every trial, and the best so far."""
+    measure = summary_measure(study.objectives)
     layers = layers_of(study)
     figure = go.Figure()
     for layer in layers.back_to_front:

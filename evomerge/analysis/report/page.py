@@ -34,6 +34,7 @@ from evomerge.analysis.report.scores import (
     final_split,
     measures,
     model_label,
+    summary_measure,
 )
 from evomerge.analysis.report.tables import (
     Failure,
@@ -48,7 +49,7 @@ from evomerge.analysis.report.tables import (
 )
 from evomerge.analysis.report.tiles import Tile, tiles
 from evomerge.analysis.report.words import headline, verdict
-from evomerge.study.records import StudyRecord
+from evomerge.study.records import StudyRecord, has_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,7 +122,9 @@ class _Page:
     verdict: str
     tiles: tuple[Tile, ...]
     measures: tuple[str, ...]
-    n_objectives: int
+    summary: str
+    has_mean: bool
+    objectives: tuple[str, ...]
     constraints: tuple[str, ...]
     tradeoff: str | None
     profile: str | None
@@ -152,7 +155,9 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
         verdict=verdict(study),
         tiles=tiles(study),
         measures=tuple(m.label for m in measures(study.objectives)),
-        n_objectives=n_objectives,
+        summary=summary_measure(study.objectives).label,
+        has_mean=n_objectives > 1 and has_mean(study.objectives),
+        objectives=tuple(o.name for o in study.objectives),
         constraints=study.constraints,
         tradeoff=figures.tradeoff_figure(study) if any_complete and n_objectives == 2 else None,
         profile=figures.profile_figure(study) if is_many else None,
@@ -213,7 +218,6 @@ def _environment() -> Environment:
         model=model_label,
         percent=_percent,
         by_expert=_by_expert,
-        summary_first=lambda items: (items[-1], *items[:-1]),
         unbroken=lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"),
     )
     return environment

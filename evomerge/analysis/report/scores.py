@@ -21,6 +21,7 @@ __all__ = [
     "measures",
     "model_label",
     "standings",
+    "summary_measure",
 ]
 
 Split = Literal["search", "validation", "test"]
@@ -72,16 +73,21 @@ class Standing:
 
 
 def measures(objectives: Sequence[Objective]) -> tuple[Measure, ...]:
-    """List every objective as a measure, and last what sums a model up: the mean of several.
+    """List the columns of a score table: what sums a model up, then the other objectives.
 
     Accuracy and perplexity have no mean worth reading: where directions differ or costs are among
-    the objectives, the first objective that is a score comes last.
+    the objectives, the first objective that is a score stands for all.
     """
     each = [Measure(o.name, o.sign, (i,)) for i, o in enumerate(objectives)]
     if len(each) > 1 and has_mean(objectives):
-        return (*each, Measure("mean", each[0].sign, tuple(range(len(objectives)))))
+        return (Measure("mean", each[0].sign, tuple(range(len(objectives)))), *each)
     summary = next((i for i, o in enumerate(objectives) if not o.is_cost), 0)
-    return (*each[:summary], *each[summary + 1 :], each[summary])
+    return (each[summary], *each[:summary], *each[summary + 1 :])
+
+
+def summary_measure(objectives: Sequence[Objective]) -> Measure:
+    """Return what sums a model up: the mean where there is one, else one objective."""
+    return measures(objectives)[0]
 
 
 def model_label(origin: str, number: int) -> str:

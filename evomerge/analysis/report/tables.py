@@ -17,6 +17,7 @@ from evomerge.analysis.report.scores import (
     measures,
     model_label,
     standings,
+    summary_measure,
 )
 from evomerge.analysis.report.words import versus_noise
 from evomerge.study.records import StudyRecord, TrialRecord
@@ -64,8 +65,8 @@ class ScoreRow:
         is_baseline: Base or expert as they are, or the uniform average.
         is_chosen: The trial the report is about.
         is_feasible: Violates no constraint on the split of the table.
-        estimates: One per measure.
-        whisker: The last measure, drawn.
+        estimates: One per measure, in their order.
+        whisker: The summary, drawn.
     """
 
     label: str
@@ -131,12 +132,12 @@ class PhaseTime:
 
 
 def final_rows(study: StudyRecord) -> tuple[ScoreRow, ...]:
-    """List baselines and finalists on the split the headline quotes, best last measure first."""
+    """List baselines and finalists on the split the headline quotes, best summary first."""
     return _score_rows(study, standings(study, final_split(study)))
 
 
 def front_rows(study: StudyRecord) -> tuple[ScoreRow, ...]:
-    """List the front's trials with their search scores, best last measure first, 30 at most.
+    """List the front's trials with their search scores, best summary first, 30 at most.
 
     With one objective the front is one trial, so the best trials stand in for it.
     """
@@ -145,11 +146,11 @@ def front_rows(study: StudyRecord) -> tuple[ScoreRow, ...]:
 
 
 def gap_rows(study: StudyRecord) -> tuple[GapRow, ...]:
-    """Compare search and held-out scores on the last measure, best held-out first."""
+    """Compare search and held-out scores by the summary, best held-out first."""
     split = final_split(study)
     if split == "search":
         return ()
-    measure = measures(study.objectives)[-1]
+    measure = summary_measure(study.objectives)
     searched = {s.number: s for s in standings(study, "search")}
     chosen = chosen_number(study)
     rows = []
@@ -201,7 +202,7 @@ def wall_clock(study: StudyRecord) -> timedelta | None:
 
 def _score_rows(study: StudyRecord, scored: Sequence[Standing]) -> tuple[ScoreRow, ...]:
     every = measures(study.objectives)
-    summary = every[-1]
+    summary = summary_measure(study.objectives)
     chosen = chosen_number(study)
     ordered = _ordered(scored, summary)
     whiskers = _whiskers([summary.of(s) for s in ordered], summary)

@@ -18,7 +18,7 @@ from evomerge.analysis.report.scores import (
     standings,
 )
 from evomerge.study.constraints import finals_note
-from evomerge.study.records import StudyRecord
+from evomerge.study.records import StudyRecord, has_mean
 
 __all__ = ["headline", "verdict", "versus_noise"]
 
@@ -99,8 +99,9 @@ def _chosen(study: StudyRecord) -> Standing | None:
 def _headline_measures(study: StudyRecord) -> tuple[Measure, ...]:
     """The mean (or the only objective) if there is one, else every objective."""
     every = measures(study.objectives)
-    has_mean = len(every) > len(study.objectives)
-    return every[-1:] if has_mean else tuple(sorted(every, key=lambda m: m.indices))
+    return (
+        every[:1] if has_mean(study.objectives) else tuple(sorted(every, key=lambda m: m.indices))
+    )
 
 
 def _short(estimate: Estimate) -> str:

@@ -54,7 +54,7 @@ class OutlierBand(Modifier):
     name: ClassVar[str] = "outlier_band"
     summary: ClassVar[str] = "drop largest and smallest changes"
     source: ClassVar[str] = "Davari and Belilovsky 2024, Model Breadcrumbs, arXiv:2312.06795"
-    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "model_magnitudes", "row_threshold")
+    statistics: ClassVar[tuple[str, ...]] = ("magnitudes", "model_magnitudes", "row_magnitudes")
 
     density: PerExpert = density()
     gamma: PerExpert = gamma()

@@ -13,7 +13,7 @@ from evomerge.methods.linear import Linear
 from evomerge.methods.parameters import divisor
 from evomerge.models.architecture import Architecture, TensorRole
 from evomerge.models.checkpoint import Checkpoint
-from evomerge.models.reference import absolute_reference, resolve_model
+from evomerge.models.reference import absolute_reference, relative_reference, resolve_model
 from evomerge.recipe.mergekit.filters import setting_of
 from evomerge.recipe.mergekit.keys import COUNTERPARTS, PASSTHROUGH, Counterpart, counterpart_of
 from evomerge.recipe.mergekit.unstacking import copied_slices
@@ -32,12 +32,14 @@ _STACK_HEADER = """\
 For mergekit 0.1.5 or later. Tensors are those that evomerge writes; config and tokenizer are those
 of base_model.
 """
+_PLACE_HEADER = "Folders are named from where this file lies: run mergekit there.\n"
+_MODEL_KEYS = ("model", "base_model", "path")
 _ONLY_FULL_MODELS = "mergekit merges full models; this recipe has adapters or deltas"
 
 _Values = Mapping[str, Any]  # of one tensor: a number, or one per expert, by mergekit's name
 
 
-def to_mergekit(recipe: Recipe) -> str:
+def to_mergekit(recipe: Recipe, *, beside: Path | None = None) -> str:
     """Write a recipe as a mergekit file.
 
     Opens the anchor for its layers and tensor names. mergekit has no place for the seed.
@@ -45,6 +47,8 @@ def to_mergekit(recipe: Recipe) -> str:
     Args:
         recipe: All its tensors are merged by one method that mergekit has too, or it has a path
             through unmerged layers.
+        beside: Folder of the file to be; model folders are named from there, where mergekit must be
+            run. Absent: absolute.
 
     Returns:
         YAML text; a comment on top says in what mergekit's result differs.
@@ -56,7 +60,7 @@ def to_mergekit(recipe: Recipe) -> str:
     anchor = Checkpoint(resolve_model(recipe.anchor))
     roles = Architecture(anchor.config, anchor.names).roles
     if recipe.path:
-        return _stack(recipe, anchor, roles)
+        return _text(_stack(recipe, anchor, roles), _STACK_HEADER, beside)
     merge_method, values = _values(recipe, roles)
     counterpart = COUNTERPARTS[merge_method]
     base, models = _models(recipe, counterpart)
@@ -64,8 +68,7 @@ def to_mergekit(recipe: Recipe) -> str:
     first = next(iter(values.values()))
     shared = [key for key, value in first.items() if not isinstance(value, tuple)]
     varying = [p for p in shared if len(slices) > 1 and len({v[p] for v in values.values()}) > 1]
-    parameters = {k: f.exported for k, f in counterpart.fixed.items() if f.exported is not None}
-    parameters |= _shared(values, [p for p in shared if p not in varying])
+    parameters = _shared(values, [p for p in shared if p not in varying])
     # Where it is no source, mergekit would add the base to whole models.
     plain = len(slices) == 1 and (base is None or base in models)
     content = _present(
@@ -77,10 +80,30 @@ def to_mergekit(recipe: Recipe) -> str:
         dtype="float32",  # of the arithmetic
         out_dtype=recipe.dtype or _dtype_of(anchor),
     )
-    return write_yaml(content, _HEADER.format(method=counterpart.difference))
+    return _text(content, _HEADER.format(method=counterpart.difference), beside)
 
 
-def _stack(recipe: Recipe, anchor: Checkpoint, roles: Mapping[str, TensorRole]) -> str:
+def _text(content: dict[str, Any], header: str, beside: Path | None) -> str:
+    if beside is None:
+        return write_yaml(content, header)
+    return write_yaml(_located(content, beside), header + _PLACE_HEADER)
+
+
+def _located(content: Any, beside: Path) -> Any:
+    """Name all model folders from where the file lies."""
+    if isinstance(content, list):
+        return [_located(part, beside) for part in content]
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: relative_reference(value, beside)
+        if key in _MODEL_KEYS and isinstance(value, str)
+        else _located(value, beside)
+        for key, value in content.items()
+    }
+
+
+def _stack(recipe: Recipe, anchor: Checkpoint, roles: Mapping[str, TensorRole]) -> dict[str, Any]:
     """Write a recipe with a path."""
     slices = [
         {
@@ -94,14 +117,13 @@ def _stack(recipe: Recipe, anchor: Checkpoint, roles: Mapping[str, TensorRole]) 
         }
         for copied in copied_slices(recipe, roles, anchor.config.get("model_type"))
     ]
-    content = _present(
+    return _present(
         merge_method=PASSTHROUGH,
         base_model=_reference(recipe.anchor),
         slices=slices,
         dtype="float32",  # of the arithmetic
         out_dtype=recipe.dtype or _dtype_of(anchor),
     )
-    return write_yaml(content, _STACK_HEADER)
 
 
 def _full_model(recipe: Recipe, source: str) -> str:
@@ -141,6 +163,7 @@ def _parameters(bound: Method, counterpart: Counterpart) -> _Values:
         value = ours[name] if key.values is None else key.theirs(ours[name])
         _check(bound, name, ours[name], value is not None, key.values or ())
         theirs[key.name] = value
+    theirs = counterpart.exported(theirs)
     _check_window(bound, theirs)
     if isinstance(bound, Linear) and sum(bound.coefficient) != divisor(
         bound.coefficient, normalize=True

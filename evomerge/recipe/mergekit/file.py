@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from evomerge.errors import ConfigError, RecipeError, did_you_mean
+from evomerge.errors import ConfigError, RecipeError, brief, did_you_mean
 from evomerge.recipe.mergekit.keys import (
     COUNTERPARTS,
     PASSTHROUGH,
-    Counterpart,
     known_parameters,
+    misplaced_parameters,
     unknown_parameters,
 )
 from evomerge.schema import parse
@@ -41,7 +41,7 @@ def _as_number(value: object) -> bool | float:
     try:
         return float(str(value))  # YAML reads 1e-3, without a dot, as text
     except ValueError:
-        raise ValueError(f"expected a number, true or false, got {value!r}") from None
+        raise ValueError(f"expected a number, true or false, got {brief(value)}") from None
 
 
 def _as_list(value: object) -> object:
@@ -61,8 +61,8 @@ def _as_reference(model: object) -> object:
     adapter = model.get("lora") if isinstance(model, Mapping) else "+" in str(model)
     if adapter:
         raise RecipeError(
-            f"expected whole models in the mergekit file, got {model!r}, a model with an adapter, "
-            "which cannot be imported yet; merge the adapter first and name the folder"
+            f"expected whole models in the mergekit file, got {brief(model)}, a model with an "
+            "adapter, which cannot be imported yet; merge the adapter first and name the folder"
         )
     if isinstance(model, Mapping) and set(model) <= {"model", "lora"}:
         model = model.get("model")
@@ -182,9 +182,9 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
     if name not in methods:
         hint = did_you_mean(str(name), methods) or ", which cannot be imported yet"
         raise RecipeError(
-            f"expected a mergekit method out of {', '.join(methods)}, got {name!r}{hint}"
+            f"expected a mergekit method out of {', '.join(methods)}, got {brief(name)}{hint}"
         )
-    file = parse(MergekitFile, content, "mergekit file")
+    file = parse(MergekitFile, content, "mergekit file", misplaced_parameters(name))
     if file.modules is not None or bool(file.models) == bool(file.slices):
         raise RecipeError(
             "mergekit file: expected either models or slices, got both, neither, or modules, which "
@@ -192,8 +192,6 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
         )
     if faults := list(_parameter_faults(file)):
         raise ConfigError(*(f"mergekit file: {fault}" for fault in faults))
-    if file.merge_method != PASSTHROUGH:
-        _refuse_differences(file, COUNTERPARTS[file.merge_method])
     return file if file.slices else replace(file, models=(), slices=(_whole(file),))
 
 
@@ -210,23 +208,6 @@ def _parameter_faults(file: MergekitFile) -> Iterator[str]:
         known = known_parameters(file.merge_method, of_one_model=of_one_model)
         for fault in unknown_parameters(settings, known):
             yield f"{where}.{fault}"
-
-
-def _refuse_differences(file: MergekitFile, counterpart: Counterpart) -> None:
-    """Refuse values of mergekit's parameters that ask for what our method does not do."""
-    for where, settings, _ in _scopes(file):
-        for key, fixed in counterpart.fixed.items():
-            values = [value for case in settings.get(key, ()) for value in case.value]
-            if any(not fixed.low <= value <= fixed.high for value in values):
-                wanted = (
-                    f"{fixed.low:g}"
-                    if fixed.low == fixed.high
-                    else (f"a number from {fixed.low:g} to {fixed.high:g}")
-                )
-                raise RecipeError(
-                    f"mergekit file: {where}.{key}: expected {wanted}, got {values[0]:g}: "
-                    f"{fixed.reason}; remove the key"
-                )
 
 
 def _scopes(file: MergekitFile) -> Iterator[tuple[str, Settings, bool]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from evomerge.methods.base import ParameterValue, Scalar
 from evomerge.methods.registry import method
@@ -15,10 +15,10 @@ __all__ = [
     "PASSTHROUGH",
     "SCALE",
     "Counterpart",
-    "Fixed",
     "Key",
     "counterpart_of",
     "known_parameters",
+    "misplaced_parameters",
     "unknown_parameters",
 ]
 
@@ -52,24 +52,6 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """A parameter of mergekit's that we have no counterpart for.
-
-    Attributes:
-        low: Smallest value that is what we do.
-        high: Largest such value.
-        reason: Why others are refused.
-        exported: Written into files, where a reader might not expect it, or mergekit's default is
-            another.
-    """
-
-    low: float
-    high: float
-    reason: str
-    exported: Scalar | None = None
-
-
-@dataclass(frozen=True)
 class Counterpart:
     """A method of mergekit's as a method of ours.
 
@@ -77,21 +59,23 @@ class Counterpart:
         ours: Name of our method.
         keys: By our parameter name, those that mergekit has.
         alone: Parameters that mergekit does not have, and the values that are what it does.
-        fixed: By mergekit's parameter name, those that we do not have.
         without_effect: Parameters that mergekit accepts and does not use.
         base: Whether base_model is ``read``, can be left out (``optional``), or is merged like any
             ``model``.
         n_experts: Fewest and most models besides a base that is read.
+        imported: Turns our parameters, read key by key, into what they mean together.
+        exported: Likewise mergekit's parameters.
         difference: How mergekit's result differs, for the head of an exported file.
     """
 
     ours: str
     keys: Mapping[str, Key] = field(default_factory=dict)
     alone: Mapping[str, tuple[ParameterValue, ...]] = field(default_factory=dict)
-    fixed: Mapping[str, Fixed] = field(default_factory=dict)
     without_effect: tuple[str, ...] = ()
     base: Literal["read", "optional", "model"] = "read"
     n_experts: tuple[int, int | None] = (1, None)
+    imported: Callable[[dict[str, ParameterValue]], dict[str, ParameterValue]] = dict
+    exported: Callable[[dict[str, Any]], dict[str, Any]] = dict
     difference: str = ""
 
     @property
@@ -110,12 +94,33 @@ _SAMPLES = """;
 - the quartiles of large tensors are those of a random sample, so elements near the threshold
   differ"""
 
+_UNIFORM = """;
+- where the mean squares of the changes sum to less than 1e-6, mergekit weighs all models alike,
+  evomerge by their energy"""
+
+
+def _rows_or_columns(parameters: dict[str, ParameterValue]) -> dict[str, ParameterValue]:
+    """Columns turn instead of rows, and neither of them in a flattened tensor."""
+    if parameters.get("column_wise"):
+        parameters.pop("row_wise" if parameters.get("row_wise") else "column_wise")
+    return parameters
+
+
+def _not_flat(parameters: dict[str, Any]) -> dict[str, Any]:
+    flat = parameters["nuslerp_flatten"] and not parameters["nuslerp_row_wise"]
+    return {**parameters, "nuslerp_flatten": flat}
+
+
 _COEFFICIENT = {"coefficient": Key("weight", required=True)}
 _NORMALIZE = {"normalize": Key("normalize")}
 _LAMBDA = {"lambda": Key("lambda")}
 _DENSITY = {"density": Key("density", default=1.0)}
 _SPARSE = {**_COEFFICIENT, **_DENSITY, **_NORMALIZE, **_LAMBDA}
-_BAND = {**_SPARSE, "gamma": Key("gamma")}
+_TRIM = {
+    **_SPARSE,
+    "rescale": Key("rescale", default=False, values={"none": False, "l1": True}),
+}
+_BAND = {**_TRIM, "gamma": Key("gamma")}
 _RESCALE = {
     "rescale": Key("rescale", default=True, values={"inv_p": True, "l1": True, "none": False})
 }
@@ -128,7 +133,6 @@ _ELECTION = {"vote": ("weighted",), "zero_sign": ("positive",)}
 _UNSCALED = {"lambda": (1.0,)}
 _ALIKE = {"coefficient": (1.0,), **_UNSCALED}
 
-_NO_RESCALE = {"rescale": Fixed(0, 0, "a trimmed task vector is not rescaled here", False)}
 
 COUNTERPARTS: Mapping[str, Counterpart] = {
     "linear": Counterpart("linear", {**_COEFFICIENT, **_NORMALIZE}, base="model"),
@@ -137,22 +141,20 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
         {**_COEFFICIENT, **_NORMALIZE, **_LAMBDA},
         without_effect=("density", "rescale"),
     ),
-    "ties": Counterpart(
-        "ties", _SPARSE, {**_PER_TENSOR, **_ELECTION}, _NO_RESCALE, difference=_CUTS
-    ),
+    "ties": Counterpart("ties", _TRIM, {**_PER_TENSOR, **_ELECTION}, difference=_CUTS),
     "dare_linear": Counterpart("dare_linear", _DROP, difference=_DRAWS),
     "dare_ties": Counterpart("dare_ties", _DROP, _ELECTION, difference=_DRAWS),
     "della_linear": Counterpart("della_linear", _RANKED, difference=_DRAWS),
     "della": Counterpart("della", _RANKED, _ELECTION, difference=_DRAWS),
-    "breadcrumbs": Counterpart("breadcrumbs", _BAND, _PER_TENSOR, _NO_RESCALE, difference=_CUTS),
+    "breadcrumbs": Counterpart("breadcrumbs", _BAND, _PER_TENSOR, difference=_CUTS),
     "breadcrumbs_ties": Counterpart(
-        "breadcrumbs_ties", _BAND, {**_PER_TENSOR, **_ELECTION}, _NO_RESCALE, difference=_CUTS
+        "breadcrumbs_ties", _BAND, {**_PER_TENSOR, **_ELECTION}, difference=_CUTS
     ),
     "sce": Counterpart(
         "sce",
         {"select_topk": Key("select_topk")},
         {**_ALIKE, **_PER_TENSOR, "sce_mode": ("masked",)},
-        difference=_CUTS,
+        difference=_CUTS + _UNIFORM,
     ),
     "ram": Counterpart("ram", _TOLERANCE, _ALIKE),
     "ramplus_tl": Counterpart(
@@ -170,37 +172,24 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
         {
             **_COEFFICIENT,
             "row_wise": Key("nuslerp_flatten", default=True, values={False: True, True: False}),
+            "column_wise": Key("nuslerp_row_wise"),  # sic: by it mergekit turns columns
         },
         _UNSCALED,
-        {
-            "nuslerp_row_wise": Fixed(
-                0,
-                0,
-                "by it mergekit turns columns; to turn rows, set nuslerp_flatten: false",
-                False,
-            )
-        },
         base="optional",
         n_experts=(2, 2),
+        imported=_rows_or_columns,
+        exported=_not_flat,
     ),
     "multislerp": Counterpart(
         "multislerp",
-        _COEFFICIENT,
+        {**_COEFFICIENT, "normalize": Key("normalize_weights"), "eps": Key("eps")},
         _UNSCALED,
-        {
-            "normalize_weights": Fixed(1, 1, "coefficients are always normalised here", True),
-            "eps": Fixed(0, 1e-7, "lengths are not padded here"),
-        },
         base="optional",
     ),
     "karcher": Counterpart(
         "karcher",
-        {},
+        {"max_iter": Key("max_iter", default=10), "tol": Key("tol", default=1e-5)},
         {"coefficient": (1.0,)},
-        {
-            "max_iter": Fixed(10, float("inf"), "the mean is iterated to convergence here", 100),
-            "tol": Fixed(0, 1e-5, "the mean is iterated to convergence here", 1e-9),
-        },
         base="model",
     ),
     "nearswap": Counterpart("nearswap", {"limit": Key("t", required=True)}, n_experts=(1, 1)),
@@ -244,8 +233,20 @@ def known_parameters(merge_method: str, *, of_one_model: bool) -> set[str]:
         for ours, key in counterpart.keys.items()
         if declared[ours].per_expert or not of_one_model
     }
-    shared = set() if of_one_model else set(counterpart.fixed)
-    return known | shared | {*_EVERYWHERE, *counterpart.without_effect}
+    return known | {*_EVERYWHERE, *counterpart.without_effect}
+
+
+def misplaced_parameters(merge_method: str) -> dict[str, str]:
+    """Say of every parameter of mergekit's what to do where it stands beside ``parameters``."""
+    methods = (*COUNTERPARTS, PASSTHROUGH)
+    everything = {key for one in methods for key in known_parameters(one, of_one_model=False)}
+    ours = known_parameters(merge_method, of_one_model=False)
+    return {
+        key: " here, which mergekit ignores; it belongs under parameters"
+        if key in ours
+        else f", which mergekit ignores here, and {merge_method} everywhere; remove it"
+        for key in everything
+    }
 
 
 def unknown_parameters(given: Collection[str], known: Collection[str]) -> Iterator[str]:

@@ -66,7 +66,7 @@ def _rule(
             value = key.ours(value_for(shared, key, name, t, default))
             if value != declared[ours].default:
                 parameters[ours] = value
-    return Rule(counterpart.ours, parameters)
+    return Rule(counterpart.ours, counterpart.imported(parameters))
 
 
 def _absent(key: Key, default: Scalar) -> Scalar:

@@ -36,7 +36,7 @@ class Permutation:
     """
 
     name: Literal["permutation"] = "permutation"
-    layers_per_slot: Annotated[int, Field(ge=1)] = 1
+    layers_per_slot: Annotated[int, Field(ge=1, le=10_000)] = 1
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

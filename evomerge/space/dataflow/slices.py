@@ -26,8 +26,8 @@ class Slices:
     """
 
     name: Literal["slices"] = "slices"
-    slices: Annotated[int, Field(ge=1)] = 4
-    longest: Annotated[int, Field(ge=1)] | None = None
+    slices: Annotated[int, Field(ge=1, le=1000)] = 4
+    longest: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

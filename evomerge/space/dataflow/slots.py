@@ -39,7 +39,7 @@ class Slots:
     """
 
     name: Literal["slots"] = "slots"
-    layers_per_slot: Annotated[int, Field(ge=1)] = 1
+    layers_per_slot: Annotated[int, Field(ge=1, le=10_000)] = 1
     choices: tuple[str, ...] = ()
     pairs: bool = True
 

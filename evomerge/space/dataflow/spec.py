@@ -82,7 +82,7 @@ class PathSpec:
     encoding: Annotated[EncodingOptions, BeforeValidator(_by_name)] = field(default_factory=Slots)
     sources: tuple[str, ...] = ()
     owner: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    max_hops: int | None = None
+    max_hops: Annotated[int, Field(le=10_000)] | None = None
     scale: ScaleSpec | None = ScaleSpec()
     initial: tuple[Run, ...] = ()
 

@@ -29,7 +29,7 @@ class Threshold:
     """
 
     name: Literal["threshold"] = "threshold"
-    repeats: Annotated[int, Field(ge=1)] = 3
+    repeats: Annotated[int, Field(ge=1, le=100)] = 3
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

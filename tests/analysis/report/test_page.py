@@ -16,7 +16,8 @@ from evomerge.analysis.report import write_report
 from evomerge.analysis.report.words import headline
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
-from evomerge.study.records import StudyRecord
+from evomerge.execution.costs import COST
+from evomerge.study.records import FinalRecord, Objective, StudyRecord
 
 from ..synthetic import failed, make_study, objectives, study_of, trial
 
@@ -179,3 +180,40 @@ def test_item_scores_add_intervals_and_paired_comparisons(tmp_path: Path) -> Non
     assert "What the chosen merge gained and broke" in page.text
     assert "expert math" in page.text
     assert "95 % intervals" not in page_of(study, tmp_path).text
+
+
+def columns(html: str, title: str) -> dict[str, dict[str, str]]:
+    """Read the first table under a heading: of each row the cell under each column's name."""
+    table = html.partition(title)[2].partition("</table>")[0]
+    head, *rows = (
+        [re.sub("<[^>]*>", "", cell).strip() for cell in re.findall("<t[hd].*?</t[hd]>", row)]
+        for row in re.findall("<tr.*?</tr>", table, re.DOTALL)
+    )
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_every_column_bears_the_name_of_what_is_in_it(tmp_path: Path, place: int) -> None:
+    scores = [Objective(name, "exact_match", "maximize", name) for name in ("h_math", "h_fact")]
+    cost = Objective(COST, "distance", "minimize", "distance")
+    of = [*scores[:place], cost, *scores[place:]]
+    found = {"h_math": 0.25, "h_fact": 0.75, "distance": 3.5}
+    values = tuple(found[objective.name] for objective in of)
+    final = FinalRecord(0, "search", "test", values, (0.02,) * 3, chosen=True)
+    study = study_of([trial(0, values)], of, finals=[final])
+    items = pd.DataFrame(columns=["split", "task", "metric", "trial", "item", "score"])
+
+    write_report(study, tmp_path / "r.html", items=items, inline_js=False)
+    html = (tmp_path / "r.html").read_text("utf-8")
+    for title in ("On items the search never saw", "With 95 % intervals", "The front, trial"):
+        row = next(iter(columns(html, title).values()))
+        assert {name: float(row[name].split()[0][:5]) for name in found} == found, title
+    # Accuracies and a cost have no mean: the first that is a score stands for them.
+    assert "The gap is the h_math on the search split minus the h_math on the test split" in html
+    assert "best h_math first" in html
+    assert "h_math ± 2 standard errors" in html
+
+
+def test_an_objective_may_be_called_mean(tmp_path: Path) -> None:
+    study = study_of([trial(0, (0.5,))], [Objective("mean", "exact_match", "maximize", "mean")])
+    assert "The plain average" not in page_of(study, tmp_path).text

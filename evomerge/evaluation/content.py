@@ -1,0 +1,160 @@
+"""What scores depend on beside a model's parameters, as plain data that can be digested.
+
+Two places on disk with the same content yield the same data: no path is in it, and no time.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from evomerge.evaluation.harness import BUILTIN_TASKS, Instance, LanguageModel
+from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.requests import PreparedTask, prepare_split
+from evomerge.evaluation.suite import Suite
+from evomerge.evaluation.tasks import load_suite
+from evomerge.fingerprint import digest_of
+
+__all__ = [
+    "generation_content",
+    "item_content",
+    "item_digests",
+    "settings_content",
+    "token_content",
+    "tokenizer_content",
+]
+
+# Where a task's items come from; the items themselves are what counts. Code is read from its files.
+_SOURCES = frozenset(
+    (
+        *("dataset_path", "dataset_name", "dataset_kwargs", "custom_dataset"),
+        *("test_split", "validation_split", "training_split", "fewshot_split"),
+    )
+)
+# What decides how answers are made and scored, beside prompts and code.
+_SCORING = ("output_type", "generation_kwargs", "repeats", "filter_list", "metric_list")
+# Of a tokenizer, what is not in its vocabulary and rules.
+_ATTRIBUTES = (
+    *("chat_template", "clean_up_tokenization_spaces", "model_max_length", "padding_side"),
+    *("add_bos_token", "add_eos_token", "special_tokens_map"),
+)
+
+
+def item_content(prepared: PreparedTask) -> list[object]:
+    """Describe the items of a task and split: as data, as prompts, and how answers are scored.
+
+    The same for every version of lm-eval that reads the same from the task's files. What the task's
+    code reads from elsewhere, when it scores, is not seen.
+    """
+    config = asdict(prepared.task.config)
+    how = {key: config[key] for key in _SCORING if config.get(key) is not None}
+    items = [[i.row, i.doc, [[r.request_type, r.args] for r in i.requests]] for i in prepared.items]
+    return [prepared.name, how, _code(prepared), items]
+
+
+def settings_content(prepared: PreparedTask) -> dict[str, object]:
+    """Describe everything else that lm-eval knows of a task."""
+    config = asdict(prepared.task.config)
+    return {key: value for key, value in config.items() if key not in _SOURCES}
+
+
+def item_digests(
+    suites: Sequence[Suite], splits: Collection[str], model: LanguageModel
+) -> dict[str, str]:
+    """Name what is scored by content, for each task and split.
+
+    Args:
+        suites: All of them; of those that are only reported, the test items count.
+        splits: Which splits, where a suite has them.
+        model: Shapes the prompts; needs no parameters.
+
+    Returns:
+        ``TASK (SPLIT)`` -> digest.
+
+    Raises:
+        EvaluationError: A suite cannot be loaded or prompted.
+    """
+    found = {}
+    with clean_harness():
+        for suite in suites:
+            loaded = load_suite(suite)
+            for split in [name for name in suite.splits if name in splits]:
+                for one in prepare_split(loaded, split, model):
+                    found[f"{one.name} ({split})"] = digest_of(item_content(one))
+    return found
+
+
+def tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> list[object]:
+    """Describe a tokenizer: vocabulary, rules, special tokens, chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = _saved(tokenizer) if backend is None else json.loads(backend.to_str())
+    for state in ("padding", "truncation"):  # of the last call
+        rules.pop(state, None)
+    return [rules, {name: getattr(tokenizer, name, None) for name in _ATTRIBUTES}]
+
+
+def generation_content(model: LanguageModel) -> dict[str, object]:
+    """Describe how a model generates where a task does not say."""
+    return dict(model.lm.model.generation_config.to_diff_dict())
+
+
+def token_content(instances: Sequence[Instance], model: LanguageModel) -> list[object]:
+    """List the tokens of prompts and continuations, as a model reads them."""
+    return [_tokens(instance, model) for instance in instances]
+
+
+def _tokens(instance: Instance, model: LanguageModel) -> object:
+    match instance.request_type:
+        case "loglikelihood":
+            return model.pair(*instance.args)
+        case "loglikelihood_rolling":
+            return model.windows(instance.args[0])
+        case _:
+            return model.tokens(instance.args[0])
+
+
+def _saved(tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
+    """Write a tokenizer without a description of its own to files, and read those."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
+        return {file.name: file.read_bytes().hex() for file in files}
+
+
+def _code(prepared: PreparedTask) -> list[str]:
+    """Read the modules that a task's functions are in, with those beside them.
+
+    lm-eval's own are known by its version.
+    """
+    functions = [*_functions(asdict(prepared.task.config)), type(prepared.task)]
+    folders = {Path(file).parent for function in functions if (file := _source_file(function))}
+    files = [file for folder in folders for file in folder.glob("*.py")]
+    return sorted(file.read_text(errors="replace") for file in files)
+
+
+def _source_file(function: object) -> str | None:
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))  # type: ignore[arg-type]
+    except TypeError:  # of C, or no class of ours
+        return None
+    return None if file is None or BUILTIN_TASKS.parent in Path(file).parents else file
+
+
+def _functions(value: object) -> Iterator[object]:
+    if callable(value):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _functions(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _functions(part)

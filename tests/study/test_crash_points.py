@@ -1,0 +1,95 @@
+"""Drivers killed at a certain write, killed again at another, and then left to finish."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy import Engine, event
+
+from tests.study.fakes import FormulaExecutor
+from tests.study.test_search import drive, outcome
+
+KILLED = 9
+CHANGES = (  # of a database
+    *("_create_new_trial", "_set_trial_param", "set_trial_state_values"),
+    *("set_trial_user_attr", "set_trial_system_attr"),
+)
+search = partial(drive, trials=8, sampler="map", options={"n_startup_trials": 4})
+
+
+class Writes:
+    """Counts what this process writes, and may end it right before a write."""
+
+    def __init__(self, die_at: int) -> None:
+        self._die_at, self.n = die_at, 0
+
+    def counted(self, write: Callable[..., Any]) -> Callable[..., Any]:
+        def count_and_write(*args: Any, **kwargs: Any) -> Any:
+            self.n += 1
+            if self.n == self._die_at:
+                os._exit(KILLED)
+            return write(*args, **kwargs)
+
+        return count_and_write
+
+    def watch(self, is_database: bool) -> None:
+        for name in CHANGES if is_database else ():
+            setattr(RDBStorage, name, self.counted(getattr(RDBStorage, name)))
+        os.fsync = os.fsync if is_database else self.counted(os.fsync)
+
+
+def life(folder: Path, url: str | None, *, die_at: int = -1) -> int:
+    """One driver in a process of its own: how many writes it made; 0 if it was killed."""
+    ours, theirs = os.pipe()
+    if (child := os.fork()) == 0:
+        writes = Writes(die_at)
+        writes.watch(url is not None)
+        search(folder, FormulaExecutor(), url=url)
+        os.write(theirs, str(writes.n).encode())
+        os._exit(0)
+    os.close(theirs)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) in (0, KILLED)
+    with os.fdopen(ours) as pipe:
+        return int(pipe.read() or 0)
+
+
+@pytest.fixture(autouse=True)
+def unsynced() -> Iterator[None]:
+    """A process that is killed, unlike a machine, needs no wait for the disk."""
+
+    def connected(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", connected)
+    yield
+    event.remove(Engine, "connect", connected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "firsts", "seconds"),  # writes from the end, and from the start of the next driver
+    [("journal", (8, 6), (2, 3)), ("database", (18, 16), (3,))],
+)
+def test_killed_twice_at_any_write_the_search_is_the_same(
+    tmp_path: Path, kind: str, firsts: tuple[int, ...], seconds: tuple[int, ...]
+) -> None:
+    """The first kill is at the writes of a trial that a model proposes, the next soon after."""
+    whole = search(tmp_path / "whole", FormulaExecutor())
+
+    def place(name: str) -> tuple[Path, str | None]:
+        return tmp_path / name, f"sqlite:///{tmp_path / name}.db" if kind == "database" else None
+
+    n_writes = life(*place("count"))
+    for first, second in itertools.product(firsts, seconds):
+        folder, url = place(f"{first} {second}")
+        assert life(folder, url, die_at=n_writes - first) == 0
+        assert life(folder, url, die_at=second) == 0
+        resumed = search(folder, FormulaExecutor(), url=url)
+        assert outcome(resumed) == outcome(whole), f"{first} from the end, then at {second}"
