@@ -145,7 +145,8 @@ def make_reader(base: str) -> LanguageModel:
     """Read prompts as candidates will: with the base's tokenizer and its context, no parameters.
 
     Raises:
-        OSError, ValueError: The base has no tokenizer.
+        CheckpointError: The base is no causal language model.
+        OSError, ValueError: It has no tokenizer.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -157,8 +158,7 @@ def make_reader(base: str) -> LanguageModel:
     checkpoint, hub_id = peek_model(base), split_hub_id(base)
     folder = checkpoint.folder
     if fault := class_fault(checkpoint.config):
-        faults.append(f"{where}: models.base: {base}: {fault}")
-        return None
+        raise CheckpointError(f"{base}: {fault}")
     name, revision = (str(folder), None) if hub_id is None else hub_id
     with clean_harness():
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
@@ -168,10 +168,12 @@ def make_reader(base: str) -> LanguageModel:
 def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
     try:
         return make_reader(base)
+    except CheckpointError as err:
+        faults.append(f"{where}: models.base: {err}")
     except (OSError, ValueError) as err:
         reason = " ".join(str(err).split())
         faults.append(f"{where}: models.base: expected {base} to have a tokenizer: {reason}")
-        return None
+    return None
 
 
 def _spelt_out(experiment: Experiment, where: str, faults: list[str]) -> Experiment:
