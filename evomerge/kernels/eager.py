@@ -79,10 +79,12 @@ def slopes_eager(job: SlopeJob) -> Scalars:
     """
     leaves = _Leaves(job)
     columns = job.merge.columns
-    flat = [None if t is None else t.reshape(-1) for t in (job.base, *job.experts, job.gradient)]
+    flat = [tensor.reshape(-1) for tensor in (job.gradient, *job.experts)]
+    flat_base = None if job.base is None else job.base.reshape(-1)
     for start in range(0, job.gradient.numel(), _TILE):
-        parts = [None if t is None else t[start : start + _TILE].float() for t in flat]
-        theta_0, *sources, gradient = parts
+        part = slice(start, start + _TILE)
+        theta_0 = None if flat_base is None else flat_base[part].float()
+        gradient, *sources = [tensor[part].float() for tensor in flat]
         tile = _Tile(start, gradient.numel(), columns, gradient.device)
         with torch.enable_grad():
             _merge_tile(leaves.plan, theta_0, sources, tile).backward(gradient)

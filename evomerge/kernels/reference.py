@@ -149,7 +149,7 @@ class _Pass:
             _factors(plan.column_scale, n, (1, -1)),
         )
         factors = np.reshape(plan.coefficients, (n, 1, 1)) * rows * columns
-        kept &= _gate(plan.gate, tau, factors * kept * values)
+        kept &= _gate(plan.gate, tau, [*(factors * kept * values)])
         x = factors * kept * values
         merged, takes_part = _combine(plan.combine, x, kept, kept * values, tau)
         divisor, divides = np.ones(merged.shape), np.zeros(merged.shape, bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from optuna.distributions import FloatDistribution
@@ -43,7 +43,7 @@ def gene_slopes(
         if isinstance(genes.get(gene), FloatDistribution)
     }
     recipe = space.recipe({**params, **sloped})
-    found: Counter[str] = Counter()
+    found: dict[str, float] = defaultdict(float)
     for number, slope in _numbers(recipe, slopes, roles):
         if isinstance(number, Sloped):
             for gene, share in number.slopes.items():
