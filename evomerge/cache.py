@@ -131,7 +131,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     for file in folder.rglob("*"):
         # A lock is empty, and removed under a process that waits for it, it would let two in.
         if file.is_file() and file.suffix != ".lock":
-            with contextlib.suppress(FileNotFoundError):  # another process has just moved it
+            with contextlib.suppress(OSError):  # another process has just moved it
                 yield file, file.stat()
 
 

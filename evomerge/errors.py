@@ -4,7 +4,8 @@ EvomergeError
 ├── ConfigError       experiment, preset or override files
 ├── SpaceError        a search space that cannot be searched
 ├── RecipeError       a recipe that describes no model
-├── CheckpointError   model files: missing, of other shapes, not finite
+├── CheckpointError   model files: missing, of other shapes
+│   └── NonFiniteError    … whose tensors hold NaN or infinity, as stored or as merged
 ├── EvaluationError   tasks, splits, metrics
 └── StudyError        study folders and their storage
 """
@@ -20,6 +21,7 @@ __all__ = [
     "ConfigError",
     "EvaluationError",
     "EvomergeError",
+    "NonFiniteError",
     "RecipeError",
     "SpaceError",
     "StudyError",
@@ -59,7 +61,11 @@ class RecipeError(EvomergeError):
 
 
 class CheckpointError(EvomergeError):
-    """A checkpoint is missing, incompatible with its base, or holds NaN or infinity."""
+    """A checkpoint is missing, or incompatible with its base."""
+
+
+class NonFiniteError(CheckpointError):
+    """A model holds NaN or infinity, or a merge would."""
 
 
 class EvaluationError(EvomergeError):

@@ -1,4 +1,4 @@
-"""YAML as plain data: the one reader of every file a user writes.
+"""YAML as plain data: the one reader of every file a user writes, lm-eval's tasks excepted.
 
 It bounds what a file may cost, and refuses what YAML 1.1 reads other than it looks.
 """
@@ -6,17 +6,16 @@ It bounds what a file may cost, and refuses what YAML 1.1 reads other than it lo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from yaml.reader import ReaderError
 
 from evomerge.errors import brief
 
-__all__ = ["compose_yaml", "dump_yaml", "parse_yaml", "read_text", "yaml_reason"]
+__all__ = ["dump_yaml", "parse_yaml", "read_text", "yaml_reason"]
 
 # What is written by hand, or by us, stays far below: the largest resolved experiments have some
 # ten thousand values, a dozen levels deep.
@@ -50,10 +49,10 @@ class _Composer(yaml.SafeLoader):
         self._n_repeated = 0
         self._sizes: dict[int, int] = {}  # by node: values in it, aliases expanded
 
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
-        event = self.peek_event()
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            node: yaml.Node = super().compose_node(parent, index)
+            node = super().compose_node(parent, index)
             self._count_alias(node, event)
             return node
         before, self._n_values = self._n_values, self._n_values + 1
@@ -65,7 +64,7 @@ class _Composer(yaml.SafeLoader):
         self._sizes[id(node)] = self._n_values - before
         return node
 
-    def _count_alias(self, node: yaml.Node, event: yaml.Event) -> None:
+    def _count_alias(self, node: yaml.Node | None, event: Any) -> None:
         if id(node) not in self._sizes:
             raise _fault(f"expected no alias inside of what it names, got *{event.anchor}", event)
         self._n_values += self._sizes[id(node)]
@@ -105,10 +104,6 @@ class _Loader(_Composer):
             ) from None
 
 
-_L = TypeVar("_L", bound=_Composer)
-_T = TypeVar("_T")
-
-
 class _Dumper(yaml.SafeDumper):
     """Puts in quotes what any reader would not take for text."""
 
@@ -130,29 +125,16 @@ def parse_yaml(text: str) -> Any:
         yaml.YAMLError: It is no YAML, more than plain data, too large, or would be read other than
             it looks (``1:30`` as 90, ``010`` as 8).
     """
-    return _read(text, _Loader, _Loader.get_single_data)
-
-
-def compose_yaml(text: str) -> yaml.Node | None:
-    """Read YAML text as a syntax tree, from which nothing is constructed; tags of any kind stay.
-
-    Raises:
-        yaml.YAMLError: It is no YAML, or too large.
-    """
-    return _read(text, _Composer, _Composer.get_single_node)
-
-
-def _read(text: str, loader_class: type[_L], step: Callable[[_L], _T]) -> _T:
     if len(text) > _MOST_CHARACTERS:
         raise yaml.YAMLError(f"expected at most {_MOST_CHARACTERS:,} characters, got more")
     try:
-        loader = loader_class(text)
+        loader = _Loader(text)
     except ReaderError as err:  # the only error of the library without a line
         line = text.count("\n", 0, err.position)
-        mark = yaml.Mark("", err.position, line, 0, None, None)
+        mark = yaml.Mark("", err.position, line, 0, None, 0)
         raise _fault(f"expected text, got the character #x{err.character:04x}", mark) from None
     try:
-        return step(loader)
+        return loader.get_single_data()
     except _REFUSALS as err:
         raise _fault(f"expected YAML, got {brief(str(err))}", loader.get_mark()) from None
 
@@ -208,7 +190,7 @@ def _is_octal(number: str) -> bool:
 
 
 def _fault(problem: str, place: yaml.Node | yaml.Event | yaml.Mark) -> yaml.MarkedYAMLError:
-    mark = place if isinstance(place, yaml.Mark) else place.start_mark
+    mark: Any = place if isinstance(place, yaml.Mark) else place.start_mark
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 import yaml
 
-from evomerge.plain_yaml import compose_yaml, dump_yaml, parse_yaml, yaml_reason
+from evomerge.plain_yaml import dump_yaml, parse_yaml, yaml_reason
 
 
 def bomb(levels: int) -> str:
@@ -44,7 +44,7 @@ MERGES = "a0: &a0 {k: 1}\n" + "\n".join(
         ("a: !!python/object/apply:os.system [x]", "expected plain data, got the tag"),
         ("!odd a: 1", "line 1, column 1: expected plain data, got the tag '!odd'"),
         ("? [a]\n: 1", "found unhashable key"),
-        ("{: 1}", "expected a key of 1 to 200 printable characters, got ''"),
+        ("'': 1", "expected a key of 1 to 200 printable characters, got ''"),
         ("a" * 201 + ": 1", "expected a key of 1 to 200 printable characters"),
         ('"a\\nb": 1', "expected a key of 1 to 200 printable characters, got 'a\\nb'"),
         ('x: 1\na: "b\\0"', "line 2, column 4: expected text without control characters"),
@@ -105,13 +105,3 @@ def test_what_is_written_is_read_as_it_was() -> None:
     assert parse_yaml(dump_yaml(content)) == content
     # Other readers know other numbers; what is text here is text for them, too.
     assert yaml.safe_load(dump_yaml(TEXTS)) == TEXTS
-
-
-def test_a_syntax_tree_keeps_tags_and_is_bounded_alike() -> None:
-    root = compose_yaml("a: !function f.g")
-    assert isinstance(root, yaml.MappingNode)
-    assert root.value[0][1].tag == "!function"
-    with pytest.raises(yaml.YAMLError, match="aliases"):
-        compose_yaml(bomb(9))
-    with pytest.raises(yaml.YAMLError, match="levels"):
-        compose_yaml("[" * 300)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.options import StudyDir
+from evomerge.cli.options import AllowNonFinite, StudyDir
 from evomerge.cli.terminal import console, print_table
 from evomerge.errors import ConfigError, EvaluationError
 
@@ -41,6 +41,7 @@ def export(
         str | None,
         typer.Option(metavar="REPO", help="Also upload it to this repository, made private."),
     ] = None,
+    allow_non_finite: AllowNonFinite = False,
     public: Annotated[
         bool, typer.Option("--public", help="Everybody may read the repository.")
     ] = False,
@@ -63,7 +64,7 @@ def export(
         return
     if push_to_hub is not None:
         open_repository(push_to_hub, is_public=public)
-    _export_folder(folder, record, trial, out)
+    _export_folder(folder, record, trial, out, allow_non_finite=allow_non_finite)
     if push_to_hub is not None:
         console.print(push_folder(out, push_to_hub))
 
@@ -78,7 +79,14 @@ def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
     console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)
 
 
-def _export_folder(folder: StudyFolder, study: StudyRecord, trial: TrialRecord, out: Path) -> None:
+def _export_folder(
+    folder: StudyFolder,
+    study: StudyRecord,
+    trial: TrialRecord,
+    out: Path,
+    *,
+    allow_non_finite: bool,
+) -> None:
     from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.config.stored import read_experiment
     from evomerge.config.suites import make_suites
@@ -94,6 +102,7 @@ def _export_folder(folder: StudyFolder, study: StudyRecord, trial: TrialRecord, 
         rungs=experiment.rungs,
         forgetting=forgetting_rows(study, ItemStore(folder.items).read()),
         engine=experiment.engine,
+        allow_non_finite=allow_non_finite,
     )
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
     _print_rescored(rescored)
@@ -105,5 +114,11 @@ def _print_rescored(rescored: Rescored) -> None:
     pairs = zip(rescored.objectives, rescored.trial, rescored.folder, strict=True)
     rows = [(name, f"{recorded:.4f}", f"{again:.4f}") for name, recorded, again in pairs]
     print_table("", ["scored again after writing", "trial", "folder"], rows)
+    console.print(rescored.rule, soft_wrap=True)
+    if rescored.non_finite:
+        console.print(f"warning: the folder holds {rescored.non_finite}", soft_wrap=True)
     if rescored.folding is not None:
-        console.print(f"folded scales: rounding moves logits by (relative) {rescored.folding}")
+        console.print(
+            f"folded scales: rounding moves logits by (relative) {rescored.folding}; "
+            f"the epsilon of norms by {rescored.folding.epsilon:.1e}"
+        )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.options import Json, PresetFolder
+from evomerge.cli.options import AllowNonFinite, Json, PresetFolder
 from evomerge.cli.terminal import console, print_json, print_table, value_text
 
 __all__ = ["register"]
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
 def merge(
     recipe: Annotated[Path, typer.Argument(help="Recipe YAML, ours or mergekit's.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
+    allow_non_finite: AllowNonFinite = False,
 ) -> None:
     """Materialise one recipe as a checkpoint."""
     from evomerge.cache import cache_folder
@@ -36,8 +37,15 @@ def merge(
         if cache_folder("statistics") is not None:
             sources = Sources(loaded.base, loaded.experts)
             measure_models(sources, loaded.statistics, PassProgress(bar, "statistics"))
-        write_checkpoint(loaded, out, progress=PassProgress(bar, "merging"))
+        found = write_checkpoint(
+            loaded,
+            out,
+            progress=PassProgress(bar, "merging"),
+            allow_non_finite=allow_non_finite,
+        )
     console.print(f"recipe {loaded.digest} merged to {out}", soft_wrap=True)
+    if found:
+        console.print(f"warning: it holds {found}", soft_wrap=True)
 
 
 def evaluate(
@@ -55,7 +63,7 @@ def evaluate(
 
     suites = load_suites(evaluator, Presets(presets), Path.cwd())
     folder = resolve_model(absolute_reference(model, Path.cwd()))
-    scores = score_folder(folder, suites, split)
+    scores = score_folder(folder, suites, split).scores
     if json:
         results = {
             task: {m: {"value": v.value, "stderr": v.stderr, "n": v.n} for m, v in metrics.items()}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from evomerge.config.experiment import Experiment
 
 __all__ = [
+    "AllowNonFinite",
     "Executor",
     "ExperimentFile",
     "Json",
@@ -32,6 +33,10 @@ PresetFolder = Annotated[
 Executor = Annotated[str | None, typer.Option(help="ray or inline.")]
 Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
 StudyDir = Annotated[Path, typer.Argument(help="Study folder.")]
+AllowNonFinite = Annotated[
+    bool,
+    typer.Option("--allow-non-finite", help="Write a merge although it holds NaN or infinity."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 

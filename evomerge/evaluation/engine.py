@@ -10,9 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from evomerge.evaluation.harness import Instance, LanguageModel
 
-__all__ = ["Answer", "Engine", "PreparedRequests"]
+__all__ = ["Answer", "Engine", "PreparedRequests", "device_name"]
+
+
+def device_name(device: torch.device | str) -> str:
+    """Name what a model runs on: floats differ between devices of different names."""
+    if torch.device(device).type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return torch.device(device).type
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,10 @@ class Engine(Protocol):
     @property
     def language_model(self) -> LanguageModel:
         """The model as lm-eval sees it: its tokenizer, chat template and context."""
+
+    @property
+    def arithmetic(self) -> Sequence[object]:
+        """What decides over the last digits beside the model, for a digest: device and batches."""
 
     def prepare(self, instances: Sequence[Instance]) -> PreparedRequests:
         """Do once what does not depend on the parameters.

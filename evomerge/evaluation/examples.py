@@ -17,7 +17,7 @@ from evomerge.evaluation.selection import select_items
 from evomerge.evaluation.suite import SPLITS
 from evomerge.evaluation.tasks import LoadedSuite
 
-__all__ = ["ApartSampler", "dataset_split", "keep_examples_apart", "scored_docs"]
+__all__ = ["ApartSampler", "keep_examples_apart", "scored_docs"]
 
 Doc = Mapping[str, object]
 
@@ -52,7 +52,9 @@ class ApartSampler:
         """
         item, pool = next(self._items), self._sampler.fewshot_docs()
         if len(pool) >= n:
-            drawn = self._sampler.sample(n, eval_doc=eval_doc if len(pool) > n else None)
+            drawn: Sequence[Doc] = self._sampler.sample(
+                n, eval_doc=eval_doc if len(pool) > n else None
+            )
             if not any(self._shows(example, item) for example in drawn):
                 return drawn
         others = [example for example in pool if not self._shows(example, item)]
@@ -64,7 +66,8 @@ class ApartSampler:
             )
         again = type(self._sampler)(others)
         again.rnd = self._sampler.rnd
-        return again.sample(n)
+        examples: Sequence[Doc] = again.sample(n)
+        return examples
 
     def _shows(self, example: Doc, item: Doc) -> bool:
         if example == item or self._task is None:
@@ -115,7 +118,7 @@ def keep_examples_apart(loaded: LoadedSuite, name: str, rows: Sequence[int]) -> 
 def _pool(loaded: LoadedSuite, name: str) -> list[Doc] | None:
     """The examples for every item of the suite; ``None`` where lm-eval's own are not scored."""
     task, suite = loaded.tasks[name], loaded.suite
-    if _source(loaded, name) not in {dataset_split(loaded, name, split) for split in suite.splits}:
+    if _source(loaded, name) not in {_dataset_split(loaded, name, split) for split in suite.splits}:
         return None
     if hasattr(task, "fewshot_cfg") and task.fewshot_cfg.process_docs != task.config.process_docs:
         raise EvaluationError(
@@ -143,7 +146,7 @@ def _source(loaded: LoadedSuite, name: str) -> str | None:
     return config.training_split or config.validation_split or loaded.own_splits[name]
 
 
-def dataset_split(loaded: LoadedSuite, name: str, split: str) -> str | None:
+def _dataset_split(loaded: LoadedSuite, name: str, split: str) -> str | None:
     """Name the dataset split that the items of a task come from."""
     share = loaded.suite.splits[split]
     own = loaded.own_splits[name] or loaded.tasks[name].config.validation_split

@@ -152,6 +152,7 @@ class LanguageModel:
         from lm_eval.models.huggingface import HFLM  # 3 s to import; only workers need it
 
         self.lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
+        self._encode: Callable[[str], list[int]] = self.lm.tok_encode
         # The same prompts come again for every candidate: tokenise each text once.
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)
 
@@ -172,6 +173,10 @@ class LanguageModel:
         """Tokenise a text the way prompts are."""
         tokens: list[int] = self.lm.tok_encode(text)
         return tokens
+
+    def answer_tokens(self, text: str) -> list[int]:
+        """Tokenise what a candidate has said, which no other may say: nothing is kept."""
+        return self._encode(text)
 
     def length(self, request: Instance) -> int:
         """Count the tokens of a prompt with what is scored after it; the last one is not read."""

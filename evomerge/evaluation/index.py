@@ -220,13 +220,13 @@ def _unsafe(config: Config) -> Iterator[str]:
         )
     if config.get("unsafe_code") is False:
         yield "unsafe_code: false could run generated code unasked; leave it out"
-    for settings in (config.get("metadata"), config.get("dataset_kwargs")):
-        for key in _TRUSTED if isinstance(settings, dict) else ():
-            if key in settings:
-                yield (
-                    f"{key}: {settings[key]!r} could run the code of a repository; leave it out, "
-                    "or set allow_code: true"
-                )
+    given = [config.get("metadata"), config.get("dataset_kwargs")]
+    for settings in [one for one in given if isinstance(one, dict)]:
+        for key in [key for key in _TRUSTED if key in settings]:
+            yield (
+                f"{key}: {settings[key]!r} could run the code of a repository; leave it out, or "
+                "set allow_code: true"
+            )
 
 
 def _nearest_metric(metric: str) -> str:

@@ -113,6 +113,6 @@ def _through_lm_eval(request_type: str, requests: Sequence[Instance], lm: Langua
         start = time.perf_counter()
         responses = lm.own_answers(request_type, requests)
         seconds = (time.perf_counter() - start) / len(responses)
-        return [Answer(r, len(lm.tokens(str(r))), seconds) for r in responses]
+        return [Answer(r, len(lm.answer_tokens(str(r))), seconds) for r in responses]
 
     return answer

@@ -177,9 +177,10 @@ class _PreparedSuite:
         suite, model = self.loaded.suite, self.engine.language_model
         groups = {name: group.to_dict() for name, group in self.loaded.groups.items()}
         tokens = [[token_content(part, model) for part, _ in rung.requests] for rung in self.rungs]
-        how = [tokenizer_content(model.lm.tokenizer), generation_content(model)]
+        how: list[object] = [tokenizer_content(model.lm.tokenizer), generation_content(model)]
+        how += [suite.batch_size, *self.engine.arithmetic]
         tasks = [[item_content(one), settings_content(one)] for one in self.tasks]
-        return [sorted(suite.smooth), suite.batch_size, groups, tasks, tokens, how]
+        return [sorted(suite.smooth), groups, tasks, tokens, how]
 
 
 class _Answered:

@@ -72,6 +72,8 @@ def prepare_split(
     where = f"evaluator {loaded.suite.name!r}"
     if split not in loaded.suite.splits:
         raise_faults([f"{where} has no split {split!r}, only {', '.join(loaded.suite.splits)}"])
+    if model is not None and loaded.suite.apply_chat_template:
+        _check_template(model, where)
     for name, task in loaded.tasks.items():
         try:
             order = switch_split(loaded, name, split)
@@ -102,6 +104,20 @@ def switch_split(loaded: LoadedSuite, name: str, split: str) -> list[int]:
     if not rows:
         raise EvaluationError(f"no items: {share!r} of {len(docs)}")
     return rows
+
+
+def _check_template(model: LanguageModel, where: str) -> None:
+    tokenizer = model.lm.tokenizer
+    try:
+        tokenizer.get_chat_template()
+    except ValueError:  # none at all, or several, none of them the default
+        named = ", ".join(tokenizer.chat_template or ())
+        raise EvaluationError(
+            f"{where}: apply_chat_template: expected a chat template in the tokenizer of "
+            f"{tokenizer.name_or_path}, found {f'only {named}' if named else 'none'}; set "
+            "apply_chat_template: false, or add a chat_template.jinja to a copy of that model's "
+            "folder"
+        ) from None
 
 
 def _check_named_split(task: Task, share: str, own: str | None, suite: Suite) -> None:

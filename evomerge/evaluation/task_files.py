@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from evomerge.plain_yaml import yaml_reason
+
 __all__ = ["TaskFile", "data_faults", "mappings", "read_chain", "with_absolute_paths"]
 
 # Dataset builders that read the files named by `data_files`; with any other `dataset_path` a
@@ -76,8 +78,16 @@ def _read(path: Path) -> TaskFile:
             raise ValueError("expected a mapping at the top level")
         tags = _code_tags(root)
         return TaskFile(path, loader.construct_document(root), tuple(tags))
-    except (OSError, ValueError, yaml.YAMLError) as err:
-        raise ValueError(f"cannot read {path}: {' '.join(str(err).split())}") from err
+    except (
+        OSError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        yaml.YAMLError,
+    ) as err:
+        # The constructors of tags such as !!bool raise what their Python raises.
+        raise ValueError(f"cannot read {path}: {yaml_reason(err)}") from err
     except RecursionError as err:
         raise ValueError(f"cannot read {path}: it is nested too deeply") from err
 

@@ -19,7 +19,7 @@ from evomerge.evaluation.decoding import (
     has_plain_cache,
     shortest_window,
 )
-from evomerge.evaluation.engine import Answer
+from evomerge.evaluation.engine import Answer, device_name
 from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
 from evomerge.evaluation.kinds import Part, Requests, prepare_requests
 from evomerge.evaluation.likelihood import log_likelihoods
@@ -33,6 +33,7 @@ _T = TypeVar("_T")
 _LM_EVAL_BATCH = 64
 _TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing
 _LOGITS_BYTES = 1 << 30  # what the logits of a pass may take on CPU, where workers share memory
+_LOGITS_SHARE = 16  # what part of a GPU's memory they may take there, the same for every worker
 
 
 class TransformersEngine:
@@ -59,6 +60,12 @@ class TransformersEngine:
         """See ``Engine``."""
         return self._lm
 
+    @property
+    def arithmetic(self) -> tuple[str, int]:
+        """See ``Engine``."""
+        device = torch.device(self._lm.lm.device)
+        return device_name(device), self._tokens_per_batch
+
     def prepare(self, instances: Sequence[Instance]) -> Requests:
         """See ``Engine``."""
         return prepare_requests(instances, self._lm, self)
@@ -75,10 +82,13 @@ class TransformersEngine:
 
     @functools.cached_property
     def _tokens_per_batch(self) -> int:
-        """How many tokens pay off in one forward pass and fit, with all their logits, in memory."""
+        """How many tokens pay off in one forward pass and fit, with all their logits, in memory.
+
+        Memory that happens to be free must not decide: other batches round differently.
+        """
         device, head = torch.device(self._lm.lm.device), self._model.config.get_text_config()
         is_gpu = device.type == "cuda"
-        room = torch.cuda.mem_get_info(device)[0] // 8 if is_gpu else _LOGITS_BYTES
+        room = torch.cuda.mem_get_info(device)[1] // _LOGITS_SHARE if is_gpu else _LOGITS_BYTES
         bytes_per_token: int = head.vocab_size * self._model.dtype.itemsize
         return min(_TOKENS_PER_BATCH, room // bytes_per_token)
 

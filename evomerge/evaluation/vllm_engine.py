@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.batches import Pair
 from evomerge.evaluation.decoding import Stops, decodes_plainly
-from evomerge.evaluation.engine import Answer
+from evomerge.evaluation.engine import Answer, device_name
 from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
 from evomerge.evaluation.kinds import Part, Requests, prepare_requests
 from evomerge.evaluation.suite import BatchSize
@@ -153,6 +153,11 @@ class VllmEngine:
     def language_model(self) -> LanguageModel:
         """See ``Engine``."""
         return self._lm
+
+    @property
+    def arithmetic(self) -> tuple[str]:
+        """See ``Engine``; how vLLM batches is its own affair."""
+        return (device_name(self._lm.lm.device),)
 
     def prepare(self, instances: Sequence[Instance]) -> Requests:
         """See ``Engine``."""

@@ -85,11 +85,13 @@ class Scored:
         job: The job.
         scores: Metrics and item scores.
         seconds: Time of the phases ``merge`` and ``evaluate``.
+        device: What the model ran on, by its name: ``cpu``, or that of a GPU.
     """
 
     job: Job
     scores: Scores
     seconds: Mapping[str, float] = field(default_factory=dict)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

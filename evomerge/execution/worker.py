@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.cache import cache_folder
 from evomerge.errors import RecipeError
+from evomerge.evaluation.engine import device_name
 from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.probe import Gate
 from evomerge.evaluation.score_cache import SCORING, ScoreCache
@@ -171,7 +172,7 @@ class Worker:
         """Look at the scores after every rung; the last look is at all of them."""
         for scores in looks:
             if scores.metrics:
-                return Scored(job, scores, _seconds(start, merged))
+                return Scored(job, scores, _seconds(start, merged), device_name(self._spec.device))
             drop = None if job.race is None else job.race.drop(scores.items)
             if drop is not None:
                 seconds = _seconds(start, merged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from evomerge import __version__
 from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.export.rounding import FoldError
+from evomerge.merging.finite import NonFinite
 from evomerge.models.reference import mentioned_models
 from evomerge.recipe.files import dump_recipe, public_recipe
 from evomerge.recipe.recipe import Recipe
 
 __all__ = ["ScoreRow", "model_card"]
+
+# Underscores within words, as tasks have, are no markup.
+_MARKUP = re.compile(r"([\\`*\[\]<>|~&$#@!]|:(?=//)|(?<![^\W_])_|_(?![^\W_]))")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ def model_card(
     forgetting: Sequence[ForgettingRow] = (),
     searched: Mapping[str, str] | None = None,
     folding: FoldError | None = None,
+    non_finite: NonFinite | None = None,
 ) -> str:
     """Write a model card.
 
@@ -55,6 +61,7 @@ def model_card(
         forgetting: How the merge does on tasks that the search never saw, one per metric.
         searched: Public benchmarks that were searched by the split that they are reported by.
         folding: How exactly the folder holds the scales of the recipe's path, if it has any.
+        non_finite: NaN and infinity in the folder, if there are any.
 
     Returns:
         Markdown with the YAML header that the Hub reads.
@@ -76,7 +83,9 @@ def model_card(
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.filters.update(change=_change_text, share=_share_text)
+    environment.filters.update(
+        change=_change_text, share=_share_text, text=_text, code=_code, fence=_fence
+    )
     return environment.get_template("card.md.j2").render(
         header=header.to_yaml(),
         name=name,
@@ -89,9 +98,32 @@ def model_card(
         forgetting=forgetting,
         hops=Counter(hop.source for hop in recipe.path),
         folding=folding,
+        non_finite=non_finite,
         searched=searched or {},
         version=__version__,
     )
+
+
+def _text(name: object) -> str:
+    """Write a name, of a task or a model, so that none of it is markup, in tables neither."""
+    return _MARKUP.sub(r"\\\1", " ".join(str(name).split()))
+
+
+def _code(text: object) -> str:
+    """Write a name as code, which holds no markup."""
+    line = " ".join(str(text).split())
+    fence = "`" * (_longest_run(line) + 1)
+    inside = f" {line} " if line.startswith("`") or line.endswith("`") else line
+    return f"{fence}{inside}{fence}"
+
+
+def _fence(text: str) -> str:
+    """Choose the fence of a block of code that no line inside it can end."""
+    return "`" * max(3, _longest_run(text) + 1)
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def _change_text(change: Change | None) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from evomerge.analysis.forgetting import ForgettingRow
 from evomerge.errors import ConfigError
 from evomerge.evaluation.benchmark_guard import searched_benchmarks
@@ -16,11 +18,13 @@ from evomerge.execution.protocol import EngineName
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.rescore import score_folder
 from evomerge.export.rounding import FoldError, fold_error
+from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, recipe_from_data
 from evomerge.study.records import StudyRecord, TrialRecord
 
-_FOLDED_SLACK = 0.02
+_SLACK = 0.02  # an item or two
+_RELATIVE = 1e-4  # of what adds up the rounding of a whole forward pass in float32
 _RECIPE = "recipe.yaml"
 
 __all__ = ["Rescored", "export_model", "export_text", "open_repository", "push_folder"]
@@ -37,6 +41,10 @@ class Rescored:
         stderr: Standard errors of the trial's values.
         folding: What rounding did to a path with scales; ``None`` where nothing was folded.
         is_same_engine: Whether the trial was scored by transformers, too.
+        non_finite: NaN and infinity in the folder, where they were allowed.
+        trial_device: Name of what the trial was scored on; ``None`` if that is not known.
+        device: Name of what the folder was scored on.
+        dtype: Of the parameters.
     """
 
     objectives: tuple[str, ...]
@@ -45,18 +53,51 @@ class Rescored:
     stderr: tuple[float, ...]
     folding: FoldError | None = None
     is_same_engine: bool = True
+    non_finite: NonFinite | None = None
+    trial_device: str | None = "cpu"
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
 
     @property
     def equal(self) -> bool:
-        """Whether the folder scores what the trial scored; folded, or by vLLM: to a standard error.
+        """Whether the folder scores what the trial scored, as closely as ``rule`` says.
 
         Rounding may flip an item or two also where the standard error is 0, or unknown.
         """
-        slack = [_FOLDED_SLACK if math.isnan(e) else max(e, _FOLDED_SLACK) for e in self.stderr]
-        is_exact = self.folding is None and self.is_same_engine
-        limits = [1e-12] * len(self.stderr) if is_exact else slack
+        limits = [1e-12] * len(self.stderr)
+        if self._differences:
+            limits = [
+                max(0.0 if math.isnan(stderr) else stderr, _SLACK, self._relative * abs(value))
+                for stderr, value in zip(self.stderr, self.trial, strict=True)
+            ]
         pairs = zip(self.trial, self.folder, limits, strict=True)
         return all(abs(a - b) <= limit for a, b, limit in pairs)
+
+    @property
+    def rule(self) -> str:
+        """How closely the folder must score what the trial scored, and why, in one line."""
+        if not self._differences:
+            return f"on {self.device} as the trial was: values must be equal"
+        return (
+            f"values may differ by a standard error, {_SLACK} or {self._relative:.2%} of the "
+            f"value, whichever is most, because {' and '.join(self._differences)}"
+        )
+
+    @property
+    def _differences(self) -> list[str]:
+        """Why the same model may round differently."""
+        where = self.trial_device or "a device that was not recorded"
+        reasons = {
+            "its scales were folded": self.folding is not None,
+            "vLLM scored the trial": not self.is_same_engine,
+            f"the trial was scored on {where}, the folder on {self.device}, in "
+            f"{str(self.dtype).removeprefix('torch.')}": self.trial_device != self.device,
+        }
+        return [reason for reason, holds in reasons.items() if holds]
+
+    @property
+    def _relative(self) -> float:
+        return max(_RELATIVE, 4 * torch.finfo(self.dtype).eps)
 
 
 def export_model(
@@ -69,6 +110,7 @@ def export_model(
     rungs: Sequence[float] = (),
     forgetting: Sequence[ForgettingRow] = (),
     engine: EngineName = "transformers",
+    allow_non_finite: bool = False,
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
 
@@ -81,9 +123,13 @@ def export_model(
         rungs: Of the study's races.
         forgetting: Of the study's models on tasks that the search never saw.
         engine: Of the study; the folder is scored by transformers.
+        allow_non_finite: See ``write_checkpoint``.
+
+    Raises:
+        CheckpointError: The folder cannot be written, or would hold NaN or infinity.
     """
     recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
-    write_checkpoint(recipe, out, progress=progress)
+    non_finite = write_checkpoint(recipe, out, progress=progress, allow_non_finite=allow_non_finite)
     names = [o.name for o in study.objectives]
     scaled = any(hop.scale != 1 for hop in recipe.path)
     folding = fold_error(recipe, out) if scaled else None
@@ -95,18 +141,23 @@ def export_model(
         forgetting=[row for row in forgetting if row.number == trial.number],
         searched=searched_benchmarks([s for s in suites if s.allow_test_split]),
         folding=folding,
+        non_finite=non_finite,
     )
     (out / "README.md").write_text(card, encoding="utf-8")
     searched = [suite for suite in suites if not suite.report_only]
-    scores = score_folder(out, searched, "search", rungs)
+    found = score_folder(out, searched, "search", rungs, like=trial.device)
     scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
     return Rescored(
         objectives=tuple(o.name for _, o in scored),
         trial=tuple(trial.values[i] for i, _ in scored),
-        folder=tuple(scores.metrics[o.task][o.metric].value for _, o in scored),
+        folder=tuple(found.scores.metrics[o.task][o.metric].value for _, o in scored),
         stderr=tuple(trial.stderr[i] for i, _ in scored),
         folding=folding,
         is_same_engine=engine == "transformers",
+        non_finite=non_finite,
+        trial_device=trial.device,
+        device=found.device,
+        dtype=found.dtype,
     )
 
 

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from evomerge.evaluation.engine import device_name
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
 from evomerge.merging.candidate import load_model
 
-__all__ = ["score_folder"]
+__all__ = ["FolderScores", "score_folder"]
+
+
+@dataclass(frozen=True)
+class FolderScores:
+    """Scores of a model folder.
+
+    Attributes:
+        scores: Of its items, and their metrics.
+        device: What it ran on, by its name.
+        dtype: Of its parameters.
+    """
+
+    scores: Scores
+    device: str
+    dtype: torch.dtype
 
 
 def score_folder(
-    folder: Path, suites: Sequence[Suite], split: str, rungs: Sequence[float] = ()
-) -> Scores:
+    folder: Path,
+    suites: Sequence[Suite],
+    split: str,
+    rungs: Sequence[float] = (),
+    *,
+    like: str | None = None,
+) -> FolderScores:
     """Load a model folder and score it.
 
     Args:
@@ -25,19 +47,22 @@ def score_folder(
         suites: Task suites.
         split: ``search``, ``validation`` or ``test``.
         rungs: What cut the batches when the folder's trial was scored.
+        like: Name of the device its trial was scored on, if that is known.
 
     Returns:
-        Scores computed as a worker computes them: on the GPU if there is one, else on one thread.
+        Scores computed as a worker computes them: on the GPU if there is one and the trial was not
+        scored on the CPU, else on one thread.
     """
     from transformers import AutoTokenizer
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() and like != "cpu" else "cpu"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order could flip a close call
     try:
         model = load_model(str(folder), "auto")
         model.to(device)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        return PreparedSuites(suites, split, model, tokenizer, rungs).score()
+        scores = PreparedSuites(suites, split, model, tokenizer, rungs).score()
+        return FolderScores(scores, device_name(device), model.dtype)
     finally:
         torch.set_num_threads(threads)

@@ -17,4 +17,5 @@ Members:
     distance: how far a candidate is from a reference model.
     folder: a checkpoint on disk, resumable; cut into files by ``shards``, made some ``batches``
         ``ahead``.
+    finite: NaN and infinity that a merge makes, counted.
 """

@@ -19,8 +19,9 @@ from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
 from evomerge.merging.sources import Sources
 from evomerge.merging.task import Task
 from evomerge.merging.wiring import Wiring
-from evomerge.models.checkpoint import read_json
+from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.dtypes import model_dtype
+from evomerge.models.files import read_json
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors, untie
 from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Dtype, Recipe
@@ -147,7 +148,7 @@ def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedM
     Raises:
         CheckpointError: It is no causal language model, e.g. one of vision and language.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     from evomerge.models.structure import class_fault
@@ -155,8 +156,21 @@ def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedM
     if fault := class_fault(read_json(Path(folder) / "config.json")):
         raise CheckpointError(f"{folder}: {fault}")
     logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if _is_plain(Path(folder)):
+        for part in (config, config.get_text_config()):
+            vars(part).pop("quantization_config", None)  # left by a training run
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True
+        folder, config=config, dtype=dtype, local_files_only=True
     )
     model.eval()
     return model
+
+
+def _is_plain(folder: Path) -> bool:
+    """Tell whether a folder holds weights that a merge can read, not those of a quantised model."""
+    try:
+        Checkpoint(folder)
+    except CheckpointError:
+        return False
+    return True

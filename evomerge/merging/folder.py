@@ -10,16 +10,19 @@ from pathlib import Path
 import torch
 
 from evomerge import __version__
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, NonFiniteError
 from evomerge.fingerprint import stamp
 from evomerge.merging.ahead import MergedAhead
 from evomerge.merging.candidate import output_dtype
+from evomerge.merging.finite import NonFinite, count_elements
 from evomerge.merging.folding import Stored, unrolled
 from evomerge.merging.path_rules import PathRules
-from evomerge.merging.shards import INDEX, cut_into_shards, index_text, is_model_file
+from evomerge.merging.shards import cut_into_shards, index_text, is_model_file
 from evomerge.merging.sources import Sources
-from evomerge.models.checkpoint import read_json
+from evomerge.models.checkpoint import open_safetensors
+from evomerge.models.configs import config_text
 from evomerge.models.depth import config_along
+from evomerge.models.files import COMPANIONS, INDEX, companion_files, read_json
 from evomerge.models.structure import live_dtypes
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
 from evomerge.recipe.files import dump_recipe
@@ -29,10 +32,14 @@ __all__ = ["write_checkpoint"]
 
 _SHARD_BYTES = 4 << 30
 _BATCH_BYTES = 256 << 20  # merged at once; more would only cost memory
-_COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")  # config, tokenizer, generation config
-_REPLACED = (*_COMPANIONS, "README.md")
+_REPLACED = (*COMPANIONS, "README.md")
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+_REPLACED_KEYS = ("_name_or_path", "torch_dtype")  # the recipe says more; see ``dtype``
 _CLAIM, _RECIPE = ".merge-in-progress", "recipe.yaml"
+_REMEDY = (
+    "choose dtype bfloat16 or float32, or smaller coefficients; or keep them with "
+    "--allow-non-finite"
+)
 
 
 def write_checkpoint(
@@ -41,7 +48,8 @@ def write_checkpoint(
     *,
     shard_bytes: int = _SHARD_BYTES,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+    allow_non_finite: bool = False,
+) -> NonFinite:
     """Materialise a recipe as an ordinary Hugging Face folder.
 
     Weights equal those of the live candidate byte for byte. A path is written out: its hops are the
@@ -55,11 +63,17 @@ def write_checkpoint(
             written beside the model.
         shard_bytes: Largest size of one safetensors file.
         progress: Called with (tensors done, tensors in all).
+        allow_non_finite: Keep NaN and infinity that the merge makes, e.g. by leaving the range of
+            float16. Those of its models are never merged.
+
+    Returns:
+        What is not finite in the folder.
 
     Raises:
-        CheckpointError: A model is missing, does not fit or is not finite; or the folder cannot be
-            written, is one of the sources, or holds a model that no merge has written, or an
-            unfinished merge of another recipe.
+        NonFiniteError: The merge, or one of its models, is not finite; no tensors are left behind.
+        CheckpointError: A model is missing or does not fit; or the folder cannot be written, is
+            one of the sources, or holds a model that no merge has written, or an unfinished merge
+            of another recipe.
         RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
     """
     sources = Sources(recipe.base, recipe.experts)
@@ -68,29 +82,51 @@ def write_checkpoint(
     forms = _forms(stored, sources, output_dtype(sources, recipe.dtype))
     shards = cut_into_shards(forms, shard_bytes)
     _claim(out, recipe, sources, shard_bytes)
-    done = 0
+    try:
+        found = _write_shards(recipe, sources, stored, shards, out, shard_bytes, progress)
+        if found and not allow_non_finite:
+            raise NonFiniteError(f"expected finite numbers in the merge, got {found}; {_REMEDY}")
+    except NonFiniteError:
+        _discard(out)
+        raise
+    if len(shards) > 1:
+        _write(out / INDEX, index_text(shards).encode())
+    _write_companions(sources, recipe, out)
+    _write(out / _RECIPE, dump_recipe(recipe, beside=out).encode())
+    (out / _CLAIM).unlink()
+    return found
+
+
+def _write_shards(
+    recipe: Recipe,
+    sources: Sources,
+    stored: Mapping[str, Stored],
+    shards: Mapping[str, Mapping[str, TensorForm]],
+    out: Path,
+    shard_bytes: int,
+    progress: Callable[[int, int], None] | None,
+) -> NonFinite:
+    """Write the files that are not there yet; count what is not finite in all of them."""
+    counts: dict[str, int] = {}
+    n_tensors = sum(map(len, shards.values()))
     for file, shard in shards.items():
         if (out / file).is_file():  # of the merge that this one continues
-            done += len(shard)
+            kept = open_safetensors(out / file)
+            counts.update((name, count_elements(kept.get_tensor(name))) for name in shard)
             continue
         parts = {name: stored[name] for name in shard}
         batch_bytes = min(shard_bytes // 2, _BATCH_BYTES)
         merged = MergedAhead(recipe, sources, parts, shard, batch_bytes)
 
         def next_tensor(name: str, merged: MergedAhead = merged) -> torch.Tensor:
-            nonlocal done
             tensor = merged.tensor(name)
-            done += 1
+            counts[name] = count_elements(tensor)
             if progress is not None:
-                progress(done, len(forms))
+                progress(len(counts), n_tensors)
             return tensor
 
         write_safetensors(out / file, shard, next_tensor)
-    if len(shards) > 1:
-        _write(out / INDEX, index_text(shards).encode())
-    _write_companions(sources, recipe, out)
-    _write(out / _RECIPE, dump_recipe(recipe, beside=out).encode())
-    (out / _CLAIM).unlink()
+    return NonFinite.of(counts)
 
 
 def _forms(
@@ -161,33 +197,36 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
-    """Copy everything but tensors from the anchor; its config learns what is different."""
-    source = sources.anchor.folder
-    files = [file for pattern in _COMPANIONS for file in sorted(source.glob(pattern))]
-    for file in files:
-        if file.name != INDEX:
-            _write(out / file.name, _without_places(file))
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    """Copy everything but tensors and code from the anchor; its config learns what is different."""
+    for name, file in companion_files(sources.anchor.folder).items():
+        (out / name).parent.mkdir(exist_ok=True)
+        _write(out / name, _portable(file))
+    config = sources.anchor.config
     if recipe.path:
         config = config_along(config, [hop.layer for hop in recipe.path])
-    config.pop("_name_or_path", None)  # of the anchor; the recipe says more
-    dtype = str(output_dtype(sources, recipe.dtype)).removeprefix("torch.")
-    parts = [config, *(part for part in [config.get("text_config")] if isinstance(part, dict))]
-    for part in parts:
-        part.pop("torch_dtype", None)
-        part["dtype"] = dtype
-        if sources.is_untied:
-            part["tie_word_embeddings"] = False
-    _write(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    changed: dict[str, object] = {
+        "dtype": str(output_dtype(sources, recipe.dtype)).removeprefix("torch."),
+        **({"tie_word_embeddings": False} if sources.is_untied else {}),
+    }
+    own = {key: value for key, value in config.items() if key not in _REPLACED_KEYS} | changed
+    if isinstance(text := own.get("text_config"), Mapping):
+        kept = {key: value for key, value in text.items() if key not in _REPLACED_KEYS}
+        own["text_config"] = kept | changed
+    _write(out / "config.json", config_text(own).encode())
 
 
-def _without_places(file: Path) -> bytes:
-    """Read a companion; what it says of folders on the machine that wrote it is left out."""
+def _portable(file: Path) -> bytes:
+    """Read a companion without what it says of remote code, or of folders where it was made."""
     content = file.read_bytes()
-    if file.name != _TOKENIZER_CONFIG:
+    if not file.name.endswith("config.json"):
         return content
-    settings = json.loads(content)
-    kept = {key: value for key, value in settings.items() if not _is_place(value)}
+    settings = read_json(file)
+    is_tokenizer = file.name == _TOKENIZER_CONFIG
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key != "auto_map" and not (is_tokenizer and _is_place(value))
+    }
     if kept == settings:
         return content
     return (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
@@ -195,3 +234,11 @@ def _without_places(file: Path) -> bytes:
 
 def _is_place(value: object) -> bool:
     return isinstance(value, str) and value.startswith(("/", "~")) and "/" in value[1:]
+
+
+def _discard(out: Path) -> None:
+    """Remove what was written of a merge that shall not be."""
+    for file in out.iterdir():
+        if is_model_file(file.name):
+            file.unlink()
+    (out / _CLAIM).unlink()

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 
 from evomerge.merging.batches import in_batches
+from evomerge.models.files import SINGLE
 from evomerge.models.writer import TensorForm
 
-__all__ = ["INDEX", "cut_into_shards", "index_text", "is_model_file"]
+__all__ = ["cut_into_shards", "index_text", "is_model_file"]
 
-INDEX = "model.safetensors.index.json"
 _MODEL_FILE = re.compile(r"\.?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json|\.partial)?")
 
 
@@ -30,7 +30,7 @@ def cut_into_shards(
     batches = in_batches(forms, lambda name: forms[name].nbytes, shard_bytes)
     shards = [{name: forms[name] for name in batch} for batch in batches] or [{}]
     if len(shards) == 1:
-        return {"model.safetensors": shards[0]}
+        return {SINGLE: shards[0]}
     n = len(shards)
     return {f"model-{i:05d}-of-{n:05d}.safetensors": shard for i, shard in enumerate(shards, 1)}
 

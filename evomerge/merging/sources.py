@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, NonFiniteError
+from evomerge.merging.finite import count_elements
 from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, Part
 from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
+from evomerge.models.files import companion_files
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import ModelRef
 from evomerge.models.spelling import OneSpelling
@@ -56,6 +58,7 @@ class Sources:
         self.experts = _opened(experts, self.base, self._spelling, faults)
         _refuse(faults)
         self.anchor = self.base or next(iter(self.experts.values())).layout
+        companion_files(self.anchor.folder)  # refuses links out of it before anything reads them
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
         self._cache = StatisticsCache.default()
         self._statistics: dict[str, TensorStatistics] = {}
@@ -157,16 +160,19 @@ class Sources:
             names: Which; none means all.
 
         Raises:
-            CheckpointError: Naming each bad tensor and its file.
+            NonFiniteError: Naming each bad tensor, its model and file.
         """
-        _refuse([fault for name in names or self.names for fault in self.non_finite(name)])
+        faults = [fault for name in names or self.names for fault in self.non_finite(name)]
+        if faults:
+            raise NonFiniteError("\n".join(faults))
 
     def non_finite(self, name: str) -> Iterator[str]:
         """Read a tensor of all models and say which hold NaN or infinity, one line each."""
         statistics = self.statistics(name)
-        for index, model in enumerate(self.models):
+        labels = [*([] if self.base is None else [BASE]), *(f"expert {e!r}" for e in self.experts)]
+        for index, (label, model) in enumerate(zip(labels, self.models, strict=True)):
             if statistics.non_finite(index):
-                yield from (_non_finite_fault(part) for part in _culprits(model.parts(name)))
+                yield from (f"{label}: {fault}" for fault in _non_finite_faults(model.parts(name)))
 
     def _is_common(self, name: str) -> bool:
         """Tell whether all models have a tensor; they may differ in what none of them loads."""
@@ -222,17 +228,19 @@ def _origin(model: TensorSource, name: str) -> Origin:
     return Origin(files, " ".join(part.name for part in parts))  # of two tensors one may be shared
 
 
-def _culprits(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Find the parts that are not finite; if all are, their sum or product overflows."""
-    return tuple(p for p in parts if not torch.isfinite(p.tensor).all()) or parts
-
-
-def _non_finite_fault(part: Part) -> str:
-    bad = int((~torch.isfinite(part.tensor)).sum())
-    return (
+def _non_finite_faults(parts: tuple[Part, ...]) -> list[str]:
+    counts = [(part, count_elements(part.tensor)) for part in parts]
+    faults = [
         f"expected finite numbers, got {bad} NaN or infinite out of {part.tensor.numel()} in "
         f"tensor {part.name} of {part.file}"
-    )
+        for part, bad in counts
+        if bad
+    ]
+    files = ", ".join(dict.fromkeys(str(part.file) for part in parts))
+    return faults or [
+        f"expected numbers in the range of float32, got larger ones in tensor {parts[0].name}, "
+        f"read or computed from {files}"
+    ]
 
 
 def _opened_base(reference: str, open_full: OpenModel, faults: list[str]) -> Checkpoint | None:

@@ -81,7 +81,8 @@ class Method(Declared, ABC):
         summary: What it does, in a few words.
         formula: One line; θ₀ base, θᵢ experts, τᵢ = θᵢ − θ₀, cᵢ coefficients, mᵢ masks.
         source: Where it was published.
-        covers: Published methods that are this operation on other inputs or coefficients.
+        covers: Published methods that are this operation on other inputs. A method whose own rule
+            finds the coefficients, or acts while training, is none of them.
         statistics: Members of ``TensorStatistics`` that lowering may ask for.
         needs_base: Whether it reads a base.
         n_experts: Fewest and most experts it merges; ``None``: any number.

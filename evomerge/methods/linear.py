@@ -1,4 +1,4 @@
-"""Weighted average of whole models: model soups, checkpoint averages, EMA and friends."""
+"""Weighted average of whole models: model soups and checkpoint averages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ __all__ = ["Linear"]
 class Linear(Method):
     """Average the experts' tensors; the base takes no part unless it is listed as an expert.
 
-    Averages over the checkpoints of one training run are this operation too: their published names
-    differ in which checkpoints take part and with which coefficients.
+    Uniform averages over the checkpoints of one training run are this operation too: their
+    published names differ in which checkpoints take part. Methods whose rule is how to find the
+    coefficients (moving averages, searches, weights by loss or by participation) are not.
     """
 
     name: ClassVar[str] = "linear"
@@ -25,8 +26,7 @@ class Linear(Method):
     formula: ClassVar[str] = "θ = Σ cᵢ θᵢ / Σ cᵢ"
     source: ClassVar[str] = "Wortsman et al. 2022, Model Soups, arXiv:2203.05482"
     covers: ClassVar[tuple[str, ...]] = (
-        "Model Soups (uniform, greedy)",
-        "Sparse Model Soups",
+        "Model Soups (uniform)",
         "WARM",
         "Model Ratatouille",
         "MindVL averaging",
@@ -34,16 +34,9 @@ class Linear(Method):
         "SALSA reference model",
         "Branch-Train-Merge average",
         "SWA",
-        "SWALP",
         "LaWA",
-        "EMA",
         "Free-Lunch checkpoint averaging",
-        "LCSC",
-        "MWA",
-        "FedAvg",
-        "FedAU",
-        "MOS",
-        "Layer Swapping",
+        "FedAvg (server step)",
     )
     needs_base: ClassVar[bool] = False
 

@@ -18,8 +18,8 @@ class TaskArithmetic(Method):
 
     Many published methods are this operation and differ in what they put in: experts that are the
     difference of two models (chat vector, fine-tuning transfer; ExPO has the aligned model as base
-    and its change since supervised fine-tuning as expert), experts trained in a special way
-    (tangent space), or a special way to find the coefficients (AdaMerging and others).
+    and its change since supervised fine-tuning as expert), or experts trained in a special way
+    (tangent space). Methods that are a rule to find the coefficients are not among them.
     """
 
     name: ClassVar[str] = "task_arithmetic"
@@ -36,11 +36,6 @@ class TaskArithmetic(Method):
         "Fine-tuning Transfer",
         "ExPO",
         "task arithmetic in the tangent space",
-        "AdaMerging",
-        "aTLAS",
-        "Self-Positioning",
-        "Unconstrained Model Merging (homogeneous)",
-        "MAP",
     )
 
     coefficient: PerExpert = coefficient()

@@ -21,11 +21,7 @@ class WiseFt(Method):
     source: ClassVar[str] = (
         "Wortsman et al. 2022, Robust fine-tuning of zero-shot models, arXiv:2109.01903"
     )
-    covers: ClassVar[tuple[str, ...]] = (
-        "BANG",
-        "ZSCL weight ensemble",
-        "adaptive model averaging (AMA)",
-    )
+    covers: ClassVar[tuple[str, ...]] = ("BANG (its merge)",)
     n_experts: ClassVar[tuple[int, int | None]] = (1, 1)
 
     alpha: float = shared(

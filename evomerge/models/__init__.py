@@ -2,6 +2,9 @@
 
 Members:
     reference: models, adapters and differences of models, as files mention them.
+    files: which files of a folder are the model; links and names that lead out of it.
+    configs: ``config.json`` as transformers reads and writes it.
+    quantised: checkpoints whose tensors no arithmetic may mix.
     checkpoint: memory-mapped safetensors, sharded or not.
     opening: full models opened, or just looked at on the Hub.
     spelling: full models opened under one spelling of their tensor names.

@@ -17,9 +17,9 @@ from evomerge.models.checkpoint import (
     Checkpoint,
     Part,
     open_safetensors,
-    read_json,
     stored_dtype,
 )
+from evomerge.models.files import file_in, read_json
 from evomerge.models.loading import same_tensors
 from evomerge.models.tiles import row_blocks
 
@@ -79,8 +79,8 @@ class Adapter:
 
     def __init__(self, folder: Path, on: Checkpoint) -> None:
         self.layout = on
-        self._file = folder / "adapter_model.safetensors"
-        self.files = (*on.files, folder / "adapter_config.json", self._file)
+        self._file = file_in(folder, "adapter_model.safetensors")
+        self.files = (*on.files, file_in(folder, "adapter_config.json"), self._file)
         self._config = read_json(self.files[-2])
         _check_supported(self._config, folder)
         _check_format(self._file)

@@ -1,8 +1,9 @@
 """How the layers of each family read and write the residual stream, for paths with scales.
 
 A scale multiplies the stream for all hops that follow. Divide the whole stream by the product S of
-all scales so far, and they are gone: final norms and pre-norms do not see the factor, and what a
-layer adds becomes 1/S of what it was. That division is linear in a few tensors of the layer, so a
+all scales so far, and they are gone: final norms and pre-norms do not see the factor (but in their
+epsilon, which counts S² times as much: ``export`` measures what that does), and what a layer adds
+becomes 1/S of what it was. That division is linear in a few tensors of the layer, so a
 plain checkpoint can hold it. A family is added by one row below, and tested by its tiny model.
 """
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from evomerge.errors import CheckpointError
+from evomerge.models.configs import read_config, without_keys
+from evomerge.models.files import weight_files
+from evomerge.models.quantised import quantised_tensor
 
-__all__ = ["DTYPES", "Checkpoint", "Part", "open_safetensors", "read_json", "stored_dtype"]
+__all__ = ["DTYPES", "Checkpoint", "Part", "open_safetensors", "stored_dtype"]
 
 DTYPES = {  # by their names in the files
     "F64": torch.float64,
@@ -29,7 +31,6 @@ DTYPES = {  # by their names in the files
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +61,28 @@ class Checkpoint:
     Files stay memory-mapped: processes on one machine share a single copy through the page cache.
 
     Args:
-        folder: Holds ``config.json`` and ``model.safetensors`` or a sharded index.
+        folder: Holds ``config.json`` and what ``weight_files`` finds.
         files: What stands for the safetensors files where they are not in the folder, by path.
 
+    Attributes:
+        folder: As given.
+        config: As transformers reads it; without the quantisation that the weights do not have.
+        names: Of all tensors, sorted.
+
     Raises:
-        CheckpointError: Files are missing or are not safetensors.
+        CheckpointError: Files are missing, are not safetensors or lie elsewhere; or the model is
+            quantised.
     """
 
     def __init__(self, folder: Path, files: Mapping[Path, Any] | None = None) -> None:
         self.folder = folder
-        self.config = read_json(folder / "config.json")
-        self._open_files: dict[Path, Any] = dict(files or {})
-        self._file_of = _names_in(self._open_files) if files else _tensor_files(folder)
+        config = read_config(folder)
+        self._open_files = _opened(weight_files(folder, config)) if files is None else dict(files)
+        self._file_of = _names_in(self._open_files)
         self._stored = {name: name for name in self._file_of}  # what a file calls it
         self.names = tuple(sorted(self._stored))
+        self._refuse_quantised(config)
+        self.config = without_keys(config, "quantization_config")
 
     def __contains__(self, name: object) -> bool:
         return name in self._stored
@@ -143,32 +152,48 @@ class Checkpoint:
 
     def _handle(self, name: str) -> Any:
         try:
-            path = self.file_of(name)
+            return self._open_files[self.file_of(name)]
         except KeyError:
             raise CheckpointError(
                 f"expected tensor {name!r} in {self.folder}, found none"
             ) from None
-        if path not in self._open_files:
-            self._open_files[path] = open_safetensors(path)
-        return self._open_files[path]
+
+    def _refuse_quantised(self, config: Mapping[str, Any]) -> None:
+        name = quantised_tensor(self.names, self.dtype)
+        if name is not None:
+            settings = config.get("quantization_config")
+            method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+            raise CheckpointError(
+                f"expected plain weights in {self.folder}, got {name} of a quantised model"
+                f"{f' ({method})' if method else ''}; save it in bfloat16 first, or give the model "
+                "that it was made of"
+            )
 
 
-def _tensor_files(folder: Path) -> dict[str, Path]:
-    index = folder / _INDEX
-    if index.is_file():
-        names = read_json(index)["weight_map"]
-        return {name: folder / file for name, file in names.items()}
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(
-            f"expected model.safetensors or {_INDEX} in {folder}, found neither; evomerge reads "
-            "safetensors only: convert other formats with save_pretrained"
-        )
-    return _names_in({file: open_safetensors(file) for file in files})
+def _opened(files: Mapping[Path, Collection[str]]) -> dict[Path, Any]:
+    """Open files and make sure that the tensors which their index promises are in one of them."""
+    handles = {path: open_safetensors(path) for path in files}
+    found = {name for file in handles.values() for name in file.keys()}  # noqa: SIM118
+    for path, promised in files.items():
+        if missing := sorted(set(promised) - found):
+            raise CheckpointError(
+                f"expected {missing[0]} in {path}, as the index says, found no such tensor; fetch "
+                "the model again"
+            )
+    return handles
 
 
 def _names_in(files: Mapping[Path, Any]) -> dict[str, Path]:
-    return {name: path for path, file in files.items() for name in file.keys()}  # noqa: SIM118
+    found: dict[str, Path] = {}
+    for path, file in files.items():
+        for name in file.keys():  # noqa: SIM118
+            if name in found:
+                raise CheckpointError(
+                    f"expected every tensor once, got {name} in {found[name]} and in {path}; save "
+                    "the model again with save_pretrained"
+                )
+            found[name] = path
+    return found
 
 
 def open_safetensors(path: Path) -> Any:
@@ -205,18 +230,3 @@ def stored_dtype(file: Any, name: str, path: Path) -> torch.dtype:
             "a quantised model in bfloat16 first"
         )
     return DTYPES[found]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises:
-        CheckpointError: It is missing or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"expected a JSON file at {path}: {err}") from err
-    if not isinstance(content, dict):
-        raise CheckpointError(f"expected a JSON object in {path}, got {type(content).__name__}")
-    return content

@@ -10,6 +10,7 @@ from typing import Any
 
 from evomerge.errors import CheckpointError
 from evomerge.models.checkpoint import Checkpoint
+from evomerge.models.files import read_json
 from evomerge.models.reference import cached_snapshot, hub_fault, resolve_model, split_hub_id
 
 __all__ = ["OpenModel", "open_model", "peek_model"]
@@ -58,6 +59,8 @@ def _headers(repository: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
 
     config = Path(hf_hub_download(repository, "config.json", revision=revision))
+    if "transformers_weights" in read_json(config):  # headers are those of the usual files
+        return open_model(repository if revision is None else f"{repository}@{revision}")
     found = get_safetensors_metadata(repository, revision=revision)
     files = {
         config.parent / name: _HeaderOnly(f"{repository}/{name}", content.tensors)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from glob import escape
 from pathlib import Path
-from typing import Annotated, overload
+from typing import Annotated, Any, overload
 
 from pydantic import BeforeValidator
 
 from evomerge.errors import CheckpointError, brief, quotes_hint
+from evomerge.models.files import COMPANIONS, SINGLE, TEMPLATES, read_json, weight_files
 from evomerge.models.zoo import zoo_path
 
 __all__ = [
@@ -31,8 +34,8 @@ __all__ = [
 ]
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?$")
-_NEEDED_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _MODEL, _ADAPTER = "config.json", "adapter_config.json"  # tell the two kinds of folder apart
+_ADAPTER_FILES = (_ADAPTER, "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -154,10 +157,14 @@ def public_reference(reference: ModelRef) -> ModelRef:
 
 def _with_folders(reference: ModelRef, change: Callable[[str], str]) -> ModelRef:
     """Change the absolute paths in a reference."""
-    if not isinstance(reference, str):
-        parts = asdict(reference).items()
-        return replace(reference, **{key: _with_folders(part, change) for key, part in parts})
-    return change(reference) if Path(reference).is_absolute() else reference
+
+    def changed(model: str) -> str:
+        return change(model) if Path(model).is_absolute() else model
+
+    if isinstance(reference, str):
+        return changed(reference)
+    parts: dict[str, Any] = {key: changed(part) for key, part in asdict(reference).items()}
+    return replace(reference, **parts)
 
 
 def resolve_model(reference: str) -> Path:
@@ -174,7 +181,8 @@ def resolve_model(reference: str) -> Path:
     """
     if reference.startswith("zoo:"):
         return zoo_path(reference.removeprefix("zoo:"))
-    folder = _folder(reference, "zoo:NAME, an existing folder or a Hub id owner/name[@revision]")
+    expected = "zoo:NAME, an existing folder or a Hub id owner/name[@revision]"
+    folder = _folder(reference, expected, _download_model)
     if (folder / _MODEL).is_file():
         return folder
     if (folder / _ADAPTER).is_file():
@@ -197,18 +205,29 @@ def resolve_adapter(reference: str) -> Path:
     Raises:
         CheckpointError: No such folder or Hub repository, or no adapter in it.
     """
-    folder = _folder(reference, "an adapter folder or a Hub id owner/name[@revision]")
+    expected = "an adapter folder or a Hub id owner/name[@revision]"
+    folder = _folder(reference, expected, _download_adapter)
     if not (folder / _ADAPTER).is_file():
         raise CheckpointError(f"expected a PEFT folder with {_ADAPTER}, found none in {folder}")
     return folder
 
 
-def _folder(reference: str, expected: str) -> Path:
+_Download = Callable[[str, str | None], Path]
+"""Fetches what belongs to a model or an adapter, of a repository and a revision."""
+
+
+def _folder(reference: str, expected: str, download: _Download) -> Path:
     folder = Path(reference)
     if folder.is_dir():
         return folder
     if _HUB_ID.match(reference):
-        return _download(reference)
+        repository, _, revision = reference.partition("@")
+        try:
+            return download(repository, revision or None)
+        except CheckpointError:
+            raise
+        except Exception as err:  # the hub raises a dozen unrelated types for "not there"
+            raise hub_fault(reference, err) from err
     raise CheckpointError(
         f"expected {expected}, got {reference!r}, which is none of them; check the path (relative "
         "paths start at the file that mentions them)"
@@ -243,15 +262,30 @@ def hub_fault(reference: str, err: Exception) -> CheckpointError:
     )
 
 
-def _download(reference: str) -> Path:
+def _download_model(repository: str, revision: str | None) -> Path:
+    """Fetch config, tokenizer and, of all tensors, those that transformers would load."""
+    folder = _snapshot(repository, revision, [*COMPANIONS, SINGLE], ignored="*/*")
+    if not (folder / _MODEL).is_file():
+        return folder
+    at_once = partial(_snapshot, repository, folder.name)  # the commit that this one is of
+    config = read_json(folder / _MODEL)
+    if "transformers_weights" in config:
+        at_once([escape(str(config["transformers_weights"]))])
+    files = [file.relative_to(folder).as_posix() for file in weight_files(folder, config)]
+    return at_once([TEMPLATES, *map(escape, files)])
+
+
+def _download_adapter(repository: str, revision: str | None) -> Path:
+    return _snapshot(repository, revision, _ADAPTER_FILES)
+
+
+def _snapshot(
+    repository: str, revision: str | None, patterns: Iterable[str], ignored: str | None = None
+) -> Path:
     from huggingface_hub import snapshot_download
 
-    repository, _, revision = reference.partition("@")
-    try:
-        return Path(
-            snapshot_download(
-                repository, revision=revision or None, allow_patterns=list(_NEEDED_FILES)
-            )
+    return Path(
+        snapshot_download(
+            repository, revision=revision, allow_patterns=list(patterns), ignore_patterns=ignored
         )
-    except Exception as err:  # the hub raises a dozen unrelated types for "not there"
-        raise hub_fault(reference, err) from err
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from evomerge.models.checkpoint import read_json
+from evomerge.models.files import file_in, read_json
 
 __all__ = ["moved_tokens"]
 
@@ -26,9 +26,9 @@ def moved_tokens(one: Path, other: Path) -> dict[str, tuple[int, int]]:
         Both ids by token; empty if they agree, or if one has no ``tokenizer.json`` to look at.
 
     Raises:
-        CheckpointError: A ``tokenizer.json`` holds no JSON object.
+        CheckpointError: A ``tokenizer.json`` holds no JSON object, or lies elsewhere.
     """
-    files = (one / _FILE, other / _FILE)
+    files = (file_in(one, _FILE), file_in(other, _FILE))
     if not all(file.is_file() for file in files):
         return {}
     if files[0].read_bytes() == files[1].read_bytes():

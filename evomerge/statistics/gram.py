@@ -1,4 +1,4 @@
-"""Inner products between models or task vectors, of whole tensors or row by row.
+"""Inner products between models or task vectors, of whole tensors, or by row or column.
 
 Every norm, angle and spherical interpolation between models follows from these small matrices.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["gram_of_rows", "gram_of_tiles"]
+__all__ = ["gram_of_columns", "gram_of_rows", "gram_of_tiles"]
 
 FloatArray = NDArray[np.float64]
 
@@ -36,3 +36,20 @@ def gram_of_rows(tile: NDArray[np.float32]) -> FloatArray:
     wide = np.ascontiguousarray(tile.transpose(1, 0, 2), dtype=np.float64)
     gram: FloatArray = wide @ wide.transpose(0, 2, 1)
     return gram
+
+
+def gram_of_columns(tiles: Iterable[NDArray[np.float32]], k: int, columns: int) -> FloatArray:
+    """Compute the inner products of k matrices column by column.
+
+    Args:
+        tiles: (k, rows, columns) float32 each; rows in any portions.
+        k: Number of matrices.
+        columns: Columns of each.
+
+    Returns:
+        (columns, k, k) float64.
+    """
+    total = np.zeros((columns, k, k))
+    for tile in tiles:
+        total += gram_of_rows(tile.swapaxes(1, 2))
+    return total

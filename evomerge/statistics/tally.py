@@ -148,9 +148,11 @@ def _steps_of_values(values: NDArray[np.float32]) -> NDArray[np.uint32]:
 def _steps_of_buckets(buckets: Buckets) -> Buckets:
     """2 · (top bits), and one more for what lies above the number that has no others."""
     above = (buckets & 1) | ((buckets >> 1) & 0xFFFF != 0)
-    return ((buckets >> 17) << 1) + above
+    steps: Buckets = ((buckets >> 17) << 1) + above
+    return steps
 
 
 def _bucket_of_step(steps: NDArray[np.integer]) -> Buckets:
     wide = steps.astype(np.int64)
-    return ((wide >> 1) << 17) + (wide & 1)
+    buckets: Buckets = ((wide >> 1) << 17) + (wide & 1)
+    return buckets

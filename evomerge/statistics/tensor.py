@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evomerge.statistics.activity import activity_counts, conflict
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.columns import column_scores, row_scores
-from evomerge.statistics.gram import gram_of_rows, gram_of_tiles
+from evomerge.statistics.gram import gram_of_columns, gram_of_rows, gram_of_tiles
 from evomerge.statistics.histogram import MagnitudeHistogram
 from evomerge.statistics.kept import KeptStatistics
 from evomerge.statistics.masked import MaskedSums
@@ -39,15 +39,6 @@ class ModelStatistics(Protocol):
 
     def magnitudes(self, expert: int) -> MagnitudeHistogram:
         """See ``TensorStatistics.magnitudes``."""
-
-    @property
-    def column_task_gram(self) -> FloatArray:
-        """Gram matrix of the task vectors in every column, (columns, k, k) float64."""
-        return self._kept.array(
-            "column_task_gram",
-            self._reader.everyone,
-            lambda: sum(gram_of_rows(tile.swapaxes(1, 2)) for tile in self._reader.task_rows()),
-        )
 
     @property
     def variance(self) -> VarianceHistogram:
@@ -280,7 +271,7 @@ class TensorStatistics:
         return self._kept.array(
             "column_task_gram",
             self._reader.everyone,
-            lambda: sum(gram_of_rows(tile.swapaxes(1, 2)) for tile in self._reader.task_rows()),
+            lambda: gram_of_columns(self._reader.task_rows(), self.n_experts, self.columns),
         )
 
     @property
@@ -359,13 +350,7 @@ class TensorStatistics:
             (2, k, columns): first |‖θ_i‖ − ‖θ0‖| per column, then 1 − cos(θ_i, θ0). A column of a
             one-dimensional tensor is an element, which has no direction: (1, k, n), |τ_i|.
         """
-        if len(self.shape) < 2:
-            return np.concatenate([*map(np.abs, self._reader.task_vectors())], axis=1)[None]
-        return self._kept.array(
-            "column_scores",
-            self._reader.everyone,
-            lambda: column_scores(self._reader.model_rows(), self.n_experts, self.columns),
-        )
+        return self._kept.array("column_scores", self._reader.everyone, self._column_scores)
 
     def row_scores(self) -> FloatArray:
         """Compare the rows of each expert with the base's; (2, k, rows), see ``column_scores``."""
@@ -374,6 +359,12 @@ class TensorStatistics:
             self._reader.everyone,
             lambda: row_scores(self._reader.model_rows(), self.n_experts),
         )
+
+    def _column_scores(self) -> FloatArray:
+        if len(self.shape) < 2:
+            changes = [np.abs(tile) for tile in self._reader.task_vectors()]
+            return np.concatenate(changes, axis=1, dtype=np.float64)[None]
+        return column_scores(self._reader.model_rows(), self.n_experts, self.columns)
 
     def _scores(self, name: str, low: Sequence[float], high: Sequence[float]) -> ScoreStatistics:
         return self._kept.record(

@@ -6,7 +6,9 @@ Members:
     folder: the files of a study and their lock.
     json_files: its JSON files, read with care.
     identity: who drives a study that is in a database.
-    storage, journal: the database or the journal file, whose records can be written together.
+    storage: the Optuna storage of a study.
+    journal: a journal file, whose records can be written together.
+    database: a database, which drivers share.
     trials: what is kept with each trial.
     proposals: the params of a trial, stored whole or not at all.
     drivers: which trials are whose, where several drivers share a study.

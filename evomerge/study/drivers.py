@@ -71,7 +71,7 @@ class Drivers:
                 return None
             if queued is None:
                 storage.create_new_trial(study_id, create_trial(state=TrialState.WAITING))
-            elif self._take(queued):
+            elif self._take(queued) and self.mark(queued):
                 return queued._trial_id
 
     def _take(self, queued: FrozenTrial) -> bool:
@@ -86,14 +86,14 @@ class Drivers:
         self._study._thread_local.cached_all_trials = None  # as ``Study.ask`` does
         return Trial(self._study, trial_id)
 
-    def mark(self, trial: Trial) -> bool:
-        """Mark a trial that was just asked; ``False`` if another driver has taken it meanwhile."""
+    def mark(self, trial: FrozenTrial) -> bool:
+        """Mark a trial as this driver's; ``False`` if another one has taken it meanwhile."""
         if self._name is None:
             return True
         stored = self._study._storage.get_trial(trial._trial_id)
         if stored.state.is_finished() or _owner(stored) not in (None, self._name):
             return False
-        trial.set_user_attr(DRIVER, self._name)
+        self._study._storage.set_trial_user_attr(trial._trial_id, DRIVER, self._name)
         return True
 
     def unfinished(self) -> list[FrozenTrial]:

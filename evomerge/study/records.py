@@ -141,6 +141,7 @@ class TrialRecord(_Constrained):
             infeasible. Empty without constraints.
         n_scores: Item scores that were stored with it.
         driver: Id of the driver that ran it; ``None`` in a journal file.
+        device: What the candidate ran on when it was scored; ``None`` if that is not known.
     """
 
     number: int
@@ -159,6 +160,7 @@ class TrialRecord(_Constrained):
     violations: tuple[float, ...] = ()
     n_scores: int = 0
     driver: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)

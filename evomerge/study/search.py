@@ -31,6 +31,7 @@ from evomerge.study.storage import together
 from evomerge.study.timing import Timing
 from evomerge.study.trials import (
     CONSTRAINTS,
+    DEVICE,
     ERROR,
     MEASURED,
     N_ITEMS,
@@ -173,24 +174,23 @@ class Search:
             trial = self._drivers.ask(self._budget.trials)
             if trial is None:
                 return False
-            recipe = self._marked_recipe(trial)
-        if recipe is not None:
-            self._submit(trial, recipe, time.perf_counter() - started)
+            recipe = self._recipe(trial)
+        self._submit(trial, recipe, time.perf_counter() - started)
         return True
 
     def _restart(self, frozen: FrozenTrial) -> None:
         with self._timing.measure("ask"):
+            if not self._drivers.mark(frozen):
+                return
             trial = self._drivers.open(frozen._trial_id)  # its stored params stay as they are
-            recipe = self._marked_recipe(trial)
-        if recipe is not None:
-            self._submit(trial, recipe, 0.0)
-
-    def _marked_recipe(self, trial: Trial) -> Recipe | None:
-        """Mark a trial and find its recipe; ``None`` if another driver has taken it meanwhile."""
-        with together(self._study._storage):
-            return self._recipe(trial) if self._drivers.mark(trial) else None
+            recipe = self._recipe(trial)
+        self._submit(trial, recipe, 0.0)
 
     def _recipe(self, trial: Trial) -> Recipe:
+        with together(self._study._storage):
+            return self._stored_or_drawn(trial)
+
+    def _stored_or_drawn(self, trial: Trial) -> Recipe:
         if self._queue.is_repeated(trial):
             self._queue.give_to_search(trial)
         if data := trial.user_attrs.get(RECIPE):
@@ -245,6 +245,7 @@ class Search:
         metrics = [scored.scores.metrics[o.task][o.metric] for o in self._objectives]
         trial.set_user_attr(STDERR, [None if math.isnan(m.stderr) else m.stderr for m in metrics])
         trial.set_user_attr(N_ITEMS, [m.n for m in metrics])
+        trial.set_user_attr(DEVICE, scored.device)
         self._keep_seconds(trial, {"ask": ask_seconds, **scored.seconds})
         self._store_constraints(trial, scored)
         values = [m.value for m in metrics]

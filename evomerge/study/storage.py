@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 
 from evomerge.errors import StudyError
-from evomerge.secrets import filled_in, without_secrets
+from evomerge.study.database import open_database
 from evomerge.study.journal import BatchedJournal
 
 __all__ = ["open_storage", "repair_journal", "together", "writes_together"]
@@ -27,14 +28,7 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
         StudyError: The database cannot be opened, a variable is not set, or the journal is damaged.
     """
     if url is not None:
-        address = filled_in(url)
-        try:
-            return RDBStorage(address)
-        except Exception as err:  # SQLAlchemy and the drivers raise types of their own
-            reason = str(err).splitlines()[0]
-            raise StudyError(
-                without_secrets(f"expected a database URL that opens, got {url!r}: {reason}")
-            ) from err
+        return open_database(url)
     backend = BatchedJournal(journal)
     try:
         return JournalStorage(backend)
@@ -65,9 +59,14 @@ def repair_journal(journal: Path) -> None:
     """Clear away what a killed writer left: a half-written last line, a lock nobody holds.
 
     Call only under the study's own lock: a repair must not race with a writer.
+
+    Raises:
+        StudyError: The last line is whole, but no JSON: readers would take it for half-written, and
+            what is written next would follow it.
     """
     Path(f"{journal}.lock").unlink(missing_ok=True)
     _drop_torn_line(journal)
+    _require_last_line(journal)
 
 
 def _drop_torn_line(journal: Path) -> None:
@@ -79,3 +78,13 @@ def _drop_torn_line(journal: Path) -> None:
         end = content.rfind(b"\n") + 1
         if end != len(content):
             file.truncate(end)
+
+
+def _require_last_line(journal: Path) -> None:
+    lines = journal.read_bytes().splitlines() if journal.is_file() else []
+    try:
+        json.loads(lines[-1] if lines else "{}")
+    except ValueError:
+        raise StudyError(
+            f"{journal}, line {len(lines)}, the last one, is damaged; restore the file"
+        ) from None

@@ -18,6 +18,7 @@ from evomerge.study.records import Direction, Objective, Partial, TrialRecord, T
 
 __all__ = [
     "CONSTRAINTS",
+    "DEVICE",
     "DRIVER",
     "ERROR",
     "MEASURED",
@@ -45,6 +46,7 @@ STDERR = "stderr"
 N_ITEMS = "n_items"
 N_SCORES = "n_scores"
 SECONDS = "seconds"
+DEVICE = "device"  # what the candidate ran on when it was scored
 ERROR = "error"
 TRACEBACK = "traceback"
 MEASURED = "measured"  # value per constraint
@@ -136,6 +138,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         violations=tuple(attrs.get(CONSTRAINTS, ())),
         n_scores=attrs.get(N_SCORES, 0) if trial.state.is_finished() else 0,
         driver=attrs.get(DRIVER),
+        device=attrs.get(DEVICE),
     )
 
 

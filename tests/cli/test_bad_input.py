@@ -162,6 +162,19 @@ def test_mistakes_in_a_task(
     assert not study.exists()
 
 
+def test_a_bomb_of_aliases_is_one_line_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = [f"&a{i} [{', '.join([f'*a{i - 1}' if i else 'lol'] * 9)}]" for i in range(9)]
+    file = experiment(tmp_path)
+    file.write_text(f"{file.read_text()}seed: [{', '.join(levels)}]\n")
+    code, err = run_cli(["check", str(file)], monkeypatch, capsys)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith(f"error: {file} is not readable YAML: line ")
+    assert line.endswith("expected aliases of at most 100,000 values, got more")
+
+
 def test_faults_of_different_parts_come_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +241,7 @@ def test_nan_in_a_checkpoint_is_found_before_any_trial(
         (["evaluate", "zoo:base", "--evaluator", "zo"], "did you mean 'zoo'"),
         (["evaluate", "zoo:base", "--evaluator", "zoo", "--split", "train"], "train"),
         (["merge", "missing.yaml", "--out", "x"], "found none"),
+        (["export", "x", "--out", "o", "--public"], "expected --push-to-hub with --public"),
     ],
 )
 def test_mistakes_on_the_command_line(

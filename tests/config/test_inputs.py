@@ -92,12 +92,10 @@ def edit(old: str, new: str, *files: str) -> Callable[[Path], None]:
 
 CHANGES = {
     "weights of math": lambda root: change_weight(root / "math" / "model.safetensors"),
-    "weights of base": lambda root: change_weight(root / "base" / "model.safetensors"),
     "config of list": edit('"rms_norm_eps": ', '"rms_norm_eps": 1', "list/config.json"),
     "tokenizer of base": edit('"unk', '"UNK', "base/tokenizer_config.json"),
     "items of sums (search)": edit("one plus one", "one plus two", "tasks/items.jsonl"),
     "prompts": edit("{{text}}", "{{text}} .", "tasks/sums.yaml"),
-    "metrics": edit("metric: acc", "metric: acc, hf_evaluate: false", "tasks/sums.yaml"),
     "code": edit("return dataset", "return dataset  # new", "tasks/code.py"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import PreparedSuites, Scores, Suite, metric_names
+from evomerge.evaluation.gates import Gates
+from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.transformers_engine import TransformersEngine
 
 from .tiny_tasks import N_ROWS, NAMED, write_task
 
@@ -159,6 +163,30 @@ def test_prompt_settings_score_as_simple_evaluate(
     reference = Reference(changed, tmp_path / "reference", "search")
     assert_equal(scores, reference.score(model, tokenizer))
     assert scores.metrics != PreparedSuites([plain], "search", model, tokenizer).score().metrics
+
+
+@pytest.mark.parametrize(
+    ("templates", "found"), [(None, "none"), ({"rag": "x", "tool_use": "y"}, "only rag, tool_use")]
+)
+def test_a_missing_chat_template_is_named_once_with_model_and_key(
+    suite, model, tokenizer, templates, found
+):
+    changed = dataclasses.replace(suite, apply_chat_template=True)
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template, bare.name_or_path = templates, "owner/base"
+    fault = (
+        f"evaluator '{suite.name}': apply_chat_template: expected a chat template in the tokenizer "
+        f"of owner/base, found {found}; "
+    )
+    for prepare in (
+        lambda: PreparedSuites([changed], "search", model, bare),
+        lambda: metric_names([changed], LanguageModel(model, bare, 1)),  # what check does
+    ):
+        with pytest.raises(EvaluationError) as error:
+            prepare()
+        (line,) = str(error.value).splitlines()
+        assert line.startswith(fault)
+    PreparedSuites([suite], "search", model, bare)  # where none is needed, none is missing
 
 
 def test_sampled_generation_scores_as_simple_evaluate_and_repeats(
@@ -331,3 +359,54 @@ def test_a_choice_without_a_token_is_refused(suite, folder, model, tokenizer):
     suite = dataclasses.replace(suite, tasks=("tiny_choice",))
     with pytest.raises(EvaluationError, match="a continuation of at least one token, got ' '"):
         PreparedSuites([suite], "test", model, tokenizer)
+
+
+def test_nothing_is_kept_of_what_candidates_say(suite, folder, model, tokenizer):
+    """Sampled answers go through lm-eval; they are counted in tokens, and looked at by gates."""
+    sampled = {"until": ["."], "max_gen_toks": 6, "do_sample": True, "temperature": 1.0}
+    write_task(folder, "tiny_generate", generation_kwargs=sampled)
+    engine = TransformersEngine(model, tokenizer, "auto")
+    suite = dataclasses.replace(suite, tasks=("tiny_generate",))
+    prepared = PreparedSuites([suite], "search", model, tokenizer, make_engine=lambda *_: engine)
+    (probe,) = prepared.probes(Gates(answer_tokens=2, runaway=0.5))
+    kept: list[int] = []
+    said: set[object] = set()
+    for _ in range(3):
+        prepared.score()
+        said |= {request.resps[0] for request in prepared.tasks[0].task.instances}
+        probe.measure()
+        kept.append(engine.language_model.lm.tok_encode.cache_info().currsize)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.flip(0).roll(1))
+    assert len(said) > N_ROWS
+    assert len(set(kept)) == 1
+
+
+def test_batches_do_not_depend_on_memory_that_happens_to_be_free(model, tokenizer, monkeypatch):
+    """Workers that share a GPU, one that comes later, and an export round alike."""
+
+    def arithmetic(free: int, total: int) -> object:
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, total))
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a GPU")
+        engine = TransformersEngine(model, tokenizer, "auto")
+        engine.language_model.lm._device = torch.device("cuda")
+        return engine.arithmetic
+
+    small = 1000 * 16 * len(tokenizer) * 4
+    assert arithmetic(small, small) == arithmetic(small // 7, small) == ("a GPU", 1000)
+    assert arithmetic(small, 2 * small) == ("a GPU", 2000)
+
+
+def test_what_decides_over_the_last_digits_names_the_scores(suite, model, tokenizer, monkeypatch):
+    suite = dataclasses.replace(suite, tasks=("tiny_choice",), batch_size="auto")
+
+    def digest() -> str | None:
+        return PreparedSuites([suite], "search", model, tokenizer).digest
+
+    before = digest()
+    assert digest() == before
+    monkeypatch.setattr("evomerge.evaluation.transformers_engine._TOKENS_PER_BATCH", 64)
+    other_batches = digest()
+    monkeypatch.setattr("evomerge.evaluation.transformers_engine.device_name", lambda _: "a GPU")
+    assert len({before, other_batches, digest()}) == 3

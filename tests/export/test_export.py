@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import math
 import shutil
@@ -8,10 +9,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
+from xml.etree import ElementTree
 
 import pytest
+import torch
 import yaml
+from markdown_it import MarkdownIt
 
+from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.config.presets import Presets
 from evomerge.config.suites import load_suites
 from evomerge.errors import ConfigError
@@ -24,6 +29,7 @@ from evomerge.export.model import (
     push_folder,
 )
 from evomerge.export.rounding import FoldError
+from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import write_checkpoint
 from evomerge.models.reference import resolve_model
 from evomerge.models.zoo import zoo_path
@@ -56,12 +62,100 @@ def test_the_card_holds_recipe_scores_and_hub_parents() -> None:
     assert yaml.safe_load(inside)["rules"] == recipe.as_data()["rules"]
 
 
+NASTY = (
+    *("plain_name", "a|b", "x\n\n# Heading", "<script>alert(1)</script>", "[click](http://x.y)"),
+    *(
+        "```\nevil",
+        "`",
+        "\\|",
+        "![i](http://x/y.png)",
+        "&lt;b&gt;",
+        "_so_ *much* ~~of~~ it",
+        "a: b",
+    ),
+    *('"); import os  # ', "{{ name }}", "---", "- item: [", "https://example.org"),
+)
+
+
+def rendered(markdown: str) -> ElementTree.Element:
+    """Render as the Hub does, with tables; only well-formed markup comes through."""
+    parser = MarkdownIt("commonmark", {"xhtmlOut": True}).enable("table")
+    return ElementTree.fromstring(f"<div>{parser.render(markdown)}</div>")
+
+
+def texts(page: ElementTree.Element, path: str) -> list[str]:
+    return ["".join(found.itertext()) for found in page.findall(path)]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_names_are_shown_as_they_are_whatever_they_hold(name: str) -> None:
+    recipe = Recipe({name: "zoo:math"}, (Rule("ties"),), base="zoo:base")
+    change = Change(f"expert:{name}", 0.1, 0.0, 0.2)
+    row = ForgettingRow(3, "search", True, name, "maximize", 0.5, 0.1, 1.0, change, change, 0.0)
+    card = model_card(
+        name,
+        recipe,
+        objectives=[name, "other"],
+        scores=[ScoreRow(f"expert:{name} (#1)", "test", ("0.5", "0.6"))],
+        forgetting=[row],
+        searched={name: name},
+    )
+    _, header, body = card.split("---\n", 2)
+    assert yaml.safe_load(header)["library_name"] == "transformers"
+    page, line = rendered(body), " ".join(name.split())
+    assert texts(page, "h1") == [line]
+    assert texts(page, "h2") == ["Scores", "Tasks the search never saw", "Recipe"]
+    experts, scores, forgetting = page.findall("table")
+    assert texts(experts, ".//td") == [line, "zoo:math"]
+    assert texts(scores, ".//th")[2:] == [line, "other"]
+    assert texts(scores, ".//td")[0] == f"expert:{line} (#1)"
+    assert texts(forgetting, ".//td")[0] == line
+    assert texts(forgetting, ".//td")[-1].endswith(f"(expert:{line})")
+    assert texts(page, "p[strong]/code")[-2:] == [line, line]
+    code, recipe_yaml = texts(page, "pre")
+    assert yaml.safe_load(recipe_yaml)["experts"] == {name: "zoo:math"}
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    assert {ast.literal_eval(call.args[0]) for call in calls} == {name}
+    assert not [found for tag in ("script", "img", "a", "em") for found in page.iter(tag)]
+
+
+def test_the_card_says_what_is_not_finite() -> None:
+    recipe = Recipe(EXPERTS, (Rule("ties"),), base="owner/base")
+    found = NonFinite({"lm_head.weight": 3}, 40)
+    card = model_card("mine", recipe, objectives=[], scores=[], non_finite=found)
+    assert "**Not finite.** The tensors hold 3 NaN or infinite elements in 1 of 40 tensors" in card
+    finite = NonFinite({}, 40)
+    assert "Not finite" not in model_card(
+        "mine", recipe, objectives=[], scores=[], non_finite=finite
+    )
+
+
 def test_an_export_that_scores_differently_is_noticed() -> None:
     assert Rescored(("a",), (0.5,), (0.5,), (0.1,)).equal
     assert not Rescored(("a",), (0.5,), (0.52,), (0.1,)).equal
     assert Rescored(("a",), (0.5,), (0.52,), (0.1,), FoldError(1e-3, 1e-2)).equal
     assert not Rescored(("a",), (0.5,), (0.52,), (0.01,), FoldError(1e-3, 1e-2)).equal
     assert Rescored(("a",), (0.5,), (0.52,), (0.1,), is_same_engine=False).equal
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_another_device_may_round_differently_but_not_score_differently(dtype) -> None:
+    def rescored(value: float, again: float, stderr: float, device: str | None) -> Rescored:
+        return Rescored(
+            ("a",), (value,), (again,), (stderr,), trial_device=device, device="cpu", dtype=dtype
+        )
+
+    for device in ("NVIDIA H100", None):
+        assert rescored(0.5, 0.515, 0.01, device).equal
+        assert rescored(0.5, 0.54, 0.05, device).equal
+        assert not rescored(0.5, 0.56, 0.05, device).equal
+        close = rescored(2600.0, 2610.0, math.nan, device)  # a perplexity; 0.4 %
+        assert close.equal == (dtype == torch.bfloat16)  # whose numbers are 0.8 % apart
+        assert "may differ by a standard error" in close.rule
+        assert str(dtype).removeprefix("torch.") in close.rule
+        assert (device or "not recorded") in close.rule
+    assert not rescored(0.5, 0.5 + 1e-9, 0.05, "cpu").equal
+    assert rescored(0.5, 0.5, 0.05, "cpu").rule == "on cpu as the trial was: values must be equal"
 
 
 def test_exporting_scores_the_folder_it_wrote(tmp_path: Path) -> None:
@@ -91,7 +185,9 @@ def test_a_path_is_exported_with_what_folding_its_scales_did(tmp_path: Path) -> 
     assert 0 < rescored.folding.mean < rescored.folding.largest < 0.02
     card = (tmp_path / "out" / "README.md").read_text()
     assert "It runs 4 layers, chosen and put in order one by one:\n2 of math, 2 of merged." in card
-    assert f"Rounding moves logits by (relative) {rescored.folding}." in card
+    assert f"Rounding moves logits by (relative) {rescored.folding};" in card
+    assert 0 < rescored.folding.epsilon < 0.02
+    assert f"by {rescored.folding.epsilon:.1e}." in card
 
 
 def test_a_trial_as_a_recipe_reads_back(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,34 @@ def test_every_file_that_transformers_needs_is_there(whole: Path, tiny_family: F
     assert index["metadata"]["total_size"] == sum(t.nbytes for t in stored.values())
     AutoModelForCausalLM.from_pretrained(whole)
     AutoTokenizer.from_pretrained(whole)
+
+
+def test_everything_that_the_tokenizer_owns_is_there(tiny_family: Family, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_family["base"], tmp_path / "base"))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = {"default": "{{ messages }}", "rag": "é", "tool_use": "{{ tools }}"}
+    tokenizer.save_pretrained(base)
+    own = {"additional_chat_templates/rag.jinja", "qwen.tiktoken", "bpe.codes", "vocab.bpe"}
+    foreign = {"pytorch_model.bin.index.json", "consolidated.safetensors.index.json", ".x.json"}
+    for name in own | foreign:
+        (base / name).write_bytes(b"x")
+    out = tmp_path / "out"
+    write_checkpoint(recipe({**tiny_family, "base": base}), out)
+    written = AutoTokenizer.from_pretrained(out)
+    assert written.chat_template == {**tokenizer.chat_template, "rag": "x"}
+    assert all((out / name).read_bytes() == b"x" for name in own)
+    assert not any((out / name).exists() for name in foreign)
+
+
+def test_a_link_out_of_the_base_stops_the_merge_before_it_starts(
+    tiny_family: Family, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_family["base"], tmp_path / "base"))
+    (tmp_path / "secret").write_text("secret")
+    (base / "notes.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match=r"got notes\.txt, a link out of it"):
+        write_checkpoint(recipe({**tiny_family, "base": base}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_shards_are_the_candidate_byte_for_byte(whole: Path, tiny_family: Family) -> None:

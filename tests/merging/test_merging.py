@@ -16,6 +16,7 @@ from evomerge.errors import CheckpointError, RecipeError
 from evomerge.merging import candidate as candidate_module
 from evomerge.merging.candidate import LiveCandidate, load_model
 from evomerge.merging.folder import write_checkpoint
+from evomerge.merging.lowering import lower
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
 from evomerge.merging.task import Task
@@ -253,3 +254,11 @@ def test_parameters_that_stay_in_float32_do_so_on_disk(
     for name, tensor in live.items():
         assert tensor.dtype == exported[name].dtype, name
         assert torch.equal(tensor, exported[name]), name
+
+
+def test_widen_knows_which_tensors_are_embeddings(tiny_family: Family) -> None:
+    wanted = recipe(tiny_family, Rule("widen"))
+    plans = dict(lower(wanted, Sources(wanted.base, wanted.experts)))
+    by_row = {name for name, plan in plans.items() if plan.row_scale}
+    assert by_row == {"model.embed_tokens.weight"}
+    assert all(plan.column_scale for name, plan in plans.items() if name not in by_row)

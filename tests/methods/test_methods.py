@@ -50,6 +50,19 @@ def test_every_method_is_documented_and_binds_its_defaults(name: str) -> None:
     found.bind({}, [f"e{i}" for i in range(fewest)])
 
 
+# Their own rule finds the coefficients or acts while training; none of it is in a merge.
+NOT_MERGES = [
+    *("AdaMerging", "aTLAS", "Self-Positioning", "AMA", "MAP", "EMA", "SWALP", "LCSC", "MWA"),
+    *("FedAU", "MOS", "ZSCL", "greedy", "Unconstrained", "Swapping", "Sparse"),
+]
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_no_method_claims_a_rule_that_is_not_its_own(name: str) -> None:
+    words = " ".join(method(name).covers).replace("(", " ").replace(")", " ").split()
+    assert not set(words) & set(NOT_MERGES)
+
+
 def all_parameters() -> list[tuple[str, Parameter]]:
     kinds = [*(method(name) for name in method_names()), *MODIFIERS.values()]
     return [(kind.name, p) for kind in kinds for p in kind.parameters().values()]

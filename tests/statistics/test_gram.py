@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 
 from evomerge.statistics.tensor import TensorStatistics
-from tests.statistics.sets import ModelSet, model_sets
+from tests.statistics.sets import ModelSet, model_set, model_sets
 
 
 def test_task_vectors_are_taken_from_the_base_in_float32() -> None:
@@ -37,3 +37,9 @@ def test_sums_over_many_tiles_do_not_lose_digits() -> None:
     gram = TensorStatistics(base, [base + 2.0**-20]).model_gram
     assert gram[0, 0] == n
     assert gram[1, 1] == n * (1 + 2.0**-20) ** 2
+
+
+def test_grams_of_columns_are_those_of_the_rows_of_the_transposed_matrix() -> None:
+    models = model_set(0, shape=(300, 1000), k=2)  # rows in more than one tile
+    turned = TensorStatistics(models.base.T, [expert.T for expert in models.experts])
+    assert np.allclose(models.statistics.column_task_gram, turned.row_task_gram, rtol=1e-9)

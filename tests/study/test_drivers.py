@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from evomerge.errors import StudyError
 from evomerge.space.baselines import baselines
 from evomerge.study.baseline_queue import BaselineQueue
 from evomerge.study.drivers import Drivers
@@ -38,7 +40,7 @@ class Killed(BaseException):
 def killed_at_ask(folder: Path, url: str, driver: str, number: int) -> None:
     """One driver's life, which ends between the ask for a trial and its mark."""
 
-    def mark(self: Drivers, trial: optuna.Trial) -> bool:
+    def mark(self: Drivers, trial: optuna.trial.FrozenTrial) -> bool:
         if trial.number == number:
             raise Killed
         return own(self, trial)
@@ -97,17 +99,17 @@ def test_of_two_drivers_that_take_over_one_trial_one_runs_it(url: str) -> None:
     assert a.abandoned() == []
     assert [t.number for t in b.abandoned()] == [trial.number]
     assert b.abandoned() == []  # once
-    assert not a.mark(trial)  # whoever asked for it long ago lets it go
-    assert b.mark(trial)
+    assert not a.mark(study.trials[0])  # whoever asked for it long ago lets it go
+    assert b.mark(study.trials[0])
 
 
 def test_a_trial_is_left_to_who_asked_for_it_while_patience_lasts(url: str) -> None:
     study = optuna.create_study(storage=open_storage(Path(), url), study_name="s")
     slow, other = (Drivers(study, identity(name), 1e9) for name in ("slow", "other"))
-    trial = study.ask()
+    study.ask()
     assert other.abandoned() == []
     assert other.is_waiting
-    assert slow.mark(trial)
+    assert slow.mark(study.trials[0])
     assert other.abandoned() == []
     assert not other.is_waiting
 
@@ -173,3 +175,18 @@ def test_a_driver_says_who_it_is(tmp_path: Path, url: str) -> None:
     told = study.user_attrs[f"driver:{me.id}"]
     assert (told["host"], told["pid"]) == (platform.node(), os.getpid())
     assert datetime.fromisoformat(told["started"]).tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    ("address", "package", "advice"),
+    [
+        ("postgresql://host/db", "psycopg", r"pip install 'evomerge\[postgres\]' .*psycopg"),
+        ("mysql+pymysql://host/db", "pymysql", r"talks to this kind of database; .*pymysql"),
+    ],
+)
+def test_a_missing_package_for_a_database_is_named(
+    monkeypatch: pytest.MonkeyPatch, address: str, package: str, advice: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(StudyError, match=advice):
+        open_storage(Path(), address)

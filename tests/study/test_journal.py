@@ -9,7 +9,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from evomerge.errors import StudyError
-from evomerge.study.storage import open_storage, together
+from evomerge.study.storage import open_storage, repair_journal, together
 
 
 def new_study(path: Path) -> optuna.Study:
@@ -131,3 +131,13 @@ def test_a_journal_that_is_damaged_while_it_is_open_is_not_written_to(tmp_path: 
         study.ask()
     assert (tmp_path / "journal").read_bytes() == before
     assert not (tmp_path / "journal.lock").exists()
+
+
+def test_a_last_line_that_is_whole_but_damaged_is_named_before_anything_follows_it(
+    tmp_path: Path,
+) -> None:
+    lines = lines_of_a_study(tmp_path / "journal")
+    repair_journal(tmp_path / "journal")
+    (tmp_path / "journal").write_bytes(b"".join([*lines, b"garbage\n"]))
+    with pytest.raises(StudyError, match=rf"line {len(lines) + 1}, the last one, is damaged"):
+        repair_journal(tmp_path / "journal")

@@ -104,6 +104,7 @@ def test_baselines_come_first_and_the_budget_is_met(tmp_path: Path) -> None:
     assert [t.origin for t in trials[:5]] == ["base", "expert:a", "expert:b", "uniform", "search"]
     assert len(trials) == 20
     assert all(t.state == "complete" and t.recipe and t.stderr == (0.01, 0.02) for t in trials)
+    assert {t.device for t in trials} == {"cpu"}
     assert set(ItemStore(tmp_path / "items").read()["trial"]) == set(range(20))
 
 
