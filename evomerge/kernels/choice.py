@@ -21,6 +21,7 @@ __all__ = ["kernel_choice", "merge_all", "slopes_all"]
 Compiled = Callable[[Iterable[Job]], None]
 
 _WORTH_COMPILING = 1 << 24  # elements, which take eager about as long as compiling takes
+_SMALLEST_COMPILED = 1 << 12  # elements, for whose slopes eager needs milliseconds
 
 
 def merge_all(jobs: Iterable[Job]) -> None:
@@ -45,46 +46,46 @@ def merge_all(jobs: Iterable[Job]) -> None:
                 merge_eager(job.plan, job.base, job.experts, job.out)
 
 
-def slopes_all(jobs: Sequence[SlopeJob]) -> list[Scalars]:
-    """Find the slopes along the scalars of many plans, with the fastest kernel there is for each.
+def slopes_all(jobs: Iterable[SlopeJob]) -> list[Scalars]:
+    """Find the slopes along the scalars of many plans, each with the fastest kernel for it.
 
-    Eager also takes over for plans with factors of rows or columns.
+    Eager takes over where ``merge_all`` lets it, for plans with factors of rows or columns, and for
+    small tensors. Which kernel runs depends on the job alone, and so do the last bits of its sums.
 
     Args:
-        jobs: All on one device.
+        jobs: On any devices.
 
     Returns:
-        Slopes per job.
+        Slopes per job, in order.
     """
-    device = jobs[0].gradient.device.type if jobs else "cpu"
-    package = {"cpu": "numba", "cuda": "triton"}.get(device, "")
-    is_compiled = [
-        bool(package and find_spec(package)) and has_compiled_slopes(job) and _pays(job)
-        for job in jobs
-    ]
-    chosen = [job for job, compiled in zip(jobs, is_compiled, strict=True) if compiled]
-    found = iter(_compiled_slopes(device, chosen) if chosen else [])
-    return [
-        next(found) if compiled else slopes_eager(job)
-        for job, compiled in zip(jobs, is_compiled, strict=True)
-    ]
+    found: list[Scalars] = []
+    for kernel, group in groupby(jobs, _slope_kernel):
+        found += kernel([*group])
+    return found
 
 
-def _compiled_slopes(device: str, jobs: Sequence[SlopeJob]) -> list[Scalars]:
-    if device == "cuda":
+def _slope_kernel(job: SlopeJob) -> Callable[[Sequence[SlopeJob]], list[Scalars]]:
+    compiled = _compiled_slopes(job.gradient.device.type)
+    if compiled and has_compiled_slopes(job) and job.gradient.numel() >= _SMALLEST_COMPILED:
+        return compiled
+    return _slopes_eager
+
+
+def _slopes_eager(jobs: Sequence[SlopeJob]) -> list[Scalars]:
+    return [slopes_eager(job) for job in jobs]
+
+
+@cache
+def _compiled_slopes(device: str) -> Callable[[Sequence[SlopeJob]], list[Scalars]] | None:
+    if device == "cpu" and find_spec("numba"):
+        from evomerge.kernels.cpu import slopes_cpu
+
+        return slopes_cpu
+    if device == "cuda" and find_spec("triton"):
         from evomerge.kernels.gpu import slopes_gpu
 
-        return slopes_gpu(jobs)
-    from evomerge.kernels.cpu import slopes_cpu
-
-    return [slopes_cpu(job) for job in jobs]
-
-
-def _pays(job: SlopeJob) -> bool:
-    structure = Structure.of_slopes(job)
-    return job.gradient.device.type != "cpu" or _is_worth_compiling(
-        (structure, "slopes"), job.gradient.numel()
-    )
+        return slopes_gpu
+    return None
 
 
 def kernel_choice(device: str) -> tuple[str, str]:
@@ -113,17 +114,16 @@ def _compiled(device: str) -> Compiled | None:
 def _after_eager(jobs: Iterable[Job]) -> Iterator[Job]:
     """Merge what eager must or had better do; yield the rest."""
     for job in jobs:
-        if is_supported(job) and (
-            job.out.device.type != "cpu" or _is_worth_compiling(Structure.of(job), job.out.numel())
-        ):
+        if is_supported(job) and (job.out.device.type != "cpu" or _is_worth_compiling(job)):
             yield job
         else:
             merge_eager(job.plan, job.base, job.experts, job.out)
 
 
-_elements: Counter[object] = Counter()  # met by this process
+_elements: Counter[Structure] = Counter()  # met by this process
 
 
-def _is_worth_compiling(code: object, n: int) -> bool:
-    _elements[code] += n
-    return _elements[code] >= _WORTH_COMPILING
+def _is_worth_compiling(job: Job) -> bool:
+    structure = Structure.of(job)
+    _elements[structure] += job.out.numel()
+    return _elements[structure] >= _WORTH_COMPILING

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -49,8 +49,8 @@ def _row(name: str, models: list[list[torch.Tensor]]) -> Row:
         for buffer, tensor in zip(out, bases, strict=True):
             buffer.copy_(tensor)
 
-    compile_seconds = seconds(_finder(jobs[:1]))
-    pairs = [(seconds(copy), seconds(_finder(jobs))) for _ in range(REPEATS)]
+    compile_seconds = seconds(lambda: slopes_cpu(jobs[:1]))
+    pairs = [(seconds(copy), seconds(lambda: slopes_cpu(jobs))) for _ in range(REPEATS)]
     copies, found = zip(*pairs, strict=True)
     n_bytes = sum(tensor.nbytes for tensor in out)
     return {
@@ -60,14 +60,6 @@ def _row(name: str, models: list[list[torch.Tensor]]) -> Row:
         "copy_bytes_per_s": 2 * n_bytes / min(copies),
         "first_call_s": compile_seconds,
     }
-
-
-def _finder(jobs: Sequence[SlopeJob]) -> Callable[[], None]:
-    def find() -> None:
-        for job in jobs:
-            slopes_cpu(job)
-
-    return find
 
 
 def _ratio(row: Row) -> float:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 
+from evomerge.kernels import choice
 from evomerge.kernels.adjoint import Adjoint
 from evomerge.kernels.choice import slopes_all
 from evomerge.kernels.cpu import slopes_cpu
@@ -140,20 +141,21 @@ def test_the_compiled_kernel_finds_what_torch_finds_on_any_number_of_threads(
     found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found.append(flat(slopes_cpu(job)))
+        found.append(flat(slopes_cpu([job])[0]))
     torch.set_num_threads(1)
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
-    assert_close(slopes_cpu(job), slopes_eager(job), job, 1e-5)
+    assert_close(slopes_cpu([job])[0], slopes_eager(job), job, 1e-5)
 
 
 def test_gradients_of_every_dtype_and_layout_are_read() -> None:
     job = large_job(PLANS["a sum"])
     expected = flat(slopes_eager(job))
     turned = dataclasses.replace(job, gradient=GRADIENT.T.contiguous().T)
-    assert np.array_equal(flat(slopes_cpu(turned)), flat(slopes_cpu(job)))
+    one, other = slopes_cpu([turned, job])
+    assert np.array_equal(flat(one), flat(other))
     halved = dataclasses.replace(job, gradient=GRADIENT.bfloat16())
-    np.testing.assert_allclose(flat(slopes_cpu(halved)), expected, atol=2.0)
+    np.testing.assert_allclose(flat(slopes_cpu([halved])[0]), expected, atol=2.0)
 
 
 def test_a_factor_of_zero_has_a_slope() -> None:
@@ -191,3 +193,18 @@ def test_scalars_add_up_and_are_not_held() -> None:
     twice = Scalars.sum([one, one])
     assert np.array_equal(flat(twice), 2 * flat(one))
     assert one.along(one, twice) == pytest.approx(float(flat(one) @ flat(one)))
+
+
+def test_which_kernel_runs_depends_on_the_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(choice, "slopes_eager", lambda _: ran.append("eager"))
+    monkeypatch.setattr(
+        choice, "_compiled_slopes", lambda _: lambda jobs: ran.append("cpu") or jobs
+    )
+    large = large_job(PLANS["a sum"])
+    small = SlopeJob(large.plan, BASE[:1], [e[:1] for e in (ONE, TWO, THREE)], GRADIENT[:1])
+    rows = dataclasses.replace(
+        large, plan=TensorPlan(C, row_scale=(Table(np.ones(700)), None, None))
+    )
+    slopes_all([large, small, rows, large])
+    assert ran == ["cpu", "eager", "eager", "cpu"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -20,14 +22,21 @@ _PART = (
 )  # elements for one thread at a time; a power of two, so that words are not straddled
 
 
-def slopes_cpu(job: SlopeJob) -> Scalars:
-    """Find the slopes along the scalars of a plan; the same numbers whatever the threads.
+def slopes_cpu(jobs: Iterable[SlopeJob]) -> list[Scalars]:
+    """Find the slopes along the scalars of plans; the same numbers whatever the threads.
 
     Uses ``torch.get_num_threads()`` threads. The first job of a new structure compiles.
 
     Args:
-        job: Supported by compiled kernels (``structure.has_compiled_slopes``), on CPU.
+        jobs: Supported by compiled kernels (``structure.has_compiled_slopes``), on CPU.
+
+    Returns:
+        Slopes per job.
     """
+    return [_slopes(job) for job in jobs]
+
+
+def _slopes(job: SlopeJob) -> Scalars:
     structure = Structure.of_slopes(job)
     loop, names = compiled_slope_loop(structure), Adjoint.of(structure).names
     numbers = Numbers.of(job.plan)
