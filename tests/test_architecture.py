@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "secrets": {"errors"},
     "fingerprint": {"cache"},
     "seeds": set(),
+    "pareto": set(),
     "plain_yaml": {"errors"},
     "schema_keys": set(),
     "schema": {"errors", "plain_yaml", "schema_keys"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
         *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
         "recipe",
     },
-    "evaluation": {"errors", "cache", "fingerprint", "plain_yaml", "seeds"},
+    "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "seeds"},
     "execution": {
         *("errors", "cache", "fingerprint", "secrets", "models", "recipe", "merging"),
         "evaluation",
@@ -46,10 +47,10 @@ MAY_IMPORT = {
     "samplers": {"errors", "seeds", "schema"},
     "study": {
         *("errors", "secrets", "seeds", "schema", "models", "recipe", "evaluation", "execution"),
-        "space",
+        *("pareto", "space"),
         "samplers",
     },
-    "analysis": {"errors", "statistics", "study"},
+    "analysis": {"errors", "pareto", "statistics", "study"},
     "export": {
         *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
         "analysis",
@@ -62,7 +63,7 @@ ONE_IMPORTER = {
     "cma": "samplers/evolution.py",
     "cmaes": "samplers/mixed.py",
     "plotly": "analysis/report/figures.py",
-    "moocore": "analysis/front.py",
+    "moocore": "pareto.py",
     "optuna_dashboard": "config/optuna_study.py",
     "vllm": "evaluation/vllm_engine.py",
 }

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge import pareto
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = [
@@ -84,9 +84,6 @@ def hypervolume(study: StudyRecord) -> float:
 
     Returns:
         0 when nothing is complete. Infeasible trials add nothing.
-
-    Source:
-        Zitzler & Thiele 1999, "Multiobjective evolutionary algorithms: a comparative case study".
     """
     history = hypervolume_history(study)
     return history[-1][1] if history else 0.0
@@ -159,16 +156,14 @@ def _hypervolume_box(study: StudyRecord) -> Box:
 
 def _volume(points: FloatArray) -> float:
     """Volume between the origin and the points (n, k); points not above it in all add nothing."""
-    return float(moocore.hypervolume(points, ref=np.zeros(points.shape[1]), maximise=True))
+    return pareto.volume(points, np.zeros(points.shape[1]))
 
 
 def non_dominated(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective]
 ) -> tuple[TrialRecord, ...]:
     """Leave the trials that no other one beats, in order of trial number."""
-    if not trials:
-        return ()
-    keep = moocore.is_nondominated(oriented(trials, objectives), maximise=True, keep_weakly=True)
+    keep = pareto.non_dominated(oriented(trials, objectives))
     chosen = [trial for trial, kept in zip(trials, keep, strict=True) if kept]
     return tuple(sorted(chosen, key=lambda t: t.number))
 

@@ -14,7 +14,7 @@ from evomerge.config.seeds import make_seeds, resolve_seeds
 from evomerge.config.spaces import build_space
 from evomerge.config.suites import make_suites
 from evomerge.errors import CheckpointError, ConfigError
-from evomerge.evaluation.suite import Suite
+from evomerge.evaluation.suite import REPORT_ONLY, SPLITS, Suite
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.models.architecture import TensorRole
 from evomerge.models.reference import split_hub_id
@@ -25,7 +25,9 @@ from evomerge.study.records import Objective
 from evomerge.study.trials import make_objectives
 
 if TYPE_CHECKING:
+    from evomerge.evaluation.catalogue import TaskCatalogue
     from evomerge.evaluation.harness import LanguageModel
+    from evomerge.evaluation.requests import PromptedSuite
 
 __all__ = ["Assembly", "assemble", "make_reader"]
 
@@ -43,6 +45,7 @@ class Assembly:
         constraints: What must be kept.
         seeds: What is evaluated before the search.
         report_only: What is measured after it, of tasks that it never sees.
+        tasks: The suites' tasks, loaded.
     """
 
     experiment: Experiment
@@ -53,6 +56,7 @@ class Assembly:
     constraints: tuple[Constraint, ...]
     seeds: tuple[Baseline, ...]
     report_only: tuple[Objective, ...]
+    tasks: TaskCatalogue
 
     @property
     def worker(self) -> WorkerSpec:
@@ -66,7 +70,16 @@ class Assembly:
             gates=self.experiment.gates,
             rungs=self.experiment.rungs,
             engine=self.experiment.engine,
+            prompted=self._prompted,
         )
+
+    @property
+    def _prompted(self) -> dict[str, tuple[PromptedSuite, ...]]:
+        """The prompts, for workers; code of a user's own folder cannot be sent to them."""
+        if any(suite.allow_code for suite in self.suites):
+            return {}
+        found = {split: self.tasks.prompted(split) for split in (*SPLITS, REPORT_ONLY)}
+        return {split: prompted for split, prompted in found.items() if prompted}
 
 
 def assemble(experiment: Experiment, where: str) -> Assembly:
@@ -82,7 +95,7 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     Raises:
         ConfigError: Listing every fault of every part, one line each.
     """
-    from evomerge.evaluation.checks import report_only_measures
+    from evomerge.evaluation.catalogue import TaskCatalogue
 
     faults: list[str] = []
     models = _models(experiment, where, faults)
@@ -93,7 +106,8 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
     suites, objectives = make_suites(experiment), objectives_of(experiment)
     constraints = constraints_of(experiment)
     reader = _reader(models.base, where, faults) if models_are_known else None
-    faults += checks.metric_faults(objectives, constraints, suites, models, reader, where)
+    tasks = TaskCatalogue(suites, reader)
+    faults += checks.metric_faults(objectives, constraints, tasks, models, where)
     faults += checks.bound_faults(constraints, experiment, where)
     faults += checks.distance_faults(space, costs_of(objectives, constraints), where)
     faults += checks.engine_faults(experiment, space, where)
@@ -114,7 +128,8 @@ def assemble(experiment: Experiment, where: str) -> Assembly:
         objectives=objectives,
         constraints=constraints,
         seeds=found,
-        report_only=make_objectives(report_only_measures(suites)),
+        report_only=make_objectives(tasks.report_only_measures),
+        tasks=tasks,
     )
 
 

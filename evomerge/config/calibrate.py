@@ -10,12 +10,12 @@ import numpy as np
 
 from evomerge.analysis.calibration import Calibration, Measurement, advice, calibration
 from evomerge.config.assemble import Assembly
-from evomerge.config.workers import make_executor
+from evomerge.config.workers import on_device, start_executor
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.scores import SMOOTH_METRICS, ItemScore, Scores
 from evomerge.execution.batch import run_all
 from evomerge.execution.costs import COST
-from evomerge.execution.protocol import Executor, Job, Scored
+from evomerge.execution.protocol import Executor, Job, Scored, WorkerSpec
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.seeds import seed_for
 from evomerge.space.baselines import baselines
@@ -60,16 +60,28 @@ def calibrate(assembly: Assembly) -> tuple[CalibratedObjective, ...]:
     recipes = [*models.values(), *_perturbed(assembly.models)]
     objectives = [o for o in assembly.objectives if o.task != COST]
     tasks = frozenset(o.task for o in objectives)
-    suites = tuple(replace(suite, smooth=tasks) for suite in assembly.suites)
-    worker = replace(assembly.worker, suites=suites, costs=(), gates=None, rungs=())
-    executor = make_executor(worker, assembly.experiment.execution)
+    worker = _with_smooth(assembly.worker, tasks)
+    worker = replace(worker, costs=(), gates=None, rungs=())
+    execution = assembly.experiment.execution
+    executor = start_executor(execution)
     try:
+        executor.load(on_device(worker, execution))
         scores = _score(recipes, executor)
     finally:
         executor.close()
     scored = dict(zip(models, scores, strict=False))  # the perturbed come after the models
     perturbed = scores[len(models) :]
     return tuple(_objective(o.name, o.task, o.metric, scored, perturbed) for o in objectives)
+
+
+def _with_smooth(worker: WorkerSpec, tasks: frozenset[str]) -> WorkerSpec:
+    """Ask for the smooth metrics of tasks."""
+    prompted = {
+        split: tuple(replace(one, suite=replace(one.suite, smooth=tasks)) for one in suites)
+        for split, suites in worker.prompted.items()
+    }
+    suites = tuple(replace(suite, smooth=tasks) for suite in worker.suites)
+    return replace(worker, suites=suites, prompted=prompted)
 
 
 def _perturbed(models: ModelSet) -> Iterator[Recipe]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
 from evomerge.config.objectives import costs_of
-from evomerge.errors import EvomergeError, did_you_mean
+from evomerge.errors import did_you_mean
 from evomerge.evaluation.suite import SPLITS, Suite
 from evomerge.execution.costs import COST, Cost, cost_fault
 from evomerge.space.baselines import Baseline
@@ -17,7 +17,7 @@ from evomerge.study.constraints import Constraint
 from evomerge.study.records import Objective
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.harness import LanguageModel
+    from evomerge.evaluation.catalogue import TaskCatalogue
 
 __all__ = [
     "bound_faults",
@@ -32,48 +32,35 @@ __all__ = [
 def metric_faults(
     objectives: tuple[Objective, ...],
     constraints: tuple[Constraint, ...],
-    suites: tuple[Suite, ...],
+    tasks: TaskCatalogue,
     models: ModelSet,
-    reader: LanguageModel | None,
     where: str,
 ) -> Iterator[str]:
     """Tasks and metrics must exist, and the search may not see what is only reported."""
-    from evomerge.evaluation.checks import has_answers, metric_names
-
-    try:
-        known = metric_names(suites, reader)
-        unseen = metric_names([suite for suite in suites if suite.report_only])
-    except EvomergeError as err:
-        yield from (f"{where}: {line}" for line in str(err).splitlines())
+    if tasks.faults:
+        yield from (f"{where}: {line}" for line in tasks.faults)
         return
     experts = tuple(models.experts)
-    known = {task: metrics for task, metrics in known.items() if task not in unseen}
     for i, objective in enumerate(objectives):
         place = f"{where}: objectives[{i}]"
         if objective in objectives[:i]:
             yield f"{place}: {objective.task} {objective.metric} is an objective already"
-        yield from _metric_fault(objective, known, unseen, experts, place)
+        yield from _metric_fault(objective, tasks, experts, place)
     for constraint in constraints:
-        yield from _metric_fault(
-            constraint, known, unseen, experts, f"{where}: constraint '{constraint.name}'"
-        )
-    searched = [suite for suite in suites if not suite.report_only]
-    if "output_tokens" in costs_of(objectives, constraints) and not has_answers(searched):
+        place = f"{where}: constraint '{constraint.name}'"
+        yield from _metric_fault(constraint, tasks, experts, place)
+    if "output_tokens" in costs_of(objectives, constraints) and not tasks.has_answers:
         yield f"{where}: cost output_tokens: expected a task that generates text, got none"
 
 
 def _metric_fault(
-    wanted: Objective | Constraint,
-    known: Mapping[str, tuple[str, ...]],
-    unseen: Collection[str],
-    experts: tuple[str, ...],
-    place: str,
+    wanted: Objective | Constraint, tasks: TaskCatalogue, experts: tuple[str, ...], place: str
 ) -> Iterator[str]:
-    task, metric = wanted.task, wanted.metric
+    task, metric, known = wanted.task, wanted.metric, tasks.metrics
     if task == COST:
         if fault := cost_fault(metric, experts):
             yield f"{place}.cost: {fault}"
-    elif task in unseen:
+    elif task in tasks.reported:
         yield (
             f"{place}.task: {task} is in a report_only evaluator, which the search must not see; "
             "drop report_only there, or choose another task"

@@ -10,7 +10,7 @@ from evomerge.cache import cache_folder
 from evomerge.config.assemble import Assembly
 from evomerge.config.sampling import sampler_choice
 from evomerge.config.workers import on_device, worker_count
-from evomerge.evaluation.checks import n_items
+from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
@@ -115,13 +115,11 @@ def _seeds(assembly: Assembly) -> str:
 
 def _report_only(assembly: Assembly) -> str:
     """Name the tasks that the search never sees, and what scoring them comes to."""
-    unseen = [suite for suite in assembly.suites if suite.report_only]
-    if not unseen:
+    if not assembly.report_only:
         return ""
-    searched = [suite for suite in assembly.suites if not suite.report_only]
     tasks = ", ".join(dict.fromkeys(measure.task for measure in assembly.report_only))
-    n, n_models = n_items(unseen, "test"), len(assembly.models.experts) + 3
-    trials = n * n_models / n_items(searched, "search")
+    n, n_models = assembly.tasks.n_items(REPORT_ONLY), len(assembly.models.experts) + 3
+    trials = n * n_models / assembly.tasks.n_items("search")
     return (
         f"{tasks}: {n} items, never searched; after the search base, experts, uniform average and "
         f"the chosen merge are scored on them, which takes about as long as {trials:.2g} trials"

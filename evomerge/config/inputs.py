@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from evomerge.config.assemble import Assembly, make_reader
+from evomerge.config.assemble import Assembly
 from evomerge.config.experiment import Experiment
 from evomerge.errors import StudyError
 from evomerge.evaluation.suite import SPLITS
@@ -34,13 +34,12 @@ def input_digests(assembly: Assembly) -> dict[str, str]:
 
     Raises:
         CheckpointError: A model cannot be opened.
-        EvaluationError: An item cannot be prompted.
     """
     from evomerge.evaluation.content import item_digests
 
     experiment = assembly.experiment
     splits = SPLITS if experiment.finalists else SPLITS[:1]
-    items = item_digests(assembly.suites, splits, make_reader(experiment.models.base))
+    items = item_digests(assembly.tasks, splits)
     return model_digests(experiment) | {f"items of {name}": one for name, one in items.items()}
 
 

@@ -20,7 +20,7 @@ from evomerge.config.reading import read_study
 from evomerge.config.sampling import make_sampler, resolved_sampler
 from evomerge.config.stored import change_experiment, read_experiment, write_experiment
 from evomerge.config.wholeness import require_items
-from evomerge.config.workers import make_executor
+from evomerge.config.workers import on_device, start_executor
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
@@ -200,8 +200,9 @@ def continue_study(
         trim_cache("experts", "scores", "statistics")
         _measure(assembly, folder, events)
         events.phase("starting workers")
-        executor = make_executor(assembly.worker, experiment.execution)
+        executor = start_executor(experiment.execution)
         try:
+            executor.load(on_device(assembly.worker, experiment.execution))
             _search(study, assembly, folder, executor, events)
             _finals(assembly, folder, executor, events)
         finally:

@@ -25,7 +25,7 @@ def require_store(folder: StudyFolder, store: str, trials: Sequence[TrialRecord]
     """
     if trials:
         return
-    made = [*sorted(folder.items.glob("*.parquet"))[:1], folder.finals, folder.report]
+    made = [*sorted(folder.items.glob("*.parquet"))[:1], folder.finals]
     if found := [path for path in made if path.exists()]:
         raise StudyError(
             f"expected the trials that {found[0]} comes from, found none in {store}; restore it, "

@@ -14,7 +14,7 @@
     gates.py          when a broken candidate is given up before it is scored
     probe.py          how gates look at it
     aggregate.py      from responses to numbers
-    checks.py         checking suites and naming their metrics without a model
+    catalogue.py      tasks loaded, prompted and checked once, without a model
     answers.py        how long the answers are
     divergence.py     how far the predictions are from a reference model's
     engine.py         the seam to what runs the model
@@ -48,7 +48,7 @@ from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.suite import DEFAULT_SPLITS, SPLITS, Suite
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.checks import metric_names
+    from evomerge.evaluation.catalogue import TaskCatalogue
     from evomerge.evaluation.prepared import PreparedSuites
 
 __all__ = [
@@ -59,7 +59,7 @@ __all__ = [
     "PreparedSuites",
     "Scores",
     "Suite",
-    "metric_names",
+    "TaskCatalogue",
 ]
 
 
@@ -68,8 +68,8 @@ def __getattr__(name: str) -> object:
         from evomerge.evaluation.prepared import PreparedSuites
 
         return PreparedSuites
-    if name == "metric_names":
-        from evomerge.evaluation.checks import metric_names
+    if name == "TaskCatalogue":
+        from evomerge.evaluation.catalogue import TaskCatalogue
 
-        return metric_names
+        return TaskCatalogue
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

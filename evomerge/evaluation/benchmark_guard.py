@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from evomerge.evaluation.hygiene import clean_harness
-from evomerge.evaluation.suite import Suite
-from evomerge.evaluation.tasks import LoadedSuite, load_suite
+from evomerge.evaluation.tasks import LoadedSuite
 
 __all__ = ["searched_benchmarks", "test_split_faults"]
 
 
-def searched_benchmarks(suites: Sequence[Suite]) -> dict[str, str]:
-    """Find the public benchmarks whose reported split is searched.
+def searched_benchmarks(loaded: LoadedSuite) -> dict[str, str]:
+    """Find the public benchmarks of a suite whose reported split is searched.
 
     Returns:
         Task name -> the dataset split that lm-eval reports the task by.
     """
-    with clean_harness():
-        return {name: split for s in suites for name, split in _searched(load_suite(s))}
+    return dict(_searched(loaded))
 
 
 def test_split_faults(loaded: LoadedSuite) -> list[str]:

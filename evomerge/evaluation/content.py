@@ -15,11 +15,10 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.harness import BUILTIN_TASKS, Instance, LanguageModel
-from evomerge.evaluation.hygiene import clean_harness
-from evomerge.evaluation.requests import PreparedTask, prepare_split
-from evomerge.evaluation.suite import Suite
-from evomerge.evaluation.tasks import load_suite
+from evomerge.evaluation.requests import PreparedTask
+from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.fingerprint import digest_of
 
 __all__ = [
@@ -65,30 +64,23 @@ def settings_content(prepared: PreparedTask) -> dict[str, object]:
     return {key: value for key, value in config.items() if key not in _SOURCES}
 
 
-def item_digests(
-    suites: Sequence[Suite], splits: Collection[str], model: LanguageModel
-) -> dict[str, str]:
+def item_digests(tasks: TaskCatalogue, splits: Collection[str]) -> dict[str, str]:
     """Name what is scored by content, for each task and split.
 
     Args:
-        suites: All of them; of those that are only reported, the test items count.
+        tasks: All of them; of those that are only reported, the test items count.
         splits: Which splits, where a suite has them.
-        model: Shapes the prompts; needs no parameters.
 
     Returns:
         ``TASK (SPLIT)`` -> digest.
-
-    Raises:
-        EvaluationError: A suite cannot be loaded or prompted.
     """
-    found = {}
-    with clean_harness():
-        for suite in suites:
-            loaded = load_suite(suite)
-            for split in [name for name in suite.splits if name in splits]:
-                for one in prepare_split(loaded, split, model):
-                    found[f"{one.name} ({split})"] = digest_of(item_content(one))
-    return found
+    wanted = [*splits, *([REPORT_ONLY] if "test" in splits else [])]
+    return {
+        f"{one.name} ({'test' if split == REPORT_ONLY else split})": digest_of(item_content(one))
+        for split in wanted
+        for suite in tasks.prompted(split)
+        for one in suite.tasks
+    }
 
 
 def tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> list[object]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import lm_eval.tasks
@@ -23,7 +24,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import acc_all, acc_all_stderr, mean, mean_stderr
 from lm_eval.api.registry import FILTER_REGISTRY, METRIC_REGISTRY
 from lm_eval.api.samplers import ContextSampler as Sampler
-from lm_eval.api.task import Task
+from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.models.utils import (
     handle_stop_sequences,
     normalize_gen_kwargs,
@@ -59,6 +60,7 @@ __all__ = [
     "mean",
     "safe_templates",
     "standard_error",
+    "without_data",
 ]
 
 BUILTIN_TASKS = Path(lm_eval.tasks.__file__).parent
@@ -85,6 +87,23 @@ def load_config(path: Path) -> dict[str, object]:
     """Read a task file with its includes merged and its functions imported (runs their code)."""
     config: dict[str, object] = load_yaml(path, resolve_func=True)
     return config
+
+
+def without_data(part: Task | Group) -> Any:
+    """Copy a task or group as it is now, with requests, settings and rules but not its datasets.
+
+    Later changes of the task leave the copy alone. A task that is a Python class of its own keeps
+    its data: who knows what its scoring reads.
+    """
+    kept = copy.copy(part)
+    if isinstance(kept, Group):
+        kept._children = {name: without_data(child) for name, child in kept._children.items()}
+        return kept
+    kept._config = copy.copy(kept._config)
+    if type(kept) is ConfigurableTask:
+        for name in ("dataset", "task_docs", "sampler", "_training_docs", "_fewshot_docs"):
+            setattr(kept, name, None)
+    return kept
 
 
 def standard_error(aggregation: Callable[..., float], values: Sequence[float]) -> float:

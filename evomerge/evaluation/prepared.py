@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import Self
 
 from evomerge.evaluation.aggregate import (
     Cost,
@@ -19,6 +20,7 @@ from evomerge.evaluation.aggregate import (
     item_scores,
     item_values,
 )
+from evomerge.evaluation.catalogue import prompt_suites
 from evomerge.evaluation.content import (
     generation_content,
     item_content,
@@ -31,12 +33,11 @@ from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.probe import Probe
-from evomerge.evaluation.requests import PreparedTask, prepare_split
+from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
-from evomerge.evaluation.tasks import LoadedSuite, load_suite, name_clashes
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.fingerprint import digest_of
 
@@ -55,8 +56,8 @@ class PreparedSuites:
     equal those of ``lm_eval.simple_evaluate`` for the same tasks and items.
 
     Args:
-        suites: What to score; task names must not occur twice.
-        split: One of ``SPLITS``.
+        prompted: What to score; task names must not occur twice. The requests are the engine's
+            from here on.
         model: Scored as it is at each call: change its parameters in place.
         tokenizer: Copied; padding side and tokens of the original are left alone.
         rungs: Ascending shares of every task's items after which ``looks`` pauses; they also cut
@@ -64,13 +65,12 @@ class PreparedSuites:
         make_engine: Makes what runs the model.
 
     Raises:
-        EvaluationError: Every fault of every suite for this split, one per line.
+        EvaluationError: A request that an engine cannot answer.
     """
 
     def __init__(
         self,
-        suites: Sequence[Suite],
-        split: str,
+        prompted: Sequence[PromptedSuite],
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         rungs: Sequence[float] = (),
@@ -78,11 +78,37 @@ class PreparedSuites:
     ) -> None:
         self._runs: list[_PreparedSuite] = []
         faults: list[str] = []
-        for suite in suites:
+        for one in prompted:
             with clean_harness(), collected(faults):
-                engine = make_engine(model, tokenizer, suite.batch_size)
-                self._runs.append(_prepare(load_suite(suite), split, engine, rungs))
-        raise_faults(faults + name_clashes([run.loaded for run in self._runs]))
+                engine = make_engine(model, tokenizer, one.suite.batch_size)
+                self._runs.append(_prepare(one, engine, rungs))
+        raise_faults(faults)
+
+    @classmethod
+    def of(
+        cls,
+        suites: Sequence[Suite],
+        split: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        rungs: Sequence[float] = (),
+        make_engine: MakeEngine = TransformersEngine,
+    ) -> Self:
+        """Load suites, build their prompts for one split, and prepare them.
+
+        Args:
+            suites: What to score; task names must not occur twice.
+            split: One of ``SPLITS``.
+            model: See the class; likewise the rest.
+            tokenizer: Its chat template shapes the prompts.
+            rungs: See the class.
+            make_engine: See the class.
+
+        Raises:
+            EvaluationError: Every fault of every suite for this split, one per line.
+        """
+        prompted = prompt_suites(suites, split, model, tokenizer)
+        return cls(prompted, model, tokenizer, rungs, make_engine)
 
     @property
     def tasks(self) -> tuple[PreparedTask, ...]:
@@ -167,15 +193,19 @@ class _Rung:
 class _PreparedSuite:
     """A suite whose requests are with an engine."""
 
-    loaded: LoadedSuite
+    prompted: PromptedSuite
     engine: Engine
-    tasks: list[PreparedTask]
     rungs: list[_Rung]
+
+    @property
+    def tasks(self) -> tuple[PreparedTask, ...]:
+        """Every task of the suite, whole."""
+        return self.prompted.tasks
 
     def content(self) -> list[object]:
         """Everything the scores depend on beside the model, in a form that can be digested."""
-        suite, model = self.loaded.suite, self.engine.language_model
-        groups = {name: group.to_dict() for name, group in self.loaded.groups.items()}
+        suite, model = self.prompted.suite, self.engine.language_model
+        groups = {name: group.to_dict() for name, group in self.prompted.groups.items()}
         tokens = [[token_content(part, model) for part, _ in rung.requests] for rung in self.rungs]
         how: list[object] = [tokenizer_content(model.lm.tokenizer), generation_content(model)]
         how += [suite.batch_size, *self.engine.arithmetic]
@@ -217,9 +247,9 @@ class _Answered:
         for prepared in self.run.tasks:
             name = prepared.name
             metrics[name] = aggregate_task(prepared, self._values[name])
-            if name in self.run.loaded.suite.smooth:
+            if name in self.run.prompted.suite.smooth:
                 metrics[name] |= smooth_metrics(prepared.task, self._golds[name])
-        for name, group in self.run.loaded.groups.items():
+        for name, group in self.run.prompted.groups.items():
             if table := aggregate_group(group, metrics):
                 metrics[name] = table
 
@@ -228,17 +258,14 @@ def _items(answered: Sequence[_Answered]) -> tuple[ItemScore, ...]:
     return tuple(item for one in answered for item in one.items())
 
 
-def _prepare(
-    loaded: LoadedSuite, split: str, engine: Engine, shares: Sequence[float]
-) -> _PreparedSuite:
-    tasks = prepare_split(loaded, split, engine.language_model)
-    cut = [cut_task(one, shares) if shares else [one] for one in tasks]
-    rungs = [_rung(loaded, list(parts), engine) for parts in zip(*cut, strict=True)]
-    return _PreparedSuite(loaded, engine, tasks, rungs)
+def _prepare(prompted: PromptedSuite, engine: Engine, shares: Sequence[float]) -> _PreparedSuite:
+    cut = [cut_task(one, shares) if shares else [one] for one in prompted.tasks]
+    smooth = prompted.suite.smooth
+    rungs = [_rung(smooth, list(parts), engine) for parts in zip(*cut, strict=True)]
+    return _PreparedSuite(prompted, engine, rungs)
 
 
-def _rung(loaded: LoadedSuite, parts: list[PreparedTask], engine: Engine) -> _Rung:
-    smooth = loaded.suite.smooth
+def _rung(smooth: Collection[str], parts: list[PreparedTask], engine: Engine) -> _Rung:
     golds = {one.name: gold_answers(one, extra_requests=one.name in smooth) for one in parts}
     own = [request for one in parts for request in one.task.instances]
     known = set(map(id, own))

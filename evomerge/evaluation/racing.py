@@ -19,15 +19,15 @@ from pydantic import ConfigDict, Field
 
 from evomerge.evaluation.item_response import ItemResponse
 from evomerge.evaluation.scores import ItemScore, MetricValue
+from evomerge.pareto import gains
 
-__all__ = ["Contest", "Drop", "Race", "RaceRules", "hypervolume_gains", "predicted_mean"]
+__all__ = ["Contest", "Drop", "Race", "RaceRules", "predicted_mean"]
 
 FloatArray = NDArray[np.float64]
 
 _FEWEST_ITEMS = 20  # per objective; with fewer no standard error is trusted
 _N_DRAWS = 2000  # of the scores a trial may turn out to have
-_N_MEASURED = 200  # of them whose hypervolume is measured, by this many points:
-_N_POINTS = 10_000
+_N_MEASURED = 200  # of them whose hypervolume is measured
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -181,8 +181,8 @@ class Race:
         if share <= self.rules.error_rate or self.rules.tolerance == 0:
             return share
         worst = np.array([c.worst for c in self.contests])
-        gains = hypervolume_gains(ahead[:_N_MEASURED], front, worst, generator)
-        return share * float(np.mean(gains > self.rules.tolerance))
+        added = gains(ahead[:_N_MEASURED], front, worst)
+        return share * float(np.mean(added > self.rules.tolerance))
 
 
 def _completed(
@@ -192,37 +192,6 @@ def _completed(
     means, covariance = responses.complete(found, seen)
     rows = zip(means, np.sqrt(np.diag(covariance)), seen, strict=True)
     return tuple(MetricValue(float(m), float(e), int(s.sum())) for m, e, s in rows), covariance
-
-
-def hypervolume_gains(
-    points: FloatArray, front: FloatArray, worst: FloatArray, generator: np.random.Generator
-) -> FloatArray:
-    """Measure what each point alone would add to the hypervolume of a front; more is better.
-
-    Args:
-        points: (n, objectives).
-        front: (members, objectives).
-        worst: (objectives,) where hypervolumes are measured from.
-        generator: Of the positions at which the volume is sampled.
-
-    Returns:
-        (n,) as a share of the front's own; infinite where that is 0.
-    """
-    best = np.maximum(front.max(axis=0), points.max(axis=0))
-    positions = worst + (best - worst) * generator.random((_N_POINTS, len(worst)))
-    is_covered = _covers(front, positions).any(axis=0)
-    added = _covers(points, positions[~is_covered]).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = added / is_covered.sum()
-    return np.asarray(np.nan_to_num(shares, nan=0.0, posinf=np.inf))
-
-
-def _covers(points: FloatArray, positions: FloatArray) -> NDArray[np.bool_]:
-    """Tell (points, positions) which point is at least as good as which position."""
-    covers = np.ones((len(points), len(positions)), dtype=np.bool_)
-    for own, other in zip(points.T, positions.T, strict=True):
-        covers &= own[:, None] >= other
-    return covers
 
 
 def predicted_mean(

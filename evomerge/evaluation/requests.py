@@ -10,12 +10,19 @@ from functools import partial
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.bounded import bounded
 from evomerge.evaluation.examples import keep_examples_apart, scored_docs
-from evomerge.evaluation.harness import FEWSHOT_SEED, Instance, LanguageModel, Task
+from evomerge.evaluation.harness import (
+    FEWSHOT_SEED,
+    Group,
+    Instance,
+    LanguageModel,
+    Task,
+    without_data,
+)
 from evomerge.evaluation.selection import select_items
 from evomerge.evaluation.suite import Suite, raise_faults
 from evomerge.evaluation.tasks import LoadedSuite, why
 
-__all__ = ["Item", "PreparedTask", "prepare_split", "switch_split"]
+__all__ = ["Item", "PreparedTask", "PromptedSuite", "prepare_split", "prompt_suite"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,32 @@ class PreparedTask:
     order: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class PromptedSuite:
+    """A suite whose prompts for one split are built: all that it takes to score a model.
+
+    It holds no dataset, and may be sent to another process.
+
+    Attributes:
+        suite: Where it came from.
+        groups: lm-eval groups by name.
+        tasks: In the order of the suite.
+    """
+
+    suite: Suite
+    groups: Mapping[str, Group]
+    tasks: tuple[PreparedTask, ...]
+
+
+def prompt_suite(
+    loaded: LoadedSuite, split: str, model: LanguageModel | None, *, first_only: bool = False
+) -> PromptedSuite:
+    """Build the prompts of a suite for the items of one split; see ``prepare_split``."""
+    tasks = prepare_split(loaded, split, model, first_only=first_only)
+    groups = {name: without_data(group) for name, group in loaded.groups.items()}
+    return PromptedSuite(loaded.suite, groups, tuple(tasks))
+
+
 def prepare_split(
     loaded: LoadedSuite,
     split: str,
@@ -60,7 +93,7 @@ def prepare_split(
     """Build the requests of every task for the items of one split.
 
     Args:
-        loaded: Its tasks are switched to the split, and lose the requests of an earlier one.
+        loaded: Its tasks are switched to the split; what is returned stays as it is.
         split: One of ``SPLITS``.
         model: Whose chat template shapes the prompts; ``None`` leaves the template out.
         first_only: Build only the first item of each task, as a check.
@@ -76,20 +109,21 @@ def prepare_split(
         _check_template(model, where)
     for name, task in loaded.tasks.items():
         try:
-            order = switch_split(loaded, name, split)
+            order = _switch_split(loaded, name, split)
             order = sorted(order)[:1] if first_only else order
             rows = sorted(order)
             keep_examples_apart(loaded, name, rows)
             _build(task, rows, loaded.suite, model)
             _check_length(task, model)
-            prepared.append(PreparedTask(name, task, _items(task.instances, rows), tuple(order)))
+            items = _items(task.instances, rows)
+            prepared.append(PreparedTask(name, without_data(task), items, tuple(order)))
         except Exception as err:  # templates and task code raise anything
             faults.append(f"{where}: task {name!r}, split {split!r}: {why(err, {})}")
     raise_faults(faults)
     return prepared
 
 
-def switch_split(loaded: LoadedSuite, name: str, split: str) -> list[int]:
+def _switch_split(loaded: LoadedSuite, name: str, split: str) -> list[int]:
     """Point a task at the dataset split it is to be scored on; return the rows to use, in order.
 
     Raises:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from evomerge.execution.interrupts import interrupts_kept
 from evomerge.execution.protocol import Job, Outcome, WorkerSpec
-from evomerge.execution.worker import Worker
+
+if TYPE_CHECKING:
+    from evomerge.execution.worker import Worker
 
 __all__ = ["InlineExecutor"]
 
 
 class InlineExecutor:
-    """One worker in this process; see ``Executor``.
+    """One worker in this process; see ``Executor``."""
 
-    Args:
-        spec: What the worker loads.
-    """
-
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._worker = Worker(spec)
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
         self._waiting: deque[Job] = deque()
+
+    def load(self, spec: WorkerSpec) -> None:
+        """See ``Executor``."""
+        from evomerge.execution.worker import Worker
+
+        self._worker = Worker(spec)
 
     @property
     def n_workers(self) -> int:
@@ -33,6 +38,7 @@ class InlineExecutor:
 
     def next_outcome(self) -> Outcome:
         """See ``Executor``."""
+        assert self._worker is not None, "it was loaded"
         with interrupts_kept():
             return self._worker.run(self._waiting.popleft())
 

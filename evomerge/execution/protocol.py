@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import Race
@@ -12,6 +12,9 @@ from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
+
+if TYPE_CHECKING:
+    from evomerge.evaluation.requests import PromptedSuite
 
 __all__ = ["EngineName", "Executor", "Failed", "Job", "Outcome", "Pruned", "Scored", "WorkerSpec"]
 
@@ -33,6 +36,8 @@ class WorkerSpec:
         gates: When a candidate is given up before it is scored; ``None``: never.
         rungs: Shares of the search items after which a job with a race may be dropped.
         engine: What answers the requests of the suites.
+        prompted: The suites with prompts that are built already, by split of a job; a worker builds
+            the others itself.
     """
 
     base: str
@@ -45,6 +50,7 @@ class WorkerSpec:
     gates: Gates | None = None
     rungs: tuple[float, ...] = ()
     engine: EngineName = "transformers"
+    prompted: Mapping[str, tuple[PromptedSuite, ...]] = field(default_factory=dict)
 
     @property
     def merging_share(self) -> float:
@@ -135,9 +141,15 @@ class Executor(Protocol):
     """Runs jobs on workers; used by one driver thread.
 
     Outcomes come in any order. A job whose worker dies is run again elsewhere, so jobs must be
-    (and are) idempotent; after repeated deaths it comes back as ``Failed``. Construction raises
-    the user's faults that only a worker can see (bad checkpoints, unreadable tasks).
+    (and are) idempotent; after repeated deaths it comes back as ``Failed``.
     """
+
+    def load(self, spec: WorkerSpec) -> None:
+        """Let every worker load its models and tasks, and wait for it; once, before any job.
+
+        Raises:
+            EvomergeError: What only a worker can see: a bad checkpoint, an unreadable task.
+        """
 
     @property
     def n_workers(self) -> int:

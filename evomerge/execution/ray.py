@@ -24,29 +24,29 @@ _OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are mem
 class RayExecutor:
     """A pool of Ray actors; see ``Executor``.
 
+    The actors start at once, and import what they need while others are at work.
+
     Args:
-        spec: What each worker loads.
         n_workers: How many actors.
         gpus_per_worker: GPUs of each; 0 gives each one core and one thread.
         address: ``local`` starts Ray on this machine; else the address of a running cluster.
-
-    Raises:
-        EvomergeError: A worker refused its models or tasks.
     """
 
     def __init__(
-        self,
-        spec: WorkerSpec,
-        n_workers: int,
-        *,
-        gpus_per_worker: float = 0,
-        address: str = "local",
+        self, n_workers: int, *, gpus_per_worker: float = 0, address: str = "local"
     ) -> None:
         _start_ray(address, n_workers)
-        self._spec, self._n_workers = spec, n_workers
-        self._actor_type = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(_RemoteWorker)
+        self._n_workers = n_workers
+        self._actor_type: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(_RemoteWorker)
+        self._spec: Any = None  # what actors load, as an object of Ray: sent once per machine
         self._running: dict[Any, tuple[Any, Job, int]] = {}
-        self._idle = self._ready_actors(n_workers)
+        self._idle: list[Any] = [self._actor_type.remote() for _ in range(n_workers)]
+
+    def load(self, spec: WorkerSpec) -> None:
+        """See ``Executor``."""
+        self._spec = ray.put(spec)
+        loading = [(actor, actor.load.remote(self._spec)) for actor in self._idle]
+        self._idle = [self._loaded(actor, ready, attempt=1) for actor, ready in loading]
 
     @property
     def n_workers(self) -> int:
@@ -66,7 +66,7 @@ class RayExecutor:
                 outcome: Outcome = ray.get(finished[0])
             except _DEATHS as err:
                 _log.warning("the worker of trial %d died; starting another", job.trial)
-                self._idle.append(self._new_actor())
+                self._idle.append(self._new_actor()[0])
                 if attempt == _ATTEMPTS:
                     return Failed(job, f"its worker died {attempt} times: {_first_line(err)}")
                 self._start(job, attempt=attempt + 1)
@@ -80,22 +80,14 @@ class RayExecutor:
         """See ``Executor``."""
         ray.shutdown()
 
-    def _new_actor(self) -> Any:
-        return self._actor_type.remote(self._spec)
+    def _new_actor(self) -> tuple[Any, Any]:
+        """Start another actor; returns it with what tells that it has loaded."""
+        actor = self._actor_type.remote()
+        return actor, actor.load.remote(self._spec)
 
     def _start(self, job: Job, *, attempt: int) -> None:
         actor = self._idle.pop()
         self._running[actor.run.remote(job)] = (actor, job, attempt)
-
-    def _ready_actors(self, n: int) -> list[Any]:
-        """Start actors and wait until all have loaded their models."""
-        actors = [self._new_actor() for _ in range(n)]
-        loading = [(actor, actor.ready.remote()) for actor in actors]
-        try:
-            return [self._loaded(actor, ready, attempt=1) for actor, ready in loading]
-        except BaseException:
-            ray.shutdown()
-            raise
 
     def _loaded(self, actor: Any, ready: Any, *, attempt: int) -> Any:
         try:
@@ -106,8 +98,7 @@ class RayExecutor:
             if attempt == _ATTEMPTS:
                 raise StudyError(f"workers die while they load: {_first_line(err)}") from err
             _log.warning("a worker died while it loaded; starting another")
-            other = self._new_actor()
-            return self._loaded(other, other.ready.remote(), attempt=attempt + 1)
+            return self._loaded(*self._new_actor(), attempt=attempt + 1)
         return actor
 
     def worker_pids(self) -> list[int]:
@@ -116,24 +107,29 @@ class RayExecutor:
 
 
 class _RemoteWorker:
-    """Builds its worker in ``ready`` or the first job, not before.
+    """Builds its worker in ``load``: an actor whose constructor raises hides the type of the error.
 
-    An actor whose constructor raises dies and hides the type of the error.
+    An actor that stands in for a dead one loads while nobody looks; then its job raises.
     """
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._spec = spec
-        self._worker: Any = None
+    def __init__(self) -> None:
+        import evomerge.execution.worker  # noqa: F401  seconds that would pass later
 
-    def ready(self) -> bool:
+        self._worker: Any = None
+        self._error: Exception | None = None
+
+    def load(self, spec: WorkerSpec) -> None:
         from evomerge.execution.worker import Worker
 
-        if self._worker is None:
-            self._worker = Worker(self._spec)
-        return True
+        try:
+            self._worker = Worker(spec)
+        except Exception as err:
+            self._error = err
+            raise
 
     def run(self, job: Job) -> Outcome:
-        self.ready()
+        if self._error is not None:
+            raise self._error
         outcome: Outcome = self._worker.run(job)
         return outcome
 

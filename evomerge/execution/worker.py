@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from evomerge.cache import cache_folder
 from evomerge.errors import RecipeError
+from evomerge.evaluation.catalogue import prompt_suites
 from evomerge.evaluation.engine import device_name
 from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.probe import Gate
+from evomerge.evaluation.requests import PromptedSuite
 from evomerge.evaluation.score_cache import SCORING, ScoreCache
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY
@@ -119,8 +121,7 @@ class Worker:
             return
         is_reported = split == REPORT_ONLY
         self._prepared[split] = PreparedSuites(
-            [suite for suite in self._spec.suites if suite.report_only == is_reported],
-            "test" if is_reported else split,
+            self._spec.prompted.get(split) or self._prompted(split, is_reported=is_reported),
             self._candidate.model,
             self._tokenizer,
             rungs=self._spec.rungs if split == "search" else (),
@@ -128,6 +129,12 @@ class Worker:
         )
         if not is_reported:
             self._meter.prepare(split, self._prepared[split])
+
+    def _prompted(self, split: str, *, is_reported: bool) -> tuple[PromptedSuite, ...]:
+        """Build the prompts of one split here."""
+        suites = [suite for suite in self._spec.suites if suite.report_only == is_reported]
+        read_as = "test" if is_reported else split
+        return prompt_suites(suites, read_as, self._candidate.model, self._tokenizer)
 
     def run(self, job: Job) -> Outcome:
         """Merge and score one recipe; any exception becomes ``Failed``."""

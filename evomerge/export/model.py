@@ -11,7 +11,7 @@ import torch
 
 from evomerge.analysis.forgetting import ForgettingRow
 from evomerge.errors import ConfigError
-from evomerge.evaluation.benchmark_guard import searched_benchmarks
+from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import EngineName
@@ -139,7 +139,7 @@ def export_model(
         objectives=names,
         scores=_score_rows(study, trial),
         forgetting=[row for row in forgetting if row.number == trial.number],
-        searched=searched_benchmarks([s for s in suites if s.allow_test_split]),
+        searched=TaskCatalogue([s for s in suites if s.allow_test_split]).searched_benchmarks,
         folding=folding,
         non_finite=non_finite,
     )

@@ -62,7 +62,7 @@ def score_folder(
         model = load_model(str(folder), "auto")
         model.to(device)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        scores = PreparedSuites(suites, split, model, tokenizer, rungs).score()
+        scores = PreparedSuites.of(suites, split, model, tokenizer, rungs).score()
         return FolderScores(scores, device_name(device), model.dtype)
     finally:
         torch.set_num_threads(threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from evomerge.kernels.plan import TensorPlan
 from evomerge.methods.declared import (
@@ -19,7 +19,9 @@ from evomerge.methods.declared import (
     shared,
 )
 from evomerge.seeds import seed_for
-from evomerge.statistics.tensor import TensorStatistics
+
+if TYPE_CHECKING:
+    from evomerge.statistics.tensor import TensorStatistics
 
 __all__ = [
     "Method",

@@ -6,6 +6,7 @@ Methods and modifiers share these. All take and return one value per expert; ``N
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from evomerge.kernels.plan import Band, RandomMask, RankedMask, RowBand, Sparsifier, Table
 from evomerge.methods.base import TensorContext
 from evomerge.methods.declared import PerExpert
-from evomerge.statistics.histogram import MagnitudeHistogram
+
+if TYPE_CHECKING:
+    from evomerge.statistics.histogram import MagnitudeHistogram
 
 __all__ = [
     "band_statistics",

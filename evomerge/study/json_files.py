@@ -61,4 +61,6 @@ def _reason(err: Exception) -> str:
         return str(err)
     if isinstance(err, LookupError):
         return f"it lacks {err}"
-    return str(err).splitlines()[0] if str(err) else "unexpected content"
+    if isinstance(err, (TypeError, AttributeError)):
+        return "its content has another form than it was written in"
+    return str(err).splitlines()[0]

@@ -13,6 +13,7 @@ from evomerge.evaluation.item_response import ItemResponse, fit_item_response
 from evomerge.evaluation.racing import Contest, Race, RaceRules
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
+from evomerge.pareto import non_dominated
 from evomerge.seeds import seed_for
 from evomerge.study.records import Objective
 
@@ -80,10 +81,10 @@ class Rivals:
         self._worst = np.minimum(self._worst, mine)
         if self._rules.estimates:
             self._complete[number] = columns
-        if any(_dominates(theirs, mine) for theirs, _ in self._front.values()):
-            return
-        kept = {n: member for n, member in self._front.items() if not _dominates(mine, member[0])}
-        self._front = {**kept, number: (mine, columns)}
+        joined = {**self._front, number: (mine, columns)}
+        on_front = non_dominated(np.array([values for values, _ in joined.values()]))
+        members = zip(joined.items(), on_front, strict=True)
+        self._front = {n: member for (n, member), kept in members if kept}
 
     def race(self, number: int) -> Race | None:
         """Set up the race of a trial; ``None`` if it cannot be raced.
@@ -155,7 +156,3 @@ def _is_mean(value: float, column: Mapping[int, float]) -> bool:
     if not column:
         return False
     return math.isclose(value, math.fsum(column.values()) / len(column), abs_tol=1e-9)
-
-
-def _dominates(one: FloatArray, other: FloatArray) -> bool:
-    return bool((one >= other).all() and (one > other).any())

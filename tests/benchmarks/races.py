@@ -32,9 +32,10 @@ import torch
 from numpy.typing import NDArray
 
 from evomerge.analysis.front import complete, front, hypervolume
-from evomerge.evaluation.racing import Race, RaceRules, hypervolume_gains
+from evomerge.evaluation.racing import Race, RaceRules
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
+from evomerge.pareto import gains
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from tests.benchmarks import race_searches
@@ -193,10 +194,9 @@ def improves(trial: TrialRecord, race: Race) -> bool:
     """Tell whether a trial improves the front, as the rules of its race mean it."""
     if race.rules.tolerance == 0 or not enters(trial, race):
         return enters(trial, race)
-    generator = np.random.default_rng(0)
     worst = np.array([c.worst for c in race.contests])
-    gains = hypervolume_gains(signed(trial, race)[None], front_of(race), worst, generator)
-    return bool(gains[0] > race.rules.tolerance)
+    added = gains(signed(trial, race)[None], front_of(race), worst)
+    return bool(added[0] > race.rules.tolerance)
 
 
 def enters(trial: TrialRecord, race: Race) -> bool:

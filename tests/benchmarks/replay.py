@@ -57,7 +57,7 @@ def _line(name: str, base: str, experts: dict[str, str], suite: Suite) -> str:
     sources = Sources(base, experts)
     candidate = LiveCandidate(sources)
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
-    prepared = PreparedSuites([suite], "search", candidate.model, tokenizer)
+    prepared = PreparedSuites.of([suite], "search", candidate.model, tokenizer)
     samples = {one.name: [item.row for item in one.items] for one in prepared.tasks}
     lm = HFLM(pretrained=candidate.model, tokenizer=tokenizer, batch_size=_LM_EVAL_BATCH)
     configs = _task_configs()
@@ -96,7 +96,7 @@ def _examples_line(base: str, experts: dict[str, str], folder: Path) -> str:
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
     medians = []
     for name, sampler in (("fixed", "first_n"), ("drawn", "default")):
-        prepared = PreparedSuites(
+        prepared = PreparedSuites.of(
             [_five_shot(folder, name, sampler)], "search", candidate.model, tokenizer
         )
 

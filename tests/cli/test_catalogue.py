@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from evomerge.cli.catalogue import methods, presets_copy, presets_show
 from evomerge.config.presets import Presets
 from evomerge.config.suites import load_suites
 from evomerge.errors import ConfigError
-from evomerge.evaluation.checks import n_items
+from evomerge.evaluation import Suite
+from evomerge.evaluation.requests import prepare_split
+from evomerge.evaluation.tasks import load_suite
 from evomerge.methods.modifiers import MODIFIERS, modifier_faults
 from evomerge.methods.registry import method_names
 
@@ -69,9 +72,14 @@ def test_a_copied_evaluator_brings_its_tasks_along(tmp_path: Path) -> None:
     presets_copy("zoo", tmp_path)
     copied = load_suites([str(tmp_path / "zoo.yaml")], Presets(), tmp_path)
     assert copied[0].include_path == tmp_path / "tasks"
-    assert n_items(copied, "test") == n_items(load_suites(["zoo"], Presets(), tmp_path), "test")
+    assert n_items(copied) == n_items(load_suites(["zoo"], Presets(), tmp_path))
 
 
 def test_a_misspelt_preset_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'layerwise_ties'"):
         presets_show("layerwise_tie")
+
+
+def n_items(suites: Sequence[Suite]) -> list[int]:
+    split = [prepare_split(load_suite(suite), "test", None) for suite in suites]
+    return [len(task.items) for tasks in split for task in tasks]

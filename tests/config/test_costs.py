@@ -23,7 +23,7 @@ from evomerge.config.stages import create_run
 from evomerge.errors import ConfigError, StudyError
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.inline import InlineExecutor
-from evomerge.execution.protocol import Failed, Outcome, WorkerSpec
+from evomerge.execution.protocol import Failed, Outcome
 from evomerge.export.model import export_model
 from evomerge.study.folder import StudyFolder
 
@@ -126,8 +126,8 @@ def test_wrong_constraints_are_all_reported_at_once(tmp_path: Path) -> None:
 class _FailsAt(InlineExecutor):
     """A real worker whose jobs of some trials fail."""
 
-    def __init__(self, spec: WorkerSpec, trials: set[int]) -> None:
-        super().__init__(spec)
+    def __init__(self, trials: set[int]) -> None:
+        super().__init__()
         self._trials = trials
 
     def next_outcome(self) -> Outcome:
@@ -143,7 +143,7 @@ def test_a_constraint_without_its_baseline_is_said_loudly_until_it_is_scored(
     path = write(tmp_path, constraints=[limit], finalists=1)
     create_run(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "make_executor", lambda spec, _: _FailsAt(spec, {0, 4}))
+        patch.setattr(runs, "start_executor", lambda config: _FailsAt({0, 4}))
         with pytest.raises(StudyError, match="base was not scored"):
             continue_study(folder, Events())
 

@@ -75,14 +75,13 @@ def deleted(study: StudyFolder) -> None:
     study.journal.unlink()
 
 
-def with_report_only(study: StudyFolder) -> None:
+def with_finals_only(study: StudyFolder) -> None:
     shutil.rmtree(study.items)
-    study.finals.unlink()
     study.journal.unlink()
 
 
 @pytest.mark.parametrize("command", [resume, read_study, report, begin_again])
-@pytest.mark.parametrize("lose", [emptied, deleted, with_report_only])
+@pytest.mark.parametrize("lose", [emptied, deleted, with_finals_only])
 def test_a_study_whose_trials_are_gone_is_refused_and_left_alone(
     study: StudyFolder,
     command: Callable[[StudyFolder], object],
@@ -122,3 +121,14 @@ def test_finals_that_are_damaged_are_run_again(study: StudyFolder) -> None:
     study.finals.write_text("[]")
     resume(study)
     assert read_study(study).finals == before
+
+
+def test_a_report_on_a_study_without_trials_does_not_keep_it_from_starting(
+    study: StudyFolder,
+) -> None:
+    shutil.rmtree(study.items)
+    for path in (study.journal, study.finals):
+        path.unlink()
+    report(study)
+    resume(study)
+    assert len(read_study(study).trials) == 5

@@ -19,7 +19,9 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import Suite, metric_names
+from evomerge.evaluation import Suite
+
+from .tiny_tasks import metrics_of
 
 TASK = """dataset_path: json
 test_split: test
@@ -145,7 +147,7 @@ def runs_in_lm_eval(folder: Path, name: str) -> bool:
 
 def faults_of(folder: Path, name: str) -> list[str]:
     try:
-        metric_names([Suite("mine", (name,), include_path=folder, splits={"search": 1.0})])
+        metrics_of([Suite("mine", (name,), include_path=folder, splits={"search": 1.0})])
     except EvaluationError as err:
         return str(err).splitlines()
     return []

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import Suite, metric_names
-from evomerge.evaluation.benchmark_guard import searched_benchmarks
+from evomerge.evaluation import Suite, TaskCatalogue
 from evomerge.evaluation.harness import BUILTIN_TASKS, TaskManager
 from evomerge.evaluation.index import is_public
 
-from .tiny_tasks import NAMED, write_task
+from .tiny_tasks import NAMED, metrics_of, write_task
 
 
 @pytest.fixture
@@ -31,26 +30,26 @@ def benchmark(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Suite:
 def test_searching_the_reported_split_needs_an_explicit_key(benchmark, splits, caplog):
     suite = dataclasses.replace(benchmark, splits=splits)
     with pytest.raises(EvaluationError, match=r"allow_test_split: true .*model card"):
-        metric_names([suite])
+        metrics_of([suite])
     allowed = dataclasses.replace(suite, allow_test_split=True)
     with caplog.at_level(logging.WARNING):
-        assert metric_names([allowed])
+        assert metrics_of([allowed])
     assert "WARNING: evaluator 'one': task 'tiny_generate' is a public benchmark" in caplog.text
-    assert searched_benchmarks([allowed]) == {"tiny_generate": "test"}
+    assert TaskCatalogue.of([allowed]).searched_benchmarks == {"tiny_generate": "test"}
 
 
 def test_another_split_of_a_benchmark_may_be_searched(benchmark, caplog):
     suite = dataclasses.replace(benchmark, splits={"search": "validation", "test": "test"})
     with caplog.at_level(logging.WARNING):
-        assert metric_names([suite])
+        assert metrics_of([suite])
     assert not caplog.text
-    assert searched_benchmarks([suite]) == {}
+    assert TaskCatalogue.of([suite]).searched_benchmarks == {}
 
 
 def test_tasks_of_the_user_are_no_benchmarks(empty_folder):
     write_task(empty_folder, "tiny_generate", test_split="test")
     own = Suite("one", ("tiny_generate",), include_path=empty_folder, splits={"search": "test"})
-    assert metric_names([own])
+    assert metrics_of([own])
 
 
 def test_tasks_that_ship_with_lm_eval_are_told_from_the_users(empty_folder):

@@ -7,10 +7,10 @@ import resource
 import pytest
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import Suite, metric_names
+from evomerge.evaluation import Suite
 from evomerge.evaluation.bounded import ROOM_BYTES, bounded
 
-from .tiny_tasks import NAMED, write_task
+from .tiny_tasks import NAMED, metrics_of, write_task
 
 GREEDY = {
     "a constant": "{{ 'x' * 9000000000 }}",
@@ -28,7 +28,7 @@ def test_a_template_that_grows_without_end_is_explained(folder, template):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     suite = Suite("mine", ("greedy",), include_path=folder, splits=NAMED)
     with pytest.raises(EvaluationError, match=r"the template .* takes more than 256 MiB") as caught:
-        metric_names([suite])
+        metrics_of([suite])
     assert len(str(caught.value).splitlines()) == 1
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert (after - before) * 1024 < 3 * ROOM_BYTES

@@ -13,17 +13,17 @@ import pytest
 import yaml
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import Suite, metric_names
+from evomerge.evaluation import Suite
 from evomerge.evaluation.scores import SMOOTH_METRICS
 
-from .tiny_tasks import NAMED, write_task
+from .tiny_tasks import NAMED, metrics_of, write_task
 
 LOADERS = "torch", "lm_eval", "transformers", "datasets"
 
 
 def faults_of(*suites: Suite) -> list[str]:
     with pytest.raises(EvaluationError) as caught:
-        metric_names(suites)
+        metrics_of(suites)
     return str(caught.value).splitlines()
 
 
@@ -37,7 +37,7 @@ def one(folder, name="broken", **changes) -> Suite:
 
 
 def test_metrics_are_named_per_task_filter_and_group(suite):
-    assert metric_names([suite]) == {
+    assert metrics_of([suite]) == {
         "tiny_generate": ("exact_match", "gold_bpb"),
         "tiny_filters": ("exact_match,first", "chrf,first", "exact_match", "chrf", "gold_bpb"),
         "tiny_choice": ("acc", "acc_norm", *SMOOTH_METRICS),
@@ -51,13 +51,13 @@ def test_metrics_are_named_per_task_filter_and_group(suite):
 def test_a_tag_stands_for_its_tasks(folder):
     for name in ("tiny_choice", "tiny_generate"):
         write_task(folder, name, tag="tagged")
-    names = metric_names([one(folder, "tagged")])
+    names = metrics_of([one(folder, "tagged")])
     assert set(names) == {"tiny_choice", "tiny_generate"}
 
 
 def test_a_group_without_an_aggregate_has_no_metrics(folder):
     (folder / "bag.yaml").write_text(yaml.safe_dump({"group": "bag", "task": ["tiny_choice"]}))
-    assert set(metric_names([one(folder, "bag")])) == {"tiny_choice"}
+    assert set(metrics_of([one(folder, "bag")])) == {"tiny_choice"}
 
 
 def test_an_unknown_task_names_the_nearest(folder, monkeypatch):
@@ -172,7 +172,7 @@ def test_code_in_an_included_file_is_refused(coded):
 
 
 def test_allowed_code_runs_with_data_paths_relative_to_its_file(coded, capsys):
-    assert metric_names([one(coded, allow_code=True)]) == {"broken": ("exact_match", "gold_bpb")}
+    assert metrics_of([one(coded, allow_code=True)]) == {"broken": ("exact_match", "gold_bpb")}
     assert "ran" in capsys.readouterr().out
 
 
@@ -282,4 +282,4 @@ def test_code_that_lm_eval_ships_is_allowed(folder):
         yaml.safe_dump(config | {"dataset_kwargs": {"data_files": files}})
     )
     suite = dataclasses.replace(one(folder, "swag"), splits={"search": 1.0})
-    assert metric_names([suite]) == {"swag": ("acc", "acc_norm", *SMOOTH_METRICS)}
+    assert metrics_of([suite]) == {"swag": ("acc", "acc_norm", *SMOOTH_METRICS)}

@@ -9,11 +9,13 @@ import pytest
 import yaml
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import Suite, metric_names
+from evomerge.evaluation import Suite
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, prepare_split
 from evomerge.evaluation.selection import select_items
 from evomerge.evaluation.tasks import load_suite
+
+from .tiny_tasks import metrics_of
 
 N = 20
 SHARES = {"search": 0.6, "validation": 0.2, "test": 0.2}
@@ -116,7 +118,7 @@ def test_as_many_examples_as_there_are_others(write):
     write(SHARES, num_fewshot=12)
     assert len(shown(built(suite, "test").items[0].requests[0].args[0], "test")) == 12
     with pytest.raises(EvaluationError, match=r"expected 12 examples .* got 11 that are neither"):
-        metric_names([suite])
+        metrics_of([suite])
 
 
 def test_a_row_that_reads_like_the_item_is_no_example(write, tmp_path):
@@ -145,8 +147,8 @@ def test_examples_processed_their_own_way_must_come_from_other_data(write, tmp_p
         text + "fewshot_config: {process_docs: !function mine.examples}\n"
     )
     with pytest.raises(EvaluationError, match="cannot be told from its own example"):
-        metric_names([suite])
+        metrics_of([suite])
     (tmp_path / "own.yaml").write_text(
         text + "fewshot_config: {process_docs: !function mine.examples, split: train}\n"
     )
-    assert metric_names([suite])
+    assert metrics_of([suite])

@@ -57,7 +57,7 @@ def test_an_answer_that_repeats_itself_is_runaway(tokens, expected):
 @pytest.fixture
 def gate(suite, folder, model, tokenizer):
     write_task(folder, "tiny_generate", generation_kwargs={"until": ["."], "max_gen_toks": 60})
-    prepared = PreparedSuites([suite], "search", model, tokenizer)
+    prepared = PreparedSuites.of([suite], "search", model, tokenizer)
     gates = Gates(answer_tokens=16)
     probes = prepared.probes(gates)
     return Gate(gates, probes, iter([None])), probes

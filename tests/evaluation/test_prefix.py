@@ -189,7 +189,7 @@ def fewshot(folder, suite) -> Suite:
 
 
 def test_each_prefix_is_run_once_per_candidate(fewshot, model, tokenizer):
-    prepared = PreparedSuites([fewshot], "search", model, tokenizer)
+    prepared = PreparedSuites.of([fewshot], "search", model, tokenizer)
     for _ in range(2):
         with passes(model) as shapes:
             prepared.score()
@@ -200,7 +200,7 @@ def test_each_prefix_is_run_once_per_candidate(fewshot, model, tokenizer):
 
 def test_a_batch_size_leaves_prompts_whole(fewshot, model, tokenizer):
     sized = dataclasses.replace(fewshot, batch_size=8)
-    prepared = PreparedSuites([sized], "search", model, tokenizer)
+    prepared = PreparedSuites.of([sized], "search", model, tokenizer)
     with passes(model) as shapes:
         prepared.score()
     assert not [length for n, length in shapes if n == 1 and length > 1]
@@ -208,8 +208,8 @@ def test_a_batch_size_leaves_prompts_whole(fewshot, model, tokenizer):
 
 
 def test_rungs_score_as_all_at_once(fewshot, model, tokenizer):
-    at_once = PreparedSuites([fewshot], "search", model, tokenizer).score()
-    prepared = PreparedSuites([fewshot], "search", model, tokenizer, rungs=(0.25, 0.5))
+    at_once = PreparedSuites.of([fewshot], "search", model, tokenizer).score()
+    prepared = PreparedSuites.of([fewshot], "search", model, tokenizer, rungs=(0.25, 0.5))
     with passes(model) as shapes:
         scores = prepared.score()
     assert any(n == 1 and length >= 32 for n, length in shapes)
@@ -221,7 +221,7 @@ def test_rungs_score_as_all_at_once(fewshot, model, tokenizer):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_auto_scores_as_simple_evaluate(fewshot, model, tokenizer, tmp_path, dtype):
     model = model.to(dtype)
-    scores = PreparedSuites([fewshot], "search", model, tokenizer).score()
+    scores = PreparedSuites.of([fewshot], "search", model, tokenizer).score()
     results = Reference(fewshot, tmp_path / "r", "search").score(model, tokenizer)
     for task, table in scores.metrics.items():
         for metric, value in table.items():

@@ -17,12 +17,12 @@ from lm_eval.tasks import TaskManager
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import PreparedSuites, Scores, Suite, metric_names
+from evomerge.evaluation import PreparedSuites, Scores, Suite, TaskCatalogue
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.harness import LanguageModel
 from evomerge.evaluation.transformers_engine import TransformersEngine
 
-from .tiny_tasks import N_ROWS, NAMED, write_task
+from .tiny_tasks import N_ROWS, NAMED, metrics_of, write_task
 
 
 class Reference:
@@ -97,7 +97,7 @@ def assert_equal(scores: Scores, results: dict[str, dict[str, object]]) -> None:
 
 @pytest.mark.parametrize("split", ["search", "test"])
 def test_every_kind_of_task_scores_as_simple_evaluate(suite, split, model, tokenizer, tmp_path):
-    scores = PreparedSuites([suite], split, model, tokenizer).score()
+    scores = PreparedSuites.of([suite], split, model, tokenizer).score()
     reference = Reference(suite, tmp_path / "reference", split)
 
     assert_equal(scores, reference.score(model, tokenizer))
@@ -110,7 +110,7 @@ def test_every_kind_of_task_scores_as_simple_evaluate(suite, split, model, token
 
 
 def test_items_are_the_samples_of_simple_evaluate(suite, model, tokenizer, tmp_path):
-    scores = PreparedSuites([suite], "search", model, tokenizer).score()
+    scores = PreparedSuites.of([suite], "search", model, tokenizer).score()
     reference = Reference(suite, tmp_path / "reference", "search")
     reference.score(model, tokenizer)
 
@@ -133,7 +133,7 @@ def test_a_fraction_scores_as_simple_evaluate_on_the_same_items(
     suite = dataclasses.replace(
         suite, tasks=names, splits={"search": 0.5, "validation": 0.25, "test": 0.2}, limit=9
     )
-    scores = PreparedSuites([suite], split, model, tokenizer).score()
+    scores = PreparedSuites.of([suite], split, model, tokenizer).score()
     reference = Reference(suite, tmp_path / "reference", split)
 
     assert_equal(scores, reference.score(model, tokenizer, rows_of(scores)))
@@ -158,11 +158,11 @@ def test_prompt_settings_score_as_simple_evaluate(
         write_task(folder, name, fewshot_split="train")
     plain = dataclasses.replace(suite, tasks=tasks)
     changed = dataclasses.replace(plain, **changes)
-    scores = PreparedSuites([changed], "search", model, tokenizer).score()
+    scores = PreparedSuites.of([changed], "search", model, tokenizer).score()
 
     reference = Reference(changed, tmp_path / "reference", "search")
     assert_equal(scores, reference.score(model, tokenizer))
-    assert scores.metrics != PreparedSuites([plain], "search", model, tokenizer).score().metrics
+    assert scores.metrics != PreparedSuites.of([plain], "search", model, tokenizer).score().metrics
 
 
 @pytest.mark.parametrize(
@@ -179,14 +179,14 @@ def test_a_missing_chat_template_is_named_once_with_model_and_key(
         f"of owner/base, found {found}; "
     )
     for prepare in (
-        lambda: PreparedSuites([changed], "search", model, bare),
-        lambda: metric_names([changed], LanguageModel(model, bare, 1)),  # what check does
+        lambda: PreparedSuites.of([changed], "search", model, bare),
+        lambda: TaskCatalogue.of([changed], LanguageModel(model, bare, 1)),  # what check does
     ):
         with pytest.raises(EvaluationError) as error:
             prepare()
         (line,) = str(error.value).splitlines()
         assert line.startswith(fault)
-    PreparedSuites([suite], "search", model, bare)  # where none is needed, none is missing
+    PreparedSuites.of([suite], "search", model, bare)  # where none is needed, none is missing
 
 
 def test_sampled_generation_scores_as_simple_evaluate_and_repeats(
@@ -196,7 +196,7 @@ def test_sampled_generation_scores_as_simple_evaluate_and_repeats(
     chrf = [{"metric": "chrf", "aggregation": "chrf", "higher_is_better": True}]
     write_task(empty_folder, "sampled", generation_kwargs=sampled, metric_list=chrf)
     suite = Suite("one", ("sampled",), include_path=empty_folder, splits=NAMED, batch_size=8)
-    prepared = PreparedSuites([suite], "search", model, tokenizer)
+    prepared = PreparedSuites.of([suite], "search", model, tokenizer)
 
     scores = prepared.score()
     torch.rand(3)  # the state of the global generator is of no consequence
@@ -209,12 +209,12 @@ def test_scoring_leaves_the_global_generators_alone(suite, model, tokenizer):
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
-    PreparedSuites([suite], "search", model, tokenizer).score()
+    PreparedSuites.of([suite], "search", model, tokenizer).score()
     assert torch.equal(torch.rand(2), expected)
 
 
 def test_parameters_changed_in_place_change_the_scores_and_back(suite, model, tokenizer, tmp_path):
-    prepared = PreparedSuites([suite], "search", model, tokenizer)
+    prepared = PreparedSuites.of([suite], "search", model, tokenizer)
     first = prepared.score()
     original = {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.no_grad():
@@ -239,24 +239,24 @@ def test_suites_together_score_as_each_alone(suite, folder, model, tokenizer):
         write_task(folder, name, generation_kwargs=sampled)
     names = ("tiny_choice", "tiny_filters", "tiny_generate", "tiny_likelihood")
     parts = [dataclasses.replace(suite, name=name, tasks=(name,)) for name in names]
-    together = PreparedSuites(parts, "search", model, tokenizer).score()
+    together = PreparedSuites.of(parts, "search", model, tokenizer).score()
     for part in parts:
-        alone = PreparedSuites([part], "search", model, tokenizer).score()
+        alone = PreparedSuites.of([part], "search", model, tokenizer).score()
         assert together.metrics[part.name] == alone.metrics[part.name]
 
 
 def test_a_score_has_the_metrics_that_were_named(suite, model, tokenizer):
-    named = metric_names([suite])
+    named = metrics_of([suite])
     asked = dataclasses.replace(suite, smooth=frozenset(named))
-    scores = PreparedSuites([asked], "validation", model, tokenizer).score()
+    scores = PreparedSuites.of([asked], "validation", model, tokenizer).score()
     assert {name: tuple(table) for name, table in scores.metrics.items()} == named
 
 
 def test_a_subset_keeps_the_row_numbers_of_its_items(suite, model, tokenizer):
     suite = dataclasses.replace(suite, tasks=("tiny_choice",))
-    whole = PreparedSuites([suite], "search", model, tokenizer).score()
+    whole = PreparedSuites.of([suite], "search", model, tokenizer).score()
     limited = dataclasses.replace(suite, limit=7)
-    part = PreparedSuites([limited], "search", model, tokenizer).score()
+    part = PreparedSuites.of([limited], "search", model, tokenizer).score()
     assert set(part.items) < set(whole.items)
     assert len(part.items) == 2 * 7
     assert len(whole.items) == 2 * N_ROWS
@@ -264,33 +264,35 @@ def test_a_subset_keeps_the_row_numbers_of_its_items(suite, model, tokenizer):
 
 def test_the_tokenizer_of_the_caller_is_left_alone(suite, model, tokenizer):
     tokenizer.pad_token = None
-    PreparedSuites([dataclasses.replace(suite, tasks=("tiny_choice",))], "test", model, tokenizer)
+    PreparedSuites.of(
+        [dataclasses.replace(suite, tasks=("tiny_choice",))], "test", model, tokenizer
+    )
     assert tokenizer.pad_token is None
     tokenizer.pad_token = "<pad>"
 
 
 def test_nothing_reaches_the_terminal(suite, model, tokenizer, capfd):
-    metric_names([suite])
-    PreparedSuites([suite], "search", model, tokenizer).score()
+    metrics_of([suite])
+    PreparedSuites.of([suite], "search", model, tokenizer).score()
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_split_the_suite_does_not_declare_is_refused(suite, model, tokenizer):
     suite = dataclasses.replace(suite, splits={"search": "search"})
     with pytest.raises(EvaluationError, match="no split 'test'"):
-        PreparedSuites([suite], "test", model, tokenizer)
+        PreparedSuites.of([suite], "test", model, tokenizer)
 
 
 def test_the_same_task_in_two_suites_is_refused(suite, model, tokenizer):
     with pytest.raises(EvaluationError, match="'tiny_choice' is in more than one evaluator"):
-        PreparedSuites([suite, dataclasses.replace(suite, name="b")], "test", model, tokenizer)
+        PreparedSuites.of([suite, dataclasses.replace(suite, name="b")], "test", model, tokenizer)
 
 
 def test_answers_longer_than_the_context_are_refused(suite, folder, model, tokenizer):
     write_task(folder, "tiny_generate", generation_kwargs={"until": ["."]})  # lm-eval's 256 tokens
     suite = dataclasses.replace(suite, tasks=("tiny_generate",))
     with pytest.raises(EvaluationError, match=r"take 256 tokens, but the context .* is 96"):
-        PreparedSuites([suite], "test", model, tokenizer)
+        PreparedSuites.of([suite], "test", model, tokenizer)
 
 
 @pytest.fixture
@@ -306,7 +308,7 @@ def test_auto_scores_as_simple_evaluate_up_to_rounding(
     long_choices, suite, model, tokenizer, tmp_path, dtype
 ):
     suite, model = dataclasses.replace(suite, batch_size="auto"), model.to(dtype)
-    prepared = PreparedSuites([suite], "search", model, tokenizer)
+    prepared = PreparedSuites.of([suite], "search", model, tokenizer)
     scores = prepared.score()
     results = Reference(suite, tmp_path / "reference", "search").score(model, tokenizer)
     for task, table in scores.metrics.items():
@@ -322,7 +324,7 @@ def test_auto_runs_each_context_once(long_choices, suite, model, tokenizer):
 
     def positions(batch_size: int | str) -> int:
         counted = []
-        prepared = PreparedSuites(
+        prepared = PreparedSuites.of(
             [dataclasses.replace(suite, batch_size=batch_size)], "search", model, tokenizer
         )
         handle = model.register_forward_pre_hook(lambda _, given: counted.append(given[0].numel()))
@@ -336,7 +338,7 @@ def test_auto_runs_each_context_once(long_choices, suite, model, tokenizer):
 def test_greedy_answers_leave_the_batch_when_they_end(suite, folder, model, tokenizer):
     """Were they answered by lm-eval, every sequence would go on to the end of the longest."""
     write_task(folder, "tiny_generate", generation_kwargs={"until": ["one"], "max_gen_toks": 30})
-    prepared = PreparedSuites(
+    prepared = PreparedSuites.of(
         [dataclasses.replace(suite, tasks=("tiny_generate",))], "search", model, tokenizer
     )
     rows = []
@@ -351,14 +353,14 @@ def test_greedy_answers_leave_the_batch_when_they_end(suite, folder, model, toke
 def test_a_prompt_longer_than_the_context_is_refused(task, suite, folder, model, tokenizer):
     write_task(folder, task, doc_to_text="{{(a + ' ') * (100 if a == b else 1)}} is")
     with pytest.raises(EvaluationError, match=r"\d+ of \d+ prompts take up to 10\d tokens"):
-        PreparedSuites([dataclasses.replace(suite, tasks=(task,))], "test", model, tokenizer)
+        PreparedSuites.of([dataclasses.replace(suite, tasks=(task,))], "test", model, tokenizer)
 
 
 def test_a_choice_without_a_token_is_refused(suite, folder, model, tokenizer):
     write_task(folder, "tiny_choice", doc_to_choice="{{[' ', a]}}", target_delimiter="")
     suite = dataclasses.replace(suite, tasks=("tiny_choice",))
     with pytest.raises(EvaluationError, match="a continuation of at least one token, got ' '"):
-        PreparedSuites([suite], "test", model, tokenizer)
+        PreparedSuites.of([suite], "test", model, tokenizer)
 
 
 def test_nothing_is_kept_of_what_candidates_say(suite, folder, model, tokenizer):
@@ -367,7 +369,7 @@ def test_nothing_is_kept_of_what_candidates_say(suite, folder, model, tokenizer)
     write_task(folder, "tiny_generate", generation_kwargs=sampled)
     engine = TransformersEngine(model, tokenizer, "auto")
     suite = dataclasses.replace(suite, tasks=("tiny_generate",))
-    prepared = PreparedSuites([suite], "search", model, tokenizer, make_engine=lambda *_: engine)
+    prepared = PreparedSuites.of([suite], "search", model, tokenizer, make_engine=lambda *_: engine)
     (probe,) = prepared.probes(Gates(answer_tokens=2, runaway=0.5))
     kept: list[int] = []
     said: set[object] = set()
@@ -402,7 +404,7 @@ def test_what_decides_over_the_last_digits_names_the_scores(suite, model, tokeni
     suite = dataclasses.replace(suite, tasks=("tiny_choice",), batch_size="auto")
 
     def digest() -> str | None:
-        return PreparedSuites([suite], "search", model, tokenizer).digest
+        return PreparedSuites.of([suite], "search", model, tokenizer).digest
 
     before = digest()
     assert digest() == before

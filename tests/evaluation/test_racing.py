@@ -16,7 +16,6 @@ from evomerge.evaluation.racing import (
     Contest,
     Race,
     RaceRules,
-    hypervolume_gains,
     predicted_mean,
 )
 from evomerge.evaluation.scores import ItemScore
@@ -105,22 +104,6 @@ def test_a_tolerance_drops_trials_that_gain_little_hypervolume():
     assert race(contest("a", [0.52]), tolerance=0.5).drop(level) is not None
 
 
-def test_gains_are_exact_where_boxes_can_be_counted():
-    """A front of two boxes of volume 0.5 and 0.5 that share 0.25."""
-    front = np.array([[1.0, 0.5], [0.5, 1.0]])
-    points = np.array([[1.0, 1.0], [0.75, 0.75], [0.5, 0.5], [1.5, 0.5]])
-    gains = hypervolume_gains(points, front, np.zeros(2), np.random.default_rng(0))
-    assert gains == pytest.approx(np.array([0.25, 0.0625, 0.0, 0.25]) / 0.75, abs=0.02)
-    assert gains[2] == 0
-
-
-def test_any_gain_is_infinite_beside_a_front_without_volume():
-    gains = hypervolume_gains(
-        np.array([[0.2], [0.0]]), np.zeros((1, 1)), np.zeros(1), np.random.default_rng(0)
-    )
-    assert gains.tolist() == [np.inf, 0]
-
-
 def test_estimates_are_surer_than_what_the_front_alone_tells():
     """Most items are solved by every trial: a model of the run knows, after ten of the others."""
     generator = np.random.default_rng(0)
@@ -172,8 +155,8 @@ def test_dropped_trials_would_enter_the_front_no_more_often_than_stated():
 @pytest.mark.parametrize("rungs", [(0.25, 0.5), (0.01, 0.99)])
 def test_rungs_are_nested_and_change_no_score(rungs, suite, model, tokenizer):
     suite = dataclasses.replace(suite, smooth=frozenset({"tiny_generate", "tiny_choice"}))
-    whole = PreparedSuites([suite], "search", model, tokenizer).score()
-    prepared = PreparedSuites([suite], "search", model, tokenizer, rungs=rungs)
+    whole = PreparedSuites.of([suite], "search", model, tokenizer).score()
+    prepared = PreparedSuites.of([suite], "search", model, tokenizer, rungs=rungs)
     *partial, final = prepared.looks()
     assert [(i.task, i.item, i.metric) for i in final.items] == [
         (i.task, i.item, i.metric) for i in whole.items

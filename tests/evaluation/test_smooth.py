@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from evomerge.evaluation import PreparedSuites, metric_names
+from evomerge.evaluation import PreparedSuites
 
-from .tiny_tasks import NAMED, write_task
+from .tiny_tasks import NAMED, metrics_of, write_task
 
 
 def brute_force(model, tokenizer, context: str, continuation: str) -> float:
@@ -28,7 +28,7 @@ def brute_force(model, tokenizer, context: str, continuation: str) -> float:
 
 def smooth(suite, model, tokenizer, *names):
     suite = dataclasses.replace(suite, tasks=names, smooth=frozenset(names))
-    return PreparedSuites([suite], "search", model, tokenizer)
+    return PreparedSuites.of([suite], "search", model, tokenizer)
 
 
 def test_choices_are_scored_as_by_brute_force(suite, model, tokenizer):
@@ -96,7 +96,7 @@ def test_the_stderr_of_bits_per_byte_is_that_of_resampled_items(suite, model, to
 
 def test_smooth_metrics_leave_the_tasks_own_numbers_alone(suite, model, tokenizer):
     names = ("tiny_generate", "tiny_choice", "tiny_likelihood")
-    plain = PreparedSuites(
+    plain = PreparedSuites.of(
         [dataclasses.replace(suite, tasks=names)], "search", model, tokenizer
     ).score()
     asked = smooth(suite, model, tokenizer, *names).score()
@@ -129,7 +129,7 @@ def test_a_better_model_has_fewer_bits_per_byte(suite, model, tokenizer):
 
 
 def test_smooth_metrics_are_named_for_every_task(suite):
-    names = metric_names([suite])
+    names = metrics_of([suite])
     assert names["tiny_choice"][-3:] == ("gold_bpb", "gold_probability", "brier")
     for task in ("tiny_generate", "tiny_likelihood", "tiny_rolling"):
         assert names[task][-1] == "gold_bpb"

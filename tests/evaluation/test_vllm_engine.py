@@ -71,9 +71,9 @@ def live(tokenizer, tmp_path_factory) -> tuple[LlamaForCausalLM, VllmModel]:
 def score(live, suite, tokenizer) -> Callable[[bool], Scores]:
     model, vllm = live
     suite = dataclasses.replace(suite, tasks=TASKS)
-    theirs = PreparedSuites([suite], "search", model, tokenizer)
+    theirs = PreparedSuites.of([suite], "search", model, tokenizer)
     engine = partial(VllmEngine, vllm)
-    ours = PreparedSuites([suite], "search", model, tokenizer, make_engine=engine)
+    ours = PreparedSuites.of([suite], "search", model, tokenizer, make_engine=engine)
     return lambda is_vllm: (ours if is_vllm else theirs).score()
 
 

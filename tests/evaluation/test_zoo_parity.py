@@ -37,7 +37,7 @@ def zoo(tmp_path_factory) -> Suite:
 def test_an_embedded_model_scores_as_simple_evaluate(name, zoo, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(MODELS / name)
     tokenizer = AutoTokenizer.from_pretrained(MODELS / name)
-    scores = PreparedSuites([zoo], "validation", model, tokenizer).score()
+    scores = PreparedSuites.of([zoo], "validation", model, tokenizer).score()
     results = Reference(zoo, tmp_path / "r", "validation").score(model, tokenizer)
     assert_equal(scores, results)
     assert set(scores.metrics) == set(zoo.tasks)
@@ -59,7 +59,7 @@ def test_fixed_examples_run_once_score_as_simple_evaluate(name, zoo, tmp_path):
         MODELS / name, max_position_embeddings=128, dtype=torch.float32
     )
     tokenizer = AutoTokenizer.from_pretrained(MODELS / name)
-    prepared = PreparedSuites([suite], "validation", model, tokenizer)
+    prepared = PreparedSuites.of([suite], "validation", model, tokenizer)
     with passes(model) as shapes:
         scores = prepared.score()
     assert sum(n == 1 and length >= 32 for n, length in shapes) == len(suite.tasks)

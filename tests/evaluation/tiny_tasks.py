@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+
+from evomerge.evaluation import Suite, TaskCatalogue
+from evomerge.evaluation.harness import LanguageModel
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 WORDS = [*DIGITS, "plus", "minus", "is", "what", "?", "."]
@@ -122,3 +126,11 @@ def write_data(folder: Path, rows: int = N_ROWS) -> None:
             }
             lines.append(json.dumps(row | {"gold": choices.index(DIGITS[a + b])}))
         (folder / "data" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def metrics_of(
+    suites: Sequence[Suite], model: LanguageModel | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Check suites as an experiment's are, and name the metrics of their tasks."""
+    found = TaskCatalogue.of(suites, model)
+    return {**found.metrics, **found.reported}

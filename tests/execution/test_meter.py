@@ -91,7 +91,7 @@ def test_output_tokens_equal_a_count_of_the_answers(
     measured: dict[str, MetricValue], merged: PreTrainedModel, folder: Path
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    prepared = PreparedSuites(SUITES, "search", merged, tokenizer)
+    prepared = PreparedSuites.of(SUITES, "search", merged, tokenizer)
     prepared.score()
     answers = [
         request.resps[0]
@@ -118,7 +118,7 @@ def test_kl_equals_brute_force(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     reference = zoo("math")
     prompts = set()
-    for task in PreparedSuites(SUITES, "search", merged, tokenizer).tasks:
+    for task in PreparedSuites.of(SUITES, "search", merged, tokenizer).tasks:
         for item in task.items:
             prompts.add("".join(a for a in item.requests[0].args if isinstance(a, str)))
     each = []

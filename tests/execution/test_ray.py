@@ -35,7 +35,8 @@ def job(trial: int, coefficient: float = 0.5, method: str = "task_arithmetic") -
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[RayExecutor]:
-    executor = RayExecutor(spec(), 2)
+    executor = RayExecutor(2)
+    executor.load(spec())
     yield executor
     executor.close()
 
@@ -57,7 +58,9 @@ def run_all(executor: Executor, jobs: list[Job]) -> dict[int, object]:
 
 def test_ray_workers_score_as_the_inline_worker(pool: RayExecutor) -> None:
     jobs = [job(i, 0.2 * i) for i in range(5)]
-    assert run_all(pool, jobs) == run_all(InlineExecutor(spec()), jobs)
+    inline = InlineExecutor()
+    inline.load(spec())
+    assert run_all(pool, jobs) == run_all(inline, jobs)
 
 
 def test_a_job_that_raises_is_a_failure_with_its_reason(pool: RayExecutor) -> None:
@@ -79,7 +82,7 @@ def test_the_job_of_a_killed_worker_runs_again_elsewhere(pool: RayExecutor) -> N
 def test_a_worker_that_cannot_start_raises_the_users_fault() -> None:
     bad = replace(spec(), experts={"math": "zoo:math", "gone": "zoo:gone"})
     with pytest.raises(CheckpointError, match="gone"):
-        InlineExecutor(bad)
+        InlineExecutor().load(bad)
 
 
 def test_a_ray_worker_that_cannot_start_raises_the_users_fault() -> None:
@@ -89,7 +92,7 @@ def test_a_ray_worker_that_cannot_start_raises_the_users_fault() -> None:
         "from evomerge.errors import CheckpointError\n"
         "from evomerge.execution.ray import RayExecutor\n"
         "from tests.execution.test_ray import spec\n"
-        "try: RayExecutor(replace(spec(), experts={'gone': 'zoo:gone'}), 1)\n"
+        "try: RayExecutor(1).load(replace(spec(), experts={'gone': 'zoo:gone'}))\n"
         "except CheckpointError as err: print('caught', err)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -103,7 +106,7 @@ def test_a_worker_that_ray_kills_to_save_memory_counts_as_dead() -> None:
         "from evomerge.errors import StudyError\n"
         "from evomerge.execution.ray import RayExecutor\n"
         "from tests.execution.test_ray import spec\n"
-        "try: RayExecutor(spec(), 1)\n"
+        "try: RayExecutor(1).load(spec())\n"
         "except StudyError as err: print('caught', err)\n"
     )
     always_full = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "50"}

@@ -319,6 +319,11 @@ def test_parameters_mean_what_mergekit_does_by_them(
     assert {k: v for k, v in rule.parameters.items() if k not in mixing} == parameters
 
 
+def test_a_number_of_steps_is_exported_whole(zoo: Path) -> None:
+    recipe = recipe_of(zoo, Rule("karcher", {"max_iter": 3.0}))
+    assert "{max_iter: 3, tol:" in to_mergekit(recipe)
+
+
 def test_columns_that_turn_are_exported_as_not_flattened(zoo: Path) -> None:
     recipe = recipe_of(zoo, Rule("nuslerp", {"column_wise": True}))
     parameters = yaml.safe_load(to_mergekit(recipe))["parameters"]

@@ -160,7 +160,7 @@ def _parameters(bound: Method, counterpart: Counterpart) -> _Values:
             _check(bound, name, value, value in possible, possible)
     theirs: dict[str, Any] = {}
     for name, key in counterpart.keys.items():
-        value = ours[name] if key.values is None else key.theirs(ours[name])
+        value = key.theirs(ours[name])
         _check(bound, name, ours[name], value is not None, key.values or ())
         theirs[key.name] = value
     theirs = counterpart.exported(theirs)

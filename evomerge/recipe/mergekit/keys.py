@@ -33,21 +33,25 @@ class Key:
         required: Whether mergekit has no default.
         values: mergekit's value by ours, where they are not the same; of several of ours with one
             value the first is meant.
+        is_whole: Whether mergekit takes whole numbers only.
     """
 
     name: str
     default: Scalar | None = None
     required: bool = False
     values: Mapping[Scalar, Scalar] | None = None
+    is_whole: bool = False
 
     def theirs(self, value: Scalar) -> Scalar | None:
         """Translate one of our values; ``None`` if mergekit cannot do that."""
+        if self.is_whole:
+            return int(value)
         return value if self.values is None else self.values.get(value)
 
     def ours(self, value: Scalar) -> Scalar:
         """Translate one of mergekit's values."""
         if self.values is None:
-            return value
+            return int(value) if self.is_whole else value
         return next(ours for ours, theirs in self.values.items() if theirs == bool(value))
 
 
@@ -88,8 +92,8 @@ _DRAWS = """;
 - other masks are drawn (--random-seed), and each task vector is rescaled to its L1 norm instead of
   divided by the probability, so single elements differ"""
 _CUTS = """;
-- mergekit sorts and keeps an exact count of elements, evomerge keeps what reaches a threshold, so
-  elements near the threshold differ"""
+- mergekit sorts and keeps an exact count of elements, evomerge all that reach a threshold, so equal
+  changes at the threshold differ; above 65,536 elements also changes near it"""
 _SAMPLES = """;
 - the quartiles of large tensors are those of a random sample, so elements near the threshold
   differ"""
@@ -188,7 +192,7 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
     ),
     "karcher": Counterpart(
         "karcher",
-        {"max_iter": Key("max_iter", default=10), "tol": Key("tol", default=1e-5)},
+        {"max_iter": Key("max_iter", default=10, is_whole=True), "tol": Key("tol", default=1e-5)},
         {"coefficient": (1.0,)},
         base="model",
     ),

@@ -1,0 +1,251 @@
+"""The tasks of an experiment, loaded once: everything that can be asked of them without a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import Self
+
+from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
+from evomerge.evaluation.answers import GENERATION
+from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
+from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
+from evomerge.evaluation.rungs import cut_task
+from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.smooth import smooth_names
+from evomerge.evaluation.suite import REPORT_ONLY, Suite, collected, raise_faults
+from evomerge.evaluation.tasks import (
+    LoadedSuite,
+    load_suite,
+    load_what_loads,
+    name_clashes,
+    why,
+)
+
+__all__ = ["Measure", "TaskCatalogue", "prompt_suites"]
+
+_log = logging.getLogger(__name__)
+
+Measure = tuple[str, str, Literal["maximize", "minimize"]]  # task or group, metric, what is better
+Tables = Mapping[str, Mapping[str, MetricValue]]  # by task or group, by metric
+
+# What a model that knows nothing would answer to each kind of request.
+_BLANK_RESPONSES = {
+    "loglikelihood": (-1.0, False),
+    "loglikelihood_rolling": -1.0,
+    "generate_until": "",
+}
+
+
+class TaskCatalogue:
+    """Suites whose tasks are loaded, prompted and tried with blank responses, once.
+
+    So broken templates, missing data, empty splits and code that may not run are found before a
+    model is loaded. A public benchmark must not be searched on the items it is reported by, unless
+    its suite allows that; then a warning is logged.
+
+    Args:
+        suites: What to load.
+        model: Whose prompts they are to be; needs no parameters. Then every item is built, and must
+            fit into the context. ``None`` builds the first item of each task and split.
+
+    Attributes:
+        faults: What is wrong with any of them, one line each; what follows leaves it out.
+    """
+
+    def __init__(self, suites: Sequence[Suite], model: LanguageModel | None = None) -> None:
+        self._entries: list[_Entry] = []
+        faults: list[str] = []
+        for suite in suites:
+            with clean_harness(), collected(faults):
+                loaded, found = load_what_loads(suite)
+                self._entries.append(_Entry(loaded))
+                faults += found
+        for entry in self._entries:
+            faults += _benchmark_faults(entry.loaded)
+            for split in entry.suite.splits:
+                with clean_harness(), collected(faults):
+                    entry.add(split, model)
+        clashes = name_clashes([entry.loaded for entry in self._entries])
+        self.faults = tuple(dict.fromkeys([*faults, *clashes]))
+
+    @classmethod
+    def of(cls, suites: Sequence[Suite], model: LanguageModel | None = None) -> Self:
+        """Make the catalogue of suites without faults.
+
+        Raises:
+            EvaluationError: Every fault of every suite and split, one per line.
+        """
+        found = cls(suites, model)
+        raise_faults(found.faults)
+        return found
+
+    @property
+    def metrics(self) -> dict[str, tuple[str, ...]]:
+        """The metrics of every task and group that may be searched.
+
+        ``METRIC`` or ``METRIC,FILTER``, then the smooth ones, which are scored where
+        ``Suite.smooth`` asks for them. Groups that only collect tasks are left out.
+        """
+        return self._metrics(report_only=False)
+
+    @property
+    def reported(self) -> dict[str, tuple[str, ...]]:
+        """The same of what is only reported."""
+        return self._metrics(report_only=True)
+
+    def _metrics(self, *, report_only: bool) -> dict[str, tuple[str, ...]]:
+        wanted = [one for one in self._entries if one.suite.report_only == report_only]
+        return {name: names for one in wanted for name, names in one.metrics().items()}
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether any task that is searched asks for generated text."""
+        searched = [one.loaded for one in self._entries if not one.suite.report_only]
+        return any(
+            task.OUTPUT_TYPE == GENERATION for one in searched for task in one.tasks.values()
+        )
+
+    @property
+    def report_only_measures(self) -> list[Measure]:
+        """What the report-only suites report, and which way lm-eval holds to be better.
+
+        Every metric of the tasks and groups that the suites name; of a group or tag without metrics
+        those of its tasks. Smooth metrics are left out.
+        """
+        return [m for one in self._entries if one.suite.report_only for m in one.measures()]
+
+    @property
+    def searched_benchmarks(self) -> dict[str, str]:
+        """The public benchmarks whose reported split is searched: task -> that split."""
+        found = (searched_benchmarks(one.loaded) for one in self._entries)
+        return {task: split for benchmarks in found for task, split in benchmarks.items()}
+
+    def n_items(self, split: str) -> int:
+        """Count the items of one split, over all tasks; of ``report_only`` those reported.
+
+        The catalogue must have been made with a model.
+        """
+        return sum(len(task.items) for suite in self.prompted(split) for task in suite.tasks)
+
+    def prompted(self, split: str) -> tuple[PromptedSuite, ...]:
+        """Give the suites with the prompts of one split, or of what is only reported."""
+        is_reported = split == REPORT_ONLY
+        key = "test" if is_reported else split
+        wanted = [one for one in self._entries if one.suite.report_only == is_reported]
+        return tuple(one.prompted[key] for one in wanted if key in one.prompted)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One suite of a catalogue, with its prompts and metrics by split; those of no value."""
+
+    loaded: LoadedSuite
+    prompted: dict[str, PromptedSuite] = field(default_factory=dict)
+    tables: dict[str, Tables] = field(default_factory=dict)
+
+    @property
+    def suite(self) -> Suite:
+        return self.loaded.suite
+
+    def add(self, split: str, model: LanguageModel | None) -> None:
+        self.prompted[split] = prompt_suite(self.loaded, split, model, first_only=model is None)
+        self.tables[split] = _tables(self.prompted[split])
+
+    def metrics(self) -> dict[str, tuple[str, ...]]:
+        smooth = {name: smooth_names(task) for name, task in self.loaded.tasks.items()}
+        tables = {name: table for found in self.tables.values() for name, table in found.items()}
+        return {n: (*table, *smooth.get(n, ())) for n, table in tables.items() if table}
+
+    def measures(self) -> Iterator[Measure]:
+        tables = self.tables["test"]
+        is_better = {
+            metric: higher
+            for task in self.loaded.tasks.values()
+            for metric, higher in task.higher_is_better().items()
+        }
+        named = [name for name in self.suite.tasks if tables.get(name)]
+        for name in named if len(named) == len(self.suite.tasks) else tables:
+            for label in tables[name]:
+                higher = is_better.get(label.partition(",")[0], True)
+                yield name, label, "maximize" if higher else "minimize"
+
+
+def prompt_suites(
+    suites: Sequence[Suite], split: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PromptedSuite, ...]:
+    """Load suites and build their prompts for one split alone.
+
+    Args:
+        suites: Task names must not occur twice.
+        split: One of ``SPLITS``.
+        model: Whose context prompts must fit into.
+        tokenizer: Its chat template shapes them.
+
+    Raises:
+        EvaluationError: Every fault of every suite for this split, one per line.
+    """
+    prompted: list[PromptedSuite] = []
+    loaded: list[LoadedSuite] = []
+    faults: list[str] = []
+    with clean_harness():
+        reader = LanguageModel(model, tokenizer, 1)
+    for suite in suites:
+        with clean_harness(), collected(faults):
+            loaded.append(load_suite(suite))
+            prompted.append(prompt_suite(loaded[-1], split, reader))
+    raise_faults(faults + name_clashes(loaded))
+    return tuple(prompted)
+
+
+def _benchmark_faults(loaded: LoadedSuite) -> list[str]:
+    found = test_split_faults(loaded)
+    if not loaded.suite.allow_test_split:
+        return found
+    if found:
+        _log.warning("%s", "\n".join(f"WARNING: {line}" for line in found))
+    return []
+
+
+def _tables(prompted: PromptedSuite) -> Tables:
+    """The metrics of every task and group; their values mean nothing.
+
+    Raises:
+        EvaluationError: A task has none, or cannot filter its answers; one line per task.
+    """
+    tables: dict[str, dict[str, MetricValue]] = {}
+    faults = []
+    for prepared in prompted.tasks:
+        where = f"evaluator {prompted.suite.name!r}: task {prepared.name!r}"
+        try:
+            tables[prepared.name] = _blank_table(prepared)
+        except Exception as err:  # filters raise anything
+            faults.append(f"{where}: its filters fail (filter_list): {why(err, {})}")
+            continue
+        if not tables[prepared.name]:
+            faults.append(f"{where} yields no metric; its metric_list does not fit its output_type")
+    raise_faults(faults)
+    for name, group in prompted.groups.items():
+        tables[name] = aggregate_group(group, tables)
+    return tables
+
+
+def _blank_table(prepared: PreparedTask) -> dict[str, MetricValue]:
+    """The metrics a task returns for blank responses to its first item; values mean nothing."""
+    first = cut_task(prepared, [1 / len(prepared.items)])[0]
+    for request in first.task.instances:
+        blank = _BLANK_RESPONSES[request.request_type]
+        request.resps, request.filtered_resps = [blank] * request.repeats, {}
+    first.task.apply_filters()
+    try:
+        keys = list(item_values(first))
+    except Exception:  # a task's own scoring code may insist on a well-formed answer
+        filters = first.items[0].requests[0].filtered_resps
+        keys = [(metric, name) for name in filters for metric in first.task.aggregation()]
+    return {metric_label(*key): MetricValue(0.0, 0.0, 2) for key in keys}
