@@ -114,7 +114,7 @@ def _describe_method(found: type[Method]) -> None:
     console.print(f"[bold]{found.name}[/]: {found.summary}\n\n  {formula}\n", soft_wrap=True)
     _print_parameters(found)
     needs_base = "yes" if found.needs_base else "no"
-    console.print(f"\nneeds a base: {needs_base}\nsource: {found.source}", soft_wrap=True)
+    console.print(f"needs a base: {needs_base}\nsource: {found.source}", soft_wrap=True)
     if found.covers:
         console.print(f"also published as: {', '.join(found.covers)}", soft_wrap=True)
 
@@ -122,7 +122,7 @@ def _describe_method(found: type[Method]) -> None:
 def _describe_modifier(found: type[Modifier]) -> None:
     console.print(f"[bold]{found.name}[/], a modifier: {found.summary}\n", soft_wrap=True)
     _print_parameters(found)
-    console.print(f"\nsource: {found.source}\n\nin a rule of a recipe:\n", soft_wrap=True)
+    console.print(f"source: {found.source}\n\nin a rule of a recipe:\n", soft_wrap=True)
     values = ", ".join(f"{p.name}: {p.default}" for p in found.parameters().values())
     console.print(f"  modifiers: {{{found.name}: {{{values}}}}}", soft_wrap=True, markup=False)
 
@@ -138,6 +138,10 @@ def _print_parameters(found: type[Method] | type[Modifier]) -> None:
         for p in found.parameters().values()
     ]
     print_table("", ["parameter", "default", "", "meaning"], rows)
+    smooth = [p.name for p in found.parameters().values() if p.slope]
+    held = " (masks, gates and elected signs held as they are)"
+    slopes = f"{', '.join(smooth)}{held}" if smooth else "none"
+    console.print(f"\nslopes along: {slopes}", soft_wrap=True)
 
 
 def _preset_files(name: str) -> list[Path]:

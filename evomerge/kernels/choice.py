@@ -1,22 +1,27 @@
-"""Picks the kernel that runs a plan: all give the same bytes, so the pick is only about time."""
+"""Picks the kernel that runs a plan: all give the same bytes, so the pick is only about time.
+
+Slopes are sums, which kernels add up in orders of their own: they agree to float32's precision.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from itertools import groupby
 
-from evomerge.kernels.eager import merge_eager
-from evomerge.kernels.job import Job
-from evomerge.kernels.structure import Structure, is_supported
+from evomerge.kernels.eager import merge_eager, slopes_eager
+from evomerge.kernels.job import Job, SlopeJob
+from evomerge.kernels.scalars import Scalars
+from evomerge.kernels.structure import Structure, has_compiled_slopes, is_supported
 
-__all__ = ["kernel_choice", "merge_all"]
+__all__ = ["kernel_choice", "merge_all", "slopes_all"]
 
 Compiled = Callable[[Iterable[Job]], None]
 
 _WORTH_COMPILING = 1 << 24  # elements, which take eager about as long as compiling takes
+_SMALLEST_COMPILED = 1 << 12  # elements, for whose slopes eager needs milliseconds
 
 
 def merge_all(jobs: Iterable[Job]) -> None:
@@ -39,6 +44,48 @@ def merge_all(jobs: Iterable[Job]) -> None:
         else:
             for job in group:
                 merge_eager(job.plan, job.base, job.experts, job.out)
+
+
+def slopes_all(jobs: Iterable[SlopeJob]) -> list[Scalars]:
+    """Find the slopes along the scalars of many plans, each with the fastest kernel for it.
+
+    Eager takes over where ``merge_all`` lets it, for plans with factors of rows or columns, and for
+    small tensors. Which kernel runs depends on the job alone, and so do the last bits of its sums.
+
+    Args:
+        jobs: On any devices.
+
+    Returns:
+        Slopes per job, in order.
+    """
+    found: list[Scalars] = []
+    for kernel, group in groupby(jobs, _slope_kernel):
+        found += kernel([*group])
+    return found
+
+
+def _slope_kernel(job: SlopeJob) -> Callable[[Sequence[SlopeJob]], list[Scalars]]:
+    compiled = _compiled_slopes(job.gradient.device.type)
+    if compiled and has_compiled_slopes(job) and job.gradient.numel() >= _SMALLEST_COMPILED:
+        return compiled
+    return _slopes_eager
+
+
+def _slopes_eager(jobs: Sequence[SlopeJob]) -> list[Scalars]:
+    return [slopes_eager(job) for job in jobs]
+
+
+@cache
+def _compiled_slopes(device: str) -> Callable[[Sequence[SlopeJob]], list[Scalars]] | None:
+    if device == "cpu" and find_spec("numba"):
+        from evomerge.kernels.cpu import slopes_cpu
+
+        return slopes_cpu
+    if device == "cuda" and find_spec("triton"):
+        from evomerge.kernels.gpu import slopes_gpu
+
+        return slopes_gpu
+    return None
 
 
 def kernel_choice(device: str) -> tuple[str, str]:

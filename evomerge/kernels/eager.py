@@ -1,16 +1,22 @@
 """The one pass in plain torch, tile by tile: runs on any device, needs no compiler.
 
 Other float32 kernels repeat its operations in its order, so that their results are the same bytes.
+Its slopes are those that torch finds for the same operations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from evomerge.kernels.job import SlopeJob
 from evomerge.kernels.masks import MASK_BITS, keep_threshold
+from evomerge.kernels.numbers import Each, Shared
 from evomerge.kernels.plan import (
     Agree,
     Band,
@@ -30,8 +36,9 @@ from evomerge.kernels.plan import (
     UniqueShared,
     Variance,
 )
+from evomerge.kernels.scalars import Scalars
 
-__all__ = ["merge_eager"]
+__all__ = ["merge_eager", "slopes_eager"]
 
 _TILE = 1 << 18  # elements; the temporaries of one tile stay in the cache
 
@@ -62,6 +69,92 @@ def merge_eager(
         flat_out[part] = _merge_tile(plan, theta_0, sources, tile).to(out.dtype)
 
 
+def slopes_eager(job: SlopeJob) -> Scalars:
+    """Find the slopes along the scalars of a plan.
+
+    Products are float32, summed up within a tile; tiles are summed up in float64.
+
+    Args:
+        job: Of any plan and floating dtypes.
+    """
+    leaves = _Leaves(job)
+    columns = job.merge.columns
+    flat = [tensor.reshape(-1) for tensor in (job.gradient, *job.experts)]
+    flat_base = None if job.base is None else job.base.reshape(-1)
+    for start in range(0, job.gradient.numel(), _TILE):
+        part = slice(start, start + _TILE)
+        theta_0 = None if flat_base is None else flat_base[part].float()
+        gradient, *sources = [tensor[part].float() for tensor in flat]
+        tile = _Tile(start, gradient.numel(), columns, gradient.device)
+        with torch.enable_grad():
+            _merge_tile(leaves.plan, theta_0, sources, tile).backward(gradient)
+    return leaves.slopes()
+
+
+class _Leaves:
+    """The scalars of a job's plan as tensors that torch differentiates along.
+
+    Attributes:
+        plan: The plan, with these tensors in the place of its numbers.
+    """
+
+    def __init__(self, job: SlopeJob) -> None:
+        scalars = Scalars.of(job.plan)
+        self._device = job.gradient.device
+        self._each = [[self._leaf(x) for x in own] for own in scalars.each]
+        self._shared = [self._leaf(x) for x in scalars.shared]
+        self._tables = [None if t is None else self._leaf(t) for t in scalars.tables]
+        self.plan = self._written_into(job.plan)
+
+    def slopes(self) -> Scalars:
+        """Return the slopes found so far."""
+        each = np.array([[float(_slope(x)) for x in own] for own in self._each])
+        shared = np.array([float(_slope(x)) for x in self._shared])
+        tables = (None if t is None else _slope(t).cpu().numpy() for t in self._tables)
+        return Scalars(each, shared, tuple(tables))
+
+    def _leaf(self, value: object) -> torch.Tensor:
+        return torch.tensor(value, dtype=torch.float64, device=self._device, requires_grad=True)
+
+    def _written_into(self, plan: TensorPlan) -> TensorPlan:
+        own = {column: tuple(leaves[column] for leaves in self._each) for column in Each}
+        sparse, combine = plan.sparse, plan.combine
+        if sparse is not None:
+            clamps = zip(sparse, own[Each.LOW], strict=True)
+            sparse = tuple(Clamp(_number(x)) if isinstance(s, Clamp) else s for s, x in clamps)
+        if isinstance(combine, UniqueShared):
+            combine = UniqueShared(_numbers(own[Each.UNIQUE]))
+        n = len(plan.coefficients)
+        return replace(
+            plan,
+            coefficients=_numbers(own[Each.COEFFICIENT]),
+            mixing=_numbers(own[Each.MIXING]),
+            base_coefficient=_number(self._shared[Shared.BASE_COEFFICIENT]),
+            offset=_number(self._shared[Shared.OFFSET]),
+            scale=_number(self._shared[Shared.SCALE]),
+            sparse=sparse,
+            combine=combine,
+            row_scale=tuple(map(_table, self._tables[:n])),
+            column_scale=tuple(map(_table, self._tables[n:])),
+        )
+
+
+def _slope(leaf: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _number(leaf: torch.Tensor) -> float:
+    return cast(float, leaf)  # 0-dimensional tensors calculate like numbers
+
+
+def _numbers(leaves: Sequence[torch.Tensor]) -> tuple[float, ...]:
+    return tuple(map(_number, leaves))
+
+
+def _table(leaf: torch.Tensor | None) -> Table | None:
+    return None if leaf is None else Table(cast("NDArray[np.floating]", leaf))
+
+
 @dataclass(frozen=True)
 class _Tile:
     """Where a run of consecutive elements lies in its tensor."""
@@ -76,10 +169,13 @@ class _Tile:
 
     def per_row(self, table: Table) -> torch.Tensor:
         """Rows of a table, repeated for each element: (size, ...)."""
-        return torch.from_numpy(table.values).to(self.device)[self.index() // self.columns]
+        return self._whole(table)[self.index() // self.columns]
 
     def per_column(self, table: Table) -> torch.Tensor:
-        return torch.from_numpy(table.values).to(self.device)[self.index() % self.columns]
+        return self._whole(table)[self.index() % self.columns]
+
+    def _whole(self, table: Table) -> torch.Tensor:
+        return torch.as_tensor(table.values).to(self.device, torch.float32)
 
 
 def _merge_tile(
@@ -106,12 +202,17 @@ def _merge_tile(
 
     if plan.normalize_by_mask and isinstance(plan.combine, (Sum, Elect)):
         mixing = plan.mixing if plan.mixing is not None else plan.coefficients
-        divisor = _sum(_where(masks, [torch.full_like(merged, m) for m in mixing]))
+        divisor = _sum(_where(masks, [m * torch.ones_like(merged) for m in mixing]))
         merged = merged / torch.where(divisor.abs() < 1e-8, 1.0, divisor)
     merged = merged * plan.scale
-    if plan.base_coefficient != 0.0 and theta_0 is not None:
+    if _counts(plan.base_coefficient) and theta_0 is not None:
         merged = plan.base_coefficient * theta_0 + merged
-    return merged + plan.offset if plan.offset != 0.0 else merged
+    return merged + plan.offset if _counts(plan.offset) else merged
+
+
+def _counts(number: float) -> bool:
+    """Whether a number changes anything, be it only a slope."""
+    return isinstance(number, torch.Tensor) or number != 0.0
 
 
 def _sum(terms: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -166,7 +267,8 @@ def _sparsify(
         case RankedMask(key=key, low=low, high=high, knots=knots, rescale=rescale):
             probability = low + (high - low) * _rank(tau.abs(), tile, knots)
             kept = _hash24(key, tile.start, tau).float() < probability * float(1 << MASK_BITS)
-            return kept, tau / probability if rescale else tau
+            # What is dropped may be divided by zero, of which slopes would make no number.
+            return kept, torch.where(kept, tau / probability, 0.0) if rescale else tau
         case Clamp(limit=limit):
             return None, torch.where(tau > limit, limit, torch.where(tau < -limit, -limit, tau))
 

@@ -16,8 +16,8 @@ from evomerge.cache import cache_folder, say_unusable
 __all__ = ["generated_function", "is_kept"]
 
 
-def generated_function(text: str, helpers: ModuleType) -> Callable[..., None]:
-    """Run source text as a module and return its function ``merge``.
+def generated_function(text: str, helpers: ModuleType, name: str = "merge") -> Callable[..., None]:
+    """Run source text as a module and return one of its functions.
 
     The text is kept in the user's cache (room ``kernels``), in a file named by its content; where
     that is off or cannot be written, it lives in memory only.
@@ -26,19 +26,13 @@ def generated_function(text: str, helpers: ModuleType) -> Callable[..., None]:
         text: Source of the module.
         helpers: Module that the text imports; part of the file's name, since compilers do not
             notice changes of functions that were inlined.
+        name: Of the function.
     """
     helpers_text = Path(str(helpers.__file__)).read_text()
-    name = f"loop_{hashlib.sha256((text + helpers_text).encode()).hexdigest()[:24]}"
-    path = _kept(text, name)
-    if path is None:
-        return _from_memory(text, name)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # loading kept machine code looks its module up by name
-    spec.loader.exec_module(module)
-    function: Callable[..., None] = module.merge
+    title = f"loop_{hashlib.sha256((text + helpers_text).encode()).hexdigest()[:24]}"
+    path = _kept(text, title)
+    module = _from_memory(text, title) if path is None else _from_file(path, title)
+    function: Callable[..., None] = getattr(module, name)
     return function
 
 
@@ -65,11 +59,20 @@ def _kept(text: str, name: str) -> Path | None:
     return path
 
 
-def _from_memory(text: str, name: str) -> Callable[..., None]:
+def _from_file(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # loading kept machine code looks its module up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+def _from_memory(text: str, name: str) -> ModuleType:
     file = f"<{name}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     module = ModuleType(name)
     sys.modules[name] = module
     exec(compile(text, file, "exec"), vars(module))
-    function: Callable[..., None] = module.merge
-    return function
+    return module

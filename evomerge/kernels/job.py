@@ -1,4 +1,4 @@
-"""One tensor to merge, as kernels take it."""
+"""One tensor to merge, or to find slopes for, as kernels take it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from evomerge.kernels.plan import TensorPlan
 
-__all__ = ["Job"]
+__all__ = ["Job", "SlopeJob"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,3 +32,25 @@ class Job:
     def columns(self) -> int:
         """Length of a row: the last dimension."""
         return self.out.shape[-1] if self.out.ndim else 1
+
+
+@dataclass(frozen=True, eq=False)
+class SlopeJob:
+    """One tensor along whose plan an objective has slopes.
+
+    Attributes:
+        plan: The pass that merged the tensor.
+        base: Base tensor; ``None`` counts as zeros.
+        experts: One tensor per coefficient, shaped like ``gradient``, on the same device.
+        gradient: The objective's slope along each element of the merged tensor; floating.
+    """
+
+    plan: TensorPlan
+    base: torch.Tensor | None
+    experts: Sequence[torch.Tensor]
+    gradient: torch.Tensor
+
+    @property
+    def merge(self) -> Job:
+        """The merge whose output the gradient is along, with the gradient in the output's place."""
+        return Job(self.plan, self.base, self.experts, self.gradient)

@@ -39,10 +39,11 @@ class Table:
     1-D tensor one.
 
     Attributes:
-        values: float32, (rows,), (columns,) or (rows, knots), as its user says.
+        values: (rows,), (columns,) or (rows, knots), as its user says; float32, or float64 for
+            factors, which kernels round to float32.
     """
 
-    values: NDArray[np.float32]
+    values: NDArray[np.floating]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Table) and np.array_equal(self.values, other.values)

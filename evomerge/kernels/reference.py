@@ -6,12 +6,15 @@ Sources are float32 and thresholds too, so that all kernels decide on the same n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evomerge.kernels.job import SlopeJob
 from evomerge.kernels.masks import MASK_BITS, hash24, keep_threshold
+from evomerge.kernels.numbers import Each
 from evomerge.kernels.plan import (
     Agree,
     Band,
@@ -33,8 +36,9 @@ from evomerge.kernels.plan import (
     UniqueShared,
     Variance,
 )
+from evomerge.kernels.scalars import Scalars
 
-__all__ = ["merge_reference"]
+__all__ = ["merge_reference", "slopes_reference"]
 
 FloatArray = NDArray[np.float64]
 SourceArray = NDArray[np.float32]
@@ -54,28 +58,135 @@ def merge_reference(
     Returns:
         float64 tensor of the same shape, not yet rounded to an output dtype.
     """
-    shape = experts[0].shape
-    theta_0 = _rows(base) if base is not None else np.zeros_like(_rows(experts[0]))
-    tau = [_rows(expert) - (theta_0 if plan.delta else np.float32(0)) for expert in experts]
-    each = range(len(tau))
+    made = _Pass.of(plan, base, experts)
+    out = plan.offset + plan.base_coefficient * made.theta_0 + plan.scale * made.merged
+    return torch.from_numpy(out).reshape(experts[0].shape)
 
-    sparse = plan.sparse or (None,) * len(tau)
-    pairs = [_sparsify(sparse[i], tau[i]) for i in each]
-    kept, sparse_tau = [mask for mask, _ in pairs], [value for _, value in pairs]
-    factors = [_factor(plan, i, tau[i]) for i in each]
-    before_gate = [f * m * t for f, m, t in zip(factors, kept, sparse_tau, strict=True)]
-    gate = _gate(plan.gate, tau, before_gate)
-    kept = [m & gate for m in kept]
-    sparse_tau = [m * t for m, t in zip(kept, sparse_tau, strict=True)]
-    x = np.stack([f * t for f, t in zip(factors, sparse_tau, strict=True)])
 
-    merged, takes_part = _combine(plan.combine, x, np.stack(kept), np.stack(sparse_tau), tau)
-    if plan.normalize_by_mask and isinstance(plan.combine, (Sum, Elect)):
-        mixing = plan.mixing if plan.mixing is not None else plan.coefficients
-        divisor = sum(np.float64(m) * part for m, part in zip(mixing, takes_part, strict=True))
-        merged = merged / np.where(np.abs(divisor) < 1e-8, 1.0, divisor)
-    out = plan.offset + plan.base_coefficient * theta_0.astype(np.float64) + plan.scale * merged
-    return torch.from_numpy(out).reshape(shape)
+def slopes_reference(job: SlopeJob) -> Scalars:
+    """Find the slopes along the scalars of a plan, by hand.
+
+    With g the gradient, w = g · scale / D and p_i the slope of ``combine`` along x_i: the slope
+    along c_i is Σ w p_i R_i C_i G M_i τ_i, along a mixing coefficient −Σ w merged / D over the
+    elements where the expert takes part, and so on.
+
+    Args:
+        job: Tensors of any floating dtype.
+    """
+    plan, made = job.plan, _Pass.of(job.plan, job.base, job.experts)
+    n, g = len(job.experts), _rows(job.gradient).astype(np.float64)
+    w = g * plan.scale / made.divisor
+    along_x = w * _partials(plan.combine, made)
+    rows, columns, c = made.rows, made.columns, np.reshape(plan.coefficients, (n, 1, 1))
+    each = np.zeros((n, len(Each)))
+    each[:, Each.COEFFICIENT] = _total(along_x * rows * columns * made.sparse_tau)
+    each[:, Each.MIXING] = _total(-w * made.merged * made.divides * made.takes_part)
+    each[:, Each.LOW] = _total(along_x * c * rows * columns * made.kept * made.limited)
+    if isinstance(plan.combine, UniqueShared):
+        each[:, Each.UNIQUE] = _total(w * (made.kept.sum(axis=0) == 1) * made.x)
+    shared = np.array([(g * made.theta_0).sum(), g.sum(), (g * made.merged).sum(), 0.0])
+    along_tables = along_x * c * made.sparse_tau
+    by_row, by_column = (along_tables * columns).sum(axis=2), (along_tables * rows).sum(axis=1)
+    tables = [
+        None if table is None else slopes[i]
+        for kind, slopes in ((plan.row_scale, by_row), (plan.column_scale, by_column))
+        for i, table in enumerate(kind or (None,) * n)
+    ]
+    return Scalars(each, shared, tuple(tables))
+
+
+def _total(values: FloatArray) -> FloatArray:
+    total: FloatArray = values.sum(axis=(1, 2))
+    return total
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What a merge makes on its way, (experts, rows, columns) or (rows, columns).
+
+    Attributes:
+        theta_0: The base.
+        tau: Sources.
+        limited: Sign of what a clamp has cut, else 0.
+        kept: G · M_i.
+        sparse_tau: G · M_i τ_i.
+        rows: R_i, broadcast from (experts, rows, 1).
+        columns: C_i, broadcast from (experts, 1, columns).
+        x: Contributions.
+        takes_part: Which contributions D counts.
+        divides: Where the sum of mixing coefficients is D.
+        divisor: D.
+        merged: combine_i(x_i) / D.
+    """
+
+    theta_0: FloatArray
+    tau: FloatArray
+    limited: FloatArray
+    kept: MaskArray
+    sparse_tau: FloatArray
+    rows: FloatArray
+    columns: FloatArray
+    x: FloatArray
+    takes_part: MaskArray
+    divides: MaskArray
+    divisor: FloatArray
+    merged: FloatArray
+
+    @classmethod
+    def of(
+        cls, plan: TensorPlan, base: torch.Tensor | None, experts: Sequence[torch.Tensor]
+    ) -> _Pass:
+        theta_0 = _rows(base) if base is not None else np.zeros_like(_rows(experts[0]))
+        tau = [_rows(expert) - (theta_0 if plan.delta else np.float32(0)) for expert in experts]
+        sources, n = np.stack(tau).astype(np.float64), len(tau)
+        pairs = [
+            _sparsify(what, t) for what, t in zip(plan.sparse or (None,) * n, tau, strict=True)
+        ]
+        kept, values = np.stack([m for m, _ in pairs]), np.stack([v for _, v in pairs])
+        limited = np.sign(sources - values) * _are_clamped(plan, n)
+        rows, columns = (
+            _factors(plan.row_scale, n, (-1, 1)),
+            _factors(plan.column_scale, n, (1, -1)),
+        )
+        factors = np.reshape(plan.coefficients, (n, 1, 1)) * rows * columns
+        kept &= _gate(plan.gate, tau, [*(factors * kept * values)])
+        x = factors * kept * values
+        merged, takes_part = _combine(plan.combine, x, kept, kept * values, tau)
+        divisor, divides = np.ones(merged.shape), np.zeros(merged.shape, bool)
+        if plan.normalize_by_mask and isinstance(plan.combine, (Sum, Elect)):
+            mixing = plan.mixing if plan.mixing is not None else plan.coefficients
+            total = (np.reshape(mixing, (n, 1, 1)) * takes_part).sum(axis=0)
+            divides = np.abs(total) >= 1e-8
+            divisor = np.where(divides, total, 1.0)
+        return cls(
+            theta_0.astype(np.float64), sources, limited, kept, kept * values, rows, columns, x,
+            takes_part, divides, divisor,
+            merged / divisor,
+        )  # fmt: skip
+
+
+def _partials(combine: Combine, made: _Pass) -> FloatArray:
+    """Slopes of a combination along its contributions, choices and signs held."""
+    x, n = made.x, len(made.x)
+    partials: FloatArray = np.ones_like(x)
+    match combine:
+        case Elect():
+            partials = made.takes_part.astype(np.float64)
+        case Largest():
+            winner = n - 1 - np.argmax(np.abs(x[::-1]), axis=0)
+            partials = (np.arange(n)[:, None, None] == winner).astype(np.float64)
+        case Agree(zero=zero):
+            along = x * _elected(x, zero)
+            first = np.arange(n)[:, None, None] == np.argmax(along, axis=0)
+            partials = (first & (along > 0)).astype(np.float64)
+        case UniqueShared(unique=unique):
+            owners = made.kept.sum(axis=0)
+            alone = np.reshape(unique, (-1, 1, 1))
+            partials = np.where(owners == 1, alone, 1.0 / np.maximum(owners, 1))
+        case ScoreMean():
+            s = _scores(combine, made.tau)
+            partials = s * _clip(combine, made.tau) / np.maximum(s.sum(axis=0), 1e-12)
+    return partials
 
 
 def _rows(tensor: torch.Tensor) -> SourceArray:
@@ -85,12 +196,17 @@ def _rows(tensor: torch.Tensor) -> SourceArray:
     return array
 
 
-def _factor(plan: TensorPlan, i: int, tau: SourceArray) -> FloatArray:
-    """c_i R_i C_i, broadcast to the shape of τ."""
-    row, column = (t[i] if t else None for t in (plan.row_scale, plan.column_scale))
-    rows = np.float64(1) if row is None else _per_row(row).astype(np.float64)
-    columns = np.float64(1) if column is None else column.values.astype(np.float64)
-    return np.broadcast_to(np.float64(plan.coefficients[i]) * rows * columns, tau.shape)
+def _factors(tables: tuple[Table | None, ...] | None, n: int, shape: tuple[int, int]) -> FloatArray:
+    """Factors of rows or columns, each broadcast from a shape."""
+    each = [None] * n if tables is None else tables
+    values = [np.ones(1) if t is None else t.values.astype(np.float64) for t in each]
+    longest = max(value.size for value in values)
+    return np.stack([np.broadcast_to(v, longest).reshape(shape) for v in values])
+
+
+def _are_clamped(plan: TensorPlan, n: int) -> MaskArray:
+    clamped = [isinstance(what, Clamp) for what in plan.sparse or (None,) * n]
+    return np.reshape(clamped, (n, 1, 1))
 
 
 def _per_row(table: Table) -> SourceArray:

@@ -6,12 +6,12 @@ kernels are compiled once per structure, and numbers reach them as arguments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import Job, SlopeJob
 from evomerge.kernels.plan import (
     Agree,
     Band,
@@ -28,7 +28,7 @@ from evomerge.kernels.plan import (
     TensorPlan,
 )
 
-__all__ = ["Ranked", "Structure", "alike", "is_supported"]
+__all__ = ["Ranked", "Structure", "alike", "has_compiled_slopes", "is_supported"]
 
 SparseKind = Literal["above", "band", "row_band", "random", "clamp"]
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -101,6 +101,16 @@ class Structure:
             normalizes=plan.normalize_by_mask and isinstance(plan.combine, (Sum, Elect)),
         )
 
+    @classmethod
+    def of_slopes(cls, job: SlopeJob) -> Structure:
+        """Read the structure off a job; ``out`` is the gradient.
+
+        What a factor of zero leaves out of a merge has a slope all the same.
+        """
+        base = None if job.base is None else _name(job.base.dtype)
+        read = cls.of(job.merge)
+        return replace(read, base=base, adds_base=base is not None, adds_offset=True)
+
     @property
     def n_experts(self) -> int:
         """Number of experts."""
@@ -135,6 +145,15 @@ def is_supported(job: Job) -> bool:
         return False  # exp and tanh differ between libraries in the last bit
     masks = [what for what in plan.sparse or () if isinstance(what, RankedMask)]
     return all(mask.knots.values.shape[1] <= _MAX_KNOTS for mask in masks)
+
+
+def has_compiled_slopes(job: SlopeJob) -> bool:
+    """Whether compiled kernels can find the slopes of a job; if not, the eager kernel must."""
+    plan = job.plan
+    tables = (*(plan.row_scale or ()), *(plan.column_scale or ()))
+    return is_supported(job.merge) and all(
+        table is None for table in tables
+    )  # slopes along tables are no plain sums
 
 
 def alike(plan: TensorPlan) -> tuple[Sparsifier | None, ...]:

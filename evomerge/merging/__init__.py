@@ -9,6 +9,7 @@ Members:
     residency: whether experts are mapped, resident on the device, or streamed through it.
     feeding: base and experts for merges and unmerged layers, from wherever they are;
         ``streaming`` is the last way.
+    slopes: gradients of the live model become slopes along the candidate's recipe.
     path_rules: which paths the models can run.
     wiring: paths in the live model: ``visits`` to its layers and those of the sources (``layers``).
     folding: paths in a checkpoint.

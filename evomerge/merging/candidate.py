@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +12,10 @@ import torch
 from evomerge.errors import CheckpointError
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
-from evomerge.merging.lowering import lower
+from evomerge.merging.lowering import lower, merged_names
 from evomerge.merging.path_rules import PathRules
 from evomerge.merging.residency import residency_of
+from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
 from evomerge.merging.sources import Sources
 from evomerge.merging.task import Task
 from evomerge.merging.wiring import Wiring
@@ -64,8 +65,9 @@ class LiveCandidate:
         self._live = live_tensors(self.model, sources.live_names)
         check_live(self._live, sources.anchor)
         supply = make_supply(sources, self._device, residency)
-        self._feed, self._tensor = supply.feed, supply.tensor
+        self._feed, self._tensor, self._tensors = supply.feed, supply.tensor, supply.tensors
         self._plans: dict[str, TensorPlan] = {}
+        self._recipe: Recipe | None = None  # what is merged here
         self._path_rules = PathRules(sources)
         self._wiring: Wiring | None = None  # until a recipe has a path
 
@@ -91,6 +93,7 @@ class LiveCandidate:
             for name, plan in lower(recipe, self._sources)
             if name in self._live and self._plans.get(name) != plan
         }
+        self._recipe = None
         for name in plans:  # stay out if the merge is interrupted half-way
             self._plans.pop(name, None)
         with ExitStack() as lent:
@@ -99,6 +102,26 @@ class LiveCandidate:
         torch.get_device_module(self._device).synchronize()
         self._plans |= plans
         self._connect(recipe.path)
+        self._recipe = recipe
+
+    @contextmanager
+    def slopes(self) -> Iterator[CandidateSlopes]:
+        """Find how objectives change with the numbers of the recipe that is merged here.
+
+        Backward passes inside add up: one for every batch of items, if need be. Their graphs must
+        be made inside, too. Rounding to the model's dtype counts as none, and masks, gates and
+        elected signs are held as they are.
+
+        Yields:
+            What gives the slopes once the context is left; they are of all backward passes inside.
+        """
+        assert self._recipe is not None, "there is a candidate"
+        names = merged_names(self._recipe, self._sources)
+        plans = {name: self._plans[name] for name in names if name in self._plans}
+        found = PlanSlopes(plans, self._live, self._tensors)
+        scales = self._wiring.scale_leaves() if self._wiring is not None else nullcontext(())
+        with scales as leaves, watched(self.model.parameters(), found), torch.enable_grad():
+            yield CandidateSlopes(self._recipe, self._sources, found, leaves)
 
     def _connect(self, path: tuple[Hop, ...]) -> None:
         """Run the layers of a path; most studies never need to look for the layers."""

@@ -17,7 +17,7 @@ from evomerge.merging.task import Task
 from evomerge.models.expert import TensorSource
 from evomerge.recipe.path import BASE
 
-__all__ = ["Feed", "ReadTensor", "Supply", "make_supply"]
+__all__ = ["Feed", "ReadTensor", "ReadTensors", "Supply", "make_supply"]
 
 Feed = Callable[[Iterable[Task]], None]
 """Merges tasks, all at once; outputs are complete when the device has caught up."""
@@ -25,7 +25,8 @@ Feed = Callable[[Iterable[Task]], None]
 ReadTensor = Callable[[str, str], torch.Tensor]
 """Returns one tensor by source (``base`` or an expert's name) and name; never write into it."""
 
-_Tensors = Callable[[str], tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]]
+ReadTensors = Callable[[str], tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]]
+"""Returns one tensor by name, of the base (if any) and of every expert; never write into them."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class Supply:
         feed: Merges its candidates.
         tensor: Reads single tensors for layers that run unmerged, on the device if they are
             resident there.
+        tensors: Reads one tensor of the base (if any) and of every expert, on the device.
     """
 
     feed: Feed
     tensor: ReadTensor
+    tensors: ReadTensors
 
 
 def make_supply(sources: Sources, device: torch.device, residency: Residency) -> Supply:
@@ -52,16 +55,25 @@ def make_supply(sources: Sources, device: torch.device, residency: Residency) ->
     """
     match residency:
         case "mapped":
-            return Supply(partial(_merge, sources.tensors), sources.tensor)
+            return Supply(partial(_merge, sources.tensors), sources.tensor, sources.tensors)
         case "resident":
             there = _Resident(sources, device)
-            return Supply(partial(_merge, there.tensors), there.tensor)
+            return Supply(partial(_merge, there.tensors), there.tensor, there.tensors)
         case "streamed":
-            return Supply(StreamedFeed(sources, device), sources.tensor)
+            copied = partial(_copied, sources, device)
+            return Supply(StreamedFeed(sources, device), sources.tensor, copied)
 
 
-def _merge(tensors: _Tensors, tasks: Iterable[Task]) -> None:
+def _merge(tensors: ReadTensors, tasks: Iterable[Task]) -> None:
     merge_all(Job(task.plan, *tensors(task.name), task.out) for task in tasks)
+
+
+def _copied(
+    sources: Sources, device: torch.device, name: str
+) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+    base, experts = sources.tensors(name)
+    there = tuple(expert.to(device) for expert in experts)
+    return None if base is None else base.to(device), there
 
 
 class _Resident:

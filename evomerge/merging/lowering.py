@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evomerge.kernels.plan import TensorPlan
+from evomerge.kernels.scalars import Scalars
 from evomerge.merging.sources import Sources
 from evomerge.methods.base import TensorContext
-from evomerge.methods.modifiers import apply_modifiers
+from evomerge.methods.modifiers import bind_modifiers
+from evomerge.methods.slopes import Lowering, ParameterSlopes
 from evomerge.recipe.path import MERGED
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["lower", "lower_tensor"]
+__all__ = ["lower", "lower_tensor", "merged_names", "parameter_slopes"]
 
 
 def lower(recipe: Recipe, sources: Sources) -> Iterator[tuple[str, TensorPlan]]:
@@ -28,17 +30,42 @@ def lower(recipe: Recipe, sources: Sources) -> Iterator[tuple[str, TensorPlan]]:
     Raises:
         RecipeError: A parameter is illegal or a tensor has no rule.
     """
+    for name in merged_names(recipe, sources):
+        yield name, lower_tensor(recipe, sources, name)
+
+
+def merged_names(recipe: Recipe, sources: Sources) -> Iterator[str]:
+    """Name the tensors that a recipe merges: all, or those that its path has a use for."""
     merged = {hop.layer for hop in recipe.path if hop.source == MERGED}
     for name in sources.names:
         role = sources.architecture.roles[name]
         if not recipe.path or not role.in_layer or role.layer in merged:
-            yield name, lower_tensor(recipe, sources, name)
+            yield name
 
 
 def lower_tensor(recipe: Recipe, sources: Sources, name: str) -> TensorPlan:
     """Lower a recipe for one tensor; see ``lower``."""
+    return _lowering(recipe, sources, name).plan(_context(recipe, sources, name))
+
+
+def parameter_slopes(
+    recipe: Recipe, sources: Sources, name: str, along_plan: Scalars
+) -> ParameterSlopes:
+    """Find an objective's slopes along the parameters of the rule that merges a tensor.
+
+    Args:
+        recipe: See ``lower``.
+        sources: See ``lower``.
+        name: Of the tensor.
+        along_plan: Slopes along the scalars of its plan.
+    """
+    context = _context(recipe, sources, name)
+    return _lowering(recipe, sources, name).slopes(context, along_plan)
+
+
+def _context(recipe: Recipe, sources: Sources, name: str) -> TensorContext:
     role = sources.architecture.roles[name]
-    context = TensorContext(
+    return TensorContext(
         name=name,
         experts=tuple(recipe.experts),
         statistics=sources.statistics(name),
@@ -47,6 +74,9 @@ def lower_tensor(recipe: Recipe, sources: Sources, name: str) -> TensorPlan:
         n_layers=sources.architecture.n_layers,
         is_embedding=role.kind == "embedding",
     )
-    position = recipe.rule_for(name, role)
-    plan = recipe.bound_methods[position].lower(context)
-    return apply_modifiers(plan, recipe.rules[position].modifiers, context)
+
+
+def _lowering(recipe: Recipe, sources: Sources, name: str) -> Lowering:
+    position = recipe.rule_for(name, sources.architecture.roles[name])
+    modifiers = bind_modifiers(recipe.rules[position].modifiers, tuple(recipe.experts))
+    return Lowering(recipe.bound_methods[position], modifiers)

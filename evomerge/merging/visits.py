@@ -37,6 +37,11 @@ class Visit:
         if branches:
             self._scale.act_on(self._layer, branches)
 
+    def scale_leaf(self) -> torch.Tensor:
+        """Make the scale a tensor that torch differentiates along, until the next move."""
+        self._scale.value = torch.tensor(float(self._scale.value), requires_grad=True)
+        return self._scale.value
+
     def at(self, position: int, scale: float) -> nn.Module:
         """Move it; what was returned before moves, too.
 
@@ -51,10 +56,18 @@ class Visit:
 
 
 class _Scale:
-    """The factor that a layer's stream is divided by; 1 changes no number."""
+    """The factor that a layer's stream is divided by; 1 changes no number.
+
+    Attributes:
+        value: A number, or a 0-dimensional tensor on any device, which calculates like one.
+    """
 
     def __init__(self) -> None:
-        self.value = 1.0
+        self.value: float | torch.Tensor = 1.0
+
+    @property
+    def _is_idle(self) -> bool:
+        return not isinstance(self.value, torch.Tensor) and self.value == 1
 
     def act_on(self, layer: nn.Module, branches: Branches) -> None:
         for path in branches.outputs:
@@ -66,12 +79,12 @@ class _Scale:
     def _divide_result(
         self, module: nn.Module, args: object, result: torch.Tensor
     ) -> torch.Tensor | None:
-        return None if self.value == 1 else result * (1 / self.value)
+        return None if self._is_idle else result * (1 / self.value)
 
     def _multiply_input(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self.value == 1:
+        if self._is_idle:
             return None
         if args:
             return (args[0] * self.value, *args[1:]), kwargs

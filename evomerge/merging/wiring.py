@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from evomerge.merging.feeding import ReadTensor
@@ -47,6 +49,22 @@ class Wiring:
         self._branches = branches_of(sources.anchor.config.get("model_type"))
         self._visits: dict[tuple[str, int], list[Visit]] = {}
         self._path: tuple[Hop, ...] = ()
+        self._visited: list[Visit] = []  # along the path
+
+    @contextmanager
+    def scale_leaves(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Lend the cumulative scale of every hop as a tensor that torch differentiates along.
+
+        Yields:
+            One per hop of the connected path, 0-dimensional; none if the family has no scales.
+        """
+        scales = cumulative_scales(self._path)
+        visits = self._visited if self._branches else []
+        try:
+            yield tuple(visit.scale_leaf() for visit in visits)
+        finally:
+            for position, (visit, scale) in enumerate(zip(visits, scales, strict=False)):
+                visit.at(position, scale)
 
     def connect(self, path: tuple[Hop, ...]) -> None:
         """Make the model run a path, from its next call on.
@@ -59,6 +77,7 @@ class Wiring:
         for place in self._source_layers.forget_others({(hop.source, hop.layer) for hop in path}):
             self._visits.pop(place, None)
         layers, settings = self._plain, self._original
+        self._visited = []
         if path:
             layers = nn.ModuleList(self._hops(path))
             settings = self._settings.along([hop.layer for hop in path])
@@ -69,6 +88,7 @@ class Wiring:
 
     def _hops(self, path: Sequence[Hop]) -> list[nn.Module]:
         visits = list(self._visits_along(path))  # all that can fail, before any is moved
+        self._visited = visits
         placed = enumerate(zip(visits, cumulative_scales(path), strict=True))
         return [visit.at(position, scale) for position, (visit, scale) in placed]
 

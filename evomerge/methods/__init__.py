@@ -2,8 +2,9 @@
 
 A method is a frozen dataclass: its fields are its parameters (declared with ranges through
 ``per_expert``, ``shared`` and ``choice``), ``lower`` turns them and the tensor's statistics into
-one elementwise pass. To add one, write such a class and list it in ``registry`` (or, from another
-package, under the entry point group ``evomerge.methods``).
+one elementwise pass. A parameter that a merge depends on smoothly says ``slope=True``; nobody
+writes a derivative (``slopes``). To add a method, write such a class and list it in ``registry``
+(or, from another package, under the entry point group ``evomerge.methods``).
 
 Members:
     base: ``Method`` and what a lowering may use.
@@ -12,6 +13,7 @@ Members:
     sparsify: trims and random drops that several methods share.
     modifiers: layer scaling and sparsifiers that compose with methods.
     registry: names to classes.
+    slopes: slopes along the parameters of a rule.
     linear, task_arithmetic, wise_ft: weighted sums.
     ties, dare, della, breadcrumbs, consensus, localize_and_stitch, tatr: sums of what is kept.
     emr, magmax, pcb, sce, varm, ram, widen: other ways to combine task vectors.

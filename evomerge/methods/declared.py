@@ -45,6 +45,9 @@ class Parameter:
         search: Range worth searching, inside the legal one; ``None``: rarely worth it.
         per_expert: Whether each expert has its own value.
         choices: The legal values, for named choices.
+        slope: Whether a merge depends smoothly on it, masks, gates and elected signs held as they
+            are: then objectives have slopes along it (``methods.slopes``). What moves a mask has
+            none.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Parameter:
     search: tuple[float, float] | None = None
     per_expert: bool = False
     choices: tuple[str, ...] = ()
+    slope: bool = False
 
     def fault(self, value: object) -> str | None:
         """Say what is wrong with one value, or ``None``."""
@@ -71,10 +75,16 @@ class Parameter:
 
 
 def per_expert(
-    default: float, doc: str, *, low: float, high: float, search: tuple[float, float] | None = None
+    default: float,
+    doc: str,
+    *,
+    low: float,
+    high: float,
+    search: tuple[float, float] | None = None,
+    slope: bool = False,
 ) -> Any:
     """Declare a field that holds one number per expert, in recipe order."""
-    return _declare(Parameter("", default, doc, low=low, high=high, search=search, per_expert=True))
+    return _declare(Parameter("", default, doc, low, high, search, per_expert=True, slope=slope))
 
 
 def shared(
@@ -84,9 +94,10 @@ def shared(
     low: float = float("-inf"),
     high: float = float("inf"),
     search: tuple[float, float] | None = None,
+    slope: bool = False,
 ) -> Any:
     """Declare a field with one number or truth value for all experts."""
-    return _declare(Parameter("", default, doc, low=low, high=high, search=search))
+    return _declare(Parameter("", default, doc, low, high, search, slope=slope))
 
 
 def choice(choices: tuple[str, ...], doc: str) -> Any:
@@ -131,12 +142,21 @@ class Declared:
         if faults:
             raise RecipeError("\n".join(faults))
         bound = {
-            parameter.name + ("_" if parameter.name == "lambda" else ""): _fill(
+            _field(parameter.name): _fill(
                 parameter, values.get(parameter.name, parameter.default), experts
             )
             for parameter in cls.parameters().values()
         }
         return cls(**bound)
+
+    def value(self, name: str) -> Scalar | PerExpert:
+        """Return the value of a parameter; of one per expert, in recipe order."""
+        found: Scalar | PerExpert = getattr(self, _field(name))
+        return found
+
+    def moved(self, name: str, value: Scalar | PerExpert) -> Self:
+        """Return the same with another value of one parameter, which is not checked."""
+        return dataclasses.replace(self, **{_field(name): value})
 
     @classmethod
     def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[str]:
@@ -169,6 +189,10 @@ def value_faults(
             yield f"{parameter.name}: {expert!r} is not one of the experts"
         if fault := parameter.fault(number):
             yield f"{parameter.name}.{expert}: {fault}"
+
+
+def _field(name: str) -> str:
+    return name + "_" if name == "lambda" else name
 
 
 def _fill(parameter: Parameter, value: ParameterValue, experts: Sequence[str]) -> object:

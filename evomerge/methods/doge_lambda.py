@@ -31,7 +31,12 @@ class DogeLambda(Method):
 
     coefficient: PerExpert = coefficient()
     eta: float = shared(
-        0.07, "norm that each task vector gets, per tensor", low=-1e3, high=1e3, search=(0.01, 1.0)
+        0.07,
+        "norm that each task vector gets, per tensor",
+        low=-1e3,
+        high=1e3,
+        search=(0.01, 1.0),
+        slope=True,
     )
 
     def lower(self, tensor: TensorContext) -> TensorPlan:

@@ -25,7 +25,7 @@ class NearSwap(Method):
     n_experts: ClassVar[tuple[int, int | None]] = (1, 1)
 
     limit: float = shared(
-        1e-3, "largest change of one parameter", low=0.0, high=1e6, search=(1e-5, 1e-2)
+        1e-3, "largest change of one parameter", low=0.0, high=1e6, search=(1e-5, 1e-2), slope=True
     )
 
     def lower(self, tensor: TensorContext) -> TensorPlan:

@@ -62,7 +62,7 @@ class NuSlerp(Method):
         """See ``Method.lower``."""
         by_column = self.column_wise and len(tensor.statistics.shape) > 1
         factors = arc_factors(shares(self.coefficient)[1], self._gram(tensor, by_column=by_column))
-        tables = tuple(Table(row.astype(np.float32)) for row in factors)
+        tables = tuple(Table(row) for row in factors)
         is_whole = not (self.row_wise or by_column)
         return TensorPlan(
             coefficients=tuple(map(float, factors[:, 0])) if is_whole else (1.0, 1.0),

@@ -32,7 +32,7 @@ _CANCELLED = 1e-8  # a sum of coefficients below this is treated as cancelled
 
 def coefficient(doc: str = "what each expert is multiplied by") -> Any:
     """Declare ``coefficient``: what each expert's task vector (or tensor) is multiplied by."""
-    return per_expert(1.0, doc, low=-10.0, high=10.0, search=(0.0, 1.0))
+    return per_expert(1.0, doc, low=-10.0, high=10.0, search=(0.0, 1.0), slope=True)
 
 
 def density(default: float = 0.5) -> Any:
@@ -66,7 +66,8 @@ def epsilon() -> Any:
 
 def lambda_scale() -> Any:
     """Declare ``lambda``: scale of the merged task vector."""
-    return shared(1.0, "scale of the merged task vector", low=-10.0, high=10.0, search=(0.3, 1.5))
+    doc = "scale of the merged task vector"
+    return shared(1.0, doc, low=-10.0, high=10.0, search=(0.3, 1.5), slope=True)
 
 
 def normalize(default: bool, over: str) -> Any:

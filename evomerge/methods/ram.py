@@ -70,7 +70,12 @@ class RamPlus(Method):
     coefficient: PerExpert = coefficient()
     tolerance: float = _tolerance()
     boost: float = shared(
-        0.1, "how much lone changes are amplified", low=0.0, high=100.0, search=(0.0, 1.0)
+        0.1,
+        "how much lone changes are amplified",
+        low=0.0,
+        high=100.0,
+        search=(0.0, 1.0),
+        slope=True,
     )
     boost_cap: float = shared(
         0.2,
@@ -78,6 +83,7 @@ class RamPlus(Method):
         low=0.0,
         high=1e6,
         search=(0.0, 2.0),
+        slope=True,
     )
     lambda_: float = lambda_scale()
 

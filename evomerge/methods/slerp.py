@@ -30,7 +30,7 @@ class Slerp(Method):
     n_experts: ClassVar[tuple[int, int | None]] = (1, 2)
 
     t: float = shared(
-        0.5, "0 is the first model, 1 the second", low=0.0, high=1.0, search=(0.0, 1.0)
+        0.5, "0 is the first model, 1 the second", low=0.0, high=1.0, search=(0.0, 1.0), slope=True
     )
 
     @classmethod

@@ -36,7 +36,12 @@ class VarianceCorrected(Method):
 
     coefficient: PerExpert = coefficient("share of each expert, before normalising")
     kappa: float = shared(
-        1.0, "strength of the correction, 0 for none", low=0.0, high=1.0, search=(0.0, 1.0)
+        1.0,
+        "strength of the correction, 0 for none",
+        low=0.0,
+        high=1.0,
+        search=(0.0, 1.0),
+        slope=True,
     )
 
     def lower(self, tensor: TensorContext) -> TensorPlan:

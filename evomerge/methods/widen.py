@@ -49,7 +49,7 @@ class Widen(Method):
         search=(0.5, 2.0),
     )
     calibration: float = shared(
-        1.0, "score of important columns", low=0.0, high=10.0, search=(0.3, 1.5)
+        1.0, "score of important columns", low=0.0, high=10.0, search=(0.3, 1.5), slope=True
     )
     lambda_: float = lambda_scale()
 
@@ -61,7 +61,7 @@ class Widen(Method):
         changes = statistics.row_scores() if by_row else statistics.column_scores()
         significance = changes if is_vector else np.stack([_ranks(change) for change in changes])
         scores = np.mean([self._scores(each) for each in significance], axis=0)
-        tables = tuple(Table(row.astype(np.float32)) for row in scores)
+        tables = tuple(Table(row) for row in scores)
         return TensorPlan(
             coefficients=self.coefficient,
             row_scale=tables if by_row else None,

@@ -25,7 +25,7 @@ class WiseFt(Method):
     n_experts: ClassVar[tuple[int, int | None]] = (1, 1)
 
     alpha: float = shared(
-        0.5, "0 is the base, 1 the expert", low=-10.0, high=10.0, search=(0.0, 1.2)
+        0.5, "0 is the base, 1 the expert", low=-10.0, high=10.0, search=(0.0, 1.2), slope=True
     )
 
     def lower(self, tensor: TensorContext) -> TensorPlan:

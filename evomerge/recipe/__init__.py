@@ -3,6 +3,7 @@
 Members:
     recipe: ``Recipe``, ``Rule``, ``Selector``, the digest.
     path: ``Hop``: which layers the model runs, and in what order.
+    slopes: ``RecipeSlopes``: an objective's slopes along the numbers of a recipe.
     files: YAML in and out.
     foreign: files that are no recipe, known by their keys.
     mergekit: mergekit YAML in and out.

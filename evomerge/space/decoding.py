@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from evomerge.space.depth import Cell, Place
 from evomerge.space.genes import Genes, Use
 from evomerge.space.protocol import Params
 from evomerge.space.simplex import shares_of
+from evomerge.space.sloped import clipped, exp, log, number
 from evomerge.space.spec import Named, ParameterSpec
 
 __all__ = ["decode_rules"]
@@ -58,9 +58,9 @@ class _Decoder:
         varies = self._genes.varies_with_depth(parameter)
         shares = cell.shares if varies else ((cell.place, 1.0),)
         at_places = [self._at(parameter, place) for place, _ in shares]
-        log = self._spec.all_genes[parameter].log
+        is_log = self._spec.all_genes[parameter].log
         mixed = {
-            owner: _mix([own[owner] for own in at_places], [share for _, share in shares], log)
+            owner: _mix([own[owner] for own in at_places], [share for _, share in shares], is_log)
             for owner in at_places[0]
         }
         if None in mixed:
@@ -86,7 +86,7 @@ class _Decoder:
         own = {e: params.get(genes.name(Use(parameter, place, e)), idle) for e in active}
         if self._spec.all_genes[parameter].sum_to_one:
             least = genes.bounds(parameter)[0]
-            own = _shares([float(value) for value in own.values()], active, least)
+            own = _shares([*map(number, own.values())], active, least)
         yield from ((owner, own.get(str(owner), idle)) for owner in owners)
 
 
@@ -104,13 +104,15 @@ def _shares(breaks: Sequence[float], experts: Sequence[str], least: float) -> di
     return {e: least + free * share for e, share in zip(experts, shares, strict=True)}
 
 
-def _mix(values: Sequence[Scalar], shares: Sequence[float], log: bool) -> Scalar:
+def _mix(values: Sequence[Scalar], shares: Sequence[float], is_log: bool) -> Scalar:
     if len(values) == 1:
         return values[0]
-    numbers = [math.log(float(v)) if log else float(v) for v in values]
-    mixed = sum(share * number for share, number in zip(shares, numbers, strict=True))
-    mixed = math.exp(mixed) if log else mixed
-    return min(max(mixed, min(values)), max(values))  # rounding must not leave the range
+    numbers = [*map(number, values)]
+    mixed = sum(
+        share * (log(value) if is_log else value)
+        for share, value in zip(shares, numbers, strict=True)
+    )
+    return clipped(exp(mixed) if is_log else mixed, min(numbers), max(numbers))
 
 
 def _joined(rules: Iterator[Rule]) -> Iterator[Rule]:

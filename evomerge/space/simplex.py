@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from evomerge.space.sloped import expm1, log1p
+
 __all__ = ["breaks_of", "even_break", "shares_of"]
 
 _NOTHING = 1e-12  # a rest this small is rounding error
@@ -29,7 +31,7 @@ def shares_of(breaks: Sequence[float], n: int) -> tuple[float, ...]:
     shares, rest = [], 1.0
     for position, at in enumerate(breaks):
         after = n - 1 - position
-        part = 1.0 if at >= 1.0 else -math.expm1(math.log1p(-at) / after)
+        part = 1.0 if at >= 1.0 else -expm1(log1p(-at) / after)
         shares.append(rest * part)
         rest *= 1.0 - part
     shares.append(rest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tests.benchmarks import kernels, memory, peer, replay, samplers
+from tests.benchmarks import kernels, memory, peer, replay, samplers, slopes
 from tests.benchmarks.readme import write_readme
 
 __all__ = ["TABLES"]
@@ -22,6 +22,7 @@ def _main() -> None:
         memory.main()
         samplers.main()
         kernels.measure()
+        slopes.main()
         peer.measure()
     tables = {name: table() for name, table in TABLES.items()}
     for name, table in tables.items():

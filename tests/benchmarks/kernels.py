@@ -28,9 +28,9 @@ from evomerge.kernels.plan import (
 from tests.benchmarks.results import Row, keep, latest, markdown
 from tests.benchmarks.shapes import EXPERTS, random_tensors
 
-__all__ = ["measure", "table"]
+__all__ = ["REPEATS", "measure", "methods", "seconds", "table"]
 
-_REPEATS = 15
+REPEATS = 15
 _KNOTS = 8  # per row, as the methods ask for
 _COEFFICIENTS = (0.4, 0.3, 0.5)
 
@@ -47,14 +47,14 @@ def measure() -> None:
     os.environ["EVOMERGE_CACHE"] = "off"  # so that first calls compile
     sources = [random_tensors(seed) for seed in range(EXPERTS + 1)]
     out = [torch.zeros_like(tensor) for tensor in sources[0]]
-    for name, plans in _methods().items():
+    for name, plans in methods().items():
         first, merge = _merger(plans, sources, out, 1), _merger(plans, sources, out)
         keep("kernels", _row(name, first, merge, sources[0], out))
 
 
 def table() -> str:
     """Show the latest row of each method, as Markdown."""
-    rows = latest("kernels", _methods())
+    rows = latest("kernels", methods())
     columns = ["method", "candidate", "merge", "copy", "merge / copy", "first call, compiles"]
     return markdown(columns, map(_cells, rows), rows)
 
@@ -66,8 +66,8 @@ def _row(
         for buffer, tensor in zip(out, source, strict=True):
             buffer.copy_(tensor)
 
-    compile_seconds = _seconds(first)
-    copies, merges = zip(*[(_seconds(copy), _seconds(merge)) for _ in range(_REPEATS)], strict=True)
+    compile_seconds = seconds(first)
+    copies, merges = zip(*[(seconds(copy), seconds(merge)) for _ in range(REPEATS)], strict=True)
     n_bytes = sum(tensor.nbytes for tensor in out)
     models_moved = EXPERTS + (1 if name == "linear" else 2)
     return {
@@ -91,7 +91,9 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _methods() -> dict[str, Plans]:
+def methods() -> dict[str, Plans]:
+    """List the plans that are measured, by method."""
+
     def plain(sparse: Sparsifier | None = None, **rest: object) -> Plans:
         plan = TensorPlan(_COEFFICIENTS, sparse=(sparse,) * EXPERTS, **rest)  # type: ignore[arg-type]
         return lambda _: plan
@@ -130,7 +132,8 @@ def _merger(
     return lambda: merge_cpu(jobs[:n_tensors])
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    """Time one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -43,6 +43,22 @@ def test_the_page_of_a_method_is_that_of_the_method(capsys: pytest.CaptureFixtur
     assert "Yadav et al. 2023" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "slopes"),
+    [
+        ("ties", "coefficient, lambda (masks, gates and elected signs held as they are)"),
+        ("slerp", "t (masks"),
+        ("lines", "alpha, beta (masks"),
+        ("random_drop", "none"),
+    ],
+)
+def test_the_page_tells_which_parameters_have_slopes(
+    name: str, slopes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods(name)
+    assert f"slopes along: {slopes}" in capsys.readouterr().out
+
+
 def test_a_copied_preset_is_never_written_over(tmp_path: Path) -> None:
     presets_copy("layerwise_ties", tmp_path)
     copy = tmp_path / "layerwise_ties.yaml"

@@ -11,7 +11,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -20,15 +20,20 @@ if DEVICE == "cpu":
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
-from evomerge.kernels.eager import merge_eager  # noqa: E402
-from evomerge.kernels.gpu import merge_gpu  # noqa: E402
+from evomerge.kernels.eager import merge_eager, slopes_eager  # noqa: E402
+from evomerge.kernels.gpu import merge_gpu, slopes_gpu  # noqa: E402
 from evomerge.kernels.gpu.arithmetic import hash24, high_word_salt  # noqa: E402
 from evomerge.kernels.gpu.segments import Segments  # noqa: E402
-from evomerge.kernels.job import Job  # noqa: E402
+from evomerge.kernels.job import Job, SlopeJob  # noqa: E402
 from evomerge.kernels.masks import hash24 as numpy_hash24  # noqa: E402
 from evomerge.kernels.plan import Band, Elect, RandomMask, TensorPlan  # noqa: E402
-from evomerge.kernels.structure import Structure, is_supported  # noqa: E402
+from evomerge.kernels.structure import (  # noqa: E402
+    Structure,
+    has_compiled_slopes,
+    is_supported,
+)
 from tests.kernels.plans import Case, cases, same_bytes  # noqa: E402
+from tests.kernels.slopes import assert_close, slope_jobs  # noqa: E402
 
 
 def on_device(case: Case) -> Job:
@@ -57,6 +62,28 @@ def test_one_launch_merges_many_tensors_in_many_blocks(drawn: list[Case]) -> Non
         expected = case.buffer()
         merge_eager(case.plan, case.base, case.experts, expected)
         assert same_bytes(job.out.cpu(), expected)
+
+
+@settings(
+    max_examples=3,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.filter_too_much],
+)
+@given(drawn=st.lists(slope_jobs([(3, 100), (257,), (64,)]), min_size=2, max_size=3))
+def test_one_launch_finds_the_slopes_of_many_tensors(drawn: list[SlopeJob]) -> None:
+    drawn = [job for job in drawn if has_compiled_slopes(job)]
+    there = [
+        SlopeJob(
+            job.plan,
+            None if job.base is None else job.base.to(DEVICE),
+            [expert.to(DEVICE) for expert in job.experts],
+            job.gradient.to(DEVICE),
+        )
+        for job in drawn
+    ]
+    for job, slopes in zip(drawn, slopes_gpu(there, block=128), strict=True):
+        assert_close(slopes, slopes_eager(job), job, 1e-5)
 
 
 @pytest.mark.parametrize("n", [1 << 17, 100_003])

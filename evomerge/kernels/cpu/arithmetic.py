@@ -14,6 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 __all__ = [
+    "add",
     "as_float",
     "decode_bfloat16",
     "decode_float16",
@@ -54,10 +55,24 @@ def _float(typing: Any, bits: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
-@njit
-def where(condition, yes, no):
-    """Select one of two values that are both at hand."""
-    return yes if condition else no
+@intrinsic
+def add(typing: Any, total: Any, term: Any) -> Any:
+    """Add a term to a sum over a loop, whose order the compiler may choose, so as to vectorise."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fadd(*arguments, flags=("reassoc",))
+
+    return types.float32(types.float32, types.float32), generate
+
+
+@intrinsic
+def where(typing: Any, condition: Any, yes: Any, no: Any) -> Any:
+    """Select one of two values that are both at hand; never a branch, which would not vectorise."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    return types.float32(types.boolean, types.float32, types.float32), generate
 
 
 @njit

@@ -16,11 +16,11 @@ import numba
 
 from evomerge.cache import read_entry, say_unusable, write_entry
 from evomerge.kernels.cpu import arithmetic
-from evomerge.kernels.cpu.source import loop_source
+from evomerge.kernels.cpu.source import loop_source, slope_loop_source
 from evomerge.kernels.generated import generated_function, is_kept
 from evomerge.kernels.structure import Structure
 
-__all__ = ["Loop", "compiled_loop"]
+__all__ = ["Loop", "compiled_loop", "compiled_slope_loop"]
 
 Loop = Callable[..., None]
 
@@ -35,7 +35,17 @@ u32 = np.uint32
 @cache
 def compiled_loop(structure: Structure) -> Loop:
     """Return the loop for a structure; machine code is made by its first call, or loaded."""
-    function = generated_function(_HEADER + loop_source(structure), arithmetic)
+    return _kept_or_made(loop_source(structure), "merge")
+
+
+@cache
+def compiled_slope_loop(structure: Structure) -> Loop:
+    """Return the loop that sums up slopes for a structure (``Structure.of_slopes``)."""
+    return _kept_or_made(slope_loop_source(structure), "slopes")
+
+
+def _kept_or_made(source: str, name: str) -> Loop:
+    function = generated_function(_HEADER + source, arithmetic, name)
     if not is_kept(function):
         return _compiled(function, on_disk=False)
     _drop_unsealed(Path(function.__code__.co_filename))

@@ -16,7 +16,7 @@ from evomerge.kernels.job import Job
 from evomerge.kernels.numbers import Numbers
 from evomerge.kernels.structure import Structure
 
-__all__ = ["merge_cpu"]
+__all__ = ["flat_array", "merge_cpu", "thread_pool"]
 
 _SMALLEST_PART = 1 << 17  # elements; handing less to another thread costs more than it saves
 _LARGEST_PART = 1 << 20  # elements; small enough that threads finish together
@@ -41,7 +41,7 @@ def merge_cpu(jobs: Iterable[Job]) -> None:
             for part in _parts(job.out.numel(), threads):
                 merge_part(*part)
         return
-    pool = _pool(os.getpid(), threads)
+    pool = thread_pool(threads)
     running: list[Future[None]] = []
     try:
         for job in jobs:
@@ -60,7 +60,7 @@ def _prepared(job: Job) -> MergePart:
     loop = compiled_loop(structure)
     numbers = Numbers.of(job.plan)
     base = [job.base] if job.base is not None and structure.base else []
-    buffers = [_array(tensor) for tensor in (job.out, *base, *job.experts)]
+    buffers = [flat_array(tensor) for tensor in (job.out, *base, *job.experts)]
 
     def merge_part(start: int, stop: int) -> None:
         arrays = (numbers.each, numbers.shared, numbers.keys, *buffers, *numbers.tables)
@@ -69,7 +69,8 @@ def _prepared(job: Job) -> MergePart:
     return merge_part
 
 
-def _array(tensor: torch.Tensor) -> NDArray[np.uint16] | NDArray[np.float32]:
+def flat_array(tensor: torch.Tensor) -> NDArray[np.uint16] | NDArray[np.float32]:
+    """View a tensor as loops read it: flat, 16-bit floats as their bits."""
     flat = tensor.detach().reshape(-1)
     array: NDArray[np.uint16] | NDArray[np.float32]
     array = (flat if flat.dtype == torch.float32 else flat.view(torch.uint16)).numpy()
@@ -85,6 +86,11 @@ def _parts(n: int, threads: int) -> Iterator[tuple[int, int]]:
         stop = min(n, start + size, (start // _WORD + 1) * _WORD)
         yield start, stop
         start = stop
+
+
+def thread_pool(threads: int) -> ThreadPoolExecutor:
+    """Return the threads of this process."""
+    return _pool(os.getpid(), threads)
 
 
 @cache

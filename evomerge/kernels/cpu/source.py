@@ -5,13 +5,16 @@ LLVM vectorises such a loop over the elements. Numbers of the plan are read once
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from evomerge.kernels.adjoint import Adjoint
 from evomerge.kernels.formula import element_source, intervals
 from evomerge.kernels.numbers import Each, Shared
 from evomerge.kernels.structure import Ranked, Structure
 
-__all__ = ["loop_source"]
+__all__ = ["loop_source", "slope_loop_source"]
+
+_TILE = 1 << 12  # elements whose slopes are summed up in float32
 
 
 def loop_source(structure: Structure) -> str:
@@ -20,27 +23,65 @@ def loop_source(structure: Structure) -> str:
     It merges the elements from start to stop, which must not straddle a multiple of 2**32. After
     ``out`` come the base (if read), the experts and the tables, all flat.
     """
-    inputs = [*(["base"] if structure.base else []), *_experts(structure)]
-    parameters = ["start", "stop", "columns", "each", "shared", "keys", "out"]
+    streams = ["out", *_inputs(structure)]
     lines = [
-        f"def merge({', '.join([*parameters, *inputs, *structure.tables])}):",
+        _signature("merge", structure, streams),
         *_indent(1, _numbers(structure)),
         "    while start < stop:",
-        *_indent(2, _row(structure)),
-        *[f"        {name}_part = {name}[start:end]" for name in [*inputs, "out"]],
+        *_indent(2, _row(structure, "stop")),
+        *[f"        {name}_part = {name}[start:end]" for name in streams],
         "        low_index = u32(start)",
         "        for j in range(out_part.size):",
         *_indent(3, _element(structure)),
+        *_indent(3, element_source(structure)),
+        f"            out_part[j] = encode_{structure.out}(merged)",
         "        start = end",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _experts(s: Structure) -> list[str]:
-    return [f"expert{i}" for i in range(s.n_experts)]
+def slope_loop_source(structure: Structure) -> str:
+    """Write the function ``slopes(start, stop, columns, each, shared, keys, sums, along, ...)``.
+
+    It adds to ``sums``, float64, the slopes along ``Adjoint.names`` over the elements from start to
+    stop, which must not straddle a multiple of 2**32. Products are float32; so are the sums over a
+    tile, whose ends depend on nothing but the elements' positions. What comes after ``along``, the
+    gradient, is what comes after ``out`` in ``loop_source``.
+
+    Args:
+        structure: From ``Structure.of_slopes``.
+    """
+    adjoint, streams = Adjoint.of(structure), ["along", *_inputs(structure)]
+    lines = [
+        _signature("slopes", structure, ["sums", *streams]),
+        *_indent(1, _numbers(structure)),
+        "    while start < stop:",
+        f"        tile = min(stop, (start // {_TILE} + 1) * {_TILE})",
+        *_indent(2, _row(structure, "tile")),
+        *[f"        {name}_part = {name}[start:end]" for name in streams],
+        "        low_index = u32(start)",
+        *[f"        sum_{name} = f32(0.0)" for name in adjoint.names],
+        "        for j in range(along_part.size):",
+        *_indent(3, _element(structure)),
+        f"            gradient = decode_{structure.out}(along_part[j])",
+        *_indent(3, adjoint.lines),
+        *[f"            sum_{name} = add(sum_{name}, slope_{name})" for name in adjoint.names],
+        *[f"        sums[{k}] += sum_{name}" for k, name in enumerate(adjoint.names)],
+        "        start = end",
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def _indent(depth: int, lines: Iterator[str]) -> list[str]:
+def _signature(name: str, s: Structure, streams: Sequence[str]) -> str:
+    parameters = ["start", "stop", "columns", "each", "shared", "keys", *streams, *s.tables]
+    return f"def {name}({', '.join(parameters)}):"
+
+
+def _inputs(s: Structure) -> list[str]:
+    return [*(["base"] if s.base else []), *[f"expert{i}" for i in range(s.n_experts)]]
+
+
+def _indent(depth: int, lines: Iterable[str]) -> list[str]:
     return ["    " * depth + line for line in lines]
 
 
@@ -55,13 +96,13 @@ def _numbers(s: Structure) -> Iterator[str]:
         yield f"bound{i} = keys[{i}, 2]"
 
 
-def _row(s: Structure) -> Iterator[str]:
+def _row(s: Structure, limit: str) -> Iterator[str]:
     """The end of the run of elements that share a row, and the numbers of that row."""
     if not s.has_rows:
-        yield "end = stop"
+        yield f"end = {limit}"
         return
     yield "row = start // columns"
-    yield "end = min(stop, (row + 1) * columns)"
+    yield f"end = min({limit}, (row + 1) * columns)"
     for i, what in enumerate(s.sparse):
         if what == "row_band":
             yield f"low{i} = lows{i}[row]"
@@ -94,5 +135,3 @@ def _element(s: Structure) -> Iterator[str]:
         yield f"e{i} = decode_{s.experts[i]}(expert{i}_part[j])"
         if s.column_scale[i]:
             yield f"column{i} = columns{i}_part[j]"
-    yield from element_source(s)
-    yield f"out_part[j] = encode_{s.out}(merged)"

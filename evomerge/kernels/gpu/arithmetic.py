@@ -16,6 +16,7 @@ __all__ = [
     "high_word_salt",
     "inverse_span",
     "magnitude",
+    "sum_of_block",
     "where",
 ]
 
@@ -42,6 +43,17 @@ def magnitude(x):
 def divide(x, y):
     """See the function of this name in ``kernels.cpu.arithmetic``."""
     return tl.div_rn(x, y)  # the plain operator is off by up to two units in the last place
+
+
+@triton.jit
+def sum_of_block(x):
+    """Sum of a block."""
+    return tl.reduce(x, 0, _plus)
+
+
+@triton.jit
+def _plus(x, y):
+    return x + y
 
 
 @triton.jit

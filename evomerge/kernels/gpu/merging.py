@@ -14,17 +14,17 @@ from evomerge.kernels.gpu.source import kernel_source
 from evomerge.kernels.job import Job
 from evomerge.kernels.structure import Structure
 
-__all__ = ["merge_gpu"]
+__all__ = ["BLOCK", "HEADER", "merge_gpu"]
 
-_BLOCK = 2048  # elements per block; eight per thread of eight warps
+BLOCK = 2048  # elements per block; eight per thread of eight warps
 
-_HEADER = """import triton
+HEADER = """import triton
 import triton.language as tl
 from evomerge.kernels.gpu.arithmetic import *
 """
 
 
-def merge_gpu(jobs: Iterable[Job], block: int = _BLOCK) -> None:
+def merge_gpu(jobs: Iterable[Job], block: int = BLOCK) -> None:
     """Merge tensors straight into existing buffers, with one launch for all of one structure.
 
     Arithmetic is that of ``merge_eager``: no fused multiplication and addition, exact division.
@@ -51,4 +51,4 @@ def merge_gpu(jobs: Iterable[Job], block: int = _BLOCK) -> None:
 @cache
 def _kernel(structure: Structure) -> Any:
     # Triton keeps machine code on disk by itself.
-    return generated_function(_HEADER + kernel_source(structure), arithmetic)
+    return generated_function(HEADER + kernel_source(structure), arithmetic)

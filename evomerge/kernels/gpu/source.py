@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from evomerge.kernels.adjoint import Adjoint
 from evomerge.kernels.formula import element_source, intervals
 from evomerge.kernels.numbers import Each, Shared
 from evomerge.kernels.structure import Ranked, Structure
 
-__all__ = ["buffer_names", "kernel_source"]
+__all__ = ["buffer_names", "kernel_source", "slope_kernel_source"]
 
 
 def kernel_source(structure: Structure) -> str:
     """Write the kernel; its arguments are those that ``segments.Segments`` holds."""
+    body = [
+        *_inputs(structure),
+        *element_source(structure),
+        f"tl.store(out + position, encode_{structure.out}(merged), mask=inside)",
+    ]
+    return _function("merge", body)
+
+
+def slope_kernel_source(structure: Structure) -> str:
+    """Write the kernel that sums up slopes along ``Adjoint.names``, block by block.
+
+    Its first argument is ``sums``, (blocks, names) float32; in the place of outputs it reads
+    gradients. Outside a tensor these are 0, and so are the slopes.
+
+    Args:
+        structure: From ``Structure.of_slopes``.
+    """
+    adjoint = Adjoint.of(structure)
+    body = [
+        *_inputs(structure),
+        "gradient = tl.load(out + position, mask=inside, other=0.0).to(tl.float32)",
+        *adjoint.lines,
+        f"sums += block.to(tl.int64) * {len(adjoint.names)}",
+    ]
+    for k, name in enumerate(adjoint.names):
+        body.append(f"inner = tl.where(inside, slope_{name}, 0.0)")
+        body.append(f"tl.store(sums + {k}, sum_of_block(inner))")
+    return _function("slopes", body, first="sums, ")
+
+
+def _function(name: str, body: Sequence[str], first: str = "") -> str:
     lines = [
         "@triton.jit",
-        "def merge(tensor_of_block, first_block, sizes, addresses, each, shared, keys,",
+        f"def {name}({first}tensor_of_block, first_block, sizes, addresses, each, shared, keys,",
         "          BLOCK: tl.constexpr, ALIGNED: tl.constexpr):",
-        *["    " + line for line in _body(structure)],
+        *["    " + line for line in body],
     ]
     return "\n".join(lines) + "\n"
 
@@ -28,7 +60,7 @@ def buffer_names(structure: Structure) -> tuple[str, ...]:
     return ("out", *(("base",) if structure.base else ()), *experts, *structure.tables)
 
 
-def _body(s: Structure) -> Iterator[str]:
+def _inputs(s: Structure) -> Iterator[str]:
     yield "block = tl.program_id(0)"
     yield "tensor = tl.load(tensor_of_block + block).to(tl.int64)"
     yield "start = (block - tl.load(first_block + tensor)).to(tl.int64) * BLOCK"
@@ -49,8 +81,6 @@ def _body(s: Structure) -> Iterator[str]:
         yield "theta = tl.load(base + position, mask=inside, other=0.0).to(tl.float32)"
     for i in range(s.n_experts):
         yield f"e{i} = tl.load(expert{i} + position, mask=inside, other=0.0).to(tl.float32)"
-    yield from element_source(s)
-    yield f"tl.store(out + position, encode_{s.out}(merged), mask=inside)"
 
 
 def _addresses(s: Structure) -> Iterator[str]:

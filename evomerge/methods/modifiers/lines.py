@@ -31,10 +31,20 @@ class Lines(Modifier):
     )
 
     alpha: float = shared(
-        0.5, "scale in the first layer and outside layers", low=-10.0, high=10.0, search=(0.1, 1.0)
+        0.5,
+        "scale in the first layer and outside layers",
+        low=-10.0,
+        high=10.0,
+        search=(0.1, 1.0),
+        slope=True,
     )
     beta: float = shared(
-        0.5, "what the last layer's scale has more", low=-10.0, high=10.0, search=(0.0, 1.0)
+        0.5,
+        "what the last layer's scale has more",
+        low=-10.0,
+        high=10.0,
+        search=(0.0, 1.0),
+        slope=True,
     )
 
     def apply(self, plan: TensorPlan, tensor: TensorContext) -> TensorPlan:

@@ -15,6 +15,7 @@ from evomerge.space.dataflow.scales import guarded, unguarded
 from evomerge.space.dataflow.spec import PathSpec, Run
 from evomerge.space.distributions import Value, in_range, range_text, suggest
 from evomerge.space.protocol import GeneInfo
+from evomerge.space.sloped import number
 
 __all__ = ["PathGenes", "initial_path"]
 
@@ -50,7 +51,7 @@ class PathGenes:
         if self._scale is None:
             return owner, tuple(Hop(step.source, step.layer) for step in steps)
         names = self._scale_names(steps)
-        scales = [1.0 if name is None else float(read(name)) for name in names]
+        scales = [1.0 if name is None else number(read(name)) for name in names]
         kept = guarded(scales, self._scale.limit)
         return owner, tuple(
             Hop(step.source, step.layer, scale) for step, scale in zip(steps, kept, strict=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from evomerge.space.sloped import exp, log
+
 __all__ = ["guarded", "unguarded"]
 
 
@@ -37,10 +39,10 @@ def _mapped(scales: Sequence[float], of_log: Callable[[float], float]) -> tuple[
     found: list[float] = []
     before = mapped_before = 0.0
     for scale in scales:
-        product = before + math.log(scale)
+        product = before + log(scale)
         mapped = of_log(product)
         untouched = mapped == product and mapped_before == before
-        found.append(scale if untouched else math.exp(mapped - mapped_before))
+        found.append(scale if untouched else exp(mapped - mapped_before))
         before, mapped_before = product, mapped
     return tuple(found)
 
@@ -49,7 +51,8 @@ def _beyond(x: float, half: float, of_excess: Callable[[float], float]) -> float
     """Map what exceeds ``half`` on either side, in units of ``half``."""
     if abs(x) <= half:
         return x
-    return math.copysign(half + half * of_excess(abs(x) / half - 1), x)
+    size = half + half * of_excess(abs(x) / half - 1)
+    return size if x > 0 else -size
 
 
 def _inverse(v: float) -> float:

@@ -1,0 +1,87 @@
+"""From slopes along a recipe to slopes along the genes that decode to it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from optuna.distributions import FloatDistribution
+
+from evomerge.methods.declared import ParameterValue, PerExpert
+from evomerge.models.architecture import TensorRole
+from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.recipe.slopes import RecipeSlopes
+from evomerge.space.protocol import Params, SearchSpace
+from evomerge.space.sloped import Sloped
+
+__all__ = ["gene_slopes"]
+
+
+def gene_slopes(
+    space: SearchSpace, params: Params, slopes: RecipeSlopes, roles: Mapping[str, TensorRole]
+) -> dict[str, float]:
+    """Find an objective's slopes along the genes of a trial.
+
+    Whatever lies between genes and the numbers of a recipe is passed through: depth groups and
+    control points, modules, shared genes, shares of one whole, logarithms, guarded scales. At a
+    corner, such as a share of everything, that is the slope on one side of it or none.
+
+    Args:
+        space: Whose genes they are.
+        params: Genes of the trial, active ones at least.
+        slopes: Along the recipe that they decode to.
+        roles: Of the tensors that the recipe merges, by name.
+
+    Returns:
+        Slopes by gene, per unit of the gene's own value (not of its logarithm). Genes that have
+        none are left out: choices, whole numbers, inactive ones, and what moves masks.
+    """
+    genes = space.distributions
+    sloped = {
+        gene: Sloped(float(value), {gene: 1.0})
+        for gene, value in params.items()
+        if isinstance(genes.get(gene), FloatDistribution)
+    }
+    recipe = space.recipe({**params, **sloped})
+    found: dict[str, float] = defaultdict(float)
+    for number, slope in _numbers(recipe, slopes, roles):
+        if isinstance(number, Sloped):
+            for gene, share in number.slopes.items():
+                found[gene] += slope * share
+    return {gene: found[gene] for gene in genes if gene in found}
+
+
+def _numbers(
+    recipe: Recipe, slopes: RecipeSlopes, roles: Mapping[str, TensorRole]
+) -> Iterator[tuple[object, float]]:
+    """Pair the numbers of a recipe with the slopes along them."""
+    for position, own in _by_rule(recipe, slopes, roles).items():
+        for parameter, each in own.items():
+            value = _setting(recipe.rules[position], parameter)
+            if isinstance(value, Mapping):
+                yield from zip((value[name] for name in recipe.experts), each, strict=True)
+            else:
+                yield value, sum(each)
+    for hop, slope in zip(recipe.path, slopes.scales, strict=False):
+        yield hop.scale, slope
+
+
+def _by_rule(
+    recipe: Recipe, slopes: RecipeSlopes, roles: Mapping[str, TensorRole]
+) -> dict[int, dict[str, PerExpert]]:
+    """Add up the slopes of the tensors that one rule merges."""
+    found: dict[int, dict[str, PerExpert]] = defaultdict(dict)
+    for name, own in slopes.tensors.items():
+        total = found[recipe.rule_for(name, roles[name])]
+        for parameter, slope in own.items():
+            each = slope if isinstance(slope, tuple) else (slope,)
+            before = total.get(parameter, (0.0,) * len(each))
+            total[parameter] = tuple(a + b for a, b in zip(before, each, strict=True))
+    return found
+
+
+def _setting(rule: Rule, parameter: str) -> ParameterValue | None:
+    """Read what a rule says of a parameter; ``None`` if it leaves the default."""
+    modifier, _, own = parameter.rpartition(":")
+    values = rule.modifiers[modifier] if modifier else rule.parameters
+    return values.get(own)
