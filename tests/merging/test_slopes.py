@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from evomerge.config.spaces import build_space
+
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.recipe.recipe import Recipe, Rule

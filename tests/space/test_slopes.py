@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from evomerge.config.spaces import build_space
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 
-from evomerge.config.spaces import build_space
 from evomerge.methods.declared import PerExpert
 from evomerge.methods.modifiers import MODIFIERS
 from evomerge.methods.registry import method
