@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
@@ -23,8 +25,10 @@ from evomerge.cli.results import print_front
 from evomerge.cli.terminal import console, notes, print_table
 
 if TYPE_CHECKING:
+    from evomerge.runs.events import Events
     from evomerge.runs.loaded import Loaded
     from evomerge.study.folder import StudyFolder
+    from evomerge.study.records import StudyRecord
 
 __all__ = ["register"]
 
@@ -76,15 +80,17 @@ def run(
 ) -> None:
     """Start a study and run it until its budget is met."""
     from evomerge.config.presets import Presets
-    from evomerge.runs.stages import created_run
     from evomerge.study.folder import StudyFolder
 
     found = Presets(presets)
     path = found.find("experiments", experiment, Path.cwd())
     folder = StudyFolder(dir_ or Path("runs") / path.stem)
     overrides = [*(set_ or []), *execution_overrides(executor, workers)]
-    with created_run(path, found, overrides, folder) as loaded:
-        _continue(folder, loaded=loaded)
+    with _shown(folder) as events:
+        from evomerge.runs.stages import start_run
+
+        done = start_run(path, found, overrides, folder, events)
+    _print_end(folder, done)
 
 
 def resume(
@@ -101,32 +107,35 @@ def resume(
     ] = False,
 ) -> None:
     """Continue a study: finished trials stay, unfinished ones run again."""
-    from evomerge.runs.stages import change_run
+    from evomerge.runs.stages import change_run, continue_run
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(study)
     overrides = [*(set_ or []), *execution_overrides(executor, workers)]
     change_run(folder, overrides, accept_changes=accept_changes)
-    _continue(folder, accept_changes=accept_changes)
+    with _shown(folder) as events:
+        done = continue_run(folder, events, accept_changes=accept_changes)
+    _print_end(folder, done)
 
 
-def _continue(
-    folder: StudyFolder, *, accept_changes: bool = False, loaded: Loaded | None = None
-) -> None:
+@contextmanager
+def _shown(folder: StudyFolder) -> Iterator[Events]:
+    """Show the progress of a run; the first line before anything that takes long."""
     from evomerge.cli.progress import SearchProgress
-    from evomerge.runs.run import Events
-    from evomerge.runs.stages import continue_run
+    from evomerge.runs.events import Events
 
-    root = folder.root
     with SearchProgress() as progress:
         try:
-            events = Events(progress.phase, progress.part, progress.told, progress.began)
-            study = continue_run(folder, events, accept_changes=accept_changes, loaded=loaded)
+            yield Events(progress.phase, progress.part, progress.told, progress.began)
         except KeyboardInterrupt:
-            notes.print(
-                f"stopped; nothing is lost: 'evomerge resume {root}' continues", soft_wrap=True
-            )
+            if folder.experiment.is_file():
+                how = f"nothing is lost: 'evomerge resume {folder.root}' continues"
+                notes.print(f"stopped; {how}", soft_wrap=True)
             raise
+
+
+def _print_end(folder: StudyFolder, study: StudyRecord) -> None:
+    root = folder.root
     print_front(study, most=_FRONT_ROWS)  # first, since it needs no disk
     write_run_report(folder, folder.report)
     console.print(f"\nfront    evomerge front {root}", soft_wrap=True)

@@ -138,7 +138,7 @@ def _source_file(function: object) -> str | None:
         file = inspect.getsourcefile(inspect.unwrap(function))  # type: ignore[arg-type]
     except TypeError:  # of C, or no class of ours
         return None
-    return None if file is None or BUILTIN_TASKS.parent in Path(file).parents else file
+    return None if file is None or BUILTIN_TASKS.parent in Path(file).resolve().parents else file
 
 
 def _functions(value: object) -> Iterator[object]:

@@ -63,7 +63,7 @@ __all__ = [
     "without_data",
 ]
 
-BUILTIN_TASKS = Path(lm_eval.tasks.__file__).parent
+BUILTIN_TASKS = Path(lm_eval.tasks.__file__).resolve().parent
 FEWSHOT_SEED = 1234  # what simple_evaluate seeds the choice of examples with
 
 

@@ -81,7 +81,7 @@ def is_public(manager: TaskManager, name: str) -> bool:
     """Tell whether a task ships with lm-eval, rather than being the user's own."""
     entry = manager.task_index.get(name)
     path = None if entry is None else entry.yaml_path
-    return path is not None and BUILTIN_TASKS in Path(path).parents
+    return path is not None and BUILTIN_TASKS in Path(path).resolve().parents
 
 
 def leaf_tasks(

@@ -8,6 +8,7 @@ Members:
     seeds: what a search starts from, read from recipes and earlier studies.
     sampling: the sampler, and what it may see of single items.
     workers: how many, on what.
+    events: how a run tells what is happening.
     run: start a study, change its budget, continue it.
     stages: the same for experiments that chain several search spaces.
     stored: the resolved experiment in a study's folder.

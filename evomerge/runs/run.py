@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
 from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
+from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.optuna_study import keep_inputs, open_study, store_name, stored_inputs
@@ -24,13 +25,13 @@ from evomerge.runs.reading import read_study
 from evomerge.runs.sampling import make_sampler, resolved_sampler
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
 from evomerge.runs.wholeness import require_items
-from evomerge.runs.workers import on_device, start_executor
+from evomerge.runs.workers import StartingExecutor, on_device
 from evomerge.study.drivers import Drivers
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import driver_id, identify
-from evomerge.study.records import StudyRecord, TrialRecord
+from evomerge.study.records import StudyRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue
 
 __all__ = [
-    "Events",
     "change_study",
     "continue_study",
     "load_study",
@@ -49,23 +49,6 @@ __all__ = [
     "start_study",
     "update_study",
 ]
-
-
-@dataclass(frozen=True)
-class Events:
-    """Callbacks that tell a person how the run goes.
-
-    Attributes:
-        phase: Called with what is being done now.
-        part: Called during a long phase with what is counted, how many are done, and of how many.
-        told: Called with each finished trial.
-        began: Called with a study, as earlier drivers left it, before it is continued.
-    """
-
-    phase: Callable[[str], None] = lambda text: None
-    part: Callable[[str, int, int], None] = lambda text, done, total: None
-    told: Callable[[TrialRecord], None] = lambda trial: None
-    began: Callable[[StudyRecord], None] = lambda study: None
 
 
 def load_study(
@@ -172,6 +155,7 @@ def continue_study(
     accept_changes: bool = False,
     earlier: Mapping[str, str] = {},
     loaded: Loaded | None = None,
+    starting: StartingExecutor | None = None,
 ) -> StudyRecord:
     """Run a study until its budget is met, then the finals.
 
@@ -181,6 +165,7 @@ def continue_study(
         accept_changes: Whether models and items may be others than those of earlier trials.
         earlier: What those of earlier stages were (``stored_inputs``).
         loaded: Its experiment, if this process has loaded it; absent: it is loaded here.
+        starting: Its workers, if they have been started; absent: they are started here.
 
     Returns:
         The study as it stands at the end.
@@ -195,31 +180,46 @@ def continue_study(
         store = store_name(folder, experiment)
         require_items(folder, store, before.trials, driver_id(folder))
         events.began(before)
-        events.phase("checking the experiment")
-        if loaded is None or loaded.experiment != experiment:
-            tasks = None if loaded is None else loaded.tasks
-            loaded = Loaded.of(experiment, str(folder.experiment), tasks)
-        sampler = make_sampler(loaded.experiment, loaded.space, ItemStore(folder.items))
-        study = open_study(folder, loaded.experiment, sampler)
         if _is_finished(folder, experiment):
-            if folder.comparison.is_file() and read_comparison(folder.comparison) is None:
-                _measure(loaded, folder, events)
+            _make_again(folder, experiment, events)
             return read_study(folder)
-        inputs, kept = input_digests(loaded), stored_inputs(folder, experiment)
-        if not accept_changes:
-            require_same({**earlier, **kept}, inputs, folder.root)
-        keep_inputs(study, {**kept, **inputs})
-        trim_cache("experts", "scores", "statistics")
-        _measure(loaded, folder, events)
-        events.phase("starting workers")
-        executor = start_executor(experiment.execution)
-        try:
+        with starting or StartingExecutor(experiment.execution) as workers:
+            events.phase("checking the experiment")
+            loaded = _loaded(folder, experiment, loaded)
+            study = _opened(folder, loaded)
+            inputs, kept = input_digests(loaded), stored_inputs(folder, experiment)
+            if not accept_changes:
+                require_same({**earlier, **kept}, inputs, folder.root)
+            keep_inputs(study, {**kept, **inputs})
+            trim_cache("experts", "scores", "statistics")
+            _measure(loaded, folder, events)
+            events.phase("loading the workers")
+            executor = workers.get()
             executor.load(on_device(loaded.worker, experiment.execution))
             _search(study, loaded, folder, executor, events)
             _finals(loaded, folder, executor, events)
-        finally:
-            executor.close()
     return read_study(folder)
+
+
+def _loaded(folder: StudyFolder, experiment: Experiment, known: Loaded | None) -> Loaded:
+    """Load a study's experiment, or what of it is not loaded yet."""
+    if known is not None and known.experiment == experiment:
+        return known
+    return Loaded.of(experiment, str(folder.experiment), None if known is None else known.tasks)
+
+
+def _opened(folder: StudyFolder, loaded: Loaded) -> optuna.Study:
+    sampler = make_sampler(loaded.experiment, loaded.space, ItemStore(folder.items))
+    return open_study(folder, loaded.experiment, sampler)
+
+
+def _make_again(folder: StudyFolder, experiment: Experiment, events: Events) -> None:
+    """Check a study that is finished, and make again what of it is damaged."""
+    events.phase("checking the experiment")
+    loaded = _loaded(folder, experiment, None)
+    _opened(folder, loaded)
+    if folder.comparison.is_file() and read_comparison(folder.comparison) is None:
+        _measure(loaded, folder, events)
 
 
 def _measure(loaded: Loaded, folder: StudyFolder, events: Events) -> None:

@@ -22,11 +22,11 @@ from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, StudyError
 from evomerge.recipe.files import dump_recipe, recipe_from_data
 from evomerge.recipe.recipe import Recipe
+from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.optuna_study import stored_inputs
 from evomerge.runs.reading import begun_stages, read_study
 from evomerge.runs.run import (
-    Events,
     change_study,
     continue_study,
     load_study,
@@ -35,6 +35,7 @@ from evomerge.runs.run import (
     update_study,
 )
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
+from evomerge.runs.workers import StartingExecutor
 from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.json_files import read_json
@@ -49,6 +50,7 @@ __all__ = [
     "create_run",
     "created_run",
     "load_stages",
+    "start_run",
 ]
 
 _DATA_FLOW = ("dataflow", "hybrid")  # kinds of space whose models have other layers than the base
@@ -56,7 +58,10 @@ _DATA_FLOW = ("dataflow", "hybrid")  # kinds of space whose models have other la
 
 @contextmanager
 def created_run(
-    path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder
+    path: Path,
+    presets: Presets,
+    overrides: Sequence[str],
+    folder: StudyFolder,
 ) -> Iterator[Loaded]:
     """Load an experiment of one or several stages, make its folder, and hold it for the block.
 
@@ -74,12 +79,42 @@ def created_run(
         ConfigError: Listing every fault of every stage.
         StudyError: Another study is there or is just being made, or an override changes no stage.
     """
+    with _made(_read(path, presets, overrides, folder), path, folder) as loaded:
+        yield loaded
+
+
+def start_run(
+    path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder, events: Events
+) -> StudyRecord:
+    """Make the folder of a run as ``created_run`` does, and continue it.
+
+    Its workers start while the experiment is loaded.
+    """
+    events.phase("reading the experiment")
+    experiment = _read(path, presets, overrides, folder)
+    events.phase("checking the experiment")
+    with (
+        StartingExecutor(experiment.execution) as workers,
+        _made(experiment, path, folder) as loaded,
+    ):
+        return continue_run(folder, events, loaded=loaded, starting=workers)
+
+
+def _read(
+    path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder
+) -> Experiment:
+    """Read an experiment, with all that can be told at once."""
     if not _is_unbegun(folder):
-        folder.require_free()  # before anything that takes long
+        folder.require_free()
     experiment = load_experiment(path, presets, overrides)
+    if experiment.stages and any(override.startswith("budget") for override in overrides):
+        _require_follower(folder, experiment)
+    return experiment
+
+
+@contextmanager
+def _made(experiment: Experiment, path: Path, folder: StudyFolder) -> Iterator[Loaded]:
     if experiment.stages:
-        if any(override.startswith("budget") for override in overrides):
-            _require_follower(folder, experiment)
         loaded, *_ = load_stages(experiment, str(path))
     else:
         loaded = load_study(experiment, str(path), folder)
@@ -144,6 +179,7 @@ def continue_run(
     *,
     accept_changes: bool = False,
     loaded: Loaded | None = None,
+    starting: StartingExecutor | None = None,
 ) -> StudyRecord:
     """Run every stage that is not done, from wherever the last driver stopped.
 
@@ -152,6 +188,7 @@ def continue_run(
         events: Progress.
         accept_changes: Whether models and items may be others than those of earlier trials.
         loaded: What ``created_run`` gave, if it made this run.
+        starting: Workers that have been started for it.
 
     Returns:
         The study of the last stage.
@@ -161,7 +198,9 @@ def continue_run(
         StudyError: The folder is in use, or a stage found no merge to hand on.
     """
     if not read_experiment(folder).stages:
-        return continue_study(folder, events, accept_changes=accept_changes, loaded=loaded)
+        return continue_study(
+            folder, events, accept_changes=accept_changes, loaded=loaded, starting=starting
+        )
     with folder.lock():
         experiment = read_experiment(folder)
         earlier: dict[str, str] = {}
@@ -178,8 +217,14 @@ def continue_run(
                 loaded = load_study(wanted, str(folder.experiment), inside, tasks)
                 start_study(loaded, inside)
             study = continue_study(
-                inside, events, accept_changes=accept_changes, earlier=earlier, loaded=loaded
+                inside,
+                events,
+                accept_changes=accept_changes,
+                earlier=earlier,
+                loaded=loaded,
+                starting=starting,
             )
+            starting = None  # closed with its stage
             earlier |= stored_inputs(inside, wanted)
             if number < len(experiment.stages):
                 events.phase(f"writing the winners of stage {number}")

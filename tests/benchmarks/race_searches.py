@@ -17,7 +17,8 @@ from evomerge.analysis.status import items_saved
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.runs.run import Events, continue_study, start_study
+from evomerge.runs.events import Events
+from evomerge.runs.run import continue_study, start_study
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from evomerge.config.spaces import build_space
 
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.parts import build_space
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 from evomerge.space.slopes import gene_slopes
 from tests.architectures import tiny_model

@@ -13,7 +13,8 @@ from evomerge.cli import main as cli
 from evomerge.config.presets import Presets
 from evomerge.merging.sources import Sources
 from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
-from evomerge.runs.run import Events, continue_study
+from evomerge.runs.events import Events
+from evomerge.runs.run import continue_study
 from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
 

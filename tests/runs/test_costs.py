@@ -22,8 +22,9 @@ from evomerge.execution.protocol import Failed, Outcome
 from evomerge.export.model import export_model
 from evomerge.runs import run
 from evomerge.runs.cost import experiment_facts
+from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.run import Events, continue_study
+from evomerge.runs.run import continue_study
 from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
 

@@ -15,8 +15,8 @@ from evomerge import fingerprint
 from evomerge.config.presets import Presets
 from evomerge.errors import StudyError
 from evomerge.models.zoo import zoo_path
+from evomerge.runs.events import Events
 from evomerge.runs.reading import read_study
-from evomerge.runs.run import Events
 from evomerge.runs.stages import change_run, continue_run, create_run
 from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder

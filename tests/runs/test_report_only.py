@@ -15,8 +15,8 @@ from evomerge.errors import ConfigError
 from evomerge.evaluation.store import ItemStore
 from evomerge.export.model import export_model
 from evomerge.runs.cost import experiment_facts
+from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.run import Events
 from evomerge.runs.stages import continue_run, create_run, load_stages
 from evomerge.study.folder import StudyFolder
 

@@ -12,8 +12,9 @@ import yaml
 from evomerge.config.presets import Presets
 from evomerge.errors import StudyError
 from evomerge.runs import stages
+from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.run import Events, continue_study
+from evomerge.runs.run import continue_study
 from evomerge.runs.stages import create_run, created_run
 from evomerge.runs.stored import write_experiment
 from evomerge.study.folder import StudyFolder
@@ -57,7 +58,7 @@ def test_workers_find_every_statistic_that_the_space_asks_for(
 
     record = continue_study(study(tmp_path), Events(phase, lambda *part: parts.append(part)))
     assert [t.state for t in record.trials] == ["complete"] * 8
-    assert phases[1:3] == ["measuring the models", "starting workers"]
+    assert phases[1:3] == ["measuring the models", "loading the workers"]
     assert any(done == total > 0 for text, done, total in parts if text.startswith("statistics"))
     assert not entries[1]
     assert entries[2]

@@ -12,8 +12,9 @@ import yaml
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
+from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.run import Events, continue_study
+from evomerge.runs.run import continue_study
 from evomerge.runs.stages import create_run
 from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder

@@ -22,8 +22,8 @@ from evomerge.errors import ConfigError, StudyError
 from evomerge.evaluation.gates import Gates
 from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.files import load_recipe
+from evomerge.runs.events import Events
 from evomerge.runs.reading import latest_study, read_study, stage_studies
-from evomerge.runs.run import Events
 from evomerge.runs.stages import (
     change_run,
     continue_run,

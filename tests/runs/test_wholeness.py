@@ -12,8 +12,9 @@ import yaml
 from evomerge.cli.reading import write_run_report
 from evomerge.config.presets import Presets
 from evomerge.errors import StudyError
+from evomerge.runs.events import Events
 from evomerge.runs.reading import read_study
-from evomerge.runs.run import Events, continue_study
+from evomerge.runs.run import continue_study
 from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from evomerge.config.spaces import build_space
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
@@ -16,6 +15,7 @@ from evomerge.methods.modifiers import MODIFIERS
 from evomerge.methods.registry import method
 from evomerge.recipe.recipe import Recipe
 from evomerge.recipe.slopes import RecipeSlopes
+from evomerge.runs.parts import build_space
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 from evomerge.space.sloped import Sloped, clipped, exp, expm1, log, log1p, number
 from evomerge.space.slopes import gene_slopes

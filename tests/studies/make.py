@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from evomerge.config.experiment import Experiment
-from evomerge.runs.run import Events, continue_study, start_study
+from evomerge.runs.events import Events
+from evomerge.runs.run import continue_study, start_study
 from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder
 

@@ -13,9 +13,10 @@ from pydantic import BaseModel, create_model
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import experiment_digest
 from evomerge.errors import ConfigError, StudyError
+from evomerge.runs.events import Events
 from evomerge.runs.optuna_study import find_study
 from evomerge.runs.reading import read_study
-from evomerge.runs.run import Events, change_study, continue_study
+from evomerge.runs.run import change_study, continue_study
 from evomerge.runs.stored import read_experiment
 from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder

@@ -17,8 +17,9 @@ from typing import Any
 
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
+from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.run import Events, continue_study
+from evomerge.runs.run import continue_study
 from evomerge.runs.stages import create_run
 from evomerge.samplers import GeneSpace
 from evomerge.study.folder import StudyFolder

@@ -1,0 +1,27 @@
+"""How a run tells a person what is happening."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from evomerge.study.records import StudyRecord, TrialRecord
+
+__all__ = ["Events"]
+
+
+@dataclass(frozen=True)
+class Events:
+    """Callbacks that tell a person how the run goes.
+
+    Attributes:
+        phase: Called with what is being done now.
+        part: Called during a long phase with what is counted, how many are done, and of how many.
+        told: Called with each finished trial.
+        began: Called with a study, as earlier drivers left it, before it is continued.
+    """
+
+    phase: Callable[[str], None] = lambda text: None
+    part: Callable[[str, int, int], None] = lambda text, done, total: None
+    told: Callable[[TrialRecord], None] = lambda trial: None
+    began: Callable[[StudyRecord], None] = lambda study: None
