@@ -79,16 +79,54 @@ def parse(
         ConfigError: One line per fault; unknown keys name the nearest known one.
     """
     adapter = TypeAdapter(record)
+    errors = _switches_for_numbers(adapter, content)
     try:
-        return adapter.validate_python(content)
+        checked = adapter.validate_python(content)
     except ValidationError as err:
-        schema = adapter.json_schema()
-        errors = err.errors(include_url=False, include_context=False)[:_MOST_ERRORS]
-        lines = [
-            _fault_line(error, schema, where, elsewhere or {})
-            for error in _of_members_meant(errors)
-        ]
-        raise ConfigError(*_at_most(list(dict.fromkeys(lines)), where)) from None
+        errors += err.errors(include_url=False, include_context=False)[:_MOST_ERRORS]
+    if not errors:
+        return checked
+    schema = adapter.json_schema()
+    lines = [
+        _fault_line(error, schema, where, elsewhere or {}) for error in _of_members_meant(errors)
+    ]
+    raise ConfigError(*_at_most(list(dict.fromkeys(lines)), where))
+
+
+class _Switch:
+    """Stands for true or false where pydantic would take them for 1 and 0."""
+
+    def __init__(self, *, is_on: bool) -> None:
+        self._is_on = is_on
+
+    def __repr__(self) -> str:
+        return "true" if self._is_on else "false"
+
+
+def _switches_for_numbers(adapter: TypeAdapter[T], content: object) -> list[ErrorDetails]:
+    """Find the numbers for which YAML has a switch: ``on``, ``yes``, ``true``."""
+    if (marked := _marked(content)) is content:
+        return []
+    try:
+        adapter.validate_python(marked)
+    except ValidationError as err:
+        found = err.errors(include_url=False, include_context=False)
+        return [error for error in found if error["type"] in ("int_type", "float_type")]
+    return []
+
+
+def _marked(content: object) -> object:
+    """Put a ``_Switch`` in place of every boolean; the same object if there is none."""
+    if isinstance(content, bool):
+        return _Switch(is_on=content)
+    if isinstance(content, Mapping):
+        marked = {key: _marked(value) for key, value in content.items()}
+        return marked if any(marked[key] is not content[key] for key in marked) else content
+    if isinstance(content, list):
+        parts = [_marked(part) for part in content]
+        changed = any(new is not old for new, old in zip(parts, content, strict=True))
+        return parts if changed else content
+    return content
 
 
 def _at_most(faults: list[str], where: str) -> list[str]:

@@ -116,3 +116,22 @@ def test_a_large_value_is_cut_short_in_a_message() -> None:
     big = [["x" * 50] * 50] * 50
     (line,) = faults_of(Experiment, {**EXPERIMENT, "seed": big})
     assert len(line) < 300
+
+
+@pytest.mark.parametrize("switch", ["on", "true", "no"])
+def test_a_switch_is_no_number(switch: str) -> None:
+    content = {
+        "models": {"base": "zoo:base", "experts": {"math": "zoo:math"}},
+        "search_space": "global_linear",
+        "evaluators": ["zoo"],
+        "objectives": [{"task": "t", "metric": "m"}],
+        "budget": parse_yaml(f"trials: {switch}"),
+        "seed": parse_yaml(switch),
+        "allow_test_split": True,
+        "gates": False,
+    }
+    with pytest.raises(ConfigError) as caught:
+        parse(Experiment, content, "e.yaml")
+    got = "false" if switch == "no" else "true"
+    assert len(caught.value.faults) == 2
+    assert all("integer" in fault and fault.endswith(f"got {got}") for fault in caught.value.faults)
