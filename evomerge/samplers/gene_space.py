@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from optuna.distributions import BaseDistribution
@@ -23,6 +23,7 @@ class GeneSpace:
         distributions: Every gene, conditional ones too, in a fixed order.
         defaults: A neutral value per gene: what an inactive gene counts as, and where CMA-ES
             starts.
+        depths: How deep genes sit in the model; those of the whole model are absent.
 
     Raises:
         SpaceError: A gene without a default, or with one outside its range.
@@ -30,6 +31,7 @@ class GeneSpace:
 
     distributions: Mapping[str, BaseDistribution]
     defaults: Mapping[str, Gene]
+    depths: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.distributions.keys() != self.defaults.keys():
