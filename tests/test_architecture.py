@@ -50,7 +50,9 @@ MAY_IMPORT = {
         *("pareto", "space"),
         "samplers",
     },
-    "analysis": {"errors", "pareto", "statistics", "study"},
+    "analysis": {
+        *("errors", "pareto", "schema", "models", "statistics", "methods", "recipe", "study"),
+    },
     "export": {
         *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
         "analysis",
