@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "fingerprint": {"cache"},
     "seeds": set(),
     "pareto": set(),
+    "origins": set(),
     "plain_yaml": {"errors"},
     "schema_keys": set(),
     "schema": {"errors", "plain_yaml", "schema_keys"},
@@ -43,15 +44,16 @@ MAY_IMPORT = {
         *("errors", "cache", "fingerprint", "secrets", "models", "recipe", "merging"),
         "evaluation",
     },
-    "space": {"errors", "models", "methods", "recipe"},
+    "space": {"errors", "origins", "models", "methods", "recipe"},
     "samplers": {"errors", "seeds", "schema"},
     "study": {
         *("errors", "secrets", "seeds", "schema", "models", "recipe", "evaluation", "execution"),
-        *("pareto", "space"),
+        *("origins", "pareto", "space"),
         "samplers",
     },
     "analysis": {
-        *("errors", "pareto", "schema", "models", "statistics", "methods", "recipe", "study"),
+        *("errors", "origins", "pareto", "schema", "models", "statistics", "methods", "recipe"),
+        "study",
     },
     "export": {
         *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
