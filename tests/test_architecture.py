@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "seeds": set(),
     "pareto": set(),
     "origins": set(),
+    "optuna_internals": set(),
     "plain_yaml": {"errors"},
     "schema_keys": set(),
     "schema": {"errors", "plain_yaml", "schema_keys"},
@@ -44,11 +45,11 @@ MAY_IMPORT = {
         *("errors", "cache", "fingerprint", "secrets", "models", "recipe", "merging"),
         "evaluation",
     },
-    "space": {"errors", "origins", "models", "methods", "recipe"},
-    "samplers": {"errors", "seeds", "schema"},
+    "space": {"errors", "origins", "optuna_internals", "models", "methods", "recipe"},
+    "samplers": {"errors", "optuna_internals", "seeds", "schema"},
     "study": {
         *("errors", "secrets", "seeds", "schema", "models", "recipe", "evaluation", "execution"),
-        *("origins", "pareto", "space"),
+        *("origins", "optuna_internals", "pareto", "space"),
         "samplers",
     },
     "analysis": {

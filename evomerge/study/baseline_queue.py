@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from evomerge.errors import StudyError
+from evomerge.optuna_internals import fix_params, storage_of, trial_id
 from evomerge.origins import SEARCH
 from evomerge.space.baselines import Baseline
 from evomerge.study.constraints import Constraint, unenforced
@@ -80,8 +81,8 @@ class BaselineQueue:
 
     def give_to_search(self, trial: Trial) -> None:
         """Let a trial that was queued as a baseline be one of the search."""
-        self._study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", {})
-        trial._fixed_params = {}
+        storage_of(self._study).set_trial_system_attr(trial_id(trial), "fixed_params", {})
+        fix_params(trial, {})
         trial.set_user_attr(RECIPE, {})
         trial.set_user_attr(ORIGIN, SEARCH)  # last: killed before, it is repeated still
 

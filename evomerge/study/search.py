@@ -16,6 +16,7 @@ from evomerge.evaluation.scores import ItemScore, MetricValue
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
 from evomerge.models.reference import ModelRef
+from evomerge.optuna_internals import storage_of, trial_id
 from evomerge.origins import SEARCH
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
@@ -183,12 +184,12 @@ class Search:
         with self._timing.measure("ask"):
             if not self._drivers.mark(frozen):
                 return
-            trial = self._drivers.open(frozen._trial_id)  # its stored params stay as they are
+            trial = self._drivers.open(trial_id(frozen))  # its stored params stay as they are
             recipe = self._recipe(trial)
         self._submit(trial, recipe, 0.0)
 
     def _recipe(self, trial: Trial) -> Recipe:
-        with together(self._study._storage):
+        with together(storage_of(self._study)):
             return self._stored_or_drawn(trial)
 
     def _stored_or_drawn(self, trial: Trial) -> Recipe:
@@ -226,7 +227,7 @@ class Search:
     def _finish(self, outcome: Outcome) -> None:
         trial = self._in_flight.pop(outcome.job.trial)
         asked = self._asked_seconds.pop(trial.number)
-        with self._timing.measure("tell"), together(self._study._storage):
+        with self._timing.measure("tell"), together(storage_of(self._study)):
             match checked_outcome(outcome, [*self._objectives, *self._constraints]):
                 case Scored() as scored:
                     self._tell_scores(trial, scored, asked)
