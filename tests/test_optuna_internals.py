@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.samplers import NSGAIISampler, NSGAIIISampler, RandomSampler
+from optuna.samplers import NSGAIIISampler, NSGAIISampler, RandomSampler
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from evomerge.evaluation.suite import Suite
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the suites that are loaded, each time."""
     names: list[str] = []
     load = catalogue.load_what_loads
@@ -26,7 +25,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(catalogue, "load_what_loads", counted)
     monkeypatch.setattr(catalogue, "load_suite", lambda suite: counted(suite)[0])  # type: ignore[index]
-    yield names
+    return names
 
 
 def write(folder: Path, **changes: object) -> Path:

@@ -169,7 +169,7 @@ def _per_expert(
     parameter: str, matched: Mapping[_Place, Rule | None], experts: Sequence[str]
 ) -> dict[str, dict[_Place, object]]:
     """Values of one parameter by expert (``""`` for all of them) and place."""
-    stated = {
+    stated: dict[_Place, object] = {
         place: _parameters(rule).get(parameter) if rule else None for place, rule in matched.items()
     }
     if not any(isinstance(value, Mapping) for value in stated.values()):
