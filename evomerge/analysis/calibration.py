@@ -9,8 +9,8 @@ from itertools import combinations
 
 import numpy as np
 
-from evomerge.analysis.front import is_single_model
 from evomerge.analysis.intervals import confidence_interval
+from evomerge.origins import is_single_model
 
 __all__ = ["Calibration", "Interval", "Measurement", "advice", "calibration"]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from evomerge.analysis.intervals import confidence_interval, difference_interval
 from evomerge.analysis.paired import paired_scores
+from evomerge.origins import BASE, EXPERT, kind_and_name
 from evomerge.study.records import FinalRecord, Objective, StudyRecord
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _row(
     everyone: Sequence[FinalRecord],
     table: pd.DataFrame,
 ) -> ForgettingRow:
-    base = next((r for r in everyone if r.origin == "base"), None)
+    base = next((r for r in everyone if r.origin == BASE), None)
     expert = _best_expert(index, measure, everyone)
     return ForgettingRow(
         number=record.number,
@@ -124,7 +125,7 @@ def _row(
 def _best_expert(
     index: int, measure: Objective, everyone: Sequence[FinalRecord]
 ) -> FinalRecord | None:
-    experts = [r for r in everyone if r.origin.startswith("expert:")]
+    experts = [r for r in everyone if kind_and_name(r.origin)[0] == EXPERT]
     return max(experts, key=lambda r: measure.sign * r.values[index], default=None)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge import pareto
+from evomerge.origins import is_baseline
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = [
@@ -20,8 +21,6 @@ __all__ = [
     "front",
     "hypervolume",
     "hypervolume_history",
-    "is_handed_on",
-    "is_single_model",
     "non_dominated",
     "oriented",
     "scaled_values",
@@ -44,19 +43,9 @@ def contenders(study: StudyRecord) -> tuple[TrialRecord, ...]:
     return tuple(t for t in trials if t.violation == least)
 
 
-def is_single_model(origin: str) -> bool:
-    """Say whether an origin is the base or one expert as they are, rather than a merge."""
-    return origin == "base" or origin.startswith("expert:")
-
-
-def is_handed_on(origin: str) -> bool:
-    """Say whether an origin is a merge that an earlier stage handed on as it is."""
-    return origin.startswith("winner:")
-
-
 def baselines(study: StudyRecord) -> tuple[TrialRecord, ...]:
     """List the complete baselines: base, experts and the uniform average."""
-    return tuple(t for t in complete(study) if is_single_model(t.origin) or t.origin == "uniform")
+    return tuple(t for t in complete(study) if is_baseline(t.origin))
 
 
 def front(study: StudyRecord) -> tuple[TrialRecord, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evomerge.analysis.front import is_single_model
 from evomerge.analysis.intervals import confidence_interval
+from evomerge.origins import BASE, is_single_model
 from evomerge.study.records import FinalRecord, Objective, StudyRecord
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _parents(
 ) -> tuple[float, float]:
     """Return the base's value and the best expert's; NaN where there is none."""
     parents = {f.origin: f.values[index] for f in finals if is_single_model(f.origin)}
-    base = parents.pop("base", math.nan)
+    base = parents.pop(BASE, math.nan)
     return base, max(parents.values(), key=lambda v: objective.sign * v, default=math.nan)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.analysis.front import is_single_model
 from evomerge.analysis.intervals import Estimate
+from evomerge.origins import is_single_model
 from evomerge.study.records import FinalRecord, Objective, StudyRecord
 
 if TYPE_CHECKING:

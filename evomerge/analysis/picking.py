@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evomerge.analysis.front import Box, complete, front, is_single_model, non_dominated, oriented
+from evomerge.analysis.front import Box, complete, front, non_dominated, oriented
 from evomerge.errors import StudyError
+from evomerge.origins import is_single_model
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean, merits
 
 __all__ = ["knee", "pick"]

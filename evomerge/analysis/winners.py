@@ -7,9 +7,10 @@ from dataclasses import replace
 from itertools import cycle
 from typing import Literal
 
-from evomerge.analysis.front import contenders, front, is_handed_on, is_single_model
+from evomerge.analysis.front import contenders, front
 from evomerge.analysis.picking import knee
 from evomerge.errors import StudyError
+from evomerge.origins import is_handed_on, is_single_model
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, merits
 
 __all__ = ["Choice", "best_beside", "best_merges", "stage_winners"]

@@ -14,8 +14,8 @@ from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
     from evomerge.export.model import Rescored
-    from evomerge.study.folder import StudyFolder
-    from evomerge.study.records import StudyRecord, TrialRecord
+    from evomerge.runs.reading import Results
+    from evomerge.study.records import TrialRecord
 
 __all__ = ["export"]
 
@@ -49,22 +49,21 @@ def export(
     """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
     from evomerge.analysis.picking import pick as pick_trial
     from evomerge.export.model import open_repository, push_folder
-    from evomerge.runs.reading import latest_study, read_study
+    from evomerge.runs.reading import latest_results
     from evomerge.study.folder import StudyFolder
 
     if public and push_to_hub is None:
         raise ConfigError("expected --push-to-hub with --public: nothing else is published")
     if push_to_hub is not None and format_ is not ExportFormat.hf:
         raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
-    folder = latest_study(StudyFolder(study))
-    record = read_study(folder)
-    trial = pick_trial(record, pick)
+    found = latest_results(StudyFolder(study))
+    trial = pick_trial(found.study, pick)
     if format_ is not ExportFormat.hf:
         _export_text(trial, format_, out)
         return
     if push_to_hub is not None:
         open_repository(push_to_hub, is_public=public)
-    _export_folder(folder, record, trial, out, allow_non_finite=allow_non_finite)
+    _export_folder(found, trial, out, allow_non_finite=allow_non_finite)
     if push_to_hub is not None:
         console.print(push_folder(out, push_to_hub))
 
@@ -80,27 +79,25 @@ def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
 
 
 def _export_folder(
-    folder: StudyFolder,
-    study: StudyRecord,
+    found: Results,
     trial: TrialRecord,
     out: Path,
     *,
     allow_non_finite: bool,
 ) -> None:
     from evomerge.analysis.forgetting import forgetting_rows
-    from evomerge.evaluation.store import ItemStore
     from evomerge.export.model import export_model
     from evomerge.runs.parts import make_suites
     from evomerge.runs.stored import read_experiment
 
-    experiment = read_experiment(folder)
+    experiment = read_experiment(found.folder)
     rescored = export_model(
-        study,
+        found.study,
         trial,
         out,
         make_suites(experiment),
         rungs=experiment.rungs,
-        forgetting=forgetting_rows(study, ItemStore(folder.items).read()),
+        forgetting=forgetting_rows(found.study, found.items),
         engine=experiment.engine,
         allow_non_finite=allow_non_finite,
     )

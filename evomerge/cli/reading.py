@@ -72,22 +72,20 @@ def front(study: StudyDir, json: Json = False) -> None:
     from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
-    from evomerge.evaluation.store import ItemStore
-    from evomerge.runs.reading import latest_study, read_study
+    from evomerge.runs.reading import latest_results
     from evomerge.study.folder import StudyFolder
 
-    folder = latest_study(StudyFolder(study))
-    record = read_study(folder)
-    items = ItemStore(folder.items).read()
+    found = latest_results(StudyFolder(study))
+    record, items = found.study, found.items
     held_out, paired = held_out_rows(record, items), paired_rows(record, items)
     forgetting = forgetting_rows(record, items)
     if json:
-        found = {
+        rows = {
             "held_out": [asdict(row) for row in held_out],
             "paired": [asdict(row) for row in paired],
             "forgetting": [asdict(row) for row in forgetting],
         }
-        print_json({**front_data(record), **found})
+        print_json({**front_data(record), **rows})
     else:
         print_front(record)
         print_held_out(held_out, headings(record))
@@ -117,13 +115,12 @@ def write_run_report(folder: StudyFolder, out: Path) -> Path:
         ``out``.
     """
     from evomerge.analysis.report import write_report
-    from evomerge.evaluation.store import ItemStore
     from evomerge.runs.compare import read_comparison
-    from evomerge.runs.reading import latest_study, read_study
+    from evomerge.runs.reading import latest_results
 
-    latest = latest_study(folder)
-    items, comparison = ItemStore(latest.items).read(), read_comparison(latest.comparison)
-    return write_report(read_study(latest), out, items=items, comparison=comparison)
+    found = latest_results(folder)
+    comparison = read_comparison(found.folder.comparison)
+    return write_report(found.study, out, items=found.items, comparison=comparison)
 
 
 def dashboard(

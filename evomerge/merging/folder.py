@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -117,16 +118,33 @@ def _write_shards(
         parts = {name: stored[name] for name in shard}
         batch_bytes = min(shard_bytes // 2, _BATCH_BYTES)
         merged = MergedAhead(recipe, sources, parts, shard, batch_bytes)
-
-        def next_tensor(name: str, merged: MergedAhead = merged) -> torch.Tensor:
-            tensor = merged.tensor(name)
-            counts[name] = count_elements(tensor)
-            if progress is not None:
-                progress(len(counts), n_tensors)
-            return tensor
-
-        write_safetensors(out / file, shard, next_tensor)
+        counted = _Counted(merged, counts, n_tensors, progress)
+        write_safetensors(out / file, shard, counted.tensor)
     return NonFinite.of(counts)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Hands out the tensors of a shard, and counts what is not finite in each.
+
+    Attributes:
+        merged: The shard's tensors.
+        counts: By name, of all tensors so far; each adds its own.
+        n_tensors: In all shards.
+        progress: Called with the tensors so far and those in all.
+    """
+
+    merged: MergedAhead
+    counts: dict[str, int]
+    n_tensors: int
+    progress: Callable[[int, int], None] | None
+
+    def tensor(self, name: str) -> torch.Tensor:
+        tensor = self.merged.tensor(name)
+        self.counts[name] = count_elements(tensor)
+        if self.progress is not None:
+            self.progress(len(self.counts), self.n_tensors)
+        return tensor
 
 
 def _forms(

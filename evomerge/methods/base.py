@@ -105,7 +105,8 @@ class Method(Declared, ABC):
     def statistics_used(self) -> tuple[str, ...]:
         """Name those of ``statistics`` that the bound parameter values ask for.
 
-        A statistic with a parameter of its own is named with it, e.g. ``activity 1e-05``.
+        A statistic with a parameter of its own is named with it, e.g. ``activity 1e-05``, see
+        ``StatisticName``.
         """
         return self.statistics
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 from evomerge.kernels.plan import ScoreMean, TensorPlan
 from evomerge.methods.base import Method, PerExpert, TensorContext, shared
 from evomerge.methods.parameters import coefficient, lambda_scale, scope
+from evomerge.statistics.name import StatisticName
 
 __all__ = ["Pcb"]
 
@@ -44,7 +45,7 @@ class Pcb(Method):
     def statistics_used(self) -> tuple[str, ...]:
         """See ``Method.statistics_used``: those of the scope."""
         scores = "model_scores" if self.scope == "global" else "scores"
-        return ("magnitudes", f"{scores} {self.clip!r}")
+        return ("magnitudes", str(StatisticName(scores, (self.clip,))))
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""

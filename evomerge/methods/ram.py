@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evomerge.kernels.plan import Band, TensorPlan, UniqueShared
 from evomerge.methods.base import Method, PerExpert, TensorContext, shared
 from evomerge.methods.parameters import coefficient, lambda_scale
+from evomerge.statistics.name import StatisticName
 
 __all__ = ["Ram", "RamPlus"]
 
@@ -89,7 +90,7 @@ class RamPlus(Method):
 
     def statistics_used(self) -> tuple[str, ...]:
         """See ``Method.statistics_used``."""
-        return (f"activity {self.tolerance!r}",)
+        return (str(StatisticName("activity", (self.tolerance,))),)
 
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """See ``Method.lower``."""

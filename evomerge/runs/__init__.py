@@ -15,7 +15,7 @@ Members:
     optuna_study: the Optuna study there, or in a database.
     inputs: the models, tokenizer and items of a study, known again by content.
     wholeness: whether the files of a study belong together.
-    reading: a study as records.
+    reading: a study as records, and its item scores beside them.
     cost: what an experiment comes to, printed by ``check``.
     calibrate: what objectives can tell apart, measured before a search.
     compare: how the experts' task vectors relate.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from evomerge import origins
 from evomerge.config.experiment import Experiment
 from evomerge.errors import did_you_mean
 from evomerge.evaluation.suite import SPLITS, Suite
@@ -77,8 +78,8 @@ def bound_faults(
     """What a bound refers to must be among the seeds."""
     seeds, models = experiment.seeds, experiment.models
     experts = [name for name in models.experts if name not in models.winners]
-    parents = ("base", *(f"expert:{name}" for name in experts)) if seeds.parents else ()
-    known = (*parents, *(("uniform",) if seeds.averages and len(models.experts) > 1 else ()))
+    parents = (origins.BASE, *map(origins.expert, experts)) if seeds.parents else ()
+    known = (*parents, *((origins.UNIFORM,) if seeds.averages and len(models.experts) > 1 else ()))
     for constraint in constraints:
         reference = constraint.bound.reference
         if reference is not None and reference not in known:

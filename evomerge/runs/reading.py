@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from evomerge.config.experiment import Experiment
+from evomerge.evaluation.store import ItemStore
 from evomerge.runs.optuna_study import find_study, store_name
 from evomerge.runs.parts import constraints_of, objectives_of
 from evomerge.runs.stored import read_experiment
@@ -13,7 +18,45 @@ from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
 from evomerge.study.trials import trial_records
 
-__all__ = ["begun_stages", "latest_study", "read_study", "stage_studies"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Results",
+    "begun_stages",
+    "latest_results",
+    "latest_study",
+    "read_study",
+    "stage_studies",
+]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run has found so far.
+
+    Attributes:
+        folder: The study that it is read from.
+        study: Its trials and finals.
+    """
+
+    folder: StudyFolder
+    study: StudyRecord
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        """Every item score, see ``ItemStore.read``; read on first use."""
+        return ItemStore(self.folder.items).read()
+
+
+def latest_results(folder: StudyFolder) -> Results:
+    """Read the results of a run, from the study of the last stage that has begun.
+
+    Raises:
+        StudyError: No study here, or its trials are gone.
+    """
+    latest = latest_study(folder)
+    return Results(latest, read_study(latest))
 
 
 def read_study(folder: StudyFolder) -> StudyRecord:

@@ -73,12 +73,16 @@ def _sampler(experiment: Experiment, budget: Budget) -> BaseSampler:
 
 def _budget(experiment: Experiment, space: SearchSpace | None) -> Budget:
     return Budget(
-        space=GeneSpace(space.distributions, space.defaults) if space else GeneSpace({}, {}),
+        space=_genes(space) if space else GeneSpace({}, {}),
         n_objectives=len(experiment.objectives),
         n_trials=experiment.budget.trials,
         seed=experiment.seed,
         constrained=bool(experiment.constraints),
     )
+
+
+def _genes(space: SearchSpace) -> GeneSpace:
+    return GeneSpace(space.distributions, space.defaults, space.depths)
 
 
 Rows = tuple[NDArray[np.float64], ...]

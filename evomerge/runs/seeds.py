@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evomerge.analysis.front import front, is_single_model
+from evomerge import origins
+from evomerge.analysis.front import front
 from evomerge.config.experiment import SeedRecipe, SeedsConfig
 from evomerge.errors import ConfigError, EvomergeError, SpaceError
 from evomerge.methods.registry import method
+from evomerge.origins import is_single_model
 from evomerge.recipe.files import load_recipe, recipe_from_data
 from evomerge.runs.reading import latest_study, read_study
 from evomerge.space.baselines import Seeds, over_models
@@ -67,12 +69,12 @@ def _read(source: str | StudyFolder) -> list[SeedRecipe]:
     if isinstance(source, StudyFolder):
         return list(_front_recipes(source))
     recipe = load_recipe(Path(source))
-    return [SeedRecipe(origin=f"recipe:{Path(source).stem}", recipe=recipe.as_data())]
+    return [SeedRecipe(origin=origins.recipe(Path(source).stem), recipe=recipe.as_data())]
 
 
 def _front_recipes(folder: StudyFolder) -> Iterator[SeedRecipe]:
     study = read_study(latest_study(folder))
     for trial in front(study):
         if not is_single_model(trial.origin):
-            origin = f"study:{study.name}#{trial.number}"
+            origin = origins.study(study.name, trial.number)
             yield SeedRecipe(origin=origin, recipe=dict(trial.recipe))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from optuna.distributions import BaseDistribution
 
 from evomerge.errors import SpaceError
+from evomerge.optuna_internals import contains
 
 __all__ = ["Gene", "GeneSpace"]
 
@@ -23,6 +24,7 @@ class GeneSpace:
         distributions: Every gene, conditional ones too, in a fixed order.
         defaults: A neutral value per gene: what an inactive gene counts as, and where CMA-ES
             starts.
+        depths: How deep genes sit in the model; those of the whole model are absent.
 
     Raises:
         SpaceError: A gene without a default, or with one outside its range.
@@ -30,13 +32,14 @@ class GeneSpace:
 
     distributions: Mapping[str, BaseDistribution]
     defaults: Mapping[str, Gene]
+    depths: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.distributions.keys() != self.defaults.keys():
             odd = sorted(self.distributions.keys() ^ self.defaults.keys())
             raise SpaceError(f"expected one default per gene; they differ in {', '.join(odd)}")
         for name, value in self.defaults.items():
-            if not _in_range(self.distributions[name], value):
+            if not contains(self.distributions[name], value):
                 raise SpaceError(
                     f"expected the default of {name} in {self.distributions[name]}, got {value!r}"
                 )
@@ -49,17 +52,10 @@ class GeneSpace:
     def holds(self, params: Mapping[str, Gene]) -> bool:
         """Tell whether params are a non-empty set of genes within their ranges."""
         return bool(params) and all(
-            name in self.distributions and _in_range(self.distributions[name], value)
+            name in self.distributions and contains(self.distributions[name], value)
             for name, value in params.items()
         )
 
     def complete(self, params: Mapping[str, Gene]) -> dict[str, Gene]:
         """Give every gene a value, in order: its own, or the default if it is inactive."""
         return {name: params.get(name, default) for name, default in self.defaults.items()}
-
-
-def _in_range(distribution: BaseDistribution, value: Gene) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except ValueError:  # not a choice, not a number
-        return False

@@ -22,6 +22,7 @@ from optuna.samplers import (
 )
 from pydantic import ConfigDict, Field
 
+from evomerge.optuna_internals import generation_key
 from evomerge.samplers.kinds import Budget, Options, SamplerKind
 from evomerge.samplers.wrapped import InSpace, optuna_seed
 from evomerge.schema import parse
@@ -136,7 +137,7 @@ def _nsga(
         )
 
     # Baselines and re-run trials carry no generation; this makes parents of them, too.
-    generation = algorithm._get_generation_key()
+    generation = generation_key(algorithm)
     return _in_space(factory, budget, inherited_attr=generation)
 
 

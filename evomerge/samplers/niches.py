@@ -109,7 +109,7 @@ class Niches:
 
     def _is_below_split(self, rng: np.random.Generator) -> FloatArray:
         """Tell each axis whether it lies below a random depth; genes without one draw theirs."""
-        depths = np.array([np.nan if d is None else d for d in map(_depth, self._cube.names)])
+        depths = np.array([self._space.depths.get(name, np.nan) for name in self._cube.names])
         deepest = np.nanmax(depths, initial=0.0) + 1.0
         drawn = dict(zip(self._space.searched, rng.random(len(self._space.searched)), strict=True))
         free = np.array([drawn[name] for name in self._cube.names]) * deepest
@@ -198,11 +198,6 @@ def _draw(chances: FloatArray, rng: np.random.Generator) -> int:
 def _split_shares(rng: np.random.Generator) -> tuple[float, float]:
     share = float(rng.random())
     return share, 1 - share
-
-
-def _depth(gene: str) -> int | None:
-    """Read the depth group out of a gene's name, e.g. 2 of ``coefficient.attention.2.math``."""
-    return next((int(part) for part in gene.split(".") if part.isdigit()), None)
 
 
 def _build(options: Options, budget: Budget) -> BaseSampler:

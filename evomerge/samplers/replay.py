@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from evomerge.optuna_internals import storage_of, study_id, trial_id
 from evomerge.samplers.gene_space import Gene, GeneSpace
 from evomerge.samplers.results import Result, Trials
 
@@ -134,8 +135,8 @@ class Replay(Generic[Point]):
         """Return a value for every gene that can vary; asked again, the same."""
         self._catch_up()
         if trial.number not in self._points:
-            self._study._storage.set_trial_system_attr(
-                trial._trial_id, self._generation_attr, self._generations.generation
+            storage_of(self._study).set_trial_system_attr(
+                trial_id(trial), self._generation_attr, self._generations.generation
             )
             self._draw(trial.number)
         return self._generations.decode(self._points[trial.number])
@@ -157,8 +158,8 @@ class Replay(Generic[Point]):
                 batch = list(self._generations.ending(self._waiting()))
                 if not batch:
                     return
-                self._study._storage.set_study_system_attr(
-                    self._study._study_id, f"{self._batch_attr}{generation}", _numbers(batch)
+                storage_of(self._study).set_study_system_attr(
+                    study_id(self._study), f"{self._batch_attr}{generation}", _numbers(batch)
                 )
             self._generations.tell(batch)
             self._batches.append(_numbers(batch))
@@ -197,7 +198,7 @@ class Replay(Generic[Point]):
         return result
 
     def _recorded(self) -> list[list[int]]:
-        attrs = self._study._storage.get_study_system_attrs(self._study._study_id)
+        attrs = storage_of(self._study).get_study_system_attrs(study_id(self._study))
         batches: list[list[int]] = []
         while (key := f"{self._batch_attr}{len(batches)}") in attrs:
             batches.append(attrs[key])

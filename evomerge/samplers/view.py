@@ -11,9 +11,9 @@ import copy
 from collections.abc import Container, Iterator
 
 from optuna.study import Study
-from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.optuna_internals import CONSTRAINTS_KEY
 from evomerge.samplers.gene_space import GeneSpace
 from evomerge.samplers.learned import CONSTRAINTS, learned_values
 
@@ -105,5 +105,5 @@ class SpaceView:
             shown.system_attrs = {self._inherited_attr: label, **trial.system_attrs}
         if self._constrained and CONSTRAINTS in trial.user_attrs:
             excess = trial.user_attrs[CONSTRAINTS]
-            shown.system_attrs = {**shown.system_attrs, _CONSTRAINTS_KEY: excess}
+            shown.system_attrs = {**shown.system_attrs, CONSTRAINTS_KEY: excess}
         return shown

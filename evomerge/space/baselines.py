@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from evomerge import origins
 from evomerge.errors import SpaceError
 from evomerge.methods.base import ParameterValue
 from evomerge.models.reference import reference_data
@@ -21,7 +22,7 @@ class Baseline:
     Attributes:
         origin: ``base``, ``expert:NAME``, ``winner:NAME`` (an expert that is a merge of an earlier
             stage), ``uniform``, ``task_arithmetic:COEFFICIENT``, ``recipe:NAME`` or
-            ``study:NAME#TRIAL``.
+            ``study:NAME#TRIAL``; see ``origins``.
         recipe: How to make it.
         params: Its place in the space, or ``None`` if the space cannot express it.
     """
@@ -103,16 +104,16 @@ def _wanted(models: ModelSet, seeds: Seeds) -> Iterator[tuple[str, list[Recipe]]
     names = tuple(models.experts)
     mixes = {}
     if seeds.parents:
-        mixes["base"] = dict.fromkeys(names, 0.0)
+        mixes[origins.BASE] = dict.fromkeys(names, 0.0)
         mixes |= {_origin(name, models): {n: float(n == name) for n in names} for name in names}
     if seeds.averages and len(names) > 1:
-        mixes["uniform"] = dict.fromkeys(names, 1.0 / len(names))
+        mixes[origins.UNIFORM] = dict.fromkeys(names, 1.0 / len(names))
     for origin, mix in mixes.items():
         yield origin, [models.recipe((rule,)) for rule in _equivalent_rules(origin, mix)]
     for coefficient in seeds.task_arithmetic:
         forms = [models.recipe((rule,)) for rule in _sums(dict.fromkeys(names, coefficient))]
         # As shares times a scale, the scale may be out of range where the coefficient is not.
-        yield f"task_arithmetic:{coefficient:g}", [r for r in forms if not r.faults()]
+        yield origins.task_arithmetic(coefficient), [r for r in forms if not r.faults()]
     yield from ((origin, [recipe]) for origin, recipe in seeds.recipes.items())
 
 
@@ -123,13 +124,13 @@ def single_model_rules(name: str, experts: tuple[str, ...]) -> Iterator[Rule]:
         name: An expert, or ``base``.
         experts: All experts, in recipe order.
     """
-    origin = "base" if name == "base" else f"expert:{name}"
+    origin = origins.BASE if name == "base" else origins.expert(name)
     rules = _equivalent_rules(origin, {expert: float(expert == name) for expert in experts})
     yield from sorted(rules, key=lambda rule: rule.method != "linear")  # the one that copies
 
 
 def _origin(expert: str, models: ModelSet) -> str:
-    return f"{'winner' if expert in models.winners else 'expert'}:{expert}"
+    return (origins.winner if expert in models.winners else origins.expert)(expert)
 
 
 def _in_space(origin: str, forms: list[Recipe], space: SearchSpace) -> Baseline:
@@ -148,9 +149,9 @@ def _are_the_same(one: Baseline, other: Baseline) -> bool:
 
 def _equivalent_rules(origin: str, mix: dict[str, float]) -> Iterator[Rule]:
     yield from _sums(mix)
-    if origin != "base":  # a linear mix of no expert is not the base
+    if origin != origins.BASE:  # a linear mix of no expert is not the base
         yield Rule("linear", {"coefficient": mix, "normalize": True})
-    if origin == "uniform":  # an election is not an average
+    if origin == origins.UNIFORM:  # an election is not an average
         return
     yield from _slerp_ends(mix)
     ones: dict[str, ParameterValue] = {"coefficient": mix, "lambda": 1.0}

@@ -12,6 +12,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from evomerge.optuna_internals import contains
 from evomerge.space.protocol import Params
 
 __all__ = ["Value", "in_range", "range_text", "suggest"]
@@ -35,7 +36,7 @@ def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Value:
 
 def in_range(params: Params, distributions: Mapping[str, BaseDistribution]) -> bool:
     """Tell whether every gene has a value that it may take."""
-    return all(_has(distributions[name], value) for name, value in params.items())
+    return all(contains(distributions[name], value) for name, value in params.items())
 
 
 def range_text(distribution: BaseDistribution) -> str:
@@ -48,10 +49,3 @@ def range_text(distribution: BaseDistribution) -> str:
         case CategoricalDistribution(choices=choices):
             return " | ".join(map(str, choices))
     raise AssertionError("Optuna has no other kind")
-
-
-def _has(distribution: BaseDistribution, value: Value) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except ValueError:  # not a choice, not a number
-        return False

@@ -111,13 +111,19 @@ class Genes:
         """A neutral value for each gene."""
         return {name: self._default(uses[0]) for name, uses in self.uses.items()}
 
+    @cached_property
+    def depths(self) -> Mapping[str, int]:
+        """The depth group or control point of every gene that has a copy for each."""
+        deep = {name: uses[0] for name, uses in self.uses.items() if self._has_depth(uses[0])}
+        return {name: use.place.depth for name, use in deep.items()}
+
     def name(self, use: Use) -> str:
         """Name the gene that decides something."""
         per = self._axes(use.parameter)
         parts = [use.parameter]
         if "module" in per and len(self._spec.modules) > 1:
             parts.append(use.place.module)
-        if "depth" in per and self._spec.depth != "global":
+        if self._has_depth(use):
             parts.append(str(use.place.depth))
         if use.expert is not None and "expert" in per:
             parts.append(use.expert)
@@ -205,6 +211,9 @@ class Genes:
         before = experts[: experts.index(use.expert)]
         taken = (params[self.name(Use(use.parameter, use.place, e))] for e in before)
         return use.expert != experts[-1] and all(part != 1.0 for part in taken)
+
+    def _has_depth(self, use: Use) -> bool:
+        return "depth" in self._axes(use.parameter) and self._spec.depth != "global"
 
     def _axes(self, parameter: str) -> tuple[str, ...]:
         if parameter == METHOD:

@@ -90,6 +90,7 @@ class LayerChoice:
         choices = CategoricalDistribution(sources)
         self.distributions = {f"source.{layer}": choices for layer in range(models.n_layers)}
         self.defaults: Params = dict.fromkeys(self.distributions, sources[0])
+        self.depths = {name: layer for layer, name in enumerate(self.distributions)}
 
     def suggest(self, trial: Trial) -> Params:
         """See ``SearchSpace``; every gene is active."""
@@ -134,6 +135,7 @@ class RegionSwap:
     ) -> None:
         self._models = models
         self.statistics: tuple[str, ...] = ()  # of linear merges
+        self.depths: Mapping[str, int] = {}  # a region may reach anywhere
         self._least = {name: low for name, (low, _) in sizes.items()}
         self._sources = sources
         free = {name: size for name, size in sizes.items() if size[0] < size[1]}

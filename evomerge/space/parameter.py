@@ -55,6 +55,11 @@ class ParameterSpace:
         return self._genes.defaults
 
     @property
+    def depths(self) -> Mapping[str, int]:
+        """See ``SearchSpace``."""
+        return self._genes.depths
+
+    @property
     def statistics(self) -> tuple[str, ...]:
         """See ``SearchSpace``."""
         found: set[str] = set()

@@ -94,6 +94,13 @@ class SearchSpace(Protocol):
         """A neutral value for every gene."""
 
     @property
+    def depths(self) -> Mapping[str, int]:
+        """Say how deep genes sit: their depth group, control point, layer, or place in a path.
+
+        Genes of the whole model are absent.
+        """
+
+    @property
     def statistics(self) -> tuple[str, ...]:
         """Name the statistics that its recipes may ask for (``Recipe.statistics``), sorted."""
 

@@ -13,6 +13,7 @@ Members:
     masked: sums over what a random mask keeps.
     content, finite: what a tensor holds in short: its hash, NaN and infinity.
     reading, tiles: base and experts in float32 tiles.
+    name: a statistic with its parameters, written and read.
     kept, records: memory and disk; records as arrays.
 
 To add a statistic, write a function or a frozen dataclass over tiles in a file of its own, a member

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 
 from evomerge.statistics.histogram import MagnitudeHistogram
+from evomerge.statistics.name import StatisticName
 from evomerge.statistics.scores import ScoreStatistics, clips
 from evomerge.statistics.tensor import TensorStatistics
 from evomerge.statistics.variance import VarianceHistogram
@@ -48,7 +49,7 @@ WITH_PARAMETER: Mapping[str, Callable[[TensorStatistics, float], object]] = {
     "scores": TensorStatistics.scores,
     "signs": TensorStatistics.signs,
 }
-"""Statistics with a parameter of their own, which follows their name and a space."""
+"""Statistics with a parameter of their own."""
 
 
 def measure(tensor: TensorStatistics, wanted: Collection[str]) -> None:
@@ -60,11 +61,11 @@ def measure(tensor: TensorStatistics, wanted: Collection[str]) -> None:
             ``Method.statistics_used`` gives them; others are passed over.
     """
     for name in wanted:
-        statistic, _, parameter = name.partition(" ")
-        if statistic in STATISTICS:
-            STATISTICS[statistic](tensor)
-        elif statistic in WITH_PARAMETER and parameter:
-            WITH_PARAMETER[statistic](tensor, float(parameter))
+        match StatisticName.parse(name):
+            case StatisticName(statistic, ()) if statistic in STATISTICS:
+                STATISTICS[statistic](tensor)
+            case StatisticName(statistic, (float(parameter),)) if statistic in WITH_PARAMETER:
+                WITH_PARAMETER[statistic](tensor, parameter)
 
 
 class WholeModel:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from evomerge.statistics.cache import StatisticsCache
 from evomerge.statistics.content import Content, Origin
+from evomerge.statistics.name import StatisticName
 from evomerge.statistics.reading import TensorReader
 from evomerge.statistics.records import from_arrays, to_arrays
 
@@ -43,31 +44,38 @@ class KeptStatistics:
         self._origins = origins
         self._cache = cache
         # By statistic and models; of a statistic with parameters, the last ones asked for.
-        self._kept: dict[tuple[str, tuple[int, ...]], tuple[str, object]] = {}
+        self._kept: dict[tuple[str, tuple[int, ...]], tuple[StatisticName | None, object]] = {}
         self._contents: dict[int, Content] = {}
 
     def array(
-        self, name: str, models: tuple[int, ...], measure: Callable[[], NDArray[Any]]
+        self,
+        statistic: str,
+        models: tuple[int, ...],
+        measure: Callable[[], NDArray[Any]],
+        *parameters: object,
     ) -> NDArray[Any]:
         """Return a statistic that is an array; see ``record``."""
-        return self.record(name, models, _Array, lambda: _Array(measure())).values
+        record = self.record(statistic, models, _Array, lambda: _Array(measure()), *parameters)
+        return record.values
 
     def record(
         self,
-        name: str,
+        statistic: str,
         models: tuple[int, ...],
         kind: type[_Record],
         measure: Callable[[], _Record],
+        *parameters: object,
     ) -> _Record:
         """Return a statistic.
 
         Args:
-            name: Of the statistic; what follows a space are its parameters.
+            statistic: Its name.
             models: Numbers of the models it is about, in order.
             kind: Dataclass of the statistic: arrays, numbers, tuples of numbers.
             measure: Computes it.
+            parameters: Of the statistic.
         """
-        slot = (name.partition(" ")[0], models)
+        slot, name = (statistic, models), StatisticName(statistic, parameters)
         known, record = self._kept.get(slot, (None, None))
         if known != name:
             record = self._from_disk(name, models, kind, measure)
@@ -84,7 +92,7 @@ class KeptStatistics:
 
     def _from_disk(
         self,
-        name: str,
+        name: StatisticName,
         models: tuple[int, ...],
         kind: type[_Record],
         measure: Callable[[], _Record],

@@ -172,9 +172,10 @@ class TensorStatistics:
         """
         ranks = np.linspace(0.0, 1.0, knots)
         return self._kept.array(
-            f"row_knots {knots}",
+            "row_knots",
             self._reader.pair(expert),
             lambda: np.concatenate([magnitudes_at(tau, ranks) for tau in self._task_rows(expert)]),
+            knots,
         )
 
     def rank_knots(self, expert: int, knots: int = RANK_KNOTS) -> Float32Array:
@@ -185,9 +186,10 @@ class TensorStatistics:
         """
         ranks = np.linspace(0.0, 1.0, knots)
         return self._kept.array(
-            f"rank_knots {knots}",
+            "rank_knots",
             self._reader.pair(expert),
             lambda: centred_ties(magnitudes_at(self.row_knots(expert), ranks)),
+            knots,
         )
 
     def row_magnitudes(self, expert: int) -> RowMagnitudes:
@@ -301,9 +303,10 @@ class TensorStatistics:
             (2**k,) int64; bit i of the position is set iff |τ_i| > ``epsilon``.
         """
         return self._kept.array(
-            f"activity {epsilon!r}",
+            "activity",
             self._reader.everyone,
             lambda: activity_counts(self._reader.task_vectors(), self.n_experts, epsilon),
+            epsilon,
         )
 
     def signs(self, density: float) -> SignCounts:
@@ -315,10 +318,11 @@ class TensorStatistics:
         experts = range(self.n_experts)
         least = [self.magnitudes(i).threshold(density) if density < 1 else 0.0 for i in experts]
         return self._kept.record(
-            f"signs {density!r}",
+            "signs",
             self._reader.everyone,
             SignCounts,
             lambda: SignCounts.of(self._reader.task_vectors(), least),
+            density,
         )
 
     def scores(self, clip: float) -> ScoreStatistics:
@@ -328,7 +332,7 @@ class TensorStatistics:
             clip: Share of the magnitudes clipped at either end, in [0, 0.5).
         """
         histograms = [self.magnitudes(i) for i in range(self.n_experts)]
-        return self._scores(f"scores {clip!r}", *clips(histograms, clip))
+        return self._scores("scores", *clips(histograms, clip), clip)
 
     def scores_within(self, low: Sequence[float], high: Sequence[float]) -> ScoreStatistics:
         """Measure the scores of parameter competition with clips from elsewhere.
@@ -337,7 +341,7 @@ class TensorStatistics:
             low: Per expert, where its magnitudes are clipped from below.
             high: Per expert, where they are clipped from above.
         """
-        return self._scores(f"scores_within {low!r} {high!r}", low, high)
+        return self._scores("scores_within", low, high, low, high)
 
     def model_scores(self, clip: float) -> ScoreStatistics:
         """Measure the scores over all tensors of the model, clipped by the model's magnitudes."""
@@ -366,12 +370,15 @@ class TensorStatistics:
             return np.concatenate(changes, axis=1, dtype=np.float64)[None]
         return column_scores(self._reader.model_rows(), self.n_experts, self.columns)
 
-    def _scores(self, name: str, low: Sequence[float], high: Sequence[float]) -> ScoreStatistics:
+    def _scores(
+        self, name: str, low: Sequence[float], high: Sequence[float], *parameters: object
+    ) -> ScoreStatistics:
         return self._kept.record(
             name,
             self._reader.everyone,
             ScoreStatistics,
             lambda: ScoreStatistics.of(self._reader.task_vectors(), low, high),
+            *parameters,
         )
 
     def _task_rows(self, expert: int) -> Iterator[Float32Array]:

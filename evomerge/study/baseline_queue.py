@@ -8,13 +8,13 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from evomerge.errors import StudyError
+from evomerge.optuna_internals import fix_params, storage_of, trial_id
+from evomerge.origins import SEARCH
 from evomerge.space.baselines import Baseline
 from evomerge.study.constraints import Constraint, unenforced
 from evomerge.study.trials import ORIGIN, RECIPE, trial_records
 
 __all__ = ["BaselineQueue"]
-
-_SEARCH = "search"  # the origin of what is no baseline
 
 
 class BaselineQueue:
@@ -76,15 +76,15 @@ class BaselineQueue:
 
     def is_repeated(self, trial: Trial) -> bool:
         """Tell whether an earlier trial has this baseline: two drivers that started together."""
-        origin = trial.user_attrs.get(ORIGIN, _SEARCH)
-        return origin != _SEARCH and self._is_held(origin, before=trial.number)
+        origin = trial.user_attrs.get(ORIGIN, SEARCH)
+        return origin != SEARCH and self._is_held(origin, before=trial.number)
 
     def give_to_search(self, trial: Trial) -> None:
         """Let a trial that was queued as a baseline be one of the search."""
-        self._study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", {})
-        trial._fixed_params = {}
+        storage_of(self._study).set_trial_system_attr(trial_id(trial), "fixed_params", {})
+        fix_params(trial, {})
         trial.set_user_attr(RECIPE, {})
-        trial.set_user_attr(ORIGIN, _SEARCH)  # last: killed before, it is repeated still
+        trial.set_user_attr(ORIGIN, SEARCH)  # last: killed before, it is repeated still
 
     def _is_held(self, origin: str, before: int | None = None) -> bool:
         trials = self._study.get_trials(deepcopy=False)[:before]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evomerge.execution.costs import COST
+from evomerge.origins import is_reference
 from evomerge.study.records import FinalRecord, TrialRecord
 
 __all__ = ["Bound", "Constraint", "finals_note", "parse_bound", "unenforced", "violations"]
@@ -57,9 +58,9 @@ def parse_bound(written: float | str) -> Bound:
     match str(written).split():
         case [number] if (value := _number(number)) is not None:
             return Bound(None, 0.0, value)
-        case [origin] if _is_origin(origin):
+        case [origin] if is_reference(origin):
             return Bound(origin, 1.0, 0.0)
-        case [origin, ("+" | "-" | "*") as sign, number] if _is_origin(origin):
+        case [origin, ("+" | "-" | "*") as sign, number] if is_reference(origin):
             if (value := _number(number)) is not None:
                 is_factor = sign == "*"
                 offset = -value if sign == "-" else value
@@ -183,7 +184,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _is_origin(text: str) -> bool:
-    return text in ("base", "uniform") or (text.startswith("expert:") and text != "expert:")

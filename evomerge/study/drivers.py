@@ -14,6 +14,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from evomerge.optuna_internals import storage_of, study_id, trial_id
 from evomerge.study.identity import Identity
 from evomerge.study.storage import together
 from evomerge.study.trials import DRIVER
@@ -57,12 +58,12 @@ class Drivers:
         Returns:
             The trial; ``None`` if the budget is used up, by whichever driver.
         """
-        with together(self._study._storage):
-            trial_id = self._take_next(n_trials)
-        return None if trial_id is None else self.open(trial_id)
+        with together(storage_of(self._study)):
+            taken = self._take_next(n_trials)
+        return None if taken is None else self.open(taken)
 
     def _take_next(self, n_trials: int) -> int | None:
-        storage, study_id = self._study._storage, self._study._study_id
+        storage, study = storage_of(self._study), study_id(self._study)
         while True:
             trials = self._study.get_trials(deepcopy=False)
             queued = next((t for t in trials if t.state == TrialState.WAITING), None)
@@ -70,14 +71,14 @@ class Drivers:
             if number >= n_trials:
                 return None
             if queued is None:
-                storage.create_new_trial(study_id, create_trial(state=TrialState.WAITING))
+                storage.create_new_trial(study, create_trial(state=TrialState.WAITING))
             elif self._take(queued) and self.mark(queued):
-                return queued._trial_id
+                return trial_id(queued)
 
     def _take(self, queued: FrozenTrial) -> bool:
         try:
-            storage = self._study._storage
-            return storage.set_trial_state_values(queued._trial_id, TrialState.RUNNING)
+            storage = storage_of(self._study)
+            return storage.set_trial_state_values(trial_id(queued), TrialState.RUNNING)
         except UpdateFinishedTrialError:  # taken and told meanwhile
             return False
 
@@ -90,10 +91,10 @@ class Drivers:
         """Mark a trial as this driver's; ``False`` if another one has taken it meanwhile."""
         if self._name is None:
             return True
-        stored = self._study._storage.get_trial(trial._trial_id)
+        stored = storage_of(self._study).get_trial(trial_id(trial))
         if stored.state.is_finished() or _owner(stored) not in (None, self._name):
             return False
-        self._study._storage.set_trial_user_attr(trial._trial_id, DRIVER, self._name)
+        storage_of(self._study).set_trial_user_attr(trial_id(trial), DRIVER, self._name)
         return True
 
     def unfinished(self) -> list[FrozenTrial]:
@@ -129,7 +130,7 @@ class Drivers:
         self._seen = {t.number: self._seen.get(t.number, now) for t in nobodys}
         for trial in nobodys:
             if now - self._seen[trial.number] >= self._patience_s:
-                self._study._storage.set_trial_user_attr(trial._trial_id, DRIVER, name)
+                storage_of(self._study).set_trial_user_attr(trial_id(trial), DRIVER, name)
                 self._claimed[trial.number] = now
 
     def _settled(self) -> list[FrozenTrial]:

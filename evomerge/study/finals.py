@@ -16,6 +16,7 @@ from evomerge.evaluation.store import ItemStore
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.batch import run_all
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
+from evomerge.origins import SEARCH
 from evomerge.recipe.files import recipe_from_data
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.outcomes import checked_outcome
@@ -139,7 +140,7 @@ class _Wanted:
         self, trials: Sequence[TrialRecord], split: FinalSplit, scored: Mapping[int, Scored]
     ) -> list[FinalRecord]:
         measured = {n: [m.value for m in self.of(self.constraints, s)] for n, s in scored.items()}
-        known = [(t.origin, measured[t.number]) for t in trials if t.origin != "search"]
+        known = [(t.origin, measured[t.number]) for t in trials if t.origin != SEARCH]
         return [
             FinalRecord(
                 number=trial.number,

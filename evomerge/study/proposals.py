@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
+from evomerge.optuna_internals import fix_params, trial_id
 from evomerge.study.storage import writes_together
 from evomerge.study.trials import PROPOSAL
 
@@ -36,7 +37,7 @@ def propose(trial: Trial, suggest: Callable[[Trial], T]) -> T:
     if writes_together(storage):
         return suggest(trial)
     if PROPOSAL in trial.user_attrs:
-        trial._fixed_params = trial.user_attrs[PROPOSAL]
+        fix_params(trial, trial.user_attrs[PROPOSAL])
         return suggest(trial)
     drawn = _Drawn(storage)
     trial.storage = drawn  # type: ignore[assignment]
@@ -46,7 +47,7 @@ def propose(trial: Trial, suggest: Callable[[Trial], T]) -> T:
         trial.storage = storage
     trial.set_user_attr(PROPOSAL, trial.params)
     for name, value, distribution in drawn.params:
-        storage.set_trial_param(trial._trial_id, name, value, distribution)
+        storage.set_trial_param(trial_id(trial), name, value, distribution)
     return suggested
 
 

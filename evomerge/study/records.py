@@ -126,7 +126,7 @@ class TrialRecord(_Constrained):
     Attributes:
         number: Trial number in the study, from 0.
         state: ``complete``, ``failed``, ``pruned`` or ``running``.
-        origin: ``base``, ``expert:NAME``, ``uniform``, ``seed`` or ``search``.
+        origin: Of a baseline as in ``origins``, or ``search``.
         values: One per objective, in objective order; empty unless complete.
         stderr: Standard error beside each value; NaN where the metric has none.
         params: The sampler's active params; empty for a baseline the space cannot express.

@@ -16,6 +16,8 @@ from evomerge.evaluation.scores import ItemScore, MetricValue
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
 from evomerge.models.reference import ModelRef
+from evomerge.optuna_internals import storage_of, trial_id
+from evomerge.origins import SEARCH
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.recipe import Recipe
 from evomerge.space.baselines import Baseline
@@ -158,7 +160,7 @@ class Search:
         """Let a complete trial become a rival; only what is feasible may drop others."""
         if self._rivals is None:
             return
-        if trial.user_attrs.get(ORIGIN) != "search":
+        if trial.user_attrs.get(ORIGIN) != SEARCH:
             self._restore_rivals()  # constraints may refer to it, and hold earlier trials to it
         elif all(excess <= 0 for excess in trial.user_attrs.get(CONSTRAINTS, ())):
             self._rivals.add(trial.number, values, scored.scores.items)
@@ -182,12 +184,12 @@ class Search:
         with self._timing.measure("ask"):
             if not self._drivers.mark(frozen):
                 return
-            trial = self._drivers.open(frozen._trial_id)  # its stored params stay as they are
+            trial = self._drivers.open(trial_id(frozen))  # its stored params stay as they are
             recipe = self._recipe(trial)
         self._submit(trial, recipe, 0.0)
 
     def _recipe(self, trial: Trial) -> Recipe:
-        with together(self._study._storage):
+        with together(storage_of(self._study)):
             return self._stored_or_drawn(trial)
 
     def _stored_or_drawn(self, trial: Trial) -> Recipe:
@@ -199,7 +201,7 @@ class Search:
             stored = located_recipe(data, self._models)
             return recipe_from_data(stored, f"trial {trial.number}")
         recipe = self._space.recipe(propose(trial, self._space.suggest))
-        trial.set_user_attr(ORIGIN, "search")
+        trial.set_user_attr(ORIGIN, SEARCH)
         trial.set_user_attr(RECIPE, recipe.as_data())
         return recipe
 
@@ -211,21 +213,21 @@ class Search:
     def _submit(self, trial: Trial, recipe: Recipe, ask_seconds: float) -> None:
         self._in_flight[trial.number] = trial
         self._asked_seconds[trial.number] = ask_seconds
-        may_end_early = trial.user_attrs.get(ORIGIN) == "search"  # baselines are the yardstick
+        may_end_early = trial.user_attrs.get(ORIGIN) == SEARCH  # baselines are the yardstick
         race = self._race(trial.number) if may_end_early else None
         self._executor.submit(Job(trial.number, recipe, is_gated=may_end_early, race=race))
 
     def _race(self, number: int) -> Race | None:
         """Set up a race; none before the baselines are done: rivals may be held to their scores."""
         origins = [trial.user_attrs.get(ORIGIN) for trial in self._in_flight.values()]
-        if self._rivals is None or any(origin != "search" for origin in origins):
+        if self._rivals is None or any(origin != SEARCH for origin in origins):
             return None
         return self._rivals.race(number)
 
     def _finish(self, outcome: Outcome) -> None:
         trial = self._in_flight.pop(outcome.job.trial)
         asked = self._asked_seconds.pop(trial.number)
-        with self._timing.measure("tell"), together(self._study._storage):
+        with self._timing.measure("tell"), together(storage_of(self._study)):
             match checked_outcome(outcome, [*self._objectives, *self._constraints]):
                 case Scored() as scored:
                     self._tell_scores(trial, scored, asked)

@@ -10,6 +10,7 @@ from pathlib import Path
 from optuna.storages import BaseStorage, JournalStorage
 
 from evomerge.errors import StudyError
+from evomerge.optuna_internals import journal_backend
 from evomerge.study.database import open_database
 from evomerge.study.journal import BatchedJournal
 
@@ -50,9 +51,8 @@ def writes_together(storage: BaseStorage) -> bool:
 
 
 def _batched(storage: BaseStorage) -> BatchedJournal | None:
-    if isinstance(storage, JournalStorage) and isinstance(storage._backend, BatchedJournal):
-        return storage._backend
-    return None
+    backend = journal_backend(storage) if isinstance(storage, JournalStorage) else None
+    return backend if isinstance(backend, BatchedJournal) else None
 
 
 def repair_journal(journal: Path) -> None:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.execution.costs import COST
 from evomerge.models.reference import ModelRef, reference_data
+from evomerge.origins import SEARCH
 from evomerge.recipe.path import BASE
 from evomerge.samplers.learned import CONSTRAINTS, PARTIAL
 from evomerge.study.constraints import Constraint, violations
@@ -113,7 +114,7 @@ def measured_baselines(trials: Iterable[FrozenTrial]) -> list[tuple[str, list[fl
         for trial in trials
         if trial.state == TrialState.COMPLETE
         and MEASURED in trial.user_attrs
-        and trial.user_attrs[ORIGIN] not in ("search", "seed")
+        and trial.user_attrs[ORIGIN] != SEARCH
     ]
 
 
@@ -124,7 +125,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
-        origin=attrs.get(ORIGIN, "search"),
+        origin=attrs.get(ORIGIN, SEARCH),
         values=tuple(trial.values) if complete else (),
         stderr=_floats(attrs.get(STDERR, ())) if complete else (),
         params=dict(trial.params),

@@ -97,7 +97,7 @@ class Bench:
 
     def best(self, space: SearchSpace, *, n_trials: int, sampler: str, seed: int) -> Recipe:
         """Search, and choose among the best few on ``validation``."""
-        genes = GeneSpace(space.distributions, space.defaults)
+        genes = GeneSpace(space.distributions, space.defaults, space.depths)
         chosen = build_sampler(
             sampler, {}, Budget(space=genes, n_objectives=1, n_trials=n_trials, seed=seed)
         )

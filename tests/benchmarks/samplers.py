@@ -115,7 +115,7 @@ def _search(
                 sampler,
                 {},
                 SamplerBudget(
-                    space=GeneSpace(space.distributions, space.defaults),
+                    space=GeneSpace(space.distributions, space.defaults, space.depths),
                     n_objectives=2,
                     n_trials=trials,
                     seed=1,

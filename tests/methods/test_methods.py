@@ -17,6 +17,7 @@ from evomerge.methods.base import Parameter, ParameterValue, TensorContext
 from evomerge.methods.modifiers import MODIFIERS
 from evomerge.methods.registry import method, method_names
 from evomerge.statistics.collect import WholeModel
+from evomerge.statistics.name import StatisticName
 from evomerge.statistics.tensor import TensorStatistics
 
 
@@ -118,7 +119,7 @@ def test_lowering_asks_only_for_declared_statistics(name: str) -> None:
         bound = kind.bind(values, names)
         watched = Watched(TensorStatistics(base, experts))
         bound.lower(TensorContext("t", names, watched, seed=3))  # type: ignore[arg-type]
-        used = {statistic.partition(" ")[0] for statistic in bound.statistics_used()}
+        used = {StatisticName.parse(name).statistic for name in bound.statistics_used()}
         assert watched.asked <= used, values
         assert used <= set(kind.statistics)
         assert all(hasattr(TensorStatistics, statistic) for statistic in kind.statistics)

@@ -54,7 +54,7 @@ def test_experiments_on_hub_models_fit_as_far_as_can_be_seen_offline(name: str) 
     space = build_space(experiment.search_space, models, name)
     assert space.recipe(space.defaults).faults() == []
     sampler = experiment.sampler
-    genes = GeneSpace(space.distributions, space.defaults)
+    genes = GeneSpace(space.distributions, space.defaults, space.depths)
     build_sampler(
         sampler.name,
         sampler.options,

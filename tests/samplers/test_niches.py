@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+from optuna.distributions import FloatDistribution
 
-from evomerge.samplers import Budget, build_sampler
+from evomerge.samplers import Budget, GeneSpace, build_sampler
 from evomerge.samplers.niches import _joined as joined
 from evomerge.samplers.niches import competition
 from tests.samplers.searches import floats, new_study, params_of, suggest_all
@@ -21,16 +22,16 @@ def test_items_that_nobody_solves_give_nothing():
     assert competition(np.zeros((2, 3)), 1.0).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
-def run(item_scores, n_trials=30):
+def run(item_scores, n_trials=30, space=SPACE):
     sampler = build_sampler(
         "m2n2",
         {"archive_size": 6},
-        Budget(space=SPACE, n_objectives=1, n_trials=n_trials, seed=1, item_scores=item_scores),
+        Budget(space=space, n_objectives=1, n_trials=n_trials, seed=1, item_scores=item_scores),
     )
     study = new_study(sampler, 1)
     for _ in range(n_trials):
         trial = study.ask()
-        study.tell(trial, sphere(suggest_all(SPACE)(trial)))
+        study.tell(trial, sphere(suggest_all(space)(trial)))
     return params_of(study)
 
 
@@ -40,6 +41,21 @@ def test_item_scores_decide_who_breeds_and_objectives_where_there_are_none():
     assert run(lambda trial: (items[trial],)) == run(lambda trial: (items[trial],))
     assert run(lambda trial: (items[trial],)) != run(None)
     assert run(lambda trial: None) == run(None)
+
+
+def test_the_space_says_how_deep_genes_are_and_their_names_do_not():
+    def values(names, depths=()):
+        genes = GeneSpace(
+            dict.fromkeys(names, FloatDistribution(0.0, 1.0)),
+            dict.fromkeys(names, 0.5),
+            dict(zip(names, depths, strict=False)),
+        )
+        return [list(params.values()) for params in run(None, space=genes)]
+
+    plain, numbered = list("abcdef"), [f"coefficient.{i}" for i in range(6)]
+    assert values(plain) == values(numbered)
+    assert values(plain, range(6)) == values(numbered, range(6))
+    assert values(plain, range(6)) != values(plain)
 
 
 def spend(alpha=1.0):

@@ -179,6 +179,15 @@ def test_gene_names_say_what_they_are_for() -> None:
     assert len(names) == 3 * 2 * 2 + 2 + 1
 
 
+def test_genes_know_their_depth_whatever_experts_are_called() -> None:
+    models = ModelSet("zoo:base", {"7": "zoo:math", "9": "zoo:list"}, n_layers=6)
+    assert space(GLOBAL, models).depths == {}
+    found = space({**GLOBAL, "depth": {"groups": 2}}, models)
+    assert found.depths == {
+        f"coefficient.{group}.{expert}": group for group in (0, 1) for expert in ("7", "9")
+    }
+
+
 def test_a_global_space_has_one_gene_per_expert() -> None:
     assert list(space(GLOBAL).distributions) == ["coefficient.math", "coefficient.list"]
 

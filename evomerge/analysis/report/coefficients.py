@@ -8,11 +8,17 @@ from itertools import groupby
 
 import yaml
 
+from evomerge.errors import ConfigError
+from evomerge.methods.base import ParameterValue
+from evomerge.models.architecture import Kind, TensorRole
+from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.schema import parse
+
 __all__ = ["Cell", "Panel", "RecipeView", "Row", "view_recipe"]
 
-_LAYERED = ("attention", "mlp", "norm")
-_OUTSIDE = ("embedding", "head")
-_Place = tuple[str, int | None]  # module kind and layer; None where layers are not told apart
+_LAYERED: tuple[Kind, ...] = ("attention", "mlp", "norm")
+_OUTSIDE: tuple[Kind, ...] = ("embedding", "head")
+_Place = tuple[Kind, int | None]  # module kind and layer; None where layers are not told apart
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Panel:
     """One parameter over the whole model.
 
     Attributes:
-        parameter: Its name.
+        parameter: Its name; that of a modifier as ``modifier:parameter``.
         layers: Columns of ``rows``; 1 where layers are not told apart.
         rows: Inside the layers.
         outside: Embedding and head, one cell each; empty where ``rows`` includes them.
@@ -67,7 +73,8 @@ class RecipeView:
     """What the report says about one recipe.
 
     Attributes:
-        methods: (where, method) pairs; one pair with an empty place when all is one method.
+        methods: (where, method) pairs; one pair with an empty place when all is one method. A
+            method is written with its modifiers, e.g. ``task_arithmetic + trim``.
         panels: Numbers that vary over the model or between experts.
         constants: (parameter, value) of what is the same everywhere.
         by_name: Rules on tensor names; they go first and are not in the panels.
@@ -93,12 +100,12 @@ def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
     Args:
         recipe: YAML-ready data; whatever is not as recipes are is shown as YAML only.
     """
-    rules = [_Rule.parse(rule) for rule in _items(recipe.get("rules"))]
-    by_place = [rule for rule in rules if not rule.by_name]
-    layers = max((rule.layers[1] for rule in by_place if rule.layers), default=0)
-    places = _places(layers)
-    matched = {place: _first_match(by_place, place) for place in places}
-    experts = [str(name) for name in _mapping(recipe.get("experts"))]
+    known = _parsed(recipe)
+    rules = known.rules if known else ()
+    by_place = [rule for rule in rules if rule.where.names is None]
+    layers = max((rule.where.layers[1] for rule in by_place if rule.where.layers), default=0)
+    matched = {place: _first_match(by_place, place) for place in _places(layers)}
+    experts = list(known.experts) if known else []
     panels, constants = [], []
     for parameter in _parameter_names(by_place):
         columns = _per_expert(parameter, matched, experts)
@@ -112,45 +119,27 @@ def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
         panels=tuple(panels),
         constants=tuple(constants),
         by_name=len(rules) - len(by_place),
-        path=tuple(hop for part in _items(recipe.get("path")) for hop in _hops(_mapping(part))),
+        path=tuple((f"{h.source} {h.layer}", h.scale) for h in known.path) if known else (),
         yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True),
     )
 
 
-@dataclass(frozen=True)
-class _Rule:
-    layers: tuple[int, int] | None
-    kinds: tuple[str, ...] | None
-    by_name: bool
-    method: str
-    parameters: Mapping[str, object]
-
-    @classmethod
-    def parse(cls, rule: object) -> _Rule:
-        fields = _mapping(rule)
-        where = _mapping(fields.get("where"))
-        span = [bound for bound in _items(where.get("layers")) if isinstance(bound, int)]
-        kinds = tuple(map(str, _items(where.get("kinds"))))
-        return cls(
-            layers=(span[0], span[1]) if len(span) == 2 else None,
-            kinds=kinds or None,
-            by_name=where.get("names") is not None,
-            method=str(fields.get("method", "")),
-            parameters=_mapping(fields.get("parameters")),
-        )
-
-    def covers(self, kind: str, layer: int | None) -> bool:
-        if self.layers and (layer is None or not self.layers[0] <= layer < self.layers[1]):
-            return False
-        return self.kinds is None or kind in self.kinds
+def _parsed(recipe: Mapping[str, object]) -> Recipe | None:
+    """Read a recipe; its methods need not be known here. ``None`` if it is none."""
+    try:
+        return parse(Recipe, recipe, "recipe")
+    except ConfigError:
+        return None
 
 
-def _hops(part: Mapping[str, object]) -> list[tuple[str, float]]:
-    """Write out a run of layers, or one."""
-    span = [bound for bound in _items(part.get("layers")) if isinstance(bound, int)]
-    layers = range(*span) if len(span) == 2 else [part.get("layer")]
-    scale = _number(part.get("scale", 1.0))
-    return [(f"{part.get('source')} {layer}", scale) for layer in layers if scale is not None]
+def _parameters(rule: Rule) -> dict[str, ParameterValue]:
+    """List the parameters of a rule's method, and those of its modifiers."""
+    of_modifiers = {
+        f"{modifier}:{name}": value
+        for modifier, parameters in rule.modifiers.items()
+        for name, value in parameters.items()
+    }
+    return {**rule.parameters, **of_modifiers}
 
 
 def _places(layers: int) -> list[_Place]:
@@ -167,20 +156,21 @@ def _outside(layers: int) -> list[_Place]:
     return [("embedding", 0), ("head", layers - 1)] if layers else [(k, None) for k in _OUTSIDE]
 
 
-def _first_match(rules: Sequence[_Rule], place: _Place) -> _Rule | None:
-    return next((rule for rule in rules if rule.covers(*place)), None)
+def _first_match(rules: Sequence[Rule], place: _Place) -> Rule | None:
+    role = TensorRole(place[1] or 0, place[0])
+    return next((rule for rule in rules if rule.where.matches("", role)), None)
 
 
-def _parameter_names(rules: Iterable[_Rule]) -> list[str]:
-    return list(dict.fromkeys(str(name) for rule in rules for name in rule.parameters))
+def _parameter_names(rules: Iterable[Rule]) -> list[str]:
+    return list(dict.fromkeys(name for rule in rules for name in _parameters(rule)))
 
 
 def _per_expert(
-    parameter: str, matched: Mapping[_Place, _Rule | None], experts: Sequence[str]
+    parameter: str, matched: Mapping[_Place, Rule | None], experts: Sequence[str]
 ) -> dict[str, dict[_Place, object]]:
     """Values of one parameter by expert (``""`` for all of them) and place."""
-    stated = {
-        place: rule.parameters.get(parameter) if rule else None for place, rule in matched.items()
+    stated: dict[_Place, object] = {
+        place: _parameters(rule).get(parameter) if rule else None for place, rule in matched.items()
     }
     if not any(isinstance(value, Mapping) for value in stated.values()):
         return {"": stated}
@@ -198,7 +188,7 @@ def _panel(parameter: str, columns: Mapping[str, Mapping[_Place, object]], layer
     sizes = [abs(v) for column in numbers.values() for v in column.values() if v is not None]
     limit = max(sizes, default=0.0)
 
-    def rows(kinds: Mapping[str, Sequence[_Place]]) -> tuple[Row, ...]:
+    def rows(kinds: Mapping[Kind, Sequence[_Place]]) -> tuple[Row, ...]:
         return tuple(
             Row(expert, _kinds_label(names), tuple(_cell(v, limit) for v in values))
             for expert, column in numbers.items()
@@ -232,9 +222,9 @@ def _grouped(
     return list(groups.items())
 
 
-def _methods(matched: Mapping[_Place, _Rule | None], layers: int) -> tuple[tuple[str, str], ...]:
+def _methods(matched: Mapping[_Place, Rule | None], layers: int) -> tuple[tuple[str, str], ...]:
     """(where, method), runs of layers joined."""
-    names = {place: rule.method if rule else "by tensor name" for place, rule in matched.items()}
+    names = {place: _method(rule) if rule else "by tensor name" for place, rule in matched.items()}
     if all(rule is None for rule in matched.values()):
         return ()
     if len(set(names.values())) == 1:
@@ -250,6 +240,10 @@ def _methods(matched: Mapping[_Place, _Rule | None], layers: int) -> tuple[tuple
     return tuple(found + [(place[0], names[place]) for place in _outside(layers)])
 
 
+def _method(rule: Rule) -> str:
+    return " + ".join((rule.method, *rule.modifiers))
+
+
 def _cell(value: float | None, limit: float) -> Cell:
     return Cell(value, abs(value) / limit if value is not None and limit else 0.0)
 
@@ -258,14 +252,6 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value)
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _items(value: object) -> Sequence[object]:
-    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
 def _plain(value: object) -> object:

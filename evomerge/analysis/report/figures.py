@@ -18,6 +18,7 @@ from evomerge.analysis.report.layers import Layer, layers_of
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
 from evomerge.analysis.report.scores import chosen_number, model_label, summary_measure
+from evomerge.origins import BASE, EXPERT, UNIFORM, kind_and_name
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = [
@@ -36,7 +37,7 @@ _CROWD = 150  # more marks than this are drawn smaller
 _MOST_NUMBERS = 20  # columns of a heat map whose cells have room for numbers
 _RISING = [[0, LIGHT["surface"]], [1, LIGHT["positive"]]]
 _AROUND = [[0, LIGHT["negative"]], [0.5, LIGHT["surface"]], [1, LIGHT["positive"]]]
-_SYMBOLS = {"base": "square-open", "expert": "diamond-open", "uniform": "triangle-up-open"}
+_SYMBOLS = {BASE: "square-open", EXPERT: "diamond-open", UNIFORM: "triangle-up-open"}
 
 
 def plotly_js() -> str:
@@ -262,17 +263,18 @@ def _error_bar(layer: Layer, k: int) -> dict[str, object]:
 
 
 def _symbol(trial: TrialRecord) -> str:
-    return _SYMBOLS.get(trial.origin.partition(":")[0], "circle")
+    return _SYMBOLS.get(kind_and_name(trial.origin)[0], "circle")
 
 
 def _text_positions(trials: Sequence[TrialRecord]) -> list[str]:
     """Spread the labels around their marks: experts often score alike off their own task."""
     around = cycle(("top center", "top right", "top left", "bottom right"))
-    return [next(around) if t.origin.startswith("expert:") else "bottom center" for t in trials]
+    kinds = [kind_and_name(t.origin)[0] for t in trials]
+    return [next(around) if kind == EXPERT else "bottom center" for kind in kinds]
 
 
 def _short_label(trial: TrialRecord) -> str:
-    kind, _, name = trial.origin.partition(":")
+    kind, name = kind_and_name(trial.origin)
     return _text(name or kind)
 
 

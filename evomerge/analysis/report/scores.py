@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evomerge.analysis.front import complete, is_single_model
+from evomerge.analysis.front import complete
 from evomerge.analysis.intervals import Estimate, mean
 from evomerge.analysis.picking import pick
+from evomerge.origins import BASE, UNIFORM, is_baseline, kind_and_name
 from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord, has_mean
 
 __all__ = [
@@ -95,9 +96,9 @@ def model_label(origin: str, number: int) -> str:
 
     Other merges that the search started from are named, too: ``recipe mine (57)``.
     """
-    kind, _, name = origin.partition(":")
-    if kind in ("expert", "base", "uniform"):
-        return {"base": "base", "uniform": "uniform average"}.get(kind, f"expert {name}")
+    kind, name = kind_and_name(origin)
+    if is_baseline(origin):
+        return {BASE: "base", UNIFORM: "uniform average"}.get(kind, f"expert {name}")
     return f"{kind.replace('_', ' ')} {name} ({number})" if name else f"merge {number}"
 
 
@@ -132,7 +133,6 @@ def best(candidates: Sequence[Standing], measure: Measure, *, kind: str) -> Stan
     of_kind = [
         c
         for c in candidates
-        if c.origin.partition(":")[0] == kind
-        or (kind == "baseline" and (is_single_model(c.origin) or c.origin == "uniform"))
+        if kind_and_name(c.origin)[0] == kind or (kind == "baseline" and is_baseline(c.origin))
     ]
     return max(of_kind, key=lambda c: measure.sign * measure.of(c).value, default=None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from evomerge.analysis.front import complete, front, is_single_model
+from evomerge.analysis.front import complete, front
 from evomerge.analysis.intervals import Estimate, difference
 from evomerge.analysis.report.scores import (
     Measure,
@@ -20,6 +20,7 @@ from evomerge.analysis.report.scores import (
     summary_measure,
 )
 from evomerge.analysis.report.words import versus_noise
+from evomerge.origins import is_baseline
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = [
@@ -210,7 +211,7 @@ def _score_rows(study: StudyRecord, scored: Sequence[Standing]) -> tuple[ScoreRo
         ScoreRow(
             label=model_label(s.origin, s.number),
             number=s.number,
-            is_baseline=is_single_model(s.origin) or s.origin == "uniform",
+            is_baseline=is_baseline(s.origin),
             is_chosen=s.number == chosen,
             is_feasible=s.is_feasible,
             estimates=tuple(m.of(s) for m in every),

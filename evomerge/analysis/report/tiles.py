@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from evomerge.analysis.front import complete, front, hypervolume, is_single_model
+from evomerge.analysis.front import complete, front, hypervolume
 from evomerge.analysis.report.numbers import format_duration, format_number
 from evomerge.analysis.report.tables import wall_clock
+from evomerge.origins import is_single_model
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = ["Tile", "tiles"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from evomerge.analysis.front import is_single_model
 from evomerge.analysis.intervals import Estimate, difference, is_clear
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.scores import (
@@ -17,6 +16,7 @@ from evomerge.analysis.report.scores import (
     model_label,
     standings,
 )
+from evomerge.origins import EXPERT, UNIFORM, is_single_model
 from evomerge.study.constraints import finals_note
 from evomerge.study.records import StudyRecord, has_mean
 
@@ -32,12 +32,12 @@ def headline(study: StudyRecord) -> str:
     shown = _headline_measures(study)
     reached = " and ".join(f"{m.label} {_short(m.of(chosen))}" for m in shown)
     who = model_label(chosen.origin, chosen.number)
-    subject = {"uniform": "Best merge, the uniform average,"}.get(chosen.origin, "Best merge")
+    subject = {UNIFORM: "Best merge, the uniform average,"}.get(chosen.origin, "Best merge")
     if is_single_model(chosen.origin):
         subject = f"No merge beats {who}, which"
     text = f"{subject} reaches {reached} on the {final_split(study)} split"
     rivals = []
-    for kind, name in (("expert", "best expert"), ("uniform", "uniform average")):
+    for kind, name in ((EXPERT, "best expert"), (UNIFORM, "uniform average")):
         rival = best(scored, shown[0], kind=kind) if len(shown) == 1 else None
         if rival is not None and rival.number != chosen.number:
             rivals.append(f"{name} {_short(shown[0].of(rival))}")

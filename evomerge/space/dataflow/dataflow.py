@@ -52,6 +52,11 @@ class DataflowSpace:
         return {name: gene.initial for name, gene in self._path.genes.items()}
 
     @property
+    def depths(self) -> Mapping[str, int]:
+        """See ``SearchSpace``."""
+        return self._path.depths()
+
+    @property
     def statistics(self) -> tuple[str, ...]:
         """See ``SearchSpace``."""
         recipes = [self._recipe(owner, ()) for owner in self._path.owners]

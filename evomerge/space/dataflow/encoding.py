@@ -17,6 +17,7 @@ from evomerge.space.distributions import Value
 
 __all__ = [
     "Encoding",
+    "Label",
     "Layout",
     "PathGene",
     "Read",
@@ -38,11 +39,26 @@ class PathGene:
         distribution: Its values.
         initial: The value that, with those of the other genes, makes the initial path.
         meaning: What it does, for people.
+        depth: As in ``SearchSpace.depths``; ``None`` for a gene of the whole path.
     """
 
     distribution: BaseDistribution
     initial: Value
     meaning: str
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the scale gene of some visits stands for.
+
+    Attributes:
+        meaning: Which visits, for people.
+        depth: As that of a gene.
+    """
+
+    meaning: str
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,8 +104,8 @@ class Encoding(Protocol):
         """Every gene, conditional ones included, in a fixed order."""
 
     @property
-    def labels(self) -> Mapping[str, str]:
-        """Meaning of every label that a step can have, in a fixed order."""
+    def labels(self) -> Mapping[str, Label]:
+        """Every label that a step can have, in a fixed order."""
 
     def steps(self, read: Read) -> tuple[Step, ...]:
         """Read the genes that matter, each once, and list the visits: at most ``room``."""

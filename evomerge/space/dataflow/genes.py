@@ -9,7 +9,7 @@ from optuna import Trial
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from evomerge.recipe.path import Hop
-from evomerge.space.dataflow.encoding import Layout, PathGene, Read, Step
+from evomerge.space.dataflow.encoding import Label, Layout, PathGene, Read, Step
 from evomerge.space.dataflow.encodings import build_encoding
 from evomerge.space.dataflow.scales import guarded, unguarded
 from evomerge.space.dataflow.spec import PathSpec, Run
@@ -67,6 +67,11 @@ class PathGenes:
 
         self.hops(read)
         return drawn
+
+    def depths(self, prefix: str = "") -> dict[str, int]:
+        """Say how deep genes sit, under their names after a prefix; see ``SearchSpace.depths``."""
+        found = {f"{prefix}{name}": gene.depth for name, gene in self.genes.items()}
+        return {name: depth for name, depth in found.items() if depth is not None}
 
     def describe(self, prefix: str = "") -> list[GeneInfo]:
         """List the genes for people, under their names after a prefix."""
@@ -140,16 +145,18 @@ class PathGenes:
         if self._scale is None:
             return {}
         if self._scale.per == "hop":
-            labels = {str(i): f"hop {i + 1}" for i in range(self._max_hops)}
+            labels = {str(i): Label(f"hop {i + 1}", depth=i) for i in range(self._max_hops)}
         else:
-            ends = {_FIRST: "the first layer"}
+            ends = {_FIRST: Label("the first layer")}
             if self._n_layers > 1:
-                ends[_LAST] = "the last layer"
+                ends[_LAST] = Label("the last layer")
             labels = {**ends, **self._encoding.labels}
         distribution = FloatDistribution(*self._scale.range, log=True)
         return {
-            f"scale.{label}": PathGene(distribution, 1.0, f"input scale of {where}")
-            for label, where in labels.items()
+            f"scale.{name}": PathGene(
+                distribution, 1.0, f"input scale of {label.meaning}", label.depth
+            )
+            for name, label in labels.items()
         }
 
 

@@ -58,6 +58,11 @@ class HybridSpace:
         return {**self._merge.defaults, **own}
 
     @property
+    def depths(self) -> Mapping[str, int]:
+        """See ``SearchSpace``."""
+        return {**self._merge.depths, **self._path.depths(_PREFIX)}
+
+    @property
     def statistics(self) -> tuple[str, ...]:
         """See ``SearchSpace``; those of the merge."""
         return self._merge.statistics

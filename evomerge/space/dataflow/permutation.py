@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 
 from evomerge.recipe.path import Hop
 from evomerge.space.dataflow.encoding import (
+    Label,
     Layout,
     PathGene,
     Read,
@@ -61,12 +62,14 @@ class PermutationEncoding:
         self._sources, self._room = layout.sources, layout.room
         start = self.values(initial) or {}
         self.genes = {
-            name: PathGene(CategoricalDistribution(choices), start.get(name, choices[0]), meaning)
+            name: PathGene(
+                CategoricalDistribution(choices), start.get(name, choices[0]), meaning, depth=i
+            )
             for i in range(len(self._slots))
             for name, (choices, meaning) in self._genes_of(i).items()
         }
         self.labels = {
-            f"{layer}.{source}": f"{source}'s layer {layer}"
+            f"{layer}.{source}": Label(f"{source}'s layer {layer}", depth=layer)
             for layers in self._slots
             for source in self._sources
             for layer in layers

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from pydantic import ConfigDict, Field
 
 from evomerge.recipe.path import Hop
-from evomerge.space.dataflow.encoding import Layout, PathGene, Read, Step, runs
+from evomerge.space.dataflow.encoding import Label, Layout, PathGene, Read, Step, runs
 from evomerge.space.distributions import Value
 
 __all__ = ["Slices", "SlicesEncoding"]
@@ -50,11 +50,13 @@ class SlicesEncoding:
         self._longest = min(options.longest or layout.n_layers, layout.n_layers)
         start = self.values(initial) or {}
         self.genes = {
-            name: PathGene(distribution, start.get(name, neutral), meaning)
+            name: PathGene(distribution, start.get(name, neutral), meaning, depth=i)
             for i in range(self._n)
             for name, distribution, neutral, meaning in self._genes_of(i)
         }
-        self.labels = {str(i): f"first layer of slice {i + 1}" for i in range(self._n)}
+        self.labels = {
+            str(i): Label(f"first layer of slice {i + 1}", depth=i) for i in range(self._n)
+        }
 
     def steps(self, read: Read) -> tuple[Step, ...]:
         """See ``Encoding``."""

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 
 from evomerge.recipe.path import Hop
 from evomerge.space.dataflow.encoding import (
+    Label,
     Layout,
     PathGene,
     Read,
@@ -74,11 +75,12 @@ class SlotsEncoding:
                 choices,
                 start.get(_gene(i), next(iter(self._choices))),
                 f"{layers_text(layers)}: of whom, in this order",
+                depth=i,
             )
             for i, layers in enumerate(self._slots)
         }
         self.labels = {
-            f"{layer}.{visit}": f"visit {visit + 1} to layer {layer}"
+            f"{layer}.{visit}": Label(f"visit {visit + 1} to layer {layer}", depth=layer)
             for layers in self._slots
             for visit in range(self._widest)
             for layer in layers

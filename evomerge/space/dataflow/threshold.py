@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 from pydantic import ConfigDict, Field
 
 from evomerge.recipe.path import Hop
-from evomerge.space.dataflow.encoding import Layout, PathGene, Read, Step
+from evomerge.space.dataflow.encoding import Label, Layout, PathGene, Read, Step
 from evomerge.space.distributions import Value
 
 __all__ = ["Threshold", "ThresholdEncoding"]
@@ -60,13 +60,16 @@ class ThresholdEncoding:
         }
         start = self.values(initial) or {}
         self.genes = {
-            name: PathGene(
-                FloatDistribution(-1.0, 1.0), start.get(name, -_LIKELY), self._meaning(name)
+            _gene(slot): PathGene(
+                FloatDistribution(-1.0, 1.0),
+                start.get(_gene(slot), -_LIKELY),
+                f"round {_repeat(slot) + 1}: visit {source}'s layer {layer} if positive",
+                depth=_repeat(slot),
             )
-            for name in map(_gene, self._slots)
+            for slot, (source, layer) in self._slots.items()
         }
         self.labels = {
-            slot: f"round {_round(slot)}, {source}'s layer {layer}"
+            slot: Label(f"round {_repeat(slot) + 1}, {source}'s layer {layer}", depth=_repeat(slot))
             for slot, (source, layer) in self._slots.items()
         }
 
@@ -89,15 +92,10 @@ class ThresholdEncoding:
             values[_gene(slot)] = _LIKELY
         return values
 
-    def _meaning(self, gene: str) -> str:
-        slot = gene.removeprefix("include.")
-        source, layer = self._slots[slot]
-        return f"round {_round(slot)}: visit {source}'s layer {layer} if positive"
-
 
 def _gene(slot: str) -> str:
     return f"include.{slot}"
 
 
-def _round(slot: str) -> int:
-    return int(slot.partition(".")[0]) + 1
+def _repeat(slot: str) -> int:
+    return int(slot.partition(".")[0])

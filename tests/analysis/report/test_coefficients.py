@@ -90,6 +90,16 @@ def test_parameter_that_a_rule_leaves_out_is_blank() -> None:
     assert values(view.panels[0].rows[0]) == [0.5, None]
 
 
+def test_modifiers_are_named_with_the_method_and_their_parameters_shown() -> None:
+    first = {**rule({"layers": [0, 1]}, "task_arithmetic"), "modifiers": {"trim": {"density": 0.2}}}
+    last = {**rule({"layers": [1, 2]}, "task_arithmetic"), "modifiers": {"trim": {"density": 0.7}}}
+    view = view_recipe(recipe(first, last))
+    assert view.methods == (("", "task_arithmetic + trim"),)
+    (panel,) = view.panels
+    assert panel.parameter == "trim:density"
+    assert values(panel.rows[0]) == [0.2, 0.7]
+
+
 def test_recipe_without_rules_is_shown_as_yaml() -> None:
     strange = {"base": "zoo:base", "mix": [["math", 0, 1.0], ("list", 1, 0.9)]}
     view = view_recipe(strange)

@@ -69,7 +69,7 @@ def _search(
 def _genes(experiment: Path, space: str) -> GeneSpace:
     overrides = [f"search_space={space}"]
     loaded = Loaded.of(load_experiment(experiment, Presets(), overrides), space)
-    return GeneSpace(loaded.space.distributions, loaded.space.defaults)
+    return GeneSpace(loaded.space.distributions, loaded.space.defaults, loaded.space.depths)
 
 
 def _rows(study: StudyRecord, genes: GeneSpace) -> Iterator[list[list[float | int | str]]]:

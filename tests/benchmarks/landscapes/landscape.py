@@ -72,7 +72,7 @@ class Landscape:
         experiment = Presets().names("experiments")["quickstart"]
         loaded = Loaded.of(load_experiment(experiment, Presets(), [f"search_space={name}"]), name)
         self.space: SearchSpace = loaded.space
-        self.genes = GeneSpace(self.space.distributions, self.space.defaults)
+        self.genes = GeneSpace(self.space.distributions, self.space.defaults, self.space.depths)
         if measured["genes"] != list(self.genes.distributions):
             raise ValueError(f"{name} has other genes than were measured; run collect {name} again")
         self.tasks: tuple[str, ...] = tuple(measured["tasks"])

@@ -25,7 +25,7 @@ def add_scales(name: str) -> None:
     measured = json.loads((MEASURED / f"{name}.json").read_text())
     experiment = Presets().names("experiments")["quickstart"]
     space = Loaded.of(load_experiment(experiment, Presets(), [f"search_space={name}"]), name).space
-    genes = GeneSpace(space.distributions, space.defaults)
+    genes = GeneSpace(space.distributions, space.defaults, space.depths)
     rows = [dict(zip(measured["genes"], values, strict=True)) for values, _ in measured["rows"]]
     points = np.array([encoded(row, genes) for row in rows])
     accuracies = np.array([scores for _, scores in measured["rows"]])

@@ -21,7 +21,7 @@ def likeness(path: tuple[Hop, ...]) -> float:
 
 def best(found: SearchSpace, sampler: str, n_trials: int) -> float:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    genes = GeneSpace(found.distributions, found.defaults)
+    genes = GeneSpace(found.distributions, found.defaults, found.depths)
     chosen = build_sampler(
         sampler, {}, Budget(space=genes, n_objectives=1, n_trials=n_trials, seed=0)
     )

@@ -156,3 +156,11 @@ def test_the_base_can_own_the_ends() -> None:
     recipe = found.recipe(found.defaults)
     assert recipe.rules[0].method == "task_arithmetic"
     assert recipe.rules[0].parameters["coefficient"] == {"math": 0.0, "list": 0.0}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_depths_of_a_path_are_places_in_it(name: str) -> None:
+    """Names number the places; those of the whole path, such as its owner, have no number."""
+    found = space(SPACES[name])
+    numbers = {n: [int(part) for part in n.split(".") if part.isdigit()] for n in found.defaults}
+    assert found.depths == {n: numbers[n][0] for n in numbers if numbers[n]}

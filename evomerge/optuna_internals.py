@@ -1,0 +1,65 @@
+"""The parts of Optuna that are not public, used nowhere else: what an upgrade may break."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.study import Study
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
+from optuna.trial import FrozenTrial, Trial
+
+__all__ = [
+    "CONSTRAINTS_KEY",
+    "contains",
+    "fix_params",
+    "generation_key",
+    "journal_backend",
+    "storage_of",
+    "study_id",
+    "trial_id",
+]
+
+CONSTRAINTS_KEY: str = _CONSTRAINTS_KEY
+"""System attribute of a trial where Optuna's samplers look for its constraints."""
+
+
+def contains(distribution: BaseDistribution, value: float | int | str) -> bool:
+    """Tell whether a distribution can give a value."""
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except ValueError:  # not a choice, not a number
+        return False
+
+
+def storage_of(study: Study) -> BaseStorage:
+    """Return where a study is stored."""
+    return study._storage
+
+
+def journal_backend(storage: JournalStorage) -> object:
+    """Return what a journal storage writes with."""
+    return storage._backend
+
+
+def study_id(study: Study) -> int:
+    """Return what its storage knows a study by."""
+    return study._study_id
+
+
+def trial_id(trial: Trial | FrozenTrial) -> int:
+    """Return what its storage knows a trial by."""
+    return trial._trial_id
+
+
+def fix_params(trial: Trial, params: Mapping[str, Any]) -> None:
+    """Let a trial suggest these params, whatever the sampler says; others it asks for."""
+    trial._fixed_params = dict(params)
+
+
+def generation_key(sampler: type[BaseSampler]) -> str:
+    """Return the system attribute that a genetic sampler marks its generations with."""
+    return str(sampler._get_generation_key())  # type: ignore[attr-defined]
