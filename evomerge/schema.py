@@ -25,6 +25,8 @@ _EXPECTED = {  # where pydantic would name its own types
         ("model_type", "model_attributes_type", "dataclass_type", "dict_type"), "keys and values"
     ),
     "list_type": "a list",
+    "int_type": "a whole number",
+    "float_type": "a number",
     "too_short": "at least one",
 }
 
@@ -83,7 +85,9 @@ def parse(
     try:
         checked = adapter.validate_python(content)
     except ValidationError as err:
-        errors += err.errors(include_url=False, include_context=False)[:_MOST_ERRORS]
+        known = {error["loc"] for error in errors}
+        found = err.errors(include_url=False, include_context=False)[:_MOST_ERRORS]
+        errors += [error for error in found if error["loc"] not in known]
     if not errors:
         return checked
     schema = adapter.json_schema()
@@ -111,7 +115,9 @@ def _switches_for_numbers(adapter: TypeAdapter[T], content: object) -> list[Erro
         adapter.validate_python(marked)
     except ValidationError as err:
         found = err.errors(include_url=False, include_context=False)
-        return [error for error in found if error["type"] in ("int_type", "float_type")]
+        either = {error["loc"][:-1] for error in found if error["loc"][-1:] == ("bool",)}
+        numbers = [error for error in found if error["type"] in ("int_type", "float_type")]
+        return [error for error in numbers if error["loc"][:-1] not in either]
     return []
 
 
