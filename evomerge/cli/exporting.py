@@ -48,7 +48,6 @@ def export(
 ) -> None:
     """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
     from evomerge.analysis.picking import pick as pick_trial
-    from evomerge.export.model import open_repository, push_folder
     from evomerge.runs.reading import latest_results
     from evomerge.study.folder import StudyFolder
 
@@ -57,7 +56,10 @@ def export(
     if push_to_hub is not None and format_ is not ExportFormat.hf:
         raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
     found = latest_results(StudyFolder(study))
-    trial = pick_trial(found.study, pick)
+    trial = pick_trial(found.study, pick)  # before what takes seconds to import
+
+    from evomerge.export.model import open_repository, push_folder
+
     if format_ is not ExportFormat.hf:
         _export_text(trial, format_, out)
         return

@@ -25,7 +25,7 @@ from evomerge.runs.reading import read_study
 from evomerge.runs.sampling import make_sampler, resolved_sampler
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
 from evomerge.runs.wholeness import require_items
-from evomerge.runs.workers import StartingExecutor, on_device
+from evomerge.runs.workers import on_device, start_executor
 from evomerge.study.drivers import Drivers
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
@@ -155,7 +155,6 @@ def continue_study(
     accept_changes: bool = False,
     earlier: Mapping[str, str] = {},
     loaded: Loaded | None = None,
-    starting: StartingExecutor | None = None,
 ) -> StudyRecord:
     """Run a study until its budget is met, then the finals.
 
@@ -165,7 +164,6 @@ def continue_study(
         accept_changes: Whether models and items may be others than those of earlier trials.
         earlier: What those of earlier stages were (``stored_inputs``).
         loaded: Its experiment, if this process has loaded it; absent: it is loaded here.
-        starting: Its workers, if they have been started; absent: they are started here.
 
     Returns:
         The study as it stands at the end.
@@ -183,21 +181,23 @@ def continue_study(
         if _is_finished(folder, experiment):
             _make_again(folder, experiment, events)
             return read_study(folder)
-        with starting or StartingExecutor(experiment.execution) as workers:
-            events.phase("checking the experiment")
-            loaded = _loaded(folder, experiment, loaded)
-            study = _opened(folder, loaded)
-            inputs, kept = input_digests(loaded), stored_inputs(folder, experiment)
-            if not accept_changes:
-                require_same({**earlier, **kept}, inputs, folder.root)
-            keep_inputs(study, {**kept, **inputs})
-            trim_cache("experts", "scores", "statistics")
-            _measure(loaded, folder, events)
-            events.phase("loading the workers")
-            executor = workers.get()
+        events.phase("checking the experiment")
+        loaded = _loaded(folder, experiment, loaded)
+        study = _opened(folder, loaded)
+        inputs, kept = input_digests(loaded), stored_inputs(folder, experiment)
+        if not accept_changes:
+            require_same({**earlier, **kept}, inputs, folder.root)
+        keep_inputs(study, {**kept, **inputs})
+        trim_cache("experts", "scores", "statistics")
+        _measure(loaded, folder, events)
+        events.phase("loading the workers")
+        executor = start_executor(experiment.execution)
+        try:
             executor.load(on_device(loaded.worker, experiment.execution))
             _search(study, loaded, folder, executor, events)
             _finals(loaded, folder, executor, events)
+        finally:
+            executor.close()
     return read_study(folder)
 
 

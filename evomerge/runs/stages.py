@@ -35,7 +35,6 @@ from evomerge.runs.run import (
     update_study,
 )
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
-from evomerge.runs.workers import StartingExecutor
 from evomerge.schema import parse
 from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.json_files import read_json
@@ -86,18 +85,12 @@ def created_run(
 def start_run(
     path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder, events: Events
 ) -> StudyRecord:
-    """Make the folder of a run as ``created_run`` does, and continue it.
-
-    Its workers start while the experiment is loaded.
-    """
+    """Make the folder of a run as ``created_run`` does, and continue it."""
     events.phase("reading the experiment")
     experiment = _read(path, presets, overrides, folder)
     events.phase("checking the experiment")
-    with (
-        StartingExecutor(experiment.execution) as workers,
-        _made(experiment, path, folder) as loaded,
-    ):
-        return continue_run(folder, events, loaded=loaded, starting=workers)
+    with _made(experiment, path, folder) as loaded:
+        return continue_run(folder, events, loaded=loaded)
 
 
 def _read(
@@ -179,7 +172,6 @@ def continue_run(
     *,
     accept_changes: bool = False,
     loaded: Loaded | None = None,
-    starting: StartingExecutor | None = None,
 ) -> StudyRecord:
     """Run every stage that is not done, from wherever the last driver stopped.
 
@@ -188,7 +180,6 @@ def continue_run(
         events: Progress.
         accept_changes: Whether models and items may be others than those of earlier trials.
         loaded: What ``created_run`` gave, if it made this run.
-        starting: Workers that have been started for it.
 
     Returns:
         The study of the last stage.
@@ -198,9 +189,7 @@ def continue_run(
         StudyError: The folder is in use, or a stage found no merge to hand on.
     """
     if not read_experiment(folder).stages:
-        return continue_study(
-            folder, events, accept_changes=accept_changes, loaded=loaded, starting=starting
-        )
+        return continue_study(folder, events, accept_changes=accept_changes, loaded=loaded)
     with folder.lock():
         experiment = read_experiment(folder)
         earlier: dict[str, str] = {}
@@ -222,9 +211,7 @@ def continue_run(
                 accept_changes=accept_changes,
                 earlier=earlier,
                 loaded=loaded,
-                starting=starting,
             )
-            starting = None  # closed with its stage
             earlier |= stored_inputs(inside, wanted)
             if number < len(experiment.stages):
                 events.phase(f"writing the winners of stage {number}")

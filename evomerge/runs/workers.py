@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
-
-from typing_extensions import Self
 
 from evomerge.config.experiment import ExecutionConfig
 from evomerge.execution.protocol import Executor, WorkerSpec
 
-__all__ = ["StartingExecutor", "on_device", "start_executor", "worker_count"]
+__all__ = ["on_device", "start_executor", "worker_count"]
 
 
 def start_executor(config: ExecutionConfig) -> Executor:
@@ -24,40 +21,6 @@ def start_executor(config: ExecutionConfig) -> Executor:
 
     gpus = config.gpus_per_worker if _has_gpus(config) else 0
     return RayExecutor(worker_count(config), gpus_per_worker=gpus, address=config.ray_address)
-
-
-class StartingExecutor:
-    """The workers of an experiment, which start in the background while it is being loaded.
-
-    A context, at whose end they are closed, as soon as they have started.
-
-    Args:
-        config: Of their execution.
-    """
-
-    def __init__(self, config: ExecutionConfig) -> None:
-        # The thread lives as long as they do: Ray's processes end with the thread that made them.
-        self._thread = ThreadPoolExecutor(1, "workers")
-        self._executor = self._thread.submit(start_executor, config)
-        self._is_closed = False
-
-    def get(self) -> Executor:
-        """Wait until they have started."""
-        return self._executor.result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._thread.submit(_close, self._executor)
-            self._thread.shutdown(wait=self._executor.done())
-
-
-def _close(started: Future[Executor]) -> None:
-    if started.exception() is None:
-        started.result().close()
 
 
 def on_device(worker: WorkerSpec, config: ExecutionConfig) -> WorkerSpec:
