@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from evomerge.analysis.front import baselines
-from evomerge.analysis.winners import best_beside, best_merges
+from evomerge.analysis.winners import finalists
 from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.experiment import Experiment
 from evomerge.errors import StudyError
@@ -278,11 +278,10 @@ def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Eve
     if n_finalists == 0 or not any(t.state == "complete" for t in study.trials):
         return
     events.phase("held-out finals")
-    finalists = best_merges(study, n_finalists)
-    beside = best_beside(study, finalists) if loaded.constraints else []
+    best, beside = finalists(study, n_finalists)
     found = run_finals(
-        finalists=finalists,
-        reserves=beside[: n_finalists - len(finalists)],
+        finalists=best,
+        reserves=beside if loaded.constraints else (),
         baselines=baselines(study),
         objectives=study.objectives,
         executor=executor,

@@ -173,7 +173,7 @@ class FinalRecord(_Constrained):
         split: ``validation`` (picks among finalists), ``test`` (reported) or ``report_only``.
         values: One per objective; of ``report_only`` records one per measure of the report.
         stderr: Standard error beside each value.
-        chosen: Whether validation picked this trial.
+        chosen: Whether validation picked this trial, a merge or a baseline.
         violations: As those of a trial, on the items of this split.
     """
 
@@ -192,7 +192,7 @@ class ReportOnly:
 
     Attributes:
         measures: Every metric of those tasks; objectives in form only.
-        records: The base, the experts, the uniform average and the chosen merge.
+        records: The base, the experts, the uniform average and the best merge.
     """
 
     measures: tuple[Objective, ...] = ()
