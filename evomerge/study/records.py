@@ -22,6 +22,7 @@ __all__ = [
     "has_mean",
     "mean_value",
     "merits",
+    "scales",
 ]
 
 Direction = Literal["maximize", "minimize"]
@@ -67,23 +68,39 @@ def mean_value(values: Sequence[float], objectives: Sequence[Objective]) -> floa
     return sum(o.sign * v for o, v in zip(objectives, values, strict=True)) / len(objectives)
 
 
-def merits(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:
-    """Rate models that compete with one another by one number each; more is better.
+def scales(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:
+    """Say what values are divided by so that no objective outweighs the others by its unit.
 
     Args:
         rows: Values per objective, one row per model.
         objectives: In the order of the values.
 
     Returns:
-        The mean where objectives have one. Else every objective is first scaled to the range of
-        the rows (0 worst, 1 best), so that none outweighs the others by its unit.
+        One per objective: 1 where the objectives have a mean, else the range of the rows.
     """
-    if has_mean(objectives):
-        return [mean_value(row, objectives) for row in rows]
-    columns = list(zip(*rows, strict=True))
-    sides = [(max(column) - min(column)) or 1.0 for column in columns]
+    if has_mean(objectives) or not rows:
+        return [1.0] * len(objectives)
+    return [(max(column) - min(column)) or 1.0 for column in zip(*rows, strict=True)]
+
+
+def merits(
+    rows: Sequence[Sequence[float]],
+    objectives: Sequence[Objective],
+    units: Sequence[float] | None = None,
+) -> list[float]:
+    """Rate models that compete with one another by one number each; more is better.
+
+    Args:
+        rows: Values per objective, one row per model.
+        objectives: In the order of the values.
+        units: What values are divided by first; ``None``: the ``scales`` of the rows.
+
+    Returns:
+        The mean of each row.
+    """
+    units = units or scales(rows, objectives)
     return [
-        mean_value([v / side for v, side in zip(row, sides, strict=True)], objectives)
+        mean_value([v / unit for v, unit in zip(row, units, strict=True)], objectives)
         for row in rows
     ]
 

@@ -33,7 +33,6 @@ from evomerge.analysis.report.scores import (
     chosen_number,
     final_split,
     measures,
-    model_label,
     summary_measure,
 )
 from evomerge.analysis.report.tables import (
@@ -49,6 +48,7 @@ from evomerge.analysis.report.tables import (
 )
 from evomerge.analysis.report.tiles import Tile, tiles
 from evomerge.analysis.report.words import headline, verdict
+from evomerge.origins import model_label
 from evomerge.study.records import StudyRecord, has_mean
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
     return _Page(
         title=study.name,
         headline=headline(study),
-        verdict=verdict(study),
+        verdict=verdict(study, items),
         tiles=tiles(study),
         measures=tuple(m.label for m in measures(study.objectives)),
         summary=summary_measure(study.objectives).label,

@@ -177,7 +177,7 @@ def test_item_scores_add_intervals_and_paired_comparisons(tmp_path: Path) -> Non
         store.write(final.number, "test", scored)
     page = page_of(study, tmp_path, store.read())
     assert "With 95 % intervals" in page.text
-    assert "What the chosen merge gained and broke" in page.text
+    assert "What the best merge gained and broke" in page.text
     assert "expert math" in page.text
     assert "95 % intervals" not in page_of(study, tmp_path).text
 
