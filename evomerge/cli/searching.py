@@ -135,8 +135,11 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
 
 
 def _print_end(folder: StudyFolder, study: StudyRecord) -> None:
-    root = folder.root
-    print_front(study, most=_FRONT_ROWS)  # first, since it needs no disk
+    from evomerge.evaluation.store import ItemStore
+    from evomerge.runs.reading import latest_study
+
+    root, items = folder.root, ItemStore(latest_study(folder).items).read()
+    print_front(study, items, most=_FRONT_ROWS)  # first, since it needs no room on the disk
     write_run_report(folder, folder.report)
     console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
     console.print(f"report   {folder.report}", soft_wrap=True)

@@ -120,7 +120,7 @@ def standings(study: StudyRecord, split: Split) -> tuple[Standing, ...]:
 
 
 def best(candidates: Sequence[Standing], measure: Measure, *, kind: str) -> Standing | None:
-    """Find the best of a kind: that of its origin (``expert``, ``uniform``), a baseline, a merge."""
+    """Find the best ``expert``, ``uniform`` or other kind of origin, ``BASELINE`` or ``MERGE``."""
     of_kind = [
         c
         for c in candidates
