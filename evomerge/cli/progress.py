@@ -119,6 +119,10 @@ class SearchProgress:
         if done >= total:  # a later stage begins it again
             del self._parts[text]
 
+    def warned(self, text: str) -> None:
+        """Show what the person should look into, above the bar."""
+        notes.print(f"warning: {text}", style="yellow", soft_wrap=True, markup=False)
+
     def told(self, trial: TrialRecord) -> None:
         """Count one finished trial."""
         self._count(trial)

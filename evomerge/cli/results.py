@@ -81,9 +81,12 @@ def print_front(study: StudyRecord, items: pd.DataFrame, *, most: int | None = N
     from evomerge.analysis.front import front as front_of
     from evomerge.analysis.gain import no_gain
     from evomerge.analysis.picking import pick as pick_trial
+    from evomerge.analysis.silence import silences
 
     members = front_of(study)
     print_unenforced(study.unenforced)
+    for silence in silences(study):
+        console.print(silence.line, style="bold yellow", soft_wrap=True, markup=False)
     if not members:
         console.print("no trial is complete yet")
         return

@@ -126,7 +126,13 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
 
     with SearchProgress() as progress:
         try:
-            yield Events(progress.phase, progress.part, progress.told, progress.began)
+            yield Events(
+                phase=progress.phase,
+                part=progress.part,
+                told=progress.told,
+                warned=progress.warned,
+                began=progress.began,
+            )
         except KeyboardInterrupt:
             if folder.experiment.is_file():
                 how = f"nothing is lost: 'evomerge resume {folder.root}' continues"

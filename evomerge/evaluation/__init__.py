@@ -28,6 +28,7 @@
     vllm_engine.py    vLLM, kept equal to the live model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
+    samples.py        an item for people: prompt, answer, gold
     smooth.py         metrics that move where accuracy stands still
     store.py          item scores on disk
     content.py        what scores depend on beside the model's parameters

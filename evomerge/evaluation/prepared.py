@@ -35,7 +35,8 @@ from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.rungs import cut_task
-from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.evaluation.samples import sample_of
+from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Scores
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
 from evomerge.evaluation.transformers_engine import TransformersEngine
@@ -153,6 +154,12 @@ class PreparedSuites:
         for one in answered:
             one.aggregate(metrics)
         yield Scores(metrics, _items(answered), time.perf_counter() - started)
+
+    def samples(self) -> dict[str, Sample]:
+        """Show an item of each task as the model answered it last; see ``sample_of``."""
+        with clean_harness():
+            found = {one.name: sample_of(one) for one in self.tasks}
+        return {name: sample for name, sample in found.items() if sample is not None}
 
     def looks_at(self, scores: Scores) -> Iterator[Scores]:
         """Yield what ``looks`` yielded when it found these scores."""

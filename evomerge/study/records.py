@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from evomerge.evaluation.scores import Sample
 from evomerge.execution.costs import COST
 
 __all__ = [
@@ -159,6 +160,7 @@ class TrialRecord(_Constrained):
         n_scores: Item scores that were stored with it.
         driver: Id of the driver that ran it; ``None`` in a journal file.
         device: What the candidate ran on when it was scored; ``None`` if that is not known.
+        samples: An item by objective, as it was answered; only of baselines.
     """
 
     number: int
@@ -178,6 +180,7 @@ class TrialRecord(_Constrained):
     n_scores: int = 0
     driver: str | None = None
     device: str | None = None
+    samples: Mapping[str, Sample] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from evomerge.analysis.report.scores import (
     measures,
     standings,
 )
+from evomerge.analysis.silence import silences
 from evomerge.origins import EXPERT, UNIFORM, is_baseline, is_single_model, model_label
 from evomerge.study.constraints import finals_note
 from evomerge.study.records import StudyRecord, has_mean
@@ -64,6 +65,7 @@ def verdict(study: StudyRecord, items: pd.DataFrame | None = None) -> str:
         return ""
     split = final_split(study)
     sentences = [f"Not enforced: {constraint}." for constraint in study.unenforced]
+    sentences += [f"{silence.line}." for silence in silences(study)]
     if note := finals_note(study.finals, study.constraints):
         sentences.append(f"{note[0].upper()}{note[1:]}.")
     if not _is_feasible(study, chosen.number):
