@@ -12,6 +12,7 @@ Members:
     forgetting: what merging did to tasks that the search never saw.
     calibration: what a metric can tell apart, before a search.
     interference: how the experts' task vectors get in one another's way, before a merge.
+    seeded: what average and sums scored, and what follows for the method.
     status: how far a study is, and where its time goes.
     report: one self-contained HTML page.
 

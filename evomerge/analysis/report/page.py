@@ -48,6 +48,7 @@ from evomerge.analysis.report.tables import (
 )
 from evomerge.analysis.report.tiles import Tile, tiles
 from evomerge.analysis.report.words import headline, verdict
+from evomerge.analysis.seeded import seeds_advice
 from evomerge.origins import model_label
 from evomerge.study.records import StudyRecord, has_mean
 
@@ -142,6 +143,7 @@ class _Page:
     failures: tuple[Failure, ...]
     phases: tuple[PhaseTime, ...]
     comparison: Comparison | None
+    advice: str
     interference: tuple[tuple[str, str, int], ...]
 
 
@@ -175,6 +177,7 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
         failures=failures(study),
         phases=phase_times(study),
         comparison=comparison,
+        advice=seeds_advice(study) or ("" if comparison is None else comparison.hint),
         interference=() if comparison is None else figures.interference_figures(comparison),
     )
 
