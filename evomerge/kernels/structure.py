@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from evomerge.kernels.job import Job, SlopeJob
+from evomerge.kernels.job import MergeJob, SlopeJob
 from evomerge.kernels.plan import (
     Agree,
     Band,
@@ -80,7 +80,7 @@ class Structure:
     normalizes: bool
 
     @classmethod
-    def of(cls, job: Job) -> Structure:
+    def of(cls, job: MergeJob) -> Structure:
         """Read the structure off a job."""
         plan, n = job.plan, len(job.plan.coefficients)
         base = job.base if plan.reads_base else None
@@ -136,7 +136,7 @@ class Structure:
         return tuple(names)
 
 
-def is_supported(job: Job) -> bool:
+def is_supported(job: MergeJob) -> bool:
     """Whether compiled kernels can run a job; if not, the eager kernel must."""
     plan, tensors = job.plan, [job.out, *job.experts, *([] if job.base is None else [job.base])]
     if any(tensor.dtype not in _DTYPES for tensor in tensors):

@@ -9,7 +9,7 @@ from functools import cache, partial
 import torch
 
 from evomerge.kernels.choice import merge_all
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import StreamedFeed
@@ -65,7 +65,7 @@ def make_supply(sources: Sources, device: torch.device, residency: Residency) ->
 
 
 def _merge(tensors: ReadTensors, tasks: Iterable[Task]) -> None:
-    merge_all(Job(task.plan, *tensors(task.name), task.out) for task in tasks)
+    merge_all(MergeJob(task.plan, *tensors(task.name), task.out) for task in tasks)
 
 
 def _copied(

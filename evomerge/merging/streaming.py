@@ -12,7 +12,7 @@ from itertools import cycle
 import torch
 
 from evomerge.kernels.choice import merge_all
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.merging.batches import in_batches
 from evomerge.merging.sources import Sources
 from evomerge.merging.task import Task
@@ -68,10 +68,10 @@ class StreamedFeed:
         merge_all(jobs)
         stage.merged.record(merging)
 
-    def _staged(self, stage: _Stage, task: Task) -> Job:
+    def _staged(self, stage: _Stage, task: Task) -> MergeJob:
         base, experts = self._sources.tensors(task.name)
         staged_base = None if base is None or not task.plan.reads_base else stage.put(base)
-        return Job(task.plan, staged_base, [stage.put(expert) for expert in experts], task.out)
+        return MergeJob(task.plan, staged_base, [stage.put(expert) for expert in experts], task.out)
 
 
 class _Stage:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from evomerge.kernels.choice import merge_all
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging import streaming
 from evomerge.merging.sources import Sources
@@ -135,7 +135,7 @@ def tasks_of(sources: Sources) -> list[Task]:
 def check(sources: Sources, tasks: Iterable[Task]) -> None:
     for task in tasks:
         wanted = torch.empty_like(task.out)
-        merge_all([Job(task.plan, *sources.tensors(task.name), wanted)])
+        merge_all([MergeJob(task.plan, *sources.tensors(task.name), wanted)])
         assert torch.equal(task.out, wanted), task.name
 
 
