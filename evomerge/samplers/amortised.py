@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field
 from evomerge.samplers.gene_space import Gene
 from evomerge.samplers.genetic import nsga2, ranks
 from evomerge.samplers.joint import JointSampler
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.results import Result, Trials, Tried
 from evomerge.samplers.scalarise import draw_preference, tchebycheff
 from evomerge.samplers.surrogate import Surrogate, fit_surrogates
@@ -57,17 +57,17 @@ class AmortisedFront:
     preference best.
 
     Args:
-        budget: What is searched.
+        problem: What is searched.
         n_startup: Results before the first model.
 
     Source:
         Li et al. 2024, arXiv:2406.07529.
     """
 
-    def __init__(self, budget: Budget, *, n_startup: int) -> None:
-        self._budget, self._n_startup = budget, n_startup
-        self._space, self._cube = budget.space, UnitCube(budget.space.searched)
-        self._trials = Trials(budget.space, constrained=budget.constrained)
+    def __init__(self, problem: SearchProblem, *, n_startup: int) -> None:
+        self._problem, self._n_startup = problem, n_startup
+        self._space, self._cube = problem.space, UnitCube(problem.space.searched)
+        self._trials = Trials(problem.space, constrained=problem.constrained)
 
     def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
         """Propose the params of a trial."""
@@ -90,13 +90,13 @@ class AmortisedFront:
         values = np.column_stack([_standardised(_unbounded(column)) for column in losses.T])
         variances = _variances(losses, [r.stderr for r in scored])
         violations = np.array([r.violation for r in scored])
-        rng = np.random.default_rng(seed_for(self._budget.seed, "front", number))
+        rng = np.random.default_rng(seed_for(self._problem.seed, "front", number))
         optimism = np.abs(rng.standard_normal(values.shape[1]))
         models = fit_surrogates(points, values, unknown, variances)
         promise = _Promise(self._cube, models, points, violations, unknown, optimism)
         start = _first_population(points, values, violations, rng)
         found, predicted = nsga2(promise, start, rng, generations=_GENERATIONS)
-        preference = draw_preference(self._budget.seed, number, values.shape[1])
+        preference = draw_preference(self._problem.seed, number, values.shape[1])
         order = np.argsort(tchebycheff(predicted, values, preference), kind="stable")
         return [self._cube.decode(point) for point in found[order]]
 
@@ -105,7 +105,7 @@ class AmortisedFront:
         return self._cube.snap(np.array(rows).reshape(len(rows), self._cube.dimension))
 
     def _uniform(self, number: int) -> dict[str, Gene]:
-        return draw_uniform(self._space.searched, seed_for(self._budget.seed, "uniform", number))
+        return draw_uniform(self._space.searched, seed_for(self._problem.seed, "uniform", number))
 
 
 class _Promise:
@@ -188,10 +188,10 @@ def _first_population(
     return np.vstack([points[best], rng.random((_POPULATION - len(best), points.shape[1]))])
 
 
-def _build(options: Options, budget: Budget) -> BaseSampler:
+def _build(options: Options, problem: SearchProblem) -> BaseSampler:
     chosen = parse(_MapOptions, options, "sampler")
-    front = AmortisedFront(budget, n_startup=chosen.n_startup_trials)
-    return JointSampler(budget.space, front, seed=budget.seed)
+    front = AmortisedFront(problem, n_startup=chosen.n_startup_trials)
+    return JointSampler(problem.space, front, seed=problem.seed)
 
 
 MAP = SamplerKind("2 or 3 objectives that are smooth in the genes, 30 to 500 trials", _build)
