@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from evomerge.errors import CheckpointError
-from evomerge.models.parameters import places, tied_names
+from evomerge.models.parameters import live_views, tied_names
 from evomerge.models.roles import Kind, TensorRole
 
 __all__ = [
@@ -135,10 +135,10 @@ def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> Structure
     if model is None:
         return None
     modules = _Modules(model)
-    found = places(model, names)
+    found = live_views(model, names)
     if not found or not modules.n_layers:
         return None
-    roles = {name: modules.role(place.parameter) for name, place in found.items()}
+    roles = {name: modules.role(view.parameter) for name, view in found.items()}
     return Structure(modules.n_layers, roles, tied_names(found))
 
 
@@ -165,8 +165,8 @@ def live_dtypes(
         for pattern, own in model._get_dtype_plan(dtype).items()
     }
     return {
-        name: next((own for p, own in kept.items() if p.search(place.parameter)), place.view.dtype)
-        for name, place in places(model, names).items()
+        name: next((own for p, own in kept.items() if p.search(view.parameter)), view.tensor.dtype)
+        for name, view in live_views(model, names).items()
     }
 
 
