@@ -21,7 +21,7 @@ from evomerge.models.parameters import live_views, tied_names
 from evomerge.models.roles import Kind, TensorRole
 
 __all__ = [
-    "Structure",
+    "ModelStructure",
     "class_fault",
     "decoder_layers",
     "empty_model",
@@ -103,7 +103,7 @@ def empty_model(
 
 
 @dataclass(frozen=True)
-class Structure:
+class ModelStructure:
     """What the model says about the tensors of a checkpoint.
 
     Attributes:
@@ -117,7 +117,7 @@ class Structure:
     tied: Mapping[str, str]
 
 
-def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> Structure | None:
+def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> ModelStructure | None:
     """Read layers and kinds from the model of a config.
 
     Args:
@@ -139,7 +139,7 @@ def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> Structure
     if not found or not modules.n_layers:
         return None
     roles = {name: modules.role(view.parameter) for name, view in found.items()}
-    return Structure(modules.n_layers, roles, tied_names(found))
+    return ModelStructure(modules.n_layers, roles, tied_names(found))
 
 
 def live_dtypes(
