@@ -34,7 +34,7 @@ _STEP_SHARE = 0.2  # spread to keep, in steps: one draw in 80 still leaves the m
 
 
 @dataclass(frozen=True)
-class _Scale:
+class _Range:
     """Where a number's range lies, on the scale of its axis."""
 
     low: float
@@ -54,7 +54,7 @@ class UnitCube:
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         self._distributions = distributions
-        self._scales = [_scale_of(d) for d in distributions.values()]
+        self._scales = [_range_of(d) for d in distributions.values()]
 
     @property
     def dimension(self) -> int:
@@ -165,11 +165,11 @@ def _scale(number: Number, value: float) -> float:
     return math.log(value) if number.log else value
 
 
-def _scale_of(distribution: BaseDistribution) -> _Scale | None:
+def _range_of(distribution: BaseDistribution) -> _Range | None:
     if isinstance(distribution, CategoricalDistribution):
         return None
     low, high = _edges(_number(distribution))
-    return _Scale(low, high - low, _number(distribution).log)
+    return _Range(low, high - low, _number(distribution).log)
 
 
 def _edges(number: Number) -> tuple[float, float]:
