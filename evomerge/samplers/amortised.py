@@ -17,7 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from pydantic import ConfigDict, Field
 
-from evomerge.samplers.gene_space import Gene
+from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.genetic import nsga2, ranks
 from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
@@ -69,7 +69,7 @@ class AmortisedFront:
         self._space, self._cube = problem.space, UnitCube(problem.space.searched)
         self._trials = Trials(problem.space, constrained=problem.constrained)
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
+    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Propose the params of a trial."""
         results = self._trials.finished(study)
         scored = [r for r in results if r.losses is not None]
@@ -83,7 +83,7 @@ class AmortisedFront:
 
     def _by_preference(
         self, scored: Sequence[Result], unknown: FloatArray, number: int
-    ) -> list[dict[str, Gene]]:
+    ) -> list[dict[str, GeneValue]]:
         """List the params of the predicted front, the preferred ones first."""
         points = self._encode([r.params for r in scored])
         losses = np.array([r.losses for r in scored])
@@ -100,11 +100,11 @@ class AmortisedFront:
         order = np.argsort(tchebycheff(predicted, values, preference), kind="stable")
         return [self._cube.decode(point) for point in found[order]]
 
-    def _encode(self, params: Sequence[Mapping[str, Gene]]) -> FloatArray:
+    def _encode(self, params: Sequence[Mapping[str, GeneValue]]) -> FloatArray:
         rows = [self._cube.encode(p) for p in params]
         return self._cube.snap(np.array(rows).reshape(len(rows), self._cube.dimension))
 
-    def _uniform(self, number: int) -> dict[str, Gene]:
+    def _uniform(self, number: int) -> dict[str, GeneValue]:
         return draw_uniform(self._space.searched, seed_for(self._problem.seed, "uniform", number))
 
 
@@ -147,7 +147,7 @@ def _best(scored: Sequence[Result]) -> Sequence[Result]:
     return [scored[i] for i in np.sort(np.argsort(rank, kind="stable")[:_MOST_POINTS])]
 
 
-def _unscored(results: Sequence[Result]) -> list[Mapping[str, Gene]]:
+def _unscored(results: Sequence[Result]) -> list[Mapping[str, GeneValue]]:
     """List what failed or was pruned: there is nothing to learn there, as where trials run."""
     return [r.params for r in results if r.losses is None]
 

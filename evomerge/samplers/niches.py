@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from pydantic import ConfigDict, Field
 
-from evomerge.samplers.gene_space import Gene
+from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.results import Result, Trials, Tried
@@ -68,7 +68,7 @@ class Niches:
         self._space, self._cube = problem.space, UnitCube(problem.space.searched)
         self._trials = Trials(problem.space, constrained=problem.constrained)
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
+    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Propose the params of a trial."""
         results = self._trials.finished(study)
         scored = [r for r in results if r.losses is not None and not r.pruned]  # on all items
@@ -95,7 +95,7 @@ class Niches:
                 del archive[order.index(min(order))]
         return archive
 
-    def _child(self, archive: Sequence[Result], rng: np.random.Generator) -> dict[str, Gene]:
+    def _child(self, archive: Sequence[Result], rng: np.random.Generator) -> dict[str, GeneValue]:
         shares = self._shares(self._resources(archive), archive)
         one = _draw(shares.sum(axis=1), rng)
         other = _draw(np.maximum(shares - shares[one], 0.0).sum(axis=1), rng)
