@@ -18,7 +18,7 @@ from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import EngineName
-from evomerge.export.card import ScoreRow, model_card
+from evomerge.export.card import CardRow, model_card
 from evomerge.export.rescore import FolderScores, score_splits
 from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.finite import NonFinite
@@ -150,7 +150,7 @@ def export_model(
         out.name,
         recipe,
         objectives=[o.name for o in study.objectives],
-        scores=_score_rows(study, trial, scores),
+        scores=_card_rows(study, trial, scores),
         forgetting=[row for row in forgetting if row.number == trial.number],
         no_gain=no_gain(study, items),
         searched=TaskCatalogue([s for s in suites if s.allow_test_split]).searched_benchmarks,
@@ -238,20 +238,20 @@ def _unscored(study: StudyRecord, trial: TrialRecord, suites: Sequence[Suite]) -
     return [] if is_known or any("test" not in suite.splits for suite in suites) else ["test"]
 
 
-def _score_rows(
+def _card_rows(
     study: StudyRecord, trial: TrialRecord, scores: Mapping[str, FolderScores]
-) -> list[ScoreRow]:
+) -> list[CardRow]:
     """List this model's scores, then those of others on the test items."""
-    rows = [ScoreRow("this merge", "search", _texts(trial.values, trial.stderr))]
+    rows = [CardRow("this merge", "search", _texts(trial.values, trial.stderr))]
     own = [final for final in study.finals if final.number == trial.number]
-    rows += [ScoreRow("this merge", f.split, _texts(f.values, f.stderr)) for f in own]
+    rows += [CardRow("this merge", f.split, _texts(f.values, f.stderr)) for f in own]
     if "test" in scores:
-        rows.append(ScoreRow("this merge", "test", _read(study.objectives, scores["test"])))
+        rows.append(CardRow("this merge", "test", _read(study.objectives, scores["test"])))
     for final in study.finals:
         if final.split == "test" and final not in own:
             beside = "" if is_baseline(final.origin) else " (not this model)"
             name = f"{model_label(final.origin, final.number)}{beside}"
-            rows.append(ScoreRow(name, "test", _texts(final.values, final.stderr)))
+            rows.append(CardRow(name, "test", _texts(final.values, final.stderr)))
     return rows
 
 
