@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evomerge.analysis.front import complete
-from evomerge.evaluation.scores import Sample
 from evomerge.origins import BASE, is_single_model
-from evomerge.study.records import StudyRecord
+from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = ["Silence", "silences"]
 
@@ -26,13 +25,13 @@ class Silence:
         objective: Its name.
         value: What all of them score.
         n_items: Items behind it.
-        sample: One of them, as an expert answered it; ``None`` where there is none to show.
+        example: One of them as an expert answered it, in lines; empty if there is none to show.
     """
 
     objective: str
     value: float
     n_items: int
-    sample: Sample | None
+    example: str
 
     @property
     def line(self) -> str:
@@ -43,12 +42,8 @@ class Silence:
         )
 
     def __str__(self) -> str:
-        if self.sample is None:
-            return f"{self.line}; {_CURES}"
-        return (
-            f"{self.line}, e.g.\n  prompt  {self.sample.prompt!r}\n  answer  "
-            f"{self.sample.answer!r}\n  gold    {self.sample.gold!r}\n{_CURES}"
-        )
+        shown = f", e.g.\n{self.example}\n" if self.example else "; "
+        return f"{self.line}{shown}{_CURES}"
 
 
 def silences(study: StudyRecord) -> tuple[Silence, ...]:
@@ -65,8 +60,15 @@ def silences(study: StudyRecord) -> tuple[Silence, ...]:
             objective.name,
             shown.values[i],
             shown.n_items[i] if shown.n_items else 0,
-            shown.samples.get(objective.name),
+            _example(shown, objective),
         )
         for i, objective in enumerate(study.objectives)
         if not objective.is_cost and len({t.values[i] for t in parents}) == 1
     )
+
+
+def _example(trial: TrialRecord, objective: Objective) -> str:
+    if (sample := trial.samples.get(objective.name)) is None:
+        return ""
+    pairs = {"prompt": sample.prompt, "answer": sample.answer, "gold": sample.gold}
+    return "\n".join(f"  {name:<8}{text!r}" for name, text in pairs.items())

@@ -124,8 +124,8 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
     from evomerge.cli.progress import SearchProgress
     from evomerge.runs.events import Events
 
-    with SearchProgress() as progress:
-        try:
+    try:
+        with SearchProgress() as progress:
             yield Events(
                 phase=progress.phase,
                 part=progress.part,
@@ -133,11 +133,11 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
                 warned=progress.warned,
                 began=progress.began,
             )
-        except KeyboardInterrupt:
-            if folder.experiment.is_file():
-                how = f"nothing is lost: 'evomerge resume {folder.root}' continues"
-                notes.print(f"stopped; {how}", soft_wrap=True)
-            raise
+    except KeyboardInterrupt:  # the bar is gone: nothing is drawn below what is said
+        if folder.experiment.is_file():
+            how = f"nothing is lost: 'evomerge resume {folder.root}' continues"
+            notes.print(f"stopped; {how}", soft_wrap=True)
+        raise
 
 
 def _print_end(folder: StudyFolder, study: StudyRecord) -> None:
