@@ -272,15 +272,16 @@ class LanguageModel:
         return stops
 
     def ends(self, generation_kwargs: Mapping[str, object]) -> tuple[int, ...]:
-        """List the tokens that end an answer: end tokens, and what stop strings begin with."""
+        """List tokens that may end an answer: end tokens, and what stop strings begin with."""
         letter = self.lm.tok_encode("a", add_special_tokens=False)
-        unknown = self.lm.tokenizer.unk_token_id
         found = dict.fromkeys(sorted(end_tokens(self.lm.model)))
         for stop in self.stop_strings(generation_kwargs):
-            ended = self.lm.tok_encode(f"a{stop}", add_special_tokens=False)
-            if ended[: len(letter)] == letter:  # else the letter and the stop are one token
-                found |= dict.fromkeys(ended[len(letter) :][:1])
-        return tuple(token for token in found if token != unknown)
+            alone = self.lm.tok_encode(stop, add_special_tokens=False)
+            after = self.lm.tok_encode(f"a{stop}", add_special_tokens=False)
+            found |= dict.fromkeys(alone[:1])
+            if after[: len(letter)] == letter:  # else the letter and the stop are one token
+                found |= dict.fromkeys(after[len(letter) :][:1])
+        return tuple(found)
 
     def decoded(self, tokens: Sequence[int]) -> str:
         """Turn the tokens of an answer into text as ``generate`` does."""

@@ -25,6 +25,7 @@ from evomerge.evaluation.teacher_forcing import Reading
 __all__ = ["SlopedItem", "Targets"]
 
 _OF_ONE_ANSWER = ("gold_bpb", "exact_match")  # metrics of choices that look at the gold one alone
+_N_TRIED = 16  # answers by which it is found out what may follow them
 
 
 @dataclass(frozen=True)
@@ -158,37 +159,43 @@ class Targets:
         accepted = {
             item.row: request
             for item in self._prepared.items
-            for request in self._accepted(item, golds[item.row], grader)[:1]
+            if (request := self._accepted(item, golds[item.row], grader)) is not None
         }
         if not accepted:
             raise EvaluationError(f"{self._metric} accepts no gold text of it as an answer")
         return self._answered(accepted, self._ends(accepted, grader))
 
-    def _accepted(self, item: Item, requests: Sequence[Instance], grader: Grader) -> list[Instance]:
-        """Those of some answers that the metric accepts, with the space before it or without."""
-        return [
-            spaced
-            for request in requests
-            for spaced in _spacings(request)
-            if grader.accepts(item, self._written(spaced))
-        ]
+    def _accepted(
+        self, item: Item, requests: Sequence[Instance], grader: Grader
+    ) -> Instance | None:
+        """The first of some answers that the metric accepts, after a space or without."""
+        spaced = (one for request in requests for one in _spacings(request))
+        accepted = (one for one in spaced if grader.accepts(item, self._written(one)))
+        return next(accepted, None)
 
-    def _written(self, request: Instance) -> str:
-        """The text that a model has answered with once it has said the tokens of an answer."""
-        reading = self._reading(request)
-        settings = self._task.config.generation_kwargs
-        text = self._lm.decoded(reading.continuation)
-        return self._lm.cut(text, self._lm.stop_strings(settings))
+    def _written(self, request: Instance, *more: int) -> str:
+        """The text that a model has answered with once it has said these tokens and some more."""
+        try:
+            tokens = self._reading(request).continuation
+        except EvaluationError:  # no token of its own
+            return ""
+        stops = self._lm.stop_strings(self._task.config.generation_kwargs)
+        return self._lm.cut(self._lm.decoded([*tokens, *more]), stops)
 
     def _ends(self, accepted: Mapping[int, Instance], grader: Grader) -> tuple[int, ...]:
-        """Tokens that end an answer, if most answers are no longer right when they run on."""
+        """Tokens that end an answer, unless most answers stay right when they run on."""
         items = {item.row: item for item in self._prepared.items}
-        texts = {row: self._written(request) for row, request in accepted.items()}
-        after = dict(zip(texts, [*list(texts.values())[1:], *texts.values()], strict=False))
-        spoiled = [
-            not grader.accepts(items[row], f"{text} {after[row]}") for row, text in texts.items()
-        ]
-        return self._lm.ends(self._task.config.generation_kwargs) if fmean(spoiled) > 0.5 else ()
+        tried = [(items[row], request) for row, request in [*accepted.items()][:_N_TRIED]]
+        texts = [self._written(request) for _, request in tried]
+
+        def most(answers: Sequence[str]) -> bool:
+            pairs = zip(tried, answers, strict=True)
+            return fmean(grader.accepts(item, text) for (item, _), text in pairs) > 0.5
+
+        if most([f"{text} {after}" for text, after in zip(texts, texts[1:] + texts, strict=False)]):
+            return ()
+        ends = self._lm.ends(self._task.config.generation_kwargs)
+        return tuple(e for e in ends if most([self._written(r, e) for _, r in tried]))
 
     def _texts(self) -> list[SlopedItem]:
         """Whole texts in windows."""
