@@ -32,6 +32,7 @@
     losses.py         smooth losses whose gradients flow into the live model
     item_losses.py    the formulas: from what is read off a model to a loss
     targets.py        what a model should say about each item
+    right_answers.py  what a model should write where a task generates
     grader.py         which texts a task counts as right
     sloped_objectives.py  the items of an objective, or why it has no slope
     teacher_forcing.py  reading sequences with a graph behind, in microbatches

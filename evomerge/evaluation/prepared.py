@@ -36,9 +36,10 @@ from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
+from evomerge.evaluation.right_answers import parents_answers
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
-from evomerge.evaluation.sloped_objectives import SlopedObjective, sloped_objective
+from evomerge.evaluation.sloped_objectives import ObjectiveTasks, generating, sloped_objective
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
 from evomerge.evaluation.transformers_engine import TransformersEngine
@@ -134,29 +135,40 @@ class PreparedSuites:
             return [Probe(run.tasks, run.engine, gates) for run in self._runs]
 
     def losses(
-        self, objectives: Sequence[tuple[str, str]], settings: LossSettings = _DEFAULT_LOSSES
+        self,
+        objectives: Sequence[tuple[str, str]],
+        settings: LossSettings = _DEFAULT_LOSSES,
+        parents: Callable[[], Iterator[None]] | None = None,
     ) -> Losses:
         """Find smooth losses that stand for metrics, with slopes into the live model.
 
         Args:
             objectives: Tasks or groups, each with a metric.
             settings: What the losses look at, and how they are run.
+            parents: Puts one parent after another into the live model, each time that it is called.
+                They are asked for answers where tasks generate: a gold text may not be what a model
+                would write.
 
         Returns:
             One loss for each objective, or why it has none.
         """
+        model = self._runs[0].engine.sloped_model
         with clean_harness():
-            found = [self._sloped(task, metric, settings) for task, metric in objectives]
-        return Losses(self._runs[0].engine.sloped_model, found, settings)
+            wanted = [self._part(task, metric) for task, metric in objectives]
+            asked = None if model is None or settings.kind == "entropy" else parents
+            answers = {} if asked is None else parents_answers([*generating(wanted)], asked)
+            found = [sloped_objective(one, settings, answers) for one in wanted]
+        return Losses(model, found, settings)
 
-    def _sloped(self, task: str, metric: str, settings: LossSettings) -> SlopedObjective:
+    def _part(self, name: str, metric: str) -> ObjectiveTasks:
+        """Find the tasks of an objective."""
         for run in self._runs:
-            group = run.prompted.groups.get(task)
-            names = {task} if group is None else task_names(group)
-            tasks = [one for one in run.tasks if one.name in names]
+            group = run.prompted.groups.get(name)
+            names = {name} if group is None else task_names(group)
+            tasks = tuple(one for one in run.tasks if one.name in names)
             if tasks:
-                return sloped_objective(tasks, group, metric, run.engine, settings)
-        return SlopedObjective((), "it is no score of the items of a task")
+                return ObjectiveTasks(tasks, group, metric, run.engine)
+        return ObjectiveTasks((), None, metric, self._runs[0].engine)
 
     def score(self) -> Scores:
         """Score the model as it is now; nothing of an earlier call remains in the result."""

@@ -25,7 +25,8 @@ __all__ = [
     "Gold",
     "gold_answers",
     "gold_choices",
-    "gold_requests",
+    "gold_texts",
+    "scored_answer",
     "smooth_metrics",
     "smooth_names",
 ]
@@ -120,23 +121,25 @@ def gold_choices(task: Task, item: Item, choices: Sequence[str]) -> tuple[int, .
     return tuple(position for position in found if position is not None)
 
 
-def gold_requests(task: Task, item: Item) -> list[Instance]:
-    """Make requests that score the gold answers of a task that generates, one for each."""
+def gold_texts(task: Task, item: Item) -> list[str]:
+    """List the gold answers of an item of a task that generates."""
     gold = task.doc_to_target(item.doc)
     if task.config.doc_to_choice is not None:
         gold = task.doc_to_choice(item.doc)[gold]
+    return [str(one) for one in (gold if isinstance(gold, list) and gold else [gold])]
+
+
+def scored_answer(task: Task, item: Item, text: str) -> Instance:
+    """Make a request that scores a text after the prompt that asks for it."""
     prompt = item.requests[0].args[0]
     delimiter = "" if prompt[-1:].isspace() else task.config.target_delimiter
-    return [
-        Instance(
-            request_type="loglikelihood",
-            doc=dict(item.doc),
-            arguments=(prompt, f"{delimiter}{one}"),
-            idx=0,
-            metadata=(task.config.task, item.row, 1),
-        )
-        for one in (gold if isinstance(gold, list) and gold else [gold])
-    ]
+    return Instance(
+        request_type="loglikelihood",
+        doc=dict(item.doc),
+        arguments=(prompt, f"{delimiter}{text}"),
+        idx=0,
+        metadata=(task.config.task, item.row, 1),
+    )
 
 
 def _gold(task: Task, item: Item) -> Gold | None:
@@ -146,7 +149,7 @@ def _gold(task: Task, item: Item) -> Gold | None:
             gold = gold_choices(task, item, choices)[:1]
             return Gold(item.row, item.requests[: len(choices)], *gold) if gold else None
         case "generate_until":
-            return Gold(item.row, (gold_requests(task, item)[0],))
+            return Gold(item.row, (scored_answer(task, item, gold_texts(task, item)[0]),))
         case _:
             return Gold(item.row, item.requests[:1])
 

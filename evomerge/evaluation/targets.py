@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.grader import Grader
-from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.engine import Engine
+from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.item_losses import (
     AnswerLoss,
     ChoiceEntropy,
@@ -19,13 +18,13 @@ from evomerge.evaluation.item_losses import (
     SumLoss,
 )
 from evomerge.evaluation.requests import Item, PreparedTask
-from evomerge.evaluation.smooth import gold_choices, gold_requests, smooth_names
+from evomerge.evaluation.right_answers import Answers, RightAnswers
+from evomerge.evaluation.smooth import gold_choices, gold_texts, scored_answer, smooth_names
 from evomerge.evaluation.teacher_forcing import Reading
 
-__all__ = ["SlopedItem", "Targets"]
+__all__ = ["SlopedItem", "Targets", "needs_answers"]
 
 _OF_ONE_ANSWER = ("gold_bpb", "exact_match")  # metrics of choices that look at the gold one alone
-_N_TRIED = 16  # answers by which it is found out what may follow them
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,22 @@ class Targets:
     Args:
         prepared: The task.
         metric: One of its own, or a smooth one.
-        lm: Tokenises.
+        engine: Answers it.
         settings: What losses look at.
+        parents: What each parent answered, where it was asked.
     """
 
     def __init__(
-        self, prepared: PreparedTask, metric: str, lm: LanguageModel, settings: LossSettings
+        self,
+        prepared: PreparedTask,
+        metric: str,
+        engine: Engine,
+        settings: LossSettings,
+        parents: Sequence[Answers] = (),
     ) -> None:
         self._prepared, self._task, self._metric = prepared, prepared.task, metric
-        self._lm, self._q = lm, settings.q
+        self._engine, self._lm = engine, engine.language_model
+        self._q, self._parents = settings.q, parents
         self._is_entropy = settings.kind == "entropy"
 
     def items(self) -> list[SlopedItem]:
@@ -152,50 +158,21 @@ class Targets:
         return self._item(item, (first,), SumLoss(1.0))
 
     def _generated(self) -> list[SlopedItem]:
-        golds = {item.row: gold_requests(self._task, item) for item in self._prepared.items}
-        if self._is_entropy or self._metric == "gold_bpb":
-            return self._answered({row: requests[0] for row, requests in golds.items()})
-        grader = Grader(self._prepared, self._metric)
-        accepted = {
-            item.row: request
-            for item in self._prepared.items
-            if (request := self._accepted(item, golds[item.row], grader)) is not None
-        }
-        if not accepted:
-            raise EvaluationError(f"{self._metric} accepts no gold text of it as an answer")
-        return self._answered(accepted, self._ends(accepted, grader))
-
-    def _accepted(
-        self, item: Item, requests: Sequence[Instance], grader: Grader
-    ) -> Instance | None:
-        """The first of some answers that the metric accepts, after a space or without."""
-        spaced = (one for request in requests for one in _spacings(request))
-        accepted = (one for one in spaced if grader.accepts(item, self._written(one)))
-        return next(accepted, None)
-
-    def _written(self, request: Instance, *more: int) -> str:
-        """The text that a model has answered with once it has said these tokens and some more."""
-        try:
-            tokens = self._reading(request).continuation
-        except EvaluationError:  # no token of its own
-            return ""
-        stops = self._lm.stop_strings(self._task.config.generation_kwargs)
-        return self._lm.cut(self._lm.decoded([*tokens, *more]), stops)
-
-    def _ends(self, accepted: Mapping[int, Instance], grader: Grader) -> tuple[int, ...]:
-        """Tokens that end an answer, unless most answers stay right when they run on."""
-        items = {item.row: item for item in self._prepared.items}
-        tried = [(items[row], request) for row, request in [*accepted.items()][:_N_TRIED]]
-        texts = [self._written(request) for _, request in tried]
-
-        def most(answers: Sequence[str]) -> bool:
-            pairs = zip(tried, answers, strict=True)
-            return fmean(grader.accepts(item, text) for (item, _), text in pairs) > 0.5
-
-        if most([f"{text} {after}" for text, after in zip(texts, texts[1:] + texts, strict=False)]):
-            return ()
-        ends = self._lm.ends(self._task.config.generation_kwargs)
-        return tuple(e for e in ends if most([self._written(r, e) for _, r in tried]))
+        if self._is_entropy or not needs_answers(self._prepared, self._metric):
+            return self._answered(
+                {
+                    item.row: scored_answer(self._task, item, gold_texts(self._task, item)[0])
+                    for item in self._prepared.items
+                }
+            )
+        right = RightAnswers(self._prepared, self._metric, self._engine)
+        requests = right.requests(self._parents)
+        if not requests:
+            also = "is right about any item" if self._parents else "was asked"
+            raise EvaluationError(
+                f"{self._metric} accepts no gold text as an answer, and no parent {also}"
+            )
+        return self._answered(requests, right.ends(requests))
 
     def _texts(self) -> list[SlopedItem]:
         """Whole texts in windows."""
@@ -222,12 +199,10 @@ class Targets:
         return SlopedItem(self._prepared.name, item.row, readings, loss)
 
 
-def _spacings(request: Instance) -> list[Instance]:
-    """An answer as the task writes it after a prompt, and without the space before it."""
-    prompt, text = request.args
-    bare = copy.copy(request)
-    bare.arguments = (prompt, text.lstrip())
-    return [one for one in (request, bare) if one.args[1]]
+def needs_answers(prepared: PreparedTask, metric: str) -> bool:
+    """Tell whether a metric of a task judges what a model writes."""
+    is_generated = prepared.task.OUTPUT_TYPE == "generate_until"
+    return is_generated and metric != "gold_bpb" and bool(smooth_names(prepared.task))
 
 
 def _n_bytes(request: Instance) -> int:
