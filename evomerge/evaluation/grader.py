@@ -26,16 +26,19 @@ class Grader:
         name = metric.partition(",")[0]
         self._aggregate = prepared.task.aggregation().get(name, mean)
         self._sign = 1.0 if prepared.task.higher_is_better().get(name, True) else -1.0
-        self._of_nothing: dict[int, float] = {}
+        self._known: dict[tuple[int, str], float] = {}
 
     def accepts(self, item: Item, text: str) -> bool:
         """Tell whether an answer is better than none."""
-        if item.row not in self._of_nothing:
-            self._of_nothing[item.row] = self.grade(item, "")
-        return self.grade(item, text) > self._of_nothing[item.row]
+        return self.grade(item, text) > self.grade(item, "")
 
     def grade(self, item: Item, text: str) -> float:
-        """Score one answer; more is better, -inf where the task's code cannot score it."""
+        """Score one answer, once; more is better, -inf where the task's code cannot score it."""
+        if (item.row, text) not in self._known:
+            self._known[item.row, text] = self._grade(item, text)
+        return self._known[item.row, text]
+
+    def _grade(self, item: Item, text: str) -> float:
         request = copy.copy(item.requests[0])
         request.resps, request.filtered_resps = [text] * request.repeats, {}
         task = copy.copy(self._prepared.task)

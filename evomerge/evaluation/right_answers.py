@@ -54,7 +54,8 @@ class RightAnswers:
             By row, without items to which no right answer is known.
         """
         golds = self._golds if self._write_golds(parents) else dict.fromkeys(self._items)
-        learnt = {row: self._learnt(row, self._best_first(parents)) for row in self._items}
+        best_first = sorted(parents, key=lambda answers: -len(self._right(answers)))
+        learnt = {row: self._learnt(row, best_first) for row in self._items}
         found = {row: golds[row] or learnt[row] for row in self._items}
         return {row: request for row, request in found.items() if request is not None}
 
@@ -108,9 +109,6 @@ class RightAnswers:
                 placed = self._placed(item, text)
                 return next((one for one in placed if self._written(one) == text), None)
         return None
-
-    def _best_first(self, parents: Sequence[Answers]) -> list[Answers]:
-        return sorted(parents, key=lambda answers: -len(self._right(answers)))
 
     def _right(self, answers: Answers) -> list[int]:
         return [

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from evomerge.evaluation.batches import Batch, likelihood_batches
+from evomerge.evaluation.batches import Batch, Target, likelihood_batches
 
 __all__ = ["Piece", "Reading", "checkpointed", "microbatches", "read"]
 
@@ -109,19 +110,53 @@ def read(model: PreTrainedModel, readings: Sequence[Reading], max_length: int) -
     )
     logits = _logits(model, batch)
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
-    totals = logits.logsumexp(-1)
-    found: dict[int, torch.Tensor] = {}
-    for target in batch.targets:
-        reading, rows = readings[target.request], target.greedy_positions
+    return _read(readings, batch.targets, logits.log_softmax(-1))
+
+
+def _read(
+    readings: Sequence[Reading], targets: Sequence[Target], log_p: torch.Tensor
+) -> torch.Tensor:
+    """(readings,) sums; each kind of reading is one look at the (rows, vocabulary) predictions.
+
+    One look for each reading would have a gradient of its own, as large as all predictions.
+    """
+    known, uncertain = _Look(), _Look()
+    ended: dict[tuple[int, ...], _Look] = defaultdict(_Look)
+    for target in targets:
+        reading, rows = readings[target.request], target.greedy_positions.tolist()
         if reading.is_entropy:
-            found[target.request] = _entropy(logits[rows])
+            uncertain.add(target.request, rows)
             continue
-        n_known = len(reading.continuation)
-        known = logits[rows[:n_known], target.tokens[:n_known]].sum()
+        known.add(target.request, rows[: len(reading.continuation)], reading.continuation)
         if reading.ends:
-            known = known + logits[rows[-1], list(reading.ends)].logsumexp(-1)
-        found[target.request] = known - totals[rows].sum()
-    return torch.stack([found[i] for i in range(n)])
+            ended[reading.ends].add(target.request, rows[-1:])
+    total = log_p.new_zeros(len(readings))
+    if known.rows:
+        total = total.index_add(0, known.owner(log_p), log_p[known.rows, known.tokens])
+    for ends, look in ended.items():
+        any_end = log_p[[[row] for row in look.rows], list(ends)].logsumexp(-1)
+        total = total.index_add(0, look.owner(log_p), any_end)
+    if uncertain.rows:
+        own = log_p[uncertain.rows]
+        total = total.index_add(0, uncertain.owner(log_p), -(own.exp() * own).sum(-1))
+    return total
+
+
+@dataclass
+class _Look:
+    """Which rows of the predictions are looked at, for which readings, at which tokens."""
+
+    owners: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+
+    def add(self, owner: int, rows: Sequence[int], tokens: Sequence[int] = ()) -> None:
+        self.owners += [owner] * len(rows)
+        self.rows += rows
+        self.tokens += tokens
+
+    def owner(self, log_p: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(self.owners, device=log_p.device)
 
 
 def _logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -153,9 +188,3 @@ def checkpointed(model: PreTrainedModel, is_on: bool) -> Iterator[None]:
             )
             stack.callback(vars(layer).pop, "forward")
         yield
-
-
-def _entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Sum the entropies of (rows, vocabulary) predictions."""
-    log_p = logits.log_softmax(-1)
-    return -(log_p.exp() * log_p).sum()
