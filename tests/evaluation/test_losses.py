@@ -9,13 +9,15 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.evaluation import PreparedSuites
 from evomerge.evaluation.item_losses import LossSettings
+from evomerge.evaluation.transformers_engine import TransformersEngine
 from tests.architectures import tiny_config
 
-from .tiny_tasks import write_task
+from .tiny_tasks import GROUP, write_task
 
 Q = 0.3
 ALL = ("tiny_generate", "tiny_filters", "tiny_likelihood", "tiny_rolling", "tiny_group")
@@ -272,3 +274,75 @@ def test_entropies_need_no_gold_answers(everything, folder, tokenizer):
         gradient = gradients(model)
         assert losses.backward(k, [1]) == pytest.approx(expected.item(), rel=1e-9)
         torch.testing.assert_close(gradients(model), gradient, rtol=1e-3, atol=1e-6)
+
+
+def reasons(suite, model, tokenizer, *objectives, **settings) -> tuple[str | None, ...]:
+    prepared = PreparedSuites.of([suite], "search", model, tokenizer, **settings)
+    losses = prepared.losses(objectives)
+    assert [n > 0 for n in losses.n_items] == [reason is None for reason in losses.reasons]
+    return losses.reasons
+
+
+def test_what_has_no_slope_says_why_in_a_line(everything, folder, tokenizer):
+    model = tiny("llama", tokenizer, torch.float32)
+    sampled = {"until": ["."], "max_gen_toks": 4, "do_sample": True, "temperature": 0.7}
+    write_task(folder, "tiny_generate", generation_kwargs=sampled)
+    write_task(folder, "tiny_filters", doc_to_target="{{a}} or {{b}}")  # two words, one is read
+    write_task(folder, "tiny_choice", doc_to_target="{{-1}}")
+    objectives = [
+        *(("cost", "kl:base"), ("tiny_generate", "exact_match")),
+        *(("tiny_filters", "exact_match,first"), ("tiny_choice", "acc"), ("tiny_group", "acc")),
+        ("tiny_likelihood", "acc"),
+    ]
+    found = reasons(everything, model, tokenizer, *objectives)
+    assert found == (
+        "it is no score of the items of a task",
+        "tiny_generate: its answers are drawn at random; set do_sample: false",
+        "tiny_filters: exact_match,first accepts no gold text as an answer, and no parent was "
+        "asked",
+        "tiny_choice: no item has a gold answer",
+        "tiny_choice: no item has a gold answer",
+        None,
+    )
+
+
+class Elsewhere(TransformersEngine):
+    """An engine whose model is no live one."""
+
+    sloped_model = None
+
+
+def test_an_engine_that_runs_the_model_elsewhere_has_no_slopes(everything, tokenizer):
+    model = tiny("llama", tokenizer, torch.float32)
+    found = reasons(everything, model, tokenizer, ("tiny_choice", "acc"), make_engine=Elsewhere)
+    assert found == ("engine vllm keeps nothing to take slopes through; set engine: transformers",)
+
+
+def test_tasks_of_a_group_count_as_its_metric_says(everything, folder, tokenizer):
+    model = tiny("gpt2", tokenizer)
+    rule = {**GROUP["aggregate_metric_list"][0], "weight_by_size": False}
+    group = {**GROUP, "aggregate_metric_list": [rule]}
+    (folder / "tiny_group.yaml").write_text(yaml.safe_dump(group))
+    rows = "\n".join((folder / "data" / "search.jsonl").read_text().splitlines()[:2])
+    (folder / "data" / "few.jsonl").write_text(rows + "\n")
+    files = {split: f"data/{split}.jsonl" for split in ("validation", "test", "train")}
+    data = {"data_files": {**files, "search": "data/few.jsonl"}}
+    write_task(folder, "tiny_choice", dataset_kwargs=data)
+    prepared = PreparedSuites.of([everything], "search", model, tokenizer)
+    names = ("tiny_choice", "tiny_fewshot", "tiny_group")
+    losses = prepared.losses([(name, "acc") for name in names])
+    assert losses.n_items == (2, 4, 6)
+    one, other, both = (losses.backward(k, range(n)) for k, n in enumerate(losses.n_items))
+    assert both == pytest.approx((one + other) / 2)
+
+
+def test_a_stop_string_ends_an_answer_like_the_end_token(everything, folder, tokenizer):
+    strict = {"function": "regex", "regex_pattern": r"^(\w+) ?$"}
+    filters = [{"name": "none", "filter": [strict, {"function": "take_first"}]}]
+    write_task(folder, "tiny_generate", filter_list=filters)
+    model = tiny("gpt2", tokenizer)
+    prepared = PreparedSuites.of([everything], "search", model, tokenizer)
+    losses = prepared.losses([("tiny_generate", "exact_match")], LossSettings(q=Q))
+    doc = prepared.tasks[0].items[0].doc
+    expected = power(likelihood(model, tokenizer, prompt(doc), doc["c"], "</s> .").exp())
+    assert losses.backward(0, [0]) == pytest.approx(expected.item(), rel=1e-9)

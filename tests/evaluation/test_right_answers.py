@@ -47,7 +47,7 @@ def suite_of(folder: Path, *tasks: str, pattern: dict | None = None) -> Suite:
             filters = [pattern, {"function": "take_first"}]
             config["filter_list"] = [{"name": "last", "filter": filters}]
         (folder / source.name).write_text(yaml.safe_dump(config))
-    return Suite("zoo", tasks, include_path=folder, splits={"search": "search"}, limit=40)
+    return Suite("zoo", tasks, include_path=folder, splits={"search": "search"}, limit=30)
 
 
 @pytest.mark.parametrize("pattern", [LAST, SECOND], ids=["accepted", "not accepted"])
@@ -115,7 +115,8 @@ def test_losses_of_embedded_models_order_them_as_accuracies_do(zoo, tmp_path):
 
     become("base")
     base = {key: value.clone() for key, value in model.state_dict().items()}
-    for name in NAMES:
+    look()
+    for name in NAMES[1:]:
         become(name)
         look()
         tip = model.state_dict()
@@ -124,4 +125,4 @@ def test_losses_of_embedded_models_order_them_as_accuracies_do(zoo, tmp_path):
     for pairs in found:
         values = np.array(pairs)
         assert np.ptp(values[:, 1]) > 0.3
-        assert np.corrcoef(values.T)[0, 1] < -0.85
+        assert np.corrcoef(values.T)[0, 1] < -0.8
