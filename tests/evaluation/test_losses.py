@@ -288,7 +288,7 @@ def test_what_has_no_slope_says_why_in_a_line(everything, folder, tokenizer):
     sampled = {"until": ["."], "max_gen_toks": 4, "do_sample": True, "temperature": 0.7}
     write_task(folder, "tiny_generate", generation_kwargs=sampled)
     write_task(folder, "tiny_filters", doc_to_target="{{a}} or {{b}}")  # two words, one is read
-    write_task(folder, "tiny_choice", doc_to_target="{{-1}}")
+    write_task(folder, "tiny_choice", doc_to_target="none of them")
     objectives = [
         *(("cost", "kl:base"), ("tiny_generate", "exact_match")),
         *(("tiny_filters", "exact_match,first"), ("tiny_choice", "acc"), ("tiny_group", "acc")),
