@@ -9,8 +9,10 @@ from contextlib import contextmanager
 import torch
 from transformers import PreTrainedModel
 
+from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.sloped_objectives import SlopedObjective
+from evomerge.evaluation.step_memory import pass_bytes
 from evomerge.evaluation.targets import SlopedItem
 from evomerge.evaluation.teacher_forcing import Piece, Reading, checkpointed, microbatches, read
 
@@ -64,11 +66,8 @@ class Losses:
         assert model is not None, "an objective that has a slope has a model"
         forward = functools.partial(read, model, max_length=objective.max_length)
         total = 0.0
-        with (
-            torch.enable_grad(),
-            _evaluating(model),
-            checkpointed(model, self._settings.checkpointing),
-        ):
+        checkpointing = checkpointed(model, self._settings.checkpointing)
+        with clean_harness(), torch.enable_grad(), _evaluating(model), checkpointing:
             items = [objective.items[row] for row in rows]
             pieces = [piece for item in items for piece in self._pieces(item, forward)]
             for batch in microbatches(pieces, self._settings.n_tokens):
@@ -76,6 +75,29 @@ class Losses:
                 loss.backward()
                 total += loss.item()
         return total
+
+    def step_bytes(self, n_items: int) -> int:
+        """Reckon the peak memory of ``backward`` beside the model's parameters, from above.
+
+        Args:
+            n_items: Of one objective, that go forward and backward in a step.
+
+        Returns:
+            Bytes, for the items that take most; 0 if no objective has a slope.
+        """
+        limit, checkpointing = self._settings.n_tokens, self._settings.checkpointing
+        batches = {}
+        for item in (item for objective in self._objectives for item in objective.items):
+            whole = Piece(item.readings, item.loss)
+            fits = whole.n_tokens <= limit
+            piece = whole if fits else max(_parts(whole), key=lambda part: part.n_tokens)
+            n_alike = max(1, min(n_items if fits else len(item.readings), limit // piece.n_tokens))
+            batches[piece.n_sequences, piece.length, piece.n_rows] = [piece] * n_alike
+        model = self._model
+        if (model := self._model) is None:
+            return 0
+        sizes = (pass_bytes(model, b, checkpointing=checkpointing) for b in batches.values())
+        return max(sizes, default=0)
 
     def _pieces(self, item: SlopedItem, forward: Callable[..., torch.Tensor]) -> list[Piece]:
         """Take an item as a whole, or reading by reading if it takes more than a microbatch.
@@ -85,7 +107,7 @@ class Losses:
         whole = Piece(item.readings, lambda readings: item.share * item.loss(readings))
         if len(item.readings) == 1 or whole.n_tokens <= self._settings.n_tokens:
             return [whole]
-        parts = [Piece((reading,), whole.loss) for reading in item.readings]
+        parts = _parts(whole)
         if item.loss.is_linear:
             return parts
         with torch.no_grad():
@@ -103,6 +125,10 @@ class Losses:
             Piece((reading,), lambda own, slope=slope: slope * own.sum() + rest)
             for reading, slope in zip(item.readings, slopes, strict=True)
         ]
+
+
+def _parts(whole: Piece) -> list[Piece]:
+    return [Piece((reading,), whole.loss) for reading in whole.readings]
 
 
 def _readings(batch: Sequence[Piece]) -> list[Reading]:

@@ -68,6 +68,11 @@ class Piece:
         return max(len(reading.tokens) for reading in self.readings)
 
     @property
+    def n_rows(self) -> int:
+        """Predictions that are read."""
+        return sum(len(reading.scored) for reading in self.readings)
+
+    @property
     def n_tokens(self) -> int:
         """Tokens of all its sequences, padded."""
         return self.n_sequences * self.length

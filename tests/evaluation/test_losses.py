@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 import yaml
+from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.evaluation import PreparedSuites
@@ -346,3 +347,24 @@ def test_a_stop_string_ends_an_answer_like_the_end_token(everything, folder, tok
     doc = prepared.tasks[0].items[0].doc
     expected = power(likelihood(model, tokenizer, prompt(doc), doc["c"], "</s> .").exp())
     assert losses.backward(0, [0]) == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "qwen3_moe"])
+@pytest.mark.filterwarnings("ignore:Expected a tensor")  # of the tracker
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_memory_of_a_step_is_reckoned_from_above_and_within_reason(
+    family, checkpointing, everything, tokenizer
+):
+    model = tiny(family, tokenizer, torch.float32, hidden_size=64, intermediate_size=160)
+    settings = LossSettings(n_tokens=200, checkpointing=checkpointing)
+    prepared = PreparedSuites.of([everything], "search", model, tokenizer)
+    losses = prepared.losses([("tiny_fewshot", "acc")], settings)
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+    tracker = MemTracker()
+    with tracker:
+        losses.backward(0, range(4))
+    peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    reckoned = losses.step_bytes(4)
+    assert peak < reckoned < 5 * peak
+    assert losses.step_bytes(1) < reckoned
