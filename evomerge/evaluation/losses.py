@@ -122,9 +122,13 @@ class Losses:
         (slopes,) = torch.autograd.grad(loss, point)
         rest = (loss.detach() - slopes @ point.detach()) / len(parts)
         return [
-            Piece((reading,), lambda own, slope=slope: slope * own.sum() + rest)
+            Piece((reading,), functools.partial(_tangent, slope, rest))
             for reading, slope in zip(item.readings, slopes, strict=True)
         ]
+
+
+def _tangent(slope: torch.Tensor, rest: torch.Tensor, reading: torch.Tensor) -> torch.Tensor:
+    return slope * reading.sum() + rest
 
 
 def _parts(whole: Piece) -> list[Piece]:

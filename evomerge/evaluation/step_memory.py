@@ -47,7 +47,7 @@ def _layer_bytes(model: PreTrainedModel, sequences: int, length: int) -> int:
     norms = _NORMS * config.hidden_size * max(4, itemsize)
     is_eager = model.config._attn_implementation == "eager"
     scores = 3 * config.num_attention_heads * length * max(4, itemsize) if is_eager else 0
-    return sequences * length * (inside + norms + scores)
+    return int(sequences * length * (inside + norms + scores))
 
 
 def _inner(config: PreTrainedConfig) -> int:
@@ -57,4 +57,4 @@ def _inner(config: PreTrainedConfig) -> int:
     n_experts: int = getattr(config, "num_experts_per_tok", None) or 0
     expert: int = getattr(config, "moe_intermediate_size", None) or size
     shared: int = getattr(config, "shared_expert_intermediate_size", None) or 0
-    return max(size, n_experts * (expert + config.hidden_size) + shared)
+    return int(max(size, n_experts * (expert + config.hidden_size) + shared))
