@@ -93,7 +93,6 @@ class Losses:
             piece = whole if fits else max(_parts(whole), key=lambda part: part.n_tokens)
             n_alike = max(1, min(n_items if fits else len(item.readings), limit // piece.n_tokens))
             batches[piece.n_sequences, piece.length, piece.n_rows] = [piece] * n_alike
-        model = self._model
         if (model := self._model) is None:
             return 0
         sizes = (pass_bytes(model, b, checkpointing=checkpointing) for b in batches.values())
