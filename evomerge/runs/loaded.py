@@ -19,8 +19,7 @@ from evomerge.runs.seeds import make_seeds, resolve_seeds
 from evomerge.space.baselines import Baseline, baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.constraints import Constraint
-from evomerge.study.records import Objective
-from evomerge.study.trials import make_objectives
+from evomerge.study.records import Objective, make_objectives
 
 if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue

@@ -20,7 +20,7 @@ from evomerge.runs.compare import compare_experts, read_comparison, write_compar
 from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.optuna_study import keep_inputs, open_study, store_name, stored_inputs
+from evomerge.runs.optuna_study import keep_inputs, ledger_of, open_study, store_name, stored_inputs
 from evomerge.runs.reading import read_study
 from evomerge.runs.sampling import make_sampler, resolved_sampler
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
@@ -36,7 +36,6 @@ from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing, read_timing
-from evomerge.study.trials import trial_record
 
 if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue
@@ -254,18 +253,14 @@ def _search(
     rules, seed = loaded.experiment.race, loaded.experiment.seed
     folder.finals.unlink(missing_ok=True)  # of an earlier, smaller budget
     search = Search(
-        study,
+        ledger_of(study, folder, loaded.experiment),
         loaded.space,
-        loaded.objectives,
         executor,
         budget=Budget(budget.trials, budget.wall_clock),
-        items=ItemStore(folder.items),
         timing=Timing(folder.timing),
-        constraints=loaded.constraints,
         rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
         drivers=Drivers(study, None if is_alone else identify(folder)),
-        models=loaded.experiment.models.located(),
-        on_told=lambda trial: events.told(trial_record(trial)),
+        on_told=events.told,
     )
     search.seed(loaded.seeds)
     events.phase("searching")

@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from evomerge.optuna_internals import storage_of, study_id, trial_id
 from evomerge.study.identity import Identity
+from evomerge.study.ledger import DRIVER
 from evomerge.study.storage import together
-from evomerge.study.trials import DRIVER
 
 __all__ = ["Drivers"]
 

@@ -16,11 +16,11 @@ from optuna.trial import Trial
 
 from evomerge.optuna_internals import fix_params, trial_id
 from evomerge.study.storage import writes_together
-from evomerge.study.trials import PROPOSAL
 
 __all__ = ["propose"]
 
 T = TypeVar("T")
+_PROPOSAL = "proposal"  # trial user attribute: the params as they were drawn
 
 
 def propose(trial: Trial, suggest: Callable[[Trial], T]) -> T:
@@ -36,8 +36,8 @@ def propose(trial: Trial, suggest: Callable[[Trial], T]) -> T:
     storage = trial.storage
     if writes_together(storage):
         return suggest(trial)
-    if PROPOSAL in trial.user_attrs:
-        fix_params(trial, trial.user_attrs[PROPOSAL])
+    if _PROPOSAL in trial.user_attrs:
+        fix_params(trial, trial.user_attrs[_PROPOSAL])
         return suggest(trial)
     drawn = _Drawn(storage)
     trial.storage = drawn  # type: ignore[assignment]
@@ -45,7 +45,7 @@ def propose(trial: Trial, suggest: Callable[[Trial], T]) -> T:
         suggested = suggest(trial)
     finally:
         trial.storage = storage
-    trial.set_user_attr(PROPOSAL, trial.params)
+    trial.set_user_attr(_PROPOSAL, trial.params)
     for name, value, distribution in drawn.params:
         storage.set_trial_param(trial_id(trial), name, value, distribution)
     return suggested

@@ -20,6 +20,7 @@ __all__ = [
     "TrialRecord",
     "TrialStateName",
     "has_mean",
+    "make_objectives",
     "mean_value",
     "merits",
 ]
@@ -54,6 +55,25 @@ class Objective:
     def is_cost(self) -> bool:
         """Whether it is a cost, in a unit of its own, rather than a score."""
         return self.task == COST
+
+
+def make_objectives(wanted: Sequence[tuple[str, str, Direction]]) -> tuple[Objective, ...]:
+    """Build objectives from (task, metric, direction) triples, with unique names."""
+    tasks = [task for task, _, _ in wanted]
+    return tuple(
+        Objective(task, metric, direction, _objective_name(task, metric, tasks))
+        for task, metric, direction in wanted
+    )
+
+
+def _objective_name(task: str, metric: str, tasks: Sequence[str]) -> str:
+    """Name an objective: the task, with the metric where the task has several objectives.
+
+    A cost goes by its metric alone.
+    """
+    if task == COST:
+        return metric
+    return task if list(tasks).count(task) == 1 else f"{task}/{metric}"
 
 
 def has_mean(objectives: Sequence[Objective]) -> bool:
