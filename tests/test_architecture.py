@@ -70,7 +70,7 @@ ONE_IMPORTER = {
     "ray": "execution/ray.py",
     "lm_eval": "evaluation/harness.py",
     "cma": "samplers/evolution.py",
-    "cmaes": "samplers/mixed.py",
+    "cmaes": "samplers/cmaes_internals.py",
     "plotly": "analysis/report/figures.py",
     "moocore": "pareto.py",
     "optuna_dashboard": "runs/optuna_study.py",

@@ -83,7 +83,7 @@ class SourceLayers:
             if own is None:
                 own = _converted(parameter.data, views, read)
                 self._converted.add((source, number))
-            layer.get_submodule(module)._parameters[leaf] = nn.Parameter(own, requires_grad=False)
+            setattr(layer.get_submodule(module), leaf, nn.Parameter(own, requires_grad=False))
         return layer
 
 

@@ -18,6 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from evomerge.errors import CheckpointError
+from evomerge.models.transformers_internals import may_be_missing, may_be_unused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -142,7 +143,7 @@ def live_tensors(model: PreTrainedModel, names: Iterable[str]) -> dict[str, torc
     """
     names = tuple(names)
     found = places(model, names)
-    unused = tuple(model._keys_to_ignore_on_load_unexpected or ()) + _NEVER_LOADED
+    unused = may_be_unused(model) + _NEVER_LOADED
     lost = [n for n in names if n not in found and not any(re.search(p, n) for p in unused)]
     if lost:
         raise CheckpointError(
@@ -246,7 +247,7 @@ def _check_covered(model: PreTrainedModel, views: Iterable[torch.Tensor]) -> Non
     written: Counter[int] = Counter()
     for view in views:
         written[_storage(view)] += view.numel()
-    optional = tuple(model._keys_to_ignore_on_load_missing or ())
+    optional = may_be_missing(model)
     missing = [
         name
         for name, parameter in model.named_parameters()

@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import (
 from evomerge.errors import CheckpointError
 from evomerge.models.parameters import places, tied_names
 from evomerge.models.roles import Kind, TensorRole
+from evomerge.models.transformers_internals import dtype_plan
 
 __all__ = [
     "Structure",
@@ -162,7 +163,7 @@ def live_dtypes(
         return {}
     kept = {
         re.compile(pattern.replace("*", ".*")): own
-        for pattern, own in model._get_dtype_plan(dtype).items()
+        for pattern, own in dtype_plan(model, dtype).items()
     }
     return {
         name: next((own for p, own in kept.items() if p.search(place.parameter)), place.view.dtype)

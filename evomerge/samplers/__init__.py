@@ -9,6 +9,7 @@ Members:
     in_optuna: Optuna's own samplers: random, qmc, tpe, gp, nsga2, nsga3.
     pycma, evolution: CMA-ES.
     catcma, mixed, mixed_genes: CMA-ES with categories and steps, one or two objectives.
+    cmaes_internals: what is used of cmaes, public or not.
     amortised, surrogate, genetic: ``map``, a search on quadratic models of the objectives.
     niches: ``m2n2``, crossover of parents that are good at different items.
     greedy_soup: averages of the best seeds, then one gene at a time.
