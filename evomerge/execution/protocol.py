@@ -16,7 +16,18 @@ from evomerge.recipe.recipe import Dtype, Recipe
 if TYPE_CHECKING:
     from evomerge.evaluation.requests import PromptedSuite
 
-__all__ = ["EngineName", "Executor", "Failed", "Job", "Outcome", "Pruned", "Scored", "WorkerSpec"]
+__all__ = [
+    "Climb",
+    "Climbed",
+    "EngineName",
+    "Executor",
+    "Failed",
+    "Job",
+    "Outcome",
+    "Pruned",
+    "Scored",
+    "WorkerSpec",
+]
 
 EngineName = Literal["transformers", "vllm"]
 
@@ -56,6 +67,44 @@ class WorkerSpec:
     def merging_share(self) -> float:
         """Which part of the device's memory is for experts and live model; vLLM has the rest."""
         return self.device_share * (0.5 if self.engine == "vllm" else 1.0)
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Steps along slopes that a job takes once its candidate is scored; see ``execution.climb``.
+
+    Attributes:
+        params: Where it starts: a value for every gene, active or not.
+        weights: How much each objective of the study counts, 0 or more; 0: it is left out.
+        steps: How many.
+        items: Items per objective and step, drawn anew.
+        step_size: Longest first step along any gene, as a share of its range; later ones shrink.
+        pull: How strongly genes are drawn to what those at other depths have.
+        seed: Names the items.
+    """
+
+    params: Mapping[str, float | int | str]
+    weights: tuple[float, ...]
+    steps: int
+    items: int
+    step_size: float
+    pull: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """Where a climb ended.
+
+    Attributes:
+        params: There.
+        losses: Per step, of every objective that was not left out: the mean loss of its items.
+        n_items: Items that went forward and backward, over all objectives and steps.
+    """
+
+    params: Mapping[str, float | int | str]
+    losses: tuple[tuple[float, ...], ...]
+    n_items: int
 
 
 @dataclass(frozen=True)
