@@ -15,6 +15,7 @@ from evomerge.recipe.recipe import Dtype, Recipe
 
 if TYPE_CHECKING:
     from evomerge.evaluation.requests import PromptedSuite
+    from evomerge.space.protocol import SearchSpace
 
 __all__ = [
     "Climb",
@@ -49,6 +50,8 @@ class WorkerSpec:
         engine: What answers the requests of the suites.
         prompted: The suites with prompts that are built already, by split of a job; a worker builds
             the others itself.
+        space: Decodes the genes of climbs; ``None``: no job asks for one.
+        objectives: Task and metric of each objective of the study, in order, for climbs.
     """
 
     base: str
@@ -62,6 +65,8 @@ class WorkerSpec:
     rungs: tuple[float, ...] = ()
     engine: EngineName = "transformers"
     prompted: Mapping[str, tuple[PromptedSuite, ...]] = field(default_factory=dict)
+    space: SearchSpace | None = None
+    objectives: tuple[tuple[str, str], ...] = ()
 
     @property
     def merging_share(self) -> float:
@@ -118,6 +123,7 @@ class Job:
             reported, which no other split holds, without costs.
         is_gated: Whether the worker may give it up early.
         race: What it is up against; ``None``: it is scored on all items.
+        climb: What to do once it is scored in full; ``None``: nothing.
     """
 
     trial: int
@@ -125,6 +131,7 @@ class Job:
     split: str = "search"
     is_gated: bool = False
     race: Race | None = None
+    climb: Climb | None = None
 
     @property
     def is_report_only(self) -> bool:
@@ -139,14 +146,18 @@ class Scored:
     Attributes:
         job: The job.
         scores: Metrics and item scores.
-        seconds: Time of the phases ``merge`` and ``evaluate``.
+        seconds: Time of the phases ``merge``, ``evaluate`` and, of a climb, ``slopes``.
         device: What the model ran on, by its name: ``cpu``, or that of a GPU.
+        climbed: Where the climb of the job ended; ``None`` if it has none, or if that failed.
+        climb_error: Why it failed, in one line; scores do not depend on it.
     """
 
     job: Job
     scores: Scores
     seconds: Mapping[str, float] = field(default_factory=dict)
     device: str = "cpu"
+    climbed: Climbed | None = None
+    climb_error: str | None = None
 
 
 @dataclass(frozen=True)

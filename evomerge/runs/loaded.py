@@ -122,6 +122,8 @@ class Loaded:
             rungs=self.experiment.rungs,
             engine=self.experiment.engine,
             prompted=self._prompted,
+            space=self.space,
+            objectives=tuple((o.task, o.metric) for o in self.objectives),
         )
 
     @property
