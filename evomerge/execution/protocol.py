@@ -96,6 +96,11 @@ class Climb:
     pull: float
     seed: int
 
+    @property
+    def n_items(self) -> int:
+        """Items that go forward and backward, at most."""
+        return self.steps * self.items * sum(weight > 0 for weight in self.weights)
+
 
 @dataclass(frozen=True)
 class Climbed:

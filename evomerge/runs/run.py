@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from evomerge.runs.stored import change_experiment, read_experiment, write_exper
 from evomerge.runs.wholeness import require_items
 from evomerge.runs.workers import on_device, start_executor
 from evomerge.study.drivers import Drivers
+from evomerge.study.evaluations import is_used_up
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
@@ -137,11 +139,13 @@ def require_same_models(folder: StudyFolder, after: Experiment, *, accept_change
 
 
 def _update(folder: StudyFolder, after: Experiment) -> None:
-    before, n_trials = read_experiment(folder), len(read_study(folder).trials)
-    if after.budget != before.budget and after.budget.trials < n_trials:
+    before, study = read_experiment(folder), read_study(folder)
+    used = math.ceil(study.evaluations)
+    if after.budget != before.budget and after.budget.trials < used:
+        climbs = f", which count as {used} with their climbs" if used > len(study.trials) else ""
         raise StudyError(
-            f"expected a budget of at least the {n_trials} trials that were asked already, got "
-            f"{after.budget.trials}"
+            f"expected a budget of at least the {len(study.trials)} trials that were asked "
+            f"already{climbs}, got {after.budget.trials}"
         )
     if after != before:
         write_experiment(folder, after)
@@ -256,7 +260,7 @@ def _search(
         ledger_of(study, folder, loaded.experiment),
         loaded.space,
         executor,
-        budget=Budget(budget.trials, budget.wall_clock),
+        budget=Budget(budget.trials, budget.wall_clock, loaded.tasks.n_items("search")),
         timing=Timing(folder.timing),
         rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
         drivers=Drivers(study, None if is_alone else identify(folder)),
@@ -292,7 +296,7 @@ def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Eve
 def _is_finished(folder: StudyFolder, experiment: Experiment) -> bool:
     study, budget = read_study(folder), experiment.budget
     is_running = any(t.state == "running" for t in study.trials)
-    out_of_trials = len(study.trials) >= budget.trials
+    out_of_trials = is_used_up(study.evaluations, budget.trials)
     limit = budget.wall_clock
     out_of_time = limit is not None and read_timing(folder.timing)["elapsed"] >= limit
     has_finals = bool(study.finals) or experiment.finalists == 0

@@ -10,6 +10,7 @@ Members:
     journal: a journal file, whose records can be written together.
     database: a database, which drivers share.
     ledger: what is kept with each trial, written and read.
+    evaluations: what trials cost, counted against the budget.
     proposals: the params of a trial, stored whole or not at all.
     drivers: which trials are whose, where several drivers share a study.
     timing: seconds per phase.

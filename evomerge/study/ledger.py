@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import optuna
@@ -16,20 +16,22 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.evaluation.scores import ItemScore, MetricValue
 from evomerge.evaluation.store import ItemStore
-from evomerge.execution.protocol import Failed, Outcome, Pruned, Scored
+from evomerge.execution.protocol import Climb, Failed, Outcome, Pruned, Scored
 from evomerge.models.reference import ModelRef, reference_data
 from evomerge.optuna_internals import fix_params, storage_of, trial_id
 from evomerge.origins import SEARCH
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
-from evomerge.samplers.learned import CONSTRAINTS, PARTIAL
+from evomerge.samplers.learned import CLIMB, CLIMBED, CONSTRAINTS, PARTIAL
 from evomerge.space.baselines import Baseline
 from evomerge.study.constraints import Constraint, violations
+from evomerge.study.evaluations import summed
 from evomerge.study.outcomes import checked_outcome
+from evomerge.study.proposals import is_proposed
 from evomerge.study.records import Objective, Partial, TrialRecord, TrialStateName
 
-__all__ = ["DRIVER", "Ledger", "origin_of"]
+__all__ = ["DRIVER", "Ledger", "evaluations_of", "origin_of"]
 
 DRIVER = "driver"
 """Trial user attribute: who runs it. A driver that comes back runs only its own again."""
@@ -45,6 +47,8 @@ _DEVICE = "device"  # what the candidate ran on when it was scored
 _ERROR = "error"
 _TRACEBACK = "traceback"
 _MEASURED = "measured"  # value per constraint
+_EVALUATIONS = "evaluations"  # stored once all that the sampler says of a trial is
+_CLIMB_ERROR = "climb_error"
 
 _STATES: Mapping[TrialState, TrialStateName] = {
     TrialState.COMPLETE: "complete",
@@ -58,6 +62,11 @@ _STATES: Mapping[TrialState, TrialStateName] = {
 def origin_of(trial: Trial | FrozenTrial) -> str:
     """Say where the params of a trial come from: of a baseline as in ``origins``, or ``search``."""
     return str(trial.user_attrs.get(_ORIGIN, SEARCH))
+
+
+def evaluations_of(trial: FrozenTrial) -> float:
+    """Count what a trial costs; of one that runs, what it may cost."""
+    return float(trial.user_attrs.get(_EVALUATIONS, 1.0))
 
 
 class Ledger:
@@ -101,6 +110,34 @@ class Ledger:
         data = trial.user_attrs.get(_RECIPE)
         return recipe_from_data(self._located(data), f"trial {trial.number}") if data else None
 
+    def evaluations(self) -> float:
+        """Add up what all trials cost, queued ones included; see ``study.evaluations``."""
+        return summed(map(evaluations_of, self.trials()))
+
+    def is_settled(self, trial: Trial | FrozenTrial) -> bool:
+        """Tell whether a sampler has said all it has to say of a trial, and that is stored."""
+        return _EVALUATIONS in trial.user_attrs or is_proposed(trial)
+
+    def wanted_climb(self, trial: Trial) -> Climb | None:
+        """Read the climb that a sampler wants of a trial; ``None`` if it starts elsewhere."""
+        stored = self.trials()[trial.number]  # what a sampler stores is not seen through a trial
+        data = stored.user_attrs.get(CLIMB)
+        if data is None or not stored.params:
+            return None
+        climb = Climb(**{**data, "weights": tuple(data["weights"])})
+        starts_here = all(climb.params.get(name) == v for name, v in stored.params.items())
+        return climb if starts_here else None
+
+    def climb(self, trial: Trial) -> Climb | None:
+        """Read the climb that a trial takes; ``None`` without one, or if it was not granted."""
+        granted = trial.user_attrs.get(_EVALUATIONS, 1.0) > 1.0
+        return self.wanted_climb(trial) if granted else None
+
+    def settle(self, trial: Trial, evaluations: float) -> None:
+        """Write down what a trial may cost, once its params are stored; it stays what it was."""
+        if _EVALUATIONS not in trial.user_attrs:
+            trial.set_user_attr(_EVALUATIONS, evaluations)
+
     def queue(self, baseline: Baseline) -> None:
         """Let a baseline be the trial that is asked next, after others that are queued."""
         attrs = {_ORIGIN: baseline.origin, _RECIPE: baseline.recipe.as_data()}
@@ -137,6 +174,7 @@ class Ledger:
             case Failed(error=error, traceback=traceback):
                 trial.set_user_attr(_ERROR, error)
                 trial.set_user_attr(_TRACEBACK, traceback)
+                self._write_evaluations(trial, outcome)
                 self.study.tell(trial, state=TrialState.FAIL)
         return self._record(self.trials()[trial.number])
 
@@ -147,6 +185,7 @@ class Ledger:
         trial.set_user_attr(_N_ITEMS, [m.n for m in metrics])
         trial.set_user_attr(_DEVICE, scored.device)
         trial.set_user_attr(_SECONDS, {"ask": ask_seconds, **scored.seconds})
+        self._write_climbed(trial, scored)
         self._write_constraints(trial, scored)
         self.study.tell(trial, [m.value for m in metrics])
 
@@ -156,7 +195,28 @@ class Ledger:
             self._write_items(trial, pruned.job.split, pruned.items)
             trial.set_user_attr(PARTIAL, _as_data(pruned.estimates))
         trial.set_user_attr(_SECONDS, {"ask": ask_seconds, **pruned.seconds})
+        self._write_evaluations(trial, pruned)
         self.study.tell(trial, state=TrialState.PRUNED)
+
+    def _write_climbed(self, trial: Trial, scored: Scored) -> None:
+        if scored.climbed is not None:
+            trial.set_user_attr(CLIMBED, asdict(scored.climbed))
+        if scored.climb_error is not None:
+            trial.set_user_attr(_CLIMB_ERROR, scored.climb_error)
+        self._write_evaluations(trial, scored)
+
+    def _write_evaluations(self, trial: Trial, outcome: Outcome) -> None:
+        """Count the items that a climb went through, where that is less than was asked for.
+
+        How far one came that failed is not known, so it counts in full.
+        """
+        asked = outcome.job.climb
+        if asked is None or (isinstance(outcome, Scored) and outcome.climbed is None):
+            return
+        climbed = outcome.climbed if isinstance(outcome, Scored) else None
+        share = 0.0 if climbed is None else climbed.n_items / asked.n_items
+        extra = trial.user_attrs[_EVALUATIONS] - 1.0
+        trial.set_user_attr(_EVALUATIONS, 1.0 + share * extra)
 
     def _write_items(self, trial: Trial, split: str, items: Sequence[ItemScore]) -> None:
         self.items.write(trial.number, split, items)
@@ -192,6 +252,9 @@ class Ledger:
             n_scores=attrs.get(_N_SCORES, 0) if trial.state.is_finished() else 0,
             driver=attrs.get(DRIVER),
             device=attrs.get(_DEVICE),
+            evaluations=evaluations_of(trial),
+            has_climbed=CLIMBED in attrs,
+            climb_error=attrs.get(_CLIMB_ERROR),
         )
 
     def _held(

@@ -12,15 +12,20 @@ from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from evomerge.optuna_internals import fix_params, trial_id
 from evomerge.study.storage import writes_together
 
-__all__ = ["propose"]
+__all__ = ["is_proposed", "propose"]
 
 T = TypeVar("T")
 _PROPOSAL = "proposal"  # trial user attribute: the params as they were drawn
+
+
+def is_proposed(trial: Trial | FrozenTrial) -> bool:
+    """Tell whether all params of a trial were drawn and stored as one attribute."""
+    return _PROPOSAL in trial.user_attrs
 
 
 def propose(trial: Trial, suggest: Callable[[Trial], T]) -> T:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from evomerge.execution.costs import COST
+from evomerge.study.evaluations import summed
 
 __all__ = [
     "Direction",
@@ -162,6 +163,9 @@ class TrialRecord(_Constrained):
         n_scores: Item scores that were stored with it.
         driver: Id of the driver that ran it; ``None`` in a journal file.
         device: What the candidate ran on when it was scored; ``None`` if that is not known.
+        evaluations: What it costs, or may cost while it runs; see ``study.evaluations``.
+        has_climbed: Whether it went on along slopes once it was scored.
+        climb_error: Why that failed.
     """
 
     number: int
@@ -181,6 +185,9 @@ class TrialRecord(_Constrained):
     n_scores: int = 0
     driver: str | None = None
     device: str | None = None
+    evaluations: float = 1.0
+    has_climbed: bool = False
+    climb_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +235,7 @@ class StudyRecord:
         objectives: What the search trades off, in order.
         trials: Every trial by number.
         finals: Held-out scores; empty until the search has finished.
-        n_trials: The budget.
+        n_trials: The budget, in evaluations.
         constraints: What trials must keep, for people, in the order of their violations.
         unenforced: Those that hold nothing, and why, for people; see ``study.constraints``.
         report_only: Empty until the search has finished, or without such tasks.
@@ -242,3 +249,8 @@ class StudyRecord:
     constraints: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
     report_only: ReportOnly = ReportOnly()
+
+    @property
+    def evaluations(self) -> float:
+        """What its trials cost, counted against the budget; see ``study.evaluations``."""
+        return summed(trial.evaluations for trial in self.trials)

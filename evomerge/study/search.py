@@ -18,6 +18,7 @@ from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.baseline_queue import BaselineQueue
 from evomerge.study.drivers import Drivers
+from evomerge.study.evaluations import climb_evaluations
 from evomerge.study.ledger import Ledger, origin_of
 from evomerge.study.proposals import propose
 from evomerge.study.records import TrialRecord
@@ -35,13 +36,16 @@ class Budget:
     """When a search ends; whichever comes first.
 
     Attributes:
-        trials: Number of finished trials, failed and pruned ones included.
+        trials: Number of finished trials, failed and pruned ones included; those that climb count
+            as several, see ``study.evaluations``.
         wall_clock_s: Seconds of searching over all drivers; ``None`` for no limit. Trials in
             flight at that moment are finished.
+        n_items: Search items, which the items of a climb are compared with.
     """
 
     trials: int
     wall_clock_s: float | None = None
+    n_items: int = 1
 
 
 class Search:
@@ -151,7 +155,9 @@ class Search:
         with self._timing.measure("ask"):
             if not self._drivers.mark(frozen):
                 return
-            trial = self._drivers.open(trial_id(frozen))  # its stored params stay as they are
+            is_settled = self._ledger.is_settled(frozen)
+            opened = self._drivers.reopen if is_settled else self._drivers.open
+            trial = opened(trial_id(frozen))  # its stored params stay as they are
             recipe = self._recipe(trial)
         self._submit(trial, recipe, 0.0)
 
@@ -165,10 +171,19 @@ class Search:
         if (stored := self._ledger.recipe(trial)) is not None:
             if self._is_in_space(trial):
                 self._space.suggest(trial)  # registers the params of a queued baseline
+            self._settle(trial)
             return stored
         recipe = self._space.recipe(propose(trial, self._space.suggest))
+        self._settle(trial)
         self._ledger.asked(trial, recipe)
         return recipe
+
+    def _settle(self, trial: Trial) -> None:
+        """Store what a trial may cost; a climb whose end no trial could try is left out."""
+        wanted = self._ledger.wanted_climb(trial)
+        extra = climb_evaluations(wanted.n_items, self._budget.n_items) if wanted else 0.0
+        left = self._budget.trials - self._ledger.evaluations()  # which counts this one as 1
+        self._ledger.settle(trial, 1.0 + (extra if extra + 1.0 <= left else 0.0))
 
     def _is_in_space(self, trial: Trial) -> bool:
         """Tell a trial with params from a baseline that the space cannot express."""
@@ -180,7 +195,8 @@ class Search:
         self._asked_seconds[trial.number] = ask_seconds
         may_end_early = origin_of(trial) == SEARCH  # baselines are the yardstick
         race = self._race(trial.number) if may_end_early else None
-        self._executor.submit(Job(trial.number, recipe, is_gated=may_end_early, race=race))
+        climb = self._ledger.climb(trial)
+        self._executor.submit(Job(trial.number, recipe, "search", may_end_early, race, climb))
 
     def _race(self, number: int) -> Race | None:
         """Set up a race; none before the baselines are done: rivals may be held to their scores."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.samplers import BaseSampler
 
 from evomerge.errors import StudyError
 from evomerge.evaluation.racing import RaceRules
@@ -48,7 +49,7 @@ def drive(
     executor: Executor,
     *,
     trials: int = 20,
-    sampler: str = "nsga2",
+    sampler: str | BaseSampler = "nsga2",
     options: Mapping[str, object] = {},
     driver: str | None = None,
     url: str | None = None,
@@ -64,7 +65,9 @@ def drive(
         storage=open_storage(folder.journal, url),
         study_name="s",
         directions=["maximize", "maximize"],
-        sampler=build_sampler(
+        sampler=sampler
+        if isinstance(sampler, BaseSampler)
+        else build_sampler(
             sampler,
             options,
             SamplerBudget(
@@ -82,7 +85,7 @@ def drive(
         ledger,
         SPACE,
         executor,
-        budget=Budget(trials),
+        budget=Budget(trials, n_items=100),
         timing=Timing(folder.timing),
         drivers=Drivers(study, driver and identity(driver), patience_s),
         rivals=None if race is None else Rivals(OBJECTIVES, race, seed=1),
