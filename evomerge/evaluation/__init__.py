@@ -29,6 +29,12 @@
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
     smooth.py         metrics that move where accuracy stands still
+    losses.py         smooth losses whose gradients flow into the live model
+    item_losses.py    the formulas: from what is read off a model to a loss
+    targets.py        what a model should say about each item
+    grader.py         which texts a task counts as right
+    sloped_objectives.py  the items of an objective, or why it has no slope
+    teacher_forcing.py  reading sequences with a graph behind, in microbatches
     store.py          item scores on disk
     content.py        what scores depend on beside the model's parameters
     score_cache.py    scores of recipes that were scored before

@@ -60,6 +60,7 @@ __all__ = [
     "mean",
     "safe_templates",
     "standard_error",
+    "task_names",
     "without_data",
 ]
 
@@ -104,6 +105,11 @@ def without_data(part: Task | Group) -> Any:
         for name in ("dataset", "task_docs", "sampler", "_training_docs", "_fewshot_docs"):
             setattr(kept, name, None)
     return kept
+
+
+def task_names(group: Group) -> frozenset[str]:
+    """Name all tasks of a group, those of its groups included."""
+    return frozenset(str(task.task_name) for task in group.get_all_tasks())
 
 
 def standard_error(aggregation: Callable[..., float], values: Sequence[float]) -> float:
@@ -264,6 +270,22 @@ class LanguageModel:
         settings = normalize_gen_kwargs(generation_kwargs, self.lm.max_gen_toks)
         stops: list[str] = handle_stop_sequences(settings.get("until"), eos=end)
         return stops
+
+    def ends(self, generation_kwargs: Mapping[str, object]) -> tuple[int, ...]:
+        """List the tokens that end an answer: end tokens, and what stop strings begin with."""
+        letter = self.lm.tok_encode("a", add_special_tokens=False)
+        unknown = self.lm.tokenizer.unk_token_id
+        found = dict.fromkeys(sorted(end_tokens(self.lm.model)))
+        for stop in self.stop_strings(generation_kwargs):
+            ended = self.lm.tok_encode(f"a{stop}", add_special_tokens=False)
+            if ended[: len(letter)] == letter:  # else the letter and the stop are one token
+                found |= dict.fromkeys(ended[len(letter) :][:1])
+        return tuple(token for token in found if token != unknown)
+
+    def decoded(self, tokens: Sequence[int]) -> str:
+        """Turn the tokens of an answer into text as ``generate`` does."""
+        text: str = self.lm.tok_decode(list(tokens))
+        return text
 
     def cut(self, text: str, stops: Sequence[str]) -> str:
         """Cut a decoded answer at its stop strings."""
