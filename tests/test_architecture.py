@@ -46,7 +46,7 @@ MAY_IMPORT = {
         *("evaluation", "space"),
     },
     "space": {"errors", "origins", "optuna_internals", "models", "methods", "recipe"},
-    "samplers": {"errors", "optuna_internals", "seeds", "schema"},
+    "samplers": {"errors", "optuna_internals", "pareto", "seeds", "schema"},
     "study": {
         *("errors", "secrets", "seeds", "schema", "models", "recipe", "evaluation", "execution"),
         *("origins", "optuna_internals", "pareto", "space"),

@@ -11,6 +11,7 @@ Members:
     catcma, mixed, mixed_genes: CMA-ES with categories and steps, one or two objectives.
     cmaes_internals: what is used of cmaes, public or not.
     amortised, surrogate, genetic: ``map``, a search on quadratic models of the objectives.
+    slopes, chains, preferences: ``slopes``, trials that climb on along the objectives' slopes.
     niches: ``m2n2``, crossover of parents that are good at different items.
     greedy_soup: averages of the best seeds, then one gene at a time.
     wrapped, view: make an Optuna sampler work where some genes are inactive.

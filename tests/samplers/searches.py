@@ -22,6 +22,8 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from evomerge.samplers import Budget, GeneSpace, build_sampler
 
+SLOPED = frozenset({"math", "code"})
+
 Suggest = Callable[[Trial], dict[str, float | int | str]]
 
 MIXED = GeneSpace(
@@ -95,6 +97,8 @@ def sampler_for(
             n_trials=n_trials,
             seed=seed,
             constrained=constrained,
+            sloped=SLOPED,
+            sloped_objectives=(True,) * n_objectives,
         ),
     )
 
@@ -134,6 +138,7 @@ def run_one_by_one(
     while len(study.trials) < n_trials or study.get_trials(states=[TrialState.WAITING]):
         trial = study.ask()
         params = suggest_mixed(trial)
+        climb_on(trial)
         if constrained:
             trial.set_user_attr("constraints", violations(params))
         if trial.number in failed:
@@ -142,6 +147,16 @@ def run_one_by_one(
             study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, score_mixed(params, len(study.directions)))
+
+
+def climb_on(trial: Trial) -> None:
+    """Go halfway to the minimum of MIXED, if the trial is to climb."""
+    if climb := trial.user_attrs.get("climb"):
+        first, second = [*climb["weights"], 0.0][:2]
+        target = (0.2 * first + 0.8 * second) / (first + second)
+        math_, code = climb["params"]["math"], climb["params"]["code"]
+        moved = {"math": (math_ + target) / 2, "code": math.sqrt(code)}
+        trial.set_user_attr("climbed", {"params": {**climb["params"], **moved}})
 
 
 def violations(params: Mapping[str, float | int | str]) -> list[float]:
@@ -157,6 +172,7 @@ def run_out_of_order(study: Study, n_trials: int, *, seed: int = 0) -> None:
     while n_told < n_trials:
         while len(pending) < 4:
             trial = study.ask()
+            climb_on(trial)
             pending.append((trial, suggest_mixed(trial)))
         trial, params = pending.pop(int(rng.integers(len(pending))))
         n_told += 1
