@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
-from sqlalchemy import Engine, event
 
 from tests.study.fakes import FormulaExecutor
 from tests.study.test_climbs import Chain, climbs
@@ -62,18 +61,6 @@ def life(
     assert os.waitstatus_to_exitcode(status) in (0, KILLED)
     with os.fdopen(ours) as pipe:
         return int(pipe.read() or 0)
-
-
-@pytest.fixture(autouse=True)
-def unsynced() -> Iterator[None]:
-    """A process that is killed, unlike a machine, needs no wait for the disk."""
-
-    def connected(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
-    event.listen(Engine, "connect", connected)
-    yield
-    event.remove(Engine, "connect", connected)
 
 
 @pytest.mark.parametrize(
