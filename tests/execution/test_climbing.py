@@ -53,9 +53,11 @@ def worker() -> Worker:
 
 
 def mean_loss(worker: Worker, params: Params, k: int, rows: list[int]) -> float:
-    """The loss of a model that is merged for it, without slopes."""
+    """The loss of a model that is merged for it."""
     worker._materialise(SPACE.recipe(params))
-    return worker._prepared["search"].losses(OBJECTIVES).backward(k, rows)
+    loss = worker._prepared["search"].losses(OBJECTIVES).backward(k, rows)
+    worker._candidate.model.zero_grad(set_to_none=True)
+    return loss
 
 
 def test_a_climb_follows_the_differences_of_losses(worker: Worker) -> None:
