@@ -23,7 +23,7 @@ _AUGMENTATION = 0.05  # of the mean: breaks ties that the objective that is behi
 _FARTHER = 0.1  # how much a candidate is better than what there is, as a share of the progress
 _LEAST = 0.05  # share of an objective in a preference
 _CANDIDATES = 64
-_SHARPNESS = 4.0  # an objective that is this many times its share ahead has 1/e of the voice
+_SHARPNESS = 2.0  # an objective that is this many times its share ahead has 1/e of the voice
 
 
 @dataclass(frozen=True)
