@@ -90,6 +90,7 @@ class Chains:
         return len(values) - 1 - best
 
     def back_from(self, head: Link) -> list[Link]:
+        """List the links of a chain from its head to its start."""
         path = [head]
         while (after := path[-1].after) is not None:
             path.append(self.links[after])

@@ -111,7 +111,8 @@ class Climbers:
         if not chains.links:
             return np.ones(self._budget.n_objectives)
         progress = scores.progress([losses for losses, _ in _feasible(results)])
-        return lacking(progress, [link.preference for link in chains.running], rng)
+        latest = max(chains.links.values(), key=lambda link: link.number)
+        return lacking(progress, [link.preference for link in (latest, *chains.running)], rng)
 
     def _start(
         self,
