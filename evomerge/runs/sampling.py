@@ -16,6 +16,7 @@ from evomerge.runs.parts import objectives_of
 from evomerge.samplers import (
     GeneSpace,
     SearchProblem,
+    SlopesFirst,
     build_sampler,
     choose,
     resolve_sampler,
@@ -68,7 +69,9 @@ def sampler_faults(experiment: Experiment, space: SearchSpace | None, where: str
 
 
 def _sampler(experiment: Experiment, problem: SearchProblem) -> BaseSampler:
-    return build_sampler(experiment.sampler.name, experiment.sampler.options, problem)
+    sampler = build_sampler(experiment.sampler.name, experiment.sampler.options, problem)
+    n_first = experiment.seeds.slopes
+    return SlopesFirst(sampler, n_first, problem) if n_first else sampler
 
 
 def _problem(experiment: Experiment, space: SearchSpace | None) -> SearchProblem:

@@ -85,11 +85,12 @@ class Chains:
 
     def failures(self, head: Link, scores: Scores) -> int:
         """Count the links up to a head that got no farther than those before them, at its end."""
-        values = [link.value(scores) for link in self._back_from(head)][::-1]
+        values = [link.value(scores) for link in self.back_from(head)][::-1]
         best = int(np.argmax(values))
         return len(values) - 1 - best
 
-    def _back_from(self, head: Link) -> list[Link]:
+    def back_from(self, head: Link) -> list[Link]:
+        """List the links of a chain from its head to its start."""
         path = [head]
         while (after := path[-1].after) is not None:
             path.append(self.links[after])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.pareto import gains
+from evomerge.pareto import gains, non_dominated
 from evomerge.samplers.results import Result
 from evomerge.samplers.unit_cube import FloatArray
 
@@ -20,10 +20,10 @@ __all__ = ["Scores", "lacking", "scores_of", "voices"]
 
 _BELOW = 0.1  # where progress is measured from, below the worst baseline: parents have some, too
 _AUGMENTATION = 0.05  # of the mean: breaks ties that the objective that is behind leaves
-_FARTHER = 0.1  # how much a candidate is better than what there is, as a share of the progress
+_FARTHER = 0.05  # how much may be reached beyond what there is, as a share of the progress
 _LEAST = 0.05  # share of an objective in a preference
-_CANDIDATES = 64
-_SHARPNESS = 4.0  # an objective that is this many times its share ahead has 1/e of the voice
+_CANDIDATES = 64  # looked at by one ask
+_SHARPNESS = 2.0  # an objective that is this many times its share ahead has 1/e of the voice
 
 
 @dataclass(frozen=True)
@@ -71,25 +71,29 @@ def scores_of(results: Sequence[Result], n_objectives: int) -> Scores:
 def lacking(
     progress: FloatArray, aimed_at: Sequence[FloatArray], rng: np.random.Generator
 ) -> FloatArray:
-    """Choose the preference along which a step forward adds most hypervolume to a front.
+    """Choose the preference along which a front may gain most hypervolume.
+
+    What may be reached is a little beyond the members of the front, and beyond the middle of any
+    two: merges of merges come to there, as a rule.
 
     Args:
         progress: (n, objectives) of the results so far, n may be 0.
-        aimed_at: Preferences of chains that are under way: they count as if they had gone forward.
-        rng: Draws the candidates.
+        aimed_at: Preferences of chains under way; what is near one of them counts the less.
+        rng: Draws what is looked at, where it is much.
 
     Returns:
         (objectives,), largest share 1.
     """
     n_objectives = progress.shape[1]
-    if n_objectives == 1 or not len(progress):
+    front = progress[non_dominated(progress)]
+    if n_objectives == 1 or not len(front):
         return np.ones(n_objectives)
-    candidates = _directions(rng, n_objectives)
-    expected = [_forward(progress, direction) for direction in aimed_at]
-    front = np.vstack([progress, *expected])
-    points = np.array([_forward(progress, direction) for direction in candidates])
-    best = gains(points, front, np.zeros(n_objectives)).argmax()
-    return np.asarray(candidates[best])
+    one, other = np.triu_indices(len(front))
+    drawn = rng.permutation(len(one))[:_CANDIDATES]
+    points = (1 + _FARTHER) * (front[one[drawn]] + front[other[drawn]]) / 2
+    preferences = np.maximum(points / points.max(axis=1, keepdims=True), _LEAST)
+    gained = gains(points, front, np.zeros(n_objectives)) * _apart(preferences, aimed_at)
+    return np.asarray(preferences[gained.argmax()])
 
 
 def voices(progress: FloatArray | None, preference: FloatArray) -> FloatArray:
@@ -110,14 +114,12 @@ def voices(progress: FloatArray | None, preference: FloatArray) -> FloatArray:
     return np.asarray(weights / weights.sum())
 
 
-def _directions(rng: np.random.Generator, n_objectives: int) -> FloatArray:
-    """Draw candidates (n, objectives); the even one is the first."""
-    drawn = rng.dirichlet(np.ones(n_objectives), _CANDIDATES - 1)
-    rows = np.vstack([np.ones(n_objectives) / n_objectives, drawn])
-    return np.asarray(np.maximum(rows / rows.max(axis=1, keepdims=True), _LEAST))
-
-
-def _forward(progress: FloatArray, direction: FloatArray) -> FloatArray:
-    """Return the point that is farther along a direction than any result."""
-    reached = (progress / direction).min(axis=1).max()
-    return np.asarray((1 + _FARTHER) * max(float(reached), _BELOW) * direction)
+def _apart(preferences: FloatArray, others: Sequence[FloatArray]) -> FloatArray:
+    """Return how far (n,) preferences point away from the nearest of others: a sine."""
+    if not others:
+        return np.ones(len(preferences))
+    rows = np.array(others)
+    cosines = (preferences @ rows.T) / np.outer(
+        np.linalg.norm(preferences, axis=1), np.linalg.norm(rows, axis=1)
+    )
+    return np.asarray(np.sqrt(np.clip(1 - cosines.max(axis=1) ** 2, 0, 1)))

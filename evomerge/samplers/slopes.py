@@ -22,7 +22,7 @@ from evomerge.optuna_internals import storage_of, trial_id
 from evomerge.samplers.chains import LINK, Chains, Link
 from evomerge.samplers.gene_space import Gene
 from evomerge.samplers.joint import JointSampler
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.learned import CLIMB
 from evomerge.samplers.preferences import Scores, lacking, scores_of, voices
 from evomerge.samplers.results import QUEUED, Result, Trials, Tried
@@ -32,7 +32,9 @@ from evomerge.seeds import seed_for
 
 __all__ = ["SLOPES", "Climbers"]
 
-_PATIENCE = 2  # links that got no farther, after which a chain ends
+_PATIENCE = 1  # links that got no farther, after which a chain ends
+_SHRINKING = 0.8
+_LATER = 0.6
 _PARTNERS = 4  # the best so many results for a preference are combined with the best one
 _SPREAD = 0.05  # of a start around what it is combined from, as a share of an axis
 _FIRST_SPREAD = 0.15  # while there is nothing to combine
@@ -69,7 +71,7 @@ class Climbers:
         options: How to climb.
     """
 
-    def __init__(self, budget: Budget, options: _SlopesOptions) -> None:
+    def __init__(self, budget: SearchProblem, options: _SlopesOptions) -> None:
         self._budget, self._options = budget, options
         self._space, self._cube = budget.space, UnitCube(budget.space.searched)
         self._trials = Trials(budget.space, constrained=budget.constrained)
@@ -87,12 +89,13 @@ class Climbers:
         if head is None:
             preference = self._preference(chains, results, scores, rng)
             params, losses = self._start(chains, results, scores, preference, rng)
-            link = Link(trial.number, None, preference)
+            link, shrink = Link(trial.number, None, preference), _LATER if chains.links else 1.0
         else:
             params, losses = self._space.complete(head.end or {}), head.losses
             link = Link(trial.number, head.number, head.preference)
+            shrink = _SHRINKING ** len(chains.back_from(head))
         if QUEUED not in trial.system_attrs:  # else somebody chose its params
-            self._store(study, trial, link, self._climb(link, params, losses, scores))
+            self._store(study, trial, link, self._climb(link, params, losses, scores, shrink))
         return {name: params[name] for name in self._space.searched}
 
     def _goes_on(self, head: Link, chains: Chains, scores: Scores, tried: Tried) -> bool:
@@ -105,8 +108,11 @@ class Climbers:
     def _preference(
         self, chains: Chains, results: Sequence[Result], scores: Scores, rng: np.random.Generator
     ) -> FloatArray:
+        if not chains.links:
+            return np.ones(self._budget.n_objectives)
         progress = scores.progress([losses for losses, _ in _feasible(results)])
-        return lacking(progress, [link.preference for link in chains.running], rng)
+        latest = max(chains.links.values(), key=lambda link: link.number)
+        return lacking(progress, [link.preference for link in (latest, *chains.running)], rng)
 
     def _start(
         self,
@@ -117,15 +123,23 @@ class Climbers:
         rng: np.random.Generator,
     ) -> tuple[dict[str, Gene], Sequence[float] | None]:
         """Return where a chain starts, and the losses that are to be expected there."""
-        if not chains.links:
-            return dict(self._space.defaults), None
         known = sorted(_feasible(results), key=lambda pair: -scores.along(pair[0], preference))
         if all(result.queued for _, result in known):
-            default = self._cube.encode(self._space.defaults)
-            return self._varied(default, default, _FIRST_SPREAD, rng), None
+            spread = _FIRST_SPREAD if chains.links else 0.0
+            return self._first([result for _, result in known], spread, rng), None
         (losses, best), (_, other) = known[0], known[rng.integers(min(1 + _PARTNERS, len(known)))]
         ends = self._cube.encode(best.params), self._cube.encode(other.params)
         return self._varied(*ends, _SPREAD, rng), losses
+
+    def _first(
+        self, known: Sequence[Result], spread: float, rng: np.random.Generator
+    ) -> dict[str, Gene]:
+        """Start between the neutral values and the best baseline, as far as one is known."""
+        point = self._cube.encode(self._space.defaults)
+        if known:
+            point = (point + self._cube.encode(known[0].params)) / 2
+        point = point + self._is_sloped * rng.normal(0.0, spread, len(point))
+        return self._space.complete(self._cube.decode(np.clip(point, 0.0, 1.0)))
 
     def _varied(
         self, one: FloatArray, other: FloatArray, spread: float, rng: np.random.Generator
@@ -144,6 +158,7 @@ class Climbers:
         params: Mapping[str, Gene],
         losses: Sequence[float] | None,
         scores: Scores,
+        shrink: float,
     ) -> dict[str, Any]:
         progress = None if losses is None else scores.progress([losses])[0]
         weights = voices(progress, link.preference) * self._budget.sloped_objectives
@@ -152,7 +167,7 @@ class Climbers:
             "weights": weights.tolist(),
             "steps": self._options.steps,
             "items": self._options.items,
-            "step_size": self._options.step_size,
+            "step_size": self._options.step_size * shrink,
             "pull": self._options.pull,
             "seed": seed_for(self._budget.seed, "climb", link.number),
         }
@@ -168,7 +183,7 @@ def _feasible(results: Sequence[Result]) -> list[tuple[tuple[float, ...], Result
     return [(r.losses, r) for r in results if r.losses is not None and r.violation == 0]
 
 
-def _build(options: Options, budget: Budget) -> BaseSampler:
+def _build(options: Options, budget: SearchProblem) -> BaseSampler:
     chosen = parse(_SlopesOptions, options, "sampler")
     if not budget.sloped & budget.space.searched.keys():
         raise SpaceError(
