@@ -15,9 +15,11 @@ from evomerge.evaluation.answers import GENERATION
 from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
 from evomerge.evaluation.harness import LanguageModel
 from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.sloped_objectives import NO_ITEMS, names_in, sloped_objective
 from evomerge.evaluation.smooth import smooth_names
 from evomerge.evaluation.suite import REPORT_ONLY, Suite, collected, raise_faults
 from evomerge.evaluation.tasks import (
@@ -61,6 +63,7 @@ class TaskCatalogue:
 
     def __init__(self, suites: Sequence[Suite], model: LanguageModel | None = None) -> None:
         self._entries: list[_Entry] = []
+        self._model, self._reasons = model, dict[tuple[str, str], str | None]()
         faults: list[str] = []
         for suite in suites:
             with clean_harness(), collected(faults):
@@ -92,7 +95,7 @@ class TaskCatalogue:
         if len(known) != len(suites):
             return None
         part = TaskCatalogue(())
-        part._entries = list(known.values())
+        part._entries, part._model = list(known.values()), self._model
         part.faults = self.faults
         return part
 
@@ -136,6 +139,25 @@ class TaskCatalogue:
         """The public benchmarks whose reported split is searched: task -> that split."""
         found = (searched_benchmarks(one.loaded) for one in self._entries)
         return {task: split for benchmarks in found for task, split in benchmarks.items()}
+
+    def slope_reason(self, task: str, metric: str) -> str | None:
+        """Say why a metric that is searched has no slope (``losses``); ``None`` if it has.
+
+        The catalogue must have been made with a model.
+        """
+        if (task, metric) not in self._reasons:
+            with clean_harness():
+                self._reasons[task, metric] = self._slope_reason(task, metric)
+        return self._reasons[task, metric]
+
+    def _slope_reason(self, task: str, metric: str) -> str | None:
+        assert self._model is not None, "prompts are built"
+        for suite in self.prompted("search"):
+            tasks = [one for one in suite.tasks if one.name in names_in(suite, task)]
+            if tasks:
+                group = suite.groups.get(task)
+                return sloped_objective(tasks, group, metric, self._model, LossSettings()).reason
+        return NO_ITEMS
 
     def n_items(self, split: str) -> int:
         """Count the items of one split, over all tasks; of ``report_only`` those reported.

@@ -30,7 +30,7 @@ from evomerge.evaluation.content import (
 )
 from evomerge.evaluation.engine import Answer, Engine, PreparedRequests
 from evomerge.evaluation.gates import Gates
-from evomerge.evaluation.harness import Instance, task_names
+from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.losses import Losses
@@ -38,7 +38,13 @@ from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
-from evomerge.evaluation.sloped_objectives import SlopedObjective, sloped_objective
+from evomerge.evaluation.sloped_objectives import (
+    NO_GRADIENTS,
+    NO_ITEMS,
+    SlopedObjective,
+    names_in,
+    sloped_objective,
+)
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
 from evomerge.evaluation.transformers_engine import TransformersEngine
@@ -151,12 +157,14 @@ class PreparedSuites:
 
     def _sloped(self, task: str, metric: str, settings: LossSettings) -> SlopedObjective:
         for run in self._runs:
-            group = run.prompted.groups.get(task)
-            names = {task} if group is None else task_names(group)
+            names = names_in(run.prompted, task)
             tasks = [one for one in run.tasks if one.name in names]
+            if tasks and run.engine.sloped_model is None:
+                return SlopedObjective((), NO_GRADIENTS)
             if tasks:
-                return sloped_objective(tasks, group, metric, run.engine, settings)
-        return SlopedObjective((), "it is no score of the items of a task")
+                group, lm = run.prompted.groups.get(task), run.engine.language_model
+                return sloped_objective(tasks, group, metric, lm, settings)
+        return SlopedObjective((), NO_ITEMS)
 
     def score(self) -> Scores:
         """Score the model as it is now; nothing of an earlier call remains in the result."""

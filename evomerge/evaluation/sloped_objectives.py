@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.engine import Engine
-from evomerge.evaluation.harness import Group
+from evomerge.evaluation.harness import Group, LanguageModel, task_names
 from evomerge.evaluation.item_losses import LossSettings
-from evomerge.evaluation.requests import PreparedTask
+from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.targets import SlopedItem, Targets
 from evomerge.evaluation.tasks import why
 
-__all__ = ["SlopedObjective", "sloped_objective"]
+__all__ = ["NO_GRADIENTS", "NO_ITEMS", "SlopedObjective", "names_in", "sloped_objective"]
+
+NO_GRADIENTS = "engine vllm keeps nothing to take slopes through; set engine: transformers"
+NO_ITEMS = "it is no score of the items of a task"
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,17 @@ class SlopedObjective:
     max_length: int = 0
 
 
+def names_in(suite: PromptedSuite, task: str) -> frozenset[str]:
+    """Name the tasks of a suite that a task or group stands for, if they are there."""
+    group = suite.groups.get(task)
+    return frozenset({task}) if group is None else task_names(group)
+
+
 def sloped_objective(
     tasks: Sequence[PreparedTask],
     group: Group | None,
     metric: str,
-    engine: Engine,
+    lm: LanguageModel,
     settings: LossSettings,
 ) -> SlopedObjective:
     """Find the items of an objective.
@@ -45,30 +53,27 @@ def sloped_objective(
         tasks: One task, or those of a group.
         group: Says how its tasks count.
         metric: Of each of the tasks.
-        engine: Answers them.
+        lm: Tokenises; needs no parameters.
         settings: What losses look at.
     """
-    if engine.sloped_model is None:
-        reason = "engine vllm keeps nothing to take slopes through; set engine: transformers"
-        return SlopedObjective((), reason)
     found: list[list[SlopedItem]] = []
     for one in tasks:
         try:
-            found.append(_items(one, metric, engine, settings))
+            found.append(_items(one, metric, lm, settings))
         except Exception as err:  # templates and task code raise anything
             return SlopedObjective((), f"{one.name}: {why(err, {})}")
     if group is not None and not _by_size(group, metric):
         found = [_scaled(items, _mean_size(found) / len(items)) for items in found]
     items = tuple(item for items in found for item in items)
-    return SlopedObjective(items, None, engine.language_model.lm.max_length)
+    return SlopedObjective(items, None, lm.lm.max_length)
 
 
 def _items(
-    task: PreparedTask, metric: str, engine: Engine, settings: LossSettings
+    task: PreparedTask, metric: str, lm: LanguageModel, settings: LossSettings
 ) -> list[SlopedItem]:
     if task.is_sampled:
         raise EvaluationError("its answers are drawn at random; set do_sample: false")
-    return Targets(task, metric, engine.language_model, settings).items()
+    return Targets(task, metric, lm, settings).items()
 
 
 def _by_size(group: Group, metric: str) -> bool:

@@ -47,7 +47,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
     dtype = output_dtype(sources, models.dtype)
     candidate_bytes = parameters * dtype.itemsize
     worker = on_device(loaded.worker, experiment.execution)
-    name, reason = sampler_choice(experiment, loaded.space)
+    name, reason = sampler_choice(experiment, loaded.space, loaded.sloped)
     objectives = ", ".join(map(_objective, loaded.objectives))
     optional = {
         "constraints": ", ".join(constraint.name for constraint in loaded.constraints),

@@ -14,7 +14,7 @@ from evomerge.models.reference import split_hub_id
 from evomerge.runs import checks
 from evomerge.runs.importance import with_boundaries
 from evomerge.runs.parts import build_space, constraints_of, costs_of, make_suites, objectives_of
-from evomerge.runs.sampling import sampler_faults
+from evomerge.runs.sampling import Sloped, sampler_faults
 from evomerge.runs.seeds import make_seeds, resolve_seeds
 from evomerge.space.baselines import Baseline, baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
@@ -43,6 +43,7 @@ class Loaded:
         seeds: What is evaluated before the search.
         report_only: What is measured after it, of tasks that it never sees.
         tasks: The suites' tasks, loaded.
+        sloped: Which genes and objectives have slopes.
     """
 
     experiment: Experiment
@@ -54,6 +55,7 @@ class Loaded:
     seeds: tuple[Baseline, ...]
     report_only: tuple[Objective, ...]
     tasks: TaskCatalogue
+    sloped: Sloped
 
     @classmethod
     def of(cls, experiment: Experiment, where: str, tasks: TaskCatalogue | None = None) -> Loaded:
@@ -89,10 +91,12 @@ class Loaded:
         faults += checks.distance_faults(space, costs_of(objectives, constraints), where)
         faults += checks.engine_faults(experiment, space, where)
         faults += checks.final_split_faults(experiment, suites, where)
-        faults += sampler_faults(experiment, space, where)
+        sloped = None if faults or space is None else Sloped.of(experiment, space, tasks)
+        faults += sampler_faults(experiment, space, sloped, where)
         if faults:
             raise ConfigError(*faults)
         assert space is not None, "a missing space is a fault"
+        assert sloped is not None, "without faults it is known"
         found = baselines(space, models, seeds)
         n_trials = experiment.budget.trials
         if faults := list(checks.unreached_faults(constraints, found, n_trials, where)):
@@ -107,6 +111,7 @@ class Loaded:
             seeds=found,
             report_only=make_objectives(tasks.report_only_measures),
             tasks=tasks,
+            sloped=sloped,
         )
 
     @property

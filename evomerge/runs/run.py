@@ -74,7 +74,7 @@ def load_study(
     loaded = Loaded.of(experiment, where, tasks)
     if experiment.storage is not None:
         open_storage(folder.journal, experiment.storage)
-    sampler = resolved_sampler(loaded.experiment, loaded.space)
+    sampler = resolved_sampler(loaded.experiment, loaded.space, loaded.sloped)
     settled = loaded.experiment.model_copy(update={"sampler": sampler})
     return replace(loaded, experiment=settled)
 
@@ -212,7 +212,8 @@ def _loaded(folder: StudyFolder, experiment: Experiment, known: Loaded | None) -
 
 
 def _opened(folder: StudyFolder, loaded: Loaded) -> optuna.Study:
-    sampler = make_sampler(loaded.experiment, loaded.space, ItemStore(folder.items))
+    items = ItemStore(folder.items)
+    sampler = make_sampler(loaded.experiment, loaded.space, loaded.sloped, items)
     return open_study(folder, loaded.experiment, sampler)
 
 

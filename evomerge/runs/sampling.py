@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,49 +24,130 @@ from evomerge.samplers import (
     sampler_names,
 )
 from evomerge.space.protocol import SearchSpace
+from evomerge.space.slopes import sloped_genes
 from evomerge.study.records import Objective
 
-__all__ = ["ItemRows", "make_sampler", "resolved_sampler", "sampler_choice", "sampler_faults"]
+if TYPE_CHECKING:
+    from evomerge.evaluation.catalogue import TaskCatalogue
+
+__all__ = [
+    "ItemRows",
+    "Sloped",
+    "make_sampler",
+    "resolved_sampler",
+    "sampler_choice",
+    "sampler_faults",
+]
 
 
-def make_sampler(experiment: Experiment, space: SearchSpace, items: ItemStore) -> BaseSampler:
+@dataclass(frozen=True)
+class Sloped:
+    """What of a search has slopes.
+
+    Attributes:
+        genes: Real numbers along which objectives may change smoothly.
+        reasons: Why an objective of the study has no slope; ``None`` for each that has.
+    """
+
+    genes: frozenset[str] = frozenset()
+    reasons: tuple[str | None, ...] = ()
+
+    @classmethod
+    def of(cls, experiment: Experiment, space: SearchSpace, tasks: TaskCatalogue) -> Sloped:
+        """Find out without a model.
+
+        Args:
+            experiment: Its objectives and engine count.
+            space: What varies.
+            tasks: With the prompts of the search items.
+        """
+        from evomerge.evaluation.sloped_objectives import NO_GRADIENTS
+
+        if experiment.engine == "vllm":
+            return cls(sloped_genes(space), (NO_GRADIENTS,) * len(experiment.objectives))
+        reasons = [tasks.slope_reason(o.task, o.metric) for o in experiment.objectives]
+        return cls(sloped_genes(space), tuple(reasons))
+
+    @property
+    def objectives(self) -> tuple[bool, ...]:
+        """Which objectives have slopes."""
+        return tuple(reason is None for reason in self.reasons)
+
+
+def make_sampler(
+    experiment: Experiment, space: SearchSpace, sloped: Sloped, items: ItemStore
+) -> BaseSampler:
     """Build the sampler of an experiment for its space.
 
     Args:
         experiment: Whose sampler, objectives and budget count.
         space: What varies.
+        sloped: What of it has slopes.
         items: Item scores of the study, for samplers that look at them.
 
     Raises:
         ConfigError: Unknown sampler or option; ``Loaded.of`` has looked for them.
     """
     rows = ItemRows(items, objectives_of(experiment))
-    return _sampler(experiment, replace(_problem(experiment, space), item_scores=rows))
+    return _sampler(experiment, replace(_problem(experiment, space, sloped), item_scores=rows))
 
 
-def resolved_sampler(experiment: Experiment, space: SearchSpace) -> SamplerConfig:
+def resolved_sampler(experiment: Experiment, space: SearchSpace, sloped: Sloped) -> SamplerConfig:
     """Settle which sampler runs, and the options that follow the budget, which may grow later."""
     sampler = experiment.sampler
-    name, options = resolve_sampler(sampler.name, sampler.options, _problem(experiment, space))
+    name, options = resolve_sampler(
+        sampler.name, sampler.options, _problem(experiment, space, sloped)
+    )
     return SamplerConfig(name=name, **options)
 
 
-def sampler_choice(experiment: Experiment, space: SearchSpace) -> tuple[str, str]:
+def sampler_choice(experiment: Experiment, space: SearchSpace, sloped: Sloped) -> tuple[str, str]:
     """Name the sampler that will run, and why: ``auto`` chooses by a rule, other names say it."""
-    name, problem = experiment.sampler.name, _problem(experiment, space)
+    name, problem = experiment.sampler.name, _problem(experiment, space, sloped)
     if name != "auto":
         return name, f"named in the experiment; {sampler_names()[name]}"
     return choose(problem.space, n_objectives=problem.n_objectives, n_trials=problem.n_trials)
 
 
-def sampler_faults(experiment: Experiment, space: SearchSpace | None, where: str) -> Iterator[str]:
-    """Build the sampler once; where the space is wrong itself, for no gene, which any can do."""
+def sampler_faults(
+    experiment: Experiment, space: SearchSpace | None, sloped: Sloped | None, where: str
+) -> Iterator[str]:
+    """Build the sampler once; where the parts before it are wrong, only its options are looked at.
+
+    Args:
+        experiment: Names the sampler.
+        space: ``None`` if it is wrong itself.
+        sloped: ``None`` if the space or the tasks are wrong.
+        where: Named in faults.
+    """
+    if sloped is not None and (faults := [*_slope_faults(experiment, sloped)]):
+        yield from (f"{where}: {fault}" for fault in faults)
+        return
     try:
-        _sampler(experiment, _problem(experiment, space))
+        _sampler(experiment, _problem(experiment, space, sloped or Sloped()))
     except ConfigError as err:
         yield from (f"{where}: {fault}" for fault in err.faults)
     except SpaceError as err:
-        yield from (f"{where}: sampler: {line}" for line in str(err).splitlines())
+        lines = str(err).splitlines() if sloped is not None else []
+        yield from (f"{where}: sampler: {line}" for line in lines)
+
+
+def _slope_faults(experiment: Experiment, sloped: Sloped) -> Iterator[str]:
+    """What stands in the way of climbs that the experiment asks for by name."""
+    seeds = experiment.seeds.slopes
+    if experiment.sampler.name != "slopes" and not seeds:
+        return
+    key = "seeds.slopes" if experiment.sampler.name != "slopes" else "sampler: slopes"
+    otherwise = "drop it" if key == "seeds.slopes" else "name another sampler, e.g. auto"
+    if not sloped.genes:
+        yield (
+            f"{key}: expected genes with slopes, such as coefficients or scales of hops, got none: "
+            f"choices, whole numbers and what moves masks have none; {otherwise}"
+        )
+    if not any(sloped.objectives):
+        named = zip(objectives_of(experiment), sloped.reasons, strict=True)
+        why = "; ".join(f"{objective.name} ({reason})" for objective, reason in named)
+        yield f"{key}: expected an objective with slopes, got none: {why}; {otherwise}"
 
 
 def _sampler(experiment: Experiment, problem: SearchProblem) -> BaseSampler:
@@ -74,13 +156,15 @@ def _sampler(experiment: Experiment, problem: SearchProblem) -> BaseSampler:
     return SlopesFirst(sampler, n_first, problem) if n_first else sampler
 
 
-def _problem(experiment: Experiment, space: SearchSpace | None) -> SearchProblem:
+def _problem(experiment: Experiment, space: SearchSpace | None, sloped: Sloped) -> SearchProblem:
     return SearchProblem(
         space=_genes(space) if space else GeneSpace({}, {}),
         n_objectives=len(experiment.objectives),
         n_trials=experiment.budget.trials,
         seed=experiment.seed,
         constrained=bool(experiment.constraints),
+        sloped=sloped.genes,
+        sloped_objectives=sloped.objectives,
     )
 
 

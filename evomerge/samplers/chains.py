@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from evomerge.samplers.gene_space import Gene
+from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.learned import CLIMBED
 from evomerge.samplers.preferences import Scores
 from evomerge.samplers.results import Result
@@ -42,7 +42,7 @@ class Link:
     preference: FloatArray
     is_running: bool = True
     result: Result | None = None
-    end: Mapping[str, Gene] | None = None
+    end: Mapping[str, GeneValue] | None = None
 
     @property
     def losses(self) -> tuple[float, ...] | None:

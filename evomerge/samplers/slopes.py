@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field
 from evomerge.errors import SpaceError
 from evomerge.optuna_internals import storage_of, trial_id
 from evomerge.samplers.chains import LINK, Chains, Link
-from evomerge.samplers.gene_space import Gene
+from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.learned import CLIMB
@@ -77,7 +77,7 @@ class Climbers:
         self._trials = Trials(budget.space, constrained=budget.constrained)
         self._is_sloped = np.array([name in budget.sloped for name in self._cube.names])
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
+    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Propose the params of a trial, and store its climb with it."""
         results = self._trials.finished(study)
         scores = scores_of(results, self._budget.n_objectives)
@@ -121,7 +121,7 @@ class Climbers:
         scores: Scores,
         preference: FloatArray,
         rng: np.random.Generator,
-    ) -> tuple[dict[str, Gene], Sequence[float] | None]:
+    ) -> tuple[dict[str, GeneValue], Sequence[float] | None]:
         """Return where a chain starts, and the losses that are to be expected there."""
         known = sorted(_feasible(results), key=lambda pair: -scores.along(pair[0], preference))
         if all(result.queued for _, result in known):
@@ -133,7 +133,7 @@ class Climbers:
 
     def _first(
         self, known: Sequence[Result], spread: float, rng: np.random.Generator
-    ) -> dict[str, Gene]:
+    ) -> dict[str, GeneValue]:
         """Start between the neutral values and the best baseline, as far as one is known."""
         point = self._cube.encode(self._space.defaults)
         if known:
@@ -143,7 +143,7 @@ class Climbers:
 
     def _varied(
         self, one: FloatArray, other: FloatArray, spread: float, rng: np.random.Generator
-    ) -> dict[str, Gene]:
+    ) -> dict[str, GeneValue]:
         """Combine two points, nearer to the first; genes without slopes come from either."""
         share = np.where(self._is_sloped, rng.uniform(0.0, 0.5), rng.random(len(one)) < 1 / 4)
         point = one + share * (other - one) + self._is_sloped * rng.normal(0.0, spread, len(one))
@@ -155,7 +155,7 @@ class Climbers:
     def _climb(
         self,
         link: Link,
-        params: Mapping[str, Gene],
+        params: Mapping[str, GeneValue],
         losses: Sequence[float] | None,
         scores: Scores,
         shrink: float,

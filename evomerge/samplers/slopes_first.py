@@ -10,7 +10,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.samplers.chains import LINK
-from evomerge.samplers.gene_space import Gene
+from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.kinds import SearchProblem
 from evomerge.samplers.slopes import SLOPES
 
@@ -42,7 +42,7 @@ class SlopesFirst(BaseSampler):
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Gene]:
+    ) -> dict[str, GeneValue]:
         """Return a value for every gene."""
         return self._of(study, trial).sample_relative(study, trial, search_space)
 
@@ -52,9 +52,11 @@ class SlopesFirst(BaseSampler):
         trial: FrozenTrial,
         param_name: str,
         param_distribution: BaseDistribution,
-    ) -> Gene:
+    ) -> GeneValue:
         """Draw a param that is no gene of the space."""
-        drawn: Gene = self._then.sample_independent(study, trial, param_name, param_distribution)
+        drawn: GeneValue = self._then.sample_independent(
+            study, trial, param_name, param_distribution
+        )
         return drawn
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
