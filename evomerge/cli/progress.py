@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from evomerge.cli.terminal import notes
+from evomerge.study.evaluations import is_used_up
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean, mean_value
 
 __all__ = ["PassProgress", "SearchProgress", "progress_bar"]
@@ -72,7 +73,8 @@ class SearchProgress:
         self._n_trials = 0
         self._objectives: tuple[Objective, ...] = ()
         self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
-        self._first_told: tuple[float, int] | None = None  # when, and how many were done then
+        self._used = 0.0  # of the budget, by what is done
+        self._first_told: tuple[float, float] | None = None  # when, and what was used then
         self._started, self._last_line = time.monotonic(), 0.0
         self._bar = progress_bar()
         self._task: TaskID = self._bar.add_task("", total=None, count="", note="")
@@ -94,13 +96,14 @@ class SearchProgress:
         """Follow a study from where earlier drivers left it."""
         self._n_trials, self._objectives = study.n_trials, study.objectives
         self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
+        self._used = 0.0
         for trial in study.trials:
             self._count(trial)
         self._started, self._first_told = time.monotonic(), None
         self._bar.update(
             self._task,
             total=self._n_trials,
-            completed=self._done,
+            completed=self._used,
             count=self._count_text(),
             note="",
         )
@@ -126,15 +129,19 @@ class SearchProgress:
         dropped = f"{self._dropped} dropped early" if self._dropped else ""
         note = " · ".join(filter(None, (self._best_text(), failed, dropped)))
         self._bar.update(
-            self._task, completed=self._done, count=self._count_text(), note=f"· {note}"
+            self._task, completed=self._used, count=self._count_text(), note=f"· {note}"
         )
         self._print_line(note)
 
     def _count_text(self) -> str:
-        return f"{self._done}/{self._n_trials} trials"
+        if self._used == self._done:
+            return f"{self._done}/{self._n_trials} trials"
+        return f"{self._done} trials, {self._used:.4g}/{self._n_trials} evaluations"
 
     def _count(self, trial: TrialRecord) -> None:
-        self._done += trial.state != "running"
+        is_done = trial.state != "running"
+        self._done += is_done
+        self._used += trial.evaluations * is_done
         self._failed += trial.state == "failed"
         self._dropped += trial.state == "pruned"
         if trial.values and trial.is_feasible:
@@ -148,7 +155,7 @@ class SearchProgress:
 
     def _print_line(self, note: str) -> None:
         now = time.monotonic()
-        is_last = self._done == self._n_trials
+        is_last = is_used_up(self._used, self._n_trials)
         if notes.is_terminal or (now - self._last_line < _INTERVAL_S and not is_last):
             return
         self._last_line = now
@@ -158,12 +165,12 @@ class SearchProgress:
     def _left_text(self, now: float) -> str:
         """Say how long the rest takes, by the pace since the first trial, which had to wait."""
         if self._first_told is None:
-            self._first_told = (now, self._done)
-        at, done_then = self._first_told
-        if self._done == done_then:
+            self._first_told = (now, self._used)
+        at, used_then = self._first_told
+        if self._used == used_then:
             return ""
-        per_trial = (now - at) / (self._done - done_then)
-        return f"left {_duration(per_trial * (self._n_trials - self._done))}"
+        pace = (now - at) / (self._used - used_then)
+        return f"left {_duration(pace * max(0.0, self._n_trials - self._used))}"
 
 
 def _duration(seconds: float) -> str:

@@ -14,8 +14,9 @@ from evomerge.models.reference import split_hub_id
 from evomerge.runs import checks
 from evomerge.runs.importance import with_boundaries
 from evomerge.runs.parts import build_space, constraints_of, costs_of, make_suites, objectives_of
-from evomerge.runs.sampling import Sloped, sampler_faults
+from evomerge.runs.sampling import sampler_faults
 from evomerge.runs.seeds import make_seeds, resolve_seeds
+from evomerge.runs.sloped import SlopedParts
 from evomerge.space.baselines import Baseline, baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.constraints import Constraint
@@ -55,7 +56,7 @@ class Loaded:
     seeds: tuple[Baseline, ...]
     report_only: tuple[Objective, ...]
     tasks: TaskCatalogue
-    sloped: Sloped
+    sloped: SlopedParts
 
     @classmethod
     def of(cls, experiment: Experiment, where: str, tasks: TaskCatalogue | None = None) -> Loaded:
@@ -91,7 +92,7 @@ class Loaded:
         faults += checks.distance_faults(space, costs_of(objectives, constraints), where)
         faults += checks.engine_faults(experiment, space, where)
         faults += checks.final_split_faults(experiment, suites, where)
-        sloped = None if faults or space is None else Sloped.of(experiment, space, tasks)
+        sloped = None if faults or space is None else SlopedParts.of(experiment, space, tasks)
         faults += sampler_faults(experiment, space, sloped, where)
         if faults:
             raise ConfigError(*faults)

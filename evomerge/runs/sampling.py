@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from evomerge.config.experiment import Experiment, SamplerConfig
 from evomerge.errors import ConfigError, SpaceError
 from evomerge.evaluation.store import ItemStore
 from evomerge.runs.parts import objectives_of
+from evomerge.runs.sloped import SlopedParts, slope_faults
 from evomerge.samplers import (
     GeneSpace,
     SearchProblem,
@@ -24,15 +24,10 @@ from evomerge.samplers import (
     sampler_names,
 )
 from evomerge.space.protocol import SearchSpace
-from evomerge.space.slopes import sloped_genes
 from evomerge.study.records import Objective
-
-if TYPE_CHECKING:
-    from evomerge.evaluation.catalogue import TaskCatalogue
 
 __all__ = [
     "ItemRows",
-    "Sloped",
     "make_sampler",
     "resolved_sampler",
     "sampler_choice",
@@ -40,42 +35,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Sloped:
-    """What of a search has slopes.
-
-    Attributes:
-        genes: Real numbers along which objectives may change smoothly.
-        reasons: Why an objective of the study has no slope; ``None`` for each that has.
-    """
-
-    genes: frozenset[str] = frozenset()
-    reasons: tuple[str | None, ...] = ()
-
-    @classmethod
-    def of(cls, experiment: Experiment, space: SearchSpace, tasks: TaskCatalogue) -> Sloped:
-        """Find out without a model.
-
-        Args:
-            experiment: Its objectives and engine count.
-            space: What varies.
-            tasks: With the prompts of the search items.
-        """
-        from evomerge.evaluation.sloped_objectives import NO_GRADIENTS
-
-        if experiment.engine == "vllm":
-            return cls(sloped_genes(space), (NO_GRADIENTS,) * len(experiment.objectives))
-        reasons = [tasks.slope_reason(o.task, o.metric) for o in experiment.objectives]
-        return cls(sloped_genes(space), tuple(reasons))
-
-    @property
-    def objectives(self) -> tuple[bool, ...]:
-        """Which objectives have slopes."""
-        return tuple(reason is None for reason in self.reasons)
-
-
 def make_sampler(
-    experiment: Experiment, space: SearchSpace, sloped: Sloped, items: ItemStore
+    experiment: Experiment, space: SearchSpace, sloped: SlopedParts, items: ItemStore
 ) -> BaseSampler:
     """Build the sampler of an experiment for its space.
 
@@ -92,7 +53,9 @@ def make_sampler(
     return _sampler(experiment, replace(_problem(experiment, space, sloped), item_scores=rows))
 
 
-def resolved_sampler(experiment: Experiment, space: SearchSpace, sloped: Sloped) -> SamplerConfig:
+def resolved_sampler(
+    experiment: Experiment, space: SearchSpace, sloped: SlopedParts
+) -> SamplerConfig:
     """Settle which sampler runs, and the options that follow the budget, which may grow later."""
     sampler = experiment.sampler
     name, options = resolve_sampler(
@@ -101,7 +64,9 @@ def resolved_sampler(experiment: Experiment, space: SearchSpace, sloped: Sloped)
     return SamplerConfig(name=name, **options)
 
 
-def sampler_choice(experiment: Experiment, space: SearchSpace, sloped: Sloped) -> tuple[str, str]:
+def sampler_choice(
+    experiment: Experiment, space: SearchSpace, sloped: SlopedParts
+) -> tuple[str, str]:
     """Name the sampler that will run, and why: ``auto`` chooses by a rule, other names say it."""
     name, problem = experiment.sampler.name, _problem(experiment, space, sloped)
     if name != "auto":
@@ -110,7 +75,7 @@ def sampler_choice(experiment: Experiment, space: SearchSpace, sloped: Sloped) -
 
 
 def sampler_faults(
-    experiment: Experiment, space: SearchSpace | None, sloped: Sloped | None, where: str
+    experiment: Experiment, space: SearchSpace | None, sloped: SlopedParts | None, where: str
 ) -> Iterator[str]:
     """Build the sampler once; where the parts before it are wrong, only its options are looked at.
 
@@ -120,34 +85,16 @@ def sampler_faults(
         sloped: ``None`` if the space or the tasks are wrong.
         where: Named in faults.
     """
-    if sloped is not None and (faults := [*_slope_faults(experiment, sloped)]):
+    if sloped is not None and (faults := [*slope_faults(experiment, sloped)]):
         yield from (f"{where}: {fault}" for fault in faults)
         return
     try:
-        _sampler(experiment, _problem(experiment, space, sloped or Sloped()))
+        _sampler(experiment, _problem(experiment, space, sloped or SlopedParts()))
     except ConfigError as err:
         yield from (f"{where}: {fault}" for fault in err.faults)
     except SpaceError as err:
         lines = str(err).splitlines() if sloped is not None else []
         yield from (f"{where}: sampler: {line}" for line in lines)
-
-
-def _slope_faults(experiment: Experiment, sloped: Sloped) -> Iterator[str]:
-    """What stands in the way of climbs that the experiment asks for by name."""
-    seeds = experiment.seeds.slopes
-    if experiment.sampler.name != "slopes" and not seeds:
-        return
-    key = "seeds.slopes" if experiment.sampler.name != "slopes" else "sampler: slopes"
-    otherwise = "drop it" if key == "seeds.slopes" else "name another sampler, e.g. auto"
-    if not sloped.genes:
-        yield (
-            f"{key}: expected genes with slopes, such as coefficients or scales of hops, got none: "
-            f"choices, whole numbers and what moves masks have none; {otherwise}"
-        )
-    if not any(sloped.objectives):
-        named = zip(objectives_of(experiment), sloped.reasons, strict=True)
-        why = "; ".join(f"{objective.name} ({reason})" for objective, reason in named)
-        yield f"{key}: expected an objective with slopes, got none: {why}; {otherwise}"
 
 
 def _sampler(experiment: Experiment, problem: SearchProblem) -> BaseSampler:
@@ -156,7 +103,9 @@ def _sampler(experiment: Experiment, problem: SearchProblem) -> BaseSampler:
     return SlopesFirst(sampler, n_first, problem) if n_first else sampler
 
 
-def _problem(experiment: Experiment, space: SearchSpace | None, sloped: Sloped) -> SearchProblem:
+def _problem(
+    experiment: Experiment, space: SearchSpace | None, sloped: SlopedParts
+) -> SearchProblem:
     return SearchProblem(
         space=_genes(space) if space else GeneSpace({}, {}),
         n_objectives=len(experiment.objectives),
