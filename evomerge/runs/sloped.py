@@ -95,4 +95,4 @@ def climb_bytes(sources: Sources, dtype: torch.dtype) -> float:
     per_token = _OF_HIDDEN * hidden + _OF_INTERMEDIATE * intermediate
     kept = sources.architecture.n_layers * per_token * LossSettings().n_tokens
     largest = max(math.prod(sources.anchor.shape(name)) for name in sources.names)
-    return (kept + 2 * largest) * dtype.itemsize
+    return float((kept + 2 * largest) * dtype.itemsize)

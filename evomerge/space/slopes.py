@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -69,7 +70,7 @@ def _samples(space: SearchSpace) -> Iterator[dict[str, float | int | str]]:
         for name, gene in space.distributions.items()
         if isinstance(gene, FloatDistribution)
     }
-    values = {
+    values: dict[str, Sequence[Any]] = {
         name: gene.choices if isinstance(gene, CategoricalDistribution) else _ends(gene)
         for name, gene in space.distributions.items()
         if isinstance(gene, (CategoricalDistribution, IntDistribution))
