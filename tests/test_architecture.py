@@ -42,11 +42,11 @@ MAY_IMPORT = {
     },
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "seeds"},
     "execution": {
-        *("errors", "cache", "fingerprint", "secrets", "models", "recipe", "merging"),
-        "evaluation",
+        *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
+        *("evaluation", "space"),
     },
     "space": {"errors", "origins", "optuna_internals", "models", "methods", "recipe"},
-    "samplers": {"errors", "optuna_internals", "seeds", "schema"},
+    "samplers": {"errors", "optuna_internals", "pareto", "seeds", "schema"},
     "study": {
         *("errors", "secrets", "seeds", "schema", "models", "recipe", "evaluation", "execution"),
         *("origins", "optuna_internals", "pareto", "space"),

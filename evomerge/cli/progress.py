@@ -18,6 +18,7 @@ from rich.progress import (
 
 from evomerge.cli.terminal import notes
 from evomerge.origins import EXPERT, is_baseline, kind_and_name
+from evomerge.study.evaluations import is_used_up
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = ["PassProgress", "SearchProgress", "progress_bar"]
@@ -46,15 +47,15 @@ class _Pace:
     """How long the rest takes, by the pace of the last results: the first ones had to wait."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)  # when how many were done
+        self._seen: deque[tuple[float, float]] = deque(maxlen=_WINDOW)  # when how many were done
 
-    def left(self, done: int, total: int, now: float) -> str:
+    def left(self, done: float, total: float, now: float) -> str:
         """Note how much is done, and say how long the rest takes; empty while that is unknown."""
         self._seen.append((now, done))
         at, done_then = self._seen[0]
         if done <= done_then:
             return ""
-        return f"left {_duration((now - at) / (done - done_then) * (total - done))}"
+        return f"left {_duration((now - at) / (done - done_then) * max(0.0, total - done))}"
 
 
 class PassProgress:
@@ -89,6 +90,7 @@ class SearchProgress:
     def __init__(self) -> None:
         self._n_trials = 0
         self._done, self._failed, self._dropped = 0, 0, 0
+        self._used = 0.0  # of the budget, by what is done
         self._best = _Best()
         self._pace = _Pace()
         self._started, self._last_line = time.monotonic(), 0.0
@@ -111,7 +113,7 @@ class SearchProgress:
     def began(self, study: StudyRecord) -> None:
         """Follow a study from where earlier drivers left it."""
         self._n_trials = study.n_trials
-        self._done, self._failed, self._dropped = 0, 0, 0
+        self._done, self._failed, self._dropped, self._used = 0, 0, 0, 0.0
         self._best, self._pace = _Best(study.objectives), _Pace()
         for trial in study.trials:
             self._count(trial)
@@ -119,7 +121,7 @@ class SearchProgress:
         self._bar.update(
             self._task,
             total=self._n_trials,
-            completed=self._done,
+            completed=self._used,
             count=self._count_text(),
             note="",
         )
@@ -149,22 +151,26 @@ class SearchProgress:
         dropped = f"{self._dropped} dropped early" if self._dropped else ""
         note = " · ".join(filter(None, (self._best.text, failed, dropped)))
         now = time.monotonic()
-        left = self._pace.left(self._done, self._n_trials, now)
+        left = self._pace.left(self._used, self._n_trials, now)
         shown = {"note": f"· {note}" if note else "", "left": f"· {left}" if left else ""}
-        self._bar.update(self._task, completed=self._done, count=self._count_text(), **shown)
+        self._bar.update(self._task, completed=self._used, count=self._count_text(), **shown)
         self._print_line(now, left, note)
 
     def _count_text(self) -> str:
-        return f"{self._done}/{self._n_trials} trials"
+        if self._used == self._done:
+            return f"{self._done}/{self._n_trials} trials"
+        return f"{self._done} trials, {self._used:.4g}/{self._n_trials} evaluations"
 
     def _count(self, trial: TrialRecord) -> None:
-        self._done += trial.state != "running"
+        is_done = trial.state != "running"
+        self._done += is_done
+        self._used += trial.evaluations * is_done
         self._failed += trial.state == "failed"
         self._dropped += trial.state == "pruned"
         self._best.add(trial)
 
     def _print_line(self, now: float, left: str, note: str) -> None:
-        is_last = self._done == self._n_trials
+        is_last = is_used_up(self._used, self._n_trials)
         if notes.is_terminal or (now - self._last_line < _INTERVAL_S and not is_last):
             return
         self._last_line = now

@@ -56,6 +56,11 @@ def status(study: StudyDir, json: Json = False) -> None:
 def _print_status(found: Status) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in found.trials.items() if count)
     console.print(f"trials       {counts or 'none'} of {found.budget}")
+    if found.climbed:
+        console.print(
+            f"climbs       {found.climbed} trials went on along slopes; with them "
+            f"{found.evaluations:.4g} of {found.budget} evaluations"
+        )
     if found.infeasible:
         console.print(f"infeasible   {found.infeasible} of {found.trials['complete']} complete")
     print_unenforced(found.unenforced)

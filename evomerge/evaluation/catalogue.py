@@ -18,6 +18,7 @@ from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.sloped_objectives import ObjectiveTasks, names_in, slope_reason
 from evomerge.evaluation.smooth import smooth_names
 from evomerge.evaluation.suite import REPORT_ONLY, Suite, collected, raise_faults
 from evomerge.evaluation.tasks import (
@@ -61,6 +62,7 @@ class TaskCatalogue:
 
     def __init__(self, suites: Sequence[Suite], model: LanguageModel | None = None) -> None:
         self._entries: list[_Entry] = []
+        self._model, self._reasons = model, dict[tuple[str, str], str | None]()
         faults: list[str] = []
         for suite in suites:
             with clean_harness(), collected(faults):
@@ -92,7 +94,7 @@ class TaskCatalogue:
         if len(known) != len(suites):
             return None
         part = TaskCatalogue(())
-        part._entries = list(known.values())
+        part._entries, part._model = list(known.values()), self._model
         part.faults = self.faults
         return part
 
@@ -136,6 +138,26 @@ class TaskCatalogue:
         """The public benchmarks whose reported split is searched: task -> that split."""
         found = (searched_benchmarks(one.loaded) for one in self._entries)
         return {task: split for benchmarks in found for task, split in benchmarks.items()}
+
+    def slope_reason(self, task: str, metric: str) -> str | None:
+        """Say why a metric that is searched has no slope (``losses``); ``None`` if it has.
+
+        The catalogue must have been made with a model.
+        """
+        if (task, metric) not in self._reasons:
+            with clean_harness():
+                self._reasons[task, metric] = self._slope_reason(task, metric)
+        return self._reasons[task, metric]
+
+    def _slope_reason(self, task: str, metric: str) -> str | None:
+        assert self._model is not None, "prompts are built"
+        for suite in self.prompted("search"):
+            names = names_in(suite, task)
+            tasks = tuple(one for one in suite.tasks if one.name in names)
+            if tasks:
+                group = suite.groups.get(task)
+                return slope_reason(ObjectiveTasks(tasks, group, metric, self._model))
+        return slope_reason(ObjectiveTasks((), None, metric, self._model))
 
     def n_items(self, split: str) -> int:
         """Count the items of one split, over all tasks; of ``report_only`` those reported.

@@ -30,7 +30,7 @@ from evomerge.evaluation.content import (
 )
 from evomerge.evaluation.engine import Answer, Engine, PreparedRequests
 from evomerge.evaluation.gates import Gates
-from evomerge.evaluation.harness import Instance, task_names
+from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.losses import Losses
@@ -40,7 +40,12 @@ from evomerge.evaluation.right_answers import parents_answers
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.samples import sample_of
 from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Scores
-from evomerge.evaluation.sloped_objectives import ObjectiveTasks, generating, sloped_objective
+from evomerge.evaluation.sloped_objectives import (
+    ObjectiveTasks,
+    generating,
+    names_in,
+    sloped_objective,
+)
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
 from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
 from evomerge.evaluation.transformers_engine import TransformersEngine
@@ -164,12 +169,12 @@ class PreparedSuites:
     def _part(self, name: str, metric: str) -> ObjectiveTasks:
         """Find the tasks of an objective."""
         for run in self._runs:
-            group = run.prompted.groups.get(name)
-            names = {name} if group is None else task_names(group)
+            names = names_in(run.prompted, name)
             tasks = tuple(one for one in run.tasks if one.name in names)
             if tasks:
-                return ObjectiveTasks(tasks, group, metric, run.engine)
-        return ObjectiveTasks((), None, metric, self._runs[0].engine)
+                group, engine = run.prompted.groups.get(name), run.engine
+                return ObjectiveTasks(tasks, group, metric, engine.language_model, engine)
+        return ObjectiveTasks((), None, metric, self._runs[0].engine.language_model)
 
     def score(self) -> Scores:
         """Score the model as it is now; nothing of an earlier call remains in the result."""

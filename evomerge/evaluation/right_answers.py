@@ -10,7 +10,7 @@ from statistics import fmean
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine import Engine, PreparedRequests
 from evomerge.evaluation.grader import Grader
-from evomerge.evaluation.harness import Instance
+from evomerge.evaluation.harness import Instance, LanguageModel
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.smooth import gold_texts, scored_answer
 
@@ -30,15 +30,18 @@ class RightAnswers:
     Args:
         prepared: The task.
         metric: One of its own.
-        engine: Answers it.
+        lm: Tokenises; needs no parameters.
+        engine: Answers it; ``None`` if it will not be asked.
 
     Attributes:
         prepared: The task.
     """
 
-    def __init__(self, prepared: PreparedTask, metric: str, engine: Engine) -> None:
+    def __init__(
+        self, prepared: PreparedTask, metric: str, lm: LanguageModel, engine: Engine | None = None
+    ) -> None:
         self.prepared, self._task = prepared, prepared.task
-        self._engine, self._lm = engine, engine.language_model
+        self._lm, self._engine = lm, engine
         self._grader = Grader(prepared, metric)
         self._items = {item.row: item for item in prepared.items}
         self._stops = self._lm.stop_strings(self._task.config.generation_kwargs)
@@ -93,6 +96,7 @@ class RightAnswers:
         Returns:
             Their rows in ascending order, and the requests in the same.
         """
+        assert self._engine is not None, "parents are asked where there is an engine"
         items = [item for row, item in self._items.items() if row in rows]
         return [item.row for item in items], self._engine.prepare([i.requests[0] for i in items])
 

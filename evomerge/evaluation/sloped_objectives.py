@@ -9,14 +9,25 @@ from dataclasses import dataclass
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine import Engine
-from evomerge.evaluation.harness import Group
+from evomerge.evaluation.harness import Group, LanguageModel, task_names
 from evomerge.evaluation.item_losses import LossSettings
-from evomerge.evaluation.requests import PreparedTask
+from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.right_answers import Answers, RightAnswers
 from evomerge.evaluation.targets import SlopedItem, Targets, needs_answers
 from evomerge.evaluation.tasks import why
 
-__all__ = ["ObjectiveTasks", "SlopedObjective", "generating", "sloped_objective"]
+__all__ = [
+    "NO_GRADIENTS",
+    "ObjectiveTasks",
+    "SlopedObjective",
+    "generating",
+    "names_in",
+    "slope_reason",
+    "sloped_objective",
+]
+
+NO_GRADIENTS = "engine vllm keeps nothing to take slopes through; set engine: transformers"
+_NO_ITEMS = "it is no score of the items of a task"
 
 
 @dataclass(frozen=True)
@@ -42,13 +53,21 @@ class ObjectiveTasks:
         tasks: One task, those of a group, or none where it is no score of items.
         group: Says how its tasks count.
         metric: Of each of the tasks.
-        engine: Answers them.
+        lm: Tokenises; needs no parameters.
+        engine: Answers them; ``None`` before there is one.
     """
 
     tasks: tuple[PreparedTask, ...]
     group: Group | None
     metric: str
-    engine: Engine
+    lm: LanguageModel
+    engine: Engine | None = None
+
+
+def names_in(suite: PromptedSuite, task: str) -> frozenset[str]:
+    """Name the tasks of a suite that a task or group stands for, if they are there."""
+    group = suite.groups.get(task)
+    return frozenset({task}) if group is None else task_names(group)
 
 
 def sloped_objective(
@@ -62,10 +81,9 @@ def sloped_objective(
         parents: By task name, what each parent answered, where it was asked.
     """
     if not wanted.tasks:
-        return SlopedObjective((), "it is no score of the items of a task")
-    if wanted.engine.sloped_model is None:
-        reason = "engine vllm keeps nothing to take slopes through; set engine: transformers"
-        return SlopedObjective((), reason)
+        return SlopedObjective((), _NO_ITEMS)
+    if wanted.engine is not None and wanted.engine.sloped_model is None:
+        return SlopedObjective((), NO_GRADIENTS)
     found: list[list[SlopedItem]] = []
     for task in wanted.tasks:
         try:
@@ -75,7 +93,13 @@ def sloped_objective(
     if wanted.group is not None and not _by_size(wanted.group, wanted.metric):
         found = [_scaled(items, _mean_size(found) / len(items)) for items in found]
     items = tuple(item for items in found for item in items)
-    return SlopedObjective(items, None, wanted.engine.language_model.lm.max_length)
+    return SlopedObjective(items, None, wanted.lm.lm.max_length)
+
+
+def slope_reason(wanted: ObjectiveTasks) -> str | None:
+    """Say why an objective has no slope, before parents are asked for right answers."""
+    reason = sloped_objective(wanted, LossSettings(), {}).reason
+    return None if any(generating([wanted])) else reason
 
 
 def generating(wanted: Sequence[ObjectiveTasks]) -> Iterator[RightAnswers]:
@@ -84,7 +108,7 @@ def generating(wanted: Sequence[ObjectiveTasks]) -> Iterator[RightAnswers]:
         for task in one.tasks:
             if needs_answers(task, one.metric) and not task.is_sampled:
                 with suppress(Exception):  # of templates and task code; said where they are used
-                    yield RightAnswers(task, one.metric, one.engine)
+                    yield RightAnswers(task, one.metric, one.lm, one.engine)
 
 
 def _items(
@@ -95,7 +119,7 @@ def _items(
 ) -> list[SlopedItem]:
     if task.is_sampled:
         raise EvaluationError("its answers are drawn at random; set do_sample: false")
-    return Targets(task, wanted.metric, wanted.engine, settings, parents).items()
+    return Targets(task, wanted.metric, wanted.lm, settings, parents).items()
 
 
 def _by_size(group: Group, metric: str) -> bool:

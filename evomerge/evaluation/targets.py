@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.engine import Engine
-from evomerge.evaluation.harness import Instance
+from evomerge.evaluation.harness import Instance, LanguageModel
 from evomerge.evaluation.item_losses import (
     AnswerLoss,
     ChoiceEntropy,
@@ -52,7 +51,7 @@ class Targets:
     Args:
         prepared: The task.
         metric: One of its own, or a smooth one.
-        engine: Answers it.
+        lm: Tokenises; needs no parameters.
         settings: What losses look at.
         parents: What each parent answered, where it was asked.
     """
@@ -61,13 +60,12 @@ class Targets:
         self,
         prepared: PreparedTask,
         metric: str,
-        engine: Engine,
+        lm: LanguageModel,
         settings: LossSettings,
         parents: Sequence[Answers] = (),
     ) -> None:
         self._prepared, self._task, self._metric = prepared, prepared.task, metric
-        self._engine, self._lm = engine, engine.language_model
-        self._q, self._parents = settings.q, parents
+        self._lm, self._q, self._parents = lm, settings.q, parents
         self._is_entropy = settings.kind == "entropy"
 
     def items(self) -> list[SlopedItem]:
@@ -165,7 +163,7 @@ class Targets:
                     for item in self._prepared.items
                 }
             )
-        right = RightAnswers(self._prepared, self._metric, self._engine)
+        right = RightAnswers(self._prepared, self._metric, self._lm)
         requests = right.requests(self._parents)
         if not requests:
             also = "is right about any item" if self._parents else "was asked"

@@ -16,11 +16,11 @@ from evomerge.runs.importance import with_boundaries
 from evomerge.runs.parts import build_space, constraints_of, costs_of, make_suites, objectives_of
 from evomerge.runs.sampling import sampler_faults
 from evomerge.runs.seeds import make_seeds, resolve_seeds
+from evomerge.runs.sloped import SlopedParts
 from evomerge.space.baselines import Baseline, baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.constraints import Constraint
-from evomerge.study.records import Objective
-from evomerge.study.trials import make_objectives
+from evomerge.study.records import Objective, make_objectives
 
 if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue
@@ -44,6 +44,7 @@ class Loaded:
         seeds: What is evaluated before the search.
         report_only: What is measured after it, of tasks that it never sees.
         tasks: The suites' tasks, loaded.
+        sloped: Which genes and objectives have slopes.
     """
 
     experiment: Experiment
@@ -55,6 +56,7 @@ class Loaded:
     seeds: tuple[Baseline, ...]
     report_only: tuple[Objective, ...]
     tasks: TaskCatalogue
+    sloped: SlopedParts
 
     @classmethod
     def of(cls, experiment: Experiment, where: str, tasks: TaskCatalogue | None = None) -> Loaded:
@@ -90,10 +92,12 @@ class Loaded:
         faults += checks.distance_faults(space, costs_of(objectives, constraints), where)
         faults += checks.engine_faults(experiment, space, where)
         faults += checks.final_split_faults(experiment, suites, where)
-        faults += sampler_faults(experiment, space, where)
+        sloped = None if faults or space is None else SlopedParts.of(experiment, space, tasks)
+        faults += sampler_faults(experiment, space, sloped, where)
         if faults:
             raise ConfigError(*faults)
         assert space is not None, "a missing space is a fault"
+        assert sloped is not None, "without faults it is known"
         found = baselines(space, models, seeds)
         n_trials = experiment.budget.trials
         if faults := list(checks.unreached_faults(constraints, found, n_trials, where)):
@@ -108,6 +112,7 @@ class Loaded:
             seeds=found,
             report_only=make_objectives(tasks.report_only_measures),
             tasks=tasks,
+            sloped=sloped,
         )
 
     @property
@@ -123,6 +128,8 @@ class Loaded:
             rungs=self.experiment.rungs,
             engine=self.experiment.engine,
             prompted=self._prompted,
+            space=self.space,
+            objectives=tuple((o.task, o.metric) for o in self.objectives),
         )
 
     @property

@@ -23,8 +23,7 @@ from evomerge.space.parameter import ParameterSpace
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.space.spec import ParameterSpec
 from evomerge.study.constraints import Constraint, parse_bound
-from evomerge.study.records import Objective
-from evomerge.study.trials import make_objectives
+from evomerge.study.records import Objective, make_objectives
 
 __all__ = [
     "build_space",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.trial import FrozenTrial
 
 from evomerge.analysis.front import baselines
 from evomerge.analysis.silence import silences
@@ -23,23 +23,23 @@ from evomerge.runs.compare import compare_experts, read_comparison, write_compar
 from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.optuna_study import keep_inputs, open_study, store_name, stored_inputs
+from evomerge.runs.optuna_study import keep_inputs, ledger_of, open_study, store_name, stored_inputs
 from evomerge.runs.reading import read_study
 from evomerge.runs.sampling import make_sampler, resolved_sampler
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
 from evomerge.runs.wholeness import require_items
 from evomerge.runs.workers import on_device, start_executor
 from evomerge.study.drivers import Drivers
+from evomerge.study.evaluations import is_used_up
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import driver_id, identify
-from evomerge.study.records import StudyRecord
+from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing, read_timing
-from evomerge.study.trials import trial_record
 
 if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue
@@ -76,7 +76,7 @@ def load_study(
     loaded = Loaded.of(experiment, where, tasks)
     if experiment.storage is not None:
         open_storage(folder.journal, experiment.storage)
-    sampler = resolved_sampler(loaded.experiment, loaded.space)
+    sampler = resolved_sampler(loaded.experiment, loaded.space, loaded.sloped)
     settled = loaded.experiment.model_copy(update={"sampler": sampler})
     return replace(loaded, experiment=settled)
 
@@ -141,11 +141,13 @@ def require_same_models(folder: StudyFolder, after: Experiment, *, accept_change
 
 
 def _update(folder: StudyFolder, after: Experiment) -> None:
-    before, n_trials = read_experiment(folder), len(read_study(folder).trials)
-    if after.budget != before.budget and after.budget.trials < n_trials:
+    before, study = read_experiment(folder), read_study(folder)
+    used = math.ceil(study.evaluations)
+    if after.budget != before.budget and after.budget.trials < used:
+        climbs = f", which count as {used} with their climbs" if used > len(study.trials) else ""
         raise StudyError(
-            f"expected a budget of at least the {n_trials} trials that were asked already, got "
-            f"{after.budget.trials}"
+            f"expected a budget of at least the {len(study.trials)} trials that were asked "
+            f"already{climbs}, got {after.budget.trials}"
         )
     if after != before:
         write_experiment(folder, after)
@@ -212,7 +214,8 @@ def _loaded(folder: StudyFolder, experiment: Experiment, known: Loaded | None) -
 
 
 def _opened(folder: StudyFolder, loaded: Loaded) -> optuna.Study:
-    sampler = make_sampler(loaded.experiment, loaded.space, ItemStore(folder.items))
+    items = ItemStore(folder.items)
+    sampler = make_sampler(loaded.experiment, loaded.space, loaded.sloped, items)
     return open_study(folder, loaded.experiment, sampler)
 
 
@@ -257,17 +260,13 @@ def _search(
     rules, seed = loaded.experiment.race, loaded.experiment.seed
     folder.finals.unlink(missing_ok=True)  # of an earlier, smaller budget
     search = Search(
-        study,
+        ledger_of(study, folder, loaded.experiment),
         loaded.space,
-        loaded.objectives,
         executor,
-        budget=Budget(budget.trials, budget.wall_clock),
-        items=ItemStore(folder.items),
+        budget=Budget(budget.trials, budget.wall_clock, loaded.tasks.n_items("search")),
         timing=Timing(folder.timing),
-        constraints=loaded.constraints,
         rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
         drivers=Drivers(study, None if is_alone else identify(folder)),
-        models=loaded.experiment.models.located(),
         on_told=_told(loaded, folder, events),
     )
     search.seed(loaded.seeds)
@@ -275,12 +274,11 @@ def _search(
     search.run()
 
 
-def _told(loaded: Loaded, folder: StudyFolder, events: Events) -> Callable[[FrozenTrial], None]:
+def _told(loaded: Loaded, folder: StudyFolder, events: Events) -> Callable[[TrialRecord], None]:
     """Report finished trials, and once base and experts are, objectives that say nothing."""
     awaited = {seed.origin for seed in loaded.seeds if is_single_model(seed.origin)}
 
-    def told(trial: FrozenTrial) -> None:
-        record = trial_record(trial)
+    def told(record: TrialRecord) -> None:
         events.told(record)
         if awaited and awaited <= {record.origin}:
             for silence in silences(read_study(folder)):
@@ -314,7 +312,7 @@ def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Eve
 def _is_finished(folder: StudyFolder, experiment: Experiment) -> bool:
     study, budget = read_study(folder), experiment.budget
     is_running = any(t.state == "running" for t in study.trials)
-    out_of_trials = len(study.trials) >= budget.trials
+    out_of_trials = is_used_up(study.evaluations, budget.trials)
     limit = budget.wall_clock
     out_of_time = limit is not None and read_timing(folder.timing)["elapsed"] >= limit
     has_finals = bool(study.finals) or experiment.finalists == 0

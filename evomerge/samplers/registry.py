@@ -16,6 +16,7 @@ __all__ = ["build_sampler", "resolve_sampler", "sampler_names"]
 
 _GROUP = "evomerge.samplers"
 _BUILT_IN = {
+    "slopes": "evomerge.samplers.slopes:SLOPES",
     "random": "evomerge.samplers.in_optuna:RANDOM",
     "qmc": "evomerge.samplers.in_optuna:QMC",
     "tpe": "evomerge.samplers.in_optuna:TPE",

@@ -9,6 +9,7 @@ from typing import Literal
 
 from evomerge.execution.costs import COST
 from evomerge.origins import is_baseline, is_reference
+from evomerge.study.evaluations import is_used_up, summed
 from evomerge.study.records import FinalRecord, TrialRecord
 
 __all__ = ["Bound", "Constraint", "finals_note", "parse_bound", "unenforced", "violations"]
@@ -149,12 +150,12 @@ def unenforced(
     Returns:
         For people, one line each.
     """
-    found = []
+    found, used = [], summed(trial.evaluations for trial in trials)
     for constraint in constraints:
         origin = constraint.bound.reference
         of_it = [t for t in trials if t.origin == origin]
         is_pending = any(t.state == "running" for t in of_it)
-        is_pending |= not of_it and len(trials) < n_trials
+        is_pending |= not of_it and not is_used_up(used, n_trials)
         if origin is None or is_pending:
             continue
         if not any(t.state == "complete" for t in of_it):

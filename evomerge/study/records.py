@@ -9,6 +9,7 @@ from typing import Literal
 
 from evomerge.evaluation.scores import Sample
 from evomerge.execution.costs import COST
+from evomerge.study.evaluations import summed
 
 __all__ = [
     "Direction",
@@ -21,6 +22,7 @@ __all__ = [
     "TrialRecord",
     "TrialStateName",
     "has_mean",
+    "make_objectives",
     "mean_value",
     "merits",
     "scales",
@@ -56,6 +58,25 @@ class Objective:
     def is_cost(self) -> bool:
         """Whether it is a cost, in a unit of its own, rather than a score."""
         return self.task == COST
+
+
+def make_objectives(wanted: Sequence[tuple[str, str, Direction]]) -> tuple[Objective, ...]:
+    """Build objectives from (task, metric, direction) triples, with unique names."""
+    tasks = [task for task, _, _ in wanted]
+    return tuple(
+        Objective(task, metric, direction, _objective_name(task, metric, tasks))
+        for task, metric, direction in wanted
+    )
+
+
+def _objective_name(task: str, metric: str, tasks: Sequence[str]) -> str:
+    """Name an objective: the task, with the metric where the task has several objectives.
+
+    A cost goes by its metric alone.
+    """
+    if task == COST:
+        return metric
+    return task if list(tasks).count(task) == 1 else f"{task}/{metric}"
 
 
 def has_mean(objectives: Sequence[Objective]) -> bool:
@@ -161,6 +182,9 @@ class TrialRecord(_Constrained):
         driver: Id of the driver that ran it; ``None`` in a journal file.
         device: What the candidate ran on when it was scored; ``None`` if that is not known.
         samples: An item by objective, as it was answered; only of baselines.
+        evaluations: What it costs, or may cost while it runs; see ``study.evaluations``.
+        has_climbed: Whether it went on along slopes once it was scored.
+        climb_error: Why that failed.
     """
 
     number: int
@@ -181,6 +205,9 @@ class TrialRecord(_Constrained):
     driver: str | None = None
     device: str | None = None
     samples: Mapping[str, Sample] = field(default_factory=dict)
+    evaluations: float = 1.0
+    has_climbed: bool = False
+    climb_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +255,7 @@ class StudyRecord:
         objectives: What the search trades off, in order.
         trials: Every trial by number.
         finals: Held-out scores; empty until the search has finished.
-        n_trials: The budget.
+        n_trials: The budget, in evaluations.
         constraints: What trials must keep, for people, in the order of their violations.
         unenforced: Those that hold nothing, and why, for people; see ``study.constraints``.
         report_only: Empty until the search has finished, or without such tasks.
@@ -242,3 +269,8 @@ class StudyRecord:
     constraints: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
     report_only: ReportOnly = ReportOnly()
+
+    @property
+    def evaluations(self) -> float:
+        """What its trials cost, counted against the budget; see ``study.evaluations``."""
+        return summed(trial.evaluations for trial in self.trials)

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _FRONT_ROWS = 30
-_PHASES = ("ask", "merge", "evaluate", "tell")
+_PHASES = ("ask", "merge", "evaluate", "slopes", "tell")
 
 
 @dataclass(frozen=True)
