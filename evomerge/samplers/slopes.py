@@ -51,9 +51,9 @@ class _SlopesOptions:
         pull: How strongly genes are drawn to what those at other depths have.
     """
 
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 8
-    items: Annotated[int, Field(ge=1, le=1_000_000)] = 16
-    step_size: Annotated[float, Field(gt=0, le=1)] = 0.1
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 4
+    items: Annotated[int, Field(ge=1, le=1_000_000)] = 48
+    step_size: Annotated[float, Field(gt=0, le=1)] = 0.15
     pull: Annotated[float, Field(ge=0, le=1000)] = 0.5
 
     __pydantic_config__ = ConfigDict(extra="forbid")

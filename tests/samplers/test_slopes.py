@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+from numpy.typing import NDArray
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
@@ -96,7 +100,9 @@ class Search:
     def volume(self) -> float:
         return volume(np.array(self.seen), np.zeros(2))
 
-    def _closeness(self, k: int, params: Params, rows: slice | list[int] = slice(None)):
+    def _closeness(
+        self, k: int, params: Params, rows: slice | list[int] = slice(None)
+    ) -> NDArray[np.float64]:
         point = np.array([params[name] for name in CLIMBED])
         density = (float(params["density.math"]) - 0.4) ** 2
         squares = ((self._optima[k][rows] - point) ** 2).sum(axis=1)
@@ -114,8 +120,8 @@ class Search:
         return found
 
 
-def problem(seed: int = 0, **changes) -> SearchProblem:
-    settings = {
+def problem(seed: int = 0, **changes: Any) -> SearchProblem:
+    settings: dict[str, Any] = {
         "space": GENES,
         "n_objectives": 2,
         "n_trials": 100,
@@ -126,9 +132,9 @@ def problem(seed: int = 0, **changes) -> SearchProblem:
     return SearchProblem(**{**settings, **changes})
 
 
-def search(name: str = "slopes", *, seed: int = 0, in_flight: int = 1, **options) -> Search:
+def search(name: str = "slopes", *, seed: int = 0, in_flight: int = 1) -> Search:
     study = optuna.create_study(
-        sampler=build_sampler(name, options, problem(seed)), directions=["maximize"] * 2
+        sampler=build_sampler(name, {}, problem(seed)), directions=["maximize"] * 2
     )
     for math, list_ in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
         own = {n: math if n.endswith("math") else list_ for n in CLIMBED}
@@ -136,7 +142,7 @@ def search(name: str = "slopes", *, seed: int = 0, in_flight: int = 1, **options
     return Search(study, seed=seed, in_flight=in_flight)
 
 
-def links(study: Study) -> dict[int, dict]:
+def links(study: Study) -> dict[int, dict[str, Any]]:
     return {t.number: t.system_attrs[LINK] for t in study.trials if LINK in t.system_attrs}
 
 
@@ -245,7 +251,7 @@ def test_what_is_asked_again_is_the_same() -> None:
     ("changes", "fault"),
     [({"sloped": frozenset()}, "genes"), ({"sloped_objectives": (False, False)}, "objective")],
 )
-def test_a_search_without_slopes_is_refused(changes: dict[str, object], fault: str) -> None:
+def test_a_search_without_slopes_is_refused(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(SpaceError, match=f"{fault}.*slopes.*, got none; choose another sampler"):
         build_sampler("slopes", {}, problem(**changes))
 
@@ -303,8 +309,8 @@ def test_an_objective_that_is_behind_has_more_voice() -> None:
     assert voices(None, np.array([0.5, 1.0])) == pytest.approx([1 / 3, 2 / 3])
 
 
-def test_slopes_first_and_then_another_sampler(tmp_path) -> None:
-    def run(n_trials, storage=None):
+def test_slopes_first_and_then_another_sampler(tmp_path: Path) -> None:
+    def run(n_trials: int, storage: BaseStorage | None = None) -> Study:
         budget = SearchProblem(
             MIXED, 2, n_trials=30, seed=3, sloped=SLOPED, sloped_objectives=(True, True)
         )
