@@ -24,7 +24,7 @@ from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.learned import CLIMB
-from evomerge.samplers.preferences import Scores, lacking, scores_of, voices
+from evomerge.samplers.preferences import Yardstick, lacking, yardstick_of, voices
 from evomerge.samplers.results import QUEUED, Result, Trials, Tried
 from evomerge.samplers.unit_cube import FloatArray, UnitCube
 from evomerge.schema import parse
@@ -81,37 +81,41 @@ class Climbers:
     def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Propose the params of a trial, and store its climb with it."""
         results = self._trials.finished(study)
-        scores = scores_of(results, self._problem.n_objectives)
+        yardstick = yardstick_of(results, self._problem.n_objectives)
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         chains = Chains(others, results)
         tried = Tried([*(r.active for r in results), *self._trials.running(study)], self._space)
         rng = np.random.default_rng(seed_for(self._problem.seed, "chain", trial.number))
-        head = next((h for h in chains.heads if self._goes_on(h, chains, scores, tried)), None)
+        head = next((h for h in chains.heads if self._goes_on(h, chains, yardstick, tried)), None)
         if head is None:
-            preference = self._preference(chains, results, scores, rng)
-            params, losses = self._start(chains, results, scores, preference, rng)
+            preference = self._preference(chains, results, yardstick, rng)
+            params, losses = self._start(chains, results, yardstick, preference, rng)
             link, shrink = Link(trial.number, None, preference), _LATER if chains.links else 1.0
         else:
             params, losses = self._space.complete(head.end or {}), head.losses
             link = Link(trial.number, head.number, head.preference)
             shrink = _SHRINKING ** len(chains.back_from(head))
         if QUEUED not in trial.system_attrs:  # else somebody chose its params
-            self._store(study, trial, link, self._climb(link, params, losses, scores, shrink))
+            self._store(study, trial, link, self._climb(link, params, losses, yardstick, shrink))
         return {name: params[name] for name in self._space.searched}
 
-    def _goes_on(self, head: Link, chains: Chains, scores: Scores, tried: Tried) -> bool:
+    def _goes_on(self, head: Link, chains: Chains, yardstick: Yardstick, tried: Tried) -> bool:
         if head.losses is None or head.end is None:
             return False
-        if chains.failures(head, scores) >= _PATIENCE:
+        if chains.failures(head, yardstick) >= _PATIENCE:
             return False
         return self._space.complete(head.end) not in tried
 
     def _preference(
-        self, chains: Chains, results: Sequence[Result], scores: Scores, rng: np.random.Generator
+        self,
+        chains: Chains,
+        results: Sequence[Result],
+        yardstick: Yardstick,
+        rng: np.random.Generator,
     ) -> FloatArray:
         if not chains.links:
             return np.ones(self._problem.n_objectives)
-        progress = scores.progress([losses for losses, _ in _feasible(results)])
+        progress = yardstick.progress([losses for losses, _ in _feasible(results)])
         latest = max(chains.links.values(), key=lambda link: link.number)
         return lacking(progress, [link.preference for link in (latest, *chains.running)], rng)
 
@@ -119,12 +123,12 @@ class Climbers:
         self,
         chains: Chains,
         results: Sequence[Result],
-        scores: Scores,
+        yardstick: Yardstick,
         preference: FloatArray,
         rng: np.random.Generator,
     ) -> tuple[dict[str, GeneValue], Sequence[float] | None]:
         """Return where a chain starts, and the losses that are to be expected there."""
-        known = sorted(_feasible(results), key=lambda pair: -scores.along(pair[0], preference))
+        known = sorted(_feasible(results), key=lambda pair: -yardstick.along(pair[0], preference))
         if all(result.queued for _, result in known):
             spread = _FIRST_SPREAD if chains.links else 0.0
             return self._first([result for _, result in known], spread, rng), None
@@ -158,10 +162,10 @@ class Climbers:
         link: Link,
         params: Mapping[str, GeneValue],
         losses: Sequence[float] | None,
-        scores: Scores,
+        yardstick: Yardstick,
         shrink: float,
     ) -> dict[str, Any]:
-        progress = None if losses is None else scores.progress([losses])[0]
+        progress = None if losses is None else yardstick.progress([losses])[0]
         weights = voices(progress, link.preference) * self._problem.sloped_objectives
         return {
             "params": dict(params),

@@ -20,7 +20,7 @@ from evomerge.execution.protocol import Climb
 from evomerge.pareto import volume
 from evomerge.samplers import GeneSpace, SearchProblem, SlopesFirst, build_sampler
 from evomerge.samplers.chains import LINK
-from evomerge.samplers.preferences import Scores, lacking, scores_of, voices
+from evomerge.samplers.preferences import Yardstick, lacking, yardstick_of, voices
 from evomerge.samplers.results import Result
 from evomerge.space.protocol import ModelSet, Params
 from tests.samplers.searches import (
@@ -277,19 +277,19 @@ def result(number: int, losses: tuple[float, ...] | None, *, queued: bool = Fals
 
 def test_scores_are_shares_of_what_baselines_span() -> None:
     known = [result(0, (-0.2, -0.9), queued=True), result(1, (-0.6, -0.1), queued=True)]
-    scores = scores_of([*known, result(2, (-0.9, -0.9)), result(3, None)], 2)
-    assert scores.progress([(-0.2, -0.9), (-0.4, -0.5)]) == pytest.approx(
+    yardstick = yardstick_of([*known, result(2, (-0.9, -0.9)), result(3, None)], 2)
+    assert yardstick.progress([(-0.2, -0.9), (-0.4, -0.5)]) == pytest.approx(
         np.array([[0.1, 1.1], [0.6, 0.6]])
     )
-    assert scores_of([], 2).progress([(0.0, 0.0)]).shape == (1, 2)
-    assert scores_of([result(0, (1.0, 2.0))], 2).width.tolist() == [1.0, 1.0]
+    assert yardstick_of([], 2).progress([(0.0, 0.0)]).shape == (1, 2)
+    assert yardstick_of([result(0, (1.0, 2.0))], 2).width.tolist() == [1.0, 1.0]
 
 
 def test_what_is_behind_along_a_preference_decides() -> None:
-    scores = Scores(np.zeros(2), np.ones(2))
+    yardstick = Yardstick(np.zeros(2), np.ones(2))
     even, first = np.array([1.0, 1.0]), np.array([1.0, 0.2])
-    assert scores.along((-0.5, -0.5), even) > scores.along((-0.9, -0.3), even)
-    assert scores.along((-0.5, -0.5), first) < scores.along((-0.9, -0.3), first)
+    assert yardstick.along((-0.5, -0.5), even) > yardstick.along((-0.9, -0.3), even)
+    assert yardstick.along((-0.5, -0.5), first) < yardstick.along((-0.9, -0.3), first)
 
 
 def test_the_front_lacks_most_in_its_gap_until_a_chain_is_under_way_there() -> None:
