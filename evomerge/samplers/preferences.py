@@ -16,7 +16,7 @@ from evomerge.pareto import gains, non_dominated
 from evomerge.samplers.results import Result
 from evomerge.samplers.unit_cube import FloatArray
 
-__all__ = ["Yardstick", "lacking", "yardstick_of", "voices"]
+__all__ = ["Yardstick", "lacking", "voices", "yardstick_of"]
 
 _BELOW = 0.1  # where progress is measured from, below the worst baseline: parents have some, too
 _AUGMENTATION = 0.05  # of the mean: breaks ties that the objective that is behind leaves

@@ -24,7 +24,7 @@ from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.learned import CLIMB
-from evomerge.samplers.preferences import Yardstick, lacking, yardstick_of, voices
+from evomerge.samplers.preferences import Yardstick, lacking, voices, yardstick_of
 from evomerge.samplers.results import QUEUED, Result, Trials, Tried
 from evomerge.samplers.unit_cube import FloatArray, UnitCube
 from evomerge.schema import parse

@@ -20,7 +20,7 @@ from evomerge.execution.protocol import Climb
 from evomerge.pareto import volume
 from evomerge.samplers import GeneSpace, SearchProblem, SlopesFirst, build_sampler
 from evomerge.samplers.chains import LINK
-from evomerge.samplers.preferences import Yardstick, lacking, yardstick_of, voices
+from evomerge.samplers.preferences import Yardstick, lacking, voices, yardstick_of
 from evomerge.samplers.results import Result
 from evomerge.space.protocol import ModelSet, Params
 from tests.samplers.searches import (
