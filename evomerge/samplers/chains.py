@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.learned import CLIMBED
-from evomerge.samplers.preferences import Scores
+from evomerge.samplers.preferences import Yardstick
 from evomerge.samplers.results import Result
 from evomerge.samplers.unit_cube import FloatArray
 
@@ -53,11 +53,11 @@ class Link:
         """Return what the store keeps of it."""
         return {"after": self.after, "preference": self.preference.tolist()}
 
-    def value(self, scores: Scores) -> float:
+    def value(self, yardstick: Yardstick) -> float:
         """Say how far it got along its preference; what is infeasible got nowhere."""
         if self.result is None or self.result.losses is None or self.result.violation > 0:
             return -np.inf
-        return scores.along(self.result.losses, self.preference)
+        return yardstick.along(self.result.losses, self.preference)
 
 
 class Chains:
@@ -83,9 +83,9 @@ class Chains:
         continued = {link.after for link in self.links.values()}
         return [link for number, link in self.links.items() if number not in continued]
 
-    def failures(self, head: Link, scores: Scores) -> int:
+    def failures(self, head: Link, yardstick: Yardstick) -> int:
         """Count the links up to a head that got no farther than those before them, at its end."""
-        values = [link.value(scores) for link in self.back_from(head)][::-1]
+        values = [link.value(yardstick) for link in self.back_from(head)][::-1]
         best = int(np.argmax(values))
         return len(values) - 1 - best
 

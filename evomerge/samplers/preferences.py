@@ -16,7 +16,7 @@ from evomerge.pareto import gains, non_dominated
 from evomerge.samplers.results import Result
 from evomerge.samplers.unit_cube import FloatArray
 
-__all__ = ["Scores", "lacking", "scores_of", "voices"]
+__all__ = ["Yardstick", "lacking", "voices", "yardstick_of"]
 
 _BELOW = 0.1  # where progress is measured from, below the worst baseline: parents have some, too
 _AUGMENTATION = 0.05  # of the mean: breaks ties that the objective that is behind leaves
@@ -27,7 +27,7 @@ _SHARPNESS = 2.0  # an objective that is this many times its share ahead has 1/e
 
 
 @dataclass(frozen=True)
-class Scores:
+class Yardstick:
     """Losses as progress: 0 a tenth below the worst baseline, 1.1 at the best one.
 
     Attributes:
@@ -49,7 +49,7 @@ class Scores:
         return float((progress / preference).min() + _AUGMENTATION * progress.mean())
 
 
-def scores_of(results: Sequence[Result], n_objectives: int) -> Scores:
+def yardstick_of(results: Sequence[Result], n_objectives: int) -> Yardstick:
     """Put losses on the scale of the baselines, or of all results where those are too few.
 
     Args:
@@ -59,13 +59,13 @@ def scores_of(results: Sequence[Result], n_objectives: int) -> Scores:
     rows = np.array([r.losses for r in results if r.losses is not None]).reshape(-1, n_objectives)
     given = np.array([r.queued for r in results if r.losses is not None], dtype=np.bool_)
     if not len(rows):
-        return Scores(np.zeros(n_objectives), np.ones(n_objectives))
+        return Yardstick(np.zeros(n_objectives), np.ones(n_objectives))
     worst, width = rows.max(axis=0), np.ptp(rows, axis=0)
     if given.any():
         spans = np.ptp(rows[given], axis=0) > 0
         worst = np.where(spans, rows[given].max(axis=0), worst)
         width = np.where(spans, np.ptp(rows[given], axis=0), width)
-    return Scores(worst, np.where(width > 0, width, 1.0))
+    return Yardstick(worst, np.where(width > 0, width, 1.0))
 
 
 def lacking(

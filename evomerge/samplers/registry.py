@@ -16,7 +16,6 @@ __all__ = ["build_sampler", "resolve_sampler", "sampler_names"]
 
 _GROUP = "evomerge.samplers"
 _BUILT_IN = {
-    "slopes": "evomerge.samplers.slopes:SLOPES",
     "random": "evomerge.samplers.in_optuna:RANDOM",
     "qmc": "evomerge.samplers.in_optuna:QMC",
     "tpe": "evomerge.samplers.in_optuna:TPE",
@@ -28,6 +27,7 @@ _BUILT_IN = {
     "comocma": "evomerge.samplers.catcma:COMOCMA",
     "map": "evomerge.samplers.amortised:MAP",
     "m2n2": "evomerge.samplers.niches:M2N2",
+    "slopes": "evomerge.samplers.slopes:SLOPES",
     "greedy_soup": "evomerge.samplers.greedy_soup:GREEDY_SOUP",
 }
 _AUTO = "chooses among the others by genes, objectives and budget"

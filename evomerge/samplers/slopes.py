@@ -24,7 +24,7 @@ from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.learned import CLIMB
-from evomerge.samplers.preferences import Scores, lacking, scores_of, voices
+from evomerge.samplers.preferences import Yardstick, lacking, voices, yardstick_of
 from evomerge.samplers.results import QUEUED, Result, Trials, Tried
 from evomerge.samplers.unit_cube import FloatArray, UnitCube
 from evomerge.schema import parse
@@ -32,9 +32,9 @@ from evomerge.seeds import seed_for
 
 __all__ = ["SLOPES", "Climbers"]
 
-_PATIENCE = 1  # links that got no farther, after which a chain ends
-_SHRINKING = 0.8
-_LATER = 0.6
+_PATIENCE = 1  # links in a row that got no farther end a chain
+_SHRINKING = 0.8  # of the first step, from link to link: the nearer, the shorter
+_LATER = 0.6  # first step of later chains: they start from what is good already
 _PARTNERS = 4  # the best so many results for a preference are combined with the best one
 _SPREAD = 0.05  # of a start around what it is combined from, as a share of an axis
 _FIRST_SPREAD = 0.15  # while there is nothing to combine
@@ -51,9 +51,9 @@ class _SlopesOptions:
         pull: How strongly genes are drawn to what those at other depths have.
     """
 
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 8
-    items: Annotated[int, Field(ge=1, le=1_000_000)] = 16
-    step_size: Annotated[float, Field(gt=0, le=1)] = 0.1
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 4
+    items: Annotated[int, Field(ge=1, le=1_000_000)] = 48
+    step_size: Annotated[float, Field(gt=0, le=1)] = 0.15
     pull: Annotated[float, Field(ge=0, le=1000)] = 0.5
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -64,53 +64,58 @@ class Climbers:
 
     A chain starts from a combination of results that are good for its preference, a little off
     them, so that a basin is left; genes without slopes are combined and mutated there, and held
-    while it climbs. The first one starts at the neutral values.
+    while it climbs. The first one aims at all objectives alike, and starts halfway between the
+    neutral values and the best baseline.
 
     Args:
-        budget: What is searched.
+        problem: What is searched.
         options: How to climb.
     """
 
-    def __init__(self, budget: SearchProblem, options: _SlopesOptions) -> None:
-        self._budget, self._options = budget, options
-        self._space, self._cube = budget.space, UnitCube(budget.space.searched)
-        self._trials = Trials(budget.space, constrained=budget.constrained)
-        self._is_sloped = np.array([name in budget.sloped for name in self._cube.names])
+    def __init__(self, problem: SearchProblem, options: _SlopesOptions) -> None:
+        self._problem, self._options = problem, options
+        self._space, self._cube = problem.space, UnitCube(problem.space.searched)
+        self._trials = Trials(problem.space, constrained=problem.constrained)
+        self._is_sloped = np.array([name in problem.sloped for name in self._cube.names])
 
     def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Propose the params of a trial, and store its climb with it."""
         results = self._trials.finished(study)
-        scores = scores_of(results, self._budget.n_objectives)
+        yardstick = yardstick_of(results, self._problem.n_objectives)
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         chains = Chains(others, results)
         tried = Tried([*(r.active for r in results), *self._trials.running(study)], self._space)
-        rng = np.random.default_rng(seed_for(self._budget.seed, "chain", trial.number))
-        head = next((h for h in chains.heads if self._goes_on(h, chains, scores, tried)), None)
+        rng = np.random.default_rng(seed_for(self._problem.seed, "chain", trial.number))
+        head = next((h for h in chains.heads if self._goes_on(h, chains, yardstick, tried)), None)
         if head is None:
-            preference = self._preference(chains, results, scores, rng)
-            params, losses = self._start(chains, results, scores, preference, rng)
+            preference = self._preference(chains, results, yardstick, rng)
+            params, losses = self._start(chains, results, yardstick, preference, rng)
             link, shrink = Link(trial.number, None, preference), _LATER if chains.links else 1.0
         else:
             params, losses = self._space.complete(head.end or {}), head.losses
             link = Link(trial.number, head.number, head.preference)
             shrink = _SHRINKING ** len(chains.back_from(head))
         if QUEUED not in trial.system_attrs:  # else somebody chose its params
-            self._store(study, trial, link, self._climb(link, params, losses, scores, shrink))
+            self._store(study, trial, link, self._climb(link, params, losses, yardstick, shrink))
         return {name: params[name] for name in self._space.searched}
 
-    def _goes_on(self, head: Link, chains: Chains, scores: Scores, tried: Tried) -> bool:
+    def _goes_on(self, head: Link, chains: Chains, yardstick: Yardstick, tried: Tried) -> bool:
         if head.losses is None or head.end is None:
             return False
-        if chains.failures(head, scores) >= _PATIENCE:
+        if chains.failures(head, yardstick) >= _PATIENCE:
             return False
         return self._space.complete(head.end) not in tried
 
     def _preference(
-        self, chains: Chains, results: Sequence[Result], scores: Scores, rng: np.random.Generator
+        self,
+        chains: Chains,
+        results: Sequence[Result],
+        yardstick: Yardstick,
+        rng: np.random.Generator,
     ) -> FloatArray:
         if not chains.links:
-            return np.ones(self._budget.n_objectives)
-        progress = scores.progress([losses for losses, _ in _feasible(results)])
+            return np.ones(self._problem.n_objectives)
+        progress = yardstick.progress([losses for losses, _ in _feasible(results)])
         latest = max(chains.links.values(), key=lambda link: link.number)
         return lacking(progress, [link.preference for link in (latest, *chains.running)], rng)
 
@@ -118,12 +123,12 @@ class Climbers:
         self,
         chains: Chains,
         results: Sequence[Result],
-        scores: Scores,
+        yardstick: Yardstick,
         preference: FloatArray,
         rng: np.random.Generator,
     ) -> tuple[dict[str, GeneValue], Sequence[float] | None]:
         """Return where a chain starts, and the losses that are to be expected there."""
-        known = sorted(_feasible(results), key=lambda pair: -scores.along(pair[0], preference))
+        known = sorted(_feasible(results), key=lambda pair: -yardstick.along(pair[0], preference))
         if all(result.queued for _, result in known):
             spread = _FIRST_SPREAD if chains.links else 0.0
             return self._first([result for _, result in known], spread, rng), None
@@ -157,11 +162,11 @@ class Climbers:
         link: Link,
         params: Mapping[str, GeneValue],
         losses: Sequence[float] | None,
-        scores: Scores,
+        yardstick: Yardstick,
         shrink: float,
     ) -> dict[str, Any]:
-        progress = None if losses is None else scores.progress([losses])[0]
-        weights = voices(progress, link.preference) * self._budget.sloped_objectives
+        progress = None if losses is None else yardstick.progress([losses])[0]
+        weights = voices(progress, link.preference) * self._problem.sloped_objectives
         return {
             "params": dict(params),
             "weights": weights.tolist(),
@@ -169,7 +174,7 @@ class Climbers:
             "items": self._options.items,
             "step_size": self._options.step_size * shrink,
             "pull": self._options.pull,
-            "seed": seed_for(self._budget.seed, "climb", link.number),
+            "seed": seed_for(self._problem.seed, "climb", link.number),
         }
 
     def _store(self, study: Study, trial: FrozenTrial, link: Link, climb: dict[str, Any]) -> None:
@@ -180,22 +185,23 @@ class Climbers:
 
 def _feasible(results: Sequence[Result]) -> list[tuple[tuple[float, ...], Result]]:
     """Pair results that may start a chain with their losses."""
-    return [(r.losses, r) for r in results if r.losses is not None and r.violation == 0]
+    scored = [(r.losses, r) for r in results if r.losses is not None and not r.pruned]
+    return [(losses, r) for losses, r in scored if r.violation == 0]
 
 
-def _build(options: Options, budget: SearchProblem) -> BaseSampler:
+def _build(options: Options, problem: SearchProblem) -> BaseSampler:
     chosen = parse(_SlopesOptions, options, "sampler")
-    if not budget.sloped & budget.space.searched.keys():
+    if not problem.sloped & problem.space.searched.keys():
         raise SpaceError(
             "expected a space with genes that have slopes, such as coefficients, got none; choose "
             "another sampler than slopes, e.g. auto"
         )
-    if not any(budget.sloped_objectives):
+    if not any(problem.sloped_objectives):
         raise SpaceError(
             "expected an objective with slopes, got none; choose another sampler than slopes, e.g. "
             "auto"
         )
-    return JointSampler(budget.space, Climbers(budget, chosen), seed=budget.seed)
+    return JointSampler(problem.space, Climbers(problem, chosen), seed=problem.seed)
 
 
 SLOPES = SamplerKind(

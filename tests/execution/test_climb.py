@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +35,6 @@ COEFFICIENTS = [name for name in SPACE.distributions if name.startswith("coeffic
 STILL = [name for name in SPACE.distributions if name not in (*COEFFICIENTS, "lambda")]
 START: Params = {**SPACE.defaults, "method": "ties"}
 REQUEST = Climb(START, weights=(1.0, 1.0), steps=20, items=4, step_size=0.1, pull=0.0, seed=3)
-Losses = Callable[[Params], Sequence[Slopes | None]]
 
 
 def bowl(target: float, scale: float = 1.0) -> Callable[[Params], Slopes]:
@@ -51,7 +50,9 @@ def bowl(target: float, scale: float = 1.0) -> Callable[[Params], Slopes]:
     return at
 
 
-def steps(*objectives: Callable[[Params], Slopes | None]) -> Callable[[Params, int], list]:
+def steps(
+    *objectives: Callable[[Params], Slopes | None],
+) -> Callable[[Params, int], list[Slopes | None]]:
     return lambda params, step: [objective(params) for objective in objectives]
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+from numpy.typing import NDArray
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
@@ -16,7 +20,7 @@ from evomerge.execution.protocol import Climb
 from evomerge.pareto import volume
 from evomerge.samplers import GeneSpace, SearchProblem, SlopesFirst, build_sampler
 from evomerge.samplers.chains import LINK
-from evomerge.samplers.preferences import Scores, lacking, scores_of, voices
+from evomerge.samplers.preferences import Yardstick, lacking, voices, yardstick_of
 from evomerge.samplers.results import Result
 from evomerge.space.protocol import ModelSet, Params
 from tests.samplers.searches import (
@@ -96,11 +100,13 @@ class Search:
     def volume(self) -> float:
         return volume(np.array(self.seen), np.zeros(2))
 
-    def _closeness(self, k: int, params: Params, rows: slice | list[int] = slice(None)):
+    def _closeness(
+        self, k: int, params: Params, rows: slice | list[int] = slice(None)
+    ) -> NDArray[np.float64]:
         point = np.array([params[name] for name in CLIMBED])
         density = (float(params["density.math"]) - 0.4) ** 2
         squares = ((self._optima[k][rows] - point) ** 2).sum(axis=1)
-        return np.exp(-0.6 * squares - density)
+        return np.asarray(np.exp(-0.6 * squares - density))
 
     def _slopes(self, request: Climb, params: Params, step: int) -> list[Slopes]:
         found = []
@@ -114,8 +120,8 @@ class Search:
         return found
 
 
-def problem(seed: int = 0, **changes) -> SearchProblem:
-    settings = {
+def problem(seed: int = 0, **changes: Any) -> SearchProblem:
+    settings: dict[str, Any] = {
         "space": GENES,
         "n_objectives": 2,
         "n_trials": 100,
@@ -126,9 +132,9 @@ def problem(seed: int = 0, **changes) -> SearchProblem:
     return SearchProblem(**{**settings, **changes})
 
 
-def search(name: str = "slopes", *, seed: int = 0, in_flight: int = 1, **options) -> Search:
+def search(name: str = "slopes", *, seed: int = 0, in_flight: int = 1) -> Search:
     study = optuna.create_study(
-        sampler=build_sampler(name, options, problem(seed)), directions=["maximize"] * 2
+        sampler=build_sampler(name, {}, problem(seed)), directions=["maximize"] * 2
     )
     for math, list_ in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
         own = {n: math if n.endswith("math") else list_ for n in CLIMBED}
@@ -136,12 +142,12 @@ def search(name: str = "slopes", *, seed: int = 0, in_flight: int = 1, **options
     return Search(study, seed=seed, in_flight=in_flight)
 
 
-def links(study: Study) -> dict[int, dict]:
+def links(study: Study) -> dict[int, dict[str, Any]]:
     return {t.number: t.system_attrs[LINK] for t in study.trials if LINK in t.system_attrs}
 
 
 def test_the_next_trial_of_a_chain_is_where_the_climb_before_ended() -> None:
-    study = search().run(40).study
+    study = search().run(90).study
     after = {n: link["after"] for n, link in links(study).items() if link["after"] is not None}
     assert len(after) >= 3
     for number, before in after.items():
@@ -245,7 +251,7 @@ def test_what_is_asked_again_is_the_same() -> None:
     ("changes", "fault"),
     [({"sloped": frozenset()}, "genes"), ({"sloped_objectives": (False, False)}, "objective")],
 )
-def test_a_search_without_slopes_is_refused(changes: dict[str, object], fault: str) -> None:
+def test_a_search_without_slopes_is_refused(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(SpaceError, match=f"{fault}.*slopes.*, got none; choose another sampler"):
         build_sampler("slopes", {}, problem(**changes))
 
@@ -271,19 +277,19 @@ def result(number: int, losses: tuple[float, ...] | None, *, queued: bool = Fals
 
 def test_scores_are_shares_of_what_baselines_span() -> None:
     known = [result(0, (-0.2, -0.9), queued=True), result(1, (-0.6, -0.1), queued=True)]
-    scores = scores_of([*known, result(2, (-0.9, -0.9)), result(3, None)], 2)
-    assert scores.progress([(-0.2, -0.9), (-0.4, -0.5)]) == pytest.approx(
+    yardstick = yardstick_of([*known, result(2, (-0.9, -0.9)), result(3, None)], 2)
+    assert yardstick.progress([(-0.2, -0.9), (-0.4, -0.5)]) == pytest.approx(
         np.array([[0.1, 1.1], [0.6, 0.6]])
     )
-    assert scores_of([], 2).progress([(0.0, 0.0)]).shape == (1, 2)
-    assert scores_of([result(0, (1.0, 2.0))], 2).width.tolist() == [1.0, 1.0]
+    assert yardstick_of([], 2).progress([(0.0, 0.0)]).shape == (1, 2)
+    assert yardstick_of([result(0, (1.0, 2.0))], 2).width.tolist() == [1.0, 1.0]
 
 
 def test_what_is_behind_along_a_preference_decides() -> None:
-    scores = Scores(np.zeros(2), np.ones(2))
+    yardstick = Yardstick(np.zeros(2), np.ones(2))
     even, first = np.array([1.0, 1.0]), np.array([1.0, 0.2])
-    assert scores.along((-0.5, -0.5), even) > scores.along((-0.9, -0.3), even)
-    assert scores.along((-0.5, -0.5), first) < scores.along((-0.9, -0.3), first)
+    assert yardstick.along((-0.5, -0.5), even) > yardstick.along((-0.9, -0.3), even)
+    assert yardstick.along((-0.5, -0.5), first) < yardstick.along((-0.9, -0.3), first)
 
 
 def test_the_front_lacks_most_in_its_gap_until_a_chain_is_under_way_there() -> None:
@@ -303,8 +309,8 @@ def test_an_objective_that_is_behind_has_more_voice() -> None:
     assert voices(None, np.array([0.5, 1.0])) == pytest.approx([1 / 3, 2 / 3])
 
 
-def test_slopes_first_and_then_another_sampler(tmp_path) -> None:
-    def run(n_trials, storage=None):
+def test_slopes_first_and_then_another_sampler(tmp_path: Path) -> None:
+    def run(n_trials: int, storage: BaseStorage | None = None) -> Study:
         budget = SearchProblem(
             MIXED, 2, n_trials=30, seed=3, sloped=SLOPED, sloped_objectives=(True, True)
         )

@@ -75,6 +75,8 @@ def drive(
                 n_trials=trials,
                 seed=1,
                 constrained=bool(constraints),
+                sloped=frozenset(SPACE.distributions),
+                sloped_objectives=(True, True),
             ),
         ),
         load_if_exists=True,
