@@ -45,7 +45,7 @@ def test_keys_are_read_as_they_are_written() -> None:
 
 def faults_of(record: type, content: object) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as error:
-        parse(record, content, "FILE")
+        parse(record, content)
     return error.value.faults
 
 
@@ -131,7 +131,7 @@ def test_a_switch_is_no_number(switch: str) -> None:
         "gates": False,
     }
     with pytest.raises(ConfigError) as caught:
-        parse(Experiment, content, "e.yaml")
+        parse(Experiment, content)
     got = "false" if switch == "no" else "true"
     assert len(caught.value.faults) == 2
     assert all("a whole number" in fault and f"got {got}" in fault for fault in caught.value.faults)

@@ -20,7 +20,7 @@ from evomerge.export.rescore import score_folder
 from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import write_checkpoint
-from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, recipe_from_data
+from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, stored_recipe
 from evomerge.study.records import StudyRecord, TrialRecord
 
 _SLACK = 0.02  # an item or two
@@ -128,7 +128,7 @@ def export_model(
     Raises:
         CheckpointError: The folder cannot be written, or would hold NaN or infinity.
     """
-    recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+    recipe = stored_recipe(trial.recipe, trial.number)
     non_finite = write_checkpoint(recipe, out, progress=progress, allow_non_finite=allow_non_finite)
     names = [o.name for o in study.objectives]
     scaled = any(hop.scale != 1 for hop in recipe.path)
@@ -172,7 +172,7 @@ def export_text(trial: TrialRecord, format: str, out: Path) -> str:
     Raises:
         RecipeError: mergekit cannot express the recipe.
     """
-    recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+    recipe = stored_recipe(trial.recipe, trial.number)
     if format == "mergekit":
         from evomerge.recipe.mergekit import to_mergekit
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 
 from evomerge.config.experiment import Experiment, SamplerConfig
-from evomerge.errors import ConfigError, SpaceError
+from evomerge.errors import Fault, collected
 from evomerge.evaluation.store import ItemStore
 from evomerge.runs.parts import objectives_of
 from evomerge.samplers import (
@@ -57,14 +57,12 @@ def sampler_choice(experiment: Experiment, space: SearchSpace) -> tuple[str, str
     return choose(budget.space, n_objectives=budget.n_objectives, n_trials=budget.n_trials)
 
 
-def sampler_faults(experiment: Experiment, space: SearchSpace | None, where: str) -> Iterator[str]:
+def sampler_faults(experiment: Experiment, space: SearchSpace | None) -> list[Fault]:
     """Build the sampler once; where the space is wrong itself, for no gene, which any can do."""
-    try:
+    faults: list[Fault] = []
+    with collected(faults, "sampler"):
         _sampler(experiment, _budget(experiment, space))
-    except ConfigError as err:
-        yield from (f"{where}: {fault}" for fault in err.faults)
-    except SpaceError as err:
-        yield from (f"{where}: sampler: {line}" for line in str(err).splitlines())
+    return faults
 
 
 def _sampler(experiment: Experiment, budget: Budget) -> BaseSampler:

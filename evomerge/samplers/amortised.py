@@ -189,7 +189,7 @@ def _first_population(
 
 
 def _build(options: Options, budget: Budget) -> BaseSampler:
-    chosen = parse(_MapOptions, options, "sampler")
+    chosen = parse(_MapOptions, options)
     front = AmortisedFront(budget, n_startup=chosen.n_startup_trials)
     return JointSampler(budget.space, front, seed=budget.seed)
 

@@ -62,7 +62,7 @@ class _ComocmaOptions:
 
 
 def _catcma(options: Options, budget: Budget) -> BaseSampler:
-    chosen = parse(_CatcmaOptions, options, "sampler")
+    chosen = parse(_CatcmaOptions, options)
 
     def start() -> CatEvolution:
         popsize = chosen.popsize or default_popsize(len(budget.space.searched))
@@ -73,9 +73,9 @@ def _catcma(options: Options, budget: Budget) -> BaseSampler:
 
 
 def _resolve_kernels(options: Options, budget: Budget) -> Options:
-    chosen = parse(_ComocmaOptions, options, "sampler")
+    chosen = parse(_ComocmaOptions, options)
     if budget.n_objectives != 2:
-        raise ConfigError(f"sampler: comocma is for 2 objectives, got {budget.n_objectives}")
+        raise ConfigError(f"comocma is for 2 objectives, got {budget.n_objectives}")
     if chosen.kernels is not None or not budget.space.searched:
         return options
     popsize = default_popsize(len(budget.space.searched))
@@ -84,7 +84,7 @@ def _resolve_kernels(options: Options, budget: Budget) -> Options:
 
 
 def _comocma(options: Options, budget: Budget) -> BaseSampler:
-    chosen = parse(_ComocmaOptions, _resolve_kernels(options, budget), "sampler")
+    chosen = parse(_ComocmaOptions, _resolve_kernels(options, budget))
 
     def start() -> ComoEvolution:
         return ComoEvolution(

@@ -136,7 +136,7 @@ def _neighbours(
 
 
 def _build(options: Options, budget: Budget) -> BaseSampler:
-    soup = GreedySoup(budget, parse(_SoupOptions, options, "sampler"))
+    soup = GreedySoup(budget, parse(_SoupOptions, options))
     return JointSampler(budget.space, soup, seed=budget.seed)
 
 

@@ -201,7 +201,7 @@ def _split_shares(rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _build(options: Options, budget: Budget) -> BaseSampler:
-    niches = Niches(budget, parse(_M2n2Options, options, "sampler"))
+    niches = Niches(budget, parse(_M2n2Options, options))
     return JointSampler(budget.space, niches, seed=budget.seed)
 
 

@@ -54,7 +54,7 @@ class PycmaOptions:
 
 
 def _resolve(options: Options, budget: Budget) -> Options:
-    chosen = parse(PycmaOptions, options, "sampler")
+    chosen = parse(PycmaOptions, options)
     if chosen.diagonal is not None:
         return options
     n_axes = UnitCube(budget.space.searched).dimension
@@ -62,7 +62,7 @@ def _resolve(options: Options, budget: Budget) -> Options:
 
 
 def _build(options: Options, budget: Budget) -> BaseSampler:
-    chosen = parse(PycmaOptions, _resolve(options, budget), "sampler")
+    chosen = parse(PycmaOptions, _resolve(options, budget))
 
     def start() -> Evolution:
         return Evolution(

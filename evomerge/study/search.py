@@ -18,7 +18,7 @@ from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, 
 from evomerge.models.reference import ModelRef
 from evomerge.optuna_internals import storage_of, trial_id
 from evomerge.origins import SEARCH
-from evomerge.recipe.files import recipe_from_data
+from evomerge.recipe.files import stored_recipe
 from evomerge.recipe.recipe import Recipe
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
@@ -199,7 +199,7 @@ class Search:
             if self._is_in_space(trial):
                 self._space.suggest(trial)  # registers the params of a queued baseline
             stored = located_recipe(data, self._models)
-            return recipe_from_data(stored, f"trial {trial.number}")
+            return stored_recipe(stored, trial.number)
         recipe = self._space.recipe(propose(trial, self._space.suggest))
         trial.set_user_attr(ORIGIN, SEARCH)
         trial.set_user_attr(RECIPE, recipe.as_data())

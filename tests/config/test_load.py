@@ -115,7 +115,7 @@ def test_files_that_are_no_experiment_are_refused(tmp_path: Path, text: str) -> 
 )
 def test_durations(text: str, seconds: float) -> None:
     content = minimal() | {"budget": {"wall_clock": int(text) if text.isdigit() else text}}
-    assert parse(Experiment, content, "x").budget.wall_clock == seconds
+    assert parse(Experiment, content).budget.wall_clock == seconds
 
 
 def test_overrides_change_single_keys() -> None:

@@ -56,7 +56,7 @@ def load(folder: Path, **changes: object) -> Experiment:
 def test_wrong_costs_are_all_reported_at_once(tmp_path: Path) -> None:
     objectives = [{"cost": "hop"}, {"cost": "kl", "reference": "mth"}, {"cost": "hops"}]
     with pytest.raises(ConfigError) as error:
-        Loaded.of(load(tmp_path, objectives=objectives), "here")
+        Loaded.of(load(tmp_path, objectives=objectives))
     hop, mth = error.value.faults
     assert "here: objectives[0].cost: expected a cost out of parameters, hops" in hop
     assert "did you mean 'hops'" in hop
@@ -73,7 +73,7 @@ def test_answer_lengths_need_a_task_with_answers(tmp_path: Path) -> None:
 
 def test_check_says_what_the_costs_are(tmp_path: Path) -> None:
     objectives = [{"task": "zoo_math", "metric": "exact_match"}, {"cost": "kl"}]
-    facts = dict(experiment_facts(Loaded.of(load(tmp_path, objectives=objectives), "here")))
+    facts = dict(experiment_facts(Loaded.of(load(tmp_path, objectives=objectives))))
     assert (
         facts["costs"]
         == "kl (mean KL(reference || candidate) per token on a sample of the prompts)"
@@ -119,7 +119,7 @@ def test_wrong_constraints_are_all_reported_at_once(tmp_path: Path) -> None:
         {"cost": "hop", "at_most": "expert:mth * 2"},
     ]
     with pytest.raises(ConfigError) as error:
-        Loaded.of(load(tmp_path, constraints=unknown), "here")
+        Loaded.of(load(tmp_path, constraints=unknown))
     task, cost, baseline = error.value.faults
     assert "constraint 'zoo_mth exact_match at least 0.5'.task: expected a task out of" in task
     assert "did you mean 'hops'?" in cost
@@ -170,7 +170,7 @@ def test_a_budget_must_reach_the_baselines_of_the_constraints(tmp_path: Path) ->
     limit = {"task": "zoo_math", "metric": "exact_match", "at_least": "uniform - 0.05"}
     small = load(tmp_path, constraints=[limit], budget={"trials": 3})
     with pytest.raises(ConfigError, match=r"at least 4 trials, to score uniform .*, got 3"):
-        Loaded.of(small, "here")
+        Loaded.of(small)
 
 
 def test_a_search_keeps_its_constraints(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_search_keeps_its_constraints(tmp_path: Path) -> None:
     ]
     path = write(tmp_path, constraints=constraints, finalists=1, budget={"trials": 12})
     create_run(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
-    facts = dict(experiment_facts(Loaded.of(load_experiment(path, Presets()), "here")))
+    facts = dict(experiment_facts(Loaded.of(load_experiment(path, Presets()))))
     assert facts["constraints"] == (
         "zoo_math exact_match at least base + 0.05, distance at most expert:math * 1.0"
     )

@@ -44,7 +44,7 @@ def write(folder: Path, **changes: object) -> Path:
 
 def faults(folder: Path, **changes: object) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        Loaded.of(load_experiment(write(folder, **changes), Presets()), "e")
+        Loaded.of(load_experiment(write(folder, **changes), Presets()))
     return list(caught.value.faults)
 
 
@@ -78,7 +78,7 @@ def test_what_the_search_must_not_see_is_guarded(
 
 
 def test_check_says_which_tasks_and_how_long_they_take(tmp_path: Path) -> None:
-    loaded = Loaded.of(load_experiment(write(tmp_path), Presets()), "e")
+    loaded = Loaded.of(load_experiment(write(tmp_path), Presets()))
     assert [m.name for m in loaded.report_only] == ["zoo_facts/acc", "zoo_facts/acc_norm"]
     text = dict(experiment_facts(loaded))["report only"]
     assert text.startswith("zoo_facts: 20 items, never searched;")
@@ -91,7 +91,7 @@ def test_only_the_last_stage_scores_them(tmp_path: Path) -> None:
     content = yaml.safe_load(file.read_text())
     del content["search_space"]
     file.write_text(yaml.safe_dump(content))
-    first, last = load_stages(load_experiment(file, Presets()), "e")
+    first, last = load_stages(load_experiment(file, Presets()))
     assert [suite.tasks for suite in first.suites] == [("zoo_list",)]
     assert len(last.suites) == 2
 

@@ -73,7 +73,7 @@ def ran(folder: Path, name: str, **changes: object) -> tuple[StudyFolder, StudyR
 
 def assembled(folder: Path, **changes: object) -> Loaded:
     path = write(folder, **changes)
-    return Loaded.of(load_experiment(path, Presets()), str(path))
+    return Loaded.of(load_experiment(path, Presets()))
 
 
 @pytest.fixture(scope="module")

@@ -302,7 +302,7 @@ def test_faults_of_every_stage_are_reported_at_once(tmp_path: Path) -> None:
     experts = {"stage1_0": "zoo:math"}
     path = write(tmp_path, stages=stages, models={"base": "zoo:base", "experts": experts})
     with pytest.raises(ConfigError) as error:
-        load_stages(load_experiment(path, Presets()), "here")
+        load_stages(load_experiment(path, Presets()))
     text = "\n".join(error.value.faults)
     assert "here: stages[0].search_space" in text
     assert "no_such" in text
@@ -330,7 +330,7 @@ def test_every_stage_has_the_gates_races_and_split_rules_of_the_experiment(tmp_p
     keys = {"gates": {"runaway": 0.5}, "race": {"rungs": [0.5]}, "allow_test_split": True}
     file = write(tmp_path, **keys)
     experiment = load_experiment(file, Presets())
-    for loaded in load_stages(experiment, str(file)):
+    for loaded in load_stages(experiment):
         assert loaded.worker.gates == Gates(runaway=0.5)
         assert loaded.worker.rungs == (0.5,)
         assert loaded.experiment.race == experiment.race

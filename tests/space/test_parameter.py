@@ -106,7 +106,7 @@ MIXED = dict.fromkeys(SPACES, MODELS) | {"shares of a few": THREE, "named": WITH
 
 
 def space(content: dict[str, object], models: ModelSet = MODELS) -> SearchSpace:
-    return build_space(content, models, "s.yaml")
+    return build_space(content, models)
 
 
 def named_space(name: str) -> SearchSpace:
