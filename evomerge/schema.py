@@ -30,7 +30,7 @@ _EXPECTED = {  # where pydantic would name its own types
     **dict.fromkeys(
         ("model_type", "model_attributes_type", "dataclass_type", "dict_type"), "keys and values"
     ),
-    "list_type": "a list",
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
     "string_type": "text",
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
@@ -321,8 +321,9 @@ class _Reading:
         error = errors[0]
         message, got = error["msg"].removeprefix("Value error, "), brief(error["input"])
         if _is(errors, _UNKNOWN_KEY):
-            text, hint = self._unknown(path)
-            return Fault(path, f"unknown key{elsewhere.get(str(path[-1]), text)}", hint)
+            known = elsewhere.get(str(path[-1]))
+            text, hint = self._unknown(path) if known is None else (known, "")
+            return Fault(path, f"unknown key{text}", hint)
         if _is(errors, _MISSING):
             return Fault(path, "this key is required")
         wanted = dict.fromkeys(_EXPECTED.get(one["type"], "") for one in errors)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import Literal
 
 from evomerge.errors import Fault, KeyPath, collected, did_you_mean
 from evomerge.methods.base import Method
@@ -39,13 +40,13 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[Fault]:
     faults += modifier_faults({name: {} for name in spec.modifiers}, experts)
     known = _known_parameters(spec, methods)
     for name, gene in spec.all_genes.items():
-        path = _path("genes", name)
+        path = _path(spec, "genes", name)
         if name in known:
             faults += [f.under(*path) for f in _gene_faults(gene, known[name], models)]
         elif methods and (name in spec.genes or not _of_unknown_modifier(name)):
             faults.append(_nowhere(path, name, spec, known))
     for name, value in spec.all_fixed.items():
-        path = _path("fixed", name)
+        path = _path(spec, "fixed", name)
         if name in spec.genes:
             faults.append(Fault(path, "it is a gene already", "remove one of the two"))
         elif name in known:
@@ -62,10 +63,11 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[Fault]:
     return faults
 
 
-def _path(section: str, name: str) -> KeyPath:
+def _path(spec: ParameterSpec, section: Literal["genes", "fixed"], name: str) -> KeyPath:
     """Find where a parameter of a method, or ``modifier:parameter``, is written."""
-    modifier, _, parameter = name.rpartition(":")
-    return ("modifiers", modifier, parameter) if modifier else (section, name)
+    modifier, _, parameter = name.partition(":")
+    is_plain = name in getattr(spec, section)
+    return (section, name) if is_plain else ("modifiers", modifier, parameter)
 
 
 def _nowhere(path: KeyPath, name: str, spec: ParameterSpec, known: Collection[str]) -> Fault:
@@ -136,7 +138,7 @@ def _stepwise_faults(spec: ParameterSpec) -> Iterator[Fault]:
     if isinstance(spec.method, MethodChoice) and "depth" in spec.method.per:
         yield Fault(("method", "per"), f"a choice of methods {text}", hint)
     for name, gene in spec.all_genes.items():
-        path = _path("genes", name)
+        path = _path(spec, "genes", name)
         if gene.choice is not None and "depth" in (gene.per or ()):
             yield Fault((*path, "per"), f"a choice {text}", hint)
         if gene.max_active is not None and (gene.per is None or "depth" in gene.per):

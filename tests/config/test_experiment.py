@@ -33,4 +33,4 @@ def test_an_objective_is_a_task_or_a_cost() -> None:
 def test_a_wrong_cost_is_one_fault() -> None:
     with pytest.raises(ConfigError) as error:
         parse(ObjectiveConfig, {"cost": None})
-    assert error.value.faults == ("here: metric: input should be a valid string, got None",)
+    assert str(error.value) == "metric: expected text, got None"

@@ -69,14 +69,13 @@ def test_the_digest_depends_on_the_path() -> None:
         ([{"source": "math", "layr": 2}], "layr: unknown key; did you mean 'layer'?"),
         ([{"source": "math", "layer": 0, "scale": 8}] * 3, "got 512 at hop 2"),
         ([{"source": "math", "layer": 0, "scale": 0.1}] * 3, "got 0.001 at hop 2"),
-        ("math", "path: input should be a valid tuple, got 'math'"),
+        ("math", "path: expected a list, got 'math'"),
     ],
 )
 def test_faults_are_named(path: object, expected: str) -> None:
     with pytest.raises(ConfigError) as error:
         recipe_from_data({"experts": EXPERTS, "method": "linear", "path": path})
     assert expected in str(error.value)
-    assert str(error.value).startswith("r.yaml")
 
 
 def test_names_of_experts_keep_clear_of_the_path_s_own() -> None:

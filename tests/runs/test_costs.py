@@ -57,7 +57,7 @@ def test_wrong_costs_are_all_reported_at_once(tmp_path: Path) -> None:
     objectives = [{"cost": "hop"}, {"cost": "kl", "reference": "mth"}, {"cost": "hops"}]
     with pytest.raises(ConfigError) as error:
         Loaded.of(load(tmp_path, objectives=objectives))
-    hop, mth = error.value.faults
+    hop, mth = map(str, error.value.faults)
     assert "here: objectives[0].cost: expected a cost out of parameters, hops" in hop
     assert "did you mean 'hops'" in hop
     assert "objectives[1].cost: expected a reference out of base, math, list, got 'mth'" in mth
@@ -111,7 +111,7 @@ def test_wrong_constraints_are_all_reported_at_once(tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError) as error:
         load(tmp_path, constraints=wrong)
-    grammar, bound = error.value.faults
+    grammar, bound = map(str, error.value.faults)
     assert "constraints.0.at_least: expected a number, or base, uniform" in grammar
     assert "constraints.1: expected at_least or at_most, got neither" in bound
     unknown = [
@@ -120,7 +120,7 @@ def test_wrong_constraints_are_all_reported_at_once(tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError) as error:
         Loaded.of(load(tmp_path, constraints=unknown))
-    task, cost, baseline = error.value.faults
+    task, cost, baseline = map(str, error.value.faults)
     assert "constraint 'zoo_mth exact_match at least 0.5'.task: expected a task out of" in task
     assert "did you mean 'hops'?" in cost
     assert "expected a baseline out of base, expert:math, expert:list, uniform" in baseline

@@ -45,7 +45,7 @@ def write(folder: Path, **changes: object) -> Path:
 def faults(folder: Path, **changes: object) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         Loaded.of(load_experiment(write(folder, **changes), Presets()))
-    return list(caught.value.faults)
+    return list(map(str, caught.value.faults))
 
 
 @pytest.mark.parametrize(

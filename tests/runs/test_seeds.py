@@ -164,7 +164,7 @@ def test_every_seed_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> Non
 def test_coefficients_of_seeds_are_checked_before_the_search(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         assembled(tmp_path, seeds={"task_arithmetic": [0.5, 1e9, math.nan]})
-    assert [fault.partition(": ")[2] for fault in error.value.faults] == [
+    assert [fault.partition(": ")[2] for fault in map(str, error.value.faults)] == [
         "seeds.task_arithmetic: expected a number in [-10, 10], got 1e+09",
         "seeds.task_arithmetic: expected a number in [-10, 10], got nan",
     ]

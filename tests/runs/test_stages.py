@@ -303,7 +303,7 @@ def test_faults_of_every_stage_are_reported_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, stages=stages, models={"base": "zoo:base", "experts": experts})
     with pytest.raises(ConfigError) as error:
         load_stages(load_experiment(path, Presets()))
-    text = "\n".join(error.value.faults)
+    text = str(error.value)
     assert "here: stages[0].search_space" in text
     assert "no_such" in text
     assert "here: stages[1].search_space: models of a dataflow space have other layers" in text
