@@ -70,7 +70,7 @@ ONE_IMPORTER = {
     "ray": "execution/ray.py",
     "lm_eval": "evaluation/harness.py",
     "cma": "samplers/evolution.py",
-    "cmaes": "samplers/mixed.py",
+    "cmaes": "samplers/cmaes_internals.py",
     "plotly": "analysis/report/figures.py",
     "moocore": "pareto.py",
     "optuna_dashboard": "runs/optuna_study.py",
@@ -148,6 +148,15 @@ def test_a_room_says_what_is_in_it(room: Path) -> None:
     members |= {file.parent.name for file in room.glob("*/__init__.py")}
     assert members <= {*named, *inside}
     assert all(name in members or (room / name).exists() for name in named)
+
+
+def test_a_class_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(file.relative_to(PACKAGE)))
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
 
 
 def public_names(module: str) -> set[str]:

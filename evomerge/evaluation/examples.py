@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.harness import Sampler, Task
+from evomerge.evaluation.harness import Sampler, Task, with_examples
 from evomerge.evaluation.selection import select_items
 from evomerge.evaluation.suite import SPLITS
 from evomerge.evaluation.tasks import LoadedSuite
@@ -106,7 +106,7 @@ def keep_examples_apart(loaded: LoadedSuite, name: str, rows: Sequence[int]) -> 
     pool = _pool(loaded, name)
     if not hasattr(task, "fewshot_cfg"):  # a Python class leaves the item out by itself
         if task.has_test_docs() != task.has_validation_docs():
-            task._fewshot_docs = pool
+            with_examples(task, pool)
         return
     sampler, items = loaded.samplers[name], [docs[row] for row in rows]
     if pool is None:

@@ -1,7 +1,8 @@
 """Everything that touches lm-eval: its task index, its language model, its standard errors.
 
-No other file imports ``lm_eval``. One private function of it is used: ``load_yaml``, which reads a
-task file and imports the functions it names. ``utils.apply_template`` is replaced while we work.
+No other file imports ``lm_eval``, and none uses a part of it that is not public: ``load_yaml``,
+which reads a task file and imports the functions it names; what tasks and groups keep; how a
+context and its continuation are tokenised. ``utils.apply_template`` is replaced while we work.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ __all__ = [
     "mean",
     "safe_templates",
     "standard_error",
+    "with_examples",
+    "with_requests",
     "without_data",
 ]
 
@@ -104,6 +107,18 @@ def without_data(part: Task | Group) -> Any:
         for name in ("dataset", "task_docs", "sampler", "_training_docs", "_fewshot_docs"):
             setattr(kept, name, None)
     return kept
+
+
+def with_requests(task: Task, requests: Sequence[Instance]) -> Task:
+    """Copy a task with some of its requests; its filters and metrics see no others."""
+    kept = copy.copy(task)
+    kept._instances = list(requests)
+    return kept
+
+
+def with_examples(task: Task, examples: Sequence[Mapping[str, object]] | None) -> None:
+    """Let a task that is a Python class draw its examples from these; ``None``: from its own."""
+    task._fewshot_docs = examples
 
 
 def standard_error(aggregation: Callable[..., float], values: Sequence[float]) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from evomerge.evaluation.harness import with_requests
 from evomerge.evaluation.requests import PreparedTask
 
 __all__ = ["cut_task"]
@@ -31,7 +31,6 @@ def cut_task(prepared: PreparedTask, shares: Sequence[float]) -> list[PreparedTa
 def _part(prepared: PreparedTask, order: tuple[int, ...]) -> PreparedTask:
     rows = set(order)
     items = tuple(item for item in prepared.items if item.row in rows)
-    requests = {id(request) for item in items for request in item.requests}
-    task = copy.copy(prepared.task)  # filters and metrics of the part see its requests only
-    task._instances = [r for r in prepared.task.instances if id(r) in requests]
+    own = {id(request) for item in items for request in item.requests}
+    task = with_requests(prepared.task, [r for r in prepared.task.instances if id(r) in own])
     return replace(prepared, task=task, items=items, order=order)

@@ -138,8 +138,7 @@ class _RemoteWorker:
 
 
 def _start_ray(address: str, n_workers: int) -> None:
-    # Ray reports every dead worker on stdout whatever its log settings say; we log it ourselves.
-    ray._private.worker.print_to_stdstream = lambda *_args, **_kwargs: None
+    _silence_ray()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
     if address == "local":
         ray.init(
@@ -152,6 +151,14 @@ def _start_ray(address: str, n_workers: int) -> None:
         )
     else:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _silence_ray() -> None:
+    """Let Ray not report every dead worker on stdout whatever its log settings say: we log it.
+
+    The one part of Ray used that is not public.
+    """
+    ray._private.worker.print_to_stdstream = lambda *_args, **_kwargs: None
 
 
 def _first_line(err: BaseException) -> str:

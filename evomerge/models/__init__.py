@@ -17,6 +17,7 @@ Members:
     architecture: layer and kind of each tensor; their words in ``roles``, read by ``structure``
         from the model's modules or by ``names`` from tensor names.
     parameters: checkpoint tensors as views into a live model.
+    transformers_internals: the parts of transformers that are not public.
     depth: configs of models with other layers, and whether layers can be moved at all.
     branches: how layers read and write the residual stream, by family.
     twins: modules that share parameters.

@@ -16,6 +16,7 @@ from typing import Any
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.parameters import live_names
 from evomerge.models.structure import empty_model
+from evomerge.models.transformers_internals import tied_patterns
 
 __all__ = ["Loading", "read_loading", "same_tensors"]
 
@@ -75,6 +76,6 @@ def _read(config: str, names: tuple[str, ...]) -> Loading | None:
     model = empty_model(json.loads(config))
     if model is None:
         return None
-    ties = model._tied_weights_keys or {}
+    ties = tied_patterns(model)
     ends = tuple(name for name in model.state_dict() if name in {*ties, *ties.values()})
     return Loading(live_names(model, names), dict(model.all_tied_weights_keys), ends)

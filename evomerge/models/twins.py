@@ -40,5 +40,5 @@ def twin(module: nn.Module, paths: Iterable[str] = ()) -> nn.Module:
             child, _, rest = path.partition(".")
             inside.setdefault(child, []).append(rest)
     for child, rests in inside.items():
-        copy._modules[child] = twin(module.get_submodule(child), rests)
+        setattr(copy, child, twin(module.get_submodule(child), rests))
     return copy

@@ -6,9 +6,16 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from cmaes import CatCMAwM, COMOCatCMAwM
 
-from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.cmaes_internals import (
+    CatCMAwM,
+    COMOCatCMAwM,
+    centre_of,
+    distance,
+    drawn_numbers,
+    origin_of,
+)
+from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.mixed_genes import MixedGenes, MixedPoint
 from evomerge.samplers.replay import Told
 from evomerge.samplers.results import Result
@@ -47,7 +54,7 @@ class CatEvolution:
         self._search.reseed_rng(_narrow(self._seed, "ask", number))
         return _ours(self._search.ask())
 
-    def decode(self, point: MixedPoint) -> dict[str, Gene]:
+    def decode(self, point: MixedPoint) -> dict[str, GeneValue]:
         """Return a value for every gene that can vary."""
         return self._genes.decode(point)
 
@@ -81,11 +88,9 @@ class CatEvolution:
         if n == 0:
             return point
         search = self._search
-        axes, spreads = search._eigen_decomposition()
-        offset = point.drawn - search._mean
-        length = np.linalg.norm((axes.T @ (offset / search._A)) / (search._sigma * spreads))
+        offset = point.drawn - centre_of(search)
         reach = math.sqrt(n) + 2 * n / (n + 2)  # what `cma` allows an injected point
-        drawn = search._mean + min(1.0, reach / max(float(length), reach)) * offset
+        drawn = centre_of(search) + min(1.0, reach / max(distance(search, offset), reach)) * offset
         return MixedPoint(point.numbers, point.choices, drawn)
 
 
@@ -133,7 +138,7 @@ class ComoEvolution:
         kernel.reseed_rng(_narrow(self._seed, "ask", number))
         return _ours(kernel.ask(), kernel=self._como.current_kernel_id)
 
-    def decode(self, point: MixedPoint) -> dict[str, Gene]:
+    def decode(self, point: MixedPoint) -> dict[str, GeneValue]:
         """Return a value for every gene that can vary."""
         return self._genes.decode(point)
 
@@ -175,7 +180,7 @@ class ComoEvolution:
 
     def _plan(self) -> list[MixedPoint]:
         solutions = list(self._como.ask_iter())
-        return [_ours(s, kernel=s._kernel_id, centre=s._incumbent_id) for s in solutions]
+        return [_ours(s, *origin_of(s)) for s in solutions]
 
     def _centres(self) -> list[MixedPoint]:
         return [point for point in self._planned if point.centre is not None]
@@ -222,8 +227,10 @@ def _ours(
     parts = [part for part in (solution.x, solution.z) if part is not None]
     numbers = np.concatenate(parts) if parts else np.empty(0)
     choices = np.empty((0, 0), dtype=bool) if solution.c is None else solution.c
-    drawn = numbers if solution._v_raw is None else solution._v_raw
-    return MixedPoint(numbers, choices, np.array(drawn), kernel, centre)
+    drawn = drawn_numbers(solution)
+    return MixedPoint(
+        numbers, choices, np.array(numbers if drawn is None else drawn), kernel, centre
+    )
 
 
 def _theirs(point: MixedPoint, n_smooth: int) -> tuple[FloatArray | None, ...]:

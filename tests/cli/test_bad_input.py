@@ -194,8 +194,8 @@ def test_faults_of_different_parts_come_together(
     code, err = run_cli(["check", str(file)], monkeypatch, capsys)
     assert code == 2
     assert len(err.strip().splitlines()) == 4
-    place = f"{file}:{line_of(file, 'sampler')}"
-    assert f"error: {place}: sampler.sigma: unknown key; did you mean 'sigma0'?" in err
+    line = 1 + file.read_text().splitlines().index("  sigma: 0.2")
+    assert f"error: {file}:{line}: sampler.sigma: unknown key; did you mean 'sigma0'?" in err
 
 
 def test_models_of_other_shapes_are_refused(

@@ -63,7 +63,7 @@ def test_a_group_without_an_aggregate_has_no_metrics(folder):
 def test_an_unknown_task_names_the_nearest(folder, monkeypatch):
     monkeypatch.setattr("evomerge.evaluation.index.builtin_index", dict)
     fault = only_fault_of(one(folder, "tiny_choise"))
-    assert fault.startswith("evaluator 'mine': unknown task 'tiny_choise'; nearest: tiny_choice")
+    assert fault.startswith("mine.tasks[0]: unknown task 'tiny_choise'; nearest: tiny_choice")
 
 
 def test_an_unknown_member_of_a_group_is_named(folder, monkeypatch):

@@ -17,9 +17,9 @@ from evomerge.merging import candidate as candidate_module
 from evomerge.merging.candidate import LiveCandidate, load_model
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.lowering import lower
+from evomerge.merging.planned_tensor import PlannedTensor
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
-from evomerge.merging.task import Task
 from evomerge.recipe.recipe import Dtype, Recipe, Rule, Selector
 from tests.architectures import MIXED_DTYPES, tiny_model
 from tests.tiny import save_tiny_llama
@@ -125,7 +125,7 @@ def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
 
 def test_models_of_other_shapes_are_refused(tiny_family: Family, tmp_path: Path) -> None:
     save_tiny_llama(tmp_path / "deep", seed=0, n_layers=5)
-    with pytest.raises(CheckpointError, match=r"expert 'deep' .* has 9 tensors more"):
+    with pytest.raises(CheckpointError, match=r"experts\.deep: .* has 9 tensors more"):
         Sources(str(tiny_family["base"]), {"deep": str(tmp_path / "deep")})
 
 
@@ -190,8 +190,8 @@ def test_what_an_interrupted_merge_left_half_done_is_done_again(
     candidate.materialise(first)
     feed = candidate._feed
 
-    def interrupted(tasks: Iterable[Task]) -> None:
-        feed(islice(tasks, 10))
+    def interrupted(tensors: Iterable[PlannedTensor]) -> None:
+        feed(islice(tensors, 10))
         raise Interruption
 
     monkeypatch.setattr(candidate, "_feed", interrupted)

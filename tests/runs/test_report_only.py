@@ -17,8 +17,9 @@ from evomerge.export.model import export_model
 from evomerge.runs.cost import experiment_facts
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.stages import continue_run, create_run, load_stages
+from evomerge.runs.stages import continue_run, load_stages
 from evomerge.study.folder import StudyFolder
+from tests.runs.creating import create_run
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
 SPLITS = {"search": "search", "validation": "validation", "test": "test"}
@@ -57,11 +58,11 @@ def faults(folder: Path, **changes: object) -> list[str]:
         ),
         (
             {"constraints": [{"task": "zoo_facts", "metric": "acc", "at_least": 0.1}]},
-            "constraint 'zoo_facts acc at least 0.1'.task: zoo_facts is in a report_only",
+            "constraints[0].task: zoo_facts is in a report_only",
         ),
         (
             {"evaluators": [SEARCHED, {**UNSEEN, "splits": SPLITS}]},
-            "splits of a report_only evaluator must be test alone",
+            "evaluators[1].splits: expected test alone in a report_only evaluator",
         ),
         (
             {"evaluators": [SEARCHED, {**UNSEEN, "tasks": ["zoo_list"]}]},

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
+from evomerge.config.load import Draft
 from evomerge.config.presets import Presets
 from evomerge.errors import StudyError
 from evomerge.runs import stages
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import continue_study
-from evomerge.runs.stages import create_run, created_run
 from evomerge.runs.stored import write_experiment
 from evomerge.study.folder import StudyFolder
+from tests.runs.creating import create_run
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
 SPACE = {
@@ -89,25 +90,29 @@ def test_of_two_runs_that_begin_at_the_same_moment_one_is_refused(
     """The other one starts, and begins its study, while this one checks its experiment."""
     made = study(tmp_path)
     made.experiment.unlink()
-    check = stages.load_study
+    check = stages.load_draft
     other = StudyFolder(made.root)
 
-    def overtaken(*arguments: Any) -> Loaded:
-        loaded = check(*arguments)
+    def overtaken(draft: Draft) -> tuple[Loaded, ...]:
+        (loaded,) = check(draft)
         holding.enter_context(other.lock())
         write_experiment(other, loaded.experiment)
-        return loaded
+        return (loaded,)
 
-    monkeypatch.setattr(stages, "load_study", overtaken)
+    monkeypatch.setattr(stages, "load_draft", overtaken)
     with ExitStack() as holding, pytest.raises(StudyError, match="another evomerge process"):
         create_run(tmp_path / "e.yaml", Presets(), [], made)
     assert made.experiment.is_file()  # of the other one, which goes on
 
 
-def test_a_run_holds_its_folder_from_the_moment_it_is_made(tmp_path: Path) -> None:
+def test_a_run_holds_its_folder_from_the_moment_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = study(tmp_path)
-    with (
-        created_run(tmp_path / "e.yaml", Presets(), [], made),
-        pytest.raises(StudyError, match="another evomerge process"),
-    ):
+
+    def overtaken(*arguments: Any, **options: Any) -> None:
         create_run(tmp_path / "e.yaml", Presets(), [], StudyFolder(made.root))
+
+    monkeypatch.setattr(stages, "continue_run", overtaken)
+    with pytest.raises(StudyError, match="another evomerge process"):
+        stages.start_run(tmp_path / "e.yaml", Presets(), [], made, Events())

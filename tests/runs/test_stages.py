@@ -27,12 +27,12 @@ from evomerge.runs.reading import latest_study, read_study, stage_studies
 from evomerge.runs.stages import (
     change_run,
     continue_run,
-    create_run,
     load_stages,
 )
 from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
+from tests.runs.creating import create_run
 
 ZOO = Presets().names("evaluators")["zoo"]
 EVOMERGE = [sys.executable, "-m", "evomerge.cli.main"]
@@ -304,11 +304,11 @@ def test_faults_of_every_stage_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_stages(load_experiment(path, Presets()))
     text = str(error.value)
-    assert "here: stages[0].search_space" in text
+    assert "stages[0].search_space" in text
     assert "no_such" in text
-    assert "here: stages[1].search_space: models of a dataflow space have other layers" in text
-    assert "here: stages[2].sampler: no sampler 'no_such_sampler'" in text
-    assert "models.experts: stage1_0 is the name of a stage's winner" in text
+    assert "stages[1].search_space: models of a dataflow space have other layers" in text
+    assert "stages[2].sampler.name: no sampler 'no_such_sampler'" in text
+    assert "models.experts.stage1_0: stage1_0 is the name of a stage's winner" in text
 
 
 @pytest.mark.parametrize(
