@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "kernels": {"cache"},
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},
-    "recipe": {"errors", "schema", "models", "methods"},
+    "recipe": {"errors", "plain_yaml", "schema", "models", "methods"},
     "merging": {
         *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
         "recipe",

@@ -72,8 +72,8 @@ def main() -> None:
             sys.exit(app(standalone_mode=False))
     except EvomergeError as err:
         _show_traceback()
-        for line in str(err).splitlines():
-            print_error(line)
+        for fault in err.faults:
+            print_error(str(fault))
         sys.exit(_USER_MISTAKE)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

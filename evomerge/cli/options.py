@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from evomerge.config.experiment import Experiment
+    from evomerge.runs.loaded import Loaded
 
 __all__ = [
     "AllowNonFinite",
@@ -40,23 +40,19 @@ AllowNonFinite = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
-def load(
-    name: str, overrides: list[str] | None, preset_folder: Path | None
-) -> tuple[Experiment, str]:
-    """Find an experiment by name or path and resolve it.
-
-    Returns:
-        The experiment, and where it is, for faults.
+def load(name: str, overrides: list[str] | None, preset_folder: Path | None) -> tuple[Loaded, ...]:
+    """Find an experiment by name or path and load every stage of it.
 
     Raises:
-        ConfigError: Listing every fault, one line each.
+        ConfigError: Every fault.
     """
-    from evomerge.config.load import load_experiment
+    from evomerge.config.load import draft_experiment
     from evomerge.config.presets import Presets
+    from evomerge.runs.stages import load_draft
 
     presets = Presets(preset_folder)
     path = presets.find("experiments", name, Path.cwd())
-    return load_experiment(path, presets, overrides or []), str(path)
+    return load_draft(draft_experiment(path, presets, overrides or []))
 
 
 def execution_overrides(executor: str | None, workers: int | None) -> list[str]:

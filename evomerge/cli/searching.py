@@ -43,9 +43,7 @@ def register(app: typer.Typer) -> None:
 
 def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
     """Validate an experiment without running it; report every fault at once."""
-    from evomerge.runs.stages import load_stages
-
-    stages = load_stages(*load(experiment, set_, presets))
+    stages = load(experiment, set_, presets)
     for number, loaded in enumerate(stages, 1):
         if len(stages) > 1:
             console.print(f"[bold]stage {number}[/]")

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
+from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import (
     Cost,
     aggregate_group,
@@ -47,7 +48,7 @@ from evomerge.evaluation.sloped_objectives import (
     sloped_objective,
 )
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
-from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
+from evomerge.evaluation.suite import BatchSize, Suite
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.fingerprint import digest_of
 
@@ -89,12 +90,13 @@ class PreparedSuites:
         make_engine: MakeEngine = TransformersEngine,
     ) -> None:
         self._runs: list[_PreparedSuite] = []
-        faults: list[str] = []
+        faults: list[Fault] = []
         for one in prompted:
-            with clean_harness(), collected(faults):
+            with clean_harness(), collected(faults, one.suite.name):
                 engine = make_engine(model, tokenizer, one.suite.batch_size)
                 self._runs.append(_prepare(one, engine, rungs))
-        raise_faults(faults)
+        if faults:
+            raise EvaluationError(*faults)
 
     @classmethod
     def of(
@@ -117,7 +119,7 @@ class PreparedSuites:
             make_engine: See the class.
 
         Raises:
-            EvaluationError: Every fault of every suite for this split, one per line.
+            EvaluationError: Every fault of every suite for this split.
         """
         prompted = prompt_suites(suites, split, model, tokenizer)
         return cls(prompted, model, tokenizer, rungs, make_engine)

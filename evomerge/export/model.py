@@ -24,7 +24,7 @@ from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import write_checkpoint
 from evomerge.origins import is_baseline, model_label
-from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, recipe_from_data
+from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, stored_recipe
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def export_model(
     Raises:
         CheckpointError: The folder cannot be written, or would hold NaN or infinity.
     """
-    recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+    recipe = stored_recipe(trial.recipe, trial.number)
     non_finite = write_checkpoint(recipe, out, progress=progress, allow_non_finite=allow_non_finite)
     scaled = any(hop.scale != 1 for hop in recipe.path)
     folding = fold_error(recipe, out) if scaled else None
@@ -185,7 +185,7 @@ def export_text(trial: TrialRecord, format: str, out: Path) -> str:
     Raises:
         RecipeError: mergekit cannot express the recipe.
     """
-    recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+    recipe = stored_recipe(trial.recipe, trial.number)
     if format == "mergekit":
         from evomerge.recipe.mergekit import to_mergekit
 

@@ -81,9 +81,10 @@ def _read(value: object) -> object:
             return AdapterRef(**value)
         if value.keys() == {"model", "minus"}:
             return DeltaRef(**value)
+    hint = quotes_hint(value)
     raise ValueError(
         "expected zoo:NAME, a folder, a Hub id, {adapter: FOLDER, on: MODEL} or "
-        f"{{model: MODEL, minus: MODEL}}, got {brief(value)}{quotes_hint(value)}"
+        f"{{model: MODEL, minus: MODEL}}, got {brief(value)}{hint and f'; {hint}'}"
     )
 
 

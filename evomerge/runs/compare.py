@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from evomerge.analysis.interference import TOP, Comparison, Sums, compare
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, Fault
 from evomerge.merging.sources import Sources
 from evomerge.schema import parse
 from evomerge.statistics.tensor import TensorStatistics
@@ -38,7 +38,7 @@ def compare_experts(
     """
     sizes = {name: math.prod(sources.anchor.shape(name)) for name in sources.names}
     parts: dict[str, Sums] = {}
-    faults: list[str] = []
+    faults: list[Fault] = []
     done = 0
     for name in sorted(sizes, key=lambda name: _order(sources, name)):
         faults += sources.non_finite(name)
@@ -49,7 +49,7 @@ def compare_experts(
         done += sizes[name]
         progress(done, sum(sizes.values()))
     if faults:
-        raise CheckpointError("\n".join(faults))
+        raise CheckpointError(*faults)
     return compare(tuple(sources.experts), list(parts.items()))
 
 
@@ -63,7 +63,7 @@ def read_comparison(path: Path) -> Comparison | None:
     """Read what ``write_comparison`` wrote; ``None`` if nothing was, or the file is damaged."""
     return read_json_or_warn(
         path,
-        lambda content: parse(Comparison, content["comparison"], str(path)),
+        lambda content: parse(Comparison, content["comparison"]),
         "the report does without it; 'evomerge resume DIR' compares the experts again",
     )
 

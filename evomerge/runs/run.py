@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import optuna
 
@@ -19,6 +18,7 @@ from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
 from evomerge.origins import is_single_model
+from evomerge.plain_yaml import placed_in
 from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
 from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
@@ -41,44 +41,34 @@ from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing, read_timing
 
-if TYPE_CHECKING:
-    from evomerge.evaluation.catalogue import TaskCatalogue
-
 __all__ = [
     "change_study",
     "continue_study",
-    "load_study",
     "require_same_models",
+    "settled",
     "start_study",
     "update_study",
 ]
 
 
-def load_study(
-    experiment: Experiment, where: str, folder: StudyFolder, tasks: TaskCatalogue | None = None
-) -> Loaded:
-    """Load a resolved experiment before the folder of its study is made.
+def settled(loaded: Loaded, folder: StudyFolder) -> Loaded:
+    """Settle what a study keeps of its experiment, before its folder is made.
 
     Args:
-        experiment: As ``load_experiment`` returns it.
-        where: Named in faults.
+        loaded: The experiment.
         folder: Where the study will be.
-        tasks: See ``Loaded.of``.
 
     Returns:
-        With the experiment as the study keeps it: a later, larger budget must not change its
-        sampler.
+        The same with the sampler that runs: a later, larger budget must not change it.
 
     Raises:
-        ConfigError: Listing every fault.
         StudyError: The database cannot be opened.
     """
-    loaded = Loaded.of(experiment, where, tasks)
-    if experiment.storage is not None:
-        open_storage(folder.journal, experiment.storage)
+    if loaded.experiment.storage is not None:
+        open_storage(folder.journal, loaded.experiment.storage)
     sampler = resolved_sampler(loaded.experiment, loaded.space, loaded.sloped)
-    settled = loaded.experiment.model_copy(update={"sampler": sampler})
-    return replace(loaded, experiment=settled)
+    kept = loaded.experiment.model_copy(update={"sampler": sampler})
+    return replace(loaded, experiment=kept)
 
 
 def start_study(loaded: Loaded, folder: StudyFolder) -> None:
@@ -210,7 +200,8 @@ def _loaded(folder: StudyFolder, experiment: Experiment, known: Loaded | None) -
     """Load a study's experiment, or what of it is not loaded yet."""
     if known is not None and known.experiment == experiment:
         return known
-    return Loaded.of(experiment, str(folder.experiment), None if known is None else known.tasks)
+    with placed_in(folder.experiment):
+        return Loaded.of(experiment, None if known is None else known.tasks)
 
 
 def _opened(folder: StudyFolder, loaded: Loaded) -> optuna.Study:

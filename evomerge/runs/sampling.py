@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 
 from evomerge.config.experiment import Experiment, SamplerConfig
-from evomerge.errors import ConfigError, SpaceError
+from evomerge.errors import Fault, SpaceError, collected
 from evomerge.evaluation.store import ItemStore
 from evomerge.runs.parts import objectives_of
 from evomerge.runs.sloped import SlopedParts, slope_faults
@@ -75,26 +75,22 @@ def sampler_choice(
 
 
 def sampler_faults(
-    experiment: Experiment, space: SearchSpace | None, sloped: SlopedParts | None, where: str
-) -> Iterator[str]:
+    experiment: Experiment, space: SearchSpace | None, sloped: SlopedParts | None
+) -> list[Fault]:
     """Build the sampler once; where the parts before it are wrong, only its options are looked at.
 
     Args:
         experiment: Names the sampler.
         space: ``None`` if it is wrong itself.
         sloped: ``None`` if the space or the tasks are wrong.
-        where: Named in faults.
     """
-    if sloped is not None and (faults := [*slope_faults(experiment, sloped)]):
-        yield from (f"{where}: {fault}" for fault in faults)
-        return
-    try:
+    faults = [] if sloped is None else [*slope_faults(experiment, sloped)]
+    if faults:
+        return faults
+    consequence = () if sloped is not None else (SpaceError,)
+    with collected(faults, "sampler"), suppress(*consequence):
         _sampler(experiment, _problem(experiment, space, sloped or SlopedParts()))
-    except ConfigError as err:
-        yield from (f"{where}: {fault}" for fault in err.faults)
-    except SpaceError as err:
-        lines = str(err).splitlines() if sloped is not None else []
-        yield from (f"{where}: sampler: {line}" for line in lines)
+    return faults
 
 
 def _sampler(experiment: Experiment, problem: SearchProblem) -> BaseSampler:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.config.experiment import Experiment
+from evomerge.errors import Fault
 from evomerge.runs.parts import objectives_of
 from evomerge.space.protocol import SearchSpace
 from evomerge.space.slopes import sloped_genes
@@ -59,22 +60,24 @@ class SlopedParts:
         return tuple(reason is None for reason in self.reasons)
 
 
-def slope_faults(experiment: Experiment, sloped: SlopedParts) -> Iterator[str]:
+def slope_faults(experiment: Experiment, sloped: SlopedParts) -> Iterator[Fault]:
     """What stands in the way of climbs that an experiment asks for by name."""
     seeds = experiment.seeds.slopes
     if experiment.sampler.name != "slopes" and not seeds:
         return
-    key = "seeds.slopes" if experiment.sampler.name != "slopes" else "sampler: slopes"
-    otherwise = "drop it" if key == "seeds.slopes" else "name another sampler, e.g. auto"
+    is_sampler = experiment.sampler.name == "slopes"
+    path = ("sampler",) if is_sampler else ("seeds", "slopes")
+    hint = "name another sampler, e.g. auto" if is_sampler else "drop it"
     if not sloped.genes:
-        yield (
-            f"{key}: expected genes with slopes, such as coefficients or scales of hops, got none: "
-            f"choices, whole numbers and what moves masks have none; {otherwise}"
+        text = (
+            "expected genes with slopes, such as coefficients or scales of hops, got none: "
+            "choices, whole numbers and what moves masks have none"
         )
+        yield Fault(path, text, hint)
     if not any(sloped.objectives):
         named = zip(objectives_of(experiment), sloped.reasons, strict=True)
         why = "; ".join(f"{objective.name} ({reason})" for objective, reason in named)
-        yield f"{key}: expected an objective with slopes, got none: {why}; {otherwise}"
+        yield Fault(path, f"expected an objective with slopes, got none: {why}", hint)
 
 
 def climb_bytes(sources: Sources, dtype: torch.dtype) -> float:

@@ -18,7 +18,7 @@ from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.batch import run_all
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
 from evomerge.origins import SEARCH
-from evomerge.recipe.files import recipe_from_data
+from evomerge.recipe.files import stored_recipe
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.outcomes import checked_outcome
 from evomerge.study.records import (
@@ -198,9 +198,7 @@ class _Scoring:
 
     def _outcomes(self, trials: Sequence[TrialRecord], split: str) -> dict[int, Outcome]:
         outcomes: dict[int, Outcome] = {}
-        jobs = [
-            Job(t.number, recipe_from_data(t.recipe, f"trial {t.number}"), split) for t in trials
-        ]
+        jobs = [Job(t.number, stored_recipe(t.recipe, t.number), split) for t in trials]
         for outcome in run_all(self._executor, jobs):
             outcomes[outcome.job.trial] = outcome
             self._done += 1

@@ -20,7 +20,7 @@ from evomerge.execution.protocol import Climb, Failed, Outcome, Pruned, Scored
 from evomerge.models.reference import ModelRef, reference_data
 from evomerge.optuna_internals import fix_params, storage_of, trial_id
 from evomerge.origins import SEARCH
-from evomerge.recipe.files import recipe_from_data
+from evomerge.recipe.files import stored_recipe
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
 from evomerge.samplers.learned import CLIMB, CLIMBED, CONSTRAINTS, PARTIAL
@@ -109,7 +109,7 @@ class Ledger:
     def recipe(self, trial: Trial) -> Recipe | None:
         """Read the recipe that was stored with a trial; ``None`` before it was asked for."""
         data = trial.user_attrs.get(_RECIPE)
-        return recipe_from_data(self._located(data), f"trial {trial.number}") if data else None
+        return stored_recipe(self._located(data), trial.number) if data else None
 
     def evaluations(self) -> float:
         """Add up what all trials cost, queued ones included; see ``study.evaluations``."""

@@ -106,7 +106,7 @@ def _search(
         "modules": {"attention": ["attention"], "rest": ["mlp", "norm", "embedding", "head"]},
         "genes": {"coefficient": {"range": [0, 1]}},
     }
-    space = build_space(content, models, "space")
+    space = build_space(content, models)
     with tempfile.TemporaryDirectory() as root:
         folder = StudyFolder(Path(root))
         study = optuna.create_study(

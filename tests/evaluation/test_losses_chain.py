@@ -49,7 +49,7 @@ def test_slopes_of_losses_along_genes_are_what_finite_differences_find(
     family, suite, tokenizer, tmp_path
 ):
     models = family_of(tmp_path, family, tokenizer)
-    space = build_space(SPACE, models, "s.yaml")
+    space = build_space(SPACE, models)
     candidate = LiveCandidate(Sources(models.base, models.experts), "float32")
     suite = dataclasses.replace(suite, limit=2, num_fewshot=0)
     prepared = PreparedSuites.of([suite], "search", candidate.model, tokenizer)

@@ -22,7 +22,7 @@ from evomerge.space.protocol import ModelSet, Params
 EXPERTS = {"math": "zoo:math", "list": "zoo:list"}
 MODELS = ModelSet("zoo:base", EXPERTS, n_layers=4)
 GENES = {"coefficient": {"range": [0, 1]}}
-SPACE = build_space({"method": "task_arithmetic", "genes": GENES}, MODELS, "space")
+SPACE = build_space({"method": "task_arithmetic", "genes": GENES}, MODELS)
 OBJECTIVES = (("zoo_math", "exact_match"), ("zoo_list", "exact_match"), ("cost", "hops"))
 START = {"coefficient.math": 0.3, "coefficient.list": 0.6}
 (ZOO,) = load_suites(["zoo"], Presets(), Path.cwd())

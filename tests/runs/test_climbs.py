@@ -96,5 +96,5 @@ def test_what_cannot_be_climbed_is_said_before_the_run(
 ) -> None:
     file = written(tmp_path, **changes)
     with pytest.raises(ConfigError) as error:
-        Loaded.of(load_experiment(file, Presets(), []), "e.yaml")
+        Loaded.of(load_experiment(file, Presets(), []))
     assert [*error.value.faults] == [f"e.yaml: {line}"]

@@ -107,7 +107,7 @@ MIXED = dict.fromkeys(SPACES, MODELS) | {"shares of a few": THREE, "named": WITH
 
 
 def space(content: dict[str, object], models: ModelSet = MODELS) -> SearchSpace:
-    return build_space(content, models, "s.yaml")
+    return build_space(content, models)
 
 
 def named_space(name: str) -> SearchSpace:
@@ -440,7 +440,7 @@ def test_the_ends_of_a_slerp_are_its_two_experts() -> None:
         ({"method": "slerp", "genes": {"t": {}}}, "slerp merges 1 to 2 experts, got 3"),
         ({"kind": "magic"}, "expected one of parameter, layer_swap, dataflow, hybrid"),
         ({"modifiers": {"linse": {}}}, "did you mean 'lines'"),
-        ({"modifiers": {"lines": {"gamma": 1.0}}}, "lines:gamma"),
+        ({"modifiers": {"lines": {"gamma": 1.0}}}, "lines.gamma"),
         ({"modifiers": {"lines": {"beta": {"choice": ["a"]}}}}, "this parameter is a number"),
         ({"genes": {"normalize": {"range": [0.0, 1.0]}}}, "use choice"),
         ({"genes": {"normalize": {"choice": ["maybe"]}}}, "expected true or false"),
