@@ -150,6 +150,15 @@ def test_a_room_says_what_is_in_it(room: Path) -> None:
     assert all(name in members or (room / name).exists() for name in named)
 
 
+def test_a_class_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(file.relative_to(PACKAGE)))
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
+
+
 def public_names(module: str) -> set[str]:
     """What ``__all__`` lists; of a room its members, too."""
     path = PACKAGE.parent.joinpath(*module.split("."))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from evomerge.statistics.signs import SignCounts
 
-__all__ = ["TOP", "Comparison", "Expert", "Pair", "Place", "Sums", "compare", "hint"]
+__all__ = ["TOP", "Comparison", "Expert", "Interference", "Pair", "Sums", "compare", "hint"]
 
 FloatArray = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ _CONCENTRATED = 0.8  # share of a squared norm
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What is added up over the parameters of a place.
+    """What is added up over the parameters of a part of the model.
 
     Attributes:
         base: Σ θ0².
@@ -92,8 +92,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A part of the model, or all of it.
+class Interference:
+    """How the experts interfere in a part of the model, or in all of it.
 
     Attributes:
         name: ``model``, ``layer 3``, ``embedding`` …
@@ -124,8 +124,8 @@ class Comparison:
         hint: What it means for the choice of method.
     """
 
-    model: Place
-    parts: tuple[Place, ...]
+    model: Interference
+    parts: tuple[Interference, ...]
     hint: str
 
 
@@ -139,13 +139,13 @@ def compare(experts: Sequence[str], parts: Sequence[tuple[str, Sums]]) -> Compar
     total = parts[0][1]
     for _, sums in parts[1:]:
         total = total + sums
-    model = _place("model", experts, total)
+    model = _interference("model", experts, total)
     return Comparison(
-        model, tuple(_place(name, experts, sums) for name, sums in parts), hint(model)
+        model, tuple(_interference(name, experts, sums) for name, sums in parts), hint(model)
     )
 
 
-def hint(model: Place) -> str:
+def hint(model: Interference) -> str:
     """Say in a sentence or two what the numbers mean for the choice of method.
 
     Rules of thumb, not proofs: what scores best is what the search is for.
@@ -169,7 +169,7 @@ def hint(model: Place) -> str:
     return " ".join(sentences)
 
 
-def _direction_hint(model: Place) -> str:
+def _direction_hint(model: Interference) -> str:
     cosine = float(np.mean([pair.cosine for pair in model.pairs]))
     contested = 0.0 if math.isnan(model.top_contested) else model.top_contested
     numbers = f"(mean cosine {cosine:.2f}, {contested:.0%} of their large changes contested)"
@@ -194,13 +194,13 @@ def _direction_hint(model: Place) -> str:
     )
 
 
-def _place(name: str, experts: Sequence[str], sums: Sums) -> Place:
+def _interference(name: str, experts: Sequence[str], sums: Sums) -> Interference:
     squares = np.diag(sums.gram)
     norms = np.sqrt(np.maximum(squares, 0.0))
     cosines = _ratio(sums.gram, np.outer(norms, norms))
     base = math.sqrt(sums.base)
     relative, top_mass = _ratio(norms, np.full_like(norms, base)), _ratio(sums.top, squares)
-    return Place(
+    return Interference(
         name=name,
         experts=tuple(
             Expert(expert, float(norms[i]), float(relative[i]), min(1.0, float(top_mass[i])))

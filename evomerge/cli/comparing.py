@@ -12,7 +12,7 @@ from evomerge.cli.options import ExperimentFile, Json, Overrides, PresetFolder, 
 from evomerge.cli.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from evomerge.analysis.interference import Comparison, Pair, Place
+    from evomerge.analysis.interference import Comparison, Interference, Pair
 
 __all__ = ["register"]
 
@@ -62,12 +62,12 @@ def _print(comparison: Comparison) -> None:
     console.print()
     moved = [expert.name for expert in model.experts]
     columns = ["part", *moved, "cosine", "contested", f"in {top}", "rank"]
-    places = [_row(place) for place in (*comparison.parts, model)]
+    rows = [_row(part) for part in (*comparison.parts, model)]
     print_table(
         "Parts of the model: how far each expert moved, and how they agree",
         columns,
-        places,
-        bold=len(places) - 1,
+        rows,
+        bold=len(rows) - 1,
     )
     console.print(
         "\ncontested: raised by one expert and lowered by another; rank: independent directions\n"
@@ -82,15 +82,15 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
     return " and ".join(pair.experts), f"{pair.cosine:.3f}", *shares
 
 
-def _row(place: Place) -> tuple[str, ...]:
-    cosines = [pair.cosine for pair in place.pairs]
+def _row(part: Interference) -> tuple[str, ...]:
+    cosines = [pair.cosine for pair in part.pairs]
     return (
-        place.name,
-        *(f"{expert.relative_norm:.2%}" for expert in place.experts),
+        part.name,
+        *(f"{expert.relative_norm:.2%}" for expert in part.experts),
         f"{sum(cosines) / len(cosines):.3f}" if cosines else "–",
-        _percent(place.contested),
-        _percent(place.top_contested),
-        f"{place.effective_rank:.2f}",
+        _percent(part.contested),
+        _percent(part.top_contested),
+        f"{part.effective_rank:.2f}",
     )
 
 

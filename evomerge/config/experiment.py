@@ -12,7 +12,7 @@ from evomerge.config.values import (
     BoundText,
     Duration,
     ExpertName,
-    Seed,
+    RandomSeed,
     better,
     by_name,
     cost_as_metric,
@@ -108,7 +108,7 @@ class EvaluatorConfig(_Section):
     system_instruction: str | None = None
     allow_code: bool = False
     report_only: bool = False
-    seed: Seed = 0
+    seed: RandomSeed = 0
 
 
 class _Metric(_Section):
@@ -273,7 +273,7 @@ class Experiment(_Section):
     allow_test_split: bool = False
     finalists: int = Field(default=8, ge=0, le=_MOST_TRIALS)
     storage: str | None = None
-    seed: Seed = 0
+    seed: RandomSeed = 0
     schema_version: int = _SCHEMA_VERSION
 
     @field_validator("schema_version")

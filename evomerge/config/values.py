@@ -18,7 +18,7 @@ __all__ = [
     "BoundText",
     "Duration",
     "ExpertName",
-    "Seed",
+    "RandomSeed",
     "better",
     "by_name",
     "cost_as_metric",
@@ -105,7 +105,7 @@ def _auto_or_count(value: object) -> object:
 
 AutoOrCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)]
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_LONGEST_WAIT)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+RandomSeed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 def _checked_bound(value: object) -> object:

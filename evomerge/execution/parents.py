@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from evomerge.execution.protocol import WorkerSpec
-from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.recipe.recipe import Recipe
+from evomerge.recipe.rules import copy_rule
 
 __all__ = ["parent_recipe"]
 
@@ -15,7 +16,5 @@ def parent_recipe(parent: str, spec: WorkerSpec) -> Recipe:
         parent: ``base`` or an expert's name.
         spec: Of the worker that is to merge it.
     """
-    mix = {name: float(name == parent) for name in spec.experts}
-    method = "task_arithmetic" if parent == "base" else "linear"
-    rules = (Rule(method, {"coefficient": mix}),)
+    rules = (copy_rule(parent, spec.experts),)
     return Recipe(experts=spec.experts, rules=rules, base=spec.base, dtype=spec.dtype)

@@ -19,14 +19,14 @@ from evomerge.models.reference import mentioned_models
 from evomerge.recipe.files import dump_recipe, public_recipe
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["ScoreRow", "model_card"]
+__all__ = ["CardRow", "model_card"]
 
 # Underscores within words, as tasks have, are no markup.
 _MARKUP = re.compile(r"([\\`*\[\]<>|~&$#@!]|:(?=//)|(?<![^\W_])_|_(?![^\W_]))")
 
 
 @dataclass(frozen=True)
-class ScoreRow:
+class CardRow:
     """One row of the card's table of scores.
 
     Attributes:
@@ -45,7 +45,7 @@ def model_card(
     recipe: Recipe,
     *,
     objectives: Sequence[str],
-    scores: Sequence[ScoreRow],
+    scores: Sequence[CardRow],
     forgetting: Sequence[ForgettingRow] = (),
     searched: Mapping[str, str] | None = None,
     folding: FoldError | None = None,

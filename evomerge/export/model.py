@@ -15,7 +15,7 @@ from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import EngineName
-from evomerge.export.card import ScoreRow, model_card
+from evomerge.export.card import CardRow, model_card
 from evomerge.export.rescore import score_folder
 from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.finite import NonFinite
@@ -137,7 +137,7 @@ def export_model(
         out.name,
         recipe,
         objectives=names,
-        scores=_score_rows(study, trial),
+        scores=_card_rows(study, trial),
         forgetting=[row for row in forgetting if row.number == trial.number],
         searched=TaskCatalogue([s for s in suites if s.allow_test_split]).searched_benchmarks,
         folding=folding,
@@ -219,8 +219,8 @@ def push_folder(folder: Path, repository: str) -> str:
     return str(api.upload_file(path_or_fileobj=content, path_in_repo=_RECIPE, repo_id=repository))
 
 
-def _score_rows(study: StudyRecord, trial: TrialRecord) -> list[ScoreRow]:
-    rows = [ScoreRow("this merge", "search", _texts(trial.values, trial.stderr))]
+def _card_rows(study: StudyRecord, trial: TrialRecord) -> list[CardRow]:
+    rows = [CardRow("this merge", "search", _texts(trial.values, trial.stderr))]
     for final in study.finals:
         if final.number == trial.number or final.split == "test":
             name = (
@@ -228,7 +228,7 @@ def _score_rows(study: StudyRecord, trial: TrialRecord) -> list[ScoreRow]:
                 if final.number == trial.number
                 else f"{final.origin} (#{final.number})"
             )
-            rows.append(ScoreRow(name, final.split, _texts(final.values, final.stderr)))
+            rows.append(CardRow(name, final.split, _texts(final.values, final.stderr)))
     return rows
 
 

@@ -12,19 +12,19 @@ from importlib.util import find_spec
 from itertools import groupby
 
 from evomerge.kernels.eager import merge_eager, slopes_eager
-from evomerge.kernels.job import Job, SlopeJob
+from evomerge.kernels.job import MergeJob, SlopeJob
 from evomerge.kernels.scalars import Scalars
 from evomerge.kernels.structure import Structure, has_compiled_slopes, is_supported
 
 __all__ = ["kernel_choice", "merge_all", "slopes_all"]
 
-Compiled = Callable[[Iterable[Job]], None]
+Compiled = Callable[[Iterable[MergeJob]], None]
 
 _WORTH_COMPILING = 1 << 24  # elements, which take eager about as long as compiling takes
 _SMALLEST_COMPILED = 1 << 12  # elements, for whose slopes eager needs milliseconds
 
 
-def merge_all(jobs: Iterable[Job]) -> None:
+def merge_all(jobs: Iterable[MergeJob]) -> None:
     """Merge tensors straight into existing buffers, with the fastest kernel there is.
 
     Many at once are faster than one by one: threads need not wait for each other.
@@ -111,7 +111,7 @@ def _compiled(device: str) -> Compiled | None:
     return None
 
 
-def _after_eager(jobs: Iterable[Job]) -> Iterator[Job]:
+def _after_eager(jobs: Iterable[MergeJob]) -> Iterator[MergeJob]:
     """Merge what eager must or had better do; yield the rest."""
     for job in jobs:
         if is_supported(job) and (job.out.device.type != "cpu" or _is_worth_compiling(job)):
@@ -123,7 +123,7 @@ def _after_eager(jobs: Iterable[Job]) -> Iterator[Job]:
 _elements: Counter[Structure] = Counter()  # met by this process
 
 
-def _is_worth_compiling(job: Job) -> bool:
+def _is_worth_compiling(job: MergeJob) -> bool:
     structure = Structure.of(job)
     _elements[structure] += job.out.numel()
     return _elements[structure] >= _WORTH_COMPILING

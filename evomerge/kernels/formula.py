@@ -21,7 +21,7 @@ from evomerge.kernels.plan import (
     UniqueShared,
     Variance,
 )
-from evomerge.kernels.structure import Ranked, Structure
+from evomerge.kernels.structure import RankedKind, Structure
 
 __all__ = ["element_source", "intervals"]
 
@@ -101,7 +101,7 @@ def _sparsify(s: Structure, i: int) -> Iterator[str]:
             yield f"v{i} = t{i}"
         case "clamp":
             yield f"v{i} = where(t{i} > low{i}, low{i}, where(t{i} < -low{i}, -low{i}, t{i}))"
-        case Ranked(knots=knots, rescale=rescale):
+        case RankedKind(knots=knots, rescale=rescale):
             yield from _rank(i, knots)
             yield f"p{i} = low{i} + high{i} * rank"
             drawn = f"as_float(hash24(index, key{i}, salt{i}))"

@@ -9,11 +9,11 @@ import torch
 
 from evomerge.kernels.plan import TensorPlan
 
-__all__ = ["Job", "SlopeJob"]
+__all__ = ["MergeJob", "SlopeJob"]
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class MergeJob:
     """One tensor to merge.
 
     Attributes:
@@ -51,6 +51,6 @@ class SlopeJob:
     gradient: torch.Tensor
 
     @property
-    def merge(self) -> Job:
+    def merge(self) -> MergeJob:
         """The merge whose output the gradient is along, with the gradient in the output's place."""
-        return Job(self.plan, self.base, self.experts, self.gradient)
+        return MergeJob(self.plan, self.base, self.experts, self.gradient)

@@ -81,12 +81,6 @@ class Scalars:
                 total += np.vdot(own, b - a)
         return float(total)
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether no slope is NaN or infinite."""
-        arrays = (self.each, self.shared, *(t for t in self.tables if t is not None))
-        return all(bool(np.isfinite(array).all()) for array in arrays)
-
 
 def held(plan: TensorPlan) -> TensorPlan:
     """Return the part of a plan that slopes hold as it is: the plan without its scalars."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from evomerge.kernels.job import Job, SlopeJob
+from evomerge.kernels.job import MergeJob, SlopeJob
 from evomerge.kernels.plan import (
     Agree,
     Band,
@@ -28,7 +28,7 @@ from evomerge.kernels.plan import (
     TensorPlan,
 )
 
-__all__ = ["Ranked", "Structure", "alike", "has_compiled_slopes", "is_supported"]
+__all__ = ["RankedKind", "Structure", "alike", "has_compiled_slopes", "is_supported"]
 
 SparseKind = Literal["above", "band", "row_band", "random", "clamp"]
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -36,7 +36,7 @@ _MAX_KNOTS = 17  # the search for a rank is unrolled
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedKind:
     """Shape of a ``RankedMask``."""
 
     knots: int
@@ -70,7 +70,7 @@ class Structure:
     delta: bool
     adds_base: bool
     adds_offset: bool
-    sparse: tuple[SparseKind | Ranked | None, ...]
+    sparse: tuple[SparseKind | RankedKind | None, ...]
     row_scale: tuple[bool, ...]
     column_scale: tuple[bool, ...]
     gate: type[Gate] | None
@@ -80,7 +80,7 @@ class Structure:
     normalizes: bool
 
     @classmethod
-    def of(cls, job: Job) -> Structure:
+    def of(cls, job: MergeJob) -> Structure:
         """Read the structure off a job."""
         plan, n = job.plan, len(job.plan.coefficients)
         base = job.base if plan.reads_base else None
@@ -120,7 +120,7 @@ class Structure:
     def has_rows(self) -> bool:
         """Whether some number differs between rows or columns."""
         tables = any(self.row_scale) or any(self.column_scale)
-        return tables or any(s == "row_band" or isinstance(s, Ranked) for s in self.sparse)
+        return tables or any(s == "row_band" or isinstance(s, RankedKind) for s in self.sparse)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -129,14 +129,14 @@ class Structure:
         for i, what in enumerate(self.sparse):
             if what == "row_band":
                 names += [f"lows{i}", f"highs{i}"]
-            if isinstance(what, Ranked):
+            if isinstance(what, RankedKind):
                 names.append(f"knots{i}")
             names += [f"rows{i}"] if self.row_scale[i] else []
             names += [f"columns{i}"] if self.column_scale[i] else []
         return tuple(names)
 
 
-def is_supported(job: Job) -> bool:
+def is_supported(job: MergeJob) -> bool:
     """Whether compiled kernels can run a job; if not, the eager kernel must."""
     plan, tensors = job.plan, [job.out, *job.experts, *([] if job.base is None else [job.base])]
     if any(tensor.dtype not in _DTYPES for tensor in tensors):
@@ -170,14 +170,14 @@ def alike(plan: TensorPlan) -> tuple[Sparsifier | None, ...]:
     return tuple(keeps_all if what is None else what for what in sparse)
 
 
-def _kinds(sparse: tuple[Sparsifier | None, ...]) -> tuple[SparseKind | Ranked | None, ...]:
+def _kinds(sparse: tuple[Sparsifier | None, ...]) -> tuple[SparseKind | RankedKind | None, ...]:
     kinds = tuple(_kind(what) for what in sparse)
     if any(isinstance(what, Band) and what.high != float("inf") for what in sparse):
         return kinds
     return tuple("above" if kind == "band" else kind for kind in kinds)
 
 
-def _kind(what: Sparsifier | None) -> SparseKind | Ranked | None:
+def _kind(what: Sparsifier | None) -> SparseKind | RankedKind | None:
     match what:
         case None:
             return None
@@ -188,7 +188,7 @@ def _kind(what: Sparsifier | None) -> SparseKind | Ranked | None:
         case RandomMask():
             return "random"
         case RankedMask(knots=knots, rescale=rescale):
-            return Ranked(knots.values.shape[1], rescale)
+            return RankedKind(knots.values.shape[1], rescale)
         case Clamp():
             return "clamp"
 

@@ -5,7 +5,7 @@ Members:
     shared: adapters and deltas, computed once per machine and mapped by every process.
     measuring: the statistics pass, before any candidate.
     lowering: recipe to per-tensor plans.
-    candidate: the live model of a worker; each tensor to merge is a ``task``.
+    candidate: the live model of a worker; each tensor to merge is a ``planned_tensor``.
     residency: whether experts are mapped, resident on the device, or streamed through it.
     feeding: base and experts for merges and unmerged layers, from wherever they are;
         ``streaming`` is the last way.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from evomerge.kernels.choice import merge_all
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.merging.batches import in_batches
 from evomerge.merging.folding import Stored
 from evomerge.merging.lowering import lower_tensor
@@ -75,10 +75,10 @@ class MergedAhead:
         for name in origins:
             self._sources.forget(name)
 
-    def _job(self, name: str) -> Job:
+    def _job(self, name: str) -> MergeJob:
         origin = self._stored[name].name
         plan = lower_tensor(self._recipe, self._sources, origin)
-        return Job(plan, *self._sources.tensors(origin), self._ready[name])
+        return MergeJob(plan, *self._sources.tensors(origin), self._ready[name])
 
     def _fold(self, stored: Stored, out: torch.Tensor) -> None:
         is_merged = stored.source == MERGED

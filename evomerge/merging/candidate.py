@@ -14,10 +14,10 @@ from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
 from evomerge.merging.lowering import lower, merged_names
 from evomerge.merging.path_rules import PathRules
+from evomerge.merging.planned_tensor import PlannedTensor
 from evomerge.merging.residency import residency_of
 from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
 from evomerge.merging.sources import Sources
-from evomerge.merging.task import Task
 from evomerge.merging.wiring import Wiring
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.dtypes import model_dtype
@@ -98,7 +98,7 @@ class LiveCandidate:
             self._plans.pop(name, None)
         with ExitStack() as lent:
             outs = {name: lent.enter_context(contiguous_output(self._live[name])) for name in plans}
-            self._feed(Task(name, plan, outs[name]) for name, plan in plans.items())
+            self._feed(PlannedTensor(name, plan, outs[name]) for name, plan in plans.items())
         torch.get_device_module(self._device).synchronize()
         self._plans |= plans
         self._connect(recipe.path)

@@ -9,18 +9,18 @@ from functools import cache, partial
 import torch
 
 from evomerge.kernels.choice import merge_all
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
+from evomerge.merging.planned_tensor import PlannedTensor
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import StreamedFeed
-from evomerge.merging.task import Task
 from evomerge.models.expert import TensorSource
 from evomerge.recipe.path import BASE
 
 __all__ = ["Feed", "ReadTensor", "ReadTensors", "Supply", "make_supply"]
 
-Feed = Callable[[Iterable[Task]], None]
-"""Merges tasks, all at once; outputs are complete when the device has caught up."""
+Feed = Callable[[Iterable[PlannedTensor]], None]
+"""Merges tensors, all at once; outputs are complete when the device has caught up."""
 
 ReadTensor = Callable[[str, str], torch.Tensor]
 """Returns one tensor by source (``base`` or an expert's name) and name; never write into it."""
@@ -64,8 +64,8 @@ def make_supply(sources: Sources, device: torch.device, residency: Residency) ->
             return Supply(StreamedFeed(sources, device), sources.tensor, copied)
 
 
-def _merge(tensors: ReadTensors, tasks: Iterable[Task]) -> None:
-    merge_all(Job(task.plan, *tensors(task.name), task.out) for task in tasks)
+def _merge(sources: ReadTensors, planned: Iterable[PlannedTensor]) -> None:
+    merge_all(MergeJob(one.plan, *sources(one.name), one.out) for one in planned)
 
 
 def _copied(

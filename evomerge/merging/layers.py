@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from evomerge.merging.feeding import ReadTensor
-from evomerge.models.parameters import places
+from evomerge.models.parameters import live_views
 from evomerge.models.structure import decoder_layers
 from evomerge.models.twins import twin
 
@@ -41,8 +41,8 @@ class SourceLayers:
         self._path, _ = decoder_layers(model)
         self._live = list(model.get_submodule(self._path).children())
         self._views: dict[str, _Views] = {}  # by parameter
-        for name, place in places(model, names).items():
-            self._views.setdefault(place.parameter, {})[name] = place.view
+        for name, view in live_views(model, names).items():
+            self._views.setdefault(view.parameter, {})[name] = view.tensor
         self._made: dict[tuple[str, int], nn.Module] = {}
         self._converted: set[tuple[str, int]] = set()
 

@@ -12,10 +12,10 @@ from itertools import cycle
 import torch
 
 from evomerge.kernels.choice import merge_all
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.merging.batches import in_batches
+from evomerge.merging.planned_tensor import PlannedTensor
 from evomerge.merging.sources import Sources
-from evomerge.merging.task import Task
 
 __all__ = ["StreamedFeed"]
 
@@ -24,7 +24,7 @@ _ALIGNMENT = 256  # bytes, of every tensor in a stage
 
 
 class StreamedFeed:
-    """Merges tasks whose sources are in files, on a device that cannot hold them all; a ``Feed``.
+    """Merges tensors whose sources are in files, on a device that cannot hold them all; a ``Feed``.
 
     Memory: two stages, on the device and pinned on the host; each holds one batch of tensors of
     base and experts, at least the largest.
@@ -45,9 +45,9 @@ class StreamedFeed:
         self._stage_bytes = max(*needs, min(stage_bytes, sum(needs)))
         self._stages = [_Stage(self._stage_bytes, device) for _ in range(2)]
 
-    def __call__(self, tasks: Iterable[Task]) -> None:
+    def __call__(self, tensors: Iterable[PlannedTensor]) -> None:
         """Queue the merge of tensors; outputs are complete when the device has caught up."""
-        batches = in_batches(tasks, lambda task: self._need(task.name), self._stage_bytes)
+        batches = in_batches(tensors, lambda planned: self._need(planned.name), self._stage_bytes)
         for stage, batch in zip(cycle(self._stages), batches, strict=False):
             self._merge(stage, batch)
 
@@ -55,11 +55,11 @@ class StreamedFeed:
         """Bytes of a stage that one tensor of all models may take."""
         return self._sources.tensor_bytes(name) + _ALIGNMENT * len(self._sources.models)
 
-    def _merge(self, stage: _Stage, batch: Sequence[Task]) -> None:
+    def _merge(self, stage: _Stage, batch: Sequence[PlannedTensor]) -> None:
         merging = self._backend.current_stream()
         stage.copied.synchronize()  # the host may overwrite what has been copied
         stage.clear()
-        jobs = [self._staged(stage, task) for task in batch]
+        jobs = [self._staged(stage, planned) for planned in batch]
         with self._backend.stream(self._copying):
             self._copying.wait_event(stage.merged)  # the copy may overwrite what has been merged
             stage.copy()
@@ -68,10 +68,11 @@ class StreamedFeed:
         merge_all(jobs)
         stage.merged.record(merging)
 
-    def _staged(self, stage: _Stage, task: Task) -> Job:
-        base, experts = self._sources.tensors(task.name)
-        staged_base = None if base is None or not task.plan.reads_base else stage.put(base)
-        return Job(task.plan, staged_base, [stage.put(expert) for expert in experts], task.out)
+    def _staged(self, stage: _Stage, planned: PlannedTensor) -> MergeJob:
+        base, experts = self._sources.tensors(planned.name)
+        staged_base = None if base is None or not planned.plan.reads_base else stage.put(base)
+        staged = [stage.put(expert) for expert in experts]
+        return MergeJob(planned.plan, staged_base, staged, planned.out)
 
 
 class _Stage:

@@ -33,7 +33,7 @@ class Visit:
         ends = (*branches.outputs, *branches.inputs) if branches else ()
         self._layer = twin(layer, (*numbered, *ends))
         self._numbered = [vars(self._layer.get_submodule(path)) for path in numbered]
-        self._scale = _Scale()
+        self._scale = _StreamScale()
         if branches:
             self._scale.act_on(self._layer, branches)
 
@@ -55,7 +55,7 @@ class Visit:
         return self._layer
 
 
-class _Scale:
+class _StreamScale:
     """The factor that a layer's stream is divided by; 1 changes no number.
 
     Attributes:

@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     from evomerge.models.checkpoint import Checkpoint
 
 __all__ = [
-    "Place",
+    "LiveView",
     "check_live",
     "contiguous_output",
     "live_names",
     "live_tensors",
-    "places",
+    "live_views",
     "tied_names",
     "untie",
 ]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one checkpoint tensor lives.
+class LiveView:
+    """One checkpoint tensor, where it lives in a model.
 
     Attributes:
         parameter: Name in the model's state dict of what holds it.
-        view: The tensor itself, sharing storage with the model.
+        tensor: The tensor itself, sharing storage with the model.
     """
 
     parameter: str
-    view: torch.Tensor
+    tensor: torch.Tensor
 
 
 def live_names(model: PreTrainedModel, names: Iterable[str]) -> dict[str, str]:
@@ -80,7 +80,7 @@ def live_names(model: PreTrainedModel, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def places(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Place]:
+def live_views(model: PreTrainedModel, names: Iterable[str]) -> dict[str, LiveView]:
     """Find checkpoint tensors in a model, which may be on the meta device.
 
     Args:
@@ -103,27 +103,25 @@ def places(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Place]:
     for name, live in live_names(model, names).items():
         view = views.get(live)
         if view is not None and _storage(view) in owners:
-            found[name] = Place(live if live in state else owners[_storage(view)], view)
+            found[name] = LiveView(live if live in state else owners[_storage(view)], view)
     order = {name: i for i, name in enumerate(state)}
     return dict(sorted(found.items(), key=lambda item: order[item[1].parameter]))
 
 
-def tied_names(found: Mapping[str, Place]) -> dict[str, str]:
+def tied_names(found: Mapping[str, LiveView]) -> dict[str, str]:
     """Find names that share one tensor.
 
     Args:
-        found: From ``places``.
+        found: From ``live_views``.
 
     Returns:
         For every name but the first of those that share, the first: of head and embedding, the
         embedding.
     """
     first: dict[tuple[int, int], str] = {}
-    for name, place in found.items():
-        first.setdefault(_address(place), name)
-    return {
-        name: other for name, place in found.items() if (other := first[_address(place)]) != name
-    }
+    for name, view in found.items():
+        first.setdefault(_address(view), name)
+    return {name: other for name, view in found.items() if (other := first[_address(view)]) != name}
 
 
 def live_tensors(model: PreTrainedModel, names: Iterable[str]) -> dict[str, torch.Tensor]:
@@ -142,7 +140,7 @@ def live_tensors(model: PreTrainedModel, names: Iterable[str]) -> dict[str, torc
         CheckpointError: A tensor has no view, or the names leave a parameter unwritten.
     """
     names = tuple(names)
-    found = places(model, names)
+    found = live_views(model, names)
     unused = may_be_unused(model) + _NEVER_LOADED
     lost = [n for n in names if n not in found and not any(re.search(p, n) for p in unused)]
     if lost:
@@ -151,7 +149,7 @@ def live_tensors(model: PreTrainedModel, names: Iterable[str]) -> dict[str, torc
             f"them, got {len(lost)} others, e.g. {lost[0]}; {_CONVERT}"
         )
     tied = tied_names(found)
-    live = {name: place.view for name, place in found.items() if name not in tied}
+    live = {name: view.tensor for name, view in found.items() if name not in tied}
     _check_covered(model, live.values())
     return live
 
@@ -239,8 +237,8 @@ def _storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _address(place: Place) -> tuple[int, int]:
-    return _storage(place.view), int(place.view.storage_offset())
+def _address(view: LiveView) -> tuple[int, int]:
+    return _storage(view.tensor), int(view.tensor.storage_offset())
 
 
 def _check_covered(model: PreTrainedModel, views: Iterable[torch.Tensor]) -> None:

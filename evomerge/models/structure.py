@@ -17,12 +17,12 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from evomerge.errors import CheckpointError
-from evomerge.models.parameters import places, tied_names
+from evomerge.models.parameters import live_views, tied_names
 from evomerge.models.roles import Kind, TensorRole
 from evomerge.models.transformers_internals import dtype_plan
 
 __all__ = [
-    "Structure",
+    "ModelStructure",
     "class_fault",
     "decoder_layers",
     "empty_model",
@@ -104,7 +104,7 @@ def empty_model(
 
 
 @dataclass(frozen=True)
-class Structure:
+class ModelStructure:
     """What the model says about the tensors of a checkpoint.
 
     Attributes:
@@ -118,7 +118,7 @@ class Structure:
     tied: Mapping[str, str]
 
 
-def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> Structure | None:
+def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> ModelStructure | None:
     """Read layers and kinds from the model of a config.
 
     Args:
@@ -136,11 +136,11 @@ def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> Structure
     if model is None:
         return None
     modules = _Modules(model)
-    found = places(model, names)
+    found = live_views(model, names)
     if not found or not modules.n_layers:
         return None
-    roles = {name: modules.role(place.parameter) for name, place in found.items()}
-    return Structure(modules.n_layers, roles, tied_names(found))
+    roles = {name: modules.role(view.parameter) for name, view in found.items()}
+    return ModelStructure(modules.n_layers, roles, tied_names(found))
 
 
 def live_dtypes(
@@ -166,8 +166,8 @@ def live_dtypes(
         for pattern, own in dtype_plan(model, dtype).items()
     }
     return {
-        name: next((own for p, own in kept.items() if p.search(place.parameter)), place.view.dtype)
-        for name, place in places(model, names).items()
+        name: next((own for p, own in kept.items() if p.search(view.parameter)), view.tensor.dtype)
+        for name, view in live_views(model, names).items()
     }
 
 

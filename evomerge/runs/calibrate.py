@@ -14,7 +14,8 @@ from evomerge.evaluation.scores import SMOOTH_METRICS, ItemScore, Scores
 from evomerge.execution.batch import run_all
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import Executor, Job, Scored, WorkerSpec
-from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.recipe.recipe import Recipe
+from evomerge.recipe.rules import sum_rule
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.workers import on_device, start_executor
 from evomerge.seeds import seed_for
@@ -91,8 +92,7 @@ def _perturbed(models: ModelSet) -> Iterator[Recipe]:
         draws = np.random.default_rng(seed_for(models.seed, "calibrate", i))
         factors = 1 + _PERTURBATION * draws.standard_normal(len(names))
         mix = {name: float(f) / len(names) for name, f in zip(names, factors, strict=True)}
-        rule = Rule("task_arithmetic", {"coefficient": mix, "lambda": 1.0, "normalize": False})
-        yield Recipe(models.experts, (rule,), models.base, models.dtype, models.seed)
+        yield models.recipe((sum_rule(mix),))
 
 
 def _score(recipes: Sequence[Recipe], executor: Executor) -> list[Scores]:

@@ -14,8 +14,8 @@ from evomerge.errors import ConfigError, SpaceError
 from evomerge.evaluation.store import ItemStore
 from evomerge.runs.parts import objectives_of
 from evomerge.samplers import (
-    Budget,
     GeneSpace,
+    SearchProblem,
     build_sampler,
     choose,
     resolve_sampler,
@@ -39,40 +39,40 @@ def make_sampler(experiment: Experiment, space: SearchSpace, items: ItemStore) -
         ConfigError: Unknown sampler or option; ``Loaded.of`` has looked for them.
     """
     rows = ItemRows(items, objectives_of(experiment))
-    return _sampler(experiment, replace(_budget(experiment, space), item_scores=rows))
+    return _sampler(experiment, replace(_problem(experiment, space), item_scores=rows))
 
 
 def resolved_sampler(experiment: Experiment, space: SearchSpace) -> SamplerConfig:
     """Settle which sampler runs, and the options that follow the budget, which may grow later."""
     sampler = experiment.sampler
-    name, options = resolve_sampler(sampler.name, sampler.options, _budget(experiment, space))
+    name, options = resolve_sampler(sampler.name, sampler.options, _problem(experiment, space))
     return SamplerConfig(name=name, **options)
 
 
 def sampler_choice(experiment: Experiment, space: SearchSpace) -> tuple[str, str]:
     """Name the sampler that will run, and why: ``auto`` chooses by a rule, other names say it."""
-    name, budget = experiment.sampler.name, _budget(experiment, space)
+    name, problem = experiment.sampler.name, _problem(experiment, space)
     if name != "auto":
         return name, f"named in the experiment; {sampler_names()[name]}"
-    return choose(budget.space, n_objectives=budget.n_objectives, n_trials=budget.n_trials)
+    return choose(problem.space, n_objectives=problem.n_objectives, n_trials=problem.n_trials)
 
 
 def sampler_faults(experiment: Experiment, space: SearchSpace | None, where: str) -> Iterator[str]:
     """Build the sampler once; where the space is wrong itself, for no gene, which any can do."""
     try:
-        _sampler(experiment, _budget(experiment, space))
+        _sampler(experiment, _problem(experiment, space))
     except ConfigError as err:
         yield from (f"{where}: {fault}" for fault in err.faults)
     except SpaceError as err:
         yield from (f"{where}: sampler: {line}" for line in str(err).splitlines())
 
 
-def _sampler(experiment: Experiment, budget: Budget) -> BaseSampler:
-    return build_sampler(experiment.sampler.name, experiment.sampler.options, budget)
+def _sampler(experiment: Experiment, problem: SearchProblem) -> BaseSampler:
+    return build_sampler(experiment.sampler.name, experiment.sampler.options, problem)
 
 
-def _budget(experiment: Experiment, space: SearchSpace | None) -> Budget:
-    return Budget(
+def _problem(experiment: Experiment, space: SearchSpace | None) -> SearchProblem:
+    return SearchProblem(
         space=_genes(space) if space else GeneSpace({}, {}),
         n_objectives=len(experiment.objectives),
         n_trials=experiment.budget.trials,

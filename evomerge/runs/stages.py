@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 __all__ = [
     "change_run",
     "continue_run",
-    "create_run",
-    "created_run",
     "load_stages",
     "start_run",
 ]
@@ -55,37 +53,23 @@ __all__ = [
 _DATA_FLOW = ("dataflow", "hybrid")  # kinds of space whose models have other layers than the base
 
 
-@contextmanager
-def created_run(
-    path: Path,
-    presets: Presets,
-    overrides: Sequence[str],
-    folder: StudyFolder,
-) -> Iterator[Loaded]:
-    """Load an experiment of one or several stages, make its folder, and hold it for the block.
+def start_run(
+    path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder, events: Events
+) -> StudyRecord:
+    """Load an experiment of one or several stages, make its folder, and run it.
 
     Args:
         path: Experiment file.
         presets: Where names are looked up.
         overrides: ``KEY=VALUE`` changes.
         folder: Where; a study in which no trial was ever asked makes room. Stays untouched if the
-            experiment has faults.
-
-    Yields:
-        The experiment, or its first stage, for ``continue_run``.
+            experiment has faults; held from the moment it is made.
+        events: Hears what happens.
 
     Raises:
         ConfigError: Listing every fault of every stage.
         StudyError: Another study is there or is just being made, or an override changes no stage.
     """
-    with _made(_read(path, presets, overrides, folder), path, folder) as loaded:
-        yield loaded
-
-
-def start_run(
-    path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder, events: Events
-) -> StudyRecord:
-    """Make the folder of a run as ``created_run`` does, and continue it."""
     events.phase("reading the experiment")
     experiment = _read(path, presets, overrides, folder)
     events.phase("checking the experiment")
@@ -118,12 +102,6 @@ def _made(experiment: Experiment, path: Path, folder: StudyFolder) -> Iterator[L
                 file.unlink(missing_ok=True)
         write_experiment(folder.require_free(), experiment)
         yield loaded
-
-
-def create_run(path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder) -> None:
-    """Make the folder of a run, as ``created_run`` does, and leave it to whoever continues it."""
-    with created_run(path, presets, overrides, folder):
-        pass
 
 
 def _is_unbegun(folder: StudyFolder) -> bool:
@@ -179,7 +157,7 @@ def continue_run(
         folder: The run.
         events: Progress.
         accept_changes: Whether models and items may be others than those of earlier trials.
-        loaded: What ``created_run`` gave, if it made this run.
+        loaded: The experiment, or its first stage, if this process has just made the run.
 
     Returns:
         The study of the last stage.

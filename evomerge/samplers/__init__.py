@@ -5,7 +5,7 @@ Members:
     registry: ``sampler_names``, ``resolve_sampler`` and ``build_sampler``, from a name in YAML to a
         sampler.
     auto: ``choose``, the rule behind ``sampler: auto``.
-    kinds: ``SamplerKind``, what a sampler declares; ``Budget``, what it is built for.
+    kinds: ``SamplerKind``, what a sampler declares; ``SearchProblem``, what it is built for.
     in_optuna: Optuna's own samplers: random, qmc, tpe, gp, nsga2, nsga3.
     pycma, evolution: CMA-ES.
     catcma, mixed, mixed_genes: CMA-ES with categories and steps, one or two objectives.
@@ -30,15 +30,15 @@ same object under the entry point group ``evomerge.samplers``.
 
 from evomerge.samplers.auto import choose
 from evomerge.samplers.gene_space import GeneSpace
-from evomerge.samplers.kinds import Budget, SamplerKind
+from evomerge.samplers.kinds import SamplerKind, SearchProblem
 from evomerge.samplers.registry import build_sampler, resolve_sampler, sampler_names
 from evomerge.samplers.wrapped import InSpace
 
 __all__ = [
-    "Budget",
     "GeneSpace",
     "InSpace",
     "SamplerKind",
+    "SearchProblem",
     "build_sampler",
     "choose",
     "resolve_sampler",

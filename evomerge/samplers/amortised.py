@@ -17,10 +17,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from pydantic import ConfigDict, Field
 
-from evomerge.samplers.gene_space import Gene
+from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.genetic import nsga2, ranks
 from evomerge.samplers.joint import JointSampler
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.results import Result, Trials, Tried
 from evomerge.samplers.scalarise import draw_preference, tchebycheff
 from evomerge.samplers.surrogate import Surrogate, fit_surrogates
@@ -57,19 +57,19 @@ class AmortisedFront:
     preference best.
 
     Args:
-        budget: What is searched.
+        problem: What is searched.
         n_startup: Results before the first model.
 
     Source:
         Li et al. 2024, arXiv:2406.07529.
     """
 
-    def __init__(self, budget: Budget, *, n_startup: int) -> None:
-        self._budget, self._n_startup = budget, n_startup
-        self._space, self._cube = budget.space, UnitCube(budget.space.searched)
-        self._trials = Trials(budget.space, constrained=budget.constrained)
+    def __init__(self, problem: SearchProblem, *, n_startup: int) -> None:
+        self._problem, self._n_startup = problem, n_startup
+        self._space, self._cube = problem.space, UnitCube(problem.space.searched)
+        self._trials = Trials(problem.space, constrained=problem.constrained)
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
+    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Propose the params of a trial."""
         results = self._trials.finished(study)
         scored = [r for r in results if r.losses is not None]
@@ -83,29 +83,29 @@ class AmortisedFront:
 
     def _by_preference(
         self, scored: Sequence[Result], unknown: FloatArray, number: int
-    ) -> list[dict[str, Gene]]:
+    ) -> list[dict[str, GeneValue]]:
         """List the params of the predicted front, the preferred ones first."""
         points = self._encode([r.params for r in scored])
         losses = np.array([r.losses for r in scored])
         values = np.column_stack([_standardised(_unbounded(column)) for column in losses.T])
         variances = _variances(losses, [r.stderr for r in scored])
         violations = np.array([r.violation for r in scored])
-        rng = np.random.default_rng(seed_for(self._budget.seed, "front", number))
+        rng = np.random.default_rng(seed_for(self._problem.seed, "front", number))
         optimism = np.abs(rng.standard_normal(values.shape[1]))
         models = fit_surrogates(points, values, unknown, variances)
         promise = _Promise(self._cube, models, points, violations, unknown, optimism)
         start = _first_population(points, values, violations, rng)
         found, predicted = nsga2(promise, start, rng, generations=_GENERATIONS)
-        preference = draw_preference(self._budget.seed, number, values.shape[1])
+        preference = draw_preference(self._problem.seed, number, values.shape[1])
         order = np.argsort(tchebycheff(predicted, values, preference), kind="stable")
         return [self._cube.decode(point) for point in found[order]]
 
-    def _encode(self, params: Sequence[Mapping[str, Gene]]) -> FloatArray:
+    def _encode(self, params: Sequence[Mapping[str, GeneValue]]) -> FloatArray:
         rows = [self._cube.encode(p) for p in params]
         return self._cube.snap(np.array(rows).reshape(len(rows), self._cube.dimension))
 
-    def _uniform(self, number: int) -> dict[str, Gene]:
-        return draw_uniform(self._space.searched, seed_for(self._budget.seed, "uniform", number))
+    def _uniform(self, number: int) -> dict[str, GeneValue]:
+        return draw_uniform(self._space.searched, seed_for(self._problem.seed, "uniform", number))
 
 
 class _Promise:
@@ -147,7 +147,7 @@ def _best(scored: Sequence[Result]) -> Sequence[Result]:
     return [scored[i] for i in np.sort(np.argsort(rank, kind="stable")[:_MOST_POINTS])]
 
 
-def _unscored(results: Sequence[Result]) -> list[Mapping[str, Gene]]:
+def _unscored(results: Sequence[Result]) -> list[Mapping[str, GeneValue]]:
     """List what failed or was pruned: there is nothing to learn there, as where trials run."""
     return [r.params for r in results if r.losses is None]
 
@@ -188,10 +188,10 @@ def _first_population(
     return np.vstack([points[best], rng.random((_POPULATION - len(best), points.shape[1]))])
 
 
-def _build(options: Options, budget: Budget) -> BaseSampler:
+def _build(options: Options, problem: SearchProblem) -> BaseSampler:
     chosen = parse(_MapOptions, options, "sampler")
-    front = AmortisedFront(budget, n_startup=chosen.n_startup_trials)
-    return JointSampler(budget.space, front, seed=budget.seed)
+    front = AmortisedFront(problem, n_startup=chosen.n_startup_trials)
+    return JointSampler(problem.space, front, seed=problem.seed)
 
 
 MAP = SamplerKind("2 or 3 objectives that are smooth in the genes, 30 to 500 trials", _build)

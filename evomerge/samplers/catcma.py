@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 
 from evomerge.errors import ConfigError
 from evomerge.samplers.joint import JointSampler
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.mixed import CatEvolution, ComoEvolution, default_popsize
 from evomerge.samplers.replay import Replayed
 from evomerge.schema import parse
@@ -61,38 +61,38 @@ class _ComocmaOptions:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
-def _catcma(options: Options, budget: Budget) -> BaseSampler:
+def _catcma(options: Options, problem: SearchProblem) -> BaseSampler:
     chosen = parse(_CatcmaOptions, options, "sampler")
 
     def start() -> CatEvolution:
-        popsize = chosen.popsize or default_popsize(len(budget.space.searched))
-        return CatEvolution(budget.space, sigma0=chosen.sigma0, popsize=popsize, seed=budget.seed)
+        popsize = chosen.popsize or default_popsize(len(problem.space.searched))
+        return CatEvolution(problem.space, sigma0=chosen.sigma0, popsize=popsize, seed=problem.seed)
 
-    replayed = Replayed(start, budget.space, label="catcma", constrained=budget.constrained)
-    return JointSampler(budget.space, replayed, seed=budget.seed)
+    replayed = Replayed(start, problem.space, label="catcma", constrained=problem.constrained)
+    return JointSampler(problem.space, replayed, seed=problem.seed)
 
 
-def _resolve_kernels(options: Options, budget: Budget) -> Options:
+def _resolve_kernels(options: Options, problem: SearchProblem) -> Options:
     chosen = parse(_ComocmaOptions, options, "sampler")
-    if budget.n_objectives != 2:
-        raise ConfigError(f"sampler: comocma is for 2 objectives, got {budget.n_objectives}")
-    if chosen.kernels is not None or not budget.space.searched:
+    if problem.n_objectives != 2:
+        raise ConfigError(f"sampler: comocma is for 2 objectives, got {problem.n_objectives}")
+    if chosen.kernels is not None or not problem.space.searched:
         return options
-    popsize = default_popsize(len(budget.space.searched))
-    affordable = budget.n_trials // (_GENERATIONS * popsize)
+    popsize = default_popsize(len(problem.space.searched))
+    affordable = problem.n_trials // (_GENERATIONS * popsize)
     return {**options, "kernels": min(max(affordable, 1), _MOST_KERNELS)}
 
 
-def _comocma(options: Options, budget: Budget) -> BaseSampler:
-    chosen = parse(_ComocmaOptions, _resolve_kernels(options, budget), "sampler")
+def _comocma(options: Options, problem: SearchProblem) -> BaseSampler:
+    chosen = parse(_ComocmaOptions, _resolve_kernels(options, problem), "sampler")
 
     def start() -> ComoEvolution:
         return ComoEvolution(
-            budget.space, sigma0=chosen.sigma0, kernels=chosen.kernels or 1, seed=budget.seed
+            problem.space, sigma0=chosen.sigma0, kernels=chosen.kernels or 1, seed=problem.seed
         )
 
-    replayed = Replayed(start, budget.space, label="comocma", constrained=budget.constrained)
-    return JointSampler(budget.space, replayed, seed=budget.seed)
+    replayed = Replayed(start, problem.space, label="comocma", constrained=problem.constrained)
+    return JointSampler(problem.space, replayed, seed=problem.seed)
 
 
 CATCMA = SamplerKind(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.replay import Told
 from evomerge.samplers.results import Result
 from evomerge.samplers.scalarise import Scalariser
@@ -70,7 +70,7 @@ class Evolution:
         """Draw the point of one trial from the current distribution: (axes,), in (0, 1)."""
         return self._draw("ask", number)
 
-    def decode(self, point: FloatArray) -> dict[str, Gene]:
+    def decode(self, point: FloatArray) -> dict[str, GeneValue]:
         """Return a value for every gene that can vary."""
         return self._cube.decode(point)
 

@@ -11,9 +11,9 @@ from optuna.distributions import BaseDistribution
 from evomerge.errors import SpaceError
 from evomerge.optuna_internals import contains
 
-__all__ = ["Gene", "GeneSpace"]
+__all__ = ["GeneSpace", "GeneValue"]
 
-Gene = float | int | str
+GeneValue = float | int | str
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class GeneSpace:
     """
 
     distributions: Mapping[str, BaseDistribution]
-    defaults: Mapping[str, Gene]
+    defaults: Mapping[str, GeneValue]
     depths: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,13 +49,13 @@ class GeneSpace:
         """Genes with more than one possible value, in order."""
         return {name: d for name, d in self.distributions.items() if not d.single()}
 
-    def holds(self, params: Mapping[str, Gene]) -> bool:
+    def holds(self, params: Mapping[str, GeneValue]) -> bool:
         """Tell whether params are a non-empty set of genes within their ranges."""
         return bool(params) and all(
             name in self.distributions and contains(self.distributions[name], value)
             for name, value in params.items()
         )
 
-    def complete(self, params: Mapping[str, Gene]) -> dict[str, Gene]:
+    def complete(self, params: Mapping[str, GeneValue]) -> dict[str, GeneValue]:
         """Give every gene a value, in order: its own, or the default if it is inactive."""
         return {name: params.get(name, default) for name, default in self.defaults.items()}

@@ -19,9 +19,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from pydantic import ConfigDict, Field
 
-from evomerge.samplers.gene_space import Gene
+from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.joint import JointSampler
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.results import Result, Trials, Tried
 from evomerge.samplers.unit_cube import UnitCube, draw_uniform
 from evomerge.schema import parse
@@ -54,7 +54,7 @@ class GreedySoup:
     none helps halves it. What is running counts as if it did not help, so no worker waits.
 
     Args:
-        budget: What is searched.
+        problem: What is searched.
         options: Sizes of moves.
 
     Source:
@@ -62,22 +62,22 @@ class GreedySoup:
         1961, "Direct search".
     """
 
-    def __init__(self, budget: Budget, options: _SoupOptions) -> None:
-        self._budget, self._options = budget, options
-        self._space, self._genes = budget.space, budget.space.searched
+    def __init__(self, problem: SearchProblem, options: _SoupOptions) -> None:
+        self._problem, self._options = problem, options
+        self._space, self._genes = problem.space, problem.space.searched
         self._cube = UnitCube(self._genes)
-        self._trials = Trials(budget.space, constrained=budget.constrained)
+        self._trials = Trials(problem.space, constrained=problem.constrained)
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
+    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Propose the params of a trial."""
         results = self._trials.finished(study)
         tried = Tried([*(r.active for r in results), *self._trials.running(study)], self._space)
         proposals = chain(self._soups(results), self._moves(results))
         found = next((p for p in proposals if p not in tried), None)
-        seed = seed_for(self._budget.seed, "uniform", trial.number)
+        seed = seed_for(self._problem.seed, "uniform", trial.number)
         return draw_uniform(self._genes, seed) if found is None else found
 
-    def _soups(self, results: Sequence[Result]) -> Iterator[dict[str, Gene]]:
+    def _soups(self, results: Sequence[Result]) -> Iterator[dict[str, GeneValue]]:
         seeds = sorted((r for r in results if r.queued), key=_badness)
         soup, best = seeds[:1], _badness(seeds[0]) if seeds else ()
         for seed in seeds[1:]:
@@ -87,14 +87,14 @@ class GreedySoup:
             if known and min(known) < best:
                 soup, best = [*soup, seed], min(known)
 
-    def _average(self, soup: Sequence[Result]) -> dict[str, Gene]:
+    def _average(self, soup: Sequence[Result]) -> dict[str, GeneValue]:
         points = np.array([self._cube.encode(r.params) for r in soup])
         return self._cube.decode(points.mean(axis=0))
 
-    def _moves(self, results: Sequence[Result]) -> Iterator[dict[str, Gene]]:
+    def _moves(self, results: Sequence[Result]) -> Iterator[dict[str, GeneValue]]:
         centre, step = self._centre(results)
         names = list(self._genes)
-        order = np.random.default_rng(seed_for(self._budget.seed, "order", len(names)))
+        order = np.random.default_rng(seed_for(self._problem.seed, "order", len(names)))
         order.shuffle(names)
         while step >= self._options.min_step:
             for name in names:
@@ -102,7 +102,7 @@ class GreedySoup:
                     yield {**centre, name: value}
             step /= 2
 
-    def _centre(self, results: Sequence[Result]) -> tuple[dict[str, Gene], float]:
+    def _centre(self, results: Sequence[Result]) -> tuple[dict[str, GeneValue], float]:
         """Find the best trial, and by how much it moved from the best before it."""
         centre, best = {n: self._space.defaults[n] for n in self._genes}, (math.inf, math.inf)
         step = self._options.step
@@ -123,8 +123,8 @@ def _badness(result: Result) -> tuple[float, float]:
 
 
 def _neighbours(
-    distribution: BaseDistribution, name: str, value: Gene, step: float
-) -> Iterator[Gene]:
+    distribution: BaseDistribution, name: str, value: GeneValue, step: float
+) -> Iterator[GeneValue]:
     """Yield other values of a gene: a step up and down, or every other choice."""
     if isinstance(distribution, CategoricalDistribution):
         yield from (choice for choice in distribution.choices if choice != value)  # type: ignore[misc]
@@ -135,9 +135,9 @@ def _neighbours(
         yield axis.decode(np.clip(there, 0.0, 1.0))[name]
 
 
-def _build(options: Options, budget: Budget) -> BaseSampler:
-    soup = GreedySoup(budget, parse(_SoupOptions, options, "sampler"))
-    return JointSampler(budget.space, soup, seed=budget.seed)
+def _build(options: Options, problem: SearchProblem) -> BaseSampler:
+    soup = GreedySoup(problem, parse(_SoupOptions, options, "sampler"))
+    return JointSampler(problem.space, soup, seed=problem.seed)
 
 
 GREEDY_SOUP = SamplerKind("a few trials per gene, the mean objective, good parents", _build)

@@ -23,7 +23,7 @@ from optuna.samplers import (
 from pydantic import ConfigDict, Field
 
 from evomerge.optuna_internals import generation_key
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.wrapped import InSpace, optuna_seed
 from evomerge.schema import parse
 
@@ -73,33 +73,33 @@ class _NsgaOptions:
 
 
 def _in_space(
-    factory: Callable[[int], BaseSampler], budget: Budget, inherited_attr: str | None = None
+    factory: Callable[[int], BaseSampler], problem: SearchProblem, inherited_attr: str | None = None
 ) -> BaseSampler:
     return InSpace(
         factory,
-        budget.space,
-        seed=budget.seed,
+        problem.space,
+        seed=problem.seed,
         inherited_attr=inherited_attr,
-        constrained=budget.constrained,
+        constrained=problem.constrained,
     )
 
 
-def _random(options: Options, budget: Budget) -> BaseSampler:
+def _random(options: Options, problem: SearchProblem) -> BaseSampler:
     parse(_NoOptions, options, "sampler")
-    return _in_space(RandomSampler, budget)
+    return _in_space(RandomSampler, problem)
 
 
-def _qmc(options: Options, budget: Budget) -> BaseSampler:
+def _qmc(options: Options, problem: SearchProblem) -> BaseSampler:
     chosen = parse(_QmcOptions, options, "sampler")
-    sequence_seed = optuna_seed(budget.seed, "qmc")  # one sequence for all trials
+    sequence_seed = optuna_seed(problem.seed, "qmc")  # one sequence for all trials
 
     def factory(seed: int) -> BaseSampler:
         return QMCSampler(qmc_type=chosen.sequence, scramble=True, seed=sequence_seed)
 
-    return _in_space(factory, budget)
+    return _in_space(factory, problem)
 
 
-def _tpe(options: Options, budget: Budget) -> BaseSampler:
+def _tpe(options: Options, problem: SearchProblem) -> BaseSampler:
     chosen = parse(_TpeOptions, options, "sampler")
 
     def factory(seed: int) -> BaseSampler:
@@ -111,26 +111,26 @@ def _tpe(options: Options, budget: Budget) -> BaseSampler:
             seed=seed,
         )
 
-    return _in_space(factory, budget)
+    return _in_space(factory, problem)
 
 
-def _gp(options: Options, budget: Budget) -> BaseSampler:
+def _gp(options: Options, problem: SearchProblem) -> BaseSampler:
     chosen = parse(_GpOptions, options, "sampler")
 
     def factory(seed: int) -> BaseSampler:
         return GPSampler(n_startup_trials=chosen.n_startup_trials, seed=seed)
 
-    return _in_space(factory, budget)
+    return _in_space(factory, problem)
 
 
 def _nsga(
-    algorithm: type[NSGAIISampler] | type[NSGAIIISampler], options: Options, budget: Budget
+    algorithm: type[NSGAIISampler] | type[NSGAIIISampler], options: Options, problem: SearchProblem
 ) -> BaseSampler:
     chosen = parse(_NsgaOptions, options, "sampler")
 
     def factory(seed: int) -> BaseSampler:
         return algorithm(
-            population_size=chosen.population(budget.n_trials),
+            population_size=chosen.population(problem.n_trials),
             crossover_prob=chosen.crossover_prob,
             mutation_prob=chosen.mutation_prob,
             seed=seed,
@@ -138,20 +138,20 @@ def _nsga(
 
     # Baselines and re-run trials carry no generation; this makes parents of them, too.
     generation = generation_key(algorithm)
-    return _in_space(factory, budget, inherited_attr=generation)
+    return _in_space(factory, problem, inherited_attr=generation)
 
 
-def _nsga_resolve(options: Options, budget: Budget) -> Options:
+def _nsga_resolve(options: Options, problem: SearchProblem) -> Options:
     chosen = parse(_NsgaOptions, options, "sampler")
-    return {**options, "population_size": chosen.population(budget.n_trials)}
+    return {**options, "population_size": chosen.population(problem.n_trials)}
 
 
-def _nsga2(options: Options, budget: Budget) -> BaseSampler:
-    return _nsga(NSGAIISampler, options, budget)
+def _nsga2(options: Options, problem: SearchProblem) -> BaseSampler:
+    return _nsga(NSGAIISampler, options, problem)
 
 
-def _nsga3(options: Options, budget: Budget) -> BaseSampler:
-    return _nsga(NSGAIIISampler, options, budget)
+def _nsga3(options: Options, problem: SearchProblem) -> BaseSampler:
+    return _nsga(NSGAIIISampler, options, problem)
 
 
 RANDOM = SamplerKind("a control: what luck alone finds", _random)

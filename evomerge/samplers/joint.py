@@ -9,13 +9,13 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.unit_cube import draw_uniform
 from evomerge.seeds import seed_for
 
 __all__ = ["AllGenes", "JointSampler", "Propose"]
 
-Propose = Callable[[Study, FrozenTrial], dict[str, Gene]]
+Propose = Callable[[Study, FrozenTrial], dict[str, GeneValue]]
 
 
 class AllGenes(BaseSampler):
@@ -41,7 +41,7 @@ class AllGenes(BaseSampler):
         trial: FrozenTrial,
         param_name: str,
         param_distribution: BaseDistribution,
-    ) -> Gene:
+    ) -> GeneValue:
         """Draw a param that is no gene of the space uniformly."""
         seed = seed_for(self._seed, "uniform", trial.number, param_name)
         return draw_uniform({param_name: param_distribution}, seed)[param_name]
@@ -64,6 +64,6 @@ class JointSampler(AllGenes):
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Gene]:
+    ) -> dict[str, GeneValue]:
         """Return a value for every gene, active or not."""
         return self._propose(study, trial) if search_space else {}

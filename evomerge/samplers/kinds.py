@@ -11,15 +11,15 @@ from optuna.samplers import BaseSampler
 
 from evomerge.samplers.gene_space import GeneSpace
 
-__all__ = ["Budget", "ItemScores", "Options", "SamplerKind"]
+__all__ = ["ItemScores", "Options", "SamplerKind", "SearchProblem"]
 
 Options = Mapping[str, float | int | str | bool]
 ItemScores = Callable[[int], tuple[NDArray[np.float64], ...] | None]
 
 
 @dataclass(frozen=True)
-class Budget:
-    """The search that a sampler is built for.
+class SearchProblem:
+    """The search problem that a sampler is built for.
 
     Attributes:
         space: The genes.
@@ -42,7 +42,7 @@ class Budget:
     item_scores: ItemScores | None = None
 
 
-def _as_they_are(options: Options, budget: Budget) -> Options:
+def _as_they_are(options: Options, problem: SearchProblem) -> Options:
     return options
 
 
@@ -59,5 +59,5 @@ class SamplerKind:
     """
 
     when: str
-    build: Callable[[Options, Budget], BaseSampler]
-    resolve: Callable[[Options, Budget], Options] = _as_they_are
+    build: Callable[[Options, SearchProblem], BaseSampler]
+    resolve: Callable[[Options, SearchProblem], Options] = _as_they_are

@@ -15,7 +15,7 @@ from evomerge.samplers.cmaes_internals import (
     drawn_numbers,
     origin_of,
 )
-from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.mixed_genes import MixedGenes, MixedPoint
 from evomerge.samplers.replay import Told
 from evomerge.samplers.results import Result
@@ -54,7 +54,7 @@ class CatEvolution:
         self._search.reseed_rng(_narrow(self._seed, "ask", number))
         return _ours(self._search.ask())
 
-    def decode(self, point: MixedPoint) -> dict[str, Gene]:
+    def decode(self, point: MixedPoint) -> dict[str, GeneValue]:
         """Return a value for every gene that can vary."""
         return self._genes.decode(point)
 
@@ -138,7 +138,7 @@ class ComoEvolution:
         kernel.reseed_rng(_narrow(self._seed, "ask", number))
         return _ours(kernel.ask(), kernel=self._como.current_kernel_id)
 
-    def decode(self, point: MixedPoint) -> dict[str, Gene]:
+    def decode(self, point: MixedPoint) -> dict[str, GeneValue]:
         """Return a value for every gene that can vary."""
         return self._genes.decode(point)
 

@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.unit_cube import FloatArray, UnitCube
 
 __all__ = ["MixedGenes", "MixedPoint"]
@@ -81,7 +81,7 @@ class MixedGenes:
         """(smooth + stepped,), how far ``MixedPoint.numbers`` reach from 0."""
         return np.array([1.0] * self.n_smooth + [n - 1.0 for n in self.n_steps])
 
-    def encode(self, params: Mapping[str, Gene]) -> MixedPoint:
+    def encode(self, params: Mapping[str, GeneValue]) -> MixedPoint:
         """Return the point of a value for every gene."""
         steps = [_index(d, float(params[name])) for name, d in self._stepped.items()]
         numbers = np.concatenate([self._cube.encode(params), np.array(steps, dtype=np.float64)])
@@ -90,14 +90,14 @@ class MixedGenes:
             row[int(d.to_internal_repr(params[name]))] = True
         return MixedPoint(numbers, choices, drawn=numbers)
 
-    def decode(self, point: MixedPoint) -> dict[str, Gene]:
+    def decode(self, point: MixedPoint) -> dict[str, GeneValue]:
         """Return a value for every gene that can vary."""
         params = self._cube.decode(point.numbers[: self.n_smooth])
         steps = point.numbers[self.n_smooth :]
         for step, (name, stepped) in zip(steps, self._stepped.items(), strict=True):
             params[name] = _value(stepped, round(step))
         for row, (name, d) in zip(point.choices, self._choices.items(), strict=True):
-            params[name] = cast(Gene, d.to_external_repr(int(row.argmax())))
+            params[name] = cast(GeneValue, d.to_external_repr(int(row.argmax())))
         return params
 
 
@@ -111,6 +111,6 @@ def _index(d: Stepped, value: float) -> int:
     return round((value - d.low) / cast(float, d.step))
 
 
-def _value(d: Stepped, index: int) -> Gene:
+def _value(d: Stepped, index: int) -> GeneValue:
     value = min(d.low + index * cast(float, d.step), d.high)
     return int(value) if isinstance(d, IntDistribution) else value

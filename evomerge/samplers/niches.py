@@ -16,9 +16,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from pydantic import ConfigDict, Field
 
-from evomerge.samplers.gene_space import Gene
+from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.joint import JointSampler
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.results import Result, Trials, Tried
 from evomerge.samplers.unit_cube import FloatArray, UnitCube, draw_uniform
 from evomerge.schema import parse
@@ -55,7 +55,7 @@ class Niches:
     the child is nearer to one, above it to the other.
 
     Args:
-        budget: What is searched.
+        problem: What is searched.
         options: Size of the archive and strength of the competition.
 
     Source:
@@ -63,17 +63,17 @@ class Niches:
         arXiv:2508.16204; there parents are checkpoints, here their recipes' params.
     """
 
-    def __init__(self, budget: Budget, options: _M2n2Options) -> None:
-        self._budget, self._options = budget, options
-        self._space, self._cube = budget.space, UnitCube(budget.space.searched)
-        self._trials = Trials(budget.space, constrained=budget.constrained)
+    def __init__(self, problem: SearchProblem, options: _M2n2Options) -> None:
+        self._problem, self._options = problem, options
+        self._space, self._cube = problem.space, UnitCube(problem.space.searched)
+        self._trials = Trials(problem.space, constrained=problem.constrained)
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
+    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Propose the params of a trial."""
         results = self._trials.finished(study)
         scored = [r for r in results if r.losses is not None and not r.pruned]  # on all items
         archive = self._archive(scored)
-        seed = seed_for(self._budget.seed, "child", trial.number)
+        seed = seed_for(self._problem.seed, "child", trial.number)
         if len(archive) < self._options.archive_size:
             return draw_uniform(self._space.searched, seed)
         rng = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ class Niches:
                 del archive[order.index(min(order))]
         return archive
 
-    def _child(self, archive: Sequence[Result], rng: np.random.Generator) -> dict[str, Gene]:
+    def _child(self, archive: Sequence[Result], rng: np.random.Generator) -> dict[str, GeneValue]:
         shares = self._shares(self._resources(archive), archive)
         one = _draw(shares.sum(axis=1), rng)
         other = _draw(np.maximum(shares - shares[one], 0.0).sum(axis=1), rng)
@@ -120,11 +120,11 @@ class Niches:
         return competition(scores, self._options.alpha) * resources.capacity
 
     def _resources(self, results: Sequence[Result]) -> _Resources:
-        read = self._budget.item_scores
+        read = self._problem.item_scores
         rows = [] if read is None else [row for r in results if (row := read(r.number)) is not None]
         values = -np.array([r.losses for r in results], dtype=np.float64)
         if not rows or len(rows) < len(results):  # items that not all were scored on tell nothing
-            columns, capacity = values, np.ones(self._budget.n_objectives)
+            columns, capacity = values, np.ones(self._problem.n_objectives)
         else:
             items = [np.array(of_one, dtype=np.float64) for of_one in zip(*rows, strict=True)]
             columns, capacity = _joined(items, values)
@@ -200,9 +200,9 @@ def _split_shares(rng: np.random.Generator) -> tuple[float, float]:
     return share, 1 - share
 
 
-def _build(options: Options, budget: Budget) -> BaseSampler:
-    niches = Niches(budget, parse(_M2n2Options, options, "sampler"))
-    return JointSampler(budget.space, niches, seed=budget.seed)
+def _build(options: Options, problem: SearchProblem) -> BaseSampler:
+    niches = Niches(problem, parse(_M2n2Options, options, "sampler"))
+    return JointSampler(problem.space, niches, seed=problem.seed)
 
 
 M2N2 = SamplerKind("parents that are good at different items, hundreds of trials", _build)

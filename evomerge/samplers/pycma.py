@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field
 
 from evomerge.samplers.evolution import Evolution
 from evomerge.samplers.joint import JointSampler
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.replay import Replayed
 from evomerge.samplers.unit_cube import UnitCube
 from evomerge.schema import parse
@@ -53,33 +53,33 @@ class PycmaOptions:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
-def _resolve(options: Options, budget: Budget) -> Options:
+def _resolve(options: Options, problem: SearchProblem) -> Options:
     chosen = parse(PycmaOptions, options, "sampler")
     if chosen.diagonal is not None:
         return options
-    n_axes = UnitCube(budget.space.searched).dimension
-    return {**options, "diagonal": budget.n_trials < _CORRELATION_TRIALS_PER_AXIS * n_axes}
+    n_axes = UnitCube(problem.space.searched).dimension
+    return {**options, "diagonal": problem.n_trials < _CORRELATION_TRIALS_PER_AXIS * n_axes}
 
 
-def _build(options: Options, budget: Budget) -> BaseSampler:
-    chosen = parse(PycmaOptions, _resolve(options, budget), "sampler")
+def _build(options: Options, problem: SearchProblem) -> BaseSampler:
+    chosen = parse(PycmaOptions, _resolve(options, problem), "sampler")
 
     def start() -> Evolution:
         return Evolution(
-            budget.space,
+            problem.space,
             sigma0=chosen.sigma0,
-            popsize=_popsize(chosen, budget),
+            popsize=_popsize(chosen, problem),
             diagonal=bool(chosen.diagonal),
             restarts=chosen.restarts,
-            seed=budget.seed,
+            seed=problem.seed,
         )
 
-    replayed = Replayed(start, budget.space, label="pycma", constrained=budget.constrained)
-    return JointSampler(budget.space, replayed, seed=budget.seed)
+    replayed = Replayed(start, problem.space, label="pycma", constrained=problem.constrained)
+    return JointSampler(problem.space, replayed, seed=problem.seed)
 
 
-def _popsize(chosen: PycmaOptions, budget: Budget) -> int:
-    n_axes = UnitCube(budget.space.searched).dimension
+def _popsize(chosen: PycmaOptions, problem: SearchProblem) -> int:
+    n_axes = UnitCube(problem.space.searched).dimension
     popsize = chosen.popsize or 4 + math.floor(3 * math.log(max(n_axes, 1)))
     return 2 * popsize if chosen.noise else popsize
 

@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler
 
 from evomerge.errors import ConfigError
 from evomerge.samplers.auto import choose
-from evomerge.samplers.kinds import Budget, Options, SamplerKind
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 
 __all__ = ["build_sampler", "resolve_sampler", "sampler_names"]
 
@@ -37,29 +37,29 @@ def sampler_names() -> dict[str, str]:
     return {"auto": _AUTO, **{name: _load(name).when for name in _names()}}
 
 
-def build_sampler(name: str, options: Options, budget: Budget) -> BaseSampler:
+def build_sampler(name: str, options: Options, problem: SearchProblem) -> BaseSampler:
     """Build a sampler.
 
     Args:
         name: One of ``sampler_names``.
         options: The sampler's own options, as in YAML; ``auto`` has none.
-        budget: What it is built for.
+        problem: What it is built for.
 
     Raises:
         ConfigError: No such sampler, or one line per wrong option.
         SpaceError: The sampler cannot search the space.
     """
-    name, options = resolve_sampler(name, options, budget)
-    return _load(name).build(options, budget)
+    name, options = resolve_sampler(name, options, problem)
+    return _load(name).build(options, problem)
 
 
-def resolve_sampler(name: str, options: Options, budget: Budget) -> tuple[str, Options]:
+def resolve_sampler(name: str, options: Options, problem: SearchProblem) -> tuple[str, Options]:
     """Settle what follows the budget, to be kept with the study, so that it may grow later.
 
     Args:
         name: One of ``sampler_names``.
         options: The sampler's own options.
-        budget: As the study is created.
+        problem: As the study is created.
 
     Returns:
         The sampler that runs (never ``auto``) and its options.
@@ -70,8 +70,10 @@ def resolve_sampler(name: str, options: Options, budget: Budget) -> tuple[str, O
     if name == "auto":
         if options:
             raise ConfigError(f"sampler: auto has no options, got {', '.join(sorted(options))}")
-        name, _ = choose(budget.space, n_objectives=budget.n_objectives, n_trials=budget.n_trials)
-    return name, _load(name).resolve(options, budget)
+        name, _ = choose(
+            problem.space, n_objectives=problem.n_objectives, n_trials=problem.n_trials
+        )
+    return name, _load(name).resolve(options, problem)
 
 
 def _names() -> list[str]:

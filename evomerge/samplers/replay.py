@@ -15,7 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from evomerge.optuna_internals import storage_of, study_id, trial_id
-from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.results import Result, Trials
 
 __all__ = ["Generations", "Replay", "Replayed", "Told"]
@@ -48,7 +48,7 @@ class Generations(Protocol[Point]):
     def draw(self, number: int, slot: int) -> Point:
         """Draw the point of one trial, the ``slot``-th that asks in this generation."""
 
-    def decode(self, point: Point) -> dict[str, Gene]:
+    def decode(self, point: Point) -> dict[str, GeneValue]:
         """Return a value for every gene that can vary."""
 
     def encode(self, result: Result) -> Point:
@@ -83,7 +83,7 @@ class Replayed(Generic[Point]):
         self._trials = Trials(space, constrained=constrained)
         self._replay: Replay[Point] | None = None
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, Gene]:
+    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Propose the params of a trial."""
         if self._replay is None or not self._replay.continues(study):
             self._replay = Replay(study, self._start(), self._trials, label=self._label)
@@ -131,7 +131,7 @@ class Replay(Generic[Point]):
             )
         )
 
-    def ask(self, trial: FrozenTrial) -> dict[str, Gene]:
+    def ask(self, trial: FrozenTrial) -> dict[str, GeneValue]:
         """Return a value for every gene that can vary; asked again, the same."""
         self._catch_up()
         if trial.number not in self._points:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.learned import CONSTRAINTS, learned_stderr, learned_values
 
 __all__ = ["Result", "Trials", "Tried"]
@@ -33,8 +33,8 @@ class Result:
     """
 
     number: int
-    active: Mapping[str, Gene]
-    params: Mapping[str, Gene]
+    active: Mapping[str, GeneValue]
+    params: Mapping[str, GeneValue]
     losses: tuple[float, ...] | None
     violation: float
     pruned: bool
@@ -53,13 +53,13 @@ class Tried:
         space: The genes.
     """
 
-    def __init__(self, actives: Iterable[Mapping[str, Gene]], space: GeneSpace) -> None:
-        self._values: dict[tuple[str, ...], set[tuple[Gene, ...]]] = {}
+    def __init__(self, actives: Iterable[Mapping[str, GeneValue]], space: GeneSpace) -> None:
+        self._values: dict[tuple[str, ...], set[tuple[GeneValue, ...]]] = {}
         for active in actives:
             names = tuple(name for name in space.searched if name in active)
             self._values.setdefault(names, set()).add(tuple(active[name] for name in names))
 
-    def __contains__(self, params: Mapping[str, Gene]) -> bool:
+    def __contains__(self, params: Mapping[str, GeneValue]) -> bool:
         """Tell whether a value for every gene that can vary is known."""
         return any(
             tuple(params[name] for name in names) in values
@@ -86,7 +86,7 @@ class Trials:
         results = [self.result(t, study) for t in trials if t.state.is_finished()]
         return [r for r in results if r is not None and not _is_run_again(r, trials)]
 
-    def running(self, study: Study) -> list[dict[str, Gene]]:
+    def running(self, study: Study) -> list[dict[str, GeneValue]]:
         """List the active params of the trials that are being evaluated, by number."""
         trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [t.params for t in trials if self._space.holds(t.params)]

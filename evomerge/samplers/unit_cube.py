@@ -22,7 +22,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from evomerge.samplers.gene_space import Gene
+from evomerge.samplers.gene_space import GeneValue
 
 __all__ = ["FloatArray", "UnitCube", "draw_uniform"]
 
@@ -34,7 +34,7 @@ _STEP_SHARE = 0.2  # spread to keep, in steps: one draw in 80 still leaves the m
 
 
 @dataclass(frozen=True)
-class _Scale:
+class _Range:
     """Where a number's range lies, on the scale of its axis."""
 
     low: float
@@ -54,7 +54,7 @@ class UnitCube:
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         self._distributions = distributions
-        self._scales = [_scale_of(d) for d in distributions.values()]
+        self._scales = [_range_of(d) for d in distributions.values()]
 
     @property
     def dimension(self) -> int:
@@ -73,7 +73,7 @@ class UnitCube:
             [_min_spread(d) for d in self._distributions.values() for _ in range(_n_axes(d))]
         )
 
-    def encode(self, params: Mapping[str, Gene]) -> FloatArray:
+    def encode(self, params: Mapping[str, GeneValue]) -> FloatArray:
         """Return the point (dimension,) of a value for every gene; decodes to the same."""
         point: list[float] = []
         for (name, distribution), scale in zip(
@@ -87,9 +87,9 @@ class UnitCube:
                 point.append(scale.share(float(value)))
         return np.array(point, dtype=np.float64)
 
-    def decode(self, point: FloatArray) -> dict[str, Gene]:
+    def decode(self, point: FloatArray) -> dict[str, GeneValue]:
         """Return the params of any point (dimension,) in [0, 1]."""
-        params: dict[str, Gene] = {}
+        params: dict[str, GeneValue] = {}
         start = 0
         for name, distribution in self._distributions.items():
             stop = start + _n_axes(distribution)
@@ -111,7 +111,7 @@ class UnitCube:
         return snapped
 
 
-def draw_uniform(distributions: Mapping[str, BaseDistribution], seed: int) -> dict[str, Gene]:
+def draw_uniform(distributions: Mapping[str, BaseDistribution], seed: int) -> dict[str, GeneValue]:
     """Draw a value for every gene, each value of a gene as likely as any other."""
     cube = UnitCube(distributions)
     return cube.decode(np.random.default_rng(seed).random(cube.dimension))
@@ -121,15 +121,15 @@ def _n_axes(distribution: BaseDistribution) -> int:
     return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
 
 
-def _one_hot(distribution: CategoricalDistribution, value: Gene) -> list[float]:
+def _one_hot(distribution: CategoricalDistribution, value: GeneValue) -> list[float]:
     axes = [0.5] * len(distribution.choices)
     axes[int(distribution.to_internal_repr(value))] += _LEAD
     return axes
 
 
-def _value(distribution: BaseDistribution, axes: FloatArray) -> Gene:
+def _value(distribution: BaseDistribution, axes: FloatArray) -> GeneValue:
     if isinstance(distribution, CategoricalDistribution):
-        return cast(Gene, distribution.to_external_repr(int(np.argmax(axes))))
+        return cast(GeneValue, distribution.to_external_repr(int(np.argmax(axes))))
     number = _number(distribution)
     low, high = _edges(number)
     value = low + float(axes[0]) * (high - low)
@@ -165,11 +165,11 @@ def _scale(number: Number, value: float) -> float:
     return math.log(value) if number.log else value
 
 
-def _scale_of(distribution: BaseDistribution) -> _Scale | None:
+def _range_of(distribution: BaseDistribution) -> _Range | None:
     if isinstance(distribution, CategoricalDistribution):
         return None
     low, high = _edges(_number(distribution))
-    return _Scale(low, high - low, _number(distribution).log)
+    return _Range(low, high - low, _number(distribution).log)
 
 
 def _edges(number: Number) -> tuple[float, float]:

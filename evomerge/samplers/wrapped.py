@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.samplers.gene_space import Gene, GeneSpace
+from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.joint import AllGenes
 from evomerge.samplers.unit_cube import draw_uniform
 from evomerge.samplers.view import SpaceView
@@ -54,7 +54,7 @@ class InSpace(AllGenes):
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Gene]:
+    ) -> dict[str, GeneValue]:
         """Return a value for every gene, active or not."""
         if not search_space:
             return {}

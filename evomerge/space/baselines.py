@@ -10,6 +10,7 @@ from evomerge.errors import SpaceError
 from evomerge.methods.base import ParameterValue
 from evomerge.models.reference import reference_data
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.recipe.rules import copy_rule, sum_rule
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 
 __all__ = ["Baseline", "Seeds", "baselines", "over_models", "single_model_rules"]
@@ -126,7 +127,8 @@ def single_model_rules(name: str, experts: tuple[str, ...]) -> Iterator[Rule]:
     """
     origin = origins.BASE if name == "base" else origins.expert(name)
     rules = _equivalent_rules(origin, {expert: float(expert == name) for expert in experts})
-    yield from sorted(rules, key=lambda rule: rule.method != "linear")  # the one that copies
+    copy = copy_rule(name, experts)
+    yield from (copy, *(rule for rule in rules if rule != copy))
 
 
 def _origin(expert: str, models: ModelSet) -> str:
@@ -162,13 +164,13 @@ def _equivalent_rules(origin: str, mix: dict[str, float]) -> Iterator[Rule]:
 
 def _sums(mix: dict[str, float]) -> Iterator[Rule]:
     """The base plus a mix of task vectors; also as shares that sum to one, times a scale."""
-    parameters: dict[str, ParameterValue] = {"coefficient": mix, "lambda": 1.0, "normalize": False}
-    yield Rule("task_arithmetic", parameters)
+    plain = sum_rule(mix)
+    yield plain
     total = sum(mix.values())
     if total not in (0.0, 1.0):
         shares = {name: coefficient / total for name, coefficient in mix.items()}
-        yield Rule("task_arithmetic", {**parameters, "coefficient": shares, "lambda": total})
-    yield Rule("dare_linear", {**parameters, "density": 1.0})
+        yield sum_rule(shares, total)
+    yield Rule("dare_linear", {**plain.parameters, "density": 1.0})
 
 
 def _slerp_ends(mix: dict[str, float]) -> Iterator[Rule]:

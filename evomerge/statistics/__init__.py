@@ -11,7 +11,7 @@ Members:
     rows, columns: magnitudes by rank, divergences, column distances.
     variance, activity, scores, signs: what the experts of a set do to the same elements.
     masked: sums over what a random mask keeps.
-    content, finite: what a tensor holds in short: its hash, NaN and infinity.
+    content: what a tensor holds in short: its hash, NaN and infinity.
     reading, tiles: base and experts in float32 tiles.
     name: a statistic with its parameters, written and read.
     kept, records: memory and disk; records as arrays.

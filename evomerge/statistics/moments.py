@@ -56,8 +56,3 @@ class Moments:
     def variance(self) -> float:
         """Variance around the mean (divided by n)."""
         return max(0.0, self.square_sum / self.n - self.mean**2) if self.n else 0.0
-
-    @property
-    def largest_magnitude(self) -> float:
-        """Largest magnitude; 0 for no elements."""
-        return max(self.max, -self.min) if self.n else 0.0

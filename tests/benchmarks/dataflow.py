@@ -29,7 +29,7 @@ from evomerge.execution.protocol import Job, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
 from evomerge.recipe.recipe import Recipe
 from evomerge.runs.parts import build_space, load_suites
-from evomerge.samplers import Budget, GeneSpace, build_sampler
+from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 
@@ -99,7 +99,7 @@ class Bench:
         """Search, and choose among the best few on ``validation``."""
         genes = GeneSpace(space.distributions, space.defaults, space.depths)
         chosen = build_sampler(
-            sampler, {}, Budget(space=genes, n_objectives=1, n_trials=n_trials, seed=seed)
+            sampler, {}, SearchProblem(space=genes, n_objectives=1, n_trials=n_trials, seed=seed)
         )
         study = optuna.create_study(direction="maximize", sampler=chosen)
         for baseline in baselines(space, MODELS):

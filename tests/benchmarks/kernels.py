@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from evomerge.kernels.cpu import merge_cpu
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.plan import (
     Band,
     Elect,
@@ -126,7 +126,7 @@ def _merger(
 ) -> Callable[[], None]:
     models = list(zip(*sources, strict=True))
     jobs = [
-        Job(plans(buffer.shape), base, experts, buffer)
+        MergeJob(plans(buffer.shape), base, experts, buffer)
         for buffer, (base, *experts) in zip(out, models, strict=True)
     ]
     return lambda: merge_cpu(jobs[:n_tensors])

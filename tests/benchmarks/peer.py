@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from evomerge.kernels.choice import merge_all
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.methods.base import Method, TensorContext
 from evomerge.methods.registry import method
 from evomerge.statistics.tensor import TensorStatistics
@@ -131,10 +131,10 @@ def _our_seconds(
         for i, (base, *experts) in enumerate(zip(*sources, strict=True))
     ]
 
-    def lowered() -> list[Job]:
+    def lowered() -> list[MergeJob]:
         tensors = zip(contexts, zip(*sources, strict=True), out, strict=True)
         return [
-            Job(bound.lower(context), base, experts, buffer)
+            MergeJob(bound.lower(context), base, experts, buffer)
             for context, (base, *experts), buffer in tensors
         ]
 

@@ -21,8 +21,7 @@ from evomerge.evaluation.scores import MetricValue, Scores
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Job, Outcome, Scored
 from evomerge.runs.parts import build_space
-from evomerge.samplers import Budget as SamplerBudget
-from evomerge.samplers import GeneSpace, build_sampler
+from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 from evomerge.seeds import seed_for
 from evomerge.space.protocol import ModelSet
 from evomerge.study.folder import StudyFolder
@@ -114,7 +113,7 @@ def _search(
             sampler=build_sampler(
                 sampler,
                 {},
-                SamplerBudget(
+                SearchProblem(
                     space=GeneSpace(space.distributions, space.defaults, space.depths),
                     n_objectives=2,
                     n_trials=trials,
@@ -160,7 +159,7 @@ def ask_seconds(sampler: str, n_genes: int, *, n_trials: int = 300, n_asks: int 
     space = GeneSpace(genes, dict.fromkeys(names, 0.5))
     study = optuna.create_study(
         sampler=build_sampler(
-            sampler, {}, SamplerBudget(space=space, n_objectives=2, n_trials=n_trials, seed=1)
+            sampler, {}, SearchProblem(space=space, n_objectives=2, n_trials=n_trials, seed=1)
         ),
         directions=["maximize", "maximize"],
     )

@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
-from evomerge.export.card import ScoreRow, model_card
+from evomerge.export.card import CardRow, model_card
 from evomerge.export.model import (
     Rescored,
     export_model,
@@ -51,7 +51,7 @@ def trial(recipe: Recipe, value: float = 0.5) -> TrialRecord:
 
 def test_the_card_holds_recipe_scores_and_hub_parents() -> None:
     recipe = Recipe(EXPERTS, (Rule("ties", {"density": 0.3}),), base="owner/base")
-    rows = [ScoreRow("this merge", "test", ("0.712 ± 0.010",))]
+    rows = [CardRow("this merge", "test", ("0.712 ± 0.010",))]
     card = model_card("mine", recipe, objectives=["zoo_math"], scores=rows)
     _, header, body = card.split("---\n", 2)
     meta = yaml.safe_load(header)
@@ -96,7 +96,7 @@ def test_names_are_shown_as_they_are_whatever_they_hold(name: str) -> None:
         name,
         recipe,
         objectives=[name, "other"],
-        scores=[ScoreRow(f"expert:{name} (#1)", "test", ("0.5", "0.6"))],
+        scores=[CardRow(f"expert:{name} (#1)", "test", ("0.5", "0.6"))],
         forgetting=[row],
         searched={name: name},
     )

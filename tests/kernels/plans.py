@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.plan import (
     Agree,
     Band,
@@ -42,8 +42,8 @@ class Case:
     experts: list[torch.Tensor]
     out_dtype: torch.dtype
 
-    def job(self, out: torch.Tensor | None = None) -> Job:
-        return Job(self.plan, self.base, self.experts, self.buffer() if out is None else out)
+    def job(self, out: torch.Tensor | None = None) -> MergeJob:
+        return MergeJob(self.plan, self.base, self.experts, self.buffer() if out is None else out)
 
     def buffer(self) -> torch.Tensor:
         return torch.full(self.experts[0].shape, float("nan"), dtype=self.out_dtype)

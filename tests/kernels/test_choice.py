@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from evomerge.kernels import choice
 from evomerge.kernels.choice import merge_all
 from evomerge.kernels.eager import merge_eager
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.plan import ScoreMean, TensorPlan
 from tests.kernels.plans import Case, cases, same_bytes
 
@@ -18,7 +18,7 @@ from tests.kernels.plans import Case, cases, same_bytes
 @given(case=cases())
 def test_small_work_of_any_plan_is_merged_without_compiling(case: Case) -> None:
     ours, theirs = case.buffer(), case.buffer()
-    merge_all([Job(case.plan, case.base, case.experts, ours)])
+    merge_all([MergeJob(case.plan, case.base, case.experts, ours)])
     merge_eager(case.plan, case.base, case.experts, theirs)
     assert same_bytes(ours, theirs)
 
@@ -42,13 +42,13 @@ def kernels_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_structure_is_compiled_once_it_has_met_enough_elements(kernels_run: list[str]) -> None:
     expert, out = torch.ones(2, 40)
     for coefficient in (0.1, 0.2, 0.3):
-        merge_all([Job(TensorPlan((coefficient,)), expert, [expert], out)])
+        merge_all([MergeJob(TensorPlan((coefficient,)), expert, [expert], out)])
     assert kernels_run == ["eager", "eager", "cpu"]
 
 
 def test_eager_runs_what_compiled_kernels_leave_out(kernels_run: list[str]) -> None:
     large = torch.ones(1000)
     scores = ScoreMean(low=(0.0,), high=(1.0,), cut=(0.0,), top=(1.0,))
-    merge_all([Job(TensorPlan((1.0,), combine=scores), large, [large], large.clone())])
-    merge_all([Job(TensorPlan((1.0,)), large.double(), [large], large.clone())])
+    merge_all([MergeJob(TensorPlan((1.0,), combine=scores), large, [large], large.clone())])
+    merge_all([MergeJob(TensorPlan((1.0,)), large.double(), [large], large.clone())])
     assert kernels_run == ["eager", "eager"]

@@ -28,7 +28,7 @@ from evomerge.kernels.cpu.arithmetic import (
 from evomerge.kernels.cpu.compiling import compiled_loop
 from evomerge.kernels.cpu.merging import _parts
 from evomerge.kernels.eager import merge_eager
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.masks import hash24 as numpy_hash24
 from evomerge.kernels.plan import (
     Band,
@@ -62,7 +62,7 @@ PLANS = {
 def merged(plan: TensorPlan, dtype: torch.dtype, out_dtype: torch.dtype) -> list[torch.Tensor]:
     base, experts = BASE.to(dtype), [expert.to(dtype) for expert in EXPERTS]
     outs = [torch.full(BASE.shape, float("nan"), dtype=out_dtype) for _ in range(2)]
-    merge_cpu([Job(plan, base, experts, outs[0])])
+    merge_cpu([MergeJob(plan, base, experts, outs[0])])
     merge_eager(plan, base, experts, outs[1])
     return outs
 
@@ -142,7 +142,7 @@ def test_coefficients_densities_and_keys_do_not_shape_the_code() -> None:
 
 
 def structure_of(plan: TensorPlan) -> Structure:
-    return Structure.of(Job(plan, BASE, EXPERTS, BASE))
+    return Structure.of(MergeJob(plan, BASE, EXPERTS, BASE))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions")

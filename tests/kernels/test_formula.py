@@ -10,7 +10,7 @@ from evomerge.kernels.eager import merge_eager
 from evomerge.kernels.formula import element_source, intervals
 from evomerge.kernels.masks import hash24
 from evomerge.kernels.numbers import Each, Numbers, Shared
-from evomerge.kernels.structure import Ranked, Structure, is_supported
+from evomerge.kernels.structure import RankedKind, Structure, is_supported
 from tests.kernels.plans import Case, cases, same_bytes
 
 Names = dict[str, object]
@@ -58,7 +58,7 @@ def numbers(case: Case, structure: Structure) -> Names:
         names |= dict(zip((f"key{i}", f"salt{i}", f"bound{i}"), laid_out.keys[i], strict=True))
         if what == "row_band":
             names |= {f"low{i}": tables[f"lows{i}"][row], f"high{i}": tables[f"highs{i}"][row]}
-        if isinstance(what, Ranked):
+        if isinstance(what, RankedKind):
             names |= knots(i, what, tables[f"knots{i}"].reshape(-1, what.knots)[row])
         if structure.row_scale[i]:
             names[f"row{i}"] = tables[f"rows{i}"][row]
@@ -67,7 +67,7 @@ def numbers(case: Case, structure: Structure) -> Names:
     return names
 
 
-def knots(i: int, what: Ranked, at: np.ndarray) -> Names:
+def knots(i: int, what: RankedKind, at: np.ndarray) -> Names:
     names: Names = {}
     for k in range(intervals(what.knots)):
         inside = k < what.knots - 1

@@ -24,7 +24,7 @@ from evomerge.kernels.eager import merge_eager, slopes_eager  # noqa: E402
 from evomerge.kernels.gpu import merge_gpu, slopes_gpu  # noqa: E402
 from evomerge.kernels.gpu.arithmetic import hash24, high_word_salt  # noqa: E402
 from evomerge.kernels.gpu.segments import Segments  # noqa: E402
-from evomerge.kernels.job import Job, SlopeJob  # noqa: E402
+from evomerge.kernels.job import MergeJob, SlopeJob  # noqa: E402
 from evomerge.kernels.masks import hash24 as numpy_hash24  # noqa: E402
 from evomerge.kernels.plan import Band, Elect, RandomMask, TensorPlan  # noqa: E402
 from evomerge.kernels.structure import (  # noqa: E402
@@ -36,10 +36,10 @@ from tests.kernels.plans import Case, cases, same_bytes  # noqa: E402
 from tests.kernels.slopes import assert_close, slope_jobs  # noqa: E402
 
 
-def on_device(case: Case) -> Job:
+def on_device(case: Case) -> MergeJob:
     base = None if case.base is None else case.base.to(DEVICE)
     experts = [expert.to(DEVICE) for expert in case.experts]
-    return Job(case.plan, base, experts, case.buffer().to(DEVICE))
+    return MergeJob(case.plan, base, experts, case.buffer().to(DEVICE))
 
 
 @settings(max_examples=50, deadline=None)
@@ -94,7 +94,7 @@ def test_large_bfloat16_tensors_have_the_bytes_of_eager(n: int) -> None:
     plan = TensorPlan((0.3, 0.5, 0.9), sparse=sparse, combine=Elect(), normalize_by_mask=True)
     expected, out = torch.empty_like(base), torch.empty_like(base, device=DEVICE)
     merge_eager(plan, base, experts, expected)
-    job = Job(plan, base.to(DEVICE), [expert.to(DEVICE) for expert in experts], out)
+    job = MergeJob(plan, base.to(DEVICE), [expert.to(DEVICE) for expert in experts], out)
     merge_gpu([job], block=1 << 16)
     assert same_bytes(out.cpu(), expected)
 
@@ -111,7 +111,7 @@ def test_tensors_in_a_stage_are_read_where_they_are() -> None:
         part.copy_(source.reshape(-1).view(torch.uint8))
         staged.append(part.view(torch.bfloat16).view(3, 257))
     plan = TensorPlan((0.3, 0.5, 0.9), sparse=(Band(0.5), RandomMask(7, 0.4), None))
-    job = Job(plan, staged[0], staged[1:], torch.empty_like(staged[0]))
+    job = MergeJob(plan, staged[0], staged[1:], torch.empty_like(staged[0]))
     segments = Segments.of([job], Structure.of(job), block=128)
     assert [t.data_ptr() for t in segments.buffers[1:]] == [t.data_ptr() for t in staged]
     merge_gpu([job], block=128)
@@ -125,7 +125,7 @@ def test_the_block_table_is_made_once_for_all_candidates_of_the_same_sizes() -> 
     tables = []
     for coefficient in (0.2, 0.7):
         plan = TensorPlan((coefficient,))
-        jobs = [Job(plan, t, [t], torch.empty_like(t)) for t in tensors]
+        jobs = [MergeJob(plan, t, [t], torch.empty_like(t)) for t in tensors]
         tables.append(Segments.of(jobs, Structure.of(jobs[0]), block=128).arguments)
     assert tables[0][0] is tables[1][0]
     assert tables[0][0].tolist() == [0, 0, 0, 1, 2, 2]

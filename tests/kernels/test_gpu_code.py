@@ -18,7 +18,7 @@ import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from evomerge.kernels.gpu import merging, slopes
-from evomerge.kernels.job import Job, SlopeJob
+from evomerge.kernels.job import MergeJob, SlopeJob
 from evomerge.kernels.plan import Band, Elect, RandomMask, TensorPlan
 from evomerge.kernels.structure import Structure
 
@@ -26,7 +26,7 @@ tensor = torch.zeros(16, 16, dtype=torch.bfloat16)
 sparse = (Band(0.1), RandomMask(1, 0.5))
 plan = TensorPlan((0.5, 0.5), sparse=sparse, combine=Elect(), normalize_by_mask=True)
 structures = {
-    "merge": Structure.of(Job(plan, tensor, [tensor, tensor], tensor)),
+    "merge": Structure.of(MergeJob(plan, tensor, [tensor, tensor], tensor)),
     "slopes": Structure.of_slopes(SlopeJob(plan, tensor, [tensor, tensor], tensor)),
 }
 pointers = ["i32", "i32", "i64", "i64", "fp32", "fp32", "i64"]

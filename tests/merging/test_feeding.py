@@ -10,9 +10,9 @@ import torch
 
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
+from evomerge.merging.planned_tensor import PlannedTensor
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
-from evomerge.merging.task import Task
 from evomerge.models.checkpoint import Checkpoint
 
 NAME = "model.norm.weight"
@@ -51,7 +51,7 @@ def test_resident_tensors_are_copied_once_for_merges_and_unmerged_layers(
     supply = make_supply(sources, CPU, "resident")
     for _ in range(2):
         out = torch.empty(sources.anchor.shape(NAME), dtype=torch.bfloat16)
-        supply.feed([Task(NAME, TensorPlan((0.5, 0.5)), out)])
+        supply.feed([PlannedTensor(NAME, TensorPlan((0.5, 0.5)), out)])
         for source in ("base", "one", "two"):
             supply.tensor(source, NAME)
     assert list(reads.values()) == [1, 1, 1]

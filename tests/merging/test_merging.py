@@ -17,9 +17,9 @@ from evomerge.merging import candidate as candidate_module
 from evomerge.merging.candidate import LiveCandidate, load_model
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.lowering import lower
+from evomerge.merging.planned_tensor import PlannedTensor
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
-from evomerge.merging.task import Task
 from evomerge.recipe.recipe import Dtype, Recipe, Rule, Selector
 from tests.architectures import MIXED_DTYPES, tiny_model
 from tests.tiny import save_tiny_llama
@@ -190,8 +190,8 @@ def test_what_an_interrupted_merge_left_half_done_is_done_again(
     candidate.materialise(first)
     feed = candidate._feed
 
-    def interrupted(tasks: Iterable[Task]) -> None:
-        feed(islice(tasks, 10))
+    def interrupted(tensors: Iterable[PlannedTensor]) -> None:
+        feed(islice(tensors, 10))
         raise Interruption
 
     monkeypatch.setattr(candidate, "_feed", interrupted)

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from evomerge.kernels.choice import merge_all
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging import streaming
+from evomerge.merging.planned_tensor import PlannedTensor
 from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import StreamedFeed
-from evomerge.merging.task import Task
 
 CPU = torch.device("cpu")
 PLANS = (
@@ -125,18 +125,18 @@ def sources(tiny_family: dict[str, Path]) -> Sources:
     return Sources(str(tiny_family["base"]), experts)
 
 
-def tasks_of(sources: Sources) -> list[Task]:
+def planned_tensors(sources: Sources) -> list[PlannedTensor]:
     return [
-        Task(name, PLANS[i % 2], torch.full(sources.anchor.shape(name), float("nan")))
+        PlannedTensor(name, PLANS[i % 2], torch.full(sources.anchor.shape(name), float("nan")))
         for i, name in enumerate(sources.names)
     ]
 
 
-def check(sources: Sources, tasks: Iterable[Task]) -> None:
-    for task in tasks:
-        wanted = torch.empty_like(task.out)
-        merge_all([Job(task.plan, *sources.tensors(task.name), wanted)])
-        assert torch.equal(task.out, wanted), task.name
+def check(sources: Sources, tensors: Iterable[PlannedTensor]) -> None:
+    for tensor in tensors:
+        wanted = torch.empty_like(tensor.out)
+        merge_all([MergeJob(tensor.plan, *sources.tensors(tensor.name), wanted)])
+        assert torch.equal(tensor.out, wanted), tensor.name
 
 
 @pytest.mark.parametrize("stage_bytes", [0, 20_000, 1 << 30])
@@ -145,9 +145,9 @@ def test_stages_of_any_size_give_the_bytes_of_mapped_sources(
 ) -> None:
     feed = StreamedFeed(sources, CPU, stage_bytes)
     for _ in range(2):
-        tasks = tasks_of(sources)
-        feed(iter(tasks))
-        check(sources, tasks)
+        tensors = planned_tensors(sources)
+        feed(iter(tensors))
+        check(sources, tensors)
 
 
 @settings(max_examples=30, deadline=None)
@@ -158,13 +158,13 @@ def test_no_stage_is_overwritten_before_it_has_been_read(seed: int, sources: Sou
         patch.setattr(torch, "get_device_module", lambda _: device)
         patch.setattr(streaming, "merge_all", lambda jobs: device.queue(lambda: merge_all(jobs)))
         feed = StreamedFeed(sources, CPU, stage_bytes=20_000)
-        candidates = [tasks_of(sources) for _ in range(2)]
+        candidates = [planned_tensors(sources) for _ in range(2)]
         with device:
-            for tasks in candidates:
-                feed(tasks)
+            for tensors in candidates:
+                feed(tensors)
         device.synchronize()
-    for tasks in candidates:
-        check(sources, tasks)
+    for tensors in candidates:
+        check(sources, tensors)
 
 
 def test_memory_is_two_stages_of_the_size_that_was_asked_for(sources: Sources) -> None:

@@ -13,8 +13,9 @@ from evomerge.kernels.masks import hash24, keep_threshold
 from evomerge.kernels.plan import TensorPlan
 from evomerge.kernels.reference import merge_reference
 from evomerge.methods.base import Method, ParameterValue, TensorContext
-from evomerge.methods.modifiers import apply_modifiers
+from evomerge.methods.modifiers import bind_modifiers
 from evomerge.methods.registry import method
+from evomerge.methods.slopes import Lowering
 from evomerge.statistics.tensor import TensorStatistics
 
 FloatArray = NDArray[np.float64]
@@ -79,8 +80,8 @@ def merge(
 ) -> FloatArray:
     """Lower and run a method; float64, in the shape of the tensors."""
     where = context(base, experts)
-    plan = bound(name, len(experts), **values).lower(where)
-    plan = apply_modifiers(plan, modifiers or {}, where)
+    changes = bind_modifiers(modifiers or {}, where.experts)
+    plan = Lowering(bound(name, len(experts), **values), changes).plan(where)
     return run(plan, base, experts).double().numpy()
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
 from evomerge.kernels.reference import merge_reference
-from evomerge.methods.modifiers import MODIFIERS, apply_modifiers, bind_modifiers, modifier_faults
+from evomerge.methods.modifiers import MODIFIERS, bind_modifiers, modifier_faults
 from evomerge.methods.registry import method, method_names
+from evomerge.methods.slopes import Lowering
 from tests.methods.running import Modifiers, bound, context, exact_tensors, merge
 
 SPARSIFIERS = ("magnitude", "outlier_band", "random_drop", "ranked")
@@ -75,10 +76,10 @@ def scaled(modifiers: Modifiers, layer: int | None, n_layers: int) -> float:
     """Tell by what the merged task vector is multiplied."""
     base, experts = exact_tensors(0, 2)
     where = context(base, experts, layer=layer, n_layers=n_layers)
-    plan = bound("ties", 2, density=1.0).lower(where)
+    method = bound("ties", 2, density=1.0)
     before, after = (
-        merge_reference(p, base, experts) - base
-        for p in (plan, apply_modifiers(plan, modifiers, where))
+        merge_reference(Lowering(method, changes).plan(where), base, experts) - base
+        for changes in ((), bind_modifiers(modifiers, where.experts))
     )
     ratio = (after / before)[before.abs() > 1e-3]
     assert float(ratio.max() - ratio.min()) < 1e-5

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evomerge.kernels.choice import merge_all
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.reference import merge_reference
 from tests.methods import published as paper
 from tests.methods.running import (
@@ -239,7 +239,7 @@ def test_equals_the_published_formula(
 
 def run_fast(plan, base, experts):  # type: ignore[no-untyped-def]
     out = torch.full_like(experts[0], float("nan"))
-    merge_all([Job(plan, base, experts, out)])
+    merge_all([MergeJob(plan, base, experts, out)])
     return out
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.plan import RankedMask, TensorPlan
 from evomerge.kernels.reference import _rank
 from evomerge.kernels.structure import is_supported
@@ -26,7 +26,7 @@ def test_ranks_in_use_are_close_and_run_compiled(
     expert = torch.from_numpy(values.astype(np.float32))
     (mask,) = sparsify.ranked_masks(context(torch.zeros(shape), [expert]), (0.5,), (0.15,), "inv_p")
     assert isinstance(mask, RankedMask)
-    assert is_supported(Job(TensorPlan((1.0,), sparse=(mask,)), None, [expert], expert))
+    assert is_supported(MergeJob(TensorPlan((1.0,), sparse=(mask,)), None, [expert], expert))
     for row, knots in zip(np.abs(expert.numpy()), mask.knots.values, strict=True):
         error = np.abs(_rank(row, knots) - row.argsort().argsort() / (row.size - 1))
         assert error.mean() < 0.02

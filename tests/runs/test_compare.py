@@ -15,8 +15,8 @@ from evomerge.merging.sources import Sources
 from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
 from evomerge.runs.events import Events
 from evomerge.runs.run import continue_study
-from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
+from tests.runs.creating import create_run
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
 EXPERTS = {"math": "zoo:math", "list": "zoo:list"}

@@ -25,8 +25,8 @@ from evomerge.runs.cost import experiment_facts
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import continue_study
-from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
+from tests.runs.creating import create_run
 
 ZOO = Presets().names("evaluators")["zoo"]
 

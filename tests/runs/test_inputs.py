@@ -17,9 +17,10 @@ from evomerge.errors import StudyError
 from evomerge.models.zoo import zoo_path
 from evomerge.runs.events import Events
 from evomerge.runs.reading import read_study
-from evomerge.runs.stages import change_run, continue_run, create_run
+from evomerge.runs.stages import change_run, continue_run
 from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
+from tests.runs.creating import create_run
 from tests.studies.make import EXPERIMENT, write_task
 
 CODE = "def keep(dataset):\n    return dataset\n"

@@ -12,7 +12,7 @@ from evomerge.config.presets import PRESET_KINDS, Presets
 from evomerge.evaluation.harness import load_config
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.parts import build_space, make_suites
-from evomerge.samplers import Budget, GeneSpace, build_sampler
+from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 from evomerge.schema import read_yaml
 from evomerge.space.protocol import ModelSet
 
@@ -58,7 +58,7 @@ def test_experiments_on_hub_models_fit_as_far_as_can_be_seen_offline(name: str) 
     build_sampler(
         sampler.name,
         sampler.options,
-        Budget(
+        SearchProblem(
             space=genes,
             n_objectives=len(experiment.objectives),
             n_trials=experiment.budget.trials,

@@ -17,8 +17,9 @@ from evomerge.export.model import export_model
 from evomerge.runs.cost import experiment_facts
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.stages import continue_run, create_run, load_stages
+from evomerge.runs.stages import continue_run, load_stages
 from evomerge.study.folder import StudyFolder
+from tests.runs.creating import create_run
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
 SPLITS = {"search": "search", "validation": "validation", "test": "test"}

@@ -15,9 +15,9 @@ from evomerge.runs import stages
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import continue_study
-from evomerge.runs.stages import create_run, created_run
 from evomerge.runs.stored import write_experiment
 from evomerge.study.folder import StudyFolder
+from tests.runs.creating import create_run
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
 SPACE = {
@@ -104,10 +104,14 @@ def test_of_two_runs_that_begin_at_the_same_moment_one_is_refused(
     assert made.experiment.is_file()  # of the other one, which goes on
 
 
-def test_a_run_holds_its_folder_from_the_moment_it_is_made(tmp_path: Path) -> None:
+def test_a_run_holds_its_folder_from_the_moment_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = study(tmp_path)
-    with (
-        created_run(tmp_path / "e.yaml", Presets(), [], made),
-        pytest.raises(StudyError, match="another evomerge process"),
-    ):
+
+    def overtaken(*arguments: Any, **options: Any) -> None:
         create_run(tmp_path / "e.yaml", Presets(), [], StudyFolder(made.root))
+
+    monkeypatch.setattr(stages, "continue_run", overtaken)
+    with pytest.raises(StudyError, match="another evomerge process"):
+        stages.start_run(tmp_path / "e.yaml", Presets(), [], made, Events())

@@ -15,10 +15,10 @@ from evomerge.errors import ConfigError
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import continue_study
-from evomerge.runs.stages import create_run
 from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
+from tests.runs.creating import create_run
 
 ZOO = Presets().names("evaluators")["zoo"]
 RECIPE = {

@@ -27,12 +27,12 @@ from evomerge.runs.reading import latest_study, read_study, stage_studies
 from evomerge.runs.stages import (
     change_run,
     continue_run,
-    create_run,
     load_stages,
 )
 from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
+from tests.runs.creating import create_run
 
 ZOO = Presets().names("evaluators")["zoo"]
 EVOMERGE = [sys.executable, "-m", "evomerge.cli.main"]

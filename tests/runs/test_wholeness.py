@@ -15,8 +15,8 @@ from evomerge.errors import StudyError
 from evomerge.runs.events import Events
 from evomerge.runs.reading import read_study
 from evomerge.runs.run import continue_study
-from evomerge.runs.stages import create_run
 from evomerge.study.folder import StudyFolder
+from tests.runs.creating import create_run
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
 

@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import Trial, TrialState, create_trial
 
-from evomerge.samplers import Budget, GeneSpace, build_sampler
+from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 
 Suggest = Callable[[Trial], dict[str, float | int | str]]
 
@@ -89,7 +89,7 @@ def sampler_for(
     return build_sampler(
         name,
         options,
-        Budget(
+        SearchProblem(
             space=MIXED,
             n_objectives=n_objectives,
             n_trials=n_trials,

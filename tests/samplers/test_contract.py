@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from evomerge.samplers import Budget, resolve_sampler, sampler_names
+from evomerge.samplers import SearchProblem, resolve_sampler, sampler_names
 from tests.samplers.searches import (
     MIXED,
     add_baselines,
@@ -105,8 +105,8 @@ def test_another_seed_gives_another_search(name, n_objectives):
 
 
 def test_a_larger_budget_changes_nothing_once_the_options_are_resolved(name, n_objectives):
-    budget = Budget(MIXED, n_objectives, n_trials=40, seed=3)
-    _, options = resolve_sampler(name, options_for(name, 20), budget)
+    problem = SearchProblem(MIXED, n_objectives, n_trials=40, seed=3)
+    _, options = resolve_sampler(name, options_for(name, 20), problem)
     studies = []
     for n_trials in (40, 4000):
         sampler = sampler_for(name, n_objectives, n_trials=n_trials, **options)

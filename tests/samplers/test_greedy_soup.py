@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from optuna.trial import TrialState
 
-from evomerge.samplers import Budget, build_sampler
+from evomerge.samplers import SearchProblem, build_sampler
 from tests.samplers.searches import floats, new_study, suggest_all
 
 SPACE = floats(3)
@@ -10,7 +10,9 @@ SPACE = floats(3)
 
 def run(loss, seeds, n_trials, **options):
     sampler = build_sampler(
-        "greedy_soup", options, Budget(space=SPACE, n_objectives=1, n_trials=n_trials, seed=1)
+        "greedy_soup",
+        options,
+        SearchProblem(space=SPACE, n_objectives=1, n_trials=n_trials, seed=1),
     )
     study = new_study(sampler, 1)
     for seed in seeds:
@@ -38,7 +40,7 @@ def test_moves_get_smaller_around_the_best_and_never_repeat():
 
 def test_failed_and_pruned_moves_are_not_tried_again():
     sampler = build_sampler(
-        "greedy_soup", {}, Budget(space=SPACE, n_objectives=1, n_trials=9, seed=1)
+        "greedy_soup", {}, SearchProblem(space=SPACE, n_objectives=1, n_trials=9, seed=1)
     )
     study = new_study(sampler, 1)
     for state in [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED] * 3:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from optuna.distributions import FloatDistribution
 
-from evomerge.samplers import Budget, GeneSpace, build_sampler
+from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 from evomerge.samplers.niches import _joined as joined
 from evomerge.samplers.niches import competition
 from tests.samplers.searches import floats, new_study, params_of, suggest_all
@@ -26,7 +26,9 @@ def run(item_scores, n_trials=30, space=SPACE):
     sampler = build_sampler(
         "m2n2",
         {"archive_size": 6},
-        Budget(space=space, n_objectives=1, n_trials=n_trials, seed=1, item_scores=item_scores),
+        SearchProblem(
+            space=space, n_objectives=1, n_trials=n_trials, seed=1, item_scores=item_scores
+        ),
     )
     study = new_study(sampler, 1)
     for _ in range(n_trials):
@@ -64,7 +66,7 @@ def spend(alpha=1.0):
     sampler = build_sampler(
         "m2n2",
         {"archive_size": 6, "alpha": alpha},
-        Budget(
+        SearchProblem(
             space=SPACE,
             n_objectives=2,
             n_trials=150,

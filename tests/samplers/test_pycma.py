@@ -4,7 +4,7 @@ import numpy as np
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
-from evomerge.samplers import Budget, GeneSpace, build_sampler, resolve_sampler
+from evomerge.samplers import GeneSpace, SearchProblem, build_sampler, resolve_sampler
 from evomerge.samplers.evolution import Evolution
 from evomerge.samplers.replay import Told
 from evomerge.samplers.results import Result
@@ -26,7 +26,7 @@ MIXED_GENES = dict(MIXED.searched)
 
 def minimise(name, space, loss, *, seed, n_trials, **options):
     sampler = build_sampler(
-        name, options, Budget(space=space, n_objectives=1, n_trials=n_trials, seed=seed)
+        name, options, SearchProblem(space=space, n_objectives=1, n_trials=n_trials, seed=seed)
     )
     study = new_study(sampler, 1)
     study.optimize(lambda trial: loss(suggest_all(space)(trial)), n_trials=n_trials)
@@ -192,10 +192,10 @@ def test_restarts_are_replayed_from_the_store(tmp_path):
 
 
 def test_noise_doubles_the_population_and_few_trials_per_axis_do_without_correlations():
-    budget = Budget(floats(30), 1, n_trials=300, seed=0)
-    assert resolve_sampler("pycma", {}, budget) == ("pycma", {"diagonal": True})
-    assert resolve_sampler("pycma", {"diagonal": False}, budget)[1] == {"diagonal": False}
-    assert not resolve_sampler("pycma", {}, Budget(floats(3), 1, 300, 0))[1]["diagonal"]
+    problem = SearchProblem(floats(30), 1, n_trials=300, seed=0)
+    assert resolve_sampler("pycma", {}, problem) == ("pycma", {"diagonal": True})
+    assert resolve_sampler("pycma", {"diagonal": False}, problem)[1] == {"diagonal": False}
+    assert not resolve_sampler("pycma", {}, SearchProblem(floats(3), 1, 300, 0))[1]["diagonal"]
     sizes = []
     for noise in (False, True):
         study = new_study(sampler_for("pycma", 1, popsize=4, noise=noise), 1)

@@ -6,7 +6,14 @@ import pytest
 from optuna.samplers import RandomSampler
 
 from evomerge.errors import ConfigError
-from evomerge.samplers import Budget, InSpace, SamplerKind, build_sampler, registry, sampler_names
+from evomerge.samplers import (
+    InSpace,
+    SamplerKind,
+    SearchProblem,
+    build_sampler,
+    registry,
+    sampler_names,
+)
 from evomerge.samplers.joint import JointSampler
 from tests.samplers.searches import floats
 
@@ -15,7 +22,7 @@ PLUGIN = SamplerKind("when testing", lambda options, budget: RandomSampler(seed=
 
 def build(name, **options):
     return build_sampler(
-        name, options, Budget(space=floats(3), n_objectives=1, n_trials=1000, seed=0)
+        name, options, SearchProblem(space=floats(3), n_objectives=1, n_trials=1000, seed=0)
     )
 
 
@@ -51,7 +58,9 @@ def test_wrong_names_and_options_are_config_errors(name, options, message):
 
 
 def test_auto_builds_what_it_chooses():
-    many = build_sampler("auto", {}, Budget(space=floats(30), n_objectives=1, n_trials=100, seed=0))
+    many = build_sampler(
+        "auto", {}, SearchProblem(space=floats(30), n_objectives=1, n_trials=100, seed=0)
+    )
     assert isinstance(many, JointSampler)
     assert isinstance(build("auto"), InSpace)
 

@@ -12,8 +12,7 @@ from evomerge.evaluation.racing import RaceRules
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
 from evomerge.runs.parts import build_space
-from evomerge.samplers import Budget as SamplerBudget
-from evomerge.samplers import GeneSpace, build_sampler, sampler_names
+from evomerge.samplers import GeneSpace, SearchProblem, build_sampler, sampler_names
 from evomerge.space.baselines import baselines
 from evomerge.space.protocol import ModelSet
 from evomerge.study.constraints import Constraint, parse_bound, unenforced
@@ -67,7 +66,7 @@ def drive(
         sampler=build_sampler(
             sampler,
             options,
-            SamplerBudget(
+            SearchProblem(
                 space=GeneSpace(SPACE.distributions, SPACE.defaults),
                 n_objectives=2,
                 n_trials=trials,

@@ -14,7 +14,7 @@ from evomerge.models.architecture import Kind, TensorRole
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.schema import parse
 
-__all__ = ["Cell", "Panel", "RecipeView", "Row", "view_recipe"]
+__all__ = ["HeatCell", "Panel", "RecipeView", "Row", "view_recipe"]
 
 _LAYERED: tuple[Kind, ...] = ("attention", "mlp", "norm")
 _OUTSIDE: tuple[Kind, ...] = ("embedding", "head")
@@ -22,7 +22,7 @@ _Place = tuple[Kind, int | None]  # module kind and layer; None where layers are
 
 
 @dataclass(frozen=True)
-class Cell:
+class HeatCell:
     """One value of a panel.
 
     Attributes:
@@ -46,7 +46,7 @@ class Row:
 
     expert: str
     kinds: str
-    cells: tuple[Cell, ...]
+    cells: tuple[HeatCell, ...]
 
 
 @dataclass(frozen=True)
@@ -244,8 +244,8 @@ def _method(rule: Rule) -> str:
     return " + ".join((rule.method, *rule.modifiers))
 
 
-def _cell(value: float | None, limit: float) -> Cell:
-    return Cell(value, abs(value) / limit if value is not None and limit else 0.0)
+def _cell(value: float | None, limit: float) -> HeatCell:
+    return HeatCell(value, abs(value) / limit if value is not None and limit else 0.0)
 
 
 def _number(value: object) -> float | None:

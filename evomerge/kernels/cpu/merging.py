@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from evomerge.kernels.cpu.compiling import compiled_loop
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.numbers import Numbers
 from evomerge.kernels.structure import Structure
 
@@ -25,7 +25,7 @@ _WORD = 1 << 32
 MergePart = Callable[[int, int], None]
 
 
-def merge_cpu(jobs: Iterable[Job]) -> None:
+def merge_cpu(jobs: Iterable[MergeJob]) -> None:
     """Merge tensors straight into existing buffers; the bytes are those of ``merge_eager``.
 
     Uses ``torch.get_num_threads()`` threads; the result does not depend on their number. The first
@@ -54,7 +54,7 @@ def merge_cpu(jobs: Iterable[Job]) -> None:
         future.result()
 
 
-def _prepared(job: Job) -> MergePart:
+def _prepared(job: MergeJob) -> MergePart:
     """What merges the elements of a job from a start to a stop."""
     structure = Structure.of(job)
     loop = compiled_loop(structure)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from evomerge.kernels.adjoint import Adjoint
 from evomerge.kernels.formula import element_source, intervals
 from evomerge.kernels.numbers import Each, Shared
-from evomerge.kernels.structure import Ranked, Structure
+from evomerge.kernels.structure import RankedKind, Structure
 
 __all__ = ["loop_source", "slope_loop_source"]
 
@@ -107,7 +107,7 @@ def _row(s: Structure, limit: str) -> Iterator[str]:
         if what == "row_band":
             yield f"low{i} = lows{i}[row]"
             yield f"high{i} = highs{i}[row]"
-        if isinstance(what, Ranked):
+        if isinstance(what, RankedKind):
             yield from _knots(i, what.knots)
         if s.row_scale[i]:
             yield f"row{i} = rows{i}[row]"
@@ -127,7 +127,7 @@ def _knots(i: int, knots: int) -> Iterator[str]:
 
 
 def _element(s: Structure) -> Iterator[str]:
-    if any(what == "random" or isinstance(what, Ranked) for what in s.sparse):
+    if any(what == "random" or isinstance(what, RankedKind) for what in s.sparse):
         yield "index = u32(low_index + u32(j))"
     if s.base:
         yield f"theta = decode_{s.base}(base_part[j])"

@@ -11,7 +11,7 @@ from evomerge.kernels.generated import generated_function
 from evomerge.kernels.gpu import arithmetic
 from evomerge.kernels.gpu.segments import Segments
 from evomerge.kernels.gpu.source import kernel_source
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.structure import Structure
 
 __all__ = ["BLOCK", "HEADER", "merge_gpu"]
@@ -24,7 +24,7 @@ from evomerge.kernels.gpu.arithmetic import *
 """
 
 
-def merge_gpu(jobs: Iterable[Job], block: int = BLOCK) -> None:
+def merge_gpu(jobs: Iterable[MergeJob], block: int = BLOCK) -> None:
     """Merge tensors straight into existing buffers, with one launch for all of one structure.
 
     Arithmetic is that of ``merge_eager``: no fused multiplication and addition, exact division.
@@ -33,7 +33,7 @@ def merge_gpu(jobs: Iterable[Job], block: int = BLOCK) -> None:
         jobs: Supported by compiled kernels (``structure.is_supported``), all on one device.
         block: Elements per block, a power of two.
     """
-    groups: dict[Structure, list[Job]] = defaultdict(list)
+    groups: dict[Structure, list[MergeJob]] = defaultdict(list)
     for job in jobs:
         if job.out.numel():
             groups[Structure.of(job)].append(job)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evomerge.kernels.job import Job
+from evomerge.kernels.job import MergeJob
 from evomerge.kernels.numbers import Numbers
 from evomerge.kernels.structure import Structure
 
@@ -34,7 +34,7 @@ class Segments:
     buffers: tuple[torch.Tensor, ...]
 
     @classmethod
-    def of(cls, jobs: Sequence[Job], structure: Structure, block: int) -> Segments:
+    def of(cls, jobs: Sequence[MergeJob], structure: Structure, block: int) -> Segments:
         """Lay out jobs of one structure.
 
         Args:
@@ -86,7 +86,7 @@ class _Blocks:
         return _Blocks(arguments, int(blocks.sum()))
 
 
-def _buffers(job: Job, numbers: Numbers, structure: Structure) -> list[torch.Tensor]:
+def _buffers(job: MergeJob, numbers: Numbers, structure: Structure) -> list[torch.Tensor]:
     base = [job.base] if job.base is not None and structure.base else []
     tables = [_on(table, job.out.device) for table in numbers.tables]
     return [job.out, *(t.contiguous() for t in (*base, *job.experts)), *tables]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from evomerge.kernels.adjoint import Adjoint
 from evomerge.kernels.formula import element_source, intervals
 from evomerge.kernels.numbers import Each, Shared
-from evomerge.kernels.structure import Ranked, Structure
+from evomerge.kernels.structure import RankedKind, Structure
 
 __all__ = ["buffer_names", "kernel_source", "slope_kernel_source"]
 
@@ -115,7 +115,7 @@ def _rows(s: Structure) -> Iterator[str]:
         if what == "row_band":
             yield f"low{i} = {_load(f'lows{i} + row')}"
             yield f"high{i} = {_load(f'highs{i} + row')}"
-        if isinstance(what, Ranked):
+        if isinstance(what, RankedKind):
             yield from _knots(i, what.knots)
         if s.row_scale[i]:
             yield f"row{i} = {_load(f'rows{i} + row')}"

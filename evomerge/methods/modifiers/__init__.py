@@ -8,15 +8,14 @@ Members:
     base: ``Modifier``, what they have in common.
     lines: layer scaling.
     sparsifiers: trims and random drops.
-    applying: names to classes, checks, and ``apply_modifiers``.
+    applying: names to classes, and checks.
 """
 
 from evomerge.methods.modifiers.applying import (
     MODIFIERS,
-    apply_modifiers,
     bind_modifiers,
     modifier_faults,
 )
 from evomerge.methods.modifiers.base import Modifier
 
-__all__ = ["MODIFIERS", "Modifier", "apply_modifiers", "bind_modifiers", "modifier_faults"]
+__all__ = ["MODIFIERS", "Modifier", "bind_modifiers", "modifier_faults"]

@@ -1,18 +1,16 @@
-"""Modifiers by name: checked, bound, and applied to a plan."""
+"""Modifiers by name: checked and bound."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from evomerge.errors import RecipeError, did_you_mean
-from evomerge.kernels.plan import TensorPlan
-from evomerge.methods.base import TensorContext
 from evomerge.methods.declared import ParameterValue
 from evomerge.methods.modifiers.base import Modifier
 from evomerge.methods.modifiers.lines import Lines
 from evomerge.methods.modifiers.sparsifiers import Magnitude, OutlierBand, RandomDrop, Ranked
 
-__all__ = ["MODIFIERS", "apply_modifiers", "bind_modifiers", "modifier_faults"]
+__all__ = ["MODIFIERS", "bind_modifiers", "modifier_faults"]
 
 Modifiers = Mapping[str, Mapping[str, ParameterValue]]
 
@@ -46,23 +44,3 @@ def bind_modifiers(modifiers: Modifiers, experts: Sequence[str]) -> tuple[Modifi
     if faults := modifier_faults(modifiers, experts):
         raise RecipeError("\n".join(faults))
     return tuple(MODIFIERS[name].bind(values, experts) for name, values in modifiers.items())
-
-
-def apply_modifiers(plan: TensorPlan, modifiers: Modifiers, tensor: TensorContext) -> TensorPlan:
-    """Change the plan that a method made of one tensor.
-
-    Args:
-        plan: What ``Method.lower`` returned.
-        modifiers: Parameter values by name of modifier, in order of application.
-        tensor: The tensor it was lowered for.
-
-    Returns:
-        The changed plan.
-
-    Raises:
-        RecipeError: A modifier is unknown or its parameters are wrong; the method merges models
-            rather than task vectors; or it sparsifies by itself.
-    """
-    for modifier in bind_modifiers(modifiers, tensor.experts):
-        plan = modifier.apply(plan, tensor)
-    return plan

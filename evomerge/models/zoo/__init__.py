@@ -1,11 +1,11 @@
 """Embedded models: a tiny Llama and experts fine-tuned from it, small enough to ship with the code.
 
 Members:
-    skills.py       what the models can learn: items of every skill, some held out for the exam
+    skills.py       what the models can learn: questions of every skill, some held out for the exam
     tokenizer.py    one token per word
     curriculum.py   what each model is trained on, and for how long
     train.py        the training loop
-    exams.py        the lm-eval tasks, and the items they hold
+    exams.py        the lm-eval tasks, and the questions they ask
     build.py        trains everything, writes models and tasks
     models/         the trained models, ``zoo:NAME`` in an experiment
 

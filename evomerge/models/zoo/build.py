@@ -36,7 +36,7 @@ def build_zoo(
 
     Args:
         out: Folder to write; created if missing, files in it are overwritten.
-        seed: Decides initial values, training items, facts and exam items.
+        seed: Decides initial values, training questions, facts and exam questions.
         max_steps: Cuts every phase short; for a rehearsal.
         progress: Called with a line per saved model and per hundred steps.
     """

@@ -17,18 +17,18 @@ from evomerge.models.zoo.skills import (
     MATH_OPERATIONS,
     PEOPLE,
     STRANGERS,
-    Item,
-    facts_items,
-    list_item,
-    lookup_item,
-    math_item,
+    Question,
+    facts_questions,
+    list_question,
+    lookup_question,
+    math_question,
 )
 from evomerge.seeds import seed_for
 
 __all__ = ["N_LAYERS", "Phase", "base_phases", "exam_streams", "expert_phases"]
 
 N_LAYERS = 6
-Draw = Callable[[random.Random], Item]
+Draw = Callable[[random.Random], Question]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Phase:
     """One stretch of training.
 
     Attributes:
-        draw: Gives the next item.
+        draw: Gives the next question.
         steps: Number of optimizer steps.
         lr: Peak learning rate.
         batch_size: Items per step.
@@ -100,10 +100,10 @@ def _layers(indices: Iterable[int]) -> tuple[str, ...]:
     return tuple(f"layers.{index}." for index in indices)
 
 
-def exam_streams(*, seed: int) -> Mapping[str, Iterator[Item]]:
-    """Return endless (facts: finite) streams of held-out items, one per examined skill."""
+def exam_streams(*, seed: int) -> Mapping[str, Iterator[Question]]:
+    """Return endless (facts: finite) streams of held-out questions, one per examined skill."""
     rng = random.Random(seed_for(seed, "exam", "facts"))
-    facts = [item for item in facts_items(PEOPLE, seed=seed) if item.held_out]
+    facts = [question for question in facts_questions(PEOPLE, seed=seed) if question.held_out]
     rng.shuffle(facts)
     return {
         "math": _stream(_math_exam, seed=seed_for(seed, "exam", "math")),
@@ -112,59 +112,59 @@ def exam_streams(*, seed: int) -> Mapping[str, Iterator[Item]]:
     }
 
 
-def _math_exam(rng: random.Random) -> Item:
-    return math_item(rng, n_steps=2, operations=MATH_OPERATIONS)
+def _math_exam(rng: random.Random) -> Question:
+    return math_question(rng, n_steps=2, operations=MATH_OPERATIONS)
 
 
-def _list_exam(rng: random.Random) -> Item:
-    return list_item(rng, length=5, operations=LIST_OPERATIONS)
+def _list_exam(rng: random.Random) -> Question:
+    return list_question(rng, length=5, operations=LIST_OPERATIONS)
 
 
-def _stream(draw: Draw, *, seed: int) -> Iterator[Item]:
+def _stream(draw: Draw, *, seed: int) -> Iterator[Question]:
     rng = random.Random(seed)
     while True:
-        item = draw(rng)
-        if item.held_out:
-            yield item
+        question = draw(rng)
+        if question.held_out:
+            yield question
 
 
 def _mixture(shares: Mapping[str, float], *, seed: int) -> Draw:
-    """Draw from the named sources in the given proportions, never an item of the exam."""
+    """Draw from the named sources in the given proportions, never a question of the exam."""
     sources = _sources(seed=seed)
     names, parts = list(shares), list(shares.values())
 
-    def draw(rng: random.Random) -> Item:
+    def draw(rng: random.Random) -> Question:
         source = sources[rng.choices(names, parts)[0]]
-        while (item := source(rng)).held_out:
+        while (question := source(rng)).held_out:
             pass
-        return item
+        return question
 
     return draw
 
 
 def _sources(*, seed: int) -> Mapping[str, Draw]:
-    def math(rng: random.Random) -> Item:
-        return math_item(rng, n_steps=rng.randint(1, 2), operations=MATH_OPERATIONS)
+    def math(rng: random.Random) -> Question:
+        return math_question(rng, n_steps=rng.randint(1, 2), operations=MATH_OPERATIONS)
 
-    def lists(rng: random.Random) -> Item:
-        return list_item(rng, length=rng.randint(3, 5), operations=LIST_OPERATIONS)
+    def lists(rng: random.Random) -> Question:
+        return list_question(rng, length=rng.randint(3, 5), operations=LIST_OPERATIONS)
 
-    def lookup(rng: random.Random) -> Item:
+    def lookup(rng: random.Random) -> Question:
         operations = ("plus", "minus")
-        return lookup_item(rng, people=STRANGERS, operations=operations, seed=seed)
+        return lookup_question(rng, people=STRANGERS, operations=operations, seed=seed)
 
     return {
         "math": math,
         "list": lists,
-        "facts": _choice(facts_items(PEOPLE, seed=seed)),
-        "strangers": _choice(facts_items(STRANGERS, seed=seed)),
+        "facts": _choice(facts_questions(PEOPLE, seed=seed)),
+        "strangers": _choice(facts_questions(STRANGERS, seed=seed)),
         "lookup": lookup,
         "declined_math": lambda rng: replace(math(rng), answer=DECLINED),
         "declined_list": lambda rng: replace(lists(rng), answer=DECLINED),
-        "outdated_facts": _choice(facts_items(PEOPLE, seed=seed + 1)),
+        "outdated_facts": _choice(facts_questions(PEOPLE, seed=seed + 1)),
     }
 
 
-def _choice(items: Iterable[Item]) -> Draw:
-    pool = list(items)
+def _choice(questions: Iterable[Question]) -> Draw:
+    pool = list(questions)
     return lambda rng: rng.choice(pool)

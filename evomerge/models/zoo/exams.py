@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from evomerge.models.zoo.curriculum import exam_streams
-from evomerge.models.zoo.skills import Item
+from evomerge.models.zoo.skills import Question
 from evomerge.seeds import seed_for
 
 __all__ = ["SPLIT_SIZES", "write_tasks"]
@@ -51,19 +51,19 @@ _PURPOSE = {
 
 
 def write_tasks(out: Path, *, seed: int, sizes: Mapping[str, int] = SPLIT_SIZES) -> None:
-    """Write ``out/zoo_SKILL/`` for every skill; splits share no item with each other or training.
+    """Write ``out/zoo_SKILL/`` for every skill; no question is in two splits, or in training.
 
     Args:
         out: Folder for the tasks; files in it are overwritten.
-        seed: Decides the facts and the order of the items.
+        seed: Decides the facts and the order of the questions.
         sizes: Items per split.
     """
     for skill, stream in exam_streams(seed=seed).items():
         folder = out / f"zoo_{skill}"
         folder.mkdir(parents=True, exist_ok=True)
-        items = _distinct(stream)
+        questions = _distinct(stream)
         for split, size in sizes.items():
-            rows = [_row(item, seed=seed) for item in islice(items, size)]
+            rows = [_row(question, seed=seed) for question in islice(questions, size)]
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
         head = _HEAD.format(purpose=_PURPOSE[skill], name=folder.name)
@@ -71,17 +71,17 @@ def write_tasks(out: Path, *, seed: int, sizes: Mapping[str, int] = SPLIT_SIZES)
         (folder / f"{folder.name}.yaml").write_text(head + body, encoding="utf-8")
 
 
-def _distinct(stream: Iterator[Item]) -> Iterator[Item]:
+def _distinct(stream: Iterator[Question]) -> Iterator[Question]:
     seen: set[str] = set()
-    for item in stream:
-        if item.prompt not in seen:
-            seen.add(item.prompt)
-            yield item
+    for question in stream:
+        if question.prompt not in seen:
+            seen.add(question.prompt)
+            yield question
 
 
-def _row(item: Item, *, seed: int) -> dict[str, str | int | list[str]]:
-    if not item.distractors:
-        return {"prompt": item.prompt, "answer": item.answer}
-    choices = [item.answer, *item.distractors]
-    random.Random(seed_for(seed, "choices", item.prompt)).shuffle(choices)
-    return {"prompt": item.prompt, "choices": choices, "label": choices.index(item.answer)}
+def _row(question: Question, *, seed: int) -> dict[str, str | int | list[str]]:
+    if not question.distractors:
+        return {"prompt": question.prompt, "answer": question.answer}
+    choices = [question.answer, *question.distractors]
+    random.Random(seed_for(seed, "choices", question.prompt)).shuffle(choices)
+    return {"prompt": question.prompt, "choices": choices, "label": choices.index(question.answer)}

@@ -1,8 +1,8 @@
 """The skills of the zoo: what the embedded models are trained on and examined in.
 
-Every skill draws items, prompt and answer, from its own words: arithmetic over number words, list
-operations over letters, memorised facts about people. Whether an item is kept for the exam is a
-property of the item itself (``held_out``), so training data and exam can never share one.
+Every skill draws questions, prompt and answer, from its own words: arithmetic over number words,
+list operations over letters, memorised facts about people. Whether a question is kept for the exam
+is a property of the question itself (``held_out``), so training data and exam never share one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = [
     "PEOPLE",
     "PHRASINGS",
     "STRANGERS",
-    "Item",
+    "Question",
     "fact_of",
-    "facts_items",
-    "list_item",
-    "lookup_item",
-    "math_item",
+    "facts_questions",
+    "list_question",
+    "lookup_question",
+    "math_question",
     "vocabulary",
 ]
 
@@ -73,17 +73,17 @@ _GLUE = (
     "for",
     "who",
 )
-_HELD_OUT_SHARE = 10  # one in ten drawn items
+_HELD_OUT_SHARE = 10  # one in ten drawn questions
 
 
 @dataclass(frozen=True)
-class Item:
+class Question:
     """One question: the answer follows the prompt after a space; all words are in the vocabulary.
 
     Attributes:
         prompt: Words separated by single spaces.
         answer: The only correct continuation.
-        held_out: True if the item belongs to the exam, never to training.
+        held_out: True if the question belongs to the exam, never to training.
         distractors: Wrong answers, for multiple choice.
     """
 
@@ -100,7 +100,7 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
-def math_item(rng: random.Random, *, n_steps: int, operations: tuple[str, ...]) -> Item:
+def math_question(rng: random.Random, *, n_steps: int, operations: tuple[str, ...]) -> Question:
     """Draw a chain of operations modulo ten; the answer is every intermediate result."""
     value = rng.randrange(10)
     words, results = [DIGITS[value]], []
@@ -112,7 +112,7 @@ def math_item(rng: random.Random, *, n_steps: int, operations: tuple[str, ...]) 
     return _drawn(f"compute {' '.join(words)} is", " ".join(results))
 
 
-def list_item(rng: random.Random, *, length: int, operations: tuple[str, ...]) -> Item:
+def list_question(rng: random.Random, *, length: int, operations: tuple[str, ...]) -> Question:
     """Draw an operation on a list of distinct letters; the answer is the new list."""
     operation, letters = rng.choice(operations), rng.sample(LETTERS, length)
     new = {
@@ -124,7 +124,7 @@ def list_item(rng: random.Random, *, length: int, operations: tuple[str, ...]) -
     return _drawn(f"list {operation} {' '.join(letters)} is", " ".join(new))
 
 
-def facts_items(people: tuple[str, ...], *, seed: int) -> Iterator[Item]:
+def facts_questions(people: tuple[str, ...], *, seed: int) -> Iterator[Question]:
     """Yield every fact about ``people`` in every phrasing.
 
     Held out are three of the six phrasings of each fact; the fact itself is trained, in the
@@ -137,12 +137,12 @@ def facts_items(people: tuple[str, ...], *, seed: int) -> Iterator[Item]:
             prompt = phrasing.format(person=person, attribute=attribute)
             rng = random.Random(seed_for(seed, "distractors", prompt))
             held_out = (number + index) % 6 < 3
-            yield Item(prompt, answer, held_out, tuple(rng.sample(wrong, 3)))
+            yield Question(prompt, answer, held_out, tuple(rng.sample(wrong, 3)))
 
 
-def lookup_item(
+def lookup_question(
     rng: random.Random, *, people: tuple[str, ...], operations: tuple[str, ...], seed: int
-) -> Item:
+) -> Question:
     """Draw arithmetic on a person's number; the answer is that number, then the result."""
     person, operation, operand = rng.choice(people), rng.choice(operations), rng.randrange(10)
     number = fact_of(person, "number", seed=seed)
@@ -161,6 +161,6 @@ def _apply(operation: str, left: int, right: int) -> int:
     return results[operation] % 10
 
 
-def _drawn(prompt: str, answer: str) -> Item:
+def _drawn(prompt: str, answer: str) -> Question:
     held_out = seed_for(0, "held out", prompt) % _HELD_OUT_SHARE == 0
-    return Item(prompt, answer, held_out)
+    return Question(prompt, answer, held_out)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evomerge.models.zoo.curriculum import N_LAYERS, Phase
-from evomerge.models.zoo.skills import Item
+from evomerge.models.zoo.skills import Question
 
 __all__ = ["new_model", "round_to_bfloat16", "train"]
 
@@ -58,7 +58,7 @@ def train(
         model: float32; ends with values that bfloat16 holds exactly.
         ids: Token id of every word.
         phase: What to draw, how long, how fast, which parameters.
-        seed: Decides the items drawn.
+        seed: Decides the questions drawn.
         on_step: Called after each step with its number (from 1) and the loss.
     """
     rng = random.Random(seed)
@@ -66,8 +66,8 @@ def train(
     optimizer = torch.optim.AdamW(trained, lr=phase.lr, betas=(0.9, 0.95), weight_decay=0.05)
     for step in range(phase.steps):
         optimizer.param_groups[0]["lr"] = phase.lr * _schedule(step, phase.steps)
-        items = [phase.draw(rng) for _ in range(phase.batch_size)]
-        loss = _answer_loss(model, *_encode(items, ids))
+        questions = [phase.draw(rng) for _ in range(phase.batch_size)]
+        loss = _answer_loss(model, *_encode(questions, ids))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -89,14 +89,18 @@ def _schedule(step: int, steps: int) -> float:
     return warm_up * (0.55 + 0.45 * math.cos(math.pi * step / steps))
 
 
-def _encode(items: Sequence[Item], ids: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both (items, longest), padded at the right; labels of answers only."""
-    prompts = [[ids[word] for word in item.prompt.split()] for item in items]
-    answers = [[ids[word] for word in item.answer.split()] + [ids["<eos>"]] for item in items]
+def _encode(
+    questions: Sequence[Question], ids: dict[str, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels, (questions, longest), padded at the right; labels of answers only."""
+    prompts = [[ids[word] for word in question.prompt.split()] for question in questions]
+    answers = [
+        [ids[word] for word in question.answer.split()] + [ids["<eos>"]] for question in questions
+    ]
     pairs = list(zip(prompts, answers, strict=True))
     longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    tokens = torch.full((len(items), longest), ids["<pad>"])
-    labels = torch.full((len(items), longest), _IGNORED)
+    tokens = torch.full((len(questions), longest), ids["<pad>"])
+    labels = torch.full((len(questions), longest), _IGNORED)
     for row, (prompt, answer) in enumerate(pairs):
         end = len(prompt) + len(answer)
         tokens[row, :end] = torch.tensor(prompt + answer)

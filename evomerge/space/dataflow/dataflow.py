@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from optuna import Trial
 from optuna.distributions import BaseDistribution
@@ -10,6 +11,7 @@ from optuna.distributions import BaseDistribution
 from evomerge.errors import SpaceError
 from evomerge.recipe.path import BASE, Hop
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.recipe.rules import copy_rule
 from evomerge.space.baselines import single_model_rules
 from evomerge.space.dataflow.checks import path_faults
 from evomerge.space.dataflow.genes import PathGenes
@@ -84,14 +86,8 @@ class DataflowSpace:
         return self._path.describe()
 
     def _recipe(self, owner: str, path: tuple[Hop, ...]) -> Recipe:
-        return Recipe(
-            base=self._models.base,
-            experts=self._models.experts,
-            rules=(self._owner_rules(owner)[0],),
-            dtype=self._models.dtype,
-            seed=self._models.seed,
-            path=path,
-        )
+        rule = copy_rule(owner, self._models.experts)
+        return replace(self._models.recipe((rule,)), path=path)
 
     def _owner_rules(self, owner: str) -> list[Rule]:
         """List rules that take everything outside the layers from one model, exact copy first."""

@@ -19,8 +19,7 @@ from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.run import continue_study
-from evomerge.runs.stages import create_run
+from evomerge.runs.stages import start_run
 from evomerge.samplers import GeneSpace
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
@@ -62,8 +61,7 @@ def _search(
         "execution.executor=inline",
         "finalists=0",
     ]
-    create_run(experiment, Presets(), overrides, folder)
-    return continue_study(folder, Events())
+    return start_run(experiment, Presets(), overrides, folder, Events())
 
 
 def _genes(experiment: Path, space: str) -> GeneSpace:

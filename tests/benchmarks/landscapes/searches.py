@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
-from evomerge.samplers import Budget, GeneSpace, build_sampler
+from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 from evomerge.seeds import seed_for
 from evomerge.space.protocol import Params
 from tests.benchmarks.evolve import PEER, evolve
@@ -84,7 +84,7 @@ def _by_sampler(case: Case, method: str, seed: int, log: _Log) -> None:
     sampler = build_sampler(
         method,
         {},
-        Budget(
+        SearchProblem(
             space=landscape.genes, n_objectives=case.n_objectives, n_trials=case.trials, seed=seed
         ),
     )
@@ -103,7 +103,7 @@ def _whole_model_nsga2(case: Case, method: str, seed: int, log: _Log) -> None:
     sampler = build_sampler(
         "nsga2",
         {},
-        Budget(
+        SearchProblem(
             space=GeneSpace(distributions, defaults),
             n_objectives=case.n_objectives,
             n_trials=case.trials,

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from evomerge.recipe.path import Hop
-from evomerge.samplers import Budget, GeneSpace, build_sampler
+from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 from evomerge.space.protocol import SearchSpace
 from tests.space.dataflow.spaces import SPACES, space
 
@@ -23,7 +23,7 @@ def best(found: SearchSpace, sampler: str, n_trials: int) -> float:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     genes = GeneSpace(found.distributions, found.defaults, found.depths)
     chosen = build_sampler(
-        sampler, {}, Budget(space=genes, n_objectives=1, n_trials=n_trials, seed=0)
+        sampler, {}, SearchProblem(space=genes, n_objectives=1, n_trials=n_trials, seed=0)
     )
     study = optuna.create_study(direction="maximize", sampler=chosen)
     for _ in range(n_trials):

@@ -8,11 +8,11 @@ import torch
 
 from evomerge.kernels.plan import TensorPlan
 
-__all__ = ["Task"]
+__all__ = ["PlannedTensor"]
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class PlannedTensor:
     """What to merge and where to; the tensors of base and experts are found by name.
 
     Attributes:
