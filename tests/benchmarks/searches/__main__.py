@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from evomerge.runs.sampling import resolved_sampler
 from evomerge.samplers import sampler_names
 from tests.benchmarks.evolve import PEER
 from tests.benchmarks.readme import write_readme
@@ -38,7 +37,7 @@ def main() -> None:
     cases = [case for case in CASES if options.cases in case.name]
     if options.trials is not None:
         cases = [replace(case, trials=options.trials) for case in cases]
-    auto = {case.name: auto_choice(case) for case in cases}
+    auto = {case.name: load_case(case).experiment.sampler.name for case in cases}
     if not options.tables:
         methods = {case: list(_methods(options.methods, case, auto[case.name])) for case in cases}
         seeds = range(1, options.seeds + 1)
@@ -48,12 +47,6 @@ def main() -> None:
     print("\n\n".join(f"## {name}\n\n{table}" for name, table in found.items()))
     if options.write_docs:
         write_readme(found, DOCS)
-
-
-def auto_choice(case: Case) -> str:
-    """Name the sampler that ``auto`` takes."""
-    parts = load_case(case)
-    return resolved_sampler(parts.experiment, parts.space).name
 
 
 def _methods(chosen: str, case: Case, auto: str) -> Iterator[str]:

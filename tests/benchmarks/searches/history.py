@@ -12,8 +12,6 @@ from evomerge.recipe.recipe import Recipe
 
 __all__ = ["Evaluated", "Step", "history"]
 
-_PASSES = 3  # a forward and a backward pass cost as much as so many forward passes
-
 
 @dataclass(frozen=True)
 class Step:
@@ -23,13 +21,13 @@ class Step:
         recipe: What was scored.
         values: One per objective, larger is better; empty if it was given up.
         seconds: By phase; nothing is merged where the scores were known from an earlier search.
-        climbed: Items that went forward and backward from there, as a share of those of a trial.
+        evaluations: What it costs, 1 and more where it climbs on along slopes once it is scored.
     """
 
     recipe: Recipe
     values: tuple[float, ...]
     seconds: Mapping[str, float]
-    climbed: float = 0.0
+    evaluations: float = 1.0
 
     @property
     def scoring(self) -> float | None:
@@ -57,11 +55,11 @@ class Evaluated:
 
 
 def history(steps: Sequence[Step]) -> list[Evaluated]:
-    """Add up what the trials of a search cost, one after the other.
+    """Add up what trials cost, one after the other.
 
-    A trial costs 1, however early it was given up. A climb after it costs three times its share of
-    items, for they go forward and backward. Scores that were known count as many seconds as the
-    median of the others, NaN if there are none.
+    Its scores are there for 1 evaluation, however early it was given up; a climb is paid for after
+    that. Scores that were known count as many seconds as the median of the others, NaN if there are
+    none.
     """
     measured = [step.scoring for step in steps if step.scoring is not None]
     usual = float(np.median(measured)) if measured else math.nan
@@ -72,6 +70,6 @@ def history(steps: Sequence[Step]) -> list[Evaluated]:
         seconds += step.seconds.get("ask", 0.0) + (usual if scoring is None else scoring)
         values = step.values if all(map(math.isfinite, step.values)) else ()
         found.append(Evaluated(step.recipe, values, evaluations, seconds))
-        evaluations += _PASSES * step.climbed
+        evaluations += step.evaluations - 1
         seconds += step.seconds.get("slopes", 0.0)
     return found

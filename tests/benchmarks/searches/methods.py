@@ -8,8 +8,7 @@ from evomerge.execution.protocol import Job, Outcome, Scored
 from evomerge.execution.worker import Worker
 from evomerge.recipe.files import recipe_from_data
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.optuna_study import find_study
-from evomerge.runs.stored import read_experiment
+from evomerge.runs.run import load_study
 from evomerge.samplers import GeneSpace
 from evomerge.space.protocol import Params
 from evomerge.study.folder import StudyFolder
@@ -22,8 +21,6 @@ from tests.benchmarks.studies import load_quickstart, run_study
 __all__ = ["WHOLE_MODEL", "load_case", "objective_values", "search", "study_folder"]
 
 WHOLE_MODEL = "nsga2-whole-model"
-
-_CLIMBED = "climbed"  # user attribute of a trial that went on along slopes
 
 
 def search(case: Case, method: str, seed: int) -> list[Step]:
@@ -43,8 +40,7 @@ def search(case: Case, method: str, seed: int) -> list[Step]:
     chosen = [f"sampler={'nsga2' if is_whole else method}", f"seed={seed}"]
     experiment = load_quickstart([*case.overrides(whole_model=is_whole), *chosen])
     folder = study_folder(case, method, seed)
-    study, climbed = run_study(experiment, folder), _items_climbed(folder)
-    return [_step(trial, climbed.get(trial.number, 0)) for trial in study.trials]
+    return list(map(_step, run_study(experiment, folder).trials))
 
 
 def study_folder(case: Case, method: str, seed: int) -> StudyFolder:
@@ -54,8 +50,8 @@ def study_folder(case: Case, method: str, seed: int) -> StudyFolder:
 
 
 def load_case(case: Case) -> Loaded:
-    """Load the parts of a case."""
-    return Loaded.of(load_quickstart(case.overrides()), case.name)
+    """Load the parts of a case; the sampler of its experiment is what ``auto`` takes."""
+    return load_study(load_quickstart(case.overrides()), case.name, study_folder(case, "auto", 0))
 
 
 def objective_values(outcome: Outcome, parts: Loaded) -> tuple[float, ...]:
@@ -66,18 +62,10 @@ def objective_values(outcome: Outcome, parts: Loaded) -> tuple[float, ...]:
     return tuple(o.sign * metrics[o.task][o.metric].value for o in parts.objectives)
 
 
-def _step(trial: TrialRecord, n_climbed: int) -> Step:
+def _step(trial: TrialRecord) -> Step:
     recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
-    share = n_climbed / sum(trial.n_items) if n_climbed else 0.0
-    return Step(recipe, trial.values, trial.seconds, share)
-
-
-def _items_climbed(folder: StudyFolder) -> dict[int, int]:
-    """Count the items that went forward and backward, by trial number."""
-    study = find_study(folder, read_experiment(folder))
-    trials = [] if study is None else study.get_trials(deepcopy=False)
-    climbed = {trial.number: trial.user_attrs.get(_CLIMBED) for trial in trials}
-    return {number: one["n_items"] for number, one in climbed.items() if one}
+    # Studies without climbs do not say what a trial costs.
+    return Step(recipe, trial.values, trial.seconds, getattr(trial, "evaluations", 1.0))
 
 
 def _as_the_peer(parts: Loaded, trials: int, seed: int) -> list[Step]:
