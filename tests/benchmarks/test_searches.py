@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from evomerge.evaluation.suite import SPLITS
+from evomerge.execution.worker import Worker
 from evomerge.recipe.recipe import Recipe, Rule
 from tests.benchmarks.evolve import PEER
 from tests.benchmarks.quality import picked, quality, stays_from
@@ -138,22 +139,34 @@ def test_the_pooled_task_holds_every_item(tmp_path: Path) -> None:
     assert (tmp_path / f"{POOLED}.yaml").is_file()
 
 
-@pytest.mark.parametrize("method", [PEER, WHOLE_MODEL])
-def test_a_search_is_judged_and_not_run_again(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
-    steps = methods.search(TINY, method, seed=1)
-    assert len(steps) >= TINY.trials
-    progress, n_genes = judged(TINY, method, seed=1)
+
+
+@pytest.mark.usefixtures("_own_runs")
+def test_the_peer_searches_and_is_judged() -> None:
+    progress, n_genes = judged(TINY, PEER, seed=1)
     assert n_genes == 27
+    _require_sound(progress)
+
+
+@pytest.mark.usefixtures("_own_runs")
+def test_a_study_is_judged_and_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    _require_sound(judged(TINY, WHOLE_MODEL, seed=1)[0])
+    monkeypatch.delattr(Worker, "run")
+    steps = methods.search(TINY, WHOLE_MODEL, seed=1)
+    assert len(steps) == TINY.trials
+    assert {len(step.recipe.rules) for step in steps} == {1}
+
+
+def _require_sound(progress: Progress) -> None:
     assert progress.evaluations == [share * TINY.trials for share in SHARES]
-    assert progress.seconds[-1] > 0 or method == PEER  # whose scores are known by now
+    assert progress.members[0] == 0  # before the first trial is scored
+    assert progress.members[-1] > 0
+    assert progress.seconds == sorted(progress.seconds)
+    assert progress.seconds[-1] > 0
     assert 0 <= progress.mean[-1] <= 1
-    assert [step.recipe for step in methods.search(TINY, method, seed=1)] == [
-        step.recipe for step in steps
-    ]
 
 
 def _progress(early: float, late: float | None = None) -> Progress:

@@ -1,6 +1,6 @@
 """``make bench-search``: compare samplers on real searches of the embedded models.
 
-``python -m tests.benchmarks.searches [--seeds N] [--cases TEXT] [--methods NAME,…] [--jobs N]``.
+``python -m tests.benchmarks.searches [--seeds N] [--cases TEXT…] [--methods NAME,…] [--jobs N]``.
 A search takes one to three minutes of one core. Every finished one is kept in
 ``runs/bench-search/searches.jsonl``, a study that was interrupted goes on where it stopped;
 ``--again`` runs what is chosen anew, as is needed after a sampler was changed.
@@ -34,7 +34,7 @@ def main() -> None:
     """Run what is missing, then print."""
     options = _options()
     write_pooled(FOLDER / POOLED)
-    cases = [case for case in CASES if options.cases in case.name]
+    cases = [case for case in CASES if any(text in case.name for text in options.cases)]
     if options.trials is not None:
         cases = [replace(case, trials=options.trials) for case in cases]
     auto = {case.name: load_case(case).experiment.sampler.name for case in cases}
@@ -60,7 +60,7 @@ def _methods(chosen: str, case: Case, auto: str) -> Iterator[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--cases", default="", help="only cases whose name contains this")
+    parser.add_argument("--cases", nargs="+", default=[""], help="only names that contain one")
     parser.add_argument("--methods", default=_METHODS, help="comma-separated")
     parser.add_argument("--trials", type=int, help="another budget for every case")
     parser.add_argument("--jobs", type=int, default=1)
@@ -70,7 +70,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if unknown := set(options.methods.split(",")) - {*sampler_names(), PEER, WHOLE_MODEL}:
         parser.error(f"unknown methods {', '.join(unknown)}")
-    if options.write_docs and (options.cases or options.trials):
+    if options.write_docs and (any(options.cases) or options.trials):
         parser.error("expected all cases as they are where the docs are written")
     return options
 
