@@ -91,7 +91,7 @@ def test_tuned_and_judged_searches_are_shown_apart() -> None:
     kept = {
         rows.Key("one", 100, "map", 1): _row(0.6, 0.8),
         rows.Key("one", 100, "map", 2): _row(0.7, 0.8),
-        rows.Key("one", 100, PEER, 1): _row(0.5, 0.7),
+        rows.Key("one", 100, PEER, 1): _row(0.5, 0.7, seconds=30.0),
         rows.Key("one", 100, "random", 1): _row(0.1, 0.2),
         rows.Key("one", 99, "random", 2): _row(9.0, 9.0),
     }
@@ -99,9 +99,9 @@ def test_tuned_and_judged_searches_are_shown_apart() -> None:
     assert "two" not in found["searches-judged"]
     assert "Not measured yet." in found["searches-tuned"]
     lines = found["searches-judged"].splitlines()
-    assert "| one | 27 | map | 0.700 | 0.650 | 0.800 | 0.800 | 40% | 40% |" in lines
-    best = "0.800 (0.800 to 0.800) | 0.500"
-    assert f"| map (auto) | 2 | 0.650 | 0.800 | {best} | 40 | 40% | 40% |" in lines
+    assert "| one | 27 | map | 0.700 | 0.650 | 0.800 | 0.800 | 0.650 | 40% | 133% |" in lines
+    best = "0.800 (0.800 to 0.800) | 0.650 | 0.500"
+    assert f"| map (auto) | 2 | 0.650 | 0.800 | {best} | 40 | 40% | 133% |" in lines
     assert any(line.startswith("| random | 1 |") and "not reached" in line for line in lines)
 
 
@@ -169,15 +169,15 @@ def _require_sound(progress: Progress) -> None:
     assert 0 <= progress.mean[-1] <= 1
 
 
-def _progress(early: float, late: float | None = None) -> Progress:
+def _progress(early: float, late: float | None = None, seconds: float = 100.0) -> Progress:
     """A search that gets from one volume to another after 0.3 of its budget."""
     volume = [early if share < 0.4 or late is None else late for share in SHARES]
-    evaluations = [100 * share for share in SHARES]
-    return Progress(evaluations, evaluations, volume, [0.5] * len(SHARES), [3] * len(SHARES))
+    evaluations, used = [100 * s for s in SHARES], [seconds * s for s in SHARES]
+    return Progress(evaluations, used, volume, [0.5] * len(SHARES), [3] * len(SHARES))
 
 
-def _row(early: float, late: float) -> rows.Row:
-    return rows.Row(_progress(early, late), genes=27, setting="a machine", load=1.0)
+def _row(early: float, late: float, seconds: float = 100.0) -> rows.Row:
+    return rows.Row(_progress(early, late, seconds), genes=27, setting="a machine", load=1.0)
 
 
 def _lines(file: Path) -> list[dict[str, object]]:

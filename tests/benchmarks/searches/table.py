@@ -13,7 +13,7 @@ from tests.benchmarks.evolve import PEER
 from tests.benchmarks.quality import FloatArray, stays_from
 from tests.benchmarks.results import layout, markdown
 from tests.benchmarks.searches.cases import Case, Role
-from tests.benchmarks.searches.looks import SHARES
+from tests.benchmarks.searches.looks import SHARES, Progress
 from tests.benchmarks.searches.rows import Key, Row
 
 __all__ = ["tables"]
@@ -35,10 +35,19 @@ class _Runs:
     def median(self, look: int, which: str = "volume") -> float:
         return float(np.median(self.at(look, which)))
 
+    def within(self, seconds: float) -> float:
+        """Median hypervolume after some seconds; 0 before the first look of a search."""
+        return float(np.median([_at_seconds(row.progress, seconds) for row in self.rows]))
+
     def reaches(self, goal: float) -> int | None:
         """The look from which the median search stays as good as a goal."""
         medians = [self.median(look) for look in range(len(SHARES))]
         return stays_from(np.array(medians), goal)
+
+
+def _at_seconds(progress: Progress, seconds: float) -> float:
+    by_then = [v for v, s in zip(progress.volume, progress.seconds, strict=True) if s <= seconds]
+    return by_then[-1] if by_then else 0.0
 
 
 def tables(
@@ -66,6 +75,7 @@ def _section(rows: Mapping[Key, Row], cases: Sequence[Case], auto: Mapping[str, 
     all_rows = [row for runs in found.values() for run in runs.values() for row in run.rows]
     columns = [
         "search", "genes", "auto is", f"{PEER}, end", "auto, 1/5", "1/2", "end",
+        "in the peer's seconds",
         "evaluations to the peer's end", "seconds to it",
     ]  # fmt: skip
     summary = markdown(
@@ -95,13 +105,15 @@ def _summary(case: Case, runs: Mapping[str, _Runs], auto: str) -> list[str]:
         auto,
         _NONE if peer is None else f"{peer.median(_END):.3f}",
         *([_NONE] * 3 if mine is None else [f"{mine.median(look):.3f}" for look in looks]),
+        _NONE if mine is None else _in_its_seconds(mine, peer),
         *([_NONE] * 2 if mine is None else _reached(mine, peer, case)[1:]),
     ]
 
 
 def _table(case: Case, runs: Mapping[str, _Runs], auto: str) -> str:
     columns = [
-        "method", "seeds", "hypervolume at 1/5", "at 1/2", "at the end (quartiles)", "best mean",
+        "method", "seeds", "hypervolume at 1/5", "at 1/2", "at the end (quartiles)",
+        "in the peer's seconds", "best mean",
         "evaluations to the peer's end", "share of its", "share of its seconds",
     ]  # fmt: skip
     order = sorted(runs, key=lambda method: -runs[method].median(_END))
@@ -116,12 +128,19 @@ def _table(case: Case, runs: Mapping[str, _Runs], auto: str) -> str:
                 f"{own.median(_FIFTH):.3f}",
                 f"{own.median(_HALF):.3f}",
                 f"{middle:.3f} ({low:.3f} to {high:.3f})",
+                _in_its_seconds(own, runs.get(PEER)),
                 f"{own.median(_END, 'mean'):.3f}",
                 *_reached(own, runs.get(PEER), case),
             ]
         )
     genes = runs[order[0]].rows[0].genes
     return f"**{case.name}**: {genes} genes, {case.trials} evaluations\n\n{layout(columns, lines)}"
+
+
+def _in_its_seconds(own: _Runs, peer: _Runs | None) -> str:
+    """Hypervolume of the median search once it has taken as long as the peer's whole search."""
+    seconds = math.nan if peer is None else peer.median(_END, "seconds")
+    return _NONE if math.isnan(seconds) else f"{own.within(seconds):.3f}"
 
 
 def _reached(own: _Runs, peer: _Runs | None, case: Case) -> list[str]:
