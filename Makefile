@@ -16,10 +16,11 @@ install: .venv/.installed ## create .venv with the tested versions
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: install    ## search the embedded models, write report and export to runs/quickstart
+demo: install    ## search the embedded models, write report and exports to runs/quickstart
 	rm -rf runs/quickstart
 	$(OFFLINE) $(BIN)/evomerge run quickstart --dir runs/quickstart
 	$(OFFLINE) $(BIN)/evomerge export runs/quickstart --pick knee --out runs/quickstart/exports/knee
+	$(OFFLINE) $(BIN)/evomerge export runs/quickstart --pick chosen --out runs/quickstart/exports/chosen
 
 test: install    ## run all tests that need no GPU
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

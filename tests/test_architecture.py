@@ -58,7 +58,7 @@ MAY_IMPORT = {
     },
     "export": {
         *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
-        "analysis",
+        *("origins", "analysis"),
     },
     "config": {
         *("errors", "plain_yaml", "schema", "secrets", "models", "recipe", "evaluation"),

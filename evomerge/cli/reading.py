@@ -85,9 +85,9 @@ def front(study: StudyDir, json: Json = False) -> None:
             "paired": [asdict(row) for row in paired],
             "forgetting": [asdict(row) for row in forgetting],
         }
-        print_json({**front_data(record), **rows})
+        print_json({**front_data(record, items), **rows})
     else:
-        print_front(record)
+        print_front(record, items)
         print_held_out(held_out, headings(record))
         print_paired(paired)
         print_forgetting(forgetting)

@@ -124,19 +124,28 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
     from evomerge.cli.progress import SearchProgress
     from evomerge.runs.events import Events
 
-    with SearchProgress() as progress:
-        try:
-            yield Events(progress.phase, progress.part, progress.told, progress.began)
-        except KeyboardInterrupt:
-            if folder.experiment.is_file():
-                how = f"nothing is lost: 'evomerge resume {folder.root}' continues"
-                notes.print(f"stopped; {how}", soft_wrap=True)
-            raise
+    try:
+        with SearchProgress() as progress:
+            yield Events(
+                phase=progress.phase,
+                part=progress.part,
+                told=progress.told,
+                warned=progress.warned,
+                began=progress.began,
+            )
+    except KeyboardInterrupt:  # the bar is gone: nothing is drawn below what is said
+        if folder.experiment.is_file():
+            how = f"nothing is lost: 'evomerge resume {folder.root}' continues"
+            notes.print(f"stopped; {how}", soft_wrap=True)
+        raise
 
 
 def _print_end(folder: StudyFolder, study: StudyRecord) -> None:
-    root = folder.root
-    print_front(study, most=_FRONT_ROWS)  # first, since it needs no disk
+    from evomerge.evaluation.store import ItemStore
+    from evomerge.runs.reading import latest_study
+
+    root, items = folder.root, ItemStore(latest_study(folder).items).read()
+    print_front(study, items, most=_FRONT_ROWS)  # first, since it needs no room on the disk
     write_run_report(folder, folder.report)
     console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
     console.print(f"report   {folder.report}", soft_wrap=True)

@@ -56,6 +56,12 @@ class PreparedTask:
     items: tuple[Item, ...]
     order: tuple[int, ...]
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether its answers are drawn at random."""
+        settings = getattr(self.task.config, "generation_kwargs", None) or {}
+        return bool(settings.get("do_sample")) or float(settings.get("temperature") or 0) > 0
+
 
 @dataclass(frozen=True)
 class PromptedSuite:

@@ -69,6 +69,7 @@ class Job:
             reported, which no other split holds, without costs.
         is_gated: Whether the worker may give it up early.
         race: What it is up against; ``None``: it is scored on all items.
+        wants_samples: Whether an item of each task is to be shown.
     """
 
     trial: int
@@ -76,6 +77,7 @@ class Job:
     split: str = "search"
     is_gated: bool = False
     race: Race | None = None
+    wants_samples: bool = False
 
     @property
     def is_report_only(self) -> bool:

@@ -165,13 +165,16 @@ class Worker:
         return outcome
 
     def _looks(self, job: Job, prepared: PreparedSuites) -> Iterator[Scores]:
-        """Score the live model rung by rung; the last look has its costs, too."""
+        """Score the live model rung by rung; the last look has its costs and samples, too."""
         for scores in prepared.looks():
-            if scores.metrics and self._spec.costs and not job.is_report_only:
-                costs = self._meter.measure(job.recipe, job.split, prepared, scores)
-                yield dataclasses.replace(scores, metrics={**scores.metrics, COST: costs})
-            else:
-                yield scores
+            yield self._completed(scores, job, prepared) if scores.metrics else scores
+
+    def _completed(self, scores: Scores, job: Job, prepared: PreparedSuites) -> Scores:
+        samples = prepared.samples() if job.wants_samples else {}
+        metrics = dict(scores.metrics)
+        if self._spec.costs and not job.is_report_only:
+            metrics[COST] = self._meter.measure(job.recipe, job.split, prepared, scores)
+        return dataclasses.replace(scores, metrics=metrics, samples=samples)
 
     def _raced(
         self, job: Job, looks: Iterator[Scores], start: float, merged: float

@@ -18,10 +18,12 @@ class Events:
         phase: Called with what is being done now.
         part: Called during a long phase with what is counted, how many are done, and of how many.
         told: Called with each finished trial.
+        warned: Called with what the person should look into while the run goes on.
         began: Called with a study, as earlier drivers left it, before it is continued.
     """
 
     phase: Callable[[str], None] = lambda text: None
     part: Callable[[str, int, int], None] = lambda text, done, total: None
     told: Callable[[TrialRecord], None] = lambda trial: None
+    warned: Callable[[str], None] = lambda text: None
     began: Callable[[StudyRecord], None] = lambda study: None

@@ -101,7 +101,7 @@ def serve_dashboard(folder: StudyFolder, port: int, serving: Callable[[str], Non
         from optuna_dashboard import run_server
     except ImportError:
         raise StudyError(
-            "optuna-dashboard is not installed; pip install 'evomerge[dashboard]'"
+            "optuna-dashboard is not installed; pip install 'optuna-dashboard>=0.20'"
         ) from None
     storage = open_storage(folder.journal, experiment.storage)
     serving(f"http://127.0.0.1:{port}")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from evomerge.analysis.front import baselines
-from evomerge.analysis.winners import best_beside, best_merges
+from evomerge.analysis.silence import silences
+from evomerge.analysis.winners import finalists
 from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.experiment import Experiment
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
+from evomerge.origins import is_single_model
 from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
 from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
@@ -265,11 +268,26 @@ def _search(
         rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
         drivers=Drivers(study, None if is_alone else identify(folder)),
         models=loaded.experiment.models.located(),
-        on_told=lambda trial: events.told(trial_record(trial)),
+        on_told=_told(loaded, folder, events),
     )
     search.seed(loaded.seeds)
     events.phase("searching")
     search.run()
+
+
+def _told(loaded: Loaded, folder: StudyFolder, events: Events) -> Callable[[FrozenTrial], None]:
+    """Report finished trials, and once base and experts are, objectives that say nothing."""
+    awaited = {seed.origin for seed in loaded.seeds if is_single_model(seed.origin)}
+
+    def told(trial: FrozenTrial) -> None:
+        record = trial_record(trial)
+        events.told(record)
+        if awaited and awaited <= {record.origin}:
+            for silence in silences(read_study(folder)):
+                events.warned(str(silence))
+        awaited.discard(record.origin)
+
+    return told
 
 
 def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Events) -> None:
@@ -278,11 +296,10 @@ def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Eve
     if n_finalists == 0 or not any(t.state == "complete" for t in study.trials):
         return
     events.phase("held-out finals")
-    finalists = best_merges(study, n_finalists)
-    beside = best_beside(study, finalists) if loaded.constraints else []
+    best, beside = finalists(study, n_finalists)
     found = run_finals(
-        finalists=finalists,
-        reserves=beside[: n_finalists - len(finalists)],
+        finalists=best,
+        reserves=beside if loaded.constraints else (),
         baselines=baselines(study),
         objectives=study.objectives,
         executor=executor,

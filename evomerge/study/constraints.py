@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evomerge.execution.costs import COST
-from evomerge.origins import is_reference
+from evomerge.origins import is_baseline, is_reference
 from evomerge.study.records import FinalRecord, TrialRecord
 
 __all__ = ["Bound", "Constraint", "finals_note", "parse_bound", "unenforced", "violations"]
@@ -166,14 +166,16 @@ def unenforced(
 
 
 def finals_note(records: Sequence[FinalRecord], constraints: Sequence[str]) -> str | None:
-    """Say that the chosen trial violates constraints on validation; ``None`` if it does not."""
-    chosen = [r for r in records if r.chosen and r.split == "validation" and not r.is_feasible]
-    if not chosen:
+    """Say that no merge in the finals satisfies the constraints; ``None`` if one does."""
+    merges = [r for r in records if r.split == "validation" and not is_baseline(r.origin)]
+    if not merges or any(r.is_feasible for r in merges):
         return None
-    named = zip(constraints, chosen[0].violations, strict=True)
+    reported = {r.number for r in records if r.split == "test"}
+    nearest = min(merges, key=lambda r: (r.violation, r.number not in reported))
+    named = zip(constraints, nearest.violations, strict=True)
     violated = "; ".join(name for name, excess in named if excess > 0)
     return (
-        f"no finalist satisfies the constraints on the validation items; trial {chosen[0].number} "
+        f"no finalist satisfies the constraints on the validation items; trial {nearest.number} "
         f"violates them least ({violated})"
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from evomerge.evaluation.scores import Sample
 from evomerge.execution.costs import COST
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "has_mean",
     "mean_value",
     "merits",
+    "scales",
 ]
 
 Direction = Literal["maximize", "minimize"]
@@ -67,23 +69,39 @@ def mean_value(values: Sequence[float], objectives: Sequence[Objective]) -> floa
     return sum(o.sign * v for o, v in zip(objectives, values, strict=True)) / len(objectives)
 
 
-def merits(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:
-    """Rate models that compete with one another by one number each; more is better.
+def scales(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:
+    """Say what values are divided by so that no objective outweighs the others by its unit.
 
     Args:
         rows: Values per objective, one row per model.
         objectives: In the order of the values.
 
     Returns:
-        The mean where objectives have one. Else every objective is first scaled to the range of
-        the rows (0 worst, 1 best), so that none outweighs the others by its unit.
+        One per objective: 1 where the objectives have a mean, else the range of the rows.
     """
-    if has_mean(objectives):
-        return [mean_value(row, objectives) for row in rows]
-    columns = list(zip(*rows, strict=True))
-    sides = [(max(column) - min(column)) or 1.0 for column in columns]
+    if has_mean(objectives) or not rows:
+        return [1.0] * len(objectives)
+    return [(max(column) - min(column)) or 1.0 for column in zip(*rows, strict=True)]
+
+
+def merits(
+    rows: Sequence[Sequence[float]],
+    objectives: Sequence[Objective],
+    units: Sequence[float] | None = None,
+) -> list[float]:
+    """Rate models that compete with one another by one number each; more is better.
+
+    Args:
+        rows: Values per objective, one row per model.
+        objectives: In the order of the values.
+        units: What values are divided by first; ``None``: the ``scales`` of the rows.
+
+    Returns:
+        The mean of each row.
+    """
+    units = units or scales(rows, objectives)
     return [
-        mean_value([v / side for v, side in zip(row, sides, strict=True)], objectives)
+        mean_value([v / unit for v, unit in zip(row, units, strict=True)], objectives)
         for row in rows
     ]
 
@@ -142,6 +160,7 @@ class TrialRecord(_Constrained):
         n_scores: Item scores that were stored with it.
         driver: Id of the driver that ran it; ``None`` in a journal file.
         device: What the candidate ran on when it was scored; ``None`` if that is not known.
+        samples: An item by objective, as it was answered; only of baselines.
     """
 
     number: int
@@ -161,6 +180,7 @@ class TrialRecord(_Constrained):
     n_scores: int = 0
     driver: str | None = None
     device: str | None = None
+    samples: Mapping[str, Sample] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,7 +193,7 @@ class FinalRecord(_Constrained):
         split: ``validation`` (picks among finalists), ``test`` (reported) or ``report_only``.
         values: One per objective; of ``report_only`` records one per measure of the report.
         stderr: Standard error beside each value.
-        chosen: Whether validation picked this trial.
+        chosen: Whether validation picked this trial, a merge or a baseline.
         violations: As those of a trial, on the items of this split.
     """
 
@@ -192,7 +212,7 @@ class ReportOnly:
 
     Attributes:
         measures: Every metric of those tasks; objectives in form only.
-        records: The base, the experts, the uniform average and the chosen merge.
+        records: The base, the experts, the uniform average and the best merge.
     """
 
     measures: tuple[Objective, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -41,11 +41,13 @@ from evomerge.study.trials import (
     ORIGIN,
     PARTIAL,
     RECIPE,
+    SAMPLES,
     SECONDS,
     STDERR,
     TRACEBACK,
     located_recipe,
     measured_baselines,
+    objective_samples,
     trial_records,
 )
 
@@ -215,7 +217,8 @@ class Search:
         self._asked_seconds[trial.number] = ask_seconds
         may_end_early = trial.user_attrs.get(ORIGIN) == SEARCH  # baselines are the yardstick
         race = self._race(trial.number) if may_end_early else None
-        self._executor.submit(Job(trial.number, recipe, is_gated=may_end_early, race=race))
+        job = Job(trial.number, recipe, is_gated=may_end_early, race=race)
+        self._executor.submit(replace(job, wants_samples=not may_end_early))
 
     def _race(self, number: int) -> Race | None:
         """Set up a race; none before the baselines are done: rivals may be held to their scores."""
@@ -248,6 +251,8 @@ class Search:
         trial.set_user_attr(STDERR, [None if math.isnan(m.stderr) else m.stderr for m in metrics])
         trial.set_user_attr(N_ITEMS, [m.n for m in metrics])
         trial.set_user_attr(DEVICE, scored.device)
+        if samples := objective_samples(self._objectives, scored.scores.samples):
+            trial.set_user_attr(SAMPLES, samples)
         self._keep_seconds(trial, {"ask": ask_seconds, **scored.seconds})
         self._store_constraints(trial, scored)
         values = [m.value for m in metrics]

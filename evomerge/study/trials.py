@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.evaluation.scores import Sample
 from evomerge.execution.costs import COST
 from evomerge.models.reference import ModelRef, reference_data
 from evomerge.origins import SEARCH
@@ -29,12 +30,14 @@ __all__ = [
     "PARTIAL",
     "PROPOSAL",
     "RECIPE",
+    "SAMPLES",
     "SECONDS",
     "STDERR",
     "TRACEBACK",
     "located_recipe",
     "make_objectives",
     "measured_baselines",
+    "objective_samples",
     "trial_record",
     "trial_records",
 ]
@@ -47,6 +50,7 @@ STDERR = "stderr"
 N_ITEMS = "n_items"
 N_SCORES = "n_scores"
 SECONDS = "seconds"
+SAMPLES = "samples"  # an item by objective; only of baselines
 DEVICE = "device"  # what the candidate ran on when it was scored
 ERROR = "error"
 TRACEBACK = "traceback"
@@ -118,6 +122,19 @@ def measured_baselines(trials: Iterable[FrozenTrial]) -> list[tuple[str, list[fl
     ]
 
 
+def objective_samples(
+    objectives: Sequence[Objective], samples: Mapping[str, Sample]
+) -> dict[str, dict[str, str]]:
+    """Choose a sample for each objective, as plain data: of its task, or the first of its group."""
+    found = {}
+    for objective in objectives:
+        own = (task for task in samples if task.startswith(objective.task))
+        task = objective.task if objective.task in samples else next(own, None)
+        if task is not None:
+            found[objective.name] = asdict(samples[task])
+    return found
+
+
 def trial_record(trial: FrozenTrial) -> TrialRecord:
     """Read one trial."""
     attrs: dict[str, Any] = trial.user_attrs
@@ -140,6 +157,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         n_scores=attrs.get(N_SCORES, 0) if trial.state.is_finished() else 0,
         driver=attrs.get(DRIVER),
         device=attrs.get(DEVICE),
+        samples={name: Sample(**sample) for name, sample in attrs.get(SAMPLES, {}).items()},
     )
 
 

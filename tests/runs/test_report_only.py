@@ -137,7 +137,7 @@ def test_report_and_card_say_what_was_forgotten(folder: StudyFolder, tmp_path: P
     (merge,) = [row for row in rows if row.chosen and row.measure == "zoo_facts/acc"]
     chosen = next(t for t in study.trials if t.number == merge.number)
     suites = make_suites(read_experiment(folder))
-    rescored = export_model(study, chosen, tmp_path / "out", suites, forgetting=rows)
+    rescored = export_model(study, chosen, tmp_path / "out", suites, items=items)
     assert rescored.equal
     card = (tmp_path / "out" / "README.md").read_text()
     assert merge.versus_base is not None

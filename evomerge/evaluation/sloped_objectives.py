@@ -1,0 +1,113 @@
+"""Which items give an objective its slope, or why it has none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from evomerge.errors import EvaluationError
+from evomerge.evaluation.engine import Engine
+from evomerge.evaluation.harness import Group
+from evomerge.evaluation.item_losses import LossSettings
+from evomerge.evaluation.requests import PreparedTask
+from evomerge.evaluation.right_answers import Answers, RightAnswers
+from evomerge.evaluation.targets import SlopedItem, Targets, needs_answers
+from evomerge.evaluation.tasks import why
+
+__all__ = ["ObjectiveTasks", "SlopedObjective", "generating", "sloped_objective"]
+
+
+@dataclass(frozen=True)
+class SlopedObjective:
+    """The items of one objective, or why it has no slope.
+
+    Attributes:
+        items: By task, then row; none without slope.
+        reason: Why it has no slope, in one line; ``None`` if it has.
+        max_length: Longest sequence that its model takes.
+    """
+
+    items: tuple[SlopedItem, ...]
+    reason: str | None = None
+    max_length: int = 0
+
+
+@dataclass(frozen=True)
+class ObjectiveTasks:
+    """The tasks that an objective is about.
+
+    Attributes:
+        tasks: One task, those of a group, or none where it is no score of items.
+        group: Says how its tasks count.
+        metric: Of each of the tasks.
+        engine: Answers them.
+    """
+
+    tasks: tuple[PreparedTask, ...]
+    group: Group | None
+    metric: str
+    engine: Engine
+
+
+def sloped_objective(
+    wanted: ObjectiveTasks, settings: LossSettings, parents: Mapping[str, Sequence[Answers]]
+) -> SlopedObjective:
+    """Find the items of an objective.
+
+    Args:
+        wanted: What it is about.
+        settings: What losses look at.
+        parents: By task name, what each parent answered, where it was asked.
+    """
+    if not wanted.tasks:
+        return SlopedObjective((), "it is no score of the items of a task")
+    if wanted.engine.sloped_model is None:
+        reason = "engine vllm keeps nothing to take slopes through; set engine: transformers"
+        return SlopedObjective((), reason)
+    found: list[list[SlopedItem]] = []
+    for task in wanted.tasks:
+        try:
+            found.append(_items(task, wanted, settings, parents.get(task.name, ())))
+        except Exception as err:  # templates and task code raise anything
+            return SlopedObjective((), f"{task.name}: {why(err, {})}")
+    if wanted.group is not None and not _by_size(wanted.group, wanted.metric):
+        found = [_scaled(items, _mean_size(found) / len(items)) for items in found]
+    items = tuple(item for items in found for item in items)
+    return SlopedObjective(items, None, wanted.engine.language_model.lm.max_length)
+
+
+def generating(wanted: Sequence[ObjectiveTasks]) -> Iterator[RightAnswers]:
+    """Yield what finds right answers, for each task that generates and each of its metrics."""
+    for one in wanted:
+        for task in one.tasks:
+            if needs_answers(task, one.metric) and not task.is_sampled:
+                with suppress(Exception):  # of templates and task code; said where they are used
+                    yield RightAnswers(task, one.metric, one.engine)
+
+
+def _items(
+    task: PreparedTask,
+    wanted: ObjectiveTasks,
+    settings: LossSettings,
+    parents: Sequence[Answers],
+) -> list[SlopedItem]:
+    if task.is_sampled:
+        raise EvaluationError("its answers are drawn at random; set do_sample: false")
+    return Targets(task, wanted.metric, wanted.engine, settings, parents).items()
+
+
+def _by_size(group: Group, metric: str) -> bool:
+    """Whether a group's metric is a mean over items, or else over tasks."""
+    name = metric.partition(",")[0]
+    rules = group.aggregate_metric_list or ()
+    return all(rule.weight_by_size for rule in rules if rule.metric == name)
+
+
+def _mean_size(found: Sequence[Sequence[SlopedItem]]) -> float:
+    return sum(map(len, found)) / len(found)
+
+
+def _scaled(items: Sequence[SlopedItem], share: float) -> list[SlopedItem]:
+    return [dataclasses.replace(item, share=share) for item in items]
