@@ -1,11 +1,11 @@
-.PHONY: install demo test lint bench bench-search clean help
+.PHONY: install demo test lint bench bench-search bench-landscapes clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 
 help:            ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: .venv/.installed ## create .venv with the tested versions
 
@@ -33,7 +33,10 @@ lint: install    ## check style and types
 bench: install   ## measure what the README claims, and write it there
 	$(OFFLINE) $(BIN)/python -m tests.benchmarks --write-readme
 
-bench-search: install ## compare samplers on landscapes fitted to real merges; hours, resumable
+bench-search: install ## compare samplers on real searches, write docs/samplers.md; hours, resumable
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.searches --jobs 2 --write-docs
+
+bench-landscapes: install ## compare samplers on landscapes fitted to real merges; hours, resumable
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.landscapes --jobs 2
 
 clean:           ## remove everything that was made
