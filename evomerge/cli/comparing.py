@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.options import ExperimentFile, Json, Overrides, PresetFolder, load
+from evomerge.cli.options import ExperimentFile, Json, Overrides, PresetFolder, resolve
 from evomerge.cli.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def compare(
     from evomerge.merging.sources import Sources
     from evomerge.runs.compare import compare_experts
 
-    loaded, where = load(experiment, set_, presets)
-    models = loaded.models
-    advice = _measured(loaded, study or Path("runs") / Path(where).stem)
+    resolved = resolve(experiment, set_, presets)
+    models = resolved.models
+    advice = _measured(resolved, study or Path("runs") / Path(experiment).stem)
     sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
     with progress_bar() as bar:
         comparison = compare_experts(sources, PassProgress(bar, "comparing the experts"))

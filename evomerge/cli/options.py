@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from evomerge.config.experiment import Experiment
     from evomerge.runs.loaded import Loaded
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Workers",
     "execution_overrides",
     "load",
+    "resolve",
 ]
 
 ExperimentFile = Annotated[str, typer.Argument(help="Experiment YAML, or the name of a preset.")]
@@ -53,6 +55,19 @@ def load(name: str, overrides: list[str] | None, preset_folder: Path | None) -> 
     presets = Presets(preset_folder)
     path = presets.find("experiments", name, Path.cwd())
     return load_draft(draft_experiment(path, presets, overrides or []))
+
+
+def resolve(name: str, overrides: list[str] | None, preset_folder: Path | None) -> Experiment:
+    """Find an experiment by name or path and resolve it; its parts are not looked at.
+
+    Raises:
+        ConfigError: Every fault of the file.
+    """
+    from evomerge.config.load import load_experiment
+    from evomerge.config.presets import Presets
+
+    presets = Presets(preset_folder)
+    return load_experiment(presets.find("experiments", name, Path.cwd()), presets, overrides or [])
 
 
 def execution_overrides(executor: str | None, workers: int | None) -> list[str]:

@@ -76,8 +76,14 @@ class PassProgress:
         """Show that ``done`` of ``total`` is done."""
         share, now = f"{done / total:.0%}", time.monotonic()
         left = self._pace.left(done, total, now)
-        shown = {"count": share, "left": f"· {left}" if left else ""}
-        self._bar.update(self._task, completed=done, total=total, visible=done < total, **shown)
+        self._bar.update(
+            self._task,
+            completed=done,
+            total=total,
+            visible=done < total,
+            count=share,
+            left=f"· {left}" if left else "",
+        )
         if not notes.is_terminal and now - self._last_line >= _INTERVAL_S:
             self._last_line, seconds = now, now - self._started
             parts = (f"{self._text}: {share}", _duration(seconds), left)
@@ -152,8 +158,13 @@ class SearchProgress:
         note = " · ".join(filter(None, (self._best.text, failed, dropped)))
         now = time.monotonic()
         left = self._pace.left(self._used, self._n_trials, now)
-        shown = {"note": f"· {note}" if note else "", "left": f"· {left}" if left else ""}
-        self._bar.update(self._task, completed=self._used, count=self._count_text(), **shown)
+        self._bar.update(
+            self._task,
+            completed=self._used,
+            count=self._count_text(),
+            note=f"· {note}" if note else "",
+            left=f"· {left}" if left else "",
+        )
         self._print_line(now, left, note)
 
     def _count_text(self) -> str:

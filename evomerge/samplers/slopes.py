@@ -190,7 +190,7 @@ def _feasible(results: Sequence[Result]) -> list[tuple[tuple[float, ...], Result
 
 
 def _build(options: Options, problem: SearchProblem) -> BaseSampler:
-    chosen = parse(_SlopesOptions, options, "sampler")
+    chosen = parse(_SlopesOptions, options)
     if not problem.sloped & problem.space.searched.keys():
         raise SpaceError(
             "expected a space with genes that have slopes, such as coefficients, got none; choose "

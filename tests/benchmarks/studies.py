@@ -8,7 +8,8 @@ from evomerge.config.experiment import Experiment
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.runs.events import Events
-from evomerge.runs.run import continue_study, load_study, start_study
+from evomerge.runs.loaded import Loaded
+from evomerge.runs.run import continue_study, settled, start_study
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
 
@@ -24,5 +25,5 @@ def load_quickstart(overrides: Sequence[str]) -> Experiment:
 def run_study(experiment: Experiment, folder: StudyFolder) -> StudyRecord:
     """Run a study to its end, or read it where an earlier call did."""
     if not folder.experiment.is_file():
-        start_study(load_study(experiment, "quickstart", folder), folder)
+        start_study(settled(Loaded.of(experiment), folder), folder)
     return continue_study(folder, Events())

@@ -8,7 +8,7 @@ from evomerge.execution.protocol import Job, Outcome, Scored
 from evomerge.execution.worker import Worker
 from evomerge.recipe.files import stored_recipe
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.run import load_study
+from evomerge.runs.run import settled
 from evomerge.samplers import GeneSpace
 from evomerge.space.protocol import Params
 from evomerge.study.folder import StudyFolder
@@ -51,7 +51,7 @@ def study_folder(case: Case, method: str, seed: int) -> StudyFolder:
 
 def load_case(case: Case) -> Loaded:
     """Load the parts of a case; the sampler of its experiment is what ``auto`` takes."""
-    return load_study(load_quickstart(case.overrides()), case.name, study_folder(case, "auto", 0))
+    return settled(Loaded.of(load_quickstart(case.overrides())), study_folder(case, "auto", 0))
 
 
 def objective_values(outcome: Outcome, parts: Loaded) -> tuple[float, ...]:
