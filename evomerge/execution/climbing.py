@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.item_losses import LossKind, LossSettings
+from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.execution.climb import SlopedGenes, Slopes, climb, drawn_items
 from evomerge.execution.protocol import Climb, Climbed, WorkerSpec
@@ -39,7 +41,8 @@ class Climber:
         self._space, self._objectives = spec.space, spec.objectives
         self._candidate, self._roles = candidate, sources.architecture.roles
         self._genes = SlopedGenes(spec.space)
-        self._losses = prepared.losses(spec.objectives, parents=parents)
+        self._prepared, self._parents = prepared, parents
+        self._by_kind: dict[LossKind, Losses] = {}
 
     def climb(self, request: Climb) -> Climbed:
         """Take the steps of a request.
@@ -48,27 +51,37 @@ class Climber:
             EvaluationError: An objective that counts has no slope, or a loss or slope is not
                 finite.
         """
-        self._require_slopes(request)
-        return climb(request, self._genes, lambda *at: self._slopes_at(request, *at))
+        losses = self._losses(request.loss)
+        self._require_slopes(request, losses)
+        return climb(request, self._genes, lambda *at: self._slopes_at(request, losses, *at))
 
-    def _require_slopes(self, request: Climb) -> None:
-        asked = zip(self._objectives, request.weights, self._losses.reasons, strict=True)
+    def _losses(self, kind: LossKind) -> Losses:
+        """Prepare the losses of a kind once."""
+        if kind not in self._by_kind:
+            settings = LossSettings(kind)
+            self._by_kind[kind] = self._prepared.losses(self._objectives, settings, self._parents)
+        return self._by_kind[kind]
+
+    def _require_slopes(self, request: Climb, losses: Losses) -> None:
+        asked = zip(self._objectives, request.weights, losses.reasons, strict=True)
         for (task, metric), weight, reason in asked:
             if weight > 0 and reason is not None:
                 raise EvaluationError(f"{task} {metric} has no slope: {reason}")
 
-    def _slopes_at(self, request: Climb, params: Params, step: int) -> list[Slopes | None]:
+    def _slopes_at(
+        self, request: Climb, losses: Losses, params: Params, step: int
+    ) -> list[Slopes | None]:
         self._candidate.materialise(self._space.recipe(params))
         return [
-            self._slopes(k, params, drawn_items(request, step, k, self._losses.n_items[k]))
+            self._slopes(losses, k, params, drawn_items(request, step, k, losses.n_items[k]))
             if weight > 0
             else None
             for k, weight in enumerate(request.weights)
         ]
 
-    def _slopes(self, k: int, params: Params, rows: list[int]) -> Slopes:
+    def _slopes(self, losses: Losses, k: int, params: Params, rows: list[int]) -> Slopes:
         """Find the slopes of one objective's loss over some of its items."""
         with self._candidate.slopes() as slopes:
-            loss = self._losses.backward(k, rows)
+            loss = losses.backward(k, rows)
         along = gene_slopes(self._space, params, slopes.along_recipe(), self._roles)
         return Slopes(loss, along, len(rows))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from optuna.samplers import BaseSampler
@@ -49,12 +49,18 @@ class _SlopesOptions:
         items: Per objective and step.
         step_size: Longest first step along any gene, as a share of its range.
         pull: How strongly genes are drawn to what those at other depths have.
+        loss: What a climb makes small: ``gold``, how wrong a model is; ``entropy``, how undecided,
+            whatever is right (AdaMerging). Trials are compared by their real scores either way.
+        start: Where the first chain starts: ``middle``, halfway between the neutral values and the
+            best baseline, or ``neutral``.
     """
 
     steps: Annotated[int, Field(ge=1, le=10_000)] = 4
     items: Annotated[int, Field(ge=1, le=1_000_000)] = 48
     step_size: Annotated[float, Field(gt=0, le=1)] = 0.15
     pull: Annotated[float, Field(ge=0, le=1000)] = 0.5
+    loss: Literal["gold", "entropy"] = "gold"
+    start: Literal["middle", "neutral"] = "middle"
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -64,8 +70,8 @@ class Climbers:
 
     A chain starts from a combination of results that are good for its preference, a little off
     them, so that a basin is left; genes without slopes are combined and mutated there, and held
-    while it climbs. The first one aims at all objectives alike, and starts halfway between the
-    neutral values and the best baseline.
+    while it climbs. The first one aims at all objectives alike, and starts at or near the neutral
+    values.
 
     Args:
         problem: What is searched.
@@ -141,7 +147,7 @@ class Climbers:
     ) -> dict[str, GeneValue]:
         """Start between the neutral values and the best baseline, as far as one is known."""
         point = self._cube.encode(self._space.defaults)
-        if known:
+        if known and self._options.start == "middle":
             point = (point + self._cube.encode(known[0].params)) / 2
         point = point + self._is_sloped * rng.normal(0.0, spread, len(point))
         return self._space.complete(self._cube.decode(np.clip(point, 0.0, 1.0)))
@@ -175,6 +181,7 @@ class Climbers:
             "step_size": self._options.step_size * shrink,
             "pull": self._options.pull,
             "seed": seed_for(self._problem.seed, "climb", link.number),
+            "loss": self._options.loss,
         }
 
     def _store(self, study: Study, trial: FrozenTrial, link: Link, climb: dict[str, Any]) -> None:

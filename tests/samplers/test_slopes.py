@@ -132,9 +132,11 @@ def problem(seed: int = 0, **changes: Any) -> SearchProblem:
     return SearchProblem(**{**settings, **changes})
 
 
-def search(name: str = "slopes", *, seed: int = 0, in_flight: int = 1) -> Search:
+def search(
+    name: str = "slopes", *, seed: int = 0, in_flight: int = 1, **options: str | float
+) -> Search:
     study = optuna.create_study(
-        sampler=build_sampler(name, {}, problem(seed)), directions=["maximize"] * 2
+        sampler=build_sampler(name, options, problem(seed)), directions=["maximize"] * 2
     )
     for math, list_ in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
         own = {n: math if n.endswith("math") else list_ for n in CLIMBED}
@@ -164,6 +166,16 @@ def test_baselines_take_no_climb_and_the_first_chain_starts_in_their_midst() -> 
     first = found.study.trials[3]
     assert first.user_attrs["climb"]["weights"] == [0.5, 0.5]
     assert first.system_attrs[LINK] == {"after": None, "preference": [1.0, 1.0]}
+
+
+def test_the_first_chain_may_start_at_the_neutral_values_and_need_no_labels() -> None:
+    first, *_, last = search(start="neutral", loss="entropy").run(40).study.trials[3:]
+    assert first.params == pytest.approx(LAYERS.defaults)
+    assert first.user_attrs["climb"]["loss"] == last.user_attrs["climb"]["loss"] == "entropy"
+    assert last.params != pytest.approx(LAYERS.defaults)
+    plain = search().run(5).study.trials[3]
+    assert plain.params != pytest.approx(LAYERS.defaults)
+    assert plain.user_attrs["climb"]["loss"] == "gold"
 
 
 def test_a_chain_ends_where_the_real_score_gets_no_better() -> None:
