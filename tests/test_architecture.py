@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "plain_yaml": {"errors"},
     "schema_keys": set(),
     "schema": {"errors", "plain_yaml", "schema_keys"},
-    "models": {"errors", "seeds"},
+    "models": {"errors", "cache", "seeds"},
     "kernels": {"cache"},
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},
