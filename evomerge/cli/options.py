@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evomerge.cli.terminal import print_faults
+
 if TYPE_CHECKING:
     from evomerge.config.experiment import Experiment
     from evomerge.runs.loaded import Loaded
@@ -50,11 +52,14 @@ def load(name: str, overrides: list[str] | None, preset_folder: Path | None) -> 
     """
     from evomerge.config.load import draft_experiment
     from evomerge.config.presets import Presets
-    from evomerge.runs.stages import load_draft
 
     presets = Presets(preset_folder)
     path = presets.find("experiments", name, Path.cwd())
-    return load_draft(draft_experiment(path, presets, overrides or []))
+    draft = draft_experiment(path, presets, overrides or [])
+    print_faults(draft.faults)  # at once: what follows takes a while
+    from evomerge.runs.stages import load_draft
+
+    return load_draft(draft)
 
 
 def resolve(name: str, overrides: list[str] | None, preset_folder: Path | None) -> Experiment:

@@ -22,7 +22,7 @@ from evomerge.cli.options import (
 )
 from evomerge.cli.reading import write_run_report
 from evomerge.cli.results import print_front
-from evomerge.cli.terminal import console, notes, print_table
+from evomerge.cli.terminal import console, notes, print_faults, print_table
 
 if TYPE_CHECKING:
     from evomerge.runs.events import Events
@@ -129,6 +129,7 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
                 part=progress.part,
                 told=progress.told,
                 warned=progress.warned,
+                faulty=print_faults,
                 began=progress.began,
             )
     except KeyboardInterrupt:  # the bar is gone: nothing is drawn below what is said

@@ -192,10 +192,12 @@ class Sources:
         wanted = [n for n in anchor.names if self._spelling.is_loaded(n)]
         missing = [n for n in wanted if n not in expert]
         extra = [n for n in expert.names if n not in anchor]
-        if missing:
-            yield f"{folder} lacks {len(missing)} tensors of {anchor.folder}, e.g. {missing[0]}"
-        if extra:
-            yield f"{folder} has {len(extra)} tensors more than {anchor.folder}, e.g. {extra[0]}"
+        for count, example in ((f"{len(missing)} less", missing), (f"{len(extra)} more", extra)):
+            if example:
+                yield (
+                    f"expected the tensors of {anchor.folder}, got {count} in {folder}, e.g. "
+                    f"{example[0]}; models must share their architecture"
+                )
         for tensor in wanted:
             if tensor in expert and expert.shape(tensor) != anchor.shape(tensor):
                 yield (

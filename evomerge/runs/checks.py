@@ -128,7 +128,7 @@ def engine_faults(experiment: Experiment, space: SearchSpace | None) -> Iterator
     if experiment.engine != "vllm":
         return
     if find_spec("vllm") is None:
-        yield Fault(path, "vllm is not installed", "pip install 'evomerge[vllm]'")
+        yield Fault(path, "vllm is not installed", "pip install vllm")
     if not torch.cuda.device_count() or experiment.execution.gpus_per_worker == 0:
         yield Fault(path, "expected transformers for workers without a GPU, got vllm")
     if _has_paths(space):
@@ -157,4 +157,6 @@ def _has_paths(space: SearchSpace | None) -> bool:
 
 
 def _expected(got: str, known: tuple[str, ...], what: str) -> str:
+    if not known:
+        return f"expected a {what} that is known, got {got!r}; none is"
     return f"expected a {what} out of {', '.join(known)}, got {got!r}{did_you_mean(got, known)}"

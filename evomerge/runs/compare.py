@@ -7,16 +7,19 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evomerge.analysis.interference import TOP, Comparison, Sums, compare
 from evomerge.errors import CheckpointError, Fault
-from evomerge.merging.sources import Sources
 from evomerge.schema import parse
-from evomerge.statistics.tensor import TensorStatistics
 from evomerge.study.folder import write_atomically
 from evomerge.study.json_files import read_json_or_warn
+
+if TYPE_CHECKING:
+    from evomerge.merging.sources import Sources
+    from evomerge.statistics.tensor import TensorStatistics
 
 __all__ = ["compare_experts", "read_comparison", "write_comparison"]
 

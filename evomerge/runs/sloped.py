@@ -11,7 +11,6 @@ from evomerge.config.experiment import Experiment
 from evomerge.errors import Fault
 from evomerge.runs.parts import objectives_of
 from evomerge.space.protocol import SearchSpace
-from evomerge.space.slopes import sloped_genes
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +47,7 @@ class SlopedParts:
             tasks: With the prompts of the search items.
         """
         from evomerge.evaluation.sloped_objectives import NO_GRADIENTS
+        from evomerge.space.slopes import sloped_genes
 
         if experiment.engine == "vllm":
             return cls(sloped_genes(space), (NO_GRADIENTS,) * len(experiment.objectives))

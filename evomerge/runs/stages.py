@@ -76,6 +76,7 @@ def start_run(
     """
     events.phase("reading the experiment")
     draft = _read(path, presets, overrides, folder)
+    events.faulty(draft.faults)
     events.phase("checking the experiment")
     with _made(draft, folder) as loaded:
         return continue_run(folder, events, loaded=loaded)

@@ -37,7 +37,7 @@ def test_all_that_stands_in_the_way_of_vllm_is_reported_at_once(tmp_path, monkey
     with pytest.raises(ConfigError) as error:
         Loaded.of(experiment)
     assert str(error.value).splitlines() == [
-        "engine: vllm is not installed; pip install 'evomerge[vllm]'",
+        "engine: vllm is not installed; pip install vllm",
         "engine: expected transformers for workers without a GPU, got vllm",
         "engine: expected transformers for a space with data-flow paths, which vLLM "
         "cannot run, got vllm",

@@ -73,7 +73,7 @@ def test_a_file_with_mistakes_of_all_kinds_shows_each_once(
         "--set evaluators[1].num_fewshot: input should be",
         "--set finalists: expected a whole number, got 'few'",
         "e.yaml:5: models.experts.gone: expected",
-        "e.yaml:6: models.experts.other: other lacks 18 tensors of",
+        "e.yaml:6: models.experts.other: expected the tensors of",
         "e.yaml:10: search_space.genes.coefficient.initial.maths: 'maths' is not one of",
         "e.yaml:10: search_space.genes.coefficient.range: expected [low, high] with low < high",
         "e.yaml:13: search_space.modules.deep.names: 'no_such_tensor' is in no tensor name",
