@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
 def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
     """Validate an experiment without running it; report every fault at once."""
+    from evomerge.runs.cost import gpu_note
     from evomerge.runs.stages import load_stages
 
     stages = load_stages(*load(experiment, set_, presets))
@@ -50,6 +51,8 @@ def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFol
         if len(stages) > 1:
             console.print(f"[bold]stage {number}[/]")
         _print_loaded(loaded)
+    if note := gpu_note(stages[0]):
+        console.print(note, soft_wrap=True)
 
 
 def _print_loaded(loaded: Loaded) -> None:
