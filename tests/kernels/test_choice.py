@@ -12,7 +12,8 @@ from evomerge.kernels.choice import kernel_choice, merge_all, slopes_all
 from evomerge.kernels.eager import merge_eager
 from evomerge.kernels.job import MergeJob, SlopeJob
 from evomerge.kernels.plan import ScoreMean, TensorPlan
-from tests.kernels.plans import Case, cases, same_bytes
+from tests.kernels.comparing import same_bytes
+from tests.kernels.plans import Case, cases
 
 
 @settings(max_examples=30, deadline=None)
@@ -80,6 +81,6 @@ def test_the_environment_keeps_slopes_out_of_compiled_kernels(
 def test_a_kernel_that_is_not_there_to_choose_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVOMERGE_KERNEL", "cuda")
     with pytest.raises(
-        ConfigError, match="expected eager or nothing .* EVOMERGE_KERNEL, got 'cuda'"
+        ConfigError, match=r"expected eager or nothing .* EVOMERGE_KERNEL, got 'cuda'"
     ):
         kernel_choice("cuda")
