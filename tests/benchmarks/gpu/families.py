@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ __all__ = ["Family", "saved_family"]
 
 _CONTEXT = 4096
 _STEP = 0.002  # of an expert from the base, beside parameters of 0.02
-_EXPERTS = ("one", "two")
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,17 @@ class Family:
 
 
 @contextmanager
-def saved_family(bench: Bench) -> Iterator[Family]:
-    """Write the models, made on the device, to a folder that is removed in the end."""
+def saved_family(bench: Bench, experts: Sequence[str] = ("one", "two")) -> Iterator[Family]:
+    """Write models, made on the device, to a folder that is removed in the end.
+
+    Args:
+        bench: Its device and size of models.
+        experts: Their names; the base alone takes less time.
+    """
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         torch.manual_seed(0)
         model = _random_model(bench)
-        paths = {name: Path(folder) / name for name in ("base", *_EXPERTS)}
+        paths = {name: Path(folder) / name for name in ("base", *experts)}
         for name, path in paths.items():
             if name != "base":
                 for parameter in model.parameters():
@@ -63,7 +67,7 @@ def saved_family(bench: Bench) -> Iterator[Family]:
         del model
         if not bench.is_dry:
             torch.cuda.empty_cache()
-        yield Family(str(paths["base"]), {name: str(paths[name]) for name in _EXPERTS})
+        yield Family(str(paths["base"]), {name: str(paths[name]) for name in experts})
 
 
 def _random_model(bench: Bench) -> PreTrainedModel:

@@ -29,6 +29,7 @@ _SIZE = {False: (8, 512), True: (1, 8)}  # sequences and tokens of a forward pas
 _TABLES = 0.02  # of the live model, that the numbers of a candidate may take on the device
 _OF_LINK = 0.8
 _PINNED_BYTES = 1 << 30
+_WAITS = "called a synchronizing"  # how torch begins to say so
 _METHODS = ("task_arithmetic", "ties", "dare_ties")
 
 
@@ -139,7 +140,7 @@ def _watched(bench: Bench) -> Iterator[list[str]]:
         finally:
             if not bench.is_dry:
                 torch.cuda.set_sync_debug_mode("default")
-            found += [str(w.message) for w in caught if "synchroniz" in str(w.message)]
+            found += [str(w.message) for w in caught if _WAITS in str(w.message)]
 
 
 def _few(lines: list[str]) -> str:

@@ -13,7 +13,10 @@ TOTAL_S = 470.0  # of all phases together; what is left then is not begun
 _MERGING = ("torch", "numba", "numpy", "xxhash", "safetensors")
 _KERNELS = (*_MERGING, "triton")
 _MODELS = (*_MERGING, "transformers", "pydantic", "yaml")
-_HARNESS = (*_MODELS, "lm_eval", "jinja2")
+_HARNESS = (
+    *(*_MODELS, "lm_eval", "jinja2", "datasets", "evaluate", "accelerate", "pandas", "pyarrow"),
+    *("scipy", "sklearn"),
+)
 _OTHERS = ("cma", "cmaes", "moocore", "optuna", "plotly", "ray")
 
 
@@ -48,7 +51,7 @@ PHASES = (
     Phase("live", "a candidate of 1.5B parameters inside transformers", 90, _MODELS),
     Phase("evaluation", "tokens per second against bare forward passes and lm-eval", 110, _HARNESS),
     Phase("inside_vllm", "a candidate inside vLLM", 120, (*_HARNESS, "vllm")),
-    Phase("adjoint", "slopes: sums and bytes per second", 50, _KERNELS),
+    Phase("adjoint", "slopes: sums and bytes per second", 60, _KERNELS),
     Phase("memory", "peak memory against what check predicts", 50, _HARNESS),
 )
 
