@@ -1,7 +1,7 @@
 """``make gpu``: run the phases, show one table, keep one JSON file.
 
 The exit status says what failed: bit k (1, 2, 4 ...) is the k-th phase of ``phases.PHASES``; 128 is
-a machine without a GPU.
+a machine without a GPU, or nothing to write.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _DRY_STRETCH = 6.0  # a dry run is about what happens, not about when
 
 def _main() -> int:
     chosen = _arguments()
+    if chosen.write and not (chosen.out / "gpu.json").is_file():
+        print(f"expected gpu.json in {chosen.out}: run make gpu first", file=sys.stderr)
+        return _NO_GPU
     if chosen.write:
         write_readme({"gpu": markdown_table(*load(chosen.out / "gpu.json"))}, chosen.write)
         return 0
