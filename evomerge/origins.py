@@ -13,6 +13,7 @@ __all__ = [
     "is_reference",
     "is_single_model",
     "kind_and_name",
+    "model_label",
     "recipe",
     "study",
     "task_arithmetic",
@@ -75,3 +76,14 @@ def is_baseline(origin: str) -> bool:
 def is_reference(origin: str) -> bool:
     """Say whether a constraint may refer to an origin: a baseline, an expert by its name."""
     return is_baseline(origin) and origin not in (EXPERT, expert(""))
+
+
+def model_label(origin: str, number: int) -> str:
+    """Name a model in words: ``base``, ``expert math``, ``uniform average``, ``merge 57``.
+
+    Other merges that the search started from are named, too: ``recipe mine (57)``.
+    """
+    kind, name = kind_and_name(origin)
+    if is_baseline(origin):
+        return {BASE: "base", UNIFORM: "uniform average"}.get(kind, f"expert {name}")
+    return f"{kind.replace('_', ' ')} {name} ({number})" if name else f"merge {number}"

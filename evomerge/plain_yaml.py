@@ -6,6 +6,7 @@ It bounds what a file may cost, and refuses what YAML 1.1 reads other than it lo
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import yaml
 from yaml.reader import ReaderError
 
-from evomerge.errors import brief
+from evomerge.errors import Fault, KeyPath, brief, changed
 
-__all__ = ["dump_yaml", "parse_yaml", "read_text", "yaml_reason"]
+__all__ = ["dump_yaml", "in_file", "parse_yaml", "placed_in", "read_text", "yaml_reason"]
 
 # What is written by hand, or by us, stays far below: the largest resolved experiments have some
 # ten thousand values, a dozen levels deep.
@@ -153,6 +154,41 @@ def yaml_reason(err: Exception) -> str:
     else:
         text = str(err)
     return shorten(text, _LONGEST_REASON, placeholder=" …")
+
+
+def placed_in(file: Path) -> AbstractContextManager[None]:
+    """Say in which file, and on which line of it, the faults that leave the block are."""
+    return changed(lambda fault: in_file(fault, file))
+
+
+def in_file(fault: Fault, file: Path) -> Fault:
+    """Say in which YAML file, and on which line of it, a fault is."""
+    try:
+        line = _line(read_text(file), fault.path)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # it is no file, or changed since
+        line = None
+    return fault.at(str(file) if line is None else f"{file}:{line}")
+
+
+def _line(text: str, path: KeyPath) -> int | None:
+    """Find the line of what a path leads to, or of as much of it as is there."""
+    node, line = _Loader(text).get_single_node(), None
+    for part in path:
+        if (child := _child(node, part)) is None:
+            return line
+        mark, node = child
+        line = mark.line + 1
+    return line
+
+
+def _child(node: yaml.Node | None, part: str | int) -> tuple[Any, yaml.Node] | None:
+    """Follow a key or a position: where it is written, and what it leads to."""
+    if isinstance(node, yaml.MappingNode):
+        found = ((key.start_mark, value) for key, value in node.value if key.value == part)
+        return next(found, None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part].start_mark, node.value[part]
+    return None
 
 
 def dump_yaml(content: object) -> str:

@@ -1,32 +1,40 @@
-"""YAML into typed records: every fault of a file is reported at once, one line each."""
+"""YAML into typed records: every fault of a file is reported at once.
+
+What is wrong can also be left out (``fit``), so that the rest is looked at in the same go.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from operator import eq
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from evomerge.errors import ConfigError, brief, did_you_mean, quotes_hint
+from evomerge.errors import ConfigError, Fault, KeyPath, brief, near_name, quotes_hint
 from evomerge.plain_yaml import dump_yaml, parse_yaml, read_text, yaml_reason
 from evomerge.schema_keys import keys_at, levels_of
 
-__all__ = ["parse", "parse_yaml", "read_yaml", "write_yaml"]
+__all__ = ["NO_GAPS", "Fitted", "Gaps", "fit", "parse", "parse_yaml", "read_yaml", "write_yaml"]
 
 T = TypeVar("T")
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_MISSING = ("missing",)
 _TEXT_EXPECTED = ("string_type", "literal_error")
-_MOST_ERRORS, _MOST_FAULTS, _MOST_LEVELS = 1000, 50, 3
+_MOST_ERRORS, _MOST_FAULTS, _MOST_LEVELS, _MOST_ROUNDS = 1000, 50, 3, 8
 _EXPECTED = {  # where pydantic would name its own types
     **dict.fromkeys(
         ("model_type", "model_attributes_type", "dataclass_type", "dict_type"), "keys and values"
     ),
-    "list_type": "a list",
-    "int_type": "a whole number",
-    "float_type": "a number",
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    "string_type": "text",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     "too_short": "at least one",
 }
 
@@ -63,38 +71,136 @@ def write_yaml(content: Mapping[str, Any], header: str = "") -> str:
     return comment + dump_yaml(content)
 
 
-def parse(
-    record: type[T], content: object, where: str, elsewhere: Mapping[str, str] | None = None
-) -> T:
+@dataclass(frozen=True)
+class Gaps:
+    """Places in plain data, as written, of what was left out because it is wrong."""
+
+    paths: frozenset[KeyPath] = frozenset()
+
+    def touch(self, *path: str | int) -> bool:
+        """Tell whether something is left out at a path, around it or in it."""
+        return any(all(map(eq, gap, path)) for gap in self.paths)
+
+    def left(self, content: Any, at: KeyPath = ()) -> Any:
+        """Give what is left of plain data."""
+        if isinstance(content, Mapping):
+            inner = {key: (value, (*at, key)) for key, value in content.items()}
+            return {k: self.left(*one) for k, one in inner.items() if one[1] not in self.paths}
+        if isinstance(content, list):
+            items = [(value, (*at, i)) for i, value in enumerate(content)]
+            return [self.left(*one) for one in items if one[1] not in self.paths]
+        return content
+
+    def written(self, path: KeyPath) -> KeyPath:
+        """Turn a path in what is left into the path as written: positions may have moved."""
+        found: KeyPath = ()
+        for part in path:
+            if isinstance(part, int):
+                for gap in sorted(g[-1] for g in self._items if g[:-1] == found):
+                    part += gap <= part  # noqa: PLW2901
+            found = (*found, part)
+        return found
+
+    def beside(self, faults: Iterable[Fault]) -> list[Fault]:
+        """Leave out faults, of what is left, that are only there because of the gaps."""
+        return [fault for fault in faults if not self.touch(*self.written(fault.path))]
+
+    @property
+    def _items(self) -> list[tuple[Any, ...]]:
+        return [path for path in self.paths if isinstance(path[-1], int)]
+
+
+NO_GAPS = Gaps()
+
+
+@dataclass(frozen=True)
+class Fitted(Generic[T]):
+    """Plain data as far as it fits a record.
+
+    Attributes:
+        value: The record without what is wrong; ``None`` if nothing is left of it.
+        faults: What is wrong.
+        gaps: Where; what follows from that is no fault of its own.
+    """
+
+    value: T | None
+    faults: tuple[Fault, ...] = ()
+    gaps: Gaps = NO_GAPS
+
+
+def parse(record: type[T], content: object, elsewhere: Mapping[str, str] | None = None) -> T:
     """Check plain data against a record type.
 
     Args:
         record: A dataclass or pydantic model; its annotations are the schema.
         content: Plain data, as YAML gives it.
-        where: Named in every fault, e.g. the file.
         elsewhere: Ends the fault of an unknown key that is known to belong elsewhere.
 
     Returns:
         The record.
 
     Raises:
-        ConfigError: One line per fault; unknown keys name the nearest known one.
+        ConfigError: Every fault; unknown keys name the nearest known one.
     """
     adapter = TypeAdapter(record)
-    errors = _switches_for_numbers(adapter, content)
+    found = _validated(adapter, content)
+    if not isinstance(found, _Errors):
+        return found
+    reading = _Reading(adapter, content)
+    places = reading.by_path(found)
+    faults = [reading.fault(*place, elsewhere or {}) for place in places.items()]
+    raise ConfigError(*_at_most(faults))
+
+
+def fit(
+    record: type[T],
+    content: object,
+    *,
+    instead: Mapping[str, Mapping[str, Any]] | None = None,
+    gaps: Gaps = NO_GAPS,
+) -> Fitted[T]:
+    """Check plain data against a record type, and make the record without what is wrong.
+
+    Args:
+        record: See ``parse``.
+        content: Plain data, as YAML gives it.
+        instead: By key of the top level: what stands in where that is left out.
+        gaps: What to leave out from the start.
+    """
+    adapter, faults = TypeAdapter(record), list[Fault]()
+    stand_ins = instead or {}
+    for _ in range(_MOST_ROUNDS):
+        left = gaps.left(content)
+        for key in [key for key in stand_ins if (key,) in gaps.paths]:
+            left = {**stand_ins[key], **left}
+        found = _validated(adapter, left)
+        if not isinstance(found, _Errors):
+            return Fitted(found, tuple(faults), gaps)
+        reading, more = _Reading(adapter, left), set[KeyPath]()
+        for path, errors in reading.by_path(found).items():
+            if not gaps.touch(*(place := gaps.written(path))):
+                faults.append(replace(reading.fault(path, errors, {}), path=place))
+            more |= {gaps.written(hole) for hole in _left_out(path, reading, errors)}
+        gaps = Gaps(gaps.paths | {path for path in more if path or not stand_ins})
+        if () in gaps.paths or len(faults) > _MOST_FAULTS:
+            break
+    return Fitted(None, tuple(_at_most(faults)), gaps)
+
+
+class _Errors(list[ErrorDetails]):
+    """What pydantic finds wrong."""
+
+
+def _validated(adapter: TypeAdapter[T], content: object) -> T | _Errors:
+    errors = _Errors(_switches_for_numbers(adapter, content))
     try:
-        checked = adapter.validate_python(content)
+        value = adapter.validate_python(content)
     except ValidationError as err:
         known = {error["loc"] for error in errors}
         found = err.errors(include_url=False, include_context=False)[:_MOST_ERRORS]
         errors += [error for error in found if error["loc"] not in known]
-    if not errors:
-        return checked
-    schema = adapter.json_schema()
-    lines = [
-        _fault_line(error, schema, where, elsewhere or {}) for error in _of_members_meant(errors)
-    ]
-    raise ConfigError(*_at_most(list(dict.fromkeys(lines)), where))
+        return errors
+    return errors or value
 
 
 class _Switch:
@@ -135,9 +241,9 @@ def _marked(content: object) -> object:
     return content
 
 
-def _at_most(faults: list[str], where: str) -> list[str]:
+def _at_most(faults: list[Fault]) -> list[Fault]:
     more = len(faults) - _MOST_FAULTS
-    return faults if more <= 0 else [*faults[:_MOST_FAULTS], f"{where}: and {more} more faults"]
+    return faults if more <= 0 else [*faults[:_MOST_FAULTS], Fault((), f"and {more} more faults")]
 
 
 def _of_members_meant(errors: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -162,31 +268,91 @@ def _is_beside(other: ErrorDetails, error: ErrorDetails) -> bool:
     return other is not error and other["loc"][: len(error["loc"]) - 1] == error["loc"][:-1]
 
 
-def _fault_line(
-    error: ErrorDetails, schema: Mapping[str, Any], where: str, elsewhere: Mapping[str, str]
-) -> str:
-    # Union members and validators appear in the path as type names; keys of the file do not.
-    types = schema.get("$defs", ())
-    parts = [p for p in error["loc"] if p not in types and not str(p).endswith(("]", ")"))]
-    place = ": ".join([where, ".".join(map(str, parts))] if parts else [where])
-    message, got = error["msg"].removeprefix("Value error, "), brief(error["input"])
-    if error["type"] in _UNKNOWN_KEY:
-        key = str(parts[-1])
-        return f"{place}: unknown key{elsewhere.get(key) or _meant(key, parts[:-1], schema)}"
-    if error["type"] == "missing":
-        return f"{place}: this key is required"
-    if error["type"] in _EXPECTED:
-        return f"{place}: expected {_EXPECTED[error['type']]}, got {got}"
-    if error["type"] in ("value_error", "assertion_error"):
-        return f"{place}: {message}"
-    hint = quotes_hint(error["input"]) if error["type"] in _TEXT_EXPECTED else ""
-    return f"{place}: {message[0].lower()}{message[1:]}, got {got}{hint}"
+class _Reading:
+    """What came, beside what was expected: says what pydantic finds wrong in the words of a file.
+
+    Args:
+        adapter: What was expected.
+        content: What came.
+    """
+
+    def __init__(self, adapter: TypeAdapter[Any], content: object) -> None:
+        self._schema = adapter.json_schema()
+        self._content = content
+
+    def by_path(self, errors: list[ErrorDetails]) -> dict[KeyPath, list[ErrorDetails]]:
+        """Sort errors by their place in the file; those of one place are one fault."""
+        places: dict[KeyPath, list[ErrorDetails]] = {}
+        for error in _of_members_meant(errors):
+            places.setdefault(self._path(error), []).append(error)
+        misspelt = {self.meant(path) for path, found in places.items() if _is(found, _UNKNOWN_KEY)}
+        return {
+            path: found
+            for path, found in places.items()
+            if not (_is(found, _MISSING) and path in misspelt)
+        }
+
+    def _path(self, error: ErrorDetails) -> KeyPath:
+        """Leave out of pydantic's path what is no key: members of unions, validators."""
+        path: KeyPath = ()
+        node = self._content
+        for part in error["loc"]:
+            is_item = isinstance(node, list | tuple) and isinstance(part, int)
+            if is_item or (isinstance(node, Mapping) and part in node):
+                path, node = (*path, part), node[part]  # type: ignore[index]
+        last = error["loc"][-1:]
+        is_absent = last != path[-1:] and last and last[0] in keys_at(self._schema, path)
+        return (*path, *last) if is_absent else path
+
+    def meant(self, path: KeyPath) -> KeyPath | None:
+        """Find the known key, not given itself, that an unknown one is near."""
+        known = keys_at(self._schema, path[:-1])
+        key, level = str(path[-1]), self._content
+        for part in path[:-1]:
+            level = level[part]  # type: ignore[index]
+        name = near_name(key, (other for other in known if other != key), cutoff=0.5)
+        is_given = isinstance(level, Mapping) and name in level
+        return None if name is None or is_given else (*path[:-1], name)
+
+    def fault(
+        self, path: KeyPath, errors: list[ErrorDetails], elsewhere: Mapping[str, str]
+    ) -> Fault:
+        """Say what is wrong at one place."""
+        error = errors[0]
+        message, got = error["msg"].removeprefix("Value error, "), brief(error["input"])
+        if _is(errors, _UNKNOWN_KEY):
+            known = elsewhere.get(str(path[-1]))
+            text, hint = self._unknown(path) if known is None else (known, "")
+            return Fault(path, f"unknown key{text}", hint)
+        if _is(errors, _MISSING):
+            return Fault(path, "this key is required")
+        wanted = dict.fromkeys(_EXPECTED.get(one["type"], "") for one in errors)
+        hint = quotes_hint(error["input"]) if error["type"] in _TEXT_EXPECTED else ""
+        if "" not in wanted:
+            return Fault(path, f"expected {' or '.join(wanted)}, got {got}", hint)
+        if error["type"] in ("value_error", "assertion_error"):
+            return Fault(path, message)
+        return Fault(path, f"{message[0].lower()}{message[1:]}, got {got}", hint)
+
+    def _unknown(self, path: KeyPath) -> tuple[str, str]:
+        """Say where a key belongs that another level has, else which key of this level is near."""
+        key, known = str(path[-1]), keys_at(self._schema, path[:-1])
+        if key not in known and (levels := levels_of(self._schema, key)):
+            places = [
+                f"under {'.'.join(level)}" if level else "at the top level" for level in levels
+            ]
+            return f" here; it belongs {' or '.join(places[:_MOST_LEVELS])}", ""
+        name = near_name(key, (other for other in known if other != key), cutoff=0.5)
+        return "", f"did you mean {name!r}?" if name else ""
 
 
-def _meant(key: str, path: Sequence[str | int], schema: Mapping[str, Any]) -> str:
-    """Say where a key belongs that another level has, else which key of this level is near."""
-    known = keys_at(schema, path)
-    if key not in known and (levels := levels_of(schema, key)):
-        places = [f"under {'.'.join(level)}" if level else "at the top level" for level in levels]
-        return f" here; it belongs {' or '.join(places[:_MOST_LEVELS])}"
-    return did_you_mean(key, (other for other in known if other != key), cutoff=0.5)
+def _is(errors: list[ErrorDetails], types: Collection[str]) -> bool:
+    return errors[0]["type"] in types
+
+
+def _left_out(path: KeyPath, reading: _Reading, errors: list[ErrorDetails]) -> set[KeyPath]:
+    """Tell what must go, for a record to be without what is wrong at a place."""
+    if _is(errors, _UNKNOWN_KEY):
+        meant = reading.meant(path)
+        return {path} if meant is None else {path, meant}
+    return {path, path[:-1]} if _is(errors, _MISSING) else {path}

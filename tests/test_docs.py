@@ -30,7 +30,7 @@ def test_the_example_is_an_experiment(one_of: str) -> None:
     content = {key: value for key, value in example().items() if key != other}
     if one_of == "stages":
         del content["storage"]
-    parse(Experiment, content, "docs")
+    parse(Experiment, content)
 
 
 def test_every_key_is_there() -> None:

@@ -108,7 +108,7 @@ def as_experiment(path: Path) -> object:
     assert isinstance(experiment.search_space, dict)
     found = experiment.models
     models = ModelSet(found.base, found.experts, n_layers=6, dtype=found.dtype)
-    return build_space(experiment.search_space, models, "space").describe()
+    return build_space(experiment.search_space, models).describe()
 
 
 KINDS = {"experiment": (EXPERIMENT, as_experiment), "paths": (PATHS, as_experiment),

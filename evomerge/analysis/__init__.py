@@ -5,11 +5,14 @@ Members:
     picking: the knee, and `pick` by name.
     winners: which merges go on to the finals or the next stage.
     intervals: estimates with standard errors; Wilson intervals.
-    paired: the chosen merge against base and experts, item by item.
+    paired: the best merge against base and experts, item by item.
+    gain: whether the best merge is better than what was there before it, and what to try.
+    silence: objectives in which base and experts do not differ.
     held_out: held-out scores with intervals, and relative to base and best expert.
     forgetting: what merging did to tasks that the search never saw.
     calibration: what a metric can tell apart, before a search.
     interference: how the experts' task vectors get in one another's way, before a merge.
+    seeded: what average and sums scored, and what follows for the method.
     status: how far a study is, and where its time goes.
     report: one self-contained HTML page.
 

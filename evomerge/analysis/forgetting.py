@@ -50,7 +50,7 @@ class ForgettingRow:
     Attributes:
         number: Trial number.
         origin: The trial's origin.
-        chosen: The merge that validation picked.
+        chosen: What validation picked.
         measure: Name of the metric.
         direction: Which way it is better.
         value: The score.

@@ -42,7 +42,7 @@ class HeldOutRow:
     Attributes:
         number: Trial number.
         origin: The trial's origin.
-        chosen: The merge that validation picked.
+        chosen: What validation picked.
         scores: One per objective.
     """
 
@@ -53,7 +53,7 @@ class HeldOutRow:
 
 
 def held_out_rows(study: StudyRecord, items: pd.DataFrame) -> tuple[HeldOutRow, ...]:
-    """List base, experts, uniform average and the chosen merge on the test items.
+    """List base, experts, uniform average and the best merge on the test items.
 
     Args:
         study: With finals; without them there are no rows.

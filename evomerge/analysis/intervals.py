@@ -23,6 +23,8 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
+_LARGE = 1000.0  # from here on, as counts are, a number is shown by its first digits
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -35,6 +37,10 @@ class Estimate:
 
     value: float
     stderr: float = math.nan
+
+    def __str__(self) -> str:
+        value = f"{self.value:.3f}" if abs(self.value) < _LARGE else f"{self.value:.4g}"
+        return value if math.isnan(self.stderr) else f"{value} ± {self.stderr:.3f}"
 
 
 def mean(values: Sequence[float], stderr: Sequence[float]) -> Estimate:

@@ -1,4 +1,4 @@
-"""The chosen merge against base and experts, item by item: what it gained, what it broke."""
+"""The best merge against base and experts, item by item: what it gained, what it broke."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.analysis.intervals import Estimate
-from evomerge.origins import is_single_model
-from evomerge.study.records import FinalRecord, Objective, StudyRecord
+from evomerge.analysis.intervals import Estimate, difference
+from evomerge.origins import is_baseline, is_single_model
+from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PairedRow", "paired_rows", "paired_scores"]
+__all__ = ["PairedRow", "paired_difference", "paired_rows", "paired_scores"]
 
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class PairedRow:
-    """The chosen merge against one reference in one objective, on the test items.
+    """The best merge against one reference in one objective, on the test items.
 
     Attributes:
         reference: Origin of the reference: ``base`` or ``expert:NAME``.
@@ -42,7 +42,7 @@ class PairedRow:
 
 
 def paired_rows(study: StudyRecord, items: pd.DataFrame) -> tuple[PairedRow, ...]:
-    """Compare the chosen merge with base and experts on the items that both were scored on.
+    """Compare the best merge with base and experts on the items that both were scored on.
 
     Args:
         study: With finals; without them there are no rows.
@@ -56,14 +56,15 @@ def paired_rows(study: StudyRecord, items: pd.DataFrame) -> tuple[PairedRow, ...
         Echterhoff et al. 2024, "MUSCLE", arXiv:2407.09435 (negative flips).
     """
     finals = [final for final in study.finals if final.split == "test"]
-    chosen = next((final for final in finals if final.chosen), None)
-    if chosen is None:
+    # The one beside the baselines; in studies of before baselines could win, perhaps the average.
+    merges = sorted(finals, key=lambda f: (is_baseline(f.origin), not f.chosen))
+    if not merges or is_single_model(merges[0].origin):
         return ()
-    table = items[items["split"] == "test"]
+    table, merge = items[items["split"] == "test"], merges[0]
     rows = [
-        _row(table, chosen, reference, objective)
+        _row(table, merge, reference, objective)
         for reference in finals
-        if is_single_model(reference.origin) and reference.number != chosen.number
+        if is_single_model(reference.origin)
         for objective in study.objectives
     ]
     return tuple(row for row in rows if row is not None)
@@ -89,15 +90,49 @@ def paired_scores(table: pd.DataFrame, measure: Objective, left: int, right: int
     return both
 
 
+def paired_difference(
+    table: pd.DataFrame | None,
+    measure: Objective,
+    index: int,
+    left: TrialRecord | FinalRecord,
+    right: TrialRecord | FinalRecord,
+) -> Estimate:
+    """Subtract the scores of two models in one objective.
+
+    Args:
+        table: Item scores of the split that both were scored on; ``None`` if there are none.
+        measure: The objective.
+        index: Its place among the values.
+        left: A model.
+        right: Another.
+
+    Returns:
+        ``left - right`` with the error of the differences on the same items, where the score is
+        the mean of theirs; else as if the two were independent.
+    """
+    a, b = (Estimate(record.values[index], record.stderr[index]) for record in (left, right))
+    apart = difference(a, b)
+    if table is None:
+        return apart
+    both = paired_scores(table, measure, left.number, right.number)
+    gains = both[:, 0] - both[:, 1]
+    if len(gains) < 2 or not math.isclose(float(gains.mean()), apart.value, abs_tol=1e-9):
+        return apart
+    return Estimate(apart.value, _stderr(gains))
+
+
+def _stderr(gains: FloatArray) -> float:
+    return float(np.std(gains, ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
+
+
 def _row(
-    table: pd.DataFrame, chosen: FinalRecord, reference: FinalRecord, objective: Objective
+    table: pd.DataFrame, merge: FinalRecord, reference: FinalRecord, objective: Objective
 ) -> PairedRow | None:
-    both = paired_scores(table, objective, chosen.number, reference.number)
+    both = paired_scores(table, objective, merge.number, reference.number)
     if not len(both):
         return None
     gains, n = both[:, 0] - both[:, 1], len(both)
-    stderr = float(np.std(gains, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     is_binary = bool(np.isin(both, (0.0, 1.0)).all())
     flips = float(np.mean(gains < 0)) if is_binary else math.nan
-    gain = Estimate(float(np.mean(gains)), stderr)
+    gain = Estimate(float(np.mean(gains)), _stderr(gains))
     return PairedRow(reference.origin, objective.name, gain, flips, n)

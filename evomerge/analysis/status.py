@@ -20,7 +20,9 @@ class Status:
     Attributes:
         trials: Number of trials by state.
         infeasible: Complete trials that violate a constraint.
-        budget: Number of trials the study may run.
+        budget: Number of evaluations that its trials may come to.
+        evaluations: What they come to so far: one each, more for those that climb.
+        climbed: Trials that went on along slopes.
         hypervolume: Of the front so far; see ``analysis.front``.
         seconds: Time per phase, summed over workers and drivers.
         elapsed_s: Wall-clock seconds of searching.
@@ -32,6 +34,8 @@ class Status:
     trials: Mapping[str, int]
     infeasible: int
     budget: int
+    evaluations: float
+    climbed: int
     hypervolume: float
     seconds: Mapping[str, float]
     elapsed_s: float
@@ -58,6 +62,8 @@ def study_status(study: StudyRecord, timing: Mapping[str, float]) -> Status:
         trials={state: states.count(state) for state in _STATES},
         infeasible=sum(not trial.is_feasible for trial in study.trials),
         budget=study.n_trials,
+        evaluations=study.evaluations,
+        climbed=sum(trial.has_climbed for trial in study.trials),
         hypervolume=hypervolume(study),
         seconds={phase: s for phase, s in timing.items() if phase != "elapsed"},
         elapsed_s=elapsed,

@@ -10,10 +10,10 @@ from typing import Literal
 from evomerge.analysis.front import contenders, front
 from evomerge.analysis.picking import knee
 from evomerge.errors import StudyError
-from evomerge.origins import is_handed_on, is_single_model
+from evomerge.origins import is_baseline, is_handed_on, is_single_model
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, merits
 
-__all__ = ["Choice", "best_beside", "best_merges", "stage_winners"]
+__all__ = ["Choice", "best_beside", "best_merges", "finalists", "stage_winners"]
 
 Choice = Literal["mean", "knee", "front"]
 
@@ -34,6 +34,22 @@ def best_merges(study: StudyRecord, n: int, by: Choice = "mean") -> list[TrialRe
     entrants = [t for t in front(study) if t in merges] or merges
     order = {"mean": _by_mean, "knee": _by_knee, "front": _by_objective}[by]
     return order(entrants, study.objectives)[:n]
+
+
+def finalists(study: StudyRecord, n: int) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """Choose the merges that go to the finals, where the baselines wait for them.
+
+    Args:
+        study: With its search done.
+        n: How many at most.
+
+    Returns:
+        Those of the front of the merges, best first, and as many others, best first, as make ``n``
+        with them.
+    """
+    merges = replace(study, trials=tuple(t for t in study.trials if not is_baseline(t.origin)))
+    chosen = best_merges(merges, n)
+    return chosen, best_beside(merges, chosen)[: n - len(chosen)]
 
 
 def stage_winners(study: StudyRecord, n: int, by: Choice) -> list[TrialRecord]:

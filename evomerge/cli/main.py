@@ -15,7 +15,7 @@ import typer
 
 from evomerge import __version__
 from evomerge.cli import calibrating, catalogue, comparing, models, reading, searching
-from evomerge.cli.terminal import print_error
+from evomerge.cli.terminal import print_error, print_faults
 from evomerge.errors import EvomergeError
 from evomerge.execution.interrupts import interrupts_kept
 from evomerge.secrets import without_secrets
@@ -72,8 +72,7 @@ def main() -> None:
             sys.exit(app(standalone_mode=False))
     except EvomergeError as err:
         _show_traceback()
-        for line in str(err).splitlines():
-            print_error(line)
+        print_faults(err.faults)
         sys.exit(_USER_MISTAKE)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

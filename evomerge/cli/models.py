@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evomerge.cli.options import AllowNonFinite, Json, PresetFolder
 from evomerge.cli.terminal import console, print_json, print_table, value_text
+from evomerge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evomerge.evaluation.suite import Suite
 
 __all__ = ["register"]
 
@@ -50,7 +54,15 @@ def merge(
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="zoo:NAME, folder or Hub id.")],
-    evaluator: Annotated[list[str], typer.Option(help="Evaluator preset or file; repeatable.")],
+    evaluator: Annotated[
+        list[str] | None, typer.Option(help="Evaluator preset or file; repeatable.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="lm-eval tasks or groups, as NAME,NAME; their own split.")
+    ] = None,
+    include_path: Annotated[
+        Path | None, typer.Option(help="Folder of task YAML, for --tasks.")
+    ] = None,
     split: Annotated[str, typer.Option(help="search, validation or test.")] = "test",
     json: Json = False,
     presets: PresetFolder = None,
@@ -61,7 +73,12 @@ def evaluate(
     from evomerge.models.reference import absolute_reference, resolve_model
     from evomerge.runs.parts import load_suites
 
-    suites = load_suites(evaluator, Presets(presets), Path.cwd())
+    if evaluator:
+        if tasks is not None or include_path is not None:
+            raise ConfigError("expected --evaluator, or --tasks with --include-path; got both")
+        suites = load_suites(evaluator, Presets(presets), Path.cwd())
+    else:
+        suites = (_suite(tasks, include_path, split),)
     folder = resolve_model(absolute_reference(model, Path.cwd()))
     scores = score_folder(folder, suites, split).scores
     if json:
@@ -77,3 +94,16 @@ def evaluate(
         for metric, value in metrics.items()
     ]
     print_table(f"{model} on {split} items", ["task", "metric", "value", "items"], rows)
+
+
+def _suite(tasks: str | None, include_path: Path | None, split: str) -> Suite:
+    """Read tasks as lm-eval's command line does: all items of the split each task is scored on."""
+    from evomerge.evaluation.suite import Suite
+
+    names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+    if not names:
+        raise ConfigError("expected --tasks NAME,NAME or --evaluator NAME, got neither")
+    folder = None if include_path is None else include_path.resolve()
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"expected a folder of task YAML for --include-path, got {include_path}")
+    return Suite("--tasks", tuple(names), folder, splits={split: 1.0})

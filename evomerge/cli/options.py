@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evomerge.cli.terminal import print_faults
+
 if TYPE_CHECKING:
     from evomerge.config.experiment import Experiment
+    from evomerge.runs.loaded import Loaded
 
 __all__ = [
     "AllowNonFinite",
@@ -21,6 +24,7 @@ __all__ = [
     "Workers",
     "execution_overrides",
     "load",
+    "resolve",
 ]
 
 ExperimentFile = Annotated[str, typer.Argument(help="Experiment YAML, or the name of a preset.")]
@@ -40,23 +44,35 @@ AllowNonFinite = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
-def load(
-    name: str, overrides: list[str] | None, preset_folder: Path | None
-) -> tuple[Experiment, str]:
-    """Find an experiment by name or path and resolve it.
-
-    Returns:
-        The experiment, and where it is, for faults.
+def load(name: str, overrides: list[str] | None, preset_folder: Path | None) -> tuple[Loaded, ...]:
+    """Find an experiment by name or path and load every stage of it.
 
     Raises:
-        ConfigError: Listing every fault, one line each.
+        ConfigError: Every fault.
+    """
+    from evomerge.config.load import draft_experiment
+    from evomerge.config.presets import Presets
+
+    presets = Presets(preset_folder)
+    path = presets.find("experiments", name, Path.cwd())
+    draft = draft_experiment(path, presets, overrides or [])
+    print_faults(draft.faults)  # at once: what follows takes a while
+    from evomerge.runs.stages import load_draft
+
+    return load_draft(draft)
+
+
+def resolve(name: str, overrides: list[str] | None, preset_folder: Path | None) -> Experiment:
+    """Find an experiment by name or path and resolve it; its parts are not looked at.
+
+    Raises:
+        ConfigError: Every fault of the file.
     """
     from evomerge.config.load import load_experiment
     from evomerge.config.presets import Presets
 
     presets = Presets(preset_folder)
-    path = presets.find("experiments", name, Path.cwd())
-    return load_experiment(path, presets, overrides or []), str(path)
+    return load_experiment(presets.find("experiments", name, Path.cwd()), presets, overrides or [])
 
 
 def execution_overrides(executor: str | None, workers: int | None) -> list[str]:

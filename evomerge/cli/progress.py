@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.progress import (
@@ -13,15 +14,17 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from evomerge.cli.terminal import notes
-from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean, mean_value
+from evomerge.origins import EXPERT, is_baseline, kind_and_name
+from evomerge.study.evaluations import is_used_up
+from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = ["PassProgress", "SearchProgress", "progress_bar"]
 
 _INTERVAL_S = 10.0  # between lines where there is no terminal
+_WINDOW = 32  # results that tell the pace
 
 
 def progress_bar() -> Progress:
@@ -32,13 +35,27 @@ def progress_bar() -> Progress:
         BarColumn(bar_width=28),
         TextColumn("{task.fields[count]} ·"),
         TimeElapsedColumn(),
-        TextColumn("· left"),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[note]}"),
         console=notes,
         transient=True,
         disable=not notes.is_terminal,
     )
+
+
+class _Pace:
+    """How long the rest takes, by the pace of the last results: the first ones had to wait."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, float]] = deque(maxlen=_WINDOW)  # when how many were done
+
+    def left(self, done: float, total: float, now: float) -> str:
+        """Note how much is done, and say how long the rest takes; empty while that is unknown."""
+        self._seen.append((now, done))
+        at, done_then = self._seen[0]
+        if done <= done_then:
+            return ""
+        return f"left {_duration((now - at) / (done - done_then) * max(0.0, total - done))}"
 
 
 class PassProgress:
@@ -51,18 +68,26 @@ class PassProgress:
 
     def __init__(self, bar: Progress, text: str) -> None:
         self._bar, self._text = bar, text
-        self._task = bar.add_task(text, total=None, count="", note="")
+        self._task = bar.add_task(text, total=None, count="", note="", left="")
         self._started = self._last_line = time.monotonic()
+        self._pace = _Pace()
 
     def __call__(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` is done."""
-        share = f"{done / total:.0%}"
-        self._bar.update(self._task, completed=done, total=total, count=share, visible=done < total)
-        now = time.monotonic()
+        share, now = f"{done / total:.0%}", time.monotonic()
+        left = self._pace.left(done, total, now)
+        self._bar.update(
+            self._task,
+            completed=done,
+            total=total,
+            visible=done < total,
+            count=share,
+            left=f"· {left}" if left else "",
+        )
         if not notes.is_terminal and now - self._last_line >= _INTERVAL_S:
             self._last_line, seconds = now, now - self._started
-            left = _duration(seconds * (total - done) / done)
-            notes.print(f"{self._text}: {share} · {_duration(seconds)} · left {left}")
+            parts = (f"{self._text}: {share}", _duration(seconds), left)
+            notes.print(" · ".join(filter(None, parts)))
 
 
 class SearchProgress:
@@ -70,12 +95,13 @@ class SearchProgress:
 
     def __init__(self) -> None:
         self._n_trials = 0
-        self._objectives: tuple[Objective, ...] = ()
-        self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
-        self._first_told: tuple[float, int] | None = None  # when, and how many were done then
+        self._done, self._failed, self._dropped = 0, 0, 0
+        self._used = 0.0  # of the budget, by what is done
+        self._best = _Best()
+        self._pace = _Pace()
         self._started, self._last_line = time.monotonic(), 0.0
         self._bar = progress_bar()
-        self._task: TaskID = self._bar.add_task("", total=None, count="", note="")
+        self._task: TaskID = self._bar.add_task("", total=None, count="", note="", left="")
         self._parts: dict[str, PassProgress] = {}
 
     def __enter__(self) -> SearchProgress:
@@ -92,15 +118,16 @@ class SearchProgress:
 
     def began(self, study: StudyRecord) -> None:
         """Follow a study from where earlier drivers left it."""
-        self._n_trials, self._objectives = study.n_trials, study.objectives
-        self._done, self._failed, self._dropped, self._best = 0, 0, 0, float("-inf")
+        self._n_trials = study.n_trials
+        self._done, self._failed, self._dropped, self._used = 0, 0, 0, 0.0
+        self._best, self._pace = _Best(study.objectives), _Pace()
         for trial in study.trials:
             self._count(trial)
-        self._started, self._first_told = time.monotonic(), None
+        self._started = time.monotonic()
         self._bar.update(
             self._task,
             total=self._n_trials,
-            completed=self._done,
+            completed=self._used,
             count=self._count_text(),
             note="",
         )
@@ -119,51 +146,92 @@ class SearchProgress:
         if done >= total:  # a later stage begins it again
             del self._parts[text]
 
+    def warned(self, text: str) -> None:
+        """Show what the person should look into, above the bar."""
+        notes.print(f"warning: {text}", style="yellow", soft_wrap=True, markup=False)
+
     def told(self, trial: TrialRecord) -> None:
         """Count one finished trial."""
         self._count(trial)
         failed = f"{self._failed} failed" if self._failed else ""
         dropped = f"{self._dropped} dropped early" if self._dropped else ""
-        note = " · ".join(filter(None, (self._best_text(), failed, dropped)))
+        note = " · ".join(filter(None, (self._best.text, failed, dropped)))
+        now = time.monotonic()
+        left = self._pace.left(self._used, self._n_trials, now)
         self._bar.update(
-            self._task, completed=self._done, count=self._count_text(), note=f"· {note}"
+            self._task,
+            completed=self._used,
+            count=self._count_text(),
+            note=f"· {note}" if note else "",
+            left=f"· {left}" if left else "",
         )
-        self._print_line(note)
+        self._print_line(now, left, note)
 
     def _count_text(self) -> str:
-        return f"{self._done}/{self._n_trials} trials"
+        if self._used == self._done:
+            return f"{self._done}/{self._n_trials} trials"
+        return f"{self._done} trials, {self._used:.4g}/{self._n_trials} evaluations"
 
     def _count(self, trial: TrialRecord) -> None:
-        self._done += trial.state != "running"
+        is_done = trial.state != "running"
+        self._done += is_done
+        self._used += trial.evaluations * is_done
         self._failed += trial.state == "failed"
         self._dropped += trial.state == "pruned"
-        if trial.values and trial.is_feasible:
-            self._best = max(self._best, mean_value(trial.values, self._objectives))
+        self._best.add(trial)
 
-    def _best_text(self) -> str:
-        """The best mean so far, where the objectives have one."""
-        if not has_mean(self._objectives) or math.isinf(self._best):
-            return ""
-        return f"best mean {self._objectives[0].sign * self._best:.3f}"
-
-    def _print_line(self, note: str) -> None:
-        now = time.monotonic()
-        is_last = self._done == self._n_trials
+    def _print_line(self, now: float, left: str, note: str) -> None:
+        is_last = is_used_up(self._used, self._n_trials)
         if notes.is_terminal or (now - self._last_line < _INTERVAL_S and not is_last):
             return
         self._last_line = now
-        parts = (self._count_text(), _duration(now - self._started), self._left_text(now), note)
+        parts = (self._count_text(), _duration(now - self._started), left, note)
         notes.print(" · ".join(filter(None, parts)), soft_wrap=True)
 
-    def _left_text(self, now: float) -> str:
-        """Say how long the rest takes, by the pace since the first trial, which had to wait."""
-        if self._first_told is None:
-            self._first_told = (now, self._done)
-        at, done_then = self._first_told
-        if self._done == done_then:
+
+class _Best:
+    """What is best so far: of merges and of experts, or how much the front covers.
+
+    Args:
+        objectives: Of the study.
+    """
+
+    def __init__(self, objectives: Sequence[Objective] = ()) -> None:
+        self._objectives = tuple(objectives)
+        self._kept: tuple[TrialRecord, ...] = ()  # all that decides
+
+    def add(self, trial: TrialRecord) -> None:
+        """Take a finished trial into account."""
+        from evomerge.analysis.front import non_dominated  # not before there is a first line
+
+        if not trial.values or not trial.is_feasible:
+            return
+        trials = (*self._kept, trial)
+        on_front = non_dominated(trials, self._objectives)
+        self._kept = tuple(t for t in trials if t in on_front or is_baseline(t.origin))
+        if len(self._objectives) == 1:  # the best merge counts also where an expert is better
+            merges = [t for t in trials if not is_baseline(t.origin)]
+            best = sorted(merges, key=lambda t: -self._objectives[0].sign * t.values[0])[:1]
+            self._kept = (*(t for t in trials if is_baseline(t.origin)), *best)
+
+    @property
+    def text(self) -> str:
+        """In a few words; empty while there is nothing to tell."""
+        if not self._kept or not self._objectives:
             return ""
-        per_trial = (now - at) / (self._done - done_then)
-        return f"left {_duration(per_trial * (self._n_trials - self._done))}"
+        if len(self._objectives) > 1:
+            from evomerge.analysis.front import hypervolume
+
+            study = StudyRecord("", self._objectives, self._kept, (), 0)
+            return f"hypervolume {hypervolume(study):.3f}"
+        experts = [t for t in self._kept if kind_and_name(t.origin)[0] == EXPERT]
+        merges = [t for t in self._kept if not is_baseline(t.origin)]
+        sides = (("best merge", merges), ("best expert", experts))
+        return " · ".join(f"{name} {self._value(side):.3f}" for name, side in sides if side)
+
+    def _value(self, trials: Sequence[TrialRecord]) -> float:
+        sign = self._objectives[0].sign
+        return sign * max(sign * t.values[0] for t in trials)
 
 
 def _duration(seconds: float) -> str:

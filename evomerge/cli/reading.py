@@ -56,6 +56,11 @@ def status(study: StudyDir, json: Json = False) -> None:
 def _print_status(found: Status) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in found.trials.items() if count)
     console.print(f"trials       {counts or 'none'} of {found.budget}")
+    if found.climbed:
+        console.print(
+            f"climbs       {found.climbed} trials went on along slopes; with them "
+            f"{found.evaluations:.4g} of {found.budget} evaluations"
+        )
     if found.infeasible:
         console.print(f"infeasible   {found.infeasible} of {found.trials['complete']} complete")
     print_unenforced(found.unenforced)
@@ -85,9 +90,9 @@ def front(study: StudyDir, json: Json = False) -> None:
             "paired": [asdict(row) for row in paired],
             "forgetting": [asdict(row) for row in forgetting],
         }
-        print_json({**front_data(record), **rows})
+        print_json({**front_data(record, items), **rows})
     else:
-        print_front(record)
+        print_front(record, items)
         print_held_out(held_out, headings(record))
         print_paired(paired)
         print_forgetting(forgetting)

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from evomerge.cli.terminal import console, print_table, value_text
+from evomerge.origins import is_baseline
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from evomerge.analysis.forgetting import Change, ForgettingRow
     from evomerge.analysis.held_out import HeldOutRow, HeldOutScore
     from evomerge.analysis.paired import PairedRow
@@ -23,14 +26,16 @@ __all__ = [
     "print_forgetting",
     "print_front",
     "print_held_out",
+    "print_no_gain",
     "print_paired",
     "print_unenforced",
 ]
 
 
-def front_data(study: StudyRecord) -> dict[str, object]:
-    """Describe the front as plain data for JSON."""
+def front_data(study: StudyRecord, items: pd.DataFrame) -> dict[str, object]:
+    """Describe the front as plain data for JSON; ``items`` as ``ItemStore.read`` returns them."""
     from evomerge.analysis.front import front as front_of
+    from evomerge.analysis.gain import no_gain
     from evomerge.study.constraints import finals_note
 
     return {
@@ -38,6 +43,7 @@ def front_data(study: StudyRecord) -> dict[str, object]:
         "constraints": study.constraints,
         "unenforced": study.unenforced,
         "finals_note": finals_note(study.finals, study.constraints),
+        "no_gain": no_gain(study, items),
         "trials": [
             {
                 "number": t.number,
@@ -58,18 +64,29 @@ def print_unenforced(constraints: Sequence[str]) -> None:
         console.print(text, soft_wrap=True)
 
 
-def print_front(study: StudyRecord, *, most: int | None = None) -> None:
-    """Print the front, and the held-out scores if there are any.
+def print_no_gain(said: str | None) -> None:
+    """Print that no merge is better than what was there before, if so."""
+    if said:
+        console.print(said, style="bold yellow", soft_wrap=True, markup=False)
+
+
+def print_front(study: StudyRecord, items: pd.DataFrame, *, most: int | None = None) -> None:
+    """Print the front, the held-out scores if there are any, and whether nothing was gained.
 
     Args:
         study: The study.
+        items: As ``ItemStore.read`` returns them.
         most: Members to print of a larger front: its ends, the knee, and some between; all.
     """
     from evomerge.analysis.front import front as front_of
+    from evomerge.analysis.gain import no_gain
     from evomerge.analysis.picking import pick as pick_trial
+    from evomerge.analysis.silence import silences
 
     members = front_of(study)
     print_unenforced(study.unenforced)
+    for silence in silences(study):
+        console.print(silence.line, style="bold yellow", soft_wrap=True, markup=False)
     if not members:
         console.print("no trial is complete yet")
         return
@@ -90,6 +107,7 @@ def print_front(study: StudyRecord, *, most: int | None = None) -> None:
     if study.finals:
         console.print()
         _print_finals(study)
+    print_no_gain(no_gain(study, items))
 
 
 def _thinned(trials: Sequence[TrialRecord], most: int, knee: TrialRecord) -> list[TrialRecord]:
@@ -117,14 +135,16 @@ def _print_finals(study: StudyRecord) -> None:
             row.append(value_text(overall.value, overall.stderr))
         rows.append(tuple(row))
     columns = ["model", *headings(study), *(["mean"] if with_mean else [])]
-    title = "Test items, never searched; validation items picked the merge"
+    title = "Test items, never searched; validation items chose"
     print_table(title, columns, rows, bold=bold)
     if note := finals_note(study.finals, study.constraints):
         console.print(note, style="bold red", soft_wrap=True)
 
 
 def _label(final: FinalRecord | HeldOutRow | ForgettingRow) -> str:
-    return f"best merge (#{final.number})" if final.chosen else final.origin
+    if is_baseline(final.origin):
+        return final.origin + (" (chosen)" if final.chosen else "")
+    return f"best merge (#{final.number})"
 
 
 def print_held_out(rows: Sequence[HeldOutRow], objectives: Sequence[str]) -> None:
@@ -146,7 +166,7 @@ def _interval_text(score: HeldOutScore) -> str:
 
 
 def print_paired(rows: Sequence[PairedRow]) -> None:
-    """Print what the chosen merge gained over base and experts, and what it broke."""
+    """Print what the best merge gained over base and experts, and what it broke."""
     if not rows:
         return
     console.print()
@@ -159,7 +179,7 @@ def print_paired(rows: Sequence[PairedRow]) -> None:
         )
         for row in rows
     ]
-    title = "The chosen merge on the same test items, paired"
+    title = "The best merge on the same test items, paired"
     print_table(title, ["against", "objective", "merge minus it", "right there, wrong here"], texts)
 
 

@@ -22,7 +22,7 @@ from evomerge.cli.options import (
 )
 from evomerge.cli.reading import write_run_report
 from evomerge.cli.results import print_front
-from evomerge.cli.terminal import console, notes, print_table
+from evomerge.cli.terminal import console, notes, print_faults, print_table
 
 if TYPE_CHECKING:
     from evomerge.runs.events import Events
@@ -44,9 +44,8 @@ def register(app: typer.Typer) -> None:
 def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
     """Validate an experiment without running it; report every fault at once."""
     from evomerge.runs.cost import gpu_note
-    from evomerge.runs.stages import load_stages
 
-    stages = load_stages(*load(experiment, set_, presets))
+    stages = load(experiment, set_, presets)
     for number, loaded in enumerate(stages, 1):
         if len(stages) > 1:
             console.print(f"[bold]stage {number}[/]")
@@ -127,19 +126,29 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
     from evomerge.cli.progress import SearchProgress
     from evomerge.runs.events import Events
 
-    with SearchProgress() as progress:
-        try:
-            yield Events(progress.phase, progress.part, progress.told, progress.began)
-        except KeyboardInterrupt:
-            if folder.experiment.is_file():
-                how = f"nothing is lost: 'evomerge resume {folder.root}' continues"
-                notes.print(f"stopped; {how}", soft_wrap=True)
-            raise
+    try:
+        with SearchProgress() as progress:
+            yield Events(
+                phase=progress.phase,
+                part=progress.part,
+                told=progress.told,
+                warned=progress.warned,
+                faulty=print_faults,
+                began=progress.began,
+            )
+    except KeyboardInterrupt:  # the bar is gone: nothing is drawn below what is said
+        if folder.experiment.is_file():
+            how = f"nothing is lost: 'evomerge resume {folder.root}' continues"
+            notes.print(f"stopped; {how}", soft_wrap=True)
+        raise
 
 
 def _print_end(folder: StudyFolder, study: StudyRecord) -> None:
-    root = folder.root
-    print_front(study, most=_FRONT_ROWS)  # first, since it needs no disk
+    from evomerge.evaluation.store import ItemStore
+    from evomerge.runs.reading import latest_study
+
+    root, items = folder.root, ItemStore(latest_study(folder).items).read()
+    print_front(study, items, most=_FRONT_ROWS)  # first, since it needs no room on the disk
     write_run_report(folder, folder.report)
     console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
     console.print(f"report   {folder.report}", soft_wrap=True)

@@ -6,18 +6,28 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from evomerge.errors import Fault
 from evomerge.secrets import without_secrets
 
-__all__ = ["console", "notes", "print_error", "print_json", "print_table", "value_text"]
+__all__ = [
+    "console",
+    "notes",
+    "print_error",
+    "print_faults",
+    "print_json",
+    "print_table",
+    "value_text",
+]
 
 console = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
 _LONGEST_ERROR = 2000  # characters
+_printed: set[str] = set()  # faults, by this process
 
 
 def print_error(line: str) -> None:
@@ -25,6 +35,14 @@ def print_error(line: str) -> None:
     safe = without_secrets(line)
     text = safe if len(safe) <= _LONGEST_ERROR else f"{safe[:_LONGEST_ERROR]} …"
     notes.print(f"[bold red]error:[/] {_escape(text)}", soft_wrap=True)
+
+
+def print_faults(faults: Iterable[Fault]) -> None:
+    """Print a line for every fault that has none yet: the first ones do not wait for the last."""
+    for line in map(str, faults):
+        if line not in _printed:
+            _printed.add(line)
+            print_error(line)
 
 
 def print_json(content: object) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from evomerge.analysis.winners import Choice
 from evomerge.config.values import (
@@ -188,6 +196,7 @@ class SeedsConfig(_Section):
         task_arithmetic: Coefficients of the sum of all task vectors, e.g. ``[0.3, 0.5, 0.7, 1.0]``.
         recipes: Recipe files, ours or mergekit's, over the same models.
         studies: Folders of earlier studies over the same models; the merges on their fronts.
+        slopes: So many trials of the sampler ``slopes`` before the experiment's own sampler.
     """
 
     parents: bool = True
@@ -195,6 +204,7 @@ class SeedsConfig(_Section):
     task_arithmetic: list[float] = []
     recipes: list[str | SeedRecipe] = []
     studies: list[str] = []
+    slopes: int = Field(default=0, ge=0, le=_MOST_TRIALS)
 
 
 class StageConfig(_Section):
@@ -259,7 +269,7 @@ class Experiment(_Section):
 
     models: ModelsConfig
     search_space: str | dict[str, Any] | None = None
-    stages: list[StageConfig] = []
+    stages: list[StageConfig] = Field(default=[], validate_default=True)
     evaluators: list[str | EvaluatorConfig] = Field(min_length=1)
     objectives: list[ObjectiveConfig] = Field(min_length=1)
     constraints: list[ConstraintConfig] = []
@@ -285,13 +295,19 @@ class Experiment(_Section):
             )
         return value
 
-    @model_validator(mode="after")
-    def _has_a_space(self) -> Experiment:
-        if (self.search_space is None) == (not self.stages):
+    @field_validator("stages")
+    @classmethod
+    def _has_a_space(cls, stages: list[StageConfig], info: ValidationInfo) -> list[StageConfig]:
+        if "search_space" in info.data and (info.data["search_space"] is None) == (not stages):
             raise ValueError("expected either search_space or stages")
-        if self.stages and self.storage is not None:
+        return stages
+
+    @field_validator("storage")
+    @classmethod
+    def _is_alone(cls, storage: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("stages") and storage is not None:
             raise ValueError("expected no storage beside stages: each keeps its own journal file")
-        return self
+        return storage
 
     @property
     def rungs(self) -> tuple[float, ...]:

@@ -4,21 +4,81 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 from evomerge.config.experiment import EvaluatorConfig, Experiment
-from evomerge.config.overrides import apply_overrides
+from evomerge.config.overrides import apply_overrides, changed_by
 from evomerge.config.places import with_models_at
-from evomerge.config.presets import Presets
-from evomerge.errors import ConfigError
+from evomerge.config.presets import PresetKind, Presets
+from evomerge.errors import ConfigError, Fault, KeyPath, collected
 from evomerge.models.reference import absolute_reference
+from evomerge.plain_yaml import in_file, placed_in
 from evomerge.recipe.foreign import refuse_foreign
-from evomerge.schema import parse, read_yaml, write_yaml
+from evomerge.schema import Gaps, fit, parse, read_yaml, write_yaml
 from evomerge.secrets import holds_password
 
-__all__ = ["dump_experiment", "experiment_digest", "load_experiment", "resolve_evaluator"]
+__all__ = [
+    "Draft",
+    "draft_experiment",
+    "dump_experiment",
+    "experiment_digest",
+    "load_experiment",
+    "read_evaluator",
+]
+
+
+# By key: what stands in where it is left out because it is wrong, and required.
+_STAND_INS: Mapping[str, Mapping[str, Any]] = {
+    "models": {"models": {"base": "unknown", "experts": {"unknown": "unknown"}}},
+    "search_space": {"search_space": {}},
+    "stages": {"search_space": {}},
+    "evaluators": {"evaluators": [{"tasks": ["unknown"]}]},
+    "objectives": {"objectives": [{"task": "unknown", "metric": "unknown"}]},
+}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An experiment as far as its file can be read, to be looked at further.
+
+    Attributes:
+        experiment: Resolved, without what is wrong; ``None`` if nothing is left of it.
+        faults: What is wrong, with its place.
+        gaps: What was left out for it: what follows from that is no fault of its own.
+        file: Where it is written.
+        parts: Files and overrides that parts of it come from, by the path of the part.
+    """
+
+    experiment: Experiment | None
+    faults: tuple[Fault, ...]
+    gaps: Gaps
+    file: Path
+    parts: Mapping[KeyPath, Path | str]
+
+    def complete(self, *more: Fault) -> Experiment:
+        """Give the experiment if nothing is wrong with it.
+
+        Args:
+            more: What is wrong with the resolved experiment, by its paths.
+
+        Raises:
+            ConfigError: Every fault, with its place.
+        """
+        if self.experiment is None or self.faults or more:
+            raise ConfigError(*self.faults, *(self.located(f) for f in more))
+        return self.experiment
+
+    def located(self, fault: Fault) -> Fault:
+        """Say in which file, and line, a fault of the resolved experiment is written."""
+        path = self.gaps.written(fault.path)
+        start = max((part for part in self.parts if path[: len(part)] == part), key=len, default=())
+        source, inside = self.parts.get(start, self.file), replace(fault, path=path[len(start) :])
+        return inside.at(source) if isinstance(source, str) else in_file(inside, source)
 
 
 def load_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ()) -> Experiment:
@@ -30,37 +90,113 @@ def load_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ())
         overrides: ``KEY=VALUE`` changes, applied before anything is checked.
 
     Raises:
-        ConfigError: Listing every fault, one line each.
+        ConfigError: Every fault.
+    """
+    return draft_experiment(path, presets, overrides).complete()
+
+
+def draft_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ()) -> Draft:
+    """Read and resolve as much of an experiment as is right; see ``load_experiment``.
+
+    Raises:
+        ConfigError: The file cannot be read or is another kind, or an override sets nothing.
     """
     written = read_yaml(path)
     refuse_foreign(written, path, wanted="an experiment")
     content = apply_overrides(written, overrides)
-    where = str(path)
-    experiment = parse(Experiment, content, where)
-    faults = _password_faults(experiment)
+    faults: list[Fault] = []
+    files, gaps = _inline(content, presets, path.parent, faults)
+    fitted = fit(Experiment, content, instead=_STAND_INS, gaps=gaps)
+    experiment = None if fitted.value is None else _absolute(fitted.value, path.parent)
+    faults += [*fitted.faults, *_password_faults(experiment)]
+    draft = Draft(experiment, (), fitted.gaps, path, {**changed_by(overrides), **files})
+    # The paths of these are as written: nothing is left out yet where they are.
+    plain = replace(draft, gaps=Gaps())
+    return replace(draft, faults=tuple(map(plain.located, faults)))
+
+
+def _inline(
+    content: dict[str, Any], presets: Presets, beside: Path, faults: list[Fault]
+) -> tuple[dict[KeyPath, Path], Gaps]:
+    """Put the content of presets and files in the place of their names.
+
+    Returns:
+        The files by path, and the gaps where a name leads to none.
+    """
+    files: dict[KeyPath, Path] = {}
+    names = dict(_names(content))
+    for path, (kind, name) in names.items():
+        with collected(faults, *path):
+            file = presets.find(kind, name, beside)
+            _at(content, path[:-1])[path[-1]] = read_yaml(file)
+            files[path] = file
+    for i, evaluator in enumerate(_items(content, "evaluators")):
+        _anchor(evaluator, files.get(("evaluators", i), beside / "here").parent)
+    return files, Gaps(frozenset(names.keys() - files.keys()))
+
+
+def _names(content: Mapping[str, Any]) -> Iterator[tuple[KeyPath, tuple[PresetKind, str]]]:
+    """Find the names of presets and files, wherever an experiment may have some."""
+    if isinstance(name := content.get("search_space"), str):
+        yield ("search_space",), ("search_spaces", name)
+    for i, stage in enumerate(_items(content, "stages")):
+        if isinstance(stage, Mapping) and isinstance(name := stage.get("search_space"), str):
+            yield ("stages", i, "search_space"), ("search_spaces", name)
+    for i, name in enumerate(_items(content, "evaluators")):
+        if isinstance(name, str):
+            yield ("evaluators", i), ("evaluators", name)
+
+
+def _items(content: Mapping[str, Any], key: str) -> list[Any]:
+    found = content.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _at(content: Any, path: KeyPath) -> Any:
+    return reduce(getitem, path, content)
+
+
+def _anchor(evaluator: object, beside: Path) -> None:
+    """Make the path in an evaluator absolute."""
+    if isinstance(evaluator, dict) and isinstance(path := evaluator.get("include_path"), str):
+        evaluator["include_path"] = str((beside / path).resolve())
+
+
+def read_evaluator(name: str, presets: Presets, beside: Path) -> EvaluatorConfig:
+    """Read an evaluator preset or file, its paths made absolute.
+
+    Raises:
+        ConfigError: Not found, or not an evaluator.
+    """
+    file = presets.find("evaluators", name, beside)
+    content = read_yaml(file)
+    _anchor(content, file.parent)
+    with placed_in(file):
+        return parse(EvaluatorConfig, content)
+
+
+def _absolute(experiment: Experiment, beside: Path) -> Experiment:
+    """Make the paths of models and seeds absolute."""
     resolved = {
         **experiment.model_dump(exclude_defaults=True, mode="json"),
-        "models": _resolved_models(experiment, path.parent),
-        **_absolute_seeds(experiment, path.parent),
-        **_collect(faults, _resolved_spaces, experiment, presets, path.parent),
-        "evaluators": [
-            _collect(faults, resolve_evaluator, evaluator, presets, path.parent)
-            for evaluator in experiment.evaluators
-        ],
+        "models": _absolute_models(experiment, beside),
+        **_absolute_seeds(experiment, beside),
     }
-    if faults:
-        raise ConfigError(*(f"{where}: {fault}" for fault in faults))
-    return parse(Experiment, resolved, where)
+    return parse(Experiment, resolved)
 
 
-def _password_faults(experiment: Experiment) -> list[str]:
+def _password_faults(experiment: Experiment | None) -> list[Fault]:
     """Keep passwords out of the study's folder; studies that have one already go on."""
-    if experiment.storage is None or not holds_password(experiment.storage):
+    storage = None if experiment is None else experiment.storage
+    if storage is None or not holds_password(storage):
         return []
     return [
-        "storage: expected a URL without its password, which would be kept in the study's folder; "
-        "leave it out and set PGPASSWORD (or ~/.pgpass), or write ${NAME} in its place and set "
-        "that environment variable"
+        Fault(
+            ("storage",),
+            "expected a URL without its password, which would be kept in the study's folder",
+            "leave it out and set PGPASSWORD (or ~/.pgpass), or write ${NAME} in its place and set "
+            "that environment variable",
+        )
     ]
 
 
@@ -100,14 +236,6 @@ def _by_name(experiment: Experiment) -> Experiment:
     return with_models_at(experiment, {name: name for name in experiment.models.located()})
 
 
-def _collect(faults: list[str], resolve: Any, *arguments: Any) -> Any:
-    try:
-        return resolve(*arguments)
-    except ConfigError as err:
-        faults.extend(err.faults)
-        return {}
-
-
 def _absolute_seeds(experiment: Experiment, beside: Path) -> dict[str, Any]:
     seeds = experiment.seeds.model_dump(exclude_defaults=True, mode="json")
     for key in seeds.keys() & {"recipes", "studies"}:
@@ -120,48 +248,10 @@ def _absolute_seeds(experiment: Experiment, beside: Path) -> dict[str, Any]:
     return {"seeds": seeds} if seeds else {}
 
 
-def _resolved_models(experiment: Experiment, beside: Path) -> dict[str, Any]:
+def _absolute_models(experiment: Experiment, beside: Path) -> dict[str, Any]:
     models = experiment.models
     return {
         **models.model_dump(exclude_defaults=True),
         "base": absolute_reference(models.base, beside),
         "experts": {name: absolute_reference(r, beside) for name, r in models.experts.items()},
     }
-
-
-def _resolved_spaces(experiment: Experiment, presets: Presets, beside: Path) -> dict[str, Any]:
-    """The key that names the space, or the stages with theirs."""
-    if not experiment.stages:
-        return {"search_space": _resolved_space(experiment.search_space, presets, beside)}
-    stages = [
-        {
-            **stage.model_dump(exclude_defaults=True, mode="json"),
-            "search_space": _resolved_space(stage.search_space, presets, beside),
-        }
-        for stage in experiment.stages
-    ]
-    return {"stages": stages}
-
-
-def _resolved_space(space: object, presets: Presets, beside: Path) -> object:
-    if not isinstance(space, str):
-        return space
-    return read_yaml(presets.find("search_spaces", space, beside))
-
-
-def resolve_evaluator(
-    evaluator: str | EvaluatorConfig, presets: Presets, beside: Path
-) -> dict[str, Any]:
-    """Read an evaluator preset or file, its paths made absolute.
-
-    Raises:
-        ConfigError: Not found, or not an evaluator.
-    """
-    if isinstance(evaluator, str):
-        file = presets.find("evaluators", evaluator, beside)
-        evaluator = parse(EvaluatorConfig, read_yaml(file), str(file))
-        beside = file.parent
-    content = evaluator.model_dump(exclude_defaults=True, mode="json")
-    if evaluator.include_path is not None:
-        content["include_path"] = str((beside / evaluator.include_path).resolve())
-    return content

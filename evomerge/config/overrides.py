@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from evomerge.errors import ConfigError, brief
+from evomerge.errors import ConfigError, KeyPath, brief, placed
 from evomerge.plain_yaml import parse_yaml, yaml_reason
 
-__all__ = ["apply_overrides"]
+__all__ = ["apply_overrides", "changed_by"]
 
 
 def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -19,7 +19,8 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
 
     Args:
         content: An experiment as plain data; not changed.
-        overrides: ``budget.trials=50`` and the like; values are YAML, list items go by number.
+        overrides: ``budget.trials=50`` and the like; values are YAML, list items go by number:
+            ``evaluators[0].limit=9``, or ``evaluators.0.limit=9``.
 
     Raises:
         ConfigError: An override has no ``=``, or passes through something that holds no keys.
@@ -29,44 +30,55 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
         key, separator, value = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"expected --set KEY=VALUE, got {brief(override)}")
-        _set(changed, key, _parsed(key, value))
+        with placed(f"--set {key}"):
+            _set(changed, key, _parsed(value))
     return changed
 
 
-def _parsed(key: str, value: str) -> object:
+def changed_by(overrides: Sequence[str]) -> dict[KeyPath, str]:
+    """Tell by which override a value was set: its path, and how messages name the override."""
+    keys = [override.partition("=")[0] for override in overrides]
+    paths = [[int(part) if part.isdecimal() else part for part in _parts(key)] for key in keys]
+    return {tuple(path): f"--set {key}" for path, key in zip(paths, keys, strict=True)}
+
+
+def _parts(key: str) -> list[str]:
+    """Split ``evaluators[0].limit``, or ``evaluators.0.limit``."""
+    return key.replace("[", ".").replace("]", "").split(".")
+
+
+def _parsed(value: str) -> object:
     try:
         return parse_yaml(value)
     except yaml.YAMLError as err:
         reason = yaml_reason(err)
-        raise ConfigError(
-            f"--set {key}: expected a YAML value, got {brief(value)}: {reason}"
-        ) from None
+        raise ConfigError(f"expected a YAML value, got {brief(value)}: {reason}") from None
 
 
 def _set(content: dict[str, Any], key: str, value: object) -> None:
-    *parents, last = key.split(".")
+    *parents, last = _parts(key)
     place: Any = content
     for part in parents:
         if isinstance(place, list):
-            place = _item(place, part, key)
+            place = _item(place, part)
         else:
             if part == "sampler" and isinstance(place.get(part), str):
                 place[part] = {"name": place[part]}  # the mapping that a bare name stands for
             place = place.setdefault(part, {})
         if not isinstance(place, (dict, list)):
             raise ConfigError(
-                f"--set {key}: {part} is {brief(place)}, which has no keys; if it names a preset, "
+                f"{part} is {brief(place)}, which has no keys; if it names a preset, "
                 "copy that ('evomerge presets copy') and change the copy"
             )
     if isinstance(place, list):
-        _item(place, last, key)
+        _item(place, last)
         place[int(last)] = value
     else:
         place[last] = value
 
 
-def _item(place: list[Any], part: str, key: str) -> Any:
+def _item(place: list[Any], part: str) -> Any:
     if part not in map(str, range(len(place))):
         wanted = f"a number from 0 to {len(place) - 1} for a list"
-        raise ConfigError(f"--set {key}: expected {wanted}, got {brief(part)}")
+        raise ConfigError(f"expected {wanted}, got {brief(part)}")
     return place[int(part)]

@@ -28,7 +28,16 @@
     vllm_engine.py    vLLM, kept equal to the live model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
+    samples.py        an item for people: prompt, answer, gold
     smooth.py         metrics that move where accuracy stands still
+    losses.py         smooth losses whose gradients flow into the live model
+    item_losses.py    the formulas: from what is read off a model to a loss
+    targets.py        what a model should say about each item
+    right_answers.py  what a model should write where a task generates
+    grader.py         which texts a task counts as right
+    sloped_objectives.py  the items of an objective, or why it has no slope
+    step_memory.py    how much memory a microbatch takes
+    teacher_forcing.py  reading sequences with a graph behind, in microbatches
     store.py          item scores on disk
     content.py        what scores depend on beside the model's parameters
     score_cache.py    scores of recipes that were scored before

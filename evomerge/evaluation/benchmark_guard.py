@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from evomerge.errors import Fault
 from evomerge.evaluation.tasks import LoadedSuite
 
 __all__ = ["searched_benchmarks", "test_split_faults"]
@@ -18,13 +19,19 @@ def searched_benchmarks(loaded: LoadedSuite) -> dict[str, str]:
     return dict(_searched(loaded))
 
 
-def test_split_faults(loaded: LoadedSuite) -> list[str]:
-    """Say, one line per task, that a search would see the items a benchmark is reported by."""
+def test_split_faults(loaded: LoadedSuite) -> list[Fault]:
+    """Say of each task that a search would see the items a benchmark is reported by."""
+    hint = (
+        "name another dataset split in splits.search, or set allow_test_split: true in the "
+        "experiment, which the model card will say"
+    )
     return [
-        f"evaluator {loaded.suite.name!r}: task {name!r} is a public benchmark reported by its "
-        f"split {split!r}, whose items would be searched, so that its score means nothing "
-        "afterwards; name another dataset split in splits.search, or set allow_test_split: true in "
-        "the experiment, which the model card will say"
+        Fault(
+            loaded.suite.path_of(name),
+            f"task {name!r} is a public benchmark reported by its split {split!r}, whose items "
+            "would be searched, so that its score means nothing afterwards",
+            hint,
+        )
         for name, split in _searched(loaded)
     ]
 

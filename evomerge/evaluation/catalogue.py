@@ -10,6 +10,7 @@ from typing import Literal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
+from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
 from evomerge.evaluation.answers import GENERATION
 from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
@@ -18,8 +19,9 @@ from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.sloped_objectives import ObjectiveTasks, names_in, slope_reason
 from evomerge.evaluation.smooth import smooth_names
-from evomerge.evaluation.suite import REPORT_ONLY, Suite, collected, raise_faults
+from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.evaluation.tasks import (
     LoadedSuite,
     load_suite,
@@ -56,34 +58,46 @@ class TaskCatalogue:
             fit into the context. ``None`` builds the first item of each task and split.
 
     Attributes:
-        faults: What is wrong with any of them, one line each; what follows leaves it out.
+        faults: What is wrong with any of them, by the name and the keys of the suite; what follows
+            leaves it out.
+        missing: Names of tasks and groups that would be here but for those faults.
     """
 
     def __init__(self, suites: Sequence[Suite], model: LanguageModel | None = None) -> None:
         self._entries: list[_Entry] = []
-        faults: list[str] = []
+        self._model, self._reasons = model, dict[tuple[str, str], str | None]()
+        faults: list[Fault] = []
         for suite in suites:
-            with clean_harness(), collected(faults):
+            with clean_harness(), collected(faults, suite.name):
                 loaded, found = load_what_loads(suite)
                 self._entries.append(_Entry(loaded))
-                faults += found
+                faults += [fault.under(suite.name) for fault in found]
         for entry in self._entries:
-            faults += _benchmark_faults(entry.loaded)
+            faults += [f.under(entry.suite.name) for f in _benchmark_faults(entry.loaded)]
             for split in entry.suite.splits:
-                with clean_harness(), collected(faults):
+                with clean_harness(), collected(faults, entry.suite.name):
                     entry.add(split, model)
         clashes = name_clashes([entry.loaded for entry in self._entries])
         self.faults = tuple(dict.fromkeys([*faults, *clashes]))
+        self.missing = self._missing(suites)
+
+    def _missing(self, suites: Sequence[Suite]) -> frozenset[str]:
+        faulty = {fault.path[0] for fault in self.faults}
+        asked = {task for suite in suites if suite.name in faulty for task in suite.tasks}
+        for one in (entry.loaded for entry in self._entries if entry.suite.name in faulty):
+            asked |= {*one.missing, *one.tasks, *one.groups}
+        return frozenset(asked - self.metrics.keys() - self.reported.keys())
 
     @classmethod
     def of(cls, suites: Sequence[Suite], model: LanguageModel | None = None) -> Self:
         """Make the catalogue of suites without faults.
 
         Raises:
-            EvaluationError: Every fault of every suite and split, one per line.
+            EvaluationError: Every fault of every suite and split.
         """
         found = cls(suites, model)
-        raise_faults(found.faults)
+        if found.faults:
+            raise EvaluationError(*found.faults)
         return found
 
     def only(self, suites: Sequence[Suite]) -> TaskCatalogue | None:
@@ -92,8 +106,8 @@ class TaskCatalogue:
         if len(known) != len(suites):
             return None
         part = TaskCatalogue(())
-        part._entries = list(known.values())
-        part.faults = self.faults
+        part._entries, part._model = list(known.values()), self._model
+        part.faults, part.missing = self.faults, self.missing
         return part
 
     @property
@@ -136,6 +150,26 @@ class TaskCatalogue:
         """The public benchmarks whose reported split is searched: task -> that split."""
         found = (searched_benchmarks(one.loaded) for one in self._entries)
         return {task: split for benchmarks in found for task, split in benchmarks.items()}
+
+    def slope_reason(self, task: str, metric: str) -> str | None:
+        """Say why a metric that is searched has no slope (``losses``); ``None`` if it has.
+
+        The catalogue must have been made with a model.
+        """
+        if (task, metric) not in self._reasons:
+            with clean_harness():
+                self._reasons[task, metric] = self._slope_reason(task, metric)
+        return self._reasons[task, metric]
+
+    def _slope_reason(self, task: str, metric: str) -> str | None:
+        assert self._model is not None, "prompts are built"
+        for suite in self.prompted("search"):
+            names = names_in(suite, task)
+            tasks = tuple(one for one in suite.tasks if one.name in names)
+            if tasks:
+                group = suite.groups.get(task)
+                return slope_reason(ObjectiveTasks(tasks, group, metric, self._model))
+        return slope_reason(ObjectiveTasks((), None, metric, self._model))
 
     def n_items(self, split: str) -> int:
         """Count the items of one split, over all tasks; of ``report_only`` those reported.
@@ -199,27 +233,28 @@ def prompt_suites(
         tokenizer: Its chat template shapes them.
 
     Raises:
-        EvaluationError: Every fault of every suite for this split, one per line.
+        EvaluationError: Every fault of every suite for this split.
     """
     prompted: list[PromptedSuite] = []
     loaded: list[LoadedSuite] = []
-    faults: list[str] = []
+    faults: list[Fault] = []
     with clean_harness():
         reader = LanguageModel(model, tokenizer, 1)
     for suite in suites:
-        with clean_harness(), collected(faults):
+        with clean_harness(), collected(faults, suite.name):
             loaded.append(load_suite(suite))
             prompted.append(prompt_suite(loaded[-1], split, reader))
-    raise_faults(faults + name_clashes(loaded))
+    if faults := [*faults, *name_clashes(loaded)]:
+        raise EvaluationError(*faults)
     return tuple(prompted)
 
 
-def _benchmark_faults(loaded: LoadedSuite) -> list[str]:
+def _benchmark_faults(loaded: LoadedSuite) -> list[Fault]:
     found = test_split_faults(loaded)
     if not loaded.suite.allow_test_split:
         return found
-    if found:
-        _log.warning("%s", "\n".join(f"WARNING: {line}" for line in found))
+    for fault in found:
+        _log.warning("WARNING: %s", fault.under(loaded.suite.name))
     return []
 
 
@@ -227,20 +262,22 @@ def _tables(prompted: PromptedSuite) -> Tables:
     """The metrics of every task and group; their values mean nothing.
 
     Raises:
-        EvaluationError: A task has none, or cannot filter its answers; one line per task.
+        EvaluationError: A task has none, or cannot filter its answers; a fault per task.
     """
     tables: dict[str, dict[str, MetricValue]] = {}
     faults = []
     for prepared in prompted.tasks:
-        where = f"evaluator {prompted.suite.name!r}: task {prepared.name!r}"
+        task, path = f"task {prepared.name!r}", prompted.suite.path_of(prepared.name)
         try:
             tables[prepared.name] = _blank_table(prepared)
         except Exception as err:  # filters raise anything
-            faults.append(f"{where}: its filters fail (filter_list): {why(err, {})}")
+            faults.append(Fault(path, f"{task}: its filters fail (filter_list): {why(err, {})}"))
             continue
         if not tables[prepared.name]:
-            faults.append(f"{where} yields no metric; its metric_list does not fit its output_type")
-    raise_faults(faults)
+            text = f"{task} yields no metric; its metric_list does not fit its output_type"
+            faults.append(Fault(path, text))
+    if faults:
+        raise EvaluationError(*faults)
     for name, group in prompted.groups.items():
         tables[name] = aggregate_group(group, tables)
     return tables

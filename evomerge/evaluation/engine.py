@@ -1,6 +1,6 @@
 """The seam to whatever runs the model: prompts are prepared once, answered for every candidate.
 
-To add an engine, write a ``Runner`` (``kinds.py``), give it the two members of ``Engine``, and hand
+To add an engine, write a ``Runner`` (``kinds.py``), give it the members of ``Engine``, and hand
 it to ``PreparedSuites`` as ``make_engine``.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from transformers import PreTrainedModel
 
 from evomerge.evaluation.harness import Instance, LanguageModel
 
@@ -57,6 +58,10 @@ class Engine(Protocol):
     @property
     def language_model(self) -> LanguageModel:
         """The model as lm-eval sees it: its tokenizer, chat template and context."""
+
+    @property
+    def sloped_model(self) -> PreTrainedModel | None:
+        """The model that answers, if slopes can be taken through it."""
 
     @property
     def arithmetic(self) -> Sequence[object]:

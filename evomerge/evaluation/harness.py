@@ -61,6 +61,7 @@ __all__ = [
     "mean",
     "safe_templates",
     "standard_error",
+    "task_names",
     "with_examples",
     "with_requests",
     "without_data",
@@ -119,6 +120,11 @@ def with_requests(task: Task, requests: Sequence[Instance]) -> Task:
 def with_examples(task: Task, examples: Sequence[Mapping[str, object]] | None) -> None:
     """Let a task that is a Python class draw its examples from these; ``None``: from its own."""
     task._fewshot_docs = examples
+
+
+def task_names(group: Group) -> frozenset[str]:
+    """Name all tasks of a group, those of its groups included."""
+    return frozenset(str(task.task_name) for task in group.get_all_tasks())
 
 
 def standard_error(aggregation: Callable[..., float], values: Sequence[float]) -> float:
@@ -279,6 +285,23 @@ class LanguageModel:
         settings = normalize_gen_kwargs(generation_kwargs, self.lm.max_gen_toks)
         stops: list[str] = handle_stop_sequences(settings.get("until"), eos=end)
         return stops
+
+    def ends(self, generation_kwargs: Mapping[str, object]) -> tuple[int, ...]:
+        """List tokens that may end an answer: end tokens, and what stop strings begin with."""
+        letter = self.lm.tok_encode("a", add_special_tokens=False)
+        found = dict.fromkeys(sorted(end_tokens(self.lm.model)))
+        for stop in self.stop_strings(generation_kwargs):
+            alone = self.lm.tok_encode(stop, add_special_tokens=False)
+            after = self.lm.tok_encode(f"a{stop}", add_special_tokens=False)
+            found |= dict.fromkeys(alone[:1])
+            if after[: len(letter)] == letter:  # else the letter and the stop are one token
+                found |= dict.fromkeys(after[len(letter) :][:1])
+        return tuple(found)
+
+    def decoded(self, tokens: Sequence[int]) -> str:
+        """Turn the tokens of an answer into text as ``generate`` does."""
+        text: str = self.lm.tok_decode(list(tokens))
+        return text
 
     def cut(self, text: str, stops: Sequence[str]) -> str:
         """Cut a decoded answer at its stop strings."""

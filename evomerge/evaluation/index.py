@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import EvaluationError
+from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.harness import (
     BUILTIN_TASKS,
     TaskManager,
@@ -34,7 +34,7 @@ Config = Mapping[str, Any]
 _TRUSTED = ("model", "pretrained", "tokenizer", "trust_remote_code")
 
 
-def open_index(suite: Suite) -> tuple[TaskManager, dict[str, list[str]]]:
+def open_index(suite: Suite) -> tuple[TaskManager, dict[str, list[Fault]]]:
     """Index the tasks a suite names, checked and with data paths made absolute.
 
     Here alone it is decided what lm-eval may read of the user's files: what a suite refers to, by
@@ -60,7 +60,7 @@ def open_index(suite: Suite) -> tuple[TaskManager, dict[str, list[str]]]:
         if name not in reachable:
             del index[name]
         elif found := _localise(index[name], suite):
-            faults[name] = [f"evaluator {suite.name!r}: {fault}" for fault in found]
+            faults[name] = [Fault(suite.path_of(name), text) for text in found]
             index[name].yaml_path, index[name].cfg = None, {}  # nothing is left to be loaded
     return manager, faults
 
@@ -70,11 +70,11 @@ def _local_index(suite: Suite) -> TaskManager:
     try:
         return TaskManager(include_path=folder, include_defaults=False)
     except TypeError as err:  # it sorts all names
-        raise EvaluationError(
-            f"evaluator {suite.name!r}: lm-eval cannot index {suite.include_path}, because a task, "
-            f"group or tag there is named by a number, a date or nothing ({err}); put the name in "
-            "quotes"
-        ) from err
+        text = (
+            f"lm-eval cannot index {suite.include_path}, because a task, group or tag there is "
+            f"named by a number, a date or nothing ({err})"
+        )
+        raise EvaluationError(Fault(("include_path",), text, "put the name in quotes")) from err
 
 
 def is_public(manager: TaskManager, name: str) -> bool:
@@ -145,14 +145,15 @@ def _unknown(index: Mapping[str, Entry], names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys([*names, *referred]) if name not in index]
 
 
-def _name_faults(suite: Suite, index: Mapping[str, Entry]) -> dict[str, list[str]]:
+def _name_faults(suite: Suite, index: Mapping[str, Entry]) -> dict[str, list[Fault]]:
     faults = {}
     for name in _unknown(index, suite.tasks):
         nearest = difflib.get_close_matches(name, index, n=3)
-        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-        faults[name] = [f"evaluator {suite.name!r}: unknown task {name!r}{hint}"]
-    if faults and suite.include_path:
-        faults[name] += _unreadable(suite.include_path)  # one of these may be what is missing
+        hint = f"nearest: {', '.join(nearest)}" if nearest else ""
+        faults[name] = [Fault(suite.path_of(name), f"unknown task {name!r}", hint)]
+    if faults and suite.include_path:  # one of the unreadable may be what is missing
+        texts = _unreadable(suite.include_path)
+        faults[name] += [Fault(("include_path",), text) for text in texts]
     return faults
 
 

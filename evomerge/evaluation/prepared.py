@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
+from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import (
     Cost,
     aggregate_group,
@@ -32,18 +33,30 @@ from evomerge.evaluation.engine import Answer, Engine, PreparedRequests
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.item_losses import LossSettings
+from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
+from evomerge.evaluation.right_answers import parents_answers
 from evomerge.evaluation.rungs import cut_task
-from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.evaluation.samples import sample_of
+from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Scores
+from evomerge.evaluation.sloped_objectives import (
+    ObjectiveTasks,
+    generating,
+    names_in,
+    sloped_objective,
+)
 from evomerge.evaluation.smooth import Gold, gold_answers, smooth_metrics
-from evomerge.evaluation.suite import BatchSize, Suite, collected, raise_faults
+from evomerge.evaluation.suite import BatchSize, Suite
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.fingerprint import digest_of
 
 __all__ = ["MakeEngine", "PreparedSuites"]
 
 _LIBRARIES = ("evomerge", "lm_eval", "transformers", "tokenizers", "torch")
+
+_DEFAULT_LOSSES = LossSettings()
 
 # Given the live model, its tokenizer and the sequences per forward pass.
 MakeEngine = Callable[[PreTrainedModel, PreTrainedTokenizerBase, BatchSize], Engine]
@@ -77,12 +90,13 @@ class PreparedSuites:
         make_engine: MakeEngine = TransformersEngine,
     ) -> None:
         self._runs: list[_PreparedSuite] = []
-        faults: list[str] = []
+        faults: list[Fault] = []
         for one in prompted:
-            with clean_harness(), collected(faults):
+            with clean_harness(), collected(faults, one.suite.name):
                 engine = make_engine(model, tokenizer, one.suite.batch_size)
                 self._runs.append(_prepare(one, engine, rungs))
-        raise_faults(faults)
+        if faults:
+            raise EvaluationError(*faults)
 
     @classmethod
     def of(
@@ -105,7 +119,7 @@ class PreparedSuites:
             make_engine: See the class.
 
         Raises:
-            EvaluationError: Every fault of every suite for this split, one per line.
+            EvaluationError: Every fault of every suite for this split.
         """
         prompted = prompt_suites(suites, split, model, tokenizer)
         return cls(prompted, model, tokenizer, rungs, make_engine)
@@ -118,7 +132,7 @@ class PreparedSuites:
     @functools.cached_property
     def digest(self) -> str | None:
         """Name what is scored and how, by content; ``None`` where scores are drawn at random."""
-        if any(_is_sampled(one) for one in self.tasks):
+        if any(one.is_sampled for one in self.tasks):
             return None
         libraries = [version(name) for name in _LIBRARIES]
         return digest_of(libraries, [run.content() for run in self._runs])
@@ -127,6 +141,42 @@ class PreparedSuites:
         """Prepare a short look at the model with the prompts of each suite."""
         with clean_harness():
             return [Probe(run.tasks, run.engine, gates) for run in self._runs]
+
+    def losses(
+        self,
+        objectives: Sequence[tuple[str, str]],
+        settings: LossSettings = _DEFAULT_LOSSES,
+        parents: Callable[[], Iterator[None]] | None = None,
+    ) -> Losses:
+        """Find smooth losses that stand for metrics, with slopes into the live model.
+
+        Args:
+            objectives: Tasks or groups, each with a metric.
+            settings: What the losses look at, and how they are run.
+            parents: Puts one parent after another into the live model, each time that it is called.
+                They are asked for answers where tasks generate: a gold text may not be what a model
+                would write.
+
+        Returns:
+            One loss for each objective, or why it has none.
+        """
+        model = self._runs[0].engine.sloped_model
+        with clean_harness():
+            wanted = [self._part(task, metric) for task, metric in objectives]
+            asked = None if model is None or settings.kind == "entropy" else parents
+            answers = {} if asked is None else parents_answers([*generating(wanted)], asked)
+            found = [sloped_objective(one, settings, answers) for one in wanted]
+        return Losses(model, found, settings)
+
+    def _part(self, name: str, metric: str) -> ObjectiveTasks:
+        """Find the tasks of an objective."""
+        for run in self._runs:
+            names = names_in(run.prompted, name)
+            tasks = tuple(one for one in run.tasks if one.name in names)
+            if tasks:
+                group, engine = run.prompted.groups.get(name), run.engine
+                return ObjectiveTasks(tasks, group, metric, engine.language_model, engine)
+        return ObjectiveTasks((), None, metric, self._runs[0].engine.language_model)
 
     def score(self) -> Scores:
         """Score the model as it is now; nothing of an earlier call remains in the result."""
@@ -153,6 +203,12 @@ class PreparedSuites:
         for one in answered:
             one.aggregate(metrics)
         yield Scores(metrics, _items(answered), time.perf_counter() - started)
+
+    def samples(self) -> dict[str, Sample]:
+        """Show an item of each task as the model answered it last; see ``sample_of``."""
+        with clean_harness():
+            found = {one.name: sample_of(one) for one in self.tasks}
+        return {name: sample for name, sample in found.items() if sample is not None}
 
     def looks_at(self, scores: Scores) -> Iterator[Scores]:
         """Yield what ``looks`` yielded when it found these scores."""
@@ -272,11 +328,6 @@ def _rung(smooth: Collection[str], parts: list[PreparedTask], engine: Engine) ->
     extra = [r for found in golds.values() for g in found for r in g.requests if id(r) not in known]
     requests = [(part, engine.prepare(part)) for part in (own, extra) if part]
     return _Rung(parts, golds, requests)
-
-
-def _is_sampled(prepared: PreparedTask) -> bool:
-    settings = getattr(prepared.task.config, "generation_kwargs", None) or {}
-    return bool(settings.get("do_sample")) or float(settings.get("temperature") or 0) > 0
 
 
 def _costs(prepared: PreparedTask, answers: dict[int, list[Answer]]) -> dict[int, Cost]:

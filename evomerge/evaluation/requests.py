@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from evomerge.errors import EvaluationError
+from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.bounded import bounded
 from evomerge.evaluation.examples import keep_examples_apart, scored_docs
 from evomerge.evaluation.harness import (
@@ -19,7 +19,7 @@ from evomerge.evaluation.harness import (
     without_data,
 )
 from evomerge.evaluation.selection import select_items
-from evomerge.evaluation.suite import Suite, raise_faults
+from evomerge.evaluation.suite import Suite
 from evomerge.evaluation.tasks import LoadedSuite, why
 
 __all__ = ["Item", "PreparedTask", "PromptedSuite", "prepare_split", "prompt_suite"]
@@ -55,6 +55,12 @@ class PreparedTask:
     task: Task
     items: tuple[Item, ...]
     order: tuple[int, ...]
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether its answers are drawn at random."""
+        settings = getattr(self.task.config, "generation_kwargs", None) or {}
+        return bool(settings.get("do_sample")) or float(settings.get("temperature") or 0) > 0
 
 
 @dataclass(frozen=True)
@@ -99,27 +105,30 @@ def prepare_split(
         first_only: Build only the first item of each task, as a check.
 
     Raises:
-        EvaluationError: Every fault found, one per line.
+        EvaluationError: Every fault found, by the keys of the suite.
     """
     prepared, faults = [], []
-    where = f"evaluator {loaded.suite.name!r}"
-    if split not in loaded.suite.splits:
-        raise_faults([f"{where} has no split {split!r}, only {', '.join(loaded.suite.splits)}"])
-    if model is not None and loaded.suite.apply_chat_template:
-        _check_template(model, where)
+    suite = loaded.suite
+    if split not in suite.splits:
+        text = f"no split {split!r}, only {', '.join(suite.splits)}"
+        raise EvaluationError(Fault(("splits",), text))
+    if model is not None and suite.apply_chat_template:
+        _check_template(model)
     for name, task in loaded.tasks.items():
         try:
             order = _switch_split(loaded, name, split)
             order = sorted(order)[:1] if first_only else order
             rows = sorted(order)
             keep_examples_apart(loaded, name, rows)
-            _build(task, rows, loaded.suite, model)
+            _build(task, rows, suite, model)
             _check_length(task, model)
             items = _items(task.instances, rows)
             prepared.append(PreparedTask(name, without_data(task), items, tuple(order)))
         except Exception as err:  # templates and task code raise anything
-            faults.append(f"{where}: task {name!r}, split {split!r}: {why(err, {})}")
-    raise_faults(faults)
+            text = f"task {name!r}, split {split!r}: {why(err, {})}"
+            faults.append(Fault(suite.path_of(name), text))
+    if faults:
+        raise EvaluationError(*faults)
     return prepared
 
 
@@ -140,18 +149,18 @@ def _switch_split(loaded: LoadedSuite, name: str, split: str) -> list[int]:
     return rows
 
 
-def _check_template(model: LanguageModel, where: str) -> None:
+def _check_template(model: LanguageModel) -> None:
     tokenizer = model.lm.tokenizer
     try:
         tokenizer.get_chat_template()
     except ValueError:  # none at all, or several, none of them the default
         named = ", ".join(tokenizer.chat_template or ())
-        raise EvaluationError(
-            f"{where}: apply_chat_template: expected a chat template in the tokenizer of "
-            f"{tokenizer.name_or_path}, found {f'only {named}' if named else 'none'}; set "
-            "apply_chat_template: false, or add a chat_template.jinja to a copy of that model's "
-            "folder"
-        ) from None
+        text = (
+            f"expected a chat template in the tokenizer of {tokenizer.name_or_path}, found "
+            f"{f'only {named}' if named else 'none'}"
+        )
+        hint = "set it to false, or add a chat_template.jinja to a copy of that model's folder"
+        raise EvaluationError(Fault(("apply_chat_template",), text, hint)) from None
 
 
 def _check_named_split(task: Task, share: str, own: str | None, suite: Suite) -> None:

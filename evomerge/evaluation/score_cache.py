@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from evomerge.cache import read_entry, write_entry
-from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Scores
 
 __all__ = ["SCORING", "ScoreCache"]
 
@@ -48,7 +48,8 @@ class ScoreCache:
             for task, table in content["metrics"].items()
         }
         items = tuple(ItemScore(*item) for item in zip(*content["items"], strict=True))
-        return Scores(metrics, items, content["seconds"])
+        samples = {task: Sample(**one) for task, one in content.get("samples", {}).items()}
+        return Scores(metrics, items, content["seconds"], samples)
 
     def store(self, digest: str, scores: Scores) -> None:
         """Keep scores; a full or read-only disk is no reason to lose them."""
@@ -59,7 +60,9 @@ class ScoreCache:
             task: {name: asdict(value) for name, value in table.items()}
             for task, table in scores.metrics.items()
         }
+        samples = {task: asdict(sample) for task, sample in scores.samples.items()}
         content = {"metrics": metrics, "items": list(columns), "seconds": scores.seconds}
+        content["samples"] = samples
         write_entry(self._path(digest), zlib.compress(json.dumps(content).encode(), level=1))
 
     def _path(self, digest: str) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["SMOOTH_METRICS", "ItemScore", "MetricValue", "Scores"]
+__all__ = ["SMOOTH_METRICS", "ItemScore", "MetricValue", "Sample", "Scores"]
 
 # Metrics any task may have beside its own, and which way is better; see smooth.py.
 SMOOTH_METRICS: Mapping[str, Literal["maximize", "minimize"]] = {
@@ -57,6 +57,21 @@ class ItemScore:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One item of a task, for people; long texts are cut.
+
+    Attributes:
+        prompt: Its end.
+        answer: What the model said to it, before any filter.
+        gold: What is right.
+    """
+
+    prompt: str
+    answer: str
+    gold: str
+
+
+@dataclass(frozen=True)
 class Scores:
     """All that one pass over the suites found out about a model.
 
@@ -65,8 +80,10 @@ class Scores:
         items: Per-item values of the metrics that have a number per item, by task, then metric,
             then item.
         seconds: Wall-clock time of the pass.
+        samples: An item of each task that has one to show, by task.
     """
 
     metrics: Mapping[str, Mapping[str, MetricValue]]
     items: tuple[ItemScore, ...]
     seconds: float
+    samples: Mapping[str, Sample] = field(default_factory=dict)

@@ -21,7 +21,15 @@ from evomerge.evaluation.harness import Instance, Task
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.scores import MetricValue
 
-__all__ = ["Gold", "gold_answers", "smooth_metrics", "smooth_names"]
+__all__ = [
+    "Gold",
+    "gold_answers",
+    "gold_choices",
+    "gold_texts",
+    "scored_answer",
+    "smooth_metrics",
+    "smooth_names",
+]
 
 _OF_CHOICES = ("gold_bpb", "gold_probability", "brier")
 
@@ -105,42 +113,52 @@ def smooth_metrics(task: Task, golds: Sequence[Gold]) -> dict[str, MetricValue]:
     return metrics
 
 
-def _gold(task: Task, item: Item) -> Gold | None:
-    match task.OUTPUT_TYPE:
-        case "multiple_choice":
-            choices = task.doc_to_choice(item.doc)
-            index = _gold_index(task, item, choices)
-            return None if index is None else Gold(item.row, item.requests[: len(choices)], index)
-        case "generate_until":
-            return Gold(item.row, (_scored_gold(task, item),))
-        case _:
-            return Gold(item.row, item.requests[:1])
-
-
-def _gold_index(task: Task, item: Item, choices: Sequence[str]) -> int | None:
-    """The gold choice, the first of several; ``None`` where the item names no valid one."""
+def gold_choices(task: Task, item: Item, choices: Sequence[str]) -> tuple[int, ...]:
+    """Find the positions of the gold choices, in the item's order; invalid ones are left out."""
     gold = task.doc_to_text(item.doc) if task.multiple_input else task.doc_to_target(item.doc)
-    gold = gold[0] if isinstance(gold, list) else gold
-    if isinstance(gold, str):
-        return choices.index(gold) if gold in choices else None
-    return gold if 0 <= gold < len(choices) else None
+    several = gold if isinstance(gold, list) else [gold]
+    found = [_position(one, choices) for one in several]
+    return tuple(position for position in found if position is not None)
 
 
-def _scored_gold(task: Task, item: Item) -> Instance:
-    """A request that scores the gold answer after the prompt that asks for it."""
+def gold_texts(task: Task, item: Item) -> list[str]:
+    """List the gold answers of an item of a task that generates."""
     gold = task.doc_to_target(item.doc)
     if task.config.doc_to_choice is not None:
         gold = task.doc_to_choice(item.doc)[gold]
-    gold = gold[0] if isinstance(gold, list) and gold else gold
+    return [str(one) for one in (gold if isinstance(gold, list) and gold else [gold])]
+
+
+def scored_answer(task: Task, item: Item, text: str) -> Instance:
+    """Make a request that scores a text after the prompt that asks for it."""
     prompt = item.requests[0].args[0]
     delimiter = "" if prompt[-1:].isspace() else task.config.target_delimiter
     return Instance(
         request_type="loglikelihood",
         doc=dict(item.doc),
-        arguments=(prompt, f"{delimiter}{gold}"),
+        arguments=(prompt, f"{delimiter}{text}"),
         idx=0,
         metadata=(task.config.task, item.row, 1),
     )
+
+
+def _gold(task: Task, item: Item) -> Gold | None:
+    match task.OUTPUT_TYPE:
+        case "multiple_choice":
+            choices = task.doc_to_choice(item.doc)
+            gold = gold_choices(task, item, choices)[:1]
+            return Gold(item.row, item.requests[: len(choices)], *gold) if gold else None
+        case "generate_until":
+            return Gold(item.row, (scored_answer(task, item, gold_texts(task, item)[0]),))
+        case _:
+            return Gold(item.row, item.requests[:1])
+
+
+def _position(gold: str | int, choices: Sequence[str]) -> int | None:
+    """Where a gold choice is; ``None`` where the item names no valid one."""
+    if isinstance(gold, str):
+        return choices.index(gold) if gold in choices else None
+    return gold if 0 <= gold < len(choices) else None
 
 
 def _log_likelihood(request: Instance) -> float:

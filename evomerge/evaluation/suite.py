@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Final, Literal
 
-from evomerge.errors import EvaluationError
+from evomerge.errors import Fault, KeyPath
 
-__all__ = [
-    "DEFAULT_SPLITS",
-    "REPORT_ONLY",
-    "SPLITS",
-    "BatchSize",
-    "Suite",
-    "collected",
-    "raise_faults",
-]
+__all__ = ["DEFAULT_SPLITS", "REPORT_ONLY", "SPLITS", "BatchSize", "Suite"]
 
 BatchSize = int | Literal["auto"]
 
@@ -75,11 +66,10 @@ class Suite:
     allow_test_split: bool = False
     report_only: bool = False
 
-    def faults(self) -> list[str]:
-        """List what is wrong with the settings themselves, one line each, without reading files."""
-        where = f"evaluator {self.name!r}"
+    def faults(self) -> list[Fault]:
+        """List what is wrong with the settings themselves, without reading files."""
         found = [
-            f"{where}: {key} must be {expected}, got {value!r}"
+            Fault((key,), f"expected {expected}, got {value!r}")
             for key, value, expected, valid in (
                 ("tasks", self.tasks, "a list of at least one name", bool(self.tasks)),
                 ("limit", self.limit, "at least 1", self.limit is None or self.limit >= 1),
@@ -90,8 +80,12 @@ class Suite:
             if not valid
         ]
         if self.include_path is not None and not self.include_path.is_dir():
-            found.append(f"{where}: include_path is no folder: {self.include_path}")
-        return found + [f"{where}: {fault}" for fault in self._split_faults()]
+            found.append(Fault(("include_path",), f"expected a folder, got {self.include_path}"))
+        return [*found, *self._split_faults()]
+
+    def path_of(self, task: str) -> KeyPath:
+        """Say where a task is named, as far as it is: members of groups and tags are not."""
+        return ("tasks", self.tasks.index(task)) if task in self.tasks else ("tasks",)
 
     def _is_batch_size(self) -> bool:
         return self.batch_size == "auto" or self.batch_size >= 1
@@ -99,46 +93,27 @@ class Suite:
     def _known_splits(self) -> bool:
         return bool(self.splits) and set(self.splits) <= set(SPLITS)
 
-    def _split_faults(self) -> list[str]:
+    def _split_faults(self) -> Iterator[Fault]:
         """Fractions out of range, and splits that would hold what is to be held out."""
         fractions = {k: v for k, v in self.splits.items() if not isinstance(v, str)}
         named = {k: v for k, v in self.splits.items() if isinstance(v, str)}
-        found = [
-            f"splits.{split} must be a dataset split or a fraction in (0, 1], got {value!r}"
-            for split, value in fractions.items()
-            if not 0 < value <= 1
-        ]
+        for split, value in fractions.items():
+            if not 0 < value <= 1:
+                text = f"expected a dataset split or a fraction in (0, 1], got {value!r}"
+                yield Fault(("splits", split), text)
         if sum(fractions.values()) > 1 + 1e-9:
             text = " + ".join(f"{value:g}" for value in fractions.values())
-            found.append(f"the fractions of splits must sum to at most 1, got {text}")
+            yield Fault(("splits",), f"expected fractions that sum to at most 1, got {text}")
         if self.report_only and set(self.splits) != {"test"}:
-            found.append(
-                "splits of a report_only evaluator must be test alone, because nothing of it is "
-                f"searched, got {', '.join(self.splits)}; write splits: {{test: …}}"
+            text = (
+                "expected test alone in a report_only evaluator, because nothing of it is "
+                f"searched, got {', '.join(self.splits)}"
             )
-        found += [
-            f"splits {a} and {b} are both the dataset split {named[a]!r}, so held-out items would "
-            "be searched; name different ones, or give fractions"
-            for a, b in combinations(named, 2)
-            if named[a] == named[b]
-        ]
-        return found
-
-
-def raise_faults(faults: Sequence[str]) -> None:
-    """Raise one ``EvaluationError`` that holds every fault, one per line; nothing if there is none.
-
-    Raises:
-        EvaluationError: ``faults`` is not empty. Lines that occur twice are given once.
-    """
-    if faults:
-        raise EvaluationError("\n".join(dict.fromkeys(faults)))
-
-
-@contextmanager
-def collected(faults: list[str]) -> Iterator[None]:
-    """Go on after an ``EvaluationError`` inside the context, adding its lines to ``faults``."""
-    try:
-        yield
-    except EvaluationError as err:
-        faults += str(err).splitlines()
+            yield Fault(("splits",), text, "write splits: {test: …}")
+        for a, b in combinations(named, 2):
+            if named[a] == named[b]:
+                text = (
+                    f"expected different splits, got {named[a]!r} for {a} and {b}, so held-out "
+                    "items would be searched"
+                )
+                yield Fault(("splits", b), text, "name different ones, or give fractions")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 import jinja2
 
-from evomerge.errors import EvaluationError
+from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.harness import Group, Sampler, Task, TaskManager, known_filters
 from evomerge.evaluation.index import is_public, leaf_tasks, open_index
-from evomerge.evaluation.suite import Suite, raise_faults
+from evomerge.evaluation.suite import Suite
 
 __all__ = ["LoadedSuite", "load_suite", "load_what_loads", "name_clashes", "why"]
 
@@ -31,6 +30,7 @@ class LoadedSuite:
         samplers: What draws the examples of each task, as lm-eval made it; tasks that are Python
             classes draw them themselves.
         public: Tasks that ship with lm-eval.
+        missing: Names of what the suite asks for that could not be loaded.
     """
 
     suite: Suite
@@ -39,34 +39,37 @@ class LoadedSuite:
     own_splits: Mapping[str, str | None]
     samplers: Mapping[str, Sampler]
     public: frozenset[str]
+    missing: frozenset[str] = frozenset()
 
 
 def load_suite(suite: Suite) -> LoadedSuite:
     """Load every task of a suite, and set its number of examples as ``simple_evaluate`` does.
 
     Raises:
-        EvaluationError: Every fault found, one per line.
+        EvaluationError: Every fault found, by the keys of the suite.
     """
     loaded, faults = load_what_loads(suite)
-    raise_faults(faults)
+    if faults:
+        raise EvaluationError(*faults)
     return loaded
 
 
-def load_what_loads(suite: Suite) -> tuple[LoadedSuite, list[str]]:
+def load_what_loads(suite: Suite) -> tuple[LoadedSuite, list[Fault]]:
     """Load the tasks of a suite that can be loaded, so that more faults can be looked for in them.
 
     Returns:
-        The suite, without its groups if some task is missing, and what is wrong, one line each.
+        The suite, without its groups if some task is missing, and what is wrong, by its keys.
 
     Raises:
         EvaluationError: The settings of the suite are wrong themselves.
     """
-    raise_faults(suite.faults())
+    if wrong := suite.faults():
+        raise EvaluationError(*wrong)
     manager, indexed = open_index(suite)
     tasks, groups, faults = _load(suite, manager, indexed)
     for name, task in list(tasks.items()):
-        if barred := _barred(suite, task):
-            faults += barred
+        if barred := list(_barred(suite, task)):
+            faults += [Fault(suite.path_of(name), f"task {name!r} {text}") for text in barred]
             del tasks[name]
     for task in tasks.values():
         _set_fewshot(task, suite.num_fewshot)
@@ -74,12 +77,14 @@ def load_what_loads(suite: Suite) -> tuple[LoadedSuite, list[str]]:
     samplers = {name: task.sampler for name, task in tasks.items() if hasattr(task, "sampler")}
     public = frozenset(name for name in own_splits if is_public(manager, name))
     groups = {} if faults else groups
-    return LoadedSuite(suite, tasks, groups, own_splits, samplers, public), faults
+    asked = {*suite.tasks, *indexed, *leaf_tasks(manager, suite.tasks, {})} if faults else set()
+    missing = frozenset(asked - tasks.keys())
+    return LoadedSuite(suite, tasks, groups, own_splits, samplers, public, missing), faults
 
 
 def _load(
-    suite: Suite, manager: TaskManager, indexed: Mapping[str, list[str]]
-) -> tuple[dict[str, Task], dict[str, Group], list[str]]:
+    suite: Suite, manager: TaskManager, indexed: Mapping[str, list[Fault]]
+) -> tuple[dict[str, Task], dict[str, Group], list[Fault]]:
     """Load all at once; where that fails, task by task to find out which ones do, and why."""
     faults = [fault for found in indexed.values() for fault in found]
     if not faults:
@@ -87,25 +92,29 @@ def _load(
             loaded = manager.load(list(suite.tasks))
             return dict(loaded["tasks"]), dict(loaded["groups"]), []
         except Exception as err:  # task code, templates and dataset readers raise anything
-            fault = f"evaluator {suite.name!r}: {_one_line(err)}"
+            fault = Fault(("tasks",), _one_line(err))
     tasks: dict[str, Task] = {}
     for name in leaf_tasks(manager, suite.tasks, indexed):
         try:
             tasks |= manager.load([name])["tasks"]
         except Exception as err:
             config = manager.task_index[name].cfg or {}
-            faults.append(f"evaluator {suite.name!r}: task {name!r}: {why(err, config)}")
+            faults.append(Fault(suite.path_of(name), f"task {name!r}: {why(err, config)}"))
     return tasks, {}, faults or [fault]
 
 
-def name_clashes(loaded: Sequence[LoadedSuite]) -> list[str]:
-    """List the task and group names that more than one suite uses, as faults."""
-    names = Counter(name for one in loaded for name in [*one.tasks, *one.groups])
-    return [
-        f"task {name!r} is in more than one evaluator; scores are kept by task name, so keep one"
-        for name, count in names.items()
-        if count > 1
-    ]
+def name_clashes(loaded: Sequence[LoadedSuite]) -> list[Fault]:
+    """List the task and group names that an earlier suite uses already, as faults of the later."""
+    seen: set[str] = set()
+    faults = []
+    for one in loaded:
+        names = {*one.tasks, *one.groups}
+        for name in sorted(names & seen):
+            text = f"task {name!r} is in more than one evaluator; scores are kept by task name"
+            path = one.suite.path_of(name)
+            faults.append(Fault((one.suite.name, *path), text, "keep one of them"))
+        seen |= names
+    return faults
 
 
 def why(err: Exception, config: Mapping[str, Any]) -> str:
@@ -143,20 +152,15 @@ def _one_line(err: BaseException) -> str:
     return f"{type(err).__name__}: {' '.join(str(err).split())}"
 
 
-def _barred(suite: Suite, task: Task) -> list[str]:
-    """Tasks that lm-eval itself would refuse to run on this model, or could not score."""
-    where = f"evaluator {suite.name!r}: task {task.task_name!r}"
-    faults = []
+def _barred(suite: Suite, task: Task) -> Iterator[str]:
+    """Say why lm-eval itself would refuse to run a task on this model, or could not score it."""
     if getattr(task, "UNSAFE_CODE", False) and not suite.allow_code:
-        faults.append(f"{where} runs generated code; set allow_code: true if that is safe here")
+        yield "runs generated code; set allow_code: true if that is safe here"
     if getattr(task, "MULTIMODAL", False):
-        faults.append(f"{where} needs images or audio; only text tasks can be scored")
-    faults += [
-        f"{where}: lm-eval does not know the aggregation of its metric {metric!r} (metric_list)"
-        for metric, aggregation in task.aggregation().items()
-        if aggregation is None
-    ]
-    return faults
+        yield "needs images or audio; only text tasks can be scored"
+    for metric, aggregation in task.aggregation().items():
+        if aggregation is None:
+            yield f"has a metric {metric!r} (metric_list) whose aggregation lm-eval does not know"
 
 
 def _set_fewshot(task: Task, num_fewshot: int | None) -> None:

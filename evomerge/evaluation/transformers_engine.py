@@ -61,6 +61,11 @@ class TransformersEngine:
         return self._lm
 
     @property
+    def sloped_model(self) -> PreTrainedModel:
+        """See ``Engine``."""
+        return self._model
+
+    @property
     def arithmetic(self) -> tuple[str, int]:
         """See ``Engine``."""
         device = torch.device(self._lm.lm.device)

@@ -155,6 +155,11 @@ class VllmEngine:
         return self._lm
 
     @property
+    def sloped_model(self) -> None:
+        """See ``Engine``; vLLM keeps no graph."""
+        return None
+
+    @property
     def arithmetic(self) -> tuple[str]:
         """See ``Engine``; how vLLM batches is its own affair."""
         return (device_name(self._lm.lm.device),)

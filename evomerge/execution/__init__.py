@@ -2,6 +2,8 @@
 
 Members:
     protocol: ``Executor``, jobs and outcomes.
+    climb: steps along slopes, from where a candidate was scored.
+    climbing: takes them on a worker.
     batch: a batch of jobs on any executor.
     costs: names of what a candidate costs.
     meter: measures it.

@@ -15,8 +15,20 @@ from evomerge.recipe.recipe import Dtype, Recipe
 
 if TYPE_CHECKING:
     from evomerge.evaluation.requests import PromptedSuite
+    from evomerge.space.protocol import SearchSpace
 
-__all__ = ["EngineName", "Executor", "Failed", "Job", "Outcome", "Pruned", "Scored", "WorkerSpec"]
+__all__ = [
+    "Climb",
+    "Climbed",
+    "EngineName",
+    "Executor",
+    "Failed",
+    "Job",
+    "Outcome",
+    "Pruned",
+    "Scored",
+    "WorkerSpec",
+]
 
 EngineName = Literal["transformers", "vllm"]
 
@@ -38,6 +50,8 @@ class WorkerSpec:
         engine: What answers the requests of the suites.
         prompted: The suites with prompts that are built already, by split of a job; a worker builds
             the others itself.
+        space: Decodes the genes of climbs; ``None``: no job asks for one.
+        objectives: Task and metric of each objective of the study, in order, for climbs.
     """
 
     base: str
@@ -51,11 +65,56 @@ class WorkerSpec:
     rungs: tuple[float, ...] = ()
     engine: EngineName = "transformers"
     prompted: Mapping[str, tuple[PromptedSuite, ...]] = field(default_factory=dict)
+    space: SearchSpace | None = None
+    objectives: tuple[tuple[str, str], ...] = ()
 
     @property
     def merging_share(self) -> float:
         """Which part of the device's memory is for experts and live model; vLLM has the rest."""
         return self.device_share * (0.5 if self.engine == "vllm" else 1.0)
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Steps along slopes that a job takes once its candidate is scored; see ``execution.climb``.
+
+    Attributes:
+        params: Where it starts: a value for every gene, active or not.
+        weights: How much each objective of the study counts, 0 or more; 0: it is left out.
+        steps: How many.
+        items: Items per objective and step, drawn anew.
+        step_size: Longest first step along any gene, as a share of its range; later ones shrink.
+        pull: How strongly genes are drawn to what those at other depths have.
+        seed: Names the items.
+    """
+
+    params: Mapping[str, float | int | str]
+    weights: tuple[float, ...]
+    steps: int
+    items: int
+    step_size: float
+    pull: float
+    seed: int
+
+    @property
+    def n_items(self) -> int:
+        """Items that go forward and backward, at most."""
+        return self.steps * self.items * sum(weight > 0 for weight in self.weights)
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """Where a climb ended.
+
+    Attributes:
+        params: There.
+        losses: Per step, of every objective that was not left out: the mean loss of its items.
+        n_items: Items that went forward and backward, over all objectives and steps.
+    """
+
+    params: Mapping[str, float | int | str]
+    losses: tuple[tuple[float, ...], ...]
+    n_items: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +128,8 @@ class Job:
             reported, which no other split holds, without costs.
         is_gated: Whether the worker may give it up early.
         race: What it is up against; ``None``: it is scored on all items.
+        wants_samples: Whether an item of each task is to be shown.
+        climb: What to do once it is scored in full; ``None``: nothing.
     """
 
     trial: int
@@ -76,6 +137,8 @@ class Job:
     split: str = "search"
     is_gated: bool = False
     race: Race | None = None
+    wants_samples: bool = False
+    climb: Climb | None = None
 
     @property
     def is_report_only(self) -> bool:
@@ -90,14 +153,18 @@ class Scored:
     Attributes:
         job: The job.
         scores: Metrics and item scores.
-        seconds: Time of the phases ``merge`` and ``evaluate``.
+        seconds: Time of the phases ``merge``, ``evaluate`` and, of a climb, ``slopes``.
         device: What the model ran on, by its name: ``cpu``, or that of a GPU.
+        climbed: Where the climb of the job ended; ``None`` if it has none, or if that failed.
+        climb_error: Why it failed, in one line; scores do not depend on it.
     """
 
     job: Job
     scores: Scores
     seconds: Mapping[str, float] = field(default_factory=dict)
     device: str = "cpu"
+    climbed: Climbed | None = None
+    climb_error: str | None = None
 
 
 @dataclass(frozen=True)

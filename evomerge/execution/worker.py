@@ -20,10 +20,11 @@ from evomerge.evaluation.score_cache import SCORING, ScoreCache
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.evaluation.transformers_engine import TransformersEngine
+from evomerge.execution.climbing import Climber
 from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.parents import parent_recipe
-from evomerge.execution.protocol import Failed, Job, Outcome, Pruned, Scored, WorkerSpec
+from evomerge.execution.protocol import Climb, Failed, Job, Outcome, Pruned, Scored, WorkerSpec
 from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
@@ -48,6 +49,12 @@ def _without_places(recipe: Recipe) -> str:
 def _seconds(start: float, merged: float) -> dict[str, float]:
     """Time of the phases up to now."""
     return {"merge": merged - start, "evaluate": time.perf_counter() - merged}
+
+
+def _line(err: Exception) -> str:
+    """Say what happened in one line."""
+    line = " ".join(str(err).split()) or type(err).__name__
+    return without_secrets(f"{type(err).__name__}: {line}")
 
 
 class Worker:
@@ -137,13 +144,33 @@ class Worker:
         return prompt_suites(suites, read_as, self._candidate.model, self._tokenizer)
 
     def run(self, job: Job) -> Outcome:
-        """Merge and score one recipe; any exception becomes ``Failed``."""
+        """Merge and score one recipe, and climb on; any exception becomes ``Failed``.
+
+        One in a climb leaves the scores as they are.
+        """
         try:
-            return self._run(job)
+            outcome = self._run(job)
         except Exception as err:  # border: whatever a trial does, the run goes on
-            line = " ".join(str(err).split()) or type(err).__name__
-            error, where = f"{type(err).__name__}: {line}", traceback.format_exc()
-            return Failed(job, without_secrets(error), without_secrets(where))
+            return Failed(job, _line(err), without_secrets(traceback.format_exc()))
+        if isinstance(outcome, Scored) and job.climb is not None:
+            return self._climbed(outcome, job.climb)
+        return outcome
+
+    def _climbed(self, scored: Scored, request: Climb) -> Scored:
+        start = time.perf_counter()
+        climbed, error = None, None
+        try:
+            climbed = self._climber.climb(request)
+        except Exception as err:  # border: what was scored counts
+            error = _line(err)
+        seconds = {**scored.seconds, "slopes": time.perf_counter() - start}
+        return dataclasses.replace(scored, seconds=seconds, climbed=climbed, climb_error=error)
+
+    @functools.cached_property
+    def _climber(self) -> Climber:
+        """Climbs on the items that are searched; it prepares its losses once."""
+        prepared = self._prepared["search"]
+        return Climber(self._spec, self._sources, self._candidate, prepared, self._parents)
 
     def _run(self, job: Job) -> Scored | Pruned:
         self.prepare(job.split)
@@ -165,13 +192,16 @@ class Worker:
         return outcome
 
     def _looks(self, job: Job, prepared: PreparedSuites) -> Iterator[Scores]:
-        """Score the live model rung by rung; the last look has its costs, too."""
+        """Score the live model rung by rung; the last look has its costs and samples, too."""
         for scores in prepared.looks():
-            if scores.metrics and self._spec.costs and not job.is_report_only:
-                costs = self._meter.measure(job.recipe, job.split, prepared, scores)
-                yield dataclasses.replace(scores, metrics={**scores.metrics, COST: costs})
-            else:
-                yield scores
+            yield self._completed(scores, job, prepared) if scores.metrics else scores
+
+    def _completed(self, scores: Scores, job: Job, prepared: PreparedSuites) -> Scores:
+        samples = prepared.samples() if job.wants_samples else {}
+        metrics = dict(scores.metrics)
+        if self._spec.costs and not job.is_report_only:
+            metrics[COST] = self._meter.measure(job.recipe, job.split, prepared, scores)
+        return dataclasses.replace(scores, metrics=metrics, samples=samples)
 
     def _raced(
         self, job: Job, looks: Iterator[Scores], start: float, merged: float

@@ -30,7 +30,7 @@ class CardRow:
     """One row of the card's table of scores.
 
     Attributes:
-        model: What was scored, e.g. ``this merge`` or ``expert math``.
+        model: What was scored, e.g. ``this merge``, ``expert math``, ``merge 57 (not this model)``.
         split: Which items.
         values: Text per objective, error bars included.
     """
@@ -47,6 +47,7 @@ def model_card(
     objectives: Sequence[str],
     scores: Sequence[CardRow],
     forgetting: Sequence[ForgettingRow] = (),
+    no_gain: str | None = None,
     searched: Mapping[str, str] | None = None,
     folding: FoldError | None = None,
     non_finite: NonFinite | None = None,
@@ -59,6 +60,7 @@ def model_card(
         objectives: Column headings of the table.
         scores: Its rows; may be empty.
         forgetting: How the merge does on tasks that the search never saw, one per metric.
+        no_gain: That no merge is better than what was there before, if so.
         searched: Public benchmarks that were searched by the split that they are reported by.
         folding: How exactly the folder holds the scales of the recipe's path, if it has any.
         non_finite: NaN and infinity in the folder, if there are any.
@@ -96,6 +98,7 @@ def model_card(
         objectives=objectives,
         scores=scores,
         forgetting=forgetting,
+        no_gain=no_gain,
         hops=Counter(hop.source for hop in recipe.path),
         folding=folding,
         non_finite=non_finite,

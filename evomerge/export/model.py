@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.analysis.forgetting import ForgettingRow
+from evomerge.analysis.forgetting import forgetting_rows
+from evomerge.analysis.gain import no_gain
+from evomerge.analysis.intervals import Estimate
 from evomerge.errors import ConfigError
 from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.suite import Suite
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import EngineName
 from evomerge.export.card import CardRow, model_card
-from evomerge.export.rescore import score_folder
+from evomerge.export.rescore import FolderScores, score_splits
 from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import write_checkpoint
-from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, recipe_from_data
-from evomerge.study.records import StudyRecord, TrialRecord
+from evomerge.origins import is_baseline, model_label
+from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, stored_recipe
+from evomerge.study.records import Objective, StudyRecord, TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SLACK = 0.02  # an item or two
 _RELATIVE = 1e-4  # of what adds up the rounding of a whole forward pass in float32
@@ -108,11 +115,13 @@ def export_model(
     progress: Callable[[int, int], None] | None = None,
     *,
     rungs: Sequence[float] = (),
-    forgetting: Sequence[ForgettingRow] = (),
+    items: pd.DataFrame | None = None,
     engine: EngineName = "transformers",
     allow_non_finite: bool = False,
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
+
+    The card of one that was in no finals quotes the scores of the folder on the test items.
 
     Args:
         study: Where the trial is from.
@@ -121,31 +130,35 @@ def export_model(
         suites: The study's task suites.
         progress: Called with (tensors done, tensors in all).
         rungs: Of the study's races.
-        forgetting: Of the study's models on tasks that the search never saw.
+        items: Of the study, as ``ItemStore.read`` returns them: without them the card says nothing
+            of what was forgotten.
         engine: Of the study; the folder is scored by transformers.
         allow_non_finite: See ``write_checkpoint``.
 
     Raises:
         CheckpointError: The folder cannot be written, or would hold NaN or infinity.
     """
-    recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+    recipe = stored_recipe(trial.recipe, trial.number)
     non_finite = write_checkpoint(recipe, out, progress=progress, allow_non_finite=allow_non_finite)
-    names = [o.name for o in study.objectives]
     scaled = any(hop.scale != 1 for hop in recipe.path)
     folding = fold_error(recipe, out) if scaled else None
+    searched = [suite for suite in suites if not suite.report_only]
+    splits = ["search", *_unscored(study, trial, searched)]
+    scores = score_splits(out, searched, splits, rungs, like=trial.device)
+    forgetting = () if items is None else forgetting_rows(study, items)
     card = model_card(
         out.name,
         recipe,
-        objectives=names,
-        scores=_card_rows(study, trial),
+        objectives=[o.name for o in study.objectives],
+        scores=_card_rows(study, trial, scores),
         forgetting=[row for row in forgetting if row.number == trial.number],
+        no_gain=no_gain(study, items),
         searched=TaskCatalogue([s for s in suites if s.allow_test_split]).searched_benchmarks,
         folding=folding,
         non_finite=non_finite,
     )
     (out / "README.md").write_text(card, encoding="utf-8")
-    searched = [suite for suite in suites if not suite.report_only]
-    found = score_folder(out, searched, "search", rungs, like=trial.device)
+    found = scores["search"]
     scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
     return Rescored(
         objectives=tuple(o.name for _, o in scored),
@@ -172,7 +185,7 @@ def export_text(trial: TrialRecord, format: str, out: Path) -> str:
     Raises:
         RecipeError: mergekit cannot express the recipe.
     """
-    recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+    recipe = stored_recipe(trial.recipe, trial.number)
     if format == "mergekit":
         from evomerge.recipe.mergekit import to_mergekit
 
@@ -219,21 +232,35 @@ def push_folder(folder: Path, repository: str) -> str:
     return str(api.upload_file(path_or_fileobj=content, path_in_repo=_RECIPE, repo_id=repository))
 
 
-def _card_rows(study: StudyRecord, trial: TrialRecord) -> list[CardRow]:
+def _unscored(study: StudyRecord, trial: TrialRecord, suites: Sequence[Suite]) -> list[str]:
+    """Name the split that is reported, where the study has no scores of the trial on it."""
+    is_known = any(f.number == trial.number and f.split == "test" for f in study.finals)
+    return [] if is_known or any("test" not in suite.splits for suite in suites) else ["test"]
+
+
+def _card_rows(
+    study: StudyRecord, trial: TrialRecord, scores: Mapping[str, FolderScores]
+) -> list[CardRow]:
+    """List this model's scores, then those of others on the test items."""
     rows = [CardRow("this merge", "search", _texts(trial.values, trial.stderr))]
+    own = [final for final in study.finals if final.number == trial.number]
+    rows += [CardRow("this merge", f.split, _texts(f.values, f.stderr)) for f in own]
+    if "test" in scores:
+        rows.append(CardRow("this merge", "test", _read(study.objectives, scores["test"])))
     for final in study.finals:
-        if final.number == trial.number or final.split == "test":
-            name = (
-                "this merge"
-                if final.number == trial.number
-                else f"{final.origin} (#{final.number})"
-            )
-            rows.append(CardRow(name, final.split, _texts(final.values, final.stderr)))
+        if final.split == "test" and final not in own:
+            beside = "" if is_baseline(final.origin) else " (not this model)"
+            name = f"{model_label(final.origin, final.number)}{beside}"
+            rows.append(CardRow(name, "test", _texts(final.values, final.stderr)))
     return rows
 
 
+def _read(objectives: Sequence[Objective], found: FolderScores) -> tuple[str, ...]:
+    """Write the scores of a folder; costs are not measured again."""
+    metrics = found.scores.metrics
+    known = [None if o.is_cost else metrics[o.task][o.metric] for o in objectives]
+    return tuple("–" if m is None else str(Estimate(m.value, m.stderr)) for m in known)
+
+
 def _texts(values: Sequence[float], stderr: Sequence[float]) -> tuple[str, ...]:
-    return tuple(
-        f"{v:.3f}" if math.isnan(e) else f"{v:.3f} ± {e:.3f}"
-        for v, e in zip(values, stderr, strict=True)
-    )
+    return tuple(map(str, map(Estimate, values, stderr)))

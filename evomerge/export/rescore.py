@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
 from evomerge.merging.candidate import load_model
 
-__all__ = ["FolderScores", "score_folder"]
+__all__ = ["FolderScores", "score_folder", "score_splits"]
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,30 @@ def score_folder(
     *,
     like: str | None = None,
 ) -> FolderScores:
+    """Load a model folder and score it on one split; see ``score_splits``."""
+    return score_splits(folder, suites, [split], rungs, like=like)[split]
+
+
+def score_splits(
+    folder: Path,
+    suites: Sequence[Suite],
+    splits: Sequence[str],
+    rungs: Sequence[float] = (),
+    *,
+    like: str | None = None,
+) -> Mapping[str, FolderScores]:
     """Load a model folder and score it.
 
     Args:
         folder: Holds weights, config and tokenizer.
         suites: Task suites.
-        split: ``search``, ``validation`` or ``test``.
-        rungs: What cut the batches when the folder's trial was scored.
+        splits: Some of ``search``, ``validation`` and ``test``.
+        rungs: What cut the batches of the search items when the folder's trial was scored.
         like: Name of the device its trial was scored on, if that is known.
 
     Returns:
-        Scores computed as a worker computes them: on the GPU if there is one and the trial was not
-        scored on the CPU, else on one thread.
+        By split, scores computed as a worker computes them: on the GPU if there is one and the
+        trial was not scored on the CPU, else on one thread.
     """
     from transformers import AutoTokenizer
 
@@ -62,7 +74,11 @@ def score_folder(
         model = load_model(str(folder), "auto")
         model.to(device)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        scores = PreparedSuites.of(suites, split, model, tokenizer, rungs).score()
-        return FolderScores(scores, device_name(device), model.dtype)
+        found = {}
+        for split in splits:
+            cut = rungs if split == "search" else ()
+            scores = PreparedSuites.of(suites, split, model, tokenizer, cut).score()
+            found[split] = FolderScores(scores, device_name(device), model.dtype)
+        return found
     finally:
         torch.set_num_threads(threads)

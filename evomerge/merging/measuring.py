@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, Fault
 from evomerge.merging.sources import Sources
 from evomerge.statistics.collect import measure
 
@@ -29,7 +29,7 @@ def measure_models(
             All that is not finite is found, but nothing more measured, from the first one on.
     """
     sizes = {name: math.prod(sources.anchor.shape(name)) for name in sources.names}
-    faults: list[str] = []
+    faults: list[Fault] = []
     done = 0
     for name, size in sizes.items():
         faults += sources.non_finite(name)
@@ -39,4 +39,4 @@ def measure_models(
         done += size
         progress(done, sum(sizes.values()))
     if faults:
-        raise CheckpointError("\n".join(faults))
+        raise CheckpointError(*faults)

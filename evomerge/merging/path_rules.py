@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 
-from evomerge.errors import RecipeError
+from evomerge.errors import Fault, RecipeError
 from evomerge.merging.sources import Sources
 from evomerge.models.branches import branches_of
 from evomerge.models.depth import movement_fault, source_fault
@@ -37,26 +37,29 @@ class PathRules:
             RecipeError: Listing every fault, one line each.
         """
         if path and (faults := list(self._faults(path))):
-            raise RecipeError("\n".join(faults))
+            raise RecipeError(*faults)
 
-    def _faults(self, path: Sequence[Hop]) -> Iterator[str]:
+    def _faults(self, path: Sequence[Hop]) -> Iterator[Fault]:
         n_layers = self._sources.architecture.n_layers
         for t, hop in enumerate(path):
             if hop.layer >= n_layers:
-                yield f"path[{t}].layer: expected one of {n_layers} layers, got {hop.layer}"
+                text = f"expected one of {n_layers} layers, got {hop.layer}"
+                yield Fault(("path", t, "layer"), text)
         if self._movement_fault is not None:
-            yield (
-                f"path: expected layers that can be put at other positions, got those of a "
-                f"{self._model_type} model: {self._movement_fault}; leave out the path"
+            text = (
+                f"expected layers that can be put at other positions, got those of a "
+                f"{self._model_type} model: {self._movement_fault}"
             )
+            yield Fault(("path",), text, "leave out the path")
             return
-        yield from filter(None, map(self._source_fault, dict.fromkeys(hop.source for hop in path)))
+        reasons = map(self._source_fault, dict.fromkeys(hop.source for hop in path))
+        yield from (Fault(("path",), reason) for reason in reasons if reason)
         if branches_of(self._model_type) is None and any(hop.scale != 1 for hop in path):
-            yield (
-                "path: expected no scales, got some for a model whose checkpoint cannot hold them: "
-                f"how layers of type {self._model_type} write the residual stream is not known; "
-                "set every scale to 1"
+            text = (
+                "expected no scales, got some for a model whose checkpoint cannot hold them: how "
+                f"layers of type {self._model_type} write the residual stream is not known"
             )
+            yield Fault(("path",), text, "set every scale to 1")
 
     @cached_property
     def _movement_fault(self) -> str | None:
@@ -70,6 +73,6 @@ class PathRules:
         if reason is None:
             return None
         return (
-            f"path: expected layers that run as they are within {self._sources.anchor.folder}, got "
+            f"expected layers that run as they are within {self._sources.anchor.folder}, got "
             f"those of expert {source!r}, whose {reason}; use {MERGED!r} layers, or another expert"
         )

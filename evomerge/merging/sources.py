@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
 import torch
 
-from evomerge.errors import CheckpointError, NonFiniteError
+from evomerge.errors import CheckpointError, Fault, KeyPath, NonFiniteError, collected
 from evomerge.merging.finite import count_elements
 from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.models.architecture import Architecture
@@ -52,18 +53,23 @@ class Sources:
         shared: Path | None = None,
         open_full: OpenModel = open_model,
     ) -> None:
-        faults: list[str] = []
+        faults: list[Fault] = []
         self._spelling = OneSpelling(open_full)
         self.base = None if base is None else _opened_base(base, self._spelling, faults)
         self.experts = _opened(experts, self.base, self._spelling, faults)
-        _refuse(faults)
+        if faults and self.base is None:
+            raise CheckpointError(*faults)
         self.anchor = self.base or next(iter(self.experts.values())).layout
         companion_files(self.anchor.folder)  # refuses links out of it before anything reads them
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
         self._cache = StatisticsCache.default()
         self._statistics: dict[str, TensorStatistics] = {}
         self._whole_model = WholeModel(lambda: map(self.statistics, self.names))
-        _refuse([fault for name in self.experts for fault in self._misfits(name)])
+        for name in self.experts:
+            first = islice(self._misfits(name), 1)  # the others follow from it
+            faults += [Fault(("experts", name), text) for text in first]
+        if faults:
+            raise CheckpointError(*faults)
         if shared is not None:
             self.experts = {name: shared_expert(e, shared) for name, e in self.experts.items()}
 
@@ -164,15 +170,16 @@ class Sources:
         """
         faults = [fault for name in names or self.names for fault in self.non_finite(name)]
         if faults:
-            raise NonFiniteError("\n".join(faults))
+            raise NonFiniteError(*faults)
 
-    def non_finite(self, name: str) -> Iterator[str]:
-        """Read a tensor of all models and say which hold NaN or infinity, one line each."""
+    def non_finite(self, name: str) -> Iterator[Fault]:
+        """Read a tensor of all models and say which hold NaN or infinity."""
         statistics = self.statistics(name)
-        labels = [*([] if self.base is None else [BASE]), *(f"expert {e!r}" for e in self.experts)]
-        for index, (label, model) in enumerate(zip(labels, self.models, strict=True)):
+        bases: list[KeyPath] = [] if self.base is None else [(BASE,)]
+        paths = [*bases, *(("experts", expert) for expert in self.experts)]
+        for index, (path, model) in enumerate(zip(paths, self.models, strict=True)):
             if statistics.non_finite(index):
-                yield from (f"{label}: {fault}" for fault in _non_finite_faults(model.parts(name)))
+                yield from (Fault(path, text) for text in _non_finite_faults(model.parts(name)))
 
     def _is_common(self, name: str) -> bool:
         """Tell whether all models have a tensor; they may differ in what none of them loads."""
@@ -185,14 +192,16 @@ class Sources:
         wanted = [n for n in anchor.names if self._spelling.is_loaded(n)]
         missing = [n for n in wanted if n not in expert]
         extra = [n for n in expert.names if n not in anchor]
-        if missing:
-            yield f"expert {name!r} ({folder}) lacks {len(missing)} tensors, e.g. {missing[0]}"
-        if extra:
-            yield f"expert {name!r} ({folder}) has {len(extra)} tensors more, e.g. {extra[0]}"
+        for count, example in ((f"{len(missing)} less", missing), (f"{len(extra)} more", extra)):
+            if example:
+                yield (
+                    f"expected the tensors of {anchor.folder}, got {count} in {folder}, e.g. "
+                    f"{example[0]}; models must share their architecture"
+                )
         for tensor in wanted:
             if tensor in expert and expert.shape(tensor) != anchor.shape(tensor):
                 yield (
-                    f"expert {name!r}: expected {tensor} of shape {anchor.shape(tensor)} as in "
+                    f"expected {tensor} of shape {anchor.shape(tensor)} as in "
                     f"{anchor.folder}, got {expert.shape(tensor)} in {folder}; models must share "
                     "their architecture and vocabulary"
                 )
@@ -204,7 +213,7 @@ class Sources:
         moved = moved_tokens(self.anchor.folder, folder)
         for token, (at, instead) in list(moved.items())[:1]:
             yield (
-                f"expert {name!r}: expected the token ids of {self.anchor.folder}, got "
+                f"expected the token ids of {self.anchor.folder}, got "
                 f"{len(moved)} others in {folder}, e.g. {token!r} is {instead} instead of {at}; "
                 "models must share their vocabulary"
             )
@@ -243,29 +252,20 @@ def _non_finite_faults(parts: tuple[Part, ...]) -> list[str]:
     ]
 
 
-def _opened_base(reference: str, open_full: OpenModel, faults: list[str]) -> Checkpoint | None:
-    try:
+def _opened_base(reference: str, open_full: OpenModel, faults: list[Fault]) -> Checkpoint | None:
+    with collected(faults, BASE):
         return open_full(reference)
-    except CheckpointError as err:
-        faults.append(f"base: {err}")
-        return None
+    return None
 
 
 def _opened(
     experts: Mapping[str, ModelRef],
     base: Checkpoint | None,
     open_full: OpenModel,
-    faults: list[str],
+    faults: list[Fault],
 ) -> dict[str, TensorSource]:
     found: dict[str, TensorSource] = {}
     for name, reference in experts.items():
-        try:
+        with collected(faults, "experts", name):
             found[name] = open_expert(reference, base, open_full)
-        except CheckpointError as err:
-            faults.append(f"expert {name!r}: {err}")
     return found
-
-
-def _refuse(faults: list[str]) -> None:
-    if faults:
-        raise CheckpointError("\n".join(faults))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from evomerge.errors import Fault
 from evomerge.kernels.plan import TensorPlan
 from evomerge.methods.declared import (
     Declared,
@@ -117,11 +118,12 @@ class Method(Declared, ABC):
         return cls.needs_base
 
     @classmethod
-    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[str]:
-        """List what is wrong with parameters and experts, one line each."""
+    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[Fault]:
+        """List what is wrong with parameters, by their names, and with the number of experts."""
         fewest, most = cls.n_experts
         found = super().faults(values, experts)
         if len(experts) < fewest or (most is not None and len(experts) > most):
             wanted = f"{fewest}" if fewest == most else f"{fewest} to {most or 'any number of'}"
-            found.insert(0, f"{cls.name} merges {wanted} experts, got {len(experts)}")
+            text = f"{cls.name} merges {wanted} experts, got {len(experts)}"
+            found.insert(0, Fault((), text))
         return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from evomerge.errors import Fault
 from evomerge.kernels.plan import TensorPlan
 from evomerge.methods.base import Method, ParameterValue, PerExpert, TensorContext
 from evomerge.methods.parameters import (
@@ -53,7 +54,7 @@ class Breadcrumbs(Method):
     scope: str = scope("tensor", "row", "global")
 
     @classmethod
-    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[str]:
+    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[Fault]:
         """See ``Method.faults``."""
         return [*super().faults(values, experts), *_row_faults(values)]
 
@@ -92,7 +93,7 @@ class BreadcrumbsTies(Method):
     zero_sign: str = zero_sign()
 
     @classmethod
-    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[str]:
+    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[Fault]:
         """See ``Method.faults``."""
         return [*super().faults(values, experts), *_row_faults(values)]
 
@@ -113,7 +114,7 @@ class BreadcrumbsTies(Method):
         )
 
 
-def _row_faults(values: Mapping[str, ParameterValue]) -> list[str]:
+def _row_faults(values: Mapping[str, ParameterValue]) -> list[Fault]:
     if values.get("scope") != "row" or values.get("rescale", "none") == "none":
         return []
-    return [f"rescale: expected none with scope: row, got {values['rescale']!r}"]
+    return [Fault(("rescale",), f"expected none with scope: row, got {values['rescale']!r}")]

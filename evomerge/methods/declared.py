@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from evomerge.errors import RecipeError, did_you_mean
+from evomerge.errors import Fault, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -136,11 +136,11 @@ class Declared:
             An instance with all its parameters.
 
         Raises:
-            RecipeError: Listing every unknown name and illegal value, one line each.
+            RecipeError: Every unknown name and illegal value.
         """
         faults = list(cls.faults(values, experts))
         if faults:
-            raise RecipeError("\n".join(faults))
+            raise RecipeError(*faults)
         bound = {
             _field(parameter.name): _fill(
                 parameter, values.get(parameter.name, parameter.default), experts
@@ -159,36 +159,38 @@ class Declared:
         return dataclasses.replace(self, **{_field(name): value})
 
     @classmethod
-    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[str]:
-        """List what is wrong with parameter values, one line each; empty if all is well."""
+    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[Fault]:
+        """List what is wrong with parameter values; empty if all is well."""
         declared = cls.parameters()
-        found: list[str] = []
+        found: list[Fault] = []
         for name, value in values.items():
             if name in declared:
                 found.extend(value_faults(declared[name], value, experts))
                 continue
             hint = did_you_mean(name, declared, cutoff=0.5)
-            found.append(f"{cls.name} has no parameter {name!r}, only {', '.join(declared)}{hint}")
+            text = f"{cls.name} has no parameter {name!r}, only {', '.join(declared)}{hint}"
+            found.append(Fault((name,), text))
         return found
 
 
 def value_faults(
     parameter: Parameter, value: ParameterValue, experts: Sequence[str]
-) -> Iterator[str]:
-    """Say what is wrong with the value, or values by expert, of one parameter; a line each."""
+) -> Iterator[Fault]:
+    """Say what is wrong with the value, or values by expert, of one parameter."""
+    name = parameter.name
     if not isinstance(value, Mapping):
-        if fault := parameter.fault(value):
-            yield f"{parameter.name}: {fault}"
+        if text := parameter.fault(value):
+            yield Fault((name,), text)
         return
     if not parameter.per_expert:
-        yield f"{parameter.name}: expected one value for all experts, got {dict(value)!r}"
+        yield Fault((name,), f"expected one value for all experts, got {dict(value)!r}")
         return
-    yield from (f"{parameter.name}: no value for expert {e!r}" for e in experts if e not in value)
+    yield from (Fault((name,), f"no value for expert {e!r}") for e in experts if e not in value)
     for expert, number in value.items():
         if expert not in experts:
-            yield f"{parameter.name}: {expert!r} is not one of the experts"
-        if fault := parameter.fault(number):
-            yield f"{parameter.name}.{expert}: {fault}"
+            yield Fault((name,), f"{expert!r} is not one of the experts")
+        if text := parameter.fault(number):
+            yield Fault((name, expert), text)
 
 
 def _field(name: str) -> str:

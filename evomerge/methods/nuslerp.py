@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.errors import Fault
 from evomerge.kernels.plan import Table, TensorPlan
 from evomerge.methods.base import Method, ParameterValue, PerExpert, TensorContext, shared
 from evomerge.methods.parameters import coefficient, lambda_scale, shares
@@ -45,11 +46,13 @@ class NuSlerp(Method):
     column_wise: bool = shared(False, "interpolate each column by itself")
 
     @classmethod
-    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[str]:
+    def faults(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> list[Fault]:
         """See ``Method.faults``."""
         found = super().faults(values, experts)
         if values.get("row_wise") is values.get("column_wise") is True:
-            found.append("row_wise, column_wise: expected one of them, got both")
+            found.append(
+                Fault(("column_wise",), "expected one of row_wise and column_wise, got both")
+            )
         return found
 
     def statistics_used(self) -> tuple[str, ...]:

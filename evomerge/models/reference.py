@@ -43,7 +43,7 @@ class AdapterRef:
     """A LoRA adapter and the model it was trained on; together they are one expert.
 
     Attributes:
-        adapter: PEFT folder, or Hub id with an optional revision.
+        adapter: ``zoo:NAME``, PEFT folder, or Hub id with an optional revision.
         on: ``zoo:NAME``, folder, or Hub id with an optional revision.
     """
 
@@ -81,9 +81,10 @@ def _read(value: object) -> object:
             return AdapterRef(**value)
         if value.keys() == {"model", "minus"}:
             return DeltaRef(**value)
+    hint = quotes_hint(value)
     raise ValueError(
         "expected zoo:NAME, a folder, a Hub id, {adapter: FOLDER, on: MODEL} or "
-        f"{{model: MODEL, minus: MODEL}}, got {brief(value)}{quotes_hint(value)}"
+        f"{{model: MODEL, minus: MODEL}}, got {brief(value)}{hint and f'; {hint}'}"
     )
 
 
@@ -179,8 +180,6 @@ def resolve_model(reference: str) -> Path:
     Raises:
         CheckpointError: No such zoo model, folder or Hub repository.
     """
-    if reference.startswith("zoo:"):
-        return zoo_path(reference.removeprefix("zoo:"))
     expected = "zoo:NAME, an existing folder or a Hub id owner/name[@revision]"
     folder = _folder(reference, expected, _download_model)
     if (folder / _MODEL).is_file():
@@ -197,15 +196,15 @@ def resolve_adapter(reference: str) -> Path:
     """Find the folder of a LoRA adapter, downloading it when it is a Hub id.
 
     Args:
-        reference: An existing folder, or ``owner/name[@revision]``.
+        reference: ``zoo:NAME``, an existing folder, or ``owner/name[@revision]``.
 
     Returns:
         A folder that holds ``adapter_config.json``.
 
     Raises:
-        CheckpointError: No such folder or Hub repository, or no adapter in it.
+        CheckpointError: No such zoo adapter, folder or Hub repository, or no adapter in it.
     """
-    expected = "an adapter folder or a Hub id owner/name[@revision]"
+    expected = "zoo:NAME, an adapter folder or a Hub id owner/name[@revision]"
     folder = _folder(reference, expected, _download_adapter)
     if not (folder / _ADAPTER).is_file():
         raise CheckpointError(f"expected a PEFT folder with {_ADAPTER}, found none in {folder}")
@@ -217,6 +216,8 @@ _Download = Callable[[str, str | None], Path]
 
 
 def _folder(reference: str, expected: str, download: _Download) -> Path:
+    if reference.startswith("zoo:"):
+        return zoo_path(reference.removeprefix("zoo:"))
     folder = Path(reference)
     if folder.is_dir():
         return folder

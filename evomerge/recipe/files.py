@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, Fault, changed, placed
 from evomerge.models.reference import (
     ModelRef,
     absolute_reference,
     public_reference,
     relative_reference,
 )
+from evomerge.plain_yaml import placed_in
 from evomerge.recipe.foreign import refuse_foreign
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import parse, read_yaml, write_yaml
 
-__all__ = ["dump_recipe", "load_recipe", "public_recipe", "recipe_from_data"]
+__all__ = ["dump_recipe", "load_recipe", "public_recipe", "recipe_from_data", "stored_recipe"]
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -36,31 +38,50 @@ def load_recipe(path: Path) -> Recipe:
     if "merge_method" in content:
         from evomerge.recipe.mergekit import from_mergekit
 
-        return from_mergekit(content, beside=path.parent)
-    recipe = recipe_from_data(content, where=str(path))
+        with placed_in(path):
+            return from_mergekit(content, beside=path.parent)
+    with placed_in(path):
+        recipe = recipe_from_data(content)
     return _with_models(recipe, lambda model: absolute_reference(model, path.parent))
 
 
-def recipe_from_data(content: Mapping[str, Any], where: str) -> Recipe:
+def stored_recipe(content: Mapping[str, Any], trial: int) -> Recipe:
+    """Build the recipe that is stored with a trial.
+
+    Raises:
+        ConfigError: It is damaged; every fault.
+    """
+    with placed(f"trial {trial}"):
+        return recipe_from_data(content)
+
+
+def recipe_from_data(content: Mapping[str, Any]) -> Recipe:
     """Build a recipe from plain data.
 
     ``method`` and ``parameters`` at the top level stand for one rule that selects everything.
 
     Args:
         content: As ``Recipe.as_data`` gives it.
-        where: Named in faults.
 
     Raises:
-        ConfigError: Listing every fault, one line each.
+        ConfigError: Every fault.
     """
     content = dict(content)
-    if "method" in content and "rules" not in content:
+    is_short = "method" in content and "rules" not in content
+    if is_short:
         rule = {key: content.pop(key) for key in ("method", "parameters") if key in content}
         content["rules"] = [rule]
-    recipe = parse(Recipe, content, where)
-    if faults := recipe.faults():
-        raise ConfigError(*(f"{where}: {fault}" for fault in faults))
+    with changed(_of_the_rule) if is_short else nullcontext():
+        recipe = parse(Recipe, content)
+        if faults := recipe.faults():
+            raise ConfigError(*faults)
     return recipe
+
+
+def _of_the_rule(fault: Fault) -> Fault:
+    """Name the key of a recipe's only rule as it is written: at the top level."""
+    is_inside = fault.path[:2] == ("rules", 0)
+    return replace(fault, path=fault.path[2:]) if is_inside else fault
 
 
 def dump_recipe(recipe: Recipe, header: str = "", *, beside: Path | None = None) -> str:

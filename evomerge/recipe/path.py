@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict
 
+from evomerge.errors import Fault
+
 __all__ = [
     "BASE",
     "LARGEST_SCALE",
@@ -67,8 +69,8 @@ def path_data(path: Sequence[Hop]) -> list[dict[str, Any]]:
     return [part for _, run in runs for part in _run_data([hop for _, hop in run])]
 
 
-def path_faults(path: Sequence[Hop], experts: Collection[str], *, has_base: bool) -> list[str]:
-    """List what is wrong with a path, one line each; a recipe without one has no faults.
+def path_faults(path: Sequence[Hop], experts: Collection[str], *, has_base: bool) -> list[Fault]:
+    """List what is wrong with a path; a recipe without one has no faults.
 
     Args:
         path: The hops.
@@ -79,7 +81,10 @@ def path_faults(path: Sequence[Hop], experts: Collection[str], *, has_base: bool
         return []
     sources = (*([BASE] if has_base else []), *experts, MERGED)
     found = [
-        f"experts: expected another name than {name!r}, which has its own meaning in a path"
+        Fault(
+            ("experts", name),
+            f"expected another name than {name!r}, which has its own meaning in a path",
+        )
         for name in (BASE, MERGED)
         if name in experts
     ]
@@ -87,22 +92,24 @@ def path_faults(path: Sequence[Hop], experts: Collection[str], *, has_base: bool
     return found or _product_faults(path)
 
 
-def _hop_faults(t: int, hop: Hop, sources: Sequence[str]) -> Iterator[str]:
+def _hop_faults(t: int, hop: Hop, sources: Sequence[str]) -> Iterator[Fault]:
     if hop.source not in sources:
-        yield f"path[{t}].source: expected one of {', '.join(sources)}, got {hop.source!r}"
+        wanted = f"one of {', '.join(sources)}"
+        yield Fault(("path", t, "source"), f"expected {wanted}, got {hop.source!r}")
     if hop.layer < 0:
-        yield f"path[{t}].layer: expected a layer from 0, got {hop.layer}"
+        yield Fault(("path", t, "layer"), f"expected a layer from 0, got {hop.layer}")
     if not (math.isfinite(hop.scale) and hop.scale > 0):
-        yield f"path[{t}].scale: expected a finite number above 0, got {hop.scale}"
+        yield Fault(("path", t, "scale"), f"expected a finite number above 0, got {hop.scale}")
 
 
-def _product_faults(path: Sequence[Hop]) -> list[str]:
+def _product_faults(path: Sequence[Hop]) -> list[Fault]:
     for t, product in enumerate(cumulative_scales(path)):
         if not 1 / LARGEST_SCALE <= product <= LARGEST_SCALE:
-            return [
-                f"path: expected scales whose product stays within 1/{LARGEST_SCALE:g} and "
-                f"{LARGEST_SCALE:g}, got {product:.3g} at hop {t}; bring scales nearer to 1"
-            ]
+            text = (
+                f"expected scales whose product stays within 1/{LARGEST_SCALE:g} and "
+                f"{LARGEST_SCALE:g}, got {product:.3g} at hop {t}"
+            )
+            return [Fault(("path",), text, "bring scales nearer to 1")]
     return []
 
 

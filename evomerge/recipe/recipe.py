@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from evomerge.errors import RecipeError
+from evomerge.errors import Fault, RecipeError
 from evomerge.methods.base import Method, ParameterValue
 from evomerge.methods.modifiers import bind_modifiers, modifier_faults
 from evomerge.methods.registry import method
@@ -107,12 +107,12 @@ class Recipe:
         """The method of each rule with its parameters bound.
 
         Raises:
-            RecipeError: Listing every fault, one line each.
+            RecipeError: Every fault.
         """
         names = tuple(self.experts)
         faults = self.faults()
         if faults:
-            raise RecipeError("\n".join(faults))
+            raise RecipeError(*faults)
         return tuple(method(rule.method).bind(rule.parameters, names) for rule in self.rules)
 
     @property
@@ -120,7 +120,7 @@ class Recipe:
         """Name the statistics that lowering asks for (``Method.statistics_used``), sorted.
 
         Raises:
-            RecipeError: Listing every fault, one line each.
+            RecipeError: Every fault.
         """
         names = {name for bound in self.bound_methods for name in bound.statistics_used()}
         for rule in self.rules:
@@ -128,22 +128,30 @@ class Recipe:
                 names.update(modifier.statistics_used())
         return tuple(sorted(names))
 
-    def faults(self) -> list[str]:
-        """List what is wrong with this recipe, one line each; empty if all is well."""
-        found = [] if self.experts else ["experts: expected at least one, got none"]
-        found += [] if self.rules else ["rules: expected at least one, got none"]
+    def faults(self) -> list[Fault]:
+        """List what is wrong with this recipe; empty if all is well."""
+        wanted = {"experts": self.experts, "rules": self.rules}
+        found = [
+            Fault((key,), "expected at least one, got none")
+            for key, value in wanted.items()
+            if not value
+        ]
         for position, rule in enumerate(self.rules):
-            try:
-                kind = method(rule.method)
-            except RecipeError as err:
-                found.append(f"rules[{position}].method: {err}")
-                continue
-            if self.base is None and kind.requires_base(len(self.experts)):
-                found.append(f"rules[{position}]: {rule.method} needs a base, the recipe has none")
-            names = tuple(self.experts)
-            faults = kind.faults(rule.parameters, names) + modifier_faults(rule.modifiers, names)
-            found += [f"rules[{position}].{fault}" for fault in faults]
+            found += [fault.under("rules", position) for fault in self._rule_faults(rule)]
         return found + path_faults(self.path, self.experts, has_base=self.base is not None)
+
+    def _rule_faults(self, rule: Rule) -> Iterator[Fault]:
+        names = tuple(self.experts)
+        try:
+            kind = method(rule.method)
+        except RecipeError as err:
+            yield from (fault.under("method") for fault in err.faults)
+            return
+        if self.base is None and kind.requires_base(len(names)):
+            yield Fault(("method",), f"{rule.method} needs a base, the recipe has none")
+        for fault in kind.faults(rule.parameters, names):
+            yield fault.under("parameters" if fault.path else "method")
+        yield from modifier_faults(rule.modifiers, names)
 
     def hops(self, n_layers: int) -> int:
         """Count the layers that the model runs.

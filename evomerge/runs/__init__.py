@@ -7,6 +7,7 @@ Members:
     importance: layers grouped by the experts' task vectors.
     seeds: what a search starts from, read from recipes and earlier studies.
     sampling: the sampler, and what it may see of single items.
+    sloped: which genes and objectives have slopes.
     workers: how many, on what.
     events: how a run tells what is happening.
     run: start a study, change its budget, continue it.

@@ -1,21 +1,21 @@
-"""What can be wrong with parts that are well-formed each by itself; one line per fault."""
+"""What can be wrong with parts that are well-formed each by itself, by the experiment's keys."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from evomerge import origins
-from evomerge.config.experiment import Experiment
-from evomerge.errors import did_you_mean
+from evomerge.config.experiment import ConstraintConfig, Experiment, ObjectiveConfig
+from evomerge.errors import Fault, KeyPath, did_you_mean
 from evomerge.evaluation.suite import SPLITS, Suite
-from evomerge.execution.costs import COST, Cost, cost_fault
-from evomerge.runs.parts import costs_of
+from evomerge.execution.costs import COST, cost_fault
+from evomerge.runs.parts import bounds_of
 from evomerge.space.baselines import Baseline
-from evomerge.space.protocol import ModelSet, SearchSpace
-from evomerge.study.constraints import Constraint
-from evomerge.study.records import Objective
+from evomerge.space.protocol import SearchSpace
+from evomerge.study.constraints import parse_bound
 
 if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue
@@ -26,124 +26,130 @@ __all__ = [
     "engine_faults",
     "final_split_faults",
     "metric_faults",
+    "task_faults",
     "unreached_faults",
 ]
 
 
+def task_faults(tasks: TaskCatalogue, suites: tuple[Suite, ...]) -> Iterator[Fault]:
+    """What is wrong with the tasks, by the keys of the experiment rather than of its suites."""
+    positions = {suite.name: i for i, suite in enumerate(suites)}
+    for fault in tasks.faults:
+        name, *path = fault.path
+        yield replace(fault, path=("evaluators", positions[str(name)], *path))
+
+
 def metric_faults(
-    objectives: tuple[Objective, ...],
-    constraints: tuple[Constraint, ...],
-    tasks: TaskCatalogue,
-    models: ModelSet,
-    where: str,
-) -> Iterator[str]:
+    experiment: Experiment, tasks: TaskCatalogue, experts: tuple[str, ...]
+) -> Iterator[Fault]:
     """Tasks and metrics must exist, and the search may not see what is only reported."""
-    if tasks.faults:
-        yield from (f"{where}: {line}" for line in tasks.faults)
-        return
-    experts = tuple(models.experts)
-    for i, objective in enumerate(objectives):
-        place = f"{where}: objectives[{i}]"
-        if objective in objectives[:i]:
-            yield f"{place}: {objective.task} {objective.metric} is an objective already"
-        yield from _metric_fault(objective, tasks, experts, place)
-    for constraint in constraints:
-        place = f"{where}: constraint '{constraint.name}'"
-        yield from _metric_fault(constraint, tasks, experts, place)
-    if "output_tokens" in costs_of(objectives, constraints) and not tasks.has_answers:
-        yield f"{where}: cost output_tokens: expected a task that generates text, got none"
+    for i, objective in enumerate(experiment.objectives):
+        if objective in experiment.objectives[:i]:
+            text = f"{objective.task} {objective.metric} is an objective already"
+            yield Fault(("objectives", i), text)
+        yield from (f.under("objectives", i) for f in _metric_fault(objective, tasks, experts))
+    for i, constraint in enumerate(experiment.constraints):
+        yield from (f.under("constraints", i) for f in _metric_fault(constraint, tasks, experts))
+    if not tasks.has_answers and not tasks.faults:
+        text = "expected a task that generates text for output_tokens, got none"
+        yield from (Fault((*path, "cost"), text) for path in _costs(experiment, "output_tokens"))
 
 
 def _metric_fault(
-    wanted: Objective | Constraint, tasks: TaskCatalogue, experts: tuple[str, ...], place: str
-) -> Iterator[str]:
+    wanted: ObjectiveConfig | ConstraintConfig, tasks: TaskCatalogue, experts: tuple[str, ...]
+) -> Iterator[Fault]:
     task, metric, known = wanted.task, wanted.metric, tasks.metrics
     if task == COST:
-        if fault := cost_fault(metric, experts):
-            yield f"{place}.cost: {fault}"
+        if text := cost_fault(metric, experts):
+            yield Fault(("cost",), text)
     elif task in tasks.reported:
-        yield (
-            f"{place}.task: {task} is in a report_only evaluator, which the search must not see; "
-            "drop report_only there, or choose another task"
-        )
-    elif task not in known:
-        yield f"{place}.task: {_expected(task, tuple(known), 'task')}"
-    elif metric not in known[task]:
-        yield f"{place}.metric: {_expected(metric, known[task], 'metric')}"
+        text = f"{task} is in a report_only evaluator, which the search must not see"
+        yield Fault(("task",), text, "drop report_only there, or choose another task")
+    elif task in known and metric not in known[task]:
+        yield Fault(("metric",), _expected(metric, known[task], "metric"))
+    elif task not in known and task not in tasks.missing:
+        yield Fault(("task",), _expected(task, tuple(known), "task"))
 
 
-def bound_faults(
-    constraints: tuple[Constraint, ...], experiment: Experiment, where: str
-) -> Iterator[str]:
+def bound_faults(experiment: Experiment, experts: tuple[str, ...]) -> Iterator[Fault]:
     """What a bound refers to must be among the seeds."""
-    seeds, models = experiment.seeds, experiment.models
-    experts = [name for name in models.experts if name not in models.winners]
-    parents = (origins.BASE, *map(origins.expert, experts)) if seeds.parents else ()
-    known = (*parents, *((origins.UNIFORM,) if seeds.averages and len(models.experts) > 1 else ()))
-    for constraint in constraints:
-        reference = constraint.bound.reference
-        if reference is not None and reference not in known:
-            place = f"{where}: constraint '{constraint.name}'"
-            yield f"{place}: {_expected(reference, known, 'baseline')}"
+    seeds, winners = experiment.seeds, experiment.models.winners
+    originals = [name for name in experts if name not in winners]
+    parents = (origins.BASE, *map(origins.expert, originals)) if seeds.parents else ()
+    known = (*parents, *((origins.UNIFORM,) if seeds.averages and len(experts) > 1 else ()))
+    for path, reference in _references(experiment):
+        if reference not in known:
+            yield Fault(path, _expected(reference, known, "baseline"))
 
 
-def unreached_faults(
-    constraints: tuple[Constraint, ...], found: tuple[Baseline, ...], n_trials: int, where: str
-) -> Iterator[str]:
+def unreached_faults(experiment: Experiment, found: tuple[Baseline, ...]) -> Iterator[Fault]:
     """A constraint holds nothing if the budget ends before the baseline it refers to."""
+    n_trials = experiment.budget.trials
     reached = [baseline.origin for baseline in found[:n_trials]]
-    for constraint in constraints:
-        reference = constraint.bound.reference
-        if reference is not None and reference not in reached:
-            yield (
-                f"{where}: constraint '{constraint.name}': expected a budget of at least "
-                f"{len(found)} trials, to score {reference} before the search, got {n_trials}"
+    for path, reference in _references(experiment):
+        if reference not in reached:
+            text = (
+                f"expected a budget of at least {len(found)} trials, to score {reference} before "
+                f"the search, got {n_trials}"
             )
+            yield Fault(path, text)
 
 
-def distance_faults(space: SearchSpace | None, costs: tuple[str, ...], where: str) -> Iterator[str]:
+def _references(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
+    """The baselines that bounds refer to, and where."""
+    for i, config in enumerate(experiment.constraints):
+        for side, bound in bounds_of(config):
+            if (reference := parse_bound(bound).reference) is not None:
+                yield ("constraints", i, side), reference
+
+
+def _costs(experiment: Experiment, name: str) -> Iterator[KeyPath]:
+    """Find where a cost is an objective or bounded."""
+    wanted = [(("objectives", i), metric) for i, metric in enumerate(experiment.objectives)]
+    bounded = [(("constraints", i), metric) for i, metric in enumerate(experiment.constraints)]
+    for path, metric in [*wanted, *bounded]:
+        if metric.task == COST and metric.metric.partition(":")[0] == name:
+            yield path
+
+
+def distance_faults(experiment: Experiment, space: SearchSpace | None) -> Iterator[Fault]:
     """A distance needs layers that match those of its reference."""
-    if _has_paths(space) and any(Cost.of(cost).name == "distance" for cost in costs):
-        yield (
-            f"{where}: cost distance: expected a space without data-flow paths, whose layers match "
-            "no reference's; use the cost kl"
-        )
+    text = "expected a space without data-flow paths, whose layers match no reference's"
+    if _has_paths(space):
+        for path in _costs(experiment, "distance"):
+            yield Fault((*path, "cost"), text, "use the cost kl")
 
 
-def engine_faults(experiment: Experiment, space: SearchSpace | None, where: str) -> Iterator[str]:
+def engine_faults(experiment: Experiment, space: SearchSpace | None) -> Iterator[Fault]:
     """What stands in the way of vLLM."""
     import torch
 
+    path = ("engine",)
     if experiment.engine != "vllm":
         return
     if find_spec("vllm") is None:
-        yield f"{where}: engine: vllm is not installed; pip install 'evomerge[vllm]'"
+        yield Fault(path, "vllm is not installed", "pip install vllm")
     if not torch.cuda.device_count() or experiment.execution.gpus_per_worker == 0:
-        yield f"{where}: engine: expected transformers for workers without a GPU, got vllm"
+        yield Fault(path, "expected transformers for workers without a GPU, got vllm")
     if _has_paths(space):
-        yield (
-            f"{where}: engine: expected transformers for a space with data-flow paths, which vLLM "
-            "cannot run, got vllm"
-        )
+        text = "expected transformers for a space with data-flow paths, which vLLM cannot run"
+        yield Fault(path, f"{text}, got vllm")
 
 
-def final_split_faults(
-    experiment: Experiment, suites: tuple[Suite, ...], where: str
-) -> Iterator[str]:
+def final_split_faults(experiment: Experiment, suites: tuple[Suite, ...]) -> Iterator[Fault]:
     """The finals need held-out items, and suites that are only reported need the finals."""
-    for suite in suites:
+    for i, suite in enumerate(suites):
         missing = [split for split in SPLITS if split not in suite.splits]
         if experiment.finalists and missing and not suite.report_only:
-            yield (
-                f"{where}: {suite.name}.splits: expected {', '.join(SPLITS)}, got no "
-                f"{' and no '.join(missing)}; add them, or set finalists: 0 to do without the "
-                "held-out finals"
-            )
+            text = f"expected {', '.join(SPLITS)}, got no {' and no '.join(missing)}"
+            hint = "add them, or set finalists: 0 to do without the held-out finals"
+            yield Fault(("evaluators", i, "splits"), text, hint)
         if suite.report_only and not experiment.finalists:
-            yield (
-                f"{where}: {suite.name}.report_only: expected finalists of at least 1, because the "
-                "finals alone score what the search never sees, got 0"
+            text = (
+                "expected finalists of at least 1, because the finals alone score what the search "
+                "never sees, got 0"
             )
+            yield Fault(("evaluators", i, "report_only"), text)
 
 
 def _has_paths(space: SearchSpace | None) -> bool:
@@ -151,4 +157,6 @@ def _has_paths(space: SearchSpace | None) -> bool:
 
 
 def _expected(got: str, known: tuple[str, ...], what: str) -> str:
+    if not known:
+        return f"expected a {what} that is known, got {got!r}; none is"
     return f"expected a {what} out of {', '.join(known)}, got {got!r}{did_you_mean(got, known)}"

@@ -7,16 +7,19 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evomerge.analysis.interference import TOP, Comparison, Sums, compare
-from evomerge.errors import CheckpointError
-from evomerge.merging.sources import Sources
+from evomerge.errors import CheckpointError, Fault
 from evomerge.schema import parse
-from evomerge.statistics.tensor import TensorStatistics
 from evomerge.study.folder import write_atomically
 from evomerge.study.json_files import read_json_or_warn
+
+if TYPE_CHECKING:
+    from evomerge.merging.sources import Sources
+    from evomerge.statistics.tensor import TensorStatistics
 
 __all__ = ["compare_experts", "read_comparison", "write_comparison"]
 
@@ -38,7 +41,7 @@ def compare_experts(
     """
     sizes = {name: math.prod(sources.anchor.shape(name)) for name in sources.names}
     parts: dict[str, Sums] = {}
-    faults: list[str] = []
+    faults: list[Fault] = []
     done = 0
     for name in sorted(sizes, key=lambda name: _order(sources, name)):
         faults += sources.non_finite(name)
@@ -49,7 +52,7 @@ def compare_experts(
         done += sizes[name]
         progress(done, sum(sizes.values()))
     if faults:
-        raise CheckpointError("\n".join(faults))
+        raise CheckpointError(*faults)
     return compare(tuple(sources.experts), list(parts.items()))
 
 
@@ -63,7 +66,7 @@ def read_comparison(path: Path) -> Comparison | None:
     """Read what ``write_comparison`` wrote; ``None`` if nothing was, or the file is damaged."""
     return read_json_or_warn(
         path,
-        lambda content: parse(Comparison, content["comparison"], str(path)),
+        lambda content: parse(Comparison, content["comparison"]),
         "the report does without it; 'evomerge resume DIR' compares the experts again",
     )
 

@@ -18,8 +18,10 @@ from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.sampling import sampler_choice
+from evomerge.runs.sloped import climb_bytes
 from evomerge.runs.workers import on_device, worker_count
 from evomerge.schema import write_yaml
+from evomerge.study.evaluations import climb_evaluations
 from evomerge.study.records import Objective
 
 __all__ = ["example_recipe", "experiment_facts", "gpu_note"]
@@ -52,7 +54,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
     dtype = output_dtype(sources, models.dtype)
     candidate_bytes = parameters * dtype.itemsize
     worker = on_device(loaded.worker, experiment.execution)
-    name, reason = sampler_choice(experiment, loaded.space)
+    name, reason = sampler_choice(experiment, loaded.space, loaded.sloped)
     objectives = ", ".join(map(_objective, loaded.objectives))
     optional = {
         "constraints": ", ".join(constraint.name for constraint in loaded.constraints),
@@ -68,6 +70,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         *((name, text) for name, text in optional.items() if text),
         ("seeds", _seeds(loaded)),
         ("sampler", f"{name}: {reason}"),
+        ("slopes", _slopes(loaded, sources, dtype)),
         ("budget", _budget(loaded)),
         ("gates", "off" if experiment.gates is None else experiment.gates.summary),
         ("race", _RACE_OFF if experiment.race is None else experiment.race.summary),
@@ -133,7 +136,7 @@ def _report_only(loaded: Loaded) -> str:
     trials = n * n_models / loaded.tasks.n_items("search")
     return (
         f"{tasks}: {n} items, never searched; after the search base, experts, uniform average and "
-        f"the chosen merge are scored on them, which takes about as long as {trials:.2g} trials"
+        f"the best merge are scored on them, which takes about as long as {trials:.2g} trials"
     )
 
 
@@ -164,6 +167,20 @@ def _budget(loaded: Loaded) -> str:
     budget = loaded.experiment.budget
     limit = "" if budget.wall_clock is None else f", at most {budget.wall_clock:.0f} s"
     return f"{budget.trials} trials{limit}"
+
+
+def _slopes(loaded: Loaded, sources: Sources, dtype: torch.dtype) -> str:
+    """Name what has slopes, and say what climbing along them comes to."""
+    sloped, n_genes = loaded.sloped, len(loaded.space.distributions)
+    genes = f"along {len(sloped.genes)} of {n_genes} genes"
+    reasons = dict(zip((o.name for o in loaded.objectives), sloped.reasons, strict=True))
+    without = "".join(f"; {name} has none: {why}" for name, why in reasons.items() if why)
+    if not sloped.genes or not any(sloped.objectives):
+        return f"{genes}{without}"
+    part = climb_evaluations(100, loaded.tasks.n_items("search"))
+    size = _size(climb_bytes(sources, dtype))
+    cost = f"100 items of a climb count as {part:.2g} evaluations, and take about {size} per worker"
+    return f"{genes}{without}; {cost}"
 
 
 def _size(n_bytes: float) -> str:

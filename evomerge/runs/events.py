@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from evomerge.errors import Fault
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = ["Events"]
@@ -18,10 +19,14 @@ class Events:
         phase: Called with what is being done now.
         part: Called during a long phase with what is counted, how many are done, and of how many.
         told: Called with each finished trial.
+        warned: Called with what the person should look into while the run goes on.
+        faulty: Called with what is wrong with an experiment file, before its parts are looked at.
         began: Called with a study, as earlier drivers left it, before it is continued.
     """
 
     phase: Callable[[str], None] = lambda text: None
     part: Callable[[str, int, int], None] = lambda text, done, total: None
     told: Callable[[TrialRecord], None] = lambda trial: None
+    warned: Callable[[str], None] = lambda text: None
+    faulty: Callable[[Sequence[Fault]], None] = lambda faults: None
     began: Callable[[StudyRecord], None] = lambda study: None

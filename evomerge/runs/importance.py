@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evomerge.config.experiment import Experiment
 from evomerge.errors import CheckpointError
-from evomerge.merging.sources import Sources
 from evomerge.space.importance import equal_groups, layer_importance
+
+if TYPE_CHECKING:
+    from evomerge.merging.sources import Sources
 
 __all__ = ["layer_importances", "with_boundaries"]
 
@@ -28,6 +31,8 @@ def with_boundaries(experiment: Experiment) -> Experiment:
     n_groups = depth.get("importance") if isinstance(depth, Mapping) else None
     if not isinstance(space, dict) or not isinstance(n_groups, int):
         return experiment
+    from evomerge.merging.sources import Sources  # only where it is needed: it takes seconds
+
     try:
         sources = Sources(experiment.models.base, experiment.models.experts)
     except CheckpointError:

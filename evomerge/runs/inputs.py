@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
 from evomerge.errors import StudyError
 from evomerge.evaluation.suite import SPLITS
 from evomerge.fingerprint import digest_of, fingerprint
-from evomerge.merging.sources import Sources
-from evomerge.models.expert import TensorSource
-from evomerge.models.opening import open_model, peek_model
 from evomerge.runs.loaded import Loaded
+
+if TYPE_CHECKING:
+    from evomerge.models.expert import TensorSource
 
 __all__ = ["input_digests", "model_digests", "require_same"]
 
@@ -45,6 +46,9 @@ def input_digests(loaded: Loaded) -> dict[str, str]:
 
 def model_digests(experiment: Experiment) -> dict[str, str]:
     """Look at the models and the tokenizer alone; see ``input_digests``."""
+    from evomerge.merging.sources import Sources
+    from evomerge.models.opening import open_model, peek_model
+
     is_remote, models = experiment.execution.ray_address != "local", experiment.models
     open_full = peek_model if is_remote else open_model
     sources = Sources(models.base, models.experts, open_full=open_full)

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
-from evomerge.errors import CheckpointError, ConfigError
+from evomerge.errors import CheckpointError, ConfigError, Fault, collected
 from evomerge.evaluation.suite import REPORT_ONLY, SPLITS, Suite
 from evomerge.execution.protocol import WorkerSpec
-from evomerge.models.architecture import TensorRole
 from evomerge.models.reference import split_hub_id
 from evomerge.runs import checks
 from evomerge.runs.importance import with_boundaries
-from evomerge.runs.parts import build_space, constraints_of, costs_of, make_suites, objectives_of
+from evomerge.runs.parts import (
+    build_space,
+    constraints_of,
+    costs_of,
+    make_suites,
+    objectives_of,
+    space_faults,
+)
 from evomerge.runs.sampling import sampler_faults
 from evomerge.runs.seeds import make_seeds, resolve_seeds
-from evomerge.space.baselines import Baseline, baselines
+from evomerge.runs.sloped import SlopedParts
+from evomerge.schema import NO_GAPS, Gaps
+from evomerge.space.baselines import Baseline, Seeds, baselines
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.study.constraints import Constraint
-from evomerge.study.records import Objective
-from evomerge.study.trials import make_objectives
+from evomerge.study.records import Objective, make_objectives
 
 if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue
     from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.requests import PromptedSuite
+    from evomerge.merging.sources import Sources
 
 __all__ = ["Loaded"]
+
+_EXPERTS = ("models", "experts")
+_WHICH = ("tasks", "include_path")  # keys of an evaluator that say which tasks there are
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class Loaded:
         seeds: What is evaluated before the search.
         report_only: What is measured after it, of tasks that it never sees.
         tasks: The suites' tasks, loaded.
+        sloped: Which genes and objectives have slopes.
     """
 
     experiment: Experiment
@@ -55,9 +68,12 @@ class Loaded:
     seeds: tuple[Baseline, ...]
     report_only: tuple[Objective, ...]
     tasks: TaskCatalogue
+    sloped: SlopedParts
 
     @classmethod
-    def of(cls, experiment: Experiment, where: str, tasks: TaskCatalogue | None = None) -> Loaded:
+    def of(
+        cls, experiment: Experiment, tasks: TaskCatalogue | None = None, gaps: Gaps = NO_GAPS
+    ) -> Loaded:
         """Build every part of a resolved experiment except its workers.
 
         Reads the headers of checkpoints and the data of tasks; loads no model.
@@ -65,49 +81,33 @@ class Loaded:
         Args:
             experiment: As ``load_experiment`` returns it. That of the result has what only other
                 files and the models know spelt out: seed recipes, groups of layers by importance.
-            where: Named in faults.
             tasks: Loaded before; taken if they are those of the experiment's suites.
+            gaps: What the experiment is without, being wrong: it is not loaded then, only looked
+                at for faults that are not because of that.
 
         Raises:
-            ConfigError: Listing every fault of every part, one line each.
+            ConfigError: Every fault of every part, by the keys of the experiment.
         """
-        from evomerge.evaluation.catalogue import TaskCatalogue
-
-        faults: list[str] = []
-        models = _models(experiment, where, faults)
-        models_are_known = not faults
-        experiment = _spelt_out(experiment, f"{where}: seeds", faults)
-        seeds = make_seeds(experiment.seeds, models, f"{where}: seeds", faults)
-        space = _space(experiment, models, where, faults, models_are_known=models_are_known)
-        suites, objectives = make_suites(experiment), objectives_of(experiment)
-        constraints = constraints_of(experiment)
-        tasks = None if tasks is None else tasks.only(suites)
-        if tasks is None:
-            reader = _reader(models.base, where, faults) if models_are_known else None
-            tasks = TaskCatalogue(suites, reader)
-        faults += checks.metric_faults(objectives, constraints, tasks, models, where)
-        faults += checks.bound_faults(constraints, experiment, where)
-        faults += checks.distance_faults(space, costs_of(objectives, constraints), where)
-        faults += checks.engine_faults(experiment, space, where)
-        faults += checks.final_split_faults(experiment, suites, where)
-        faults += sampler_faults(experiment, space, where)
-        if faults:
-            raise ConfigError(*faults)
-        assert space is not None, "a missing space is a fault"
-        found = baselines(space, models, seeds)
-        n_trials = experiment.budget.trials
-        if faults := list(checks.unreached_faults(constraints, found, n_trials, where)):
+        parts = _Parts(experiment, tasks, gaps)
+        if parts.faults or gaps.paths:
+            raise ConfigError(*gaps.beside(parts.faults))
+        experiment = parts.experiment
+        assert parts.space is not None, "a missing space is a fault"
+        assert parts.sloped is not None, "without faults it is known"
+        found = baselines(parts.space, parts.models, parts.seeds)
+        if faults := list(checks.unreached_faults(experiment, found)):
             raise ConfigError(*faults)
         return cls(
             experiment=experiment,
-            models=models,
-            space=space,
-            suites=suites,
-            objectives=objectives,
-            constraints=constraints,
+            models=parts.models,
+            space=parts.space,
+            suites=parts.suites,
+            objectives=objectives_of(experiment),
+            constraints=constraints_of(experiment),
             seeds=found,
-            report_only=make_objectives(tasks.report_only_measures),
-            tasks=tasks,
+            report_only=make_objectives(parts.tasks.report_only_measures),
+            tasks=parts.tasks,
+            sloped=parts.sloped,
         )
 
     @property
@@ -123,6 +123,8 @@ class Loaded:
             rungs=self.experiment.rungs,
             engine=self.experiment.engine,
             prompted=self._prompted,
+            space=self.space,
+            objectives=tuple((o.task, o.metric) for o in self.objectives),
         )
 
     @property
@@ -134,35 +136,133 @@ class Loaded:
         return {split: prompted for split, prompted in found.items() if prompted}
 
 
-def _models(experiment: Experiment, where: str, faults: list[str]) -> ModelSet:
-    from evomerge.merging.sources import Sources
-    from evomerge.models.opening import peek_model
+class _Parts:
+    """The parts of an experiment, built one after the other, going on after faults.
 
-    config, n_layers = experiment.models, 1
-    tensors: dict[str, TensorRole] = {}
-    try:
-        sources = Sources(config.base, config.experts, open_full=peek_model)
-        n_layers = sources.architecture.n_layers
-        tensors = {name: sources.architecture.roles[name] for name in sources.names}
-    except CheckpointError as err:
-        faults += [f"{where}: models: {line}" for line in str(err).splitlines()]
-    return ModelSet(
-        base=config.base,
-        experts=config.experts,
-        n_layers=n_layers,
-        dtype=config.dtype,
-        seed=experiment.seed,
-        tensors=tensors,
-        winners=tuple(config.winners),
-    )
+    Args:
+        experiment: Resolved.
+        tasks: Loaded before.
+        gaps: What is left out of it.
+    """
+
+    def __init__(self, experiment: Experiment, tasks: TaskCatalogue | None, gaps: Gaps) -> None:
+        self.experiment, self._gaps = experiment, gaps
+        self.faults: list[Fault] = []
+        self.models = self._models()
+        self.seeds = self._seeds()
+        self.space = self._space()
+        self.suites = make_suites(self.experiment)
+        self.tasks = self._tasks(tasks)
+        self.sloped: SlopedParts | None = None
+        self._check()
+
+    def _models(self) -> ModelSet:
+        config = self.experiment.models
+        lost = [path[2] for path in self._gaps.paths if path[:2] == _EXPERTS and len(path) > 2]
+        sources = None if self._gaps.touch("models", "base") else self._sources()
+        roles = {} if sources is None else sources.architecture.roles
+        return ModelSet(
+            base=config.base,
+            experts={**config.experts, **{str(name): "" for name in lost}},
+            n_layers=0 if sources is None else sources.architecture.n_layers,
+            dtype=config.dtype,
+            seed=self.experiment.seed,
+            tensors={} if sources is None else {name: roles[name] for name in sources.names},
+            winners=tuple(config.winners),
+        )
+
+    def _sources(self) -> Sources | None:
+        """Open the models; where that fails the base alone, which tells layers and tensors."""
+        from evomerge.merging.sources import Sources
+        from evomerge.models.opening import peek_model
+
+        config = self.experiment.models
+        with collected(self.faults, "models"):
+            return Sources(config.base, config.experts, open_full=peek_model)
+        with suppress(CheckpointError):
+            return Sources(config.base, {}, open_full=peek_model)
+        return None
+
+    @property
+    def _are_named(self) -> bool:
+        """Whether the names of all experts are known."""
+        return not self._gaps.paths & {_EXPERTS, _EXPERTS[:1]}
+
+    def _seeds(self) -> Seeds:
+        """Read the seeds; spells out what only other files and the models know."""
+        faults: list[Fault] = []
+        config = resolve_seeds(self.experiment.seeds, faults)
+        if config != self.experiment.seeds:
+            self.experiment = self.experiment.model_copy(update={"seeds": config})
+        if self._gaps.touch("models"):
+            return Seeds()
+        self.experiment = with_boundaries(self.experiment)
+        seeds = make_seeds(config, self.models, faults)
+        self.faults += [fault.under("seeds") for fault in faults]
+        return seeds
+
+    def _space(self) -> SearchSpace | None:
+        content = self.experiment.search_space
+        assert isinstance(content, dict), "load_experiment inlines presets"
+        if self._gaps.touch("search_space"):
+            return None
+        faults = space_faults(content, self.models if self._are_named else None)
+        self.faults += [fault.under("search_space") for fault in faults]
+        is_sound = not faults and self.models.n_layers and not self._gaps.touch("models")
+        return build_space(content, self.models) if is_sound else None
+
+    def _tasks(self, tasks: TaskCatalogue | None) -> TaskCatalogue:
+        from evomerge.evaluation.catalogue import TaskCatalogue
+
+        whole = [
+            suite
+            for i, suite in enumerate(self.suites)
+            if not any(self._gaps.touch(*self._gaps.written(("evaluators", i)), k) for k in _WHICH)
+        ]
+        tasks = None if tasks is None else tasks.only(whole)
+        return TaskCatalogue(whole, self._reader()) if tasks is None else tasks
+
+    def _reader(self) -> LanguageModel | None:
+        if not self.models.n_layers:
+            return None
+        with collected(self.faults, "models", "base"):
+            return _make_reader(self.models.base)
+        return None
+
+    def _check(self) -> None:
+        experiment, experts = self.experiment, tuple(self.models.experts)
+        self.faults += checks.task_faults(self.tasks, self.suites)
+        self.faults += [
+            fault
+            for fault in checks.metric_faults(experiment, self.tasks, experts)
+            if not self._is_about_gaps(str(fault.path[-1]))
+        ]
+        if self._are_named and not self._gaps.touch("seeds"):
+            self.faults += checks.bound_faults(experiment, experts)
+        self.faults += checks.distance_faults(experiment, self.space)
+        self.faults += checks.engine_faults(experiment, self.space)
+        self.faults += checks.final_split_faults(experiment, self.suites)
+        if not self.faults and not self._gaps.paths and self.space is not None:
+            self.sloped = SlopedParts.of(experiment, self.space, self.tasks)
+        self.faults += [
+            fault
+            for fault in sampler_faults(experiment, self.space, self.sloped)
+            if fault.path[1:] or not self._gaps.touch("objectives")  # it may be for so many
+        ]
+
+    def _is_about_gaps(self, key: str) -> bool:
+        """Tell whether a key of a metric names what may be among the things left out."""
+        if key == "cost":
+            return not self._are_named
+        lost = [path[2:3] for path in self._gaps.paths if path[:1] == ("evaluators",)]
+        return key == "task" and any(not part or part[0] in _WHICH for part in lost)
 
 
 def _make_reader(base: str) -> LanguageModel:
     """Read prompts as candidates will: with the base's tokenizer and its context, no parameters.
 
     Raises:
-        CheckpointError: The base is no causal language model.
-        OSError, ValueError: It has no tokenizer.
+        CheckpointError: The base is no causal language model, or has no tokenizer.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -173,47 +273,13 @@ def _make_reader(base: str) -> LanguageModel:
 
     checkpoint, hub_id = peek_model(base), split_hub_id(base)
     folder = checkpoint.folder
-    if fault := class_fault(checkpoint.config):
-        raise CheckpointError(f"{base}: {fault}")
+    if reason := class_fault(checkpoint.config):
+        raise CheckpointError(f"{base}: {reason}")
     name, revision = (str(folder), None) if hub_id is None else hub_id
     with clean_harness():
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        except (OSError, ValueError) as err:
+            reason = " ".join(str(err).split())
+            raise CheckpointError(f"expected {base} to have a tokenizer: {reason}") from err
         return LanguageModel.without_parameters(tokenizer, AutoConfig.from_pretrained(folder))
-
-
-def _reader(base: str, where: str, faults: list[str]) -> LanguageModel | None:
-    try:
-        return _make_reader(base)
-    except CheckpointError as err:
-        faults.append(f"{where}: models.base: {err}")
-    except (OSError, ValueError) as err:
-        reason = " ".join(str(err).split())
-        faults.append(f"{where}: models.base: expected {base} to have a tokenizer: {reason}")
-    return None
-
-
-def _spelt_out(experiment: Experiment, where: str, faults: list[str]) -> Experiment:
-    seeds = resolve_seeds(experiment.seeds, where, faults)
-    if seeds != experiment.seeds:
-        experiment = experiment.model_copy(update={"seeds": seeds})
-    return with_boundaries(experiment)
-
-
-def _space(
-    experiment: Experiment,
-    models: ModelSet,
-    where: str,
-    faults: list[str],
-    *,
-    models_are_known: bool,
-) -> SearchSpace | None:
-    assert isinstance(experiment.search_space, dict), "load_experiment inlines presets"
-    try:
-        return build_space(experiment.search_space, models, f"{where}: search_space")
-    except ConfigError as err:
-        # Without models the number of layers is unknown, and faults about it would mislead.
-        about_layers = ("depth.", "initial: ", "(the models' layers)")
-        faults += [
-            f for f in err.faults if models_are_known or not any(a in f for a in about_layers)
-        ]
-        return None

@@ -10,14 +10,18 @@ from optuna.samplers import BaseSampler
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import experiment_digest
 from evomerge.errors import StudyError
+from evomerge.evaluation.store import ItemStore
+from evomerge.runs.parts import constraints_of, objectives_of
 from evomerge.runs.stored import early_digest, read_experiment
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import shared_name
+from evomerge.study.ledger import Ledger
 from evomerge.study.storage import open_storage, repair_journal
 
 __all__ = [
     "find_study",
     "keep_inputs",
+    "ledger_of",
     "open_study",
     "serve_dashboard",
     "store_name",
@@ -55,6 +59,17 @@ def open_study(folder: StudyFolder, experiment: Experiment, sampler: BaseSampler
         )
     study.set_user_attr(_DIGEST, digest)
     return study
+
+
+def ledger_of(study: optuna.Study, folder: StudyFolder, experiment: Experiment) -> Ledger:
+    """Open what is kept with the trials of a study."""
+    return Ledger(
+        study,
+        objectives_of(experiment),
+        ItemStore(folder.items),
+        constraints_of(experiment),
+        experiment.models.located(),
+    )
 
 
 def stored_inputs(folder: StudyFolder, experiment: Experiment) -> dict[str, str]:
@@ -101,7 +116,7 @@ def serve_dashboard(folder: StudyFolder, port: int, serving: Callable[[str], Non
         from optuna_dashboard import run_server
     except ImportError:
         raise StudyError(
-            "optuna-dashboard is not installed; pip install 'evomerge[dashboard]'"
+            "optuna-dashboard is not installed; pip install 'optuna-dashboard>=0.20'"
         ) from None
     storage = open_storage(folder.journal, experiment.storage)
     serving(f"http://127.0.0.1:{port}")

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from evomerge.config.experiment import EvaluatorConfig, Experiment
-from evomerge.config.load import resolve_evaluator
+from evomerge.config.experiment import ConstraintConfig, EvaluatorConfig, Experiment
+from evomerge.config.load import read_evaluator
 from evomerge.config.presets import Presets
-from evomerge.errors import ConfigError, SpaceError, brief
+from evomerge.errors import ConfigError, Fault, brief, collected
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.evaluation.suite import DEFAULT_SPLITS, Suite
 from evomerge.execution.costs import COST
-from evomerge.schema import parse
-from evomerge.space.dataflow.dataflow import DataflowSpace
-from evomerge.space.dataflow.hybrid import HybridSpace
+from evomerge.schema import fit, parse
+from evomerge.space.checks import spec_faults
+from evomerge.space.dataflow.dataflow import DataflowSpace, dataflow_faults
+from evomerge.space.dataflow.hybrid import HybridSpace, hybrid_faults
 from evomerge.space.dataflow.spec import HybridSpec, PathSpec
-from evomerge.space.layer_swap import LayerSwapSpec, layer_swap_space
+from evomerge.space.layer_swap import LayerSwapSpec, layer_swap_space, swap_faults
 from evomerge.space.parameter import ParameterSpace
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.space.spec import ParameterSpec
 from evomerge.study.constraints import Constraint, parse_bound
-from evomerge.study.records import Objective
-from evomerge.study.trials import make_objectives
+from evomerge.study.records import Objective, make_objectives
 
 __all__ = [
+    "bounds_of",
     "build_space",
     "constraints_of",
     "costs_of",
     "load_suites",
     "make_suites",
     "objectives_of",
+    "space_faults",
 ]
+
+
+Side = Literal["at_least", "at_most"]
 
 
 def make_suites(experiment: Experiment) -> tuple[Suite, ...]:
@@ -56,9 +61,7 @@ def load_suites(names: Sequence[str], presets: Presets, beside: Path) -> tuple[S
     Raises:
         ConfigError: A name or file is wrong.
     """
-    return tuple(
-        _suite(EvaluatorConfig(**resolve_evaluator(name, presets, beside)), name) for name in names
-    )
+    return tuple(_suite(read_evaluator(name, presets, beside), name) for name in names)
 
 
 def _suite(config: str | EvaluatorConfig, name: str) -> Suite:
@@ -80,13 +83,19 @@ def objectives_of(experiment: Experiment) -> tuple[Objective, ...]:
 
 def constraints_of(experiment: Experiment) -> tuple[Constraint, ...]:
     """Build the constraints of an experiment, one per bound."""
-    sides: tuple[Literal["at_least", "at_most"], ...] = ("at_least", "at_most")
     return tuple(
         Constraint(config.task, config.metric, side, parse_bound(bound), str(bound))
         for config in experiment.constraints
-        for side in sides
-        if (bound := getattr(config, side)) is not None
+        for side, bound in bounds_of(config)
     )
+
+
+def bounds_of(config: ConstraintConfig) -> Iterator[tuple[Side, float | str]]:
+    """List the bounds of a constraint by the key they are written at."""
+    sides: tuple[Side, ...] = ("at_least", "at_most")
+    for side in sides:
+        if (bound := getattr(config, side)) is not None:
+            yield side, bound
 
 
 def costs_of(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> tuple[str, ...]:
@@ -95,32 +104,60 @@ def costs_of(objectives: Sequence[Objective], constraints: Sequence[Constraint])
     return tuple(dict.fromkeys(m.metric for m in wanted if m.task == COST))
 
 
-# By kind: the record that the keys are read into, and what builds the space from it.
-_KINDS: Mapping[str, tuple[type[Any], Callable[[Any, ModelSet], SearchSpace]]] = {
-    "parameter": (ParameterSpec, ParameterSpace),
-    "layer_swap": (LayerSwapSpec, layer_swap_space),
-    "dataflow": (PathSpec, DataflowSpace),
-    "hybrid": (HybridSpec, HybridSpace),
+@dataclass(frozen=True)
+class _Kind:
+    """What a kind of space is read into, checked by and built with."""
+
+    spec: type[Any]
+    faults: Callable[[Any, ModelSet], list[Fault]]
+    build: Callable[[Any, ModelSet], SearchSpace]
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "parameter": _Kind(ParameterSpec, spec_faults, ParameterSpace),
+    "layer_swap": _Kind(LayerSwapSpec, swap_faults, layer_swap_space),
+    "dataflow": _Kind(PathSpec, dataflow_faults, DataflowSpace),
+    "hybrid": _Kind(HybridSpec, hybrid_faults, HybridSpace),
 }
 
 
-def build_space(content: Mapping[str, Any], models: ModelSet, where: str) -> SearchSpace:
+def build_space(content: Mapping[str, Any], models: ModelSet) -> SearchSpace:
     """Build a search space from plain data.
 
     Args:
         content: The keys of a space file.
         models: What is mixed.
-        where: Named in faults.
 
     Raises:
-        ConfigError: Listing every fault, one line each.
+        ConfigError: Every fault, by the keys of the space.
     """
+    if faults := space_faults(content, models):
+        raise ConfigError(*faults)
+    kind = _kind(content)
+    return kind.build(parse(kind.spec, content), models)
+
+
+def space_faults(content: Mapping[str, Any], models: ModelSet | None) -> list[Fault]:
+    """List every fault of a space, by its keys: of the keys themselves, and with these models.
+
+    Args:
+        content: The keys of a space file.
+        models: What is mixed, without layers if they could not be opened; ``None`` if not even
+            their names are known.
+    """
+    faults: list[Fault] = []
+    with collected(faults):
+        kind = _kind(content)
+        fitted = fit(kind.spec, content)
+        faults += fitted.faults
+        if fitted.value is not None and models is not None:
+            faults += fitted.gaps.beside(kind.faults(fitted.value, models))
+    return faults
+
+
+def _kind(content: Mapping[str, Any]) -> _Kind:
     kind = content.get("kind", "parameter")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ConfigError(f"{where}: kind: expected one of {', '.join(_KINDS)}, got {brief(kind)}")
-    spec_type, build = _KINDS[kind]
-    spec = parse(spec_type, content, where)
-    try:
-        return build(spec, models)
-    except SpaceError as err:
-        raise ConfigError(*(f"{where}: {fault}" for fault in str(err).splitlines())) from None
+        text = f"expected one of {', '.join(_KINDS)}, got {brief(kind)}"
+        raise ConfigError(Fault(("kind",), text))
+    return _KINDS[kind]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
 from evomerge.evaluation.store import ItemStore
-from evomerge.runs.optuna_study import find_study, store_name
+from evomerge.runs.optuna_study import find_study, ledger_of, store_name
 from evomerge.runs.parts import constraints_of, objectives_of
 from evomerge.runs.stored import read_experiment
 from evomerge.runs.wholeness import require_store
@@ -16,7 +16,6 @@ from evomerge.study.constraints import unenforced
 from evomerge.study.finals_file import read_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
-from evomerge.study.trials import trial_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,8 +67,7 @@ def read_study(folder: StudyFolder) -> StudyRecord:
     experiment = read_experiment(folder)
     constraints = constraints_of(experiment)
     found = find_study(folder, experiment)
-    models = experiment.models.located()
-    trials = () if found is None else trial_records(found, constraints, models)
+    trials = () if found is None else ledger_of(found, folder, experiment).records()
     require_store(folder, store_name(folder, experiment), trials)
     finals, n_trials = read_finals(folder.finals), experiment.budget.trials
     return StudyRecord(

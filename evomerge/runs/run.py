@@ -2,80 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import optuna
 
 from evomerge.analysis.front import baselines
-from evomerge.analysis.winners import best_beside, best_merges
+from evomerge.analysis.silence import silences
+from evomerge.analysis.winners import finalists
 from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.experiment import Experiment
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Executor
+from evomerge.origins import is_single_model
+from evomerge.plain_yaml import placed_in
 from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
 from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.optuna_study import keep_inputs, open_study, store_name, stored_inputs
+from evomerge.runs.optuna_study import keep_inputs, ledger_of, open_study, store_name, stored_inputs
 from evomerge.runs.reading import read_study
 from evomerge.runs.sampling import make_sampler, resolved_sampler
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
 from evomerge.runs.wholeness import require_items
 from evomerge.runs.workers import on_device, start_executor
 from evomerge.study.drivers import Drivers
+from evomerge.study.evaluations import is_used_up
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import driver_id, identify
-from evomerge.study.records import StudyRecord
+from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing, read_timing
-from evomerge.study.trials import trial_record
-
-if TYPE_CHECKING:
-    from evomerge.evaluation.catalogue import TaskCatalogue
 
 __all__ = [
     "change_study",
     "continue_study",
-    "load_study",
     "require_same_models",
+    "settled",
     "start_study",
     "update_study",
 ]
 
 
-def load_study(
-    experiment: Experiment, where: str, folder: StudyFolder, tasks: TaskCatalogue | None = None
-) -> Loaded:
-    """Load a resolved experiment before the folder of its study is made.
+def settled(loaded: Loaded, folder: StudyFolder) -> Loaded:
+    """Settle what a study keeps of its experiment, before its folder is made.
 
     Args:
-        experiment: As ``load_experiment`` returns it.
-        where: Named in faults.
+        loaded: The experiment.
         folder: Where the study will be.
-        tasks: See ``Loaded.of``.
 
     Returns:
-        With the experiment as the study keeps it: a later, larger budget must not change its
-        sampler.
+        The same with the sampler that runs: a later, larger budget must not change it.
 
     Raises:
-        ConfigError: Listing every fault.
         StudyError: The database cannot be opened.
     """
-    loaded = Loaded.of(experiment, where, tasks)
-    if experiment.storage is not None:
-        open_storage(folder.journal, experiment.storage)
-    sampler = resolved_sampler(loaded.experiment, loaded.space)
-    settled = loaded.experiment.model_copy(update={"sampler": sampler})
-    return replace(loaded, experiment=settled)
+    if loaded.experiment.storage is not None:
+        open_storage(folder.journal, loaded.experiment.storage)
+    sampler = resolved_sampler(loaded.experiment, loaded.space, loaded.sloped)
+    kept = loaded.experiment.model_copy(update={"sampler": sampler})
+    return replace(loaded, experiment=kept)
 
 
 def start_study(loaded: Loaded, folder: StudyFolder) -> None:
@@ -138,11 +131,13 @@ def require_same_models(folder: StudyFolder, after: Experiment, *, accept_change
 
 
 def _update(folder: StudyFolder, after: Experiment) -> None:
-    before, n_trials = read_experiment(folder), len(read_study(folder).trials)
-    if after.budget != before.budget and after.budget.trials < n_trials:
+    before, study = read_experiment(folder), read_study(folder)
+    used = math.ceil(study.evaluations)
+    if after.budget != before.budget and after.budget.trials < used:
+        climbs = f", which count as {used} with their climbs" if used > len(study.trials) else ""
         raise StudyError(
-            f"expected a budget of at least the {n_trials} trials that were asked already, got "
-            f"{after.budget.trials}"
+            f"expected a budget of at least the {len(study.trials)} trials that were asked "
+            f"already{climbs}, got {after.budget.trials}"
         )
     if after != before:
         write_experiment(folder, after)
@@ -205,11 +200,13 @@ def _loaded(folder: StudyFolder, experiment: Experiment, known: Loaded | None) -
     """Load a study's experiment, or what of it is not loaded yet."""
     if known is not None and known.experiment == experiment:
         return known
-    return Loaded.of(experiment, str(folder.experiment), None if known is None else known.tasks)
+    with placed_in(folder.experiment):
+        return Loaded.of(experiment, None if known is None else known.tasks)
 
 
 def _opened(folder: StudyFolder, loaded: Loaded) -> optuna.Study:
-    sampler = make_sampler(loaded.experiment, loaded.space, ItemStore(folder.items))
+    items = ItemStore(folder.items)
+    sampler = make_sampler(loaded.experiment, loaded.space, loaded.sloped, items)
     return open_study(folder, loaded.experiment, sampler)
 
 
@@ -254,22 +251,32 @@ def _search(
     rules, seed = loaded.experiment.race, loaded.experiment.seed
     folder.finals.unlink(missing_ok=True)  # of an earlier, smaller budget
     search = Search(
-        study,
+        ledger_of(study, folder, loaded.experiment),
         loaded.space,
-        loaded.objectives,
         executor,
-        budget=Budget(budget.trials, budget.wall_clock),
-        items=ItemStore(folder.items),
+        budget=Budget(budget.trials, budget.wall_clock, loaded.tasks.n_items("search")),
         timing=Timing(folder.timing),
-        constraints=loaded.constraints,
         rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
         drivers=Drivers(study, None if is_alone else identify(folder)),
-        models=loaded.experiment.models.located(),
-        on_told=lambda trial: events.told(trial_record(trial)),
+        on_told=_told(loaded, folder, events),
     )
     search.seed(loaded.seeds)
     events.phase("searching")
     search.run()
+
+
+def _told(loaded: Loaded, folder: StudyFolder, events: Events) -> Callable[[TrialRecord], None]:
+    """Report finished trials, and once base and experts are, objectives that say nothing."""
+    awaited = {seed.origin for seed in loaded.seeds if is_single_model(seed.origin)}
+
+    def told(record: TrialRecord) -> None:
+        events.told(record)
+        if awaited and awaited <= {record.origin}:
+            for silence in silences(read_study(folder)):
+                events.warned(str(silence))
+        awaited.discard(record.origin)
+
+    return told
 
 
 def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Events) -> None:
@@ -278,11 +285,10 @@ def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Eve
     if n_finalists == 0 or not any(t.state == "complete" for t in study.trials):
         return
     events.phase("held-out finals")
-    finalists = best_merges(study, n_finalists)
-    beside = best_beside(study, finalists) if loaded.constraints else []
+    best, beside = finalists(study, n_finalists)
     found = run_finals(
-        finalists=finalists,
-        reserves=beside[: n_finalists - len(finalists)],
+        finalists=best,
+        reserves=beside if loaded.constraints else (),
         baselines=baselines(study),
         objectives=study.objectives,
         executor=executor,
@@ -297,7 +303,7 @@ def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Eve
 def _is_finished(folder: StudyFolder, experiment: Experiment) -> bool:
     study, budget = read_study(folder), experiment.budget
     is_running = any(t.state == "running" for t in study.trials)
-    out_of_trials = len(study.trials) >= budget.trials
+    out_of_trials = is_used_up(study.evaluations, budget.trials)
     limit = budget.wall_clock
     out_of_time = limit is not None and read_timing(folder.timing)["elapsed"] >= limit
     has_finals = bool(study.finals) or experiment.finalists == 0

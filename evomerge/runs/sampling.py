@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 
 from evomerge.config.experiment import Experiment, SamplerConfig
-from evomerge.errors import ConfigError, SpaceError
+from evomerge.errors import Fault, SpaceError, collected
 from evomerge.evaluation.store import ItemStore
 from evomerge.runs.parts import objectives_of
+from evomerge.runs.sloped import SlopedParts, slope_faults
 from evomerge.samplers import (
     GeneSpace,
     SearchProblem,
+    SlopesFirst,
     build_sampler,
     choose,
     resolve_sampler,
@@ -24,60 +27,90 @@ from evomerge.samplers import (
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.records import Objective
 
-__all__ = ["ItemRows", "make_sampler", "resolved_sampler", "sampler_choice", "sampler_faults"]
+__all__ = [
+    "ItemRows",
+    "make_sampler",
+    "resolved_sampler",
+    "sampler_choice",
+    "sampler_faults",
+]
 
 
-def make_sampler(experiment: Experiment, space: SearchSpace, items: ItemStore) -> BaseSampler:
+def make_sampler(
+    experiment: Experiment, space: SearchSpace, sloped: SlopedParts, items: ItemStore
+) -> BaseSampler:
     """Build the sampler of an experiment for its space.
 
     Args:
         experiment: Whose sampler, objectives and budget count.
         space: What varies.
+        sloped: What of it has slopes.
         items: Item scores of the study, for samplers that look at them.
 
     Raises:
         ConfigError: Unknown sampler or option; ``Loaded.of`` has looked for them.
     """
     rows = ItemRows(items, objectives_of(experiment))
-    return _sampler(experiment, replace(_problem(experiment, space), item_scores=rows))
+    return _sampler(experiment, replace(_problem(experiment, space, sloped), item_scores=rows))
 
 
-def resolved_sampler(experiment: Experiment, space: SearchSpace) -> SamplerConfig:
+def resolved_sampler(
+    experiment: Experiment, space: SearchSpace, sloped: SlopedParts
+) -> SamplerConfig:
     """Settle which sampler runs, and the options that follow the budget, which may grow later."""
     sampler = experiment.sampler
-    name, options = resolve_sampler(sampler.name, sampler.options, _problem(experiment, space))
+    name, options = resolve_sampler(
+        sampler.name, sampler.options, _problem(experiment, space, sloped)
+    )
     return SamplerConfig(name=name, **options)
 
 
-def sampler_choice(experiment: Experiment, space: SearchSpace) -> tuple[str, str]:
+def sampler_choice(
+    experiment: Experiment, space: SearchSpace, sloped: SlopedParts
+) -> tuple[str, str]:
     """Name the sampler that will run, and why: ``auto`` chooses by a rule, other names say it."""
-    name, problem = experiment.sampler.name, _problem(experiment, space)
+    name, problem = experiment.sampler.name, _problem(experiment, space, sloped)
     if name != "auto":
         return name, f"named in the experiment; {sampler_names()[name]}"
     return choose(problem.space, n_objectives=problem.n_objectives, n_trials=problem.n_trials)
 
 
-def sampler_faults(experiment: Experiment, space: SearchSpace | None, where: str) -> Iterator[str]:
-    """Build the sampler once; where the space is wrong itself, for no gene, which any can do."""
-    try:
-        _sampler(experiment, _problem(experiment, space))
-    except ConfigError as err:
-        yield from (f"{where}: {fault}" for fault in err.faults)
-    except SpaceError as err:
-        yield from (f"{where}: sampler: {line}" for line in str(err).splitlines())
+def sampler_faults(
+    experiment: Experiment, space: SearchSpace | None, sloped: SlopedParts | None
+) -> list[Fault]:
+    """Build the sampler once; where the parts before it are wrong, only its options are looked at.
+
+    Args:
+        experiment: Names the sampler.
+        space: ``None`` if it is wrong itself.
+        sloped: ``None`` if the space or the tasks are wrong.
+    """
+    faults = [] if sloped is None else [*slope_faults(experiment, sloped)]
+    if faults:
+        return faults
+    consequence = () if sloped is not None else (SpaceError,)
+    with collected(faults, "sampler"), suppress(*consequence):
+        _sampler(experiment, _problem(experiment, space, sloped or SlopedParts()))
+    return faults
 
 
 def _sampler(experiment: Experiment, problem: SearchProblem) -> BaseSampler:
-    return build_sampler(experiment.sampler.name, experiment.sampler.options, problem)
+    sampler = build_sampler(experiment.sampler.name, experiment.sampler.options, problem)
+    n_first = experiment.seeds.slopes
+    return SlopesFirst(sampler, n_first, problem) if n_first else sampler
 
 
-def _problem(experiment: Experiment, space: SearchSpace | None) -> SearchProblem:
+def _problem(
+    experiment: Experiment, space: SearchSpace | None, sloped: SlopedParts
+) -> SearchProblem:
     return SearchProblem(
         space=_genes(space) if space else GeneSpace({}, {}),
         n_objectives=len(experiment.objectives),
         n_trials=experiment.budget.trials,
         seed=experiment.seed,
         constrained=bool(experiment.constraints),
+        sloped=sloped.genes,
+        sloped_objectives=sloped.objectives,
     )
 
 

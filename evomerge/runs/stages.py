@@ -12,15 +12,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.analysis.winners import stage_winners
-from evomerge.config.experiment import Experiment, StageConfig
-from evomerge.config.load import load_experiment
+from evomerge.config.experiment import Experiment
+from evomerge.config.load import Draft, draft_experiment
 from evomerge.config.presets import Presets
-from evomerge.errors import ConfigError, StudyError
-from evomerge.recipe.files import dump_recipe, recipe_from_data
+from evomerge.errors import ConfigError, Fault, KeyPath, StudyError, changed, collected
+from evomerge.plain_yaml import placed_in
+from evomerge.recipe.files import dump_recipe, stored_recipe
 from evomerge.recipe.recipe import Recipe
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
@@ -29,13 +31,13 @@ from evomerge.runs.reading import begun_stages, read_study
 from evomerge.runs.run import (
     change_study,
     continue_study,
-    load_study,
     require_same_models,
+    settled,
     start_study,
     update_study,
 )
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
-from evomerge.schema import parse
+from evomerge.schema import NO_GAPS, Gaps, parse
 from evomerge.study.folder import StudyFolder, write_atomically
 from evomerge.study.json_files import read_json
 from evomerge.study.records import StudyRecord, TrialRecord
@@ -46,10 +48,12 @@ if TYPE_CHECKING:
 __all__ = [
     "change_run",
     "continue_run",
+    "load_draft",
     "load_stages",
     "start_run",
 ]
 
+_OWN = {"search_space", "sampler", "budget"}  # what a stage may have for itself
 _DATA_FLOW = ("dataflow", "hybrid")  # kinds of space whose models have other layers than the base
 
 
@@ -71,30 +75,31 @@ def start_run(
         StudyError: Another study is there or is just being made, or an override changes no stage.
     """
     events.phase("reading the experiment")
-    experiment = _read(path, presets, overrides, folder)
+    draft = _read(path, presets, overrides, folder)
+    events.faulty(draft.faults)
     events.phase("checking the experiment")
-    with _made(experiment, path, folder) as loaded:
+    with _made(draft, folder) as loaded:
         return continue_run(folder, events, loaded=loaded)
 
 
-def _read(
-    path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder
-) -> Experiment:
+def _read(path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder) -> Draft:
     """Read an experiment, with all that can be told at once."""
     if not _is_unbegun(folder):
         folder.require_free()
-    experiment = load_experiment(path, presets, overrides)
-    if experiment.stages and any(override.startswith("budget") for override in overrides):
+    draft = draft_experiment(path, presets, overrides)
+    experiment = draft.experiment
+    is_budget = any(override.startswith("budget") for override in overrides)
+    if is_budget and experiment is not None and experiment.stages:
         _require_follower(folder, experiment)
-    return experiment
+    return draft
 
 
 @contextmanager
-def _made(experiment: Experiment, path: Path, folder: StudyFolder) -> Iterator[Loaded]:
-    if experiment.stages:
-        loaded, *_ = load_stages(experiment, str(path))
-    else:
-        loaded = load_study(experiment, str(path), folder)
+def _made(draft: Draft, folder: StudyFolder) -> Iterator[Loaded]:
+    loaded, *_ = load_draft(draft)
+    experiment = draft.complete()
+    if not experiment.stages:
+        loaded = settled(loaded, folder)
         experiment = loaded.experiment
     with folder.lock():
         if _is_unbegun(folder):
@@ -181,7 +186,8 @@ def continue_run(
                 update_study(inside, wanted)
             else:
                 tasks = None if loaded is None else loaded.tasks
-                loaded = load_study(wanted, str(folder.experiment), inside, tasks)
+                with placed_in(folder.experiment):
+                    loaded = settled(Loaded.of(wanted, tasks), inside)
                 start_study(loaded, inside)
             study = continue_study(
                 inside,
@@ -197,36 +203,61 @@ def continue_run(
     return study  # the last stage has no winners: it is always continued
 
 
-def load_stages(experiment: Experiment, where: str) -> tuple[Loaded, ...]:
-    """Build the parts of every stage, the base standing in for winners that do not exist yet.
+def load_draft(draft: Draft) -> tuple[Loaded, ...]:
+    """Build the parts of every stage of an experiment as it is written; see ``load_stages``.
 
     Raises:
-        ConfigError: Listing every fault of every stage, one line each.
+        ConfigError: Every fault of the file, of every part and of every stage, with its place.
+    """
+    found: tuple[Loaded, ...] = ()
+    faults: list[Fault] = []
+    if draft.experiment is not None:
+        with collected(faults):
+            found = load_stages(draft.experiment, draft.gaps)
+    draft.complete(*faults)
+    return found
+
+
+def load_stages(experiment: Experiment, gaps: Gaps = NO_GAPS) -> tuple[Loaded, ...]:
+    """Build the parts of every stage, the base standing in for winners that do not exist yet.
+
+    Args:
+        experiment: Resolved.
+        gaps: See ``Loaded.of``.
+
+    Raises:
+        ConfigError: Every fault of every stage, by the keys of the experiment.
     """
     if not experiment.stages:
-        return (Loaded.of(experiment, where),)
+        return (Loaded.of(experiment, gaps=gaps),)
     found: list[Loaded] = []
-    faults = list(_chain_faults(experiment, where))
+    faults = list(_chain_faults(experiment))
     winners: dict[str, str] = {}
     tasks: TaskCatalogue | None = None
     for i, stage in enumerate(experiment.stages):
-        try:
-            found.append(Loaded.of(_stage_experiment(experiment, i + 1, winners), where, tasks))
+        with collected(faults), changed(partial(_of_stage, experiment, i)):
+            one = _stage_experiment(experiment, i + 1, winners)
+            found.append(Loaded.of(one, tasks, gaps))
             tasks = found[-1].tasks
-        except ConfigError as err:
-            faults += [_of_stage(fault, i, stage, where) for fault in err.faults]
         winners |= {_name(i + 1, rank): experiment.models.base for rank in range(stage.keep)}
     if faults:
-        raise ConfigError(*dict.fromkeys(faults))
+        raise ConfigError(*faults)
     return tuple(found)
 
 
-def _of_stage(fault: str, i: int, stage: StageConfig, where: str) -> str:
-    """Name the stage in a fault of what is its own."""
-    for key in ("search_space", "sampler"):
-        if getattr(stage, key) is not None:
-            fault = fault.replace(f"{where}: {key}", f"{where}: stages[{i}].{key}", 1)
-    return fault
+def _of_stage(experiment: Experiment, i: int, fault: Fault) -> Fault:
+    """Turn the path in the experiment of a stage into that in the whole one."""
+    key = str(fault.path[0]) if fault.path else ""
+    if key in _OWN and getattr(experiment.stages[i], key) is not None:
+        return fault.under("stages", i)
+    left_out = [] if i + 1 == len(experiment.stages) else _reported(experiment)
+    return replace(fault, path=Gaps(frozenset(left_out)).written(fault.path))
+
+
+def _reported(experiment: Experiment) -> list[KeyPath]:
+    """Find the evaluators that only the last stage has."""
+    evaluators = experiment.model_dump(include={"evaluators"})["evaluators"]
+    return [("evaluators", i) for i, e in enumerate(evaluators) if e["report_only"]]
 
 
 def _stage_experiment(
@@ -235,7 +266,7 @@ def _stage_experiment(
     """The experiment of one stage by itself; only the last stage has held-out finals."""
     stage, is_last = experiment.stages[number - 1], number == len(experiment.stages)
     whole = experiment.model_dump(exclude_unset=True, mode="json")
-    own = stage.model_dump(include={"search_space", "sampler", "budget"}, mode="json")
+    own = stage.model_dump(include=_OWN, mode="json")
     content = {
         **{key: value for key, value in whole.items() if key != "stages"},
         **{key: value for key, value in own.items() if value is not None},
@@ -251,7 +282,7 @@ def _stage_experiment(
     if number > 1:  # recipes and earlier studies are over the first stage's experts
         seeds = whole.get("seeds", {})
         content["seeds"] = {k: v for k, v in seeds.items() if k not in ("recipes", "studies")}
-    return parse(Experiment, content, f"stage {number}")
+    return parse(Experiment, content)
 
 
 def _stage_of(experiment: Experiment, number: int, folder: StudyFolder) -> Experiment:
@@ -301,7 +332,7 @@ def _hand_on(
 
     winners_before = read_experiment(inside).models.winners
     for rank, trial in enumerate(winners):
-        recipe = recipe_from_data(trial.recipe, f"trial {trial.number}")
+        recipe = stored_recipe(trial.recipe, trial.number)
         out = inside.models / _name(number, rank)
         write_checkpoint(recipe, out)
         write_atomically(out / "recipe.yaml", dump_recipe(_beside(recipe, out, winners_before)))
@@ -328,21 +359,19 @@ def _handed_on(folder: StudyFolder, number: int) -> dict[str, str]:
     return found
 
 
-def _chain_faults(experiment: Experiment, where: str) -> list[str]:
+def _chain_faults(experiment: Experiment) -> Iterator[Fault]:
     taken = {_name(i + 1, r) for i, s in enumerate(experiment.stages) for r in range(s.keep)}
-    faults = [
-        f"{where}: models.experts: {name} is the name of a stage's winner; rename the expert"
-        for name in experiment.models.experts
-        if name in taken
-    ]
+    for name in taken & experiment.models.experts.keys():
+        text = f"{name} is the name of a stage's winner"
+        yield Fault(("models", "experts", name), text, "rename the expert")
     for i, stage in enumerate(experiment.stages[:-1]):
         kind = stage.search_space.get("kind") if isinstance(stage.search_space, dict) else None
         if kind in _DATA_FLOW:
-            faults.append(
-                f"{where}: stages[{i}].search_space: models of a {kind} space have other "
-                "layers than the base, so they cannot be experts; make it the last stage"
+            text = (
+                f"models of a {kind} space have other layers than the base, so they cannot be "
+                "experts"
             )
-    return faults
+            yield Fault(("stages", i, "search_space"), text, "make it the last stage")
 
 
 def _name(number: int, rank: int) -> str:

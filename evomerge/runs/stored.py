@@ -21,6 +21,7 @@ from evomerge.config.overrides import apply_overrides
 from evomerge.config.places import with_models_at
 from evomerge.errors import StudyError
 from evomerge.models.reference import absolute_reference
+from evomerge.plain_yaml import placed_in
 from evomerge.recipe.path import BASE
 from evomerge.schema import parse, read_yaml
 from evomerge.study.folder import StudyFolder, write_atomically
@@ -89,7 +90,8 @@ def _moved(before: ModelsConfig, after: Experiment) -> Experiment:
 
 
 def _read(folder: StudyFolder, content: Mapping[str, Any]) -> Experiment:
-    experiment = parse(Experiment, content, str(folder.experiment))
+    with placed_in(folder.experiment):
+        experiment = parse(Experiment, content)
     return _relocated(experiment, lambda path: str((folder.root / path).resolve()))
 
 

@@ -11,6 +11,8 @@ Members:
     catcma, mixed, mixed_genes: CMA-ES with categories and steps, one or two objectives.
     cmaes_internals: what is used of cmaes, public or not.
     amortised, surrogate, genetic: ``map``, a search on quadratic models of the objectives.
+    slopes, chains, preferences: ``slopes``, trials that climb on along the objectives' slopes.
+    slopes_first: ``SlopesFirst``, another sampler after a few trials of ``slopes``.
     niches: ``m2n2``, crossover of parents that are good at different items.
     greedy_soup: averages of the best seeds, then one gene at a time.
     wrapped, view: make an Optuna sampler work where some genes are inactive.
@@ -32,6 +34,7 @@ from evomerge.samplers.auto import choose
 from evomerge.samplers.gene_space import GeneSpace
 from evomerge.samplers.kinds import SamplerKind, SearchProblem
 from evomerge.samplers.registry import build_sampler, resolve_sampler, sampler_names
+from evomerge.samplers.slopes_first import SlopesFirst
 from evomerge.samplers.wrapped import InSpace
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "InSpace",
     "SamplerKind",
     "SearchProblem",
+    "SlopesFirst",
     "build_sampler",
     "choose",
     "resolve_sampler",

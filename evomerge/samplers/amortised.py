@@ -189,7 +189,7 @@ def _first_population(
 
 
 def _build(options: Options, problem: SearchProblem) -> BaseSampler:
-    chosen = parse(_MapOptions, options, "sampler")
+    chosen = parse(_MapOptions, options)
     front = AmortisedFront(problem, n_startup=chosen.n_startup_trials)
     return JointSampler(problem.space, front, seed=problem.seed)
 

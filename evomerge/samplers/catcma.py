@@ -62,7 +62,7 @@ class _ComocmaOptions:
 
 
 def _catcma(options: Options, problem: SearchProblem) -> BaseSampler:
-    chosen = parse(_CatcmaOptions, options, "sampler")
+    chosen = parse(_CatcmaOptions, options)
 
     def start() -> CatEvolution:
         popsize = chosen.popsize or default_popsize(len(problem.space.searched))
@@ -73,9 +73,9 @@ def _catcma(options: Options, problem: SearchProblem) -> BaseSampler:
 
 
 def _resolve_kernels(options: Options, problem: SearchProblem) -> Options:
-    chosen = parse(_ComocmaOptions, options, "sampler")
+    chosen = parse(_ComocmaOptions, options)
     if problem.n_objectives != 2:
-        raise ConfigError(f"sampler: comocma is for 2 objectives, got {problem.n_objectives}")
+        raise ConfigError(f"comocma is for 2 objectives, got {problem.n_objectives}")
     if chosen.kernels is not None or not problem.space.searched:
         return options
     popsize = default_popsize(len(problem.space.searched))
@@ -84,7 +84,7 @@ def _resolve_kernels(options: Options, problem: SearchProblem) -> Options:
 
 
 def _comocma(options: Options, problem: SearchProblem) -> BaseSampler:
-    chosen = parse(_ComocmaOptions, _resolve_kernels(options, problem), "sampler")
+    chosen = parse(_ComocmaOptions, _resolve_kernels(options, problem))
 
     def start() -> ComoEvolution:
         return ComoEvolution(

@@ -136,7 +136,7 @@ def _neighbours(
 
 
 def _build(options: Options, problem: SearchProblem) -> BaseSampler:
-    soup = GreedySoup(problem, parse(_SoupOptions, options, "sampler"))
+    soup = GreedySoup(problem, parse(_SoupOptions, options))
     return JointSampler(problem.space, soup, seed=problem.seed)
 
 

@@ -85,12 +85,12 @@ def _in_space(
 
 
 def _random(options: Options, problem: SearchProblem) -> BaseSampler:
-    parse(_NoOptions, options, "sampler")
+    parse(_NoOptions, options)
     return _in_space(RandomSampler, problem)
 
 
 def _qmc(options: Options, problem: SearchProblem) -> BaseSampler:
-    chosen = parse(_QmcOptions, options, "sampler")
+    chosen = parse(_QmcOptions, options)
     sequence_seed = optuna_seed(problem.seed, "qmc")  # one sequence for all trials
 
     def factory(seed: int) -> BaseSampler:
@@ -100,7 +100,7 @@ def _qmc(options: Options, problem: SearchProblem) -> BaseSampler:
 
 
 def _tpe(options: Options, problem: SearchProblem) -> BaseSampler:
-    chosen = parse(_TpeOptions, options, "sampler")
+    chosen = parse(_TpeOptions, options)
 
     def factory(seed: int) -> BaseSampler:
         return TPESampler(
@@ -115,7 +115,7 @@ def _tpe(options: Options, problem: SearchProblem) -> BaseSampler:
 
 
 def _gp(options: Options, problem: SearchProblem) -> BaseSampler:
-    chosen = parse(_GpOptions, options, "sampler")
+    chosen = parse(_GpOptions, options)
 
     def factory(seed: int) -> BaseSampler:
         return GPSampler(n_startup_trials=chosen.n_startup_trials, seed=seed)
@@ -126,7 +126,7 @@ def _gp(options: Options, problem: SearchProblem) -> BaseSampler:
 def _nsga(
     algorithm: type[NSGAIISampler] | type[NSGAIIISampler], options: Options, problem: SearchProblem
 ) -> BaseSampler:
-    chosen = parse(_NsgaOptions, options, "sampler")
+    chosen = parse(_NsgaOptions, options)
 
     def factory(seed: int) -> BaseSampler:
         return algorithm(
@@ -142,7 +142,7 @@ def _nsga(
 
 
 def _nsga_resolve(options: Options, problem: SearchProblem) -> Options:
-    chosen = parse(_NsgaOptions, options, "sampler")
+    chosen = parse(_NsgaOptions, options)
     return {**options, "population_size": chosen.population(problem.n_trials)}
 
 

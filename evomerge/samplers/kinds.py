@@ -32,6 +32,8 @@ class SearchProblem:
             NaN where it has none), one array per objective, the same items for every trial; empty
             for an objective without items, such as a cost. ``None`` if none are stored. Absent if
             the study keeps no item scores.
+        sloped: Genes along which objectives may have slopes.
+        sloped_objectives: Which objectives have; empty: none.
     """
 
     space: GeneSpace
@@ -40,6 +42,8 @@ class SearchProblem:
     seed: int
     constrained: bool = False
     item_scores: ItemScores | None = None
+    sloped: frozenset[str] = frozenset()
+    sloped_objectives: tuple[bool, ...] = ()
 
 
 def _as_they_are(options: Options, problem: SearchProblem) -> Options:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["CONSTRAINTS", "PARTIAL", "learned_stderr", "learned_values"]
+__all__ = ["CLIMB", "CLIMBED", "CONSTRAINTS", "PARTIAL", "learned_stderr", "learned_values"]
 
+CLIMB = "climb"  # trial user attribute: the steps along slopes that it takes once it is scored
+CLIMBED = "climbed"  # trial user attribute: where they ended, its ``params`` at least
 CONSTRAINTS = "constraints"  # trial user attribute: numbers, feasible if none is above 0
 PARTIAL = "partial"  # trial user attribute: ``values``, ``stderr`` and ``n_items`` per objective
 

@@ -201,7 +201,7 @@ def _split_shares(rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _build(options: Options, problem: SearchProblem) -> BaseSampler:
-    niches = Niches(problem, parse(_M2n2Options, options, "sampler"))
+    niches = Niches(problem, parse(_M2n2Options, options))
     return JointSampler(problem.space, niches, seed=problem.seed)
 
 

@@ -54,7 +54,7 @@ class PycmaOptions:
 
 
 def _resolve(options: Options, problem: SearchProblem) -> Options:
-    chosen = parse(PycmaOptions, options, "sampler")
+    chosen = parse(PycmaOptions, options)
     if chosen.diagonal is not None:
         return options
     n_axes = UnitCube(problem.space.searched).dimension
@@ -62,7 +62,7 @@ def _resolve(options: Options, problem: SearchProblem) -> Options:
 
 
 def _build(options: Options, problem: SearchProblem) -> BaseSampler:
-    chosen = parse(PycmaOptions, _resolve(options, problem), "sampler")
+    chosen = parse(PycmaOptions, _resolve(options, problem))
 
     def start() -> Evolution:
         return Evolution(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 
 from optuna.samplers import BaseSampler
 
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, Fault, near_name
 from evomerge.samplers.auto import choose
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 
@@ -27,6 +26,7 @@ _BUILT_IN = {
     "comocma": "evomerge.samplers.catcma:COMOCMA",
     "map": "evomerge.samplers.amortised:MAP",
     "m2n2": "evomerge.samplers.niches:M2N2",
+    "slopes": "evomerge.samplers.slopes:SLOPES",
     "greedy_soup": "evomerge.samplers.greedy_soup:GREEDY_SOUP",
 }
 _AUTO = "chooses among the others by genes, objectives and budget"
@@ -69,7 +69,8 @@ def resolve_sampler(name: str, options: Options, problem: SearchProblem) -> tupl
     """
     if name == "auto":
         if options:
-            raise ConfigError(f"sampler: auto has no options, got {', '.join(sorted(options))}")
+            faults = (Fault((name,), "auto has no options", "leave it out") for name in options)
+            raise ConfigError(*faults)
         name, _ = choose(
             problem.space, n_objectives=problem.n_objectives, n_trials=problem.n_trials
         )
@@ -91,14 +92,12 @@ def _load(name: str) -> SamplerKind:
             raise _unknown(name)
         kind = found[0].load()
     if not isinstance(kind, SamplerKind):
-        raise ConfigError(
-            f"sampler: expected a SamplerKind behind {name!r}, got {type(kind).__name__}"
-        )
+        raise ConfigError(f"expected a SamplerKind behind {name!r}, got {type(kind).__name__}")
     return kind
 
 
 def _unknown(name: str) -> ConfigError:
     known = ["auto", *_names()]
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return ConfigError(f"sampler: no sampler {name!r}; {hint}known are {', '.join(known)}")
+    near = near_name(name, known, cutoff=0.5)
+    text = f"no sampler {name!r}, known are {', '.join(known)}"
+    return ConfigError(Fault(("name",), text, f"did you mean {near!r}?" if near else ""))

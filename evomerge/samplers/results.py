@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.learned import CONSTRAINTS, learned_stderr, learned_values
 
-__all__ = ["Result", "Trials", "Tried"]
+__all__ = ["QUEUED", "Result", "Trials", "Tried"]
 
-_QUEUED = "fixed_params"  # system attribute of what Optuna's ``enqueue_trial`` made
+QUEUED = "fixed_params"  # system attribute of what Optuna's ``enqueue_trial`` made
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Trials:
             None if values is None else _minimised(values, study.directions),
             violation=sum(max(0.0, c) for c in excess),
             pruned=trial.state is TrialState.PRUNED,
-            queued=bool(trial.system_attrs.get(_QUEUED)),  # one that was given back holds none
+            queued=bool(trial.system_attrs.get(QUEUED)),  # one that was given back holds none
             stderr=None if stderr is None else tuple(stderr),
         )
 

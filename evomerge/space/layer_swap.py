@@ -11,13 +11,13 @@ from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from pydantic import ConfigDict
 
-from evomerge.errors import SpaceError
+from evomerge.errors import Fault, SpaceError
 from evomerge.recipe.recipe import Recipe
 from evomerge.space.distributions import in_range, range_text, suggest
 from evomerge.space.layer_sources import BASE, Row, layer_rows, layer_rules, same_rows
 from evomerge.space.protocol import GeneInfo, ModelSet, Params, SearchSpace
 
-__all__ = ["LayerChoice", "LayerSwapSpec", "RegionSwap", "layer_swap_space"]
+__all__ = ["LayerChoice", "LayerSwapSpec", "RegionSwap", "layer_swap_space", "swap_faults"]
 
 _REGIONS = ("bottom", "middle", "top")
 _SIZES = {
@@ -66,10 +66,10 @@ def layer_swap_space(spec: LayerSwapSpec, models: ModelSet) -> SearchSpace:
     """Build the space of a spec.
 
     Raises:
-        SpaceError: Listing every fault, one line each.
+        SpaceError: Every fault.
     """
-    if faults := list(_faults(spec, models)):
-        raise SpaceError("\n".join(faults))
+    if faults := swap_faults(spec, models):
+        raise SpaceError(*faults)
     sources = tuple(models.experts) if spec.sources is None else spec.sources
     if spec.per_layer:
         return LayerChoice(sources, models)
@@ -231,29 +231,38 @@ def _meaning(name: str) -> str:
     return _SIZES.get(name) or f"where the {name.partition('.')[2]} layers come from"
 
 
-def _faults(spec: LayerSwapSpec, models: ModelSet) -> Iterator[str]:
+def swap_faults(spec: LayerSwapSpec, models: ModelSet) -> list[Fault]:
+    """List every fault of a layer-swapping space; empty if all is well."""
+    return [*_source_faults(spec, models), *_size_faults(spec, models)]
+
+
+def _source_faults(spec: LayerSwapSpec, models: ModelSet) -> Iterator[Fault]:
     known = (BASE, *models.experts)
     sources = tuple(models.experts) if spec.sources is None else spec.sources
-    for name in sources:
+    for i, name in enumerate(sources):
         if name not in known:
-            yield f"sources: expected {' or '.join(known)}, got {name!r}"
+            yield Fault(("sources", i), f"expected {' or '.join(known)}, got {name!r}")
     if len(set(sources)) < 2 or len(set(sources)) < len(sources):
-        yield f"sources: expected at least two different ones, got {', '.join(sources) or 'none'}"
+        text = f"expected at least two different ones, got {', '.join(sources) or 'none'}"
+        yield Fault(("sources",), text)
+
+
+def _size_faults(spec: LayerSwapSpec, models: ModelSet) -> Iterator[Fault]:
     given = [name for name in _SIZES if getattr(spec, name) is not None]
     if spec.per_layer:
-        yield from (f"{name}: every layer chooses for itself; leave it out" for name in given)
+        text = "every layer chooses for itself"
+        yield from (Fault((name,), text, "leave it out") for name in given)
         return
     sizes, least = spec.sizes(models.n_layers), {"bottom": 1, "top": 1, "transition": 0}
     for name in given:
         low, high = sizes[name]
         if not least[name] <= low <= high:
-            yield (
-                f"{name}: expected [fewest, most] layers with {least[name]} <= fewest <= most, "
-                f"got [{low}, {high}]"
-            )
+            wanted = f"[fewest, most] layers with {least[name]} <= fewest <= most"
+            yield Fault((name,), f"expected {wanted}, got [{low}, {high}]")
     most = sum(high * (2 if name == "transition" else 1) for name, (_, high) in sizes.items())
-    if most >= models.n_layers:
-        yield (
-            "bottom, top, transition: expected bottom + top + 2 * transition below "
+    if 0 < models.n_layers <= most:
+        text = (
+            "expected bottom + top + 2 * transition below "
             f"{models.n_layers} (the models' layers) at their largest, got {most}"
         )
+        yield Fault((given[-1],) if given else (), text)

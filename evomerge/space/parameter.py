@@ -35,12 +35,12 @@ class ParameterSpace:
         models: What is mixed.
 
     Raises:
-        SpaceError: Listing every fault of the spec, one line each.
+        SpaceError: Every fault of the spec.
     """
 
     def __init__(self, spec: ParameterSpec, models: ModelSet) -> None:
         if faults := spec_faults(spec, models):
-            raise SpaceError("\n".join(faults))
+            raise SpaceError(*faults)
         self._spec, self._models = spec, models
         self._genes = Genes(spec, models)
 

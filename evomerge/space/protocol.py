@@ -26,7 +26,7 @@ class ModelSet:
     Attributes:
         base: Model reference of the ancestor.
         experts: Model, adapter or delta by expert name, in recipe order.
-        n_layers: Decoder layers of each.
+        n_layers: Decoder layers of each; 0 if they could not be opened.
         dtype: Dtype of the candidates; ``None`` takes the base's.
         seed: Seed of the candidates' random masks.
         tensors: Role of each tensor to merge, by name; empty if they are not known.

@@ -9,7 +9,8 @@ Members:
     storage: the Optuna storage of a study.
     journal: a journal file, whose records can be written together.
     database: a database, which drivers share.
-    trials: what is kept with each trial.
+    ledger: what is kept with each trial, written and read.
+    evaluations: what trials cost, counted against the budget.
     proposals: the params of a trial, stored whole or not at all.
     drivers: which trials are whose, where several drivers share a study.
     timing: seconds per phase.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evomerge.execution.costs import COST
-from evomerge.origins import is_reference
+from evomerge.origins import is_baseline, is_reference
+from evomerge.study.evaluations import is_used_up, summed
 from evomerge.study.records import FinalRecord, TrialRecord
 
 __all__ = ["Bound", "Constraint", "finals_note", "parse_bound", "unenforced", "violations"]
@@ -149,12 +150,12 @@ def unenforced(
     Returns:
         For people, one line each.
     """
-    found = []
+    found, used = [], summed(trial.evaluations for trial in trials)
     for constraint in constraints:
         origin = constraint.bound.reference
         of_it = [t for t in trials if t.origin == origin]
         is_pending = any(t.state == "running" for t in of_it)
-        is_pending |= not of_it and len(trials) < n_trials
+        is_pending |= not of_it and not is_used_up(used, n_trials)
         if origin is None or is_pending:
             continue
         if not any(t.state == "complete" for t in of_it):
@@ -166,14 +167,16 @@ def unenforced(
 
 
 def finals_note(records: Sequence[FinalRecord], constraints: Sequence[str]) -> str | None:
-    """Say that the chosen trial violates constraints on validation; ``None`` if it does not."""
-    chosen = [r for r in records if r.chosen and r.split == "validation" and not r.is_feasible]
-    if not chosen:
+    """Say that no merge in the finals satisfies the constraints; ``None`` if one does."""
+    merges = [r for r in records if r.split == "validation" and not is_baseline(r.origin)]
+    if not merges or any(r.is_feasible for r in merges):
         return None
-    named = zip(constraints, chosen[0].violations, strict=True)
+    reported = {r.number for r in records if r.split == "test"}
+    nearest = min(merges, key=lambda r: (r.violation, r.number not in reported))
+    named = zip(constraints, nearest.violations, strict=True)
     violated = "; ".join(name for name, excess in named if excess > 0)
     return (
-        f"no finalist satisfies the constraints on the validation items; trial {chosen[0].number} "
+        f"no finalist satisfies the constraints on the validation items; trial {nearest.number} "
         f"violates them least ({violated})"
     )
 

@@ -64,7 +64,7 @@ def _is_made_meanwhile(err: Exception) -> bool:
 
 def _missing_package(url: str) -> str:
     if url.startswith("postgres"):
-        return "the package psycopg is not installed; pip install 'evomerge[postgres]'"
+        return "the package psycopg is not installed; pip install 'psycopg[binary]'"
     return "expected the package that talks to this kind of database; install it"
 
 

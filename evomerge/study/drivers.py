@@ -14,10 +14,11 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from evomerge.optuna_internals import storage_of, study_id, trial_id
+from evomerge.optuna_internals import storage_of, study_id, trial_id, without_sampler
+from evomerge.study.evaluations import is_used_up, summed
 from evomerge.study.identity import Identity
+from evomerge.study.ledger import DRIVER, evaluations_of
 from evomerge.study.storage import together
-from evomerge.study.trials import DRIVER
 
 __all__ = ["Drivers"]
 
@@ -53,7 +54,7 @@ class Drivers:
         """Take the next trial, one that was queued first.
 
         Args:
-            n_trials: The budget.
+            n_trials: The budget, in evaluations.
 
         Returns:
             The trial; ``None`` if the budget is used up, by whichever driver.
@@ -67,8 +68,8 @@ class Drivers:
         while True:
             trials = self._study.get_trials(deepcopy=False)
             queued = next((t for t in trials if t.state == TrialState.WAITING), None)
-            number = len(trials) if queued is None else queued.number
-            if number >= n_trials:
+            taken = (evaluations_of(t) for t in trials if t.state != TrialState.WAITING)
+            if is_used_up(summed(taken), n_trials):
                 return None
             if queued is None:
                 storage.create_new_trial(study, create_trial(state=TrialState.WAITING))
@@ -86,6 +87,10 @@ class Drivers:
         """Open a running trial; samplers see the study as it is now."""
         self._study._thread_local.cached_all_trials = None  # as ``Study.ask`` does
         return Trial(self._study, trial_id)
+
+    def reopen(self, trial_id: int) -> Trial:
+        """Open a running trial of which the sampler has said all; it is not asked again."""
+        return Trial(without_sampler(self._study), trial_id)
 
     def mark(self, trial: FrozenTrial) -> bool:
         """Mark a trial as this driver's; ``False`` if another one has taken it meanwhile."""

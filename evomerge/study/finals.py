@@ -1,8 +1,9 @@
-"""The finals: front members and baselines scored again on items the search never saw.
+"""The finals: the best merges and the baselines scored again on items the search never saw.
 
 The best of many noisy scores is biased upward; scores on ``validation`` pick the winner, scores on
-``test`` are what is reported. Constraints are held to the scores of each split itself, baselines'
-scores included. Tasks that are only reported are scored last.
+``test`` are what is reported. Baselines compete: what is chosen is never worse there than what was
+there before the search. Constraints are held to the scores of each split itself, baselines' scores
+included. Tasks that are only reported are scored last.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.batch import run_all
 from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Scored
 from evomerge.origins import SEARCH
-from evomerge.recipe.files import recipe_from_data
+from evomerge.recipe.files import stored_recipe
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.outcomes import checked_outcome
 from evomerge.study.records import (
@@ -58,34 +59,38 @@ def run_finals(
     report_only: Sequence[Objective] = (),
     on_scored: Callable[[int, int], None] = lambda done, total: None,
 ) -> Finals:
-    """Score finalists and baselines on ``validation``, then the winner and baselines on ``test``.
+    """Score finalists and baselines on ``validation``; on ``test`` the best merge and baselines.
 
     Args:
-        finalists: Trials that may win, e.g. the front.
-        baselines: Trials reported beside the winner.
+        finalists: Merges that may win, e.g. the front.
+        baselines: Trials that may win as well, and that are reported whoever does.
         objectives: In the study's order.
         executor: Idle.
         items: Where item scores go.
         constraints: What the winner must keep.
-        reserves: Trials that may win if every finalist violates a constraint on ``validation``.
+        reserves: Merges that may win if every finalist violates a constraint on ``validation``.
         report_only: Measures of the tasks that are only reported, for the models of ``test``.
         on_scored: Told after each model how many are done, and of how many.
 
     Returns:
-        The winner has the best ``merits`` on ``validation`` of the finalists that violate no
-        constraint there, else of such reserves, else of those that violate them least. A trial that
-        cannot be scored is left out with a warning.
+        The winner has the best ``merits`` on ``validation`` of the baselines and finalists (or
+        else reserves) that violate no constraint there, else of all that violate them least. Of
+        equals a merge wins. A trial that cannot be scored is left out with a warning.
     """
     entrants = {t.number: t for t in (*finalists, *reserves, *baselines)}
     scoring = _Scoring(executor, items, on_scored, _n_scorings(entrants, baselines, report_only))
     wanted = _Wanted(objectives, constraints)
     validation = scoring.of(list(entrants.values()), "validation", wanted)
-    may_win = _may_win(validation, finalists, reserves)
-    if not may_win:
+    before = {t.number for t in baselines}
+    rivals = [r for r in validation if r.number in before]
+    scored = {r.number: r for r in validation if r.number not in before}
+    ranks = [[scored[t.number] for t in r if t.number in scored] for r in (finalists, reserves)]
+    merges = _may_win(ranks)
+    winner = _best(_may_win([[*merges, *rivals]]), objectives)
+    if winner is None:
         return Finals()
-    merit = merits([r.values for r in may_win], objectives)
-    winner = may_win[merit.index(max(merit))].number
-    reported = [t for t in entrants.values() if t.number == winner or t in baselines]
+    shown = before | {_best(merges, objectives) if winner in before else winner}
+    reported = [t for t in entrants.values() if t.number in shown]
     test = scoring.of(reported, "test", wanted)
     unseen = _Wanted(report_only, is_report_only=True)
     forgotten = scoring.of(reported, REPORT_ONLY, unseen) if report_only else []
@@ -100,24 +105,29 @@ def _n_scorings(
     baselines: Sequence[TrialRecord],
     report_only: Sequence[Objective],
 ) -> int:
-    """Count models to score; one less if a baseline wins."""
-    return len(entrants) + (len(baselines) + 1) * (2 if report_only else 1)
+    """Count models to score; fewer if some cannot be scored."""
+    n_reported = min(len(entrants), len(baselines) + 1)
+    return len(entrants) + n_reported * (2 if report_only else 1)
 
 
 def _marked(records: Sequence[FinalRecord], winner: int) -> tuple[FinalRecord, ...]:
     return tuple(replace(record, chosen=record.number == winner) for record in records)
 
 
-def _may_win(validation: Sequence[FinalRecord], *ranks: Sequence[TrialRecord]) -> list[FinalRecord]:
+def _may_win(ranks: Sequence[Sequence[FinalRecord]]) -> list[FinalRecord]:
     """List the feasible records of the first rank that has any, else the least infeasible."""
-    scored = {r.number: r for r in validation}
-    records = [[scored[t.number] for t in rank if t.number in scored] for rank in ranks]
-    for of_rank in records:
-        if feasible := [r for r in of_rank if r.is_feasible]:
+    for rank in ranks:
+        if feasible := [r for r in rank if r.is_feasible]:
             return feasible
-    everyone = [r for of_rank in records for r in of_rank]
+    everyone = [r for rank in ranks for r in rank]
     least = min((r.violation for r in everyone), default=0.0)
     return [r for r in everyone if r.violation == least]
+
+
+def _best(records: Sequence[FinalRecord], objectives: Sequence[Objective]) -> int | None:
+    """Number of the best record, the first of equals."""
+    merit = merits([r.values for r in records], objectives)
+    return records[merit.index(max(merit))].number if merit else None
 
 
 @dataclass(frozen=True)
@@ -188,9 +198,7 @@ class _Scoring:
 
     def _outcomes(self, trials: Sequence[TrialRecord], split: str) -> dict[int, Outcome]:
         outcomes: dict[int, Outcome] = {}
-        jobs = [
-            Job(t.number, recipe_from_data(t.recipe, f"trial {t.number}"), split) for t in trials
-        ]
+        jobs = [Job(t.number, stored_recipe(t.recipe, t.number), split) for t in trials]
         for outcome in run_all(self._executor, jobs):
             outcomes[outcome.job.trial] = outcome
             self._done += 1

@@ -36,7 +36,7 @@ def read_finals(path: Path) -> Finals:
     """Read what ``write_finals`` wrote; empty if the finals were not run, or must be run again."""
 
     def make(content: Any) -> Finals:
-        return parse(Finals, {k: v for k, v in content.items() if k in _PARTS}, str(path))
+        return parse(Finals, {k: v for k, v in content.items() if k in _PARTS})
 
     instead = "'evomerge resume DIR' runs the finals again"
     return read_json_or_warn(path, make, instead) or Finals()

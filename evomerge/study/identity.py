@@ -74,5 +74,4 @@ def shared_name(folder: StudyFolder) -> str:
 
 
 def _read(folder: StudyFolder) -> Identity | None:
-    where = str(folder.driver)
-    return read_json(folder.driver, lambda content: parse(Identity, content["driver"], where))
+    return read_json(folder.driver, lambda content: parse(Identity, content["driver"]))

@@ -63,4 +63,4 @@ def _reason(err: Exception) -> str:
         return f"it lacks {err}"
     if isinstance(err, (TypeError, AttributeError)):
         return "its content has another form than it was written in"
-    return str(err).splitlines()[0]
+    return str(err.faults[0] if isinstance(err, ConfigError) else err).partition("\n")[0]

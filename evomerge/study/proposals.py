@@ -12,15 +12,20 @@ from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from evomerge.optuna_internals import fix_params, trial_id
 from evomerge.study.storage import writes_together
-from evomerge.study.trials import PROPOSAL
 
-__all__ = ["propose"]
+__all__ = ["is_proposed", "propose"]
 
 T = TypeVar("T")
+_PROPOSAL = "proposal"  # trial user attribute: the params as they were drawn
+
+
+def is_proposed(trial: Trial | FrozenTrial) -> bool:
+    """Tell whether all params of a trial were drawn and stored as one attribute."""
+    return _PROPOSAL in trial.user_attrs
 
 
 def propose(trial: Trial, suggest: Callable[[Trial], T]) -> T:
@@ -36,8 +41,8 @@ def propose(trial: Trial, suggest: Callable[[Trial], T]) -> T:
     storage = trial.storage
     if writes_together(storage):
         return suggest(trial)
-    if PROPOSAL in trial.user_attrs:
-        fix_params(trial, trial.user_attrs[PROPOSAL])
+    if _PROPOSAL in trial.user_attrs:
+        fix_params(trial, trial.user_attrs[_PROPOSAL])
         return suggest(trial)
     drawn = _Drawn(storage)
     trial.storage = drawn  # type: ignore[assignment]
@@ -45,7 +50,7 @@ def propose(trial: Trial, suggest: Callable[[Trial], T]) -> T:
         suggested = suggest(trial)
     finally:
         trial.storage = storage
-    trial.set_user_attr(PROPOSAL, trial.params)
+    trial.set_user_attr(_PROPOSAL, trial.params)
     for name, value, distribution in drawn.params:
         storage.set_trial_param(trial_id(trial), name, value, distribution)
     return suggested

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from evomerge.evaluation.scores import Sample
 from evomerge.execution.costs import COST
+from evomerge.study.evaluations import summed
 
 __all__ = [
     "Direction",
@@ -20,8 +22,10 @@ __all__ = [
     "TrialRecord",
     "TrialStateName",
     "has_mean",
+    "make_objectives",
     "mean_value",
     "merits",
+    "scales",
 ]
 
 Direction = Literal["maximize", "minimize"]
@@ -56,6 +60,25 @@ class Objective:
         return self.task == COST
 
 
+def make_objectives(wanted: Sequence[tuple[str, str, Direction]]) -> tuple[Objective, ...]:
+    """Build objectives from (task, metric, direction) triples, with unique names."""
+    tasks = [task for task, _, _ in wanted]
+    return tuple(
+        Objective(task, metric, direction, _objective_name(task, metric, tasks))
+        for task, metric, direction in wanted
+    )
+
+
+def _objective_name(task: str, metric: str, tasks: Sequence[str]) -> str:
+    """Name an objective: the task, with the metric where the task has several objectives.
+
+    A cost goes by its metric alone.
+    """
+    if task == COST:
+        return metric
+    return task if list(tasks).count(task) == 1 else f"{task}/{metric}"
+
+
 def has_mean(objectives: Sequence[Objective]) -> bool:
     """Tell whether a mean over the objectives says something: scores that point the same way."""
     one_way = len({o.direction for o in objectives}) == 1
@@ -67,23 +90,39 @@ def mean_value(values: Sequence[float], objectives: Sequence[Objective]) -> floa
     return sum(o.sign * v for o, v in zip(objectives, values, strict=True)) / len(objectives)
 
 
-def merits(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:
-    """Rate models that compete with one another by one number each; more is better.
+def scales(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:
+    """Say what values are divided by so that no objective outweighs the others by its unit.
 
     Args:
         rows: Values per objective, one row per model.
         objectives: In the order of the values.
 
     Returns:
-        The mean where objectives have one. Else every objective is first scaled to the range of
-        the rows (0 worst, 1 best), so that none outweighs the others by its unit.
+        One per objective: 1 where the objectives have a mean, else the range of the rows.
     """
-    if has_mean(objectives):
-        return [mean_value(row, objectives) for row in rows]
-    columns = list(zip(*rows, strict=True))
-    sides = [(max(column) - min(column)) or 1.0 for column in columns]
+    if has_mean(objectives) or not rows:
+        return [1.0] * len(objectives)
+    return [(max(column) - min(column)) or 1.0 for column in zip(*rows, strict=True)]
+
+
+def merits(
+    rows: Sequence[Sequence[float]],
+    objectives: Sequence[Objective],
+    units: Sequence[float] | None = None,
+) -> list[float]:
+    """Rate models that compete with one another by one number each; more is better.
+
+    Args:
+        rows: Values per objective, one row per model.
+        objectives: In the order of the values.
+        units: What values are divided by first; ``None``: the ``scales`` of the rows.
+
+    Returns:
+        The mean of each row.
+    """
+    units = units or scales(rows, objectives)
     return [
-        mean_value([v / side for v, side in zip(row, sides, strict=True)], objectives)
+        mean_value([v / unit for v, unit in zip(row, units, strict=True)], objectives)
         for row in rows
     ]
 
@@ -142,6 +181,10 @@ class TrialRecord(_Constrained):
         n_scores: Item scores that were stored with it.
         driver: Id of the driver that ran it; ``None`` in a journal file.
         device: What the candidate ran on when it was scored; ``None`` if that is not known.
+        samples: An item by objective, as it was answered; only of baselines.
+        evaluations: What it costs, or may cost while it runs; see ``study.evaluations``.
+        has_climbed: Whether it went on along slopes once it was scored.
+        climb_error: Why that failed.
     """
 
     number: int
@@ -161,6 +204,10 @@ class TrialRecord(_Constrained):
     n_scores: int = 0
     driver: str | None = None
     device: str | None = None
+    samples: Mapping[str, Sample] = field(default_factory=dict)
+    evaluations: float = 1.0
+    has_climbed: bool = False
+    climb_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +220,7 @@ class FinalRecord(_Constrained):
         split: ``validation`` (picks among finalists), ``test`` (reported) or ``report_only``.
         values: One per objective; of ``report_only`` records one per measure of the report.
         stderr: Standard error beside each value.
-        chosen: Whether validation picked this trial.
+        chosen: Whether validation picked this trial, a merge or a baseline.
         violations: As those of a trial, on the items of this split.
     """
 
@@ -192,7 +239,7 @@ class ReportOnly:
 
     Attributes:
         measures: Every metric of those tasks; objectives in form only.
-        records: The base, the experts, the uniform average and the chosen merge.
+        records: The base, the experts, the uniform average and the best merge.
     """
 
     measures: tuple[Objective, ...] = ()
@@ -208,7 +255,7 @@ class StudyRecord:
         objectives: What the search trades off, in order.
         trials: Every trial by number.
         finals: Held-out scores; empty until the search has finished.
-        n_trials: The budget.
+        n_trials: The budget, in evaluations.
         constraints: What trials must keep, for people, in the order of their violations.
         unenforced: Those that hold nothing, and why, for people; see ``study.constraints``.
         report_only: Empty until the search has finished, or without such tasks.
@@ -222,3 +269,8 @@ class StudyRecord:
     constraints: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
     report_only: ReportOnly = ReportOnly()
+
+    @property
+    def evaluations(self) -> float:
+        """What its trials cost, counted against the budget; see ``study.evaluations``."""
+        return summed(trial.evaluations for trial in self.trials)

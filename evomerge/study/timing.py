@@ -15,14 +15,14 @@ from evomerge.study.json_files import read_json_or_warn
 __all__ = ["PHASES", "Timing", "read_timing"]
 
 _SECONDS_BETWEEN_SAVES = 1.0
-PHASES = ("ask", "merge", "evaluate", "tell", "idle")
+PHASES = ("ask", "merge", "evaluate", "slopes", "tell", "idle")
 
 
 class Timing:
     """Seconds per phase, summed over workers and over every driver the study has had.
 
-    ``ask`` and ``tell`` are the driver's, ``merge`` and ``evaluate`` the workers'; ``idle`` is
-    what remains of the workers' time.
+    ``ask`` and ``tell`` are the driver's, ``merge``, ``evaluate`` and ``slopes`` the workers';
+    ``idle`` is what remains of the workers' time.
 
     Args:
         path: JSON file in the study folder.
@@ -64,7 +64,7 @@ class Timing:
     def save(self) -> None:
         """Write the sums."""
         wall = time.monotonic() - self._started
-        busy = self._seconds["merge"] + self._seconds["evaluate"]
+        busy = sum(self._seconds[phase] for phase in ("merge", "evaluate", "slopes"))
         seconds = {**self._seconds, "idle": max(0.0, wall * self._n_workers - busy)}
         total = {phase: self._before[phase] + seconds[phase] for phase in PHASES}
         write_atomically(self._path, json.dumps({**total, "elapsed": self.elapsed}))

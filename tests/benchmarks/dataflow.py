@@ -144,7 +144,7 @@ def main() -> None:
     for arm in options.arms:
         found[arm] = []
         for seed in range(options.seeds):
-            space = build_space(ARMS[arm], MODELS, arm)
+            space = build_space(ARMS[arm], MODELS)
             recipe = bench.best(space, n_trials=options.trials, sampler=options.sampler, seed=seed)
             found[arm].append(bench.held_out(recipe, "test"))
             gain, error = difference(found[arm][-1], scores)
@@ -174,7 +174,7 @@ def _print_sources(bench: Bench) -> tuple[str, Scores]:
     """Print every source; return the best."""
     source_of = {
         b.origin: bench.held_out(b.recipe, "test")
-        for b in baselines(build_space(_GLOBAL, MODELS, "global"), MODELS)
+        for b in baselines(build_space(_GLOBAL, MODELS), MODELS)
     }
     for name, scores in source_of.items():
         print(f"  {name:<18} {mean(scores):.3f}", flush=True)

@@ -6,7 +6,6 @@ is resumed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,11 @@ from numpy.typing import NDArray
 
 from evomerge.analysis.front import hypervolume, hypervolume_history
 from evomerge.analysis.status import items_saved
-from evomerge.config.experiment import Experiment
-from evomerge.config.load import load_experiment
-from evomerge.config.presets import Presets
-from evomerge.runs.events import Events
-from evomerge.runs.run import continue_study, start_study
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
+from tests.benchmarks.studies import load_quickstart, run_study
 
-__all__ = ["compare", "load_quickstart", "search"]
+__all__ = ["compare", "search"]
 
 FloatArray = NDArray[np.float64]
 
@@ -48,23 +43,15 @@ def search(
     """
     name = "".join(c for c in race if c.isalnum() or c in ".-")
     folder = StudyFolder(_FOLDER / f"{n_objectives}-{name}-{n_trials}-{seed}")
-    if not folder.experiment.is_file():
-        overrides = [
-            f"objectives=[{', '.join(_OBJECTIVES[:n_objectives])}]",
-            f"race={race}",
-            f"seed={seed}",
-            f"budget.trials={n_trials}",
-            "execution.executor=inline",
-            "finalists=0",
-        ]
-        start_study(load_quickstart(overrides), "quickstart", folder)
-    return continue_study(folder, Events()), folder
-
-
-def load_quickstart(overrides: Sequence[str]) -> Experiment:
-    """Read the quickstart with ``KEY=VALUE`` changes."""
-    presets = Presets()
-    return load_experiment(presets.names("experiments")["quickstart"], presets, overrides)
+    overrides = [
+        f"objectives=[{', '.join(_OBJECTIVES[:n_objectives])}]",
+        f"race={race}",
+        f"seed={seed}",
+        f"budget.trials={n_trials}",
+        "execution.executor=inline",
+        "finalists=0",
+    ]
+    return run_study(load_quickstart(overrides), folder), folder
 
 
 def compare(n_seeds: int) -> None:

@@ -39,8 +39,9 @@ from evomerge.pareto import gains
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from tests.benchmarks import race_searches
-from tests.benchmarks.race_searches import load_quickstart, search
+from tests.benchmarks.race_searches import search
 from tests.benchmarks.results import setting
+from tests.benchmarks.studies import load_quickstart
 
 FloatArray = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Row", "keep", "latest", "markdown", "setting"]
+__all__ = ["Row", "keep", "latest", "layout", "markdown", "setting"]
 
 Row = Mapping[str, float | str | bool]
 
@@ -56,8 +56,13 @@ def markdown(columns: Sequence[str], cells: Iterable[Sequence[str]], rows: Seque
         if rows
         else "Not measured yet."
     )
+    return f"{layout(columns, cells)}\n\n{caption}"
+
+
+def layout(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    """Lay out a table without a caption."""
     lines = [columns, ["---"] * len(columns), *cells]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", caption])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def setting() -> str:

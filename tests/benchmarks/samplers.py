@@ -25,10 +25,11 @@ from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 from evomerge.seeds import seed_for
 from evomerge.space.protocol import ModelSet
 from evomerge.study.folder import StudyFolder
+from evomerge.study.ledger import Ledger
+from evomerge.study.records import make_objectives
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing
-from evomerge.study.trials import make_objectives
 
 __all__ = ["main"]
 
@@ -105,7 +106,7 @@ def _search(
         "modules": {"attention": ["attention"], "rest": ["mlp", "norm", "embedding", "head"]},
         "genes": {"coefficient": {"range": [0, 1]}},
     }
-    space = build_space(content, models, "space")
+    space = build_space(content, models)
     with tempfile.TemporaryDirectory() as root:
         folder = StudyFolder(Path(root))
         study = optuna.create_study(
@@ -124,12 +125,10 @@ def _search(
         )
         yield (
             Search(
-                study,
+                Ledger(study, _OBJECTIVES, ItemStore(folder.items)),
                 space,
-                _OBJECTIVES,
                 executor,
                 budget=Budget(trials),
-                items=ItemStore(folder.items),
                 timing=Timing(folder.timing),
             ),
             study,

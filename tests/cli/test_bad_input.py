@@ -58,7 +58,7 @@ def experiment(folder: Path, **change: object) -> Path:
         ({"sampler": "cma-es"}, "sampler"),
         (
             {"models": {"base": "zoo:base", "experts": {"a.b": "zoo:math"}}},
-            "models.experts.a.b: expected an expert name of letters, digits, _ and -, got 'a.b'",
+            "models.experts['a.b']: expected an expert name of letters, digits, _ and -, got 'a.b'",
         ),
         ({"objectives": [{"task": "zoo_math", "metric": "exact_match"}] * 2}, "already"),
         ({"storage": "foo"}, "expected a database URL"),
@@ -139,7 +139,7 @@ def save_task(folder: Path, last: dict[str, object] | None = None, **change: obj
         ),
         ({}, {"splits": {"search": "train", "test": "tset"}}, "the dataset has no split 'tset'"),
         ({}, {"splits": {"search": 0.9, "validation": 0.01, "test": 0.09}}, "no items: 0.01 of 12"),
-        ({}, {"limit": 0}, "evaluators.0.limit: input should be greater than 0, got 0"),
+        ({}, {"limit": 0}, "evaluators[0].limit: input should be greater than 0, got 0"),
     ],
 )
 @pytest.mark.parametrize("command", ["check", "run"])
@@ -194,7 +194,8 @@ def test_faults_of_different_parts_come_together(
     code, err = run_cli(["check", str(file)], monkeypatch, capsys)
     assert code == 2
     assert len(err.strip().splitlines()) == 4
-    assert f"error: {file}: sampler: sigma: unknown key; did you mean 'sigma0'?" in err
+    line = 1 + file.read_text().splitlines().index("  sigma: 0.2")
+    assert f"error: {file}:{line}: sampler.sigma: unknown key; did you mean 'sigma0'?" in err
 
 
 def test_models_of_other_shapes_are_refused(

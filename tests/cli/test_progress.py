@@ -9,6 +9,7 @@ import pytest
 from evomerge.cli import progress as module
 from evomerge.cli.progress import PassProgress, SearchProgress, progress_bar
 from evomerge.study.records import StudyRecord, TrialRecord
+from tests.analysis.synthetic import objectives
 
 STUDY = StudyRecord(name="s", objectives=(), trials=(), finals=(), n_trials=4)
 
@@ -40,10 +41,12 @@ def test_a_pass_says_how_far_it_is_and_how_long_it_takes(
     with progress_bar() as bar:
         told = PassProgress(bar, "merging")
         told(25, 100)
+        told(50, 100)
         told(100, 100)
-    first, second = capsys.readouterr().err.splitlines()
-    assert first == "merging: 25% · 0 s · left 0 s"
-    assert second.startswith("merging: 100%")
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "merging: 25% · 0 s"  # one point makes no pace
+    assert second == "merging: 50% · 0 s · left 0 s"
+    assert third.startswith("merging: 100%")
 
 
 def test_short_passes_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +63,7 @@ def test_a_search_shows_its_statistics_pass(capsys: pytest.CaptureFixture[str]) 
         progress.part("statistics of the models", 1, 2)
     assert capsys.readouterr().err.splitlines() == [
         "measuring the models",
-        "statistics of the models: 50% · 0 s · left 0 s",
+        "statistics of the models: 50% · 0 s",
     ]
 
 
@@ -78,3 +81,35 @@ def test_what_is_left_is_told_by_the_pace_after_the_first_trial(
         "1/242 trials · 5 min",
         "2/242 trials · 6 min · left 2 h",
     ]
+
+
+@pytest.mark.usefixtures("every_line")
+def test_what_is_left_follows_the_pace_of_the_last_results(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two slow trials, then one a second: what is left is seconds, whatever the first ones took.
+    ends = [300.0, 600.0, *(600.0 + n for n in range(1, 60))]
+    clock = iter([0.0, 0.0, *ends])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = SearchProgress()
+    progress.began(replace(STUDY, n_trials=71))
+    for number in range(len(ends)):
+        progress.told(replace(TRIAL, number=number))
+    assert capsys.readouterr().err.splitlines()[-1].endswith("left 10 s")
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"), [(1, "best merge 0.400 · best expert 0.700"), (2, "hypervolume 0.")]
+)
+@pytest.mark.usefixtures("every_line")
+def test_merges_and_experts_are_told_apart(
+    capsys: pytest.CaptureFixture[str], k: int, expected: str
+) -> None:
+    progress = SearchProgress()
+    progress.began(replace(STUDY, objectives=objectives(k)))
+    for number, (origin, value) in enumerate(
+        {"base": 0.1, "expert:a": 0.7, "uniform": 0.6, "search": 0.4}.items()
+    ):
+        values = (value, 1 - value)[:k]
+        progress.told(replace(TRIAL, number=number, origin=origin, values=values))
+    assert expected in capsys.readouterr().err.splitlines()[-1]

@@ -192,7 +192,7 @@ def test_a_member_with_data_of_its_own_may_still_be_another_task(write):
     folder = write(g="group: g\ntask:\n- {task: inner, dataset_path: json}\n", inner=coded)
     (fault,) = faults_of(folder, "g")
     assert fault == (
-        "evaluator 'mine': task 'inner' would run code (!function canary.text in "
+        "mine.tasks: task 'inner' would run code (!function canary.text in "
         f"{folder / 'inner.yaml'}); set allow_code: true if you trust it"
     )
     assert not (folder / "ran").exists()
@@ -224,7 +224,7 @@ def test_settings_that_run_code_are_refused_at_any_depth(write, member, expected
         f"group: g\ntask: [{{group: inside, task: [{task}]}}]\n",
     ]
     (fault,) = faults_of(write(plain=plain, g=groups[depth]), "g")
-    assert fault.startswith("evaluator 'mine': task 'g': ")
+    assert fault.startswith("mine.tasks[0]: task 'g': ")
     assert expected in fault
 
 

@@ -34,7 +34,7 @@ def test_searching_the_reported_split_needs_an_explicit_key(benchmark, splits, c
     allowed = dataclasses.replace(suite, allow_test_split=True)
     with caplog.at_level(logging.WARNING):
         assert metrics_of([allowed])
-    assert "WARNING: evaluator 'one': task 'tiny_generate' is a public benchmark" in caplog.text
+    assert "WARNING: one.tasks[0]: task 'tiny_generate' is a public benchmark" in caplog.text
     assert TaskCatalogue.of([allowed]).searched_benchmarks == {"tiny_generate": "test"}
 
 

@@ -175,7 +175,7 @@ def test_a_missing_chat_template_is_named_once_with_model_and_key(
     bare = copy.deepcopy(tokenizer)
     bare.chat_template, bare.name_or_path = templates, "owner/base"
     fault = (
-        f"evaluator '{suite.name}': apply_chat_template: expected a chat template in the tokenizer "
+        f"{suite.name}.apply_chat_template: expected a chat template in the tokenizer "
         f"of owner/base, found {found}; "
     )
     for prepare in (

@@ -154,7 +154,7 @@ def test_candidates_are_the_folder_whether_shared_or_not(
 
 def test_a_delta_without_a_base_is_refused(tiny_family: Family) -> None:
     chat = DeltaRef(str(tiny_family["two"]), minus=str(tiny_family["one"]))
-    with pytest.raises(CheckpointError, match="expert 'chat': expected a base"):
+    with pytest.raises(CheckpointError, match=r"experts\.chat: expected a base"):
         Sources(None, {"chat": chat})
 
 
@@ -163,7 +163,7 @@ def test_the_models_of_a_delta_must_fit_each_other(tiny_family: Family, tmp_path
     for model, minus in (("two", "deep"), ("deep", "two")):
         folders = {**tiny_family, "deep": tmp_path / "deep"}
         chat = DeltaRef(str(folders[model]), minus=str(folders[minus]))
-        with pytest.raises(CheckpointError, match=r"expert 'chat'.* model\.layers\.4\..*no such"):
+        with pytest.raises(CheckpointError, match=r"experts\.chat.* model\.layers\.4\..*no such"):
             Sources(str(tiny_family["base"]), {"chat": chat})
 
 
@@ -175,8 +175,8 @@ def test_every_bad_expert_is_reported_at_once(tiny_family: Family, tmp_path: Pat
     with pytest.raises(CheckpointError) as error:
         Sources(str(tiny_family["base"]), experts)
     assert [line.split(":")[0] for line in str(error.value).splitlines()] == [
-        "expert 'a'",
-        "expert 'b'",
+        "experts.a",
+        "experts.b",
     ]
 
 

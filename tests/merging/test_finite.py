@@ -123,7 +123,7 @@ def test_nan_that_was_there_is_named_with_model_tensor_and_count(
     stored = load_file(file)
     stored["model.norm.weight"][3:5] = float("nan")
     save_file(stored, file, metadata={"format": "pt"})
-    label = "base" if where == "base" else "expert 'far'"
+    label = "base" if where == "base" else "experts.far"
     fault = f"{label}: expected finite numbers, got 2 .* in tensor model.norm.weight of {file}"
     with pytest.raises(CheckpointError, match=fault):
         write_checkpoint(overflowing, tmp_path / "out", shard_bytes=5000, allow_non_finite=True)

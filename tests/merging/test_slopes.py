@@ -112,7 +112,7 @@ def test_slopes_along_params_are_what_finite_differences_find(
 ) -> None:
     family, content = SPACES[case]
     models = families[family]
-    space = build_space(content, models, "s.yaml")
+    space = build_space(content, models)
     candidate, _ = candidate_of(models)
     params = params_of(space)
     candidate.materialise(space.recipe(params))
@@ -180,7 +180,7 @@ def test_slopes_are_gradients_times_task_vectors(families: dict[str, ModelSet]) 
 def test_parameters_that_are_not_merged_get_no_gradient(families: dict[str, ModelSet]) -> None:
     models = families["llama"]
     content = SPACES["scales of a path"][1]
-    space = build_space(content, models, "s.yaml")
+    space = build_space(content, models)
     candidate, _ = candidate_of(models)
     candidate.materialise(space.recipe(space.defaults))
     with candidate.slopes() as slopes:

@@ -132,7 +132,7 @@ def test_check_downloads_no_model(hub: list[str], tmp_path: Path) -> None:
         "objectives: [{task: zoo_math, metric: exact_match}]\n"
     )
     experiment = load_experiment(tmp_path / "e.yaml", Presets(None))
-    facts = dict(experiment_facts(Loaded.of(experiment, "e.yaml")))
+    facts = dict(experiment_facts(Loaded.of(experiment)))
     assert "4 layers" in facts["models"]
     assert facts["experts"].startswith("mapped: ")
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.safetensors"))

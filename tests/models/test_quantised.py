@@ -87,7 +87,7 @@ def test_the_refusal_names_model_tensor_and_method(tiny_family: Family, tmp_path
     stored = load_file(folder / "model.safetensors")
     stored[f"{LINEAR}.scales"] = torch.rand(1, 40).half()
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
-    fault = rf"expert 'x': .*plain weights in {folder}, got {LINEAR}\.scales .*\(gptq\)"
+    fault = rf"experts\.x: .*plain weights in {folder}, got {LINEAR}\.scales .*\(gptq\)"
     with pytest.raises(CheckpointError, match=fault):
         Sources(str(tiny_family["base"]), {"x": str(folder)})
 

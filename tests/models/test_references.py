@@ -85,7 +85,7 @@ def test_other_forms_are_one_fault_that_shows_the_right_ones(expert: str, tmp_pa
     )
     with pytest.raises(ConfigError) as error:
         load_recipe(tmp_path / "r.yaml")
-    (fault,) = error.value.faults
+    (fault,) = map(str, error.value.faults)
     assert "experts.x: expected zoo:NAME, a folder, a Hub id, {adapter: FOLDER, on:" in fault
 
 

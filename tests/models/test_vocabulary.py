@@ -48,7 +48,7 @@ def test_unigram_vocabularies_are_compared_by_place(tmp_path: Path) -> None:
 
 def test_an_expert_with_moved_tokens_is_refused(tiny_family: Family, tmp_path: Path) -> None:
     moved = swapped(tiny_family["one"], tmp_path / "moved", "w1", "w2")
-    expected = "expert 'one': expected the token ids of .* e.g. 'w1' is 5 instead of 4"
+    expected = r"experts\.one: expected the token ids of .* e.g. 'w1' is 5 instead of 4"
     with pytest.raises(CheckpointError, match=expected):
         Sources(str(tiny_family["base"]), {"one": str(moved)})
 
@@ -57,4 +57,4 @@ def test_every_model_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         Sources(str(tmp_path / "a"), {"one": str(tmp_path / "b"), "two": str(tmp_path / "c")})
     lines = str(error.value).splitlines()
-    assert [line.split(":")[0] for line in lines] == ["base", "expert 'one'", "expert 'two'"]
+    assert [line.split(":")[0] for line in lines] == ["base", "experts.one", "experts.two"]

@@ -49,7 +49,7 @@ def test_other_files_are_recognised(
     file.write_text(text)
     with pytest.raises(ConfigError) as error:
         read(file)
-    (line,) = error.value.faults
+    (line,) = map(str, error.value.faults)
     assert line.startswith(str(file))
     assert expected.replace("FILE", str(file)) in line
 
@@ -77,11 +77,11 @@ def test_parameters_of_mergekit_outside_of_parameters_are_sent_there(tmp_path: P
     with pytest.raises(ConfigError) as error:
         load_recipe(file)
     belongs = "unknown key here, which mergekit ignores; it belongs under parameters"
-    assert sorted(error.value.faults) == [
-        "mergekit file: density: unknown key, which mergekit ignores here, and linear everywhere; "
+    assert sorted(map(str, error.value.faults)) == [
+        f"{file}:1: models[0].weight: {belongs}",
+        f"{file}:3: normalize: {belongs}",
+        f"{file}:4: density: unknown key, which mergekit ignores here, and linear everywhere; "
         "remove it",
-        "mergekit file: dtpye: unknown key; did you mean 'dtype'?",
-        f"mergekit file: int8_mask: {belongs}",
-        f"mergekit file: models.0.weight: {belongs}",
-        f"mergekit file: normalize: {belongs}",
+        f"{file}:5: int8_mask: {belongs}",
+        f"{file}:6: dtpye: unknown key; did you mean 'dtype'?",
     ]

@@ -388,7 +388,7 @@ def test_what_a_recipe_cannot_say_is_refused(
         ({**LINEAR, "parameters": {"lambda": 1}}, r"parameters\.lambda: unknown key"),
         (
             {**LINEAR, "models": [{"model": "a", "parameters": {"normalize": True}}]},
-            r"models\.0\.parameters\.normalize: unknown key",
+            r"models\[0\]\.parameters\.normalize: unknown key",
         ),
         (
             {**LINEAR, "parameters": {"weight": "half"}},

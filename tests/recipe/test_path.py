@@ -23,7 +23,7 @@ RULES = (Rule("ties"),)
 @given(path=st.lists(HOPS, max_size=20).map(tuple))
 def test_yaml_round_trip_is_the_identity(path: tuple[Hop, ...]) -> None:
     recipe = Recipe(EXPERTS, RULES, base="zoo:base", path=path)
-    again = recipe_from_data(parse_yaml(dump_recipe(recipe)), "here")
+    again = recipe_from_data(parse_yaml(dump_recipe(recipe)))
     assert again == recipe
     assert again.digest == recipe.digest
 
@@ -35,7 +35,7 @@ def test_runs_of_layers_are_written_as_ranges() -> None:
         {"source": "merged", "layer": 3, "scale": 0.5},
         {"source": "list", "layers": [4, 6]},
     ]
-    recipe = recipe_from_data({"experts": EXPERTS, "method": "linear", "path": content}, "here")
+    recipe = recipe_from_data({"experts": EXPERTS, "method": "linear", "path": content})
     assert [(hop.source, hop.layer) for hop in recipe.path] == [
         ("math", 0), ("math", 1), ("math", 2), ("math", 2), ("merged", 3), ("list", 4), ("list", 5),
     ]  # fmt: skip
@@ -69,18 +69,17 @@ def test_the_digest_depends_on_the_path() -> None:
         ([{"source": "math", "layr": 2}], "layr: unknown key; did you mean 'layer'?"),
         ([{"source": "math", "layer": 0, "scale": 8}] * 3, "got 512 at hop 2"),
         ([{"source": "math", "layer": 0, "scale": 0.1}] * 3, "got 0.001 at hop 2"),
-        ("math", "path: input should be a valid tuple, got 'math'"),
+        ("math", "path: expected a list, got 'math'"),
     ],
 )
 def test_faults_are_named(path: object, expected: str) -> None:
     with pytest.raises(ConfigError) as error:
-        recipe_from_data({"experts": EXPERTS, "method": "linear", "path": path}, "r.yaml")
+        recipe_from_data({"experts": EXPERTS, "method": "linear", "path": path})
     assert expected in str(error.value)
-    assert str(error.value).startswith("r.yaml")
 
 
 def test_names_of_experts_keep_clear_of_the_path_s_own() -> None:
     content = {"experts": {"merged": "zoo:math"}, "method": "linear"}
-    recipe_from_data(content, "here")
+    recipe_from_data(content)
     with pytest.raises(ConfigError, match="expected another name than 'merged'"):
-        recipe_from_data({**content, "path": [{"source": "merged", "layer": 0}]}, "here")
+        recipe_from_data({**content, "path": [{"source": "merged", "layer": 0}]})

@@ -81,7 +81,7 @@ def test_a_tensor_without_a_rule_is_an_error() -> None:
 
 def test_one_method_for_everything_has_a_short_form() -> None:
     content = {"experts": EXPERTS, "method": "linear", "parameters": {"coefficient": 0.5}}
-    recipe = recipe_from_data(content, "here")
+    recipe = recipe_from_data(content)
     assert recipe.rules == (Rule("linear", {"coefficient": 0.5}),)
 
 
@@ -106,9 +106,8 @@ def test_one_method_for_everything_has_a_short_form() -> None:
 )
 def test_faults_are_named(content: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigError) as error:
-        recipe_from_data(content, "r.yaml")
+        recipe_from_data(content)
     assert expected in str(error.value)
-    assert "r.yaml" in str(error.value)
 
 
 def test_relative_folders_start_at_the_recipe(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from evomerge.cli import main as cli
 from evomerge.config.presets import Presets
@@ -103,8 +104,24 @@ def test_a_run_compares_its_experts_and_the_report_shows_it(
     page = tmp_path / "report.html"
     write_report(study, page, comparison=comparison, inline_js=False)
     text = page.read_text()
-    assert comparison.hint in text
+    assert "Measured on the search items, best first: " in text
+    assert comparison.hint not in text  # angles are for who has no scores
     assert text.count('"type":"heatmap"') == 3
+
+
+def test_compare_quotes_the_seeds_of_a_study_over_the_same_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path)
+    folder = StudyFolder(tmp_path / "runs" / file.stem)
+    create_run(file, Presets(), [], folder)
+    continue_study(folder, Events())
+    said = CliRunner().invoke(cli.app, ["compare", str(file)]).stdout
+    assert "Measured on the search items, best first: " in said
+    assert "mean cosine" not in said
+    others = [str(file), "--set", "models.experts.other=zoo:facts"]
+    assert "mean cosine" in CliRunner().invoke(cli.app, ["compare", *others]).stdout
 
 
 def test_compare_prints_tables_or_json(

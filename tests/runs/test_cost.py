@@ -42,7 +42,7 @@ def facts(
     """Describe an experiment on a machine without a GPU, or with one that has some free memory."""
     file = tmp_path / "e.yaml"
     file.write_text(EXPERIMENT % (expert, execution))
-    loaded = Loaded.of(load_experiment(file, Presets(None)), str(file))
+    loaded = Loaded.of(load_experiment(file, Presets(None)))
     with pytest.MonkeyPatch.context() as patch:
         set_gpu(patch, gpu_bytes)
         return dict(experiment_facts(loaded))
@@ -154,7 +154,7 @@ def test_gates_and_races_that_are_off_are_said_to_be(tmp_path: Path) -> None:
 
 def test_the_example_of_a_path_space_shows_the_path() -> None:
     path = Presets().names("experiments")["hybrid_zoo"]
-    example = example_recipe(Loaded.of(load_experiment(path, Presets()), str(path)))
+    example = example_recipe(Loaded.of(load_experiment(path, Presets())))
     assert "coefficient: {math: 0.75, list: 0.75, facts: 0.75}" in example
     assert "path:\n- source: merged\n  layers: [0, 6]" in example
 

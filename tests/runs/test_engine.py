@@ -35,17 +35,17 @@ def test_all_that_stands_in_the_way_of_vllm_is_reported_at_once(tmp_path, monkey
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     experiment = load(tmp_path, "engine=vllm", "search_space=dataflow_slots")
     with pytest.raises(ConfigError) as error:
-        Loaded.of(experiment, "e.yaml")
+        Loaded.of(experiment)
     assert str(error.value).splitlines() == [
-        "e.yaml: engine: vllm is not installed; pip install 'evomerge[vllm]'",
-        "e.yaml: engine: expected transformers for workers without a GPU, got vllm",
-        "e.yaml: engine: expected transformers for a space with data-flow paths, which vLLM "
+        "engine: vllm is not installed; pip install vllm",
+        "engine: expected transformers for workers without a GPU, got vllm",
+        "engine: expected transformers for a space with data-flow paths, which vLLM "
         "cannot run, got vllm",
     ]
 
 
 def test_vllm_has_half_of_the_memory_and_check_says_that_it_is_untried(tmp_path, monkeypatch):
-    plain = Loaded.of(load(tmp_path), "e.yaml")
+    plain = Loaded.of(load(tmp_path))
     experiment = plain.experiment.model_copy(update={"engine": "vllm"})
     with_vllm = replace(plain, experiment=experiment)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -29,9 +29,9 @@ MINIMAL = {
     ],
 )
 def test_gates_are_on_unless_switched_off(written, gates):
-    experiment = parse(Experiment, {**MINIMAL, **written}, "experiment.yaml")
+    experiment = parse(Experiment, {**MINIMAL, **written})
     assert experiment.gates == gates
-    again = parse(Experiment, experiment.model_dump(mode="json"), "experiment.yaml")
+    again = parse(Experiment, experiment.model_dump(mode="json"))
     assert again == experiment
 
 
@@ -46,9 +46,9 @@ def test_gates_are_on_unless_switched_off(written, gates):
     ],
 )
 def test_races_are_off_unless_asked_for(written, race):
-    experiment = parse(Experiment, {**MINIMAL, **written}, "experiment.yaml")
+    experiment = parse(Experiment, {**MINIMAL, **written})
     assert experiment.race == race
-    again = parse(Experiment, experiment.model_dump(mode="json"), "experiment.yaml")
+    again = parse(Experiment, experiment.model_dump(mode="json"))
     assert again == experiment
 
 
@@ -68,13 +68,13 @@ def test_a_metric_knows_which_way_is_better(metric, direction):
 
 @pytest.mark.parametrize("written", [{"cost": "hops"}, {"task": "cost", "metric": "hops"}])
 def test_less_of_a_cost_is_better_unless_the_direction_says_otherwise(written):
-    assert parse(ObjectiveConfig, written, "objective").direction == "minimize"
-    turned = parse(ObjectiveConfig, {**written, "direction": "maximize"}, "objective")
+    assert parse(ObjectiveConfig, written).direction == "minimize"
+    turned = parse(ObjectiveConfig, {**written, "direction": "maximize"})
     assert turned.direction == "maximize"
 
 
 def test_tasks_of_smooth_constraints_are_scored_smoothly():
     constraint = {"task": "zoo_facts", "metric": "gold_bpb", "at_most": 2.0}
     content = {**MINIMAL, "evaluators": [{"tasks": ["zoo_facts"]}], "constraints": [constraint]}
-    (suite,) = make_suites(parse(Experiment, content, "experiment.yaml"))
+    (suite,) = make_suites(parse(Experiment, content))
     assert suite.smooth == {"zoo_facts"}

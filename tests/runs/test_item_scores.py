@@ -7,7 +7,7 @@ import numpy as np
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
 from evomerge.runs.sampling import ItemRows
-from evomerge.study.trials import make_objectives
+from evomerge.study.records import make_objectives
 
 
 def test_rows_hold_the_same_items_in_the_same_order_and_larger_is_better(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def write(folder: Path, **changes: object) -> Path:
 
 def faults(folder: Path, **changes: object) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        Loaded.of(load_experiment(write(folder, **changes), Presets()), "e")
-    return list(caught.value.faults)
+        Loaded.of(load_experiment(write(folder, **changes), Presets()))
+    return list(map(str, caught.value.faults))
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def faults(folder: Path, **changes: object) -> list[str]:
         ),
         (
             {"constraints": [{"task": "zoo_facts", "metric": "acc", "at_least": 0.1}]},
-            "constraint 'zoo_facts acc at least 0.1'.task: zoo_facts is in a report_only",
+            "constraints[0].task: zoo_facts is in a report_only",
         ),
         (
             {"evaluators": [SEARCHED, {**UNSEEN, "splits": SPLITS}]},
-            "splits of a report_only evaluator must be test alone",
+            "evaluators[1].splits: expected test alone in a report_only evaluator",
         ),
         (
             {"evaluators": [SEARCHED, {**UNSEEN, "tasks": ["zoo_list"]}]},
@@ -79,7 +79,7 @@ def test_what_the_search_must_not_see_is_guarded(
 
 
 def test_check_says_which_tasks_and_how_long_they_take(tmp_path: Path) -> None:
-    loaded = Loaded.of(load_experiment(write(tmp_path), Presets()), "e")
+    loaded = Loaded.of(load_experiment(write(tmp_path), Presets()))
     assert [m.name for m in loaded.report_only] == ["zoo_facts/acc", "zoo_facts/acc_norm"]
     text = dict(experiment_facts(loaded))["report only"]
     assert text.startswith("zoo_facts: 20 items, never searched;")
@@ -92,7 +92,7 @@ def test_only_the_last_stage_scores_them(tmp_path: Path) -> None:
     content = yaml.safe_load(file.read_text())
     del content["search_space"]
     file.write_text(yaml.safe_dump(content))
-    first, last = load_stages(load_experiment(file, Presets()), "e")
+    first, last = load_stages(load_experiment(file, Presets()))
     assert [suite.tasks for suite in first.suites] == [("zoo_list",)]
     assert len(last.suites) == 2
 
@@ -137,7 +137,7 @@ def test_report_and_card_say_what_was_forgotten(folder: StudyFolder, tmp_path: P
     (merge,) = [row for row in rows if row.chosen and row.measure == "zoo_facts/acc"]
     chosen = next(t for t in study.trials if t.number == merge.number)
     suites = make_suites(read_experiment(folder))
-    rescored = export_model(study, chosen, tmp_path / "out", suites, forgetting=rows)
+    rescored = export_model(study, chosen, tmp_path / "out", suites, items=items)
     assert rescored.equal
     card = (tmp_path / "out" / "README.md").read_text()
     assert merge.versus_base is not None

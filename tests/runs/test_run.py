@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from evomerge.config.load import Draft
 from evomerge.config.presets import Presets
 from evomerge.errors import StudyError
 from evomerge.runs import stages
@@ -89,16 +90,16 @@ def test_of_two_runs_that_begin_at_the_same_moment_one_is_refused(
     """The other one starts, and begins its study, while this one checks its experiment."""
     made = study(tmp_path)
     made.experiment.unlink()
-    check = stages.load_study
+    check = stages.load_draft
     other = StudyFolder(made.root)
 
-    def overtaken(*arguments: Any) -> Loaded:
-        loaded = check(*arguments)
+    def overtaken(draft: Draft) -> tuple[Loaded, ...]:
+        (loaded,) = check(draft)
         holding.enter_context(other.lock())
         write_experiment(other, loaded.experiment)
-        return loaded
+        return (loaded,)
 
-    monkeypatch.setattr(stages, "load_study", overtaken)
+    monkeypatch.setattr(stages, "load_draft", overtaken)
     with ExitStack() as holding, pytest.raises(StudyError, match="another evomerge process"):
         create_run(tmp_path / "e.yaml", Presets(), [], made)
     assert made.experiment.is_file()  # of the other one, which goes on

@@ -22,6 +22,8 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 
+SLOPED = frozenset({"math", "code"})
+
 Suggest = Callable[[Trial], dict[str, float | int | str]]
 
 MIXED = GeneSpace(
@@ -95,6 +97,8 @@ def sampler_for(
             n_trials=n_trials,
             seed=seed,
             constrained=constrained,
+            sloped=SLOPED,
+            sloped_objectives=(True,) * n_objectives,
         ),
     )
 
@@ -134,6 +138,7 @@ def run_one_by_one(
     while len(study.trials) < n_trials or study.get_trials(states=[TrialState.WAITING]):
         trial = study.ask()
         params = suggest_mixed(trial)
+        climb_on(study, trial)
         if constrained:
             trial.set_user_attr("constraints", violations(params))
         if trial.number in failed:
@@ -142,6 +147,18 @@ def run_one_by_one(
             study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, score_mixed(params, len(study.directions)))
+
+
+def climb_on(study: Study, trial: Trial) -> None:
+    """Go halfway to the minimum of MIXED, if the trial is to climb."""
+    asked = study.get_trials(deepcopy=False)[trial.number]  # attributes of a Trial are older
+    if climb := asked.user_attrs.get("climb"):
+        first, second = [*climb["weights"], 0.0][:2]
+        target = (0.2 * first + 0.8 * second) / (first + second)
+        math_, code = climb["params"]["math"], climb["params"]["code"]
+        way = 0.5 + climb["seed"] % 100 / 1000  # as drawn items differ
+        moved = {"math": math_ + way * (target - math_), "code": code**way}
+        trial.set_user_attr("climbed", {"params": {**climb["params"], **moved}})
 
 
 def violations(params: Mapping[str, float | int | str]) -> list[float]:
@@ -157,6 +174,7 @@ def run_out_of_order(study: Study, n_trials: int, *, seed: int = 0) -> None:
     while n_told < n_trials:
         while len(pending) < 4:
             trial = study.ask()
+            climb_on(study, trial)
             pending.append((trial, suggest_mixed(trial)))
         trial, params = pending.pop(int(rng.integers(len(pending))))
         n_told += 1

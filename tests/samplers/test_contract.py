@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from evomerge.samplers import SearchProblem, resolve_sampler, sampler_names
 from tests.samplers.searches import (
     MIXED,
+    SLOPED,
     add_baselines,
     new_study,
     open_journal,
@@ -105,7 +106,8 @@ def test_another_seed_gives_another_search(name, n_objectives):
 
 
 def test_a_larger_budget_changes_nothing_once_the_options_are_resolved(name, n_objectives):
-    problem = SearchProblem(MIXED, n_objectives, n_trials=40, seed=3)
+    slopes = {"sloped": SLOPED, "sloped_objectives": (True,) * n_objectives}
+    problem = SearchProblem(MIXED, n_objectives, n_trials=40, seed=3, **slopes)
     _, options = resolve_sampler(name, options_for(name, 20), problem)
     studies = []
     for n_trials in (40, 4000):

@@ -19,7 +19,7 @@ SCALED = {
 
 
 def found(content: dict[str, object], seeds: Seeds) -> dict[str, Params | None]:
-    space = build_space(content, MODELS, "s.yaml")
+    space = build_space(content, MODELS)
     return {one.origin: one.params for one in baselines(space, MODELS, seeds)}
 
 

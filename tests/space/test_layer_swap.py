@@ -26,7 +26,7 @@ SPACES: dict[str, dict[str, object]] = {
 
 
 def space(content: dict[str, object], models: ModelSet = MODELS) -> SearchSpace:
-    return build_space({"kind": "layer_swap", **content}, models, "s.yaml")
+    return build_space({"kind": "layer_swap", **content}, models)
 
 
 @st.composite

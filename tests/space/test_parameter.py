@@ -13,6 +13,7 @@ from evomerge.models.architecture import TensorRole
 from evomerge.recipe.recipe import Recipe, Rule, Selector
 from evomerge.runs.parts import build_space
 from evomerge.space.baselines import baselines
+from evomerge.space.families import families
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 
 MODELS = ModelSet("zoo:base", {"math": "zoo:math", "list": "zoo:list"}, n_layers=6)
@@ -106,7 +107,7 @@ MIXED = dict.fromkeys(SPACES, MODELS) | {"shares of a few": THREE, "named": WITH
 
 
 def space(content: dict[str, object], models: ModelSet = MODELS) -> SearchSpace:
-    return build_space(content, models, "s.yaml")
+    return build_space(content, models)
 
 
 def named_space(name: str) -> SearchSpace:
@@ -186,6 +187,21 @@ def test_genes_know_their_depth_whatever_experts_are_called() -> None:
     assert found.depths == {
         f"coefficient.{group}.{expert}": group for group in (0, 1) for expert in ("7", "9")
     }
+
+
+def test_a_family_has_all_depths_of_one_kind_whatever_experts_and_modules_are_called() -> None:
+    models = ModelSet("zoo:base", {"0": "zoo:math", "1": "zoo:list"}, n_layers=6)
+    modules = {"0": ["attention"], "1": ["mlp"], "x": ["norm", "embedding", "head"]}
+    found = space({**GLOBAL, "depth": {"groups": 2}, "modules": modules}, models)
+    named = families(found.depths)
+    members = [
+        {gene for gene, family in named.items() if family == one} for one in set(named.values())
+    ]
+    assert sorted(map(sorted, members)) == sorted(
+        sorted(f"coefficient.{module}.{group}.{expert}" for group in (0, 1))
+        for module in modules
+        for expert in ("0", "1")
+    )
 
 
 def test_a_global_space_has_one_gene_per_expert() -> None:
@@ -424,7 +440,7 @@ def test_the_ends_of_a_slerp_are_its_two_experts() -> None:
         ({"method": "slerp", "genes": {"t": {}}}, "slerp merges 1 to 2 experts, got 3"),
         ({"kind": "magic"}, "expected one of parameter, layer_swap, dataflow, hybrid"),
         ({"modifiers": {"linse": {}}}, "did you mean 'lines'"),
-        ({"modifiers": {"lines": {"gamma": 1.0}}}, "lines:gamma"),
+        ({"modifiers": {"lines": {"gamma": 1.0}}}, "lines.gamma"),
         ({"modifiers": {"lines": {"beta": {"choice": ["a"]}}}}, "this parameter is a number"),
         ({"genes": {"normalize": {"range": [0.0, 1.0]}}}, "use choice"),
         ({"genes": {"normalize": {"choice": ["maybe"]}}}, "expected true or false"),

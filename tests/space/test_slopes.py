@@ -28,7 +28,7 @@ CASES: dict[str, tuple[SearchSpace, ModelSet]] = {
     **{name: (space(content, MIXED[name]), MIXED[name]) for name, content in SPACES.items()},
     "shares of three": (space(THREE_SHARES, THREE), THREE),
     **{
-        name: (build_space(content, paths.MODELS, "s.yaml"), paths.MODELS)
+        name: (build_space(content, paths.MODELS), paths.MODELS)
         for name, content in paths.SPACES.items()
     },
 }

@@ -62,7 +62,7 @@ def make(folder: Path) -> None:
     write_task(folder / "tasks")
     os.chdir(folder)
     study = StudyFolder(Path("study"))
-    start_study(parse(Experiment, EXPERIMENT, "make.py"), "make.py", study)
+    start_study(parse(Experiment, EXPERIMENT), "make.py", study)
     continue_study(study, Events())
     (study.root / ".lock").unlink()
 

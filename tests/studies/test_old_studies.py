@@ -64,7 +64,7 @@ def test_the_stored_study_is_known_by_the_digest_of_today(tmp_path: Path) -> Non
 
 
 def test_a_new_key_at_its_default_keeps_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = parse(Experiment, EXPERIMENT, "here")
+    before = parse(Experiment, EXPERIMENT)
 
     class Section(BaseModel):
         newer: int = 3
@@ -72,18 +72,18 @@ def test_a_new_key_at_its_default_keeps_the_digest(monkeypatch: pytest.MonkeyPat
     extended: Any = create_model(
         "Later", __base__=Experiment, new=(bool, False), section=(Section, Section())
     )
-    assert experiment_digest(parse(extended, EXPERIMENT, "here")) == experiment_digest(before)
+    assert experiment_digest(parse(extended, EXPERIMENT)) == experiment_digest(before)
     same = EXPERIMENT | {"new": False, "section": {"newer": 3}}
-    assert experiment_digest(parse(extended, same, "here")) == experiment_digest(before)
+    assert experiment_digest(parse(extended, same)) == experiment_digest(before)
     for other in ({"new": True}, {"section": {"newer": 4}}):
-        changed = parse(extended, EXPERIMENT | other, "here")
+        changed = parse(extended, EXPERIMENT | other)
         assert experiment_digest(changed) != experiment_digest(before)
 
 
 def test_a_default_that_is_written_out_keeps_the_digest() -> None:
-    before = parse(Experiment, EXPERIMENT, "here")
+    before = parse(Experiment, EXPERIMENT)
     spelt_out = before.model_dump(mode="json")
-    assert experiment_digest(parse(Experiment, spelt_out, "here")) == experiment_digest(before)
+    assert experiment_digest(parse(Experiment, spelt_out)) == experiment_digest(before)
 
 
 def test_no_default_has_changed_under_its_schema_version() -> None:
@@ -91,7 +91,7 @@ def test_no_default_has_changed_under_its_schema_version() -> None:
 
     A key that is new may be missing here; what is here may only change with the schema version.
     """
-    now = parse(Experiment, EXPERIMENT, "here").model_dump(mode="json")
+    now = parse(Experiment, EXPERIMENT).model_dump(mode="json")
     stored = json.loads((HERE / "defaults.json").read_text())
     assert now["schema_version"] == stored["schema_version"]
     assert list(_changed(stored, now, "")) == []
@@ -110,4 +110,4 @@ def _changed(stored: object, now: object, where: str):
 
 def test_a_later_schema_is_not_taken_for_ours() -> None:
     with pytest.raises(ConfigError, match="schema_version: expected 1, got 2: another version"):
-        parse(Experiment, EXPERIMENT | {"schema_version": 2}, "here")
+        parse(Experiment, EXPERIMENT | {"schema_version": 2})

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
-from sqlalchemy import Engine, event
 
 from tests.study.fakes import FormulaExecutor
+from tests.study.test_climbs import Chain, climbs
 from tests.study.test_search import drive, outcome
 
 KILLED = 9
@@ -45,7 +45,9 @@ class Writes:
         os.fsync = os.fsync if is_database else self.counted(os.fsync)
 
 
-def life(folder: Path, url: str | None, *, die_at: int = -1) -> int:
+def life(
+    folder: Path, url: str | None, *, die_at: int = -1, search: Callable[..., Any] = search
+) -> int:
     """One driver in a process of its own: how many writes it made; 0 if it was killed."""
     ours, theirs = os.pipe()
     if (child := os.fork()) == 0:
@@ -59,18 +61,6 @@ def life(folder: Path, url: str | None, *, die_at: int = -1) -> int:
     assert os.waitstatus_to_exitcode(status) in (0, KILLED)
     with os.fdopen(ours) as pipe:
         return int(pipe.read() or 0)
-
-
-@pytest.fixture(autouse=True)
-def unsynced() -> Iterator[None]:
-    """A process that is killed, unlike a machine, needs no wait for the disk."""
-
-    def connected(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
-    event.listen(Engine, "connect", connected)
-    yield
-    event.remove(Engine, "connect", connected)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +83,23 @@ def test_killed_twice_at_any_write_the_search_is_the_same(
         assert life(folder, url, die_at=second) == 0
         resumed = search(folder, FormulaExecutor(), url=url)
         assert outcome(resumed) == outcome(whole), f"{first} from the end, then at {second}"
+
+
+@pytest.mark.parametrize(("kind", "writes"), [("journal", (1, 2, 3)), ("database", (3, 6, 8, 9))])
+def test_killed_at_any_write_of_an_ask_the_climbs_are_the_same(
+    tmp_path: Path, kind: str, writes: tuple[int, ...]
+) -> None:
+    """The writes of the second trial that climbs, from where the first one was told."""
+    climbing = partial(drive, trials=10, sampler=Chain())
+
+    def place(name: str) -> tuple[Path, str | None]:
+        return tmp_path / name, f"sqlite:///{tmp_path / name}.db" if kind == "database" else None
+
+    told = life(*place("told"), search=partial(climbing, trials=8))
+    whole = life(*place("whole"), search=climbing)
+    assert 0 < told < whole
+    for write in writes:
+        at = place(f"killed at {write}")
+        assert life(*at, die_at=told + write, search=climbing) == 0
+        life(*at, search=climbing)
+        assert climbs(*at) == climbs(*place("whole"))

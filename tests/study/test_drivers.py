@@ -15,15 +15,15 @@ import pytest
 from optuna.trial import TrialState
 
 from evomerge.errors import StudyError
+from evomerge.evaluation.store import ItemStore
 from evomerge.space.baselines import baselines
-from evomerge.study.baseline_queue import BaselineQueue
 from evomerge.study.drivers import Drivers
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import identify, shared_name
+from evomerge.study.ledger import DRIVER, Ledger
 from evomerge.study.storage import open_storage
-from evomerge.study.trials import DRIVER
 from tests.study.fakes import FormulaExecutor
-from tests.study.test_search import MODELS, SPACE, drive, identity, outcome
+from tests.study.test_search import MODELS, OBJECTIVES, SPACE, drive, identity, outcome
 
 N_TRIALS = 6
 
@@ -144,10 +144,9 @@ def test_baselines_that_two_drivers_queued_at_the_same_moment_are_run_once(
     study = optuna.create_study(
         storage=open_storage(Path(), url), study_name="s", directions=["maximize"] * 2
     )
-    for baseline in baselines(SPACE, MODELS):
-        BaselineQueue(study, (), N_TRIALS)._add(baseline)  # neither has seen the other's
-    for baseline in baselines(SPACE, MODELS):
-        BaselineQueue(study, (), N_TRIALS)._add(baseline)
+    ledger = Ledger(study, OBJECTIVES, ItemStore(tmp_path / "items"))
+    for baseline in [*baselines(SPACE, MODELS), *baselines(SPACE, MODELS)]:
+        ledger.queue(baseline)  # neither driver has seen the other's
     trials = drive(tmp_path / "a", FormulaExecutor(), trials=10, driver="a", url=url)
     assert [t.origin for t in trials[:4]] == ["base", "expert:a", "expert:b", "uniform"]
     assert [t.origin for t in trials[4:]] == ["search"] * 6

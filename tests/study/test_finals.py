@@ -1,4 +1,4 @@
-"""The finals hold finalists to the constraints on validation, baselines' scores included."""
+"""The finals: merges and baselines compete on validation, held to the constraints there."""
 
 from __future__ import annotations
 
@@ -72,6 +72,35 @@ def test_the_best_finalist_that_keeps_the_constraints_on_validation_is_chosen(
     assert read_finals(tmp_path / "finals.json") == Finals(records)
 
 
+def best_merge(records: tuple[FinalRecord, ...]) -> FinalRecord:
+    (found,) = [r for r in records if r.origin == "search" and r.split == "test"]
+    return found
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_what_is_chosen_is_no_worse_on_validation_than_any_baseline(
+    trials: tuple[TrialRecord, ...], tmp_path: Path, rank: int
+) -> None:
+    merges = sorted((t for t in trials if t.origin == "search"), key=lambda t: sum(t.values))
+    run = FormulaExecutor(), ItemStore(tmp_path)
+    records = run_finals([merges[rank]], trials[:4], OBJECTIVES, *run).records
+    rated = {r.number: sum(r.values) for r in records if r.split == "validation"}
+    assert rated[chosen(records).number] == max(rated.values())
+    assert (chosen(records).origin == "search") == (rank == -1)
+    # The merge is reported also where a baseline wins: what would it have been?
+    assert best_merge(records).number == merges[rank].number
+    assert [r.number for r in records if r.split == "test" and r.chosen] == [chosen(records).number]
+
+
+def test_without_a_merge_the_best_baseline_is_chosen(
+    trials: tuple[TrialRecord, ...], tmp_path: Path
+) -> None:
+    run = FormulaExecutor(), ItemStore(tmp_path)
+    records = run_finals([], trials[:4], OBJECTIVES, *run).records
+    assert chosen(records).origin == "uniform"
+    assert len(records) == 8
+
+
 def test_a_reserve_is_chosen_only_where_every_finalist_violates_a_constraint(
     trials: tuple[TrialRecord, ...], tmp_path: Path
 ) -> None:
@@ -80,7 +109,7 @@ def test_a_reserve_is_chosen_only_where_every_finalist_violates_a_constraint(
 
     def winner(harder: frozenset[int]) -> int:
         run = HeldOut(harder), ItemStore(tmp_path), LIMIT
-        return chosen(
+        return best_merge(
             run_finals([worst], trials[:4], OBJECTIVES, *run, reserves=others).records
         ).number
 
@@ -96,17 +125,29 @@ def test_bounds_are_the_baselines_scores_on_the_same_items(
     assert all(r.is_feasible for r in records)
 
 
-def test_where_no_finalist_keeps_the_constraints_the_least_violating_is_chosen_and_said(
+def test_where_no_finalist_keeps_the_constraints_a_baseline_that_does_is_chosen_and_it_is_said(
     trials: tuple[TrialRecord, ...], tmp_path: Path
 ) -> None:
     merges = frozenset(t.number for t in trials if t.origin == "search")
     records = finals(trials, tmp_path, HeldOut(merges))
+    assert chosen(records).origin == "uniform"
+    assert chosen(records).is_feasible
     names = ["two acc at least base - 0.2"]
     write_finals(tmp_path / "finals.json", Finals(records), names)
     note = json.loads((tmp_path / "finals.json").read_text())["note"]
     assert note == finals_note(records, names)
     assert note is not None
-    assert f"trial {chosen(records).number} violates them least ({names[0]})" in note
+    assert f"trial {best_merge(records).number} violates them least ({names[0]})" in note
+
+
+def test_where_nothing_keeps_the_constraints_the_least_violating_is_chosen(
+    trials: tuple[TrialRecord, ...], tmp_path: Path
+) -> None:
+    limit = (Constraint("two", "acc", "at_least", parse_bound("1.1"), "1.1"),)
+    run = FormulaExecutor(), ItemStore(tmp_path), limit
+    records = run_finals(trials[4:], trials[:4], OBJECTIVES, *run).records
+    violations = {r.number: r.violation for r in records if r.split == "validation"}
+    assert chosen(records).violation == min(violations.values()) > 0
 
 
 def test_finals_of_earlier_versions_are_read(

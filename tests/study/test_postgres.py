@@ -16,8 +16,8 @@ import pytest
 from evomerge.errors import StudyError
 from evomerge.execution.protocol import Outcome
 from evomerge.study.database import open_database
+from evomerge.study.ledger import DRIVER
 from evomerge.study.storage import open_storage
-from evomerge.study.trials import DRIVER
 from tests.study.fakes import FormulaExecutor
 from tests.study.test_search import drive, outcome
 

@@ -16,8 +16,8 @@ from evomerge.execution.protocol import Job, Outcome, Pruned, Scored
 from evomerge.seeds import seed_for
 from evomerge.study.constraints import Constraint, parse_bound
 from evomerge.study.folder import StudyFolder
+from evomerge.study.records import make_objectives
 from evomerge.study.rivals import Rivals
-from evomerge.study.trials import make_objectives
 from tests.study.test_search import OBJECTIVES, drive, outcome
 
 N_ITEMS = 200

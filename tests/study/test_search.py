@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.samplers import BaseSampler
 
 from evomerge.errors import StudyError
 from evomerge.evaluation.racing import RaceRules
@@ -19,12 +20,12 @@ from evomerge.study.constraints import Constraint, parse_bound, unenforced
 from evomerge.study.drivers import Drivers
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import Identity
-from evomerge.study.records import TrialRecord
+from evomerge.study.ledger import Ledger
+from evomerge.study.records import TrialRecord, make_objectives
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing, read_timing
-from evomerge.study.trials import make_objectives, trial_records
 from tests.study.fakes import FormulaExecutor
 
 MODELS = ModelSet("base", {"a": "a", "b": "b"}, n_layers=2)
@@ -47,7 +48,7 @@ def drive(
     executor: Executor,
     *,
     trials: int = 20,
-    sampler: str = "nsga2",
+    sampler: str | BaseSampler = "nsga2",
     options: Mapping[str, object] = {},
     driver: str | None = None,
     url: str | None = None,
@@ -63,7 +64,9 @@ def drive(
         storage=open_storage(folder.journal, url),
         study_name="s",
         directions=["maximize", "maximize"],
-        sampler=build_sampler(
+        sampler=sampler
+        if isinstance(sampler, BaseSampler)
+        else build_sampler(
             sampler,
             options,
             SearchProblem(
@@ -72,26 +75,26 @@ def drive(
                 n_trials=trials,
                 seed=1,
                 constrained=bool(constraints),
+                sloped=frozenset(SPACE.distributions),
+                sloped_objectives=(True, True),
             ),
         ),
         load_if_exists=True,
     )
+    ledger = Ledger(study, OBJECTIVES, ItemStore(folder.items), constraints)
     search = Search(
-        study,
+        ledger,
         SPACE,
-        OBJECTIVES,
         executor,
-        budget=Budget(trials),
-        items=ItemStore(folder.items),
+        budget=Budget(trials, n_items=100),
         timing=Timing(folder.timing),
         drivers=Drivers(study, driver and identity(driver), patience_s),
-        constraints=constraints,
         rivals=None if race is None else Rivals(OBJECTIVES, race, seed=1),
     )
     search.seed(baselines(SPACE, MODELS))
     with contextlib.suppress(KeyboardInterrupt):
         search.run()
-    return trial_records(study, constraints)
+    return ledger.records()
 
 
 def outcome(trials: tuple[TrialRecord, ...]) -> list[object]:
@@ -219,7 +222,7 @@ def test_samplers_are_told_the_constraints_as_known_at_the_time(tmp_path: Path) 
     drive(tmp_path, FormulaExecutor(n_workers=8), constraints=LIMITS)
     study = optuna.load_study(study_name="s", storage=open_storage(tmp_path / "study.journal"))
     early = study.trials[7]
-    records = trial_records(study, LIMITS)
+    records = Ledger(study, OBJECTIVES, ItemStore(tmp_path / "items"), LIMITS).records()
     assert early.user_attrs["constraints"] == [0.0, 0.0]  # told before any baseline
     assert records[7].violations != (0.0, 0.0)  # held to the bounds all the same
 

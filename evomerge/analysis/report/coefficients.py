@@ -127,7 +127,7 @@ def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
 def _parsed(recipe: Mapping[str, object]) -> Recipe | None:
     """Read a recipe; its methods need not be known here. ``None`` if it is none."""
     try:
-        return parse(Recipe, recipe, "recipe")
+        return parse(Recipe, recipe)
     except ConfigError:
         return None
 

@@ -17,8 +17,8 @@ from evomerge.analysis.intervals import Estimate
 from evomerge.analysis.report.layers import Layer, layers_of
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
-from evomerge.analysis.report.scores import chosen_number, model_label, summary_measure
-from evomerge.origins import BASE, EXPERT, UNIFORM, kind_and_name
+from evomerge.analysis.report.scores import chosen_number, summary_measure
+from evomerge.origins import BASE, EXPERT, UNIFORM, kind_and_name, model_label
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = [

@@ -33,7 +33,6 @@ from evomerge.analysis.report.scores import (
     chosen_number,
     final_split,
     measures,
-    model_label,
     summary_measure,
 )
 from evomerge.analysis.report.tables import (
@@ -49,6 +48,8 @@ from evomerge.analysis.report.tables import (
 )
 from evomerge.analysis.report.tiles import Tile, tiles
 from evomerge.analysis.report.words import headline, verdict
+from evomerge.analysis.seeded import seeds_advice
+from evomerge.origins import model_label
 from evomerge.study.records import StudyRecord, has_mean
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class _Page:
     failures: tuple[Failure, ...]
     phases: tuple[PhaseTime, ...]
     comparison: Comparison | None
+    advice: str
     interference: tuple[tuple[str, str, int], ...]
 
 
@@ -152,7 +154,7 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
     return _Page(
         title=study.name,
         headline=headline(study),
-        verdict=verdict(study),
+        verdict=verdict(study, items),
         tiles=tiles(study),
         measures=tuple(m.label for m in measures(study.objectives)),
         summary=summary_measure(study.objectives).label,
@@ -175,6 +177,7 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
         failures=failures(study),
         phases=phase_times(study),
         comparison=comparison,
+        advice=seeds_advice(study) or ("" if comparison is None else comparison.hint),
         interference=() if comparison is None else figures.interference_figures(comparison),
     )
 

@@ -9,10 +9,12 @@ from typing import Literal
 from evomerge.analysis.front import complete
 from evomerge.analysis.intervals import Estimate, mean
 from evomerge.analysis.picking import pick
-from evomerge.origins import BASE, UNIFORM, is_baseline, kind_and_name
+from evomerge.origins import is_baseline, kind_and_name
 from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord, has_mean
 
 __all__ = [
+    "BASELINE",
+    "MERGE",
     "Measure",
     "Split",
     "Standing",
@@ -20,11 +22,11 @@ __all__ = [
     "chosen_number",
     "final_split",
     "measures",
-    "model_label",
     "standings",
     "summary_measure",
 ]
 
+BASELINE, MERGE = "baseline", "merge"  # kinds of models: what was there before, and what was not
 Split = Literal["search", "validation", "test"]
 
 
@@ -91,17 +93,6 @@ def summary_measure(objectives: Sequence[Objective]) -> Measure:
     return measures(objectives)[0]
 
 
-def model_label(origin: str, number: int) -> str:
-    """Name a model in words: ``base``, ``expert math``, ``uniform average``, ``merge 57``.
-
-    Other merges that the search started from are named, too: ``recipe mine (57)``.
-    """
-    kind, name = kind_and_name(origin)
-    if is_baseline(origin):
-        return {BASE: "base", UNIFORM: "uniform average"}.get(kind, f"expert {name}")
-    return f"{kind.replace('_', ' ')} {name} ({number})" if name else f"merge {number}"
-
-
 def chosen_number(study: StudyRecord) -> int | None:
     """Find the trial the report is about: validation's choice, before that the front's knee."""
     for final in study.finals:
@@ -129,10 +120,10 @@ def standings(study: StudyRecord, split: Split) -> tuple[Standing, ...]:
 
 
 def best(candidates: Sequence[Standing], measure: Measure, *, kind: str) -> Standing | None:
-    """Find the best ``base``, ``expert``, ``uniform`` or (any of them) ``baseline``."""
+    """Find the best ``expert``, ``uniform`` or other kind of origin, ``BASELINE`` or ``MERGE``."""
     of_kind = [
         c
         for c in candidates
-        if kind_and_name(c.origin)[0] == kind or (kind == "baseline" and is_baseline(c.origin))
+        if kind in (kind_and_name(c.origin)[0], BASELINE if is_baseline(c.origin) else MERGE)
     ]
     return max(of_kind, key=lambda c: measure.sign * measure.of(c).value, default=None)

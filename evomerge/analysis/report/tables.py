@@ -15,12 +15,11 @@ from evomerge.analysis.report.scores import (
     chosen_number,
     final_split,
     measures,
-    model_label,
     standings,
     summary_measure,
 )
 from evomerge.analysis.report.words import versus_noise
-from evomerge.origins import is_baseline
+from evomerge.origins import is_baseline, model_label
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = [
@@ -38,7 +37,7 @@ __all__ = [
 ]
 
 _FRONT_ROWS = 30
-_PHASES = ("ask", "merge", "evaluate", "tell")
+_PHASES = ("ask", "merge", "evaluate", "slopes", "tell")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def tiles(study: StudyRecord) -> tuple[Tile, ...]:
         Tile(
             "complete trials",
             str(states["complete"]),
-            ", ".join([f"budget {study.n_trials}", *others]),
+            ", ".join([_budget(study), *others]),
         )
     ]
     if study.constraints:
@@ -52,6 +52,17 @@ def tiles(study: StudyRecord) -> tuple[Tile, ...]:
             )
         )
     return (*found, *_time_tiles(study))
+
+
+def _budget(study: StudyRecord) -> str:
+    """Trials that climb count as several."""
+    climbed = sum(trial.has_climbed for trial in study.trials)
+    if not climbed:
+        return f"budget {study.n_trials}"
+    return (
+        f"{climbed} of them climbed on along slopes, "
+        f"{study.evaluations:g} of {study.n_trials} evaluations"
+    )
 
 
 def _time_tiles(study: StudyRecord) -> tuple[Tile, ...]:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
+from evomerge.analysis.gain import gain, no_gain
 from evomerge.analysis.intervals import Estimate, difference, is_clear
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.scores import (
+    BASELINE,
+    MERGE,
     Measure,
     Standing,
     best,
     chosen_number,
     final_split,
     measures,
-    model_label,
     standings,
 )
-from evomerge.origins import EXPERT, UNIFORM, is_single_model
+from evomerge.analysis.silence import silences
+from evomerge.origins import EXPERT, UNIFORM, is_baseline, is_single_model, model_label
 from evomerge.study.constraints import finals_note
 from evomerge.study.records import StudyRecord, has_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["headline", "verdict", "versus_noise"]
 
@@ -32,33 +39,41 @@ def headline(study: StudyRecord) -> str:
     shown = _headline_measures(study)
     reached = " and ".join(f"{m.label} {_short(m.of(chosen))}" for m in shown)
     who = model_label(chosen.origin, chosen.number)
+    is_unbeaten = is_single_model(chosen.origin) or (is_baseline(chosen.origin) and study.finals)
     subject = {UNIFORM: "Best merge, the uniform average,"}.get(chosen.origin, "Best merge")
-    if is_single_model(chosen.origin):
-        subject = f"No merge beats {who}, which"
+    if is_unbeaten:
+        subject = f"No merge beats {'the ' * (chosen.origin == UNIFORM)}{who}, which"
     text = f"{subject} reaches {reached} on the {final_split(study)} split"
     rivals = []
-    for kind, name in ((EXPERT, "best expert"), (UNIFORM, "uniform average")):
+    kinds = ((MERGE, "best merge"), (EXPERT, "best expert"), (UNIFORM, "uniform average"))
+    for kind, name in kinds[not is_unbeaten :]:
         rival = best(scored, shown[0], kind=kind) if len(shown) == 1 else None
         if rival is not None and rival.number != chosen.number:
             rivals.append(f"{name} {_short(shown[0].of(rival))}")
     return text + (f"; {', '.join(rivals)}." if rivals else ".")
 
 
-def verdict(study: StudyRecord) -> str:
-    """Say whether the result stands out from the best baseline, and how far to trust it."""
+def verdict(study: StudyRecord, items: pd.DataFrame | None = None) -> str:
+    """Say whether the result stands out from the best baseline, and how far to trust it.
+
+    Args:
+        study: As it stands.
+        items: See ``gain``.
+    """
     chosen = _chosen(study)
     if chosen is None:
         return ""
     split = final_split(study)
     sentences = [f"Not enforced: {constraint}." for constraint in study.unenforced]
+    sentences += [f"{silence.line}." for silence in silences(study)]
     if note := finals_note(study.finals, study.constraints):
         sentences.append(f"{note[0].upper()}{note[1:]}.")
     if not _is_feasible(study, chosen.number):
         sentences.append("No trial is feasible; this is the least infeasible one.")
-    shown = _headline_measures(study)
-    rival = best(standings(study, split), shown[0], kind="baseline") if len(shown) == 1 else None
-    if rival is not None and rival.number != chosen.number:
-        sentences.append(_compare(chosen, rival, shown[0]))
+    if nothing := no_gain(study, items):
+        sentences.append(nothing)
+    elif has_mean(study.objectives):
+        sentences += _compared(study, chosen, items)
     if split == "search":
         sentences.append(
             "These are the scores the search selected by, so the winner's are biased upward; "
@@ -74,17 +89,29 @@ def versus_noise(gap: Estimate) -> str:
     return "clear" if is_clear(gap) else "within noise"
 
 
-def _compare(chosen: Standing, rival: Standing, measure: Measure) -> str:
-    gap = difference(measure.of(chosen), measure.of(rival))
-    size = format_estimate(Estimate(abs(gap.value), gap.stderr), digits=1)
+def _compared(study: StudyRecord, chosen: Standing, items: pd.DataFrame | None) -> list[str]:
+    """Hold the chosen trial against the best baseline; the best merge on the same items."""
+    measure = _headline_measures(study)[0]
+    rival = best(standings(study, final_split(study)), measure, kind=BASELINE)
+    if rival is None or rival.number == chosen.number:
+        return []
+    ahead = difference(measure.of(chosen), measure.of(rival))
+    ahead = Estimate(measure.sign * ahead.value, ahead.stderr)
+    found = gain(study, items)
+    if found is not None and (found.merge.number, found.rival.number) == (
+        chosen.number,
+        rival.number,
+    ):
+        ahead = found.difference
+    size = format_estimate(Estimate(abs(ahead.value), ahead.stderr), digits=1)
     name = model_label(rival.origin, rival.number)
-    better = "better" if gap.value * measure.sign >= 0 else "worse"
+    better = "better" if ahead.value >= 0 else "worse"
     judgement = {
         "clear": "a clear difference, more than two standard errors",
         "within noise": "not a clear difference, less than two standard errors",
         "noise unknown": "whether that is clear cannot be said without standard errors",
-    }[versus_noise(gap)]
-    return f"That is {size} {better} than the best baseline ({name}), {judgement}."
+    }[versus_noise(ahead)]
+    return [f"That is {size} {better} than the best baseline ({name}), {judgement}."]
 
 
 def _is_feasible(study: StudyRecord, number: int) -> bool:

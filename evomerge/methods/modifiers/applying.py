@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evomerge.errors import RecipeError, did_you_mean
+from evomerge.errors import Fault, RecipeError, did_you_mean
 from evomerge.methods.declared import ParameterValue
 from evomerge.methods.modifiers.base import Modifier
 from evomerge.methods.modifiers.lines import Lines
@@ -19,19 +19,20 @@ MODIFIERS: Mapping[str, type[Modifier]] = {
 }
 
 
-def modifier_faults(modifiers: Modifiers, experts: Sequence[str]) -> list[str]:
-    """List what is wrong with the modifiers of a rule, one line each; empty if all is well.
+def modifier_faults(modifiers: Modifiers, experts: Sequence[str]) -> list[Fault]:
+    """List what is wrong with the modifiers of a rule; empty if all is well.
 
     Whether they fit the method shows only when a tensor is lowered.
     """
-    found: list[str] = []
+    found: list[Fault] = []
     for name, values in modifiers.items():
         if name in MODIFIERS:
             faults = MODIFIERS[name].faults(values, experts)
-            found += [f"modifiers.{name}.{fault}" for fault in faults]
+            found += [fault.under("modifiers", name) for fault in faults]
             continue
         hint = did_you_mean(name, MODIFIERS)
-        found.append(f"modifiers: expected one of {', '.join(MODIFIERS)}, got {name!r}{hint}")
+        text = f"expected one of {', '.join(MODIFIERS)}, got {name!r}{hint}"
+        found.append(Fault(("modifiers", name), text))
     return found
 
 
@@ -39,8 +40,8 @@ def bind_modifiers(modifiers: Modifiers, experts: Sequence[str]) -> tuple[Modifi
     """Check the modifiers of a rule and fill in defaults, in the order written.
 
     Raises:
-        RecipeError: Listing every fault, one line each.
+        RecipeError: Every fault.
     """
     if faults := modifier_faults(modifiers, experts):
-        raise RecipeError("\n".join(faults))
+        raise RecipeError(*faults)
     return tuple(MODIFIERS[name].bind(values, experts) for name, values in modifiers.items())

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from evomerge.errors import ConfigError, RecipeError, brief, did_you_mean
+from evomerge.errors import ConfigError, Fault, KeyPath, RecipeError, brief, did_you_mean
 from evomerge.recipe.mergekit.keys import (
     COUNTERPARTS,
     PASSTHROUGH,
@@ -184,14 +184,14 @@ def read_file(content: Mapping[str, Any]) -> MergekitFile:
         raise RecipeError(
             f"expected a mergekit method out of {', '.join(methods)}, got {brief(name)}{hint}"
         )
-    file = parse(MergekitFile, content, "mergekit file", misplaced_parameters(name))
+    file = parse(MergekitFile, content, misplaced_parameters(name))
     if file.modules is not None or bool(file.models) == bool(file.slices):
         raise RecipeError(
-            "mergekit file: expected either models or slices, got both, neither, or modules, which "
-            "cannot be imported yet"
+            "expected either models or slices, got both, neither, or modules, which cannot be "
+            "imported yet"
         )
     if faults := list(_parameter_faults(file)):
-        raise ConfigError(*(f"mergekit file: {fault}" for fault in faults))
+        raise ConfigError(*faults)
     return file if file.slices else replace(file, models=(), slices=(_whole(file),))
 
 
@@ -203,20 +203,20 @@ def _whole(file: MergekitFile) -> Slice:
     return Slice((*file.models, Source(file.base_model)))
 
 
-def _parameter_faults(file: MergekitFile) -> Iterator[str]:
-    for where, settings, of_one_model in _scopes(file):
+def _parameter_faults(file: MergekitFile) -> Iterator[Fault]:
+    for path, settings, of_one_model in _scopes(file):
         known = known_parameters(file.merge_method, of_one_model=of_one_model)
         for fault in unknown_parameters(settings, known):
-            yield f"{where}.{fault}"
+            yield fault.under(*path, "parameters")
 
 
-def _scopes(file: MergekitFile) -> Iterator[tuple[str, Settings, bool]]:
+def _scopes(file: MergekitFile) -> Iterator[tuple[KeyPath, Settings, bool]]:
     """List all groups of parameters: where they are, and whether they are of one model."""
-    yield "parameters", file.parameters, False
-    groups = [("models", file.models)]
+    yield (), file.parameters, False
+    groups: list[tuple[KeyPath, tuple[Source, ...]]] = [(("models",), file.models)]
     for i, piece in enumerate(file.slices):
-        yield f"slices.{i}.parameters", piece.parameters, False
-        groups.append((f"slices.{i}.sources", piece.sources))
-    for where, sources in groups:
+        yield ("slices", i), piece.parameters, False
+        groups.append((("slices", i, "sources"), piece.sources))
+    for path, sources in groups:
         for i, source in enumerate(sources):
-            yield f"{where}.{i}.parameters", source.parameters, True
+            yield (*path, i), source.parameters, True

@@ -40,7 +40,7 @@ def check_tokenizer(file: MergekitFile, anchor: str) -> None:
     source = file.tokenizer_source if file.tokenizer is None else file.tokenizer.source
     if not plain or source not in (None, "base", anchor) or file.chat_template is not None:
         raise RecipeError(
-            f"mergekit file: expected tokenizer and chat template of {anchor} as they are; other "
+            f"expected tokenizer and chat template of {anchor} as they are; other "
             "sources, added tokens, padding and templates cannot be imported yet"
         )
 
@@ -56,9 +56,7 @@ def recipe_dtype(file: MergekitFile) -> Dtype | None:
         return None
     name = name.removeprefix("torch.")
     if name not in get_args(Dtype):
-        raise RecipeError(
-            f"mergekit file: expected a dtype out of {', '.join(get_args(Dtype))}, got {name!r}"
-        )
+        raise RecipeError(f"expected a dtype out of {', '.join(get_args(Dtype))}, got {name!r}")
     return cast(Dtype, name)
 
 

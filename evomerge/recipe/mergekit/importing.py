@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import RecipeError
+from evomerge.errors import Fault, RecipeError
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, resolve_model
@@ -59,7 +59,7 @@ def from_mergekit(content: Mapping[str, Any], *, beside: Path) -> Recipe:
         dtype=recipe_dtype(file),
     )
     if faults := recipe.faults():
-        raise RecipeError("\n".join(f"mergekit file: {fault}" for fault in faults))
+        raise RecipeError(*map(str, faults))
     return recipe
 
 
@@ -68,8 +68,7 @@ def _base(file: MergekitFile) -> str | None:
     bases = {piece.base_model or file.base_model for piece in file.slices}
     if len(bases) > 1:
         raise RecipeError(
-            "mergekit file: expected one base_model for all slices, got several, which cannot be "
-            "imported yet"
+            "expected one base_model for all slices, got several, which cannot be imported yet"
         )
     base, counterpart = bases.pop(), COUNTERPARTS[file.merge_method]
     is_read = counterpart.base == "read" or (counterpart.base == "optional" and base is not None)
@@ -77,19 +76,20 @@ def _base(file: MergekitFile) -> str | None:
     for position, piece in enumerate(file.slices):
         models = [source.model for source in piece.sources]
         if is_read and base not in models:
-            raise RecipeError(
-                f"mergekit file: slices.{position}: expected base_model among the sources, as "
+            text = (
+                f"expected base_model among the sources, as "
                 f"{file.merge_method} reads it, got base_model {base!r} and sources {models}"
             )
+            raise RecipeError(Fault(("slices", position), text))
         if len(set(models)) < len(models):
-            raise RecipeError(
-                f"mergekit file: slices.{position}: expected each model once, got {models}"
-            )
+            text = f"expected each model once, got {models}"
+            raise RecipeError(Fault(("slices", position), text))
         if not counterpart.has_coefficients and everyone - set(models):
-            raise RecipeError(
-                f"mergekit file: slices.{position}: expected all models in all slices, as "
+            text = (
+                f"expected all models in all slices, as "
                 f"{file.merge_method} has no coefficient that leaves one out, got {models}"
             )
+            raise RecipeError(Fault(("slices", position), text))
     return base
 
 
@@ -103,9 +103,7 @@ def _experts(file: MergekitFile, base: str | None) -> dict[str, str]:
     if len(models) < fewest or (most is not None and len(models) > most):
         wanted = "one model" if fewest == most == 1 else f"{fewest} models"
         at_least = "at least " if most is None else ""
-        raise RecipeError(
-            f"mergekit file: expected {at_least}{wanted} besides the base, got {len(models)}"
-        )
+        raise RecipeError(f"expected {at_least}{wanted} besides the base, got {len(models)}")
     return expert_names(models)
 
 
@@ -118,15 +116,16 @@ def _slices_by_layers(file: MergekitFile, n_layers: int) -> dict[range, Slice]:
         expected = sum(len(layers) for layers in found)
         if len(ranges) > 1 or start != expected or stop <= start:
             got = ", ".join(str(list(layer_range)) for layer_range in sorted(ranges))
-            raise RecipeError(
-                f"mergekit file: slices.{position}: expected one layer_range for all sources, from "
+            text = (
+                f"expected one layer_range for all sources, from "
                 f"{expected} up, got {got}; repeated, reordered and skipped layers cannot be "
                 "imported yet"
             )
+            raise RecipeError(Fault(("slices", position), text))
         found[range(start, stop)] = piece
     if (covered := sum(len(layers) for layers in found)) != n_layers:
         raise RecipeError(
-            f"mergekit file: expected slices over all {n_layers} layers, got {covered}; models of "
+            f"expected slices over all {n_layers} layers, got {covered}; models of "
             "another depth cannot be imported yet"
         )
     return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal
 
+from evomerge.errors import Fault, near_name
 from evomerge.methods.base import ParameterValue, Scalar
 from evomerge.methods.registry import method
 
@@ -253,12 +253,10 @@ def misplaced_parameters(merge_method: str) -> dict[str, str]:
     }
 
 
-def unknown_parameters(given: Collection[str], known: Collection[str]) -> Iterator[str]:
+def unknown_parameters(given: Collection[str], known: Collection[str]) -> Iterator[Fault]:
     """Say of each given parameter that is not known which one may be meant."""
     for key in given:
         if key not in known:
-            near = get_close_matches(key, sorted(known), n=1, cutoff=0.5)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-            )
-            yield f"{key}: unknown key; {hint}"
+            near = near_name(key, sorted(known), cutoff=0.5)
+            hint = f"did you mean {near!r}?" if near else f"known here: {', '.join(sorted(known))}"
+            yield Fault((key,), "unknown key", hint)

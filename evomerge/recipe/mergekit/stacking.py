@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge.errors import RecipeError
+from evomerge.errors import Fault, RecipeError
 from evomerge.models.architecture import Architecture, TensorRole
 from evomerge.models.branches import Branches, branches_of
 from evomerge.models.checkpoint import Checkpoint
@@ -81,7 +81,7 @@ def stacked(file: MergekitFile, *, beside: Path) -> Recipe:
         path=path,
     )
     if faults := recipe.faults():
-        raise RecipeError("\n".join(f"mergekit file: {fault}" for fault in faults))
+        raise RecipeError(*map(str, faults))
     return recipe
 
 
@@ -89,15 +89,11 @@ def _experts(file: MergekitFile) -> dict[str, str]:
     """Name the stacked models; the one that lends config and tokenizer comes first."""
     for position, piece in enumerate(file.slices):
         if len(piece.sources) != 1:
-            raise RecipeError(
-                f"mergekit file: slices.{position}: expected one source, as passthrough copies "
-                f"layers, got {len(piece.sources)}"
-            )
+            text = f"expected one source, as passthrough copies layers, got {len(piece.sources)}"
+            raise RecipeError(Fault(("slices", position), text))
         if piece.base_model not in (None, file.base_model):
-            raise RecipeError(
-                f"mergekit file: slices.{position}.base_model: expected none, as passthrough "
-                f"reads no base, got {piece.base_model!r}"
-            )
+            text = f"expected none, as passthrough reads no base, got {piece.base_model!r}"
+            raise RecipeError(Fault(("slices", position, "base_model"), text))
     models = dict.fromkeys(piece.sources[0].model for piece in file.slices)
     ordered = sorted(models, key=lambda model: model != file.base_model)
     return expert_names(ordered, reserved=(BASE, MERGED))
@@ -115,10 +111,11 @@ def _visits(
         source = piece.sources[0]
         start, stop = source.layer_range or (0, architecture.n_layers)
         if not 0 <= start < stop <= architecture.n_layers:
-            raise RecipeError(
-                f"mergekit file: slices.{position}: expected a layer_range within the models' "
+            text = (
+                f"expected a layer_range within the models' "
                 f"{architecture.n_layers} layers, got [{start}, {stop}]"
             )
+            raise RecipeError(Fault(("slices", position), text))
         for layer in range(start, stop):
             # A gradient runs from the first to the last layer; a slice of one layer takes its end.
             t = (layer - start) / (stop - start - 1) if stop - start > 1 else 1.0
@@ -143,7 +140,7 @@ def _path(
         if product is None:
             if variants.setdefault(visit.layer, visit) != visit:
                 raise RecipeError(
-                    f"mergekit file: expected layer {visit.layer} to be scaled in one way only, "
+                    f"expected layer {visit.layer} to be scaled in one way only, "
                     f"got two, of {variants[visit.layer].source} and {visit.source}; a recipe "
                     "has one merged layer for each index"
                 )

@@ -92,7 +92,7 @@ def value_for(scopes: Iterable[Settings], key: Key, name: str, t: float, default
     value = next((case.at(t) for case in cases if case.matches(name)), start)
     if value is None:
         raise RecipeError(
-            f"mergekit file: expected a value of {key.name} for tensor {name} of every model, "
+            f"expected a value of {key.name} for tensor {name} of every model, "
             "found none; mergekit has no default for it"
         )
     # Beyond [0, 1], mergekit's sparsifiers do what they do at the ends.

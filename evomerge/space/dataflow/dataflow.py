@@ -8,7 +8,7 @@ from dataclasses import replace
 from optuna import Trial
 from optuna.distributions import BaseDistribution
 
-from evomerge.errors import SpaceError
+from evomerge.errors import Fault, SpaceError
 from evomerge.recipe.path import BASE, Hop
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.recipe.rules import copy_rule
@@ -18,7 +18,7 @@ from evomerge.space.dataflow.genes import PathGenes
 from evomerge.space.dataflow.spec import PathSpec
 from evomerge.space.protocol import GeneInfo, ModelSet, Params
 
-__all__ = ["DataflowSpace"]
+__all__ = ["DataflowSpace", "dataflow_faults"]
 
 
 class DataflowSpace:
@@ -32,16 +32,14 @@ class DataflowSpace:
         models: Whose layers are chained.
 
     Raises:
-        SpaceError: Listing every fault of the spec, one line each.
+        SpaceError: Every fault of the spec.
     """
 
     def __init__(self, spec: PathSpec, models: ModelSet) -> None:
-        default, known = tuple(models.experts), (*models.experts, BASE)
-        faults = path_faults(spec, known=known, default=default, n_layers=models.n_layers)
-        if faults:
-            raise SpaceError("\n".join(faults))
+        if faults := dataflow_faults(spec, models):
+            raise SpaceError(*faults)
         self._models = models
-        self._path = PathGenes(spec, default, models.n_layers)
+        self._path = PathGenes(spec, tuple(models.experts), models.n_layers)
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
@@ -92,3 +90,9 @@ class DataflowSpace:
     def _owner_rules(self, owner: str) -> list[Rule]:
         """List rules that take everything outside the layers from one model, exact copy first."""
         return list(single_model_rules(owner, tuple(self._models.experts)))
+
+
+def dataflow_faults(spec: PathSpec, models: ModelSet) -> list[Fault]:
+    """List every fault of a data-flow space; empty if all is well."""
+    default, known = tuple(models.experts), (*models.experts, BASE)
+    return path_faults(spec, known=known, default=default, n_layers=models.n_layers)

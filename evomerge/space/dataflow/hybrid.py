@@ -8,18 +8,17 @@ from dataclasses import replace
 from optuna import Trial
 from optuna.distributions import BaseDistribution
 
-from evomerge.errors import SpaceError
+from evomerge.errors import Fault, SpaceError
 from evomerge.recipe.path import BASE, MERGED
 from evomerge.recipe.recipe import Recipe
 from evomerge.space.checks import spec_faults
 from evomerge.space.dataflow.checks import path_faults
 from evomerge.space.dataflow.genes import PathGenes
-from evomerge.space.dataflow.spec import HybridSpec, PathSpec
+from evomerge.space.dataflow.spec import HybridSpec
 from evomerge.space.parameter import ParameterSpace
 from evomerge.space.protocol import GeneInfo, ModelSet, Params
-from evomerge.space.spec import ParameterSpec
 
-__all__ = ["HybridSpace"]
+__all__ = ["HybridSpace", "hybrid_faults"]
 
 _PREFIX = "path."
 
@@ -34,13 +33,13 @@ class HybridSpace:
         models: What is mixed and chained.
 
     Raises:
-        SpaceError: Listing every fault of both parts, one line each.
+        SpaceError: Every fault of both parts.
     """
 
     def __init__(self, spec: HybridSpec, models: ModelSet) -> None:
-        path = replace(spec.path, owner=spec.path.owner or (MERGED,))
-        if faults := _faults(spec.merge, path, models):
-            raise SpaceError("\n".join(faults))
+        if faults := hybrid_faults(spec, models):
+            raise SpaceError(*faults)
+        path = replace(spec.path, owner=(MERGED,))
         self._merge = ParameterSpace(spec.merge, models)
         self._path = PathGenes(path, _sources(models), models.n_layers)
 
@@ -93,14 +92,15 @@ def _sources(models: ModelSet) -> tuple[str, ...]:
     return (MERGED, *models.experts)
 
 
-def _faults(merge: ParameterSpec, path: PathSpec, models: ModelSet) -> list[str]:
+def hybrid_faults(spec: HybridSpec, models: ModelSet) -> list[Fault]:
+    """List every fault of both parts of a hybrid space; empty if all is well."""
+    path = replace(spec.path, owner=spec.path.owner or (MERGED,))
     default = _sources(models)
     known = (*default, BASE)
     faults = path_faults(path, known=known, default=default, n_layers=models.n_layers)
     if path.owner != (MERGED,):
-        faults.append(
-            "owner: expected 'merged', which owns the ends of every path here, got "
-            f"{', '.join(path.owner)}"
-        )
-    of_merge = [f"merge.{fault}" for fault in spec_faults(merge, models)]
-    return of_merge + [f"path.{fault}" for fault in faults]
+        owners = ", ".join(path.owner)
+        text = f"expected 'merged', which owns the ends of every path here, got {owners}"
+        faults.append(Fault(("owner",), text))
+    of_merge = [fault.under("merge") for fault in spec_faults(spec.merge, models)]
+    return of_merge + [fault.under("path") for fault in faults]

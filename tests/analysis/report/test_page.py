@@ -177,7 +177,7 @@ def test_item_scores_add_intervals_and_paired_comparisons(tmp_path: Path) -> Non
         store.write(final.number, "test", scored)
     page = page_of(study, tmp_path, store.read())
     assert "With 95 % intervals" in page.text
-    assert "What the chosen merge gained and broke" in page.text
+    assert "What the best merge gained and broke" in page.text
     assert "expert math" in page.text
     assert "95 % intervals" not in page_of(study, tmp_path).text
 
@@ -208,6 +208,12 @@ def test_every_column_bears_the_name_of_what_is_in_it(tmp_path: Path, place: int
     for title in ("On items the search never saw", "With 95 % intervals", "The front, trial"):
         row = next(iter(columns(html, title).values()))
         assert {name: float(row[name].split()[0][:5]) for name in found} == found, title
+    gaps = next(iter(columns(html, "How much the search flattered them").values()))
+    assert {name: float(gaps[name].split()[0][:5]) for name in ("search", "test", "gap")} == {
+        "search": 0.25,
+        "test": 0.25,
+        "gap": 0.0,
+    }
     # Accuracies and a cost have no mean: the first that is a score stands for them.
     assert "The gap is the h_math on the search split minus the h_math on the test split" in html
     assert "best h_math first" in html

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from evomerge.analysis.report.words import headline, verdict
 from evomerge.study.records import FinalRecord
 
@@ -38,7 +40,26 @@ def test_headline_quotes_the_test_split_with_the_rivals() -> None:
 
 def test_a_small_lead_is_not_called_clear() -> None:
     finals = [final(2, "uniform", 0.70), final(3, "search", 0.71, chosen=True)]
-    assert "not a clear difference" in verdict(study_of(TRIALS, objectives(2), finals=finals))
+    said = verdict(study_of(TRIALS, objectives(2), finals=finals))
+    assert said.startswith("No merge is better than the uniform average beyond noise on the test")
+
+
+@pytest.mark.parametrize(
+    ("number", "origin", "who"),
+    [(1, "expert:a", "expert a"), (2, "uniform", "the uniform average")],
+)
+def test_a_baseline_that_was_chosen_is_not_called_a_merge(
+    number: int, origin: str, who: str
+) -> None:
+    finals = [final(number, origin, 0.71, chosen=True), final(3, "search", 0.64)]
+    study = study_of(TRIALS, objectives(2), finals=finals)
+    assert headline(study) == (
+        f"No merge beats {who}, which reaches mean 0.71 ± 0.02 on the test split; "
+        "best merge 0.64 ± 0.02."
+    )
+    assert verdict(study).startswith(
+        f"No merge is better than {who} on the validation items, so it is chosen; "
+    )
 
 
 def test_before_the_end_the_search_split_is_quoted_with_a_warning() -> None:

@@ -1,8 +1,8 @@
-"""``make bench-search``: compare samplers on merge landscapes, and print the table.
+"""``make bench-landscapes``: compare samplers on merge landscapes, and print the table.
 
 ``python -m tests.benchmarks.landscapes [--seeds N] [--cases TEXT] [--methods NAME,…] [--jobs N]``.
-Every finished search is kept in ``runs/bench-search/results.jsonl``, so an interrupted comparison
-goes on where it stopped; delete that file after changing a sampler.
+Every finished search is kept in ``runs/bench-landscapes/results.jsonl``, so an interrupted
+comparison goes on where it stopped; delete that file after changing a sampler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.benchmarks.landscapes.cases import CASES, Case
 from tests.benchmarks.landscapes.searches import OTHERS, Progress, search
 from tests.benchmarks.landscapes.table import Results, tables
 
-RESULTS = Path("runs/bench-search/results.jsonl")
+RESULTS = Path("runs/bench-landscapes/results.jsonl")
 
 # Half a second per ask at a hundred trials, and growing: hours for a long case.
 _AT_MOST_TRIALS = {"gp": 100}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import moocore
-import numpy as np
-
 from tests.benchmarks.landscapes.landscape import FloatArray, Landscape, landscape
+from tests.benchmarks.quality import picked, quality
 
 __all__ = ["CASES", "Case"]
 
@@ -54,15 +52,12 @@ class Case:
             true: The same without noise; they decide what it is worth.
 
         Returns:
-            Hypervolume of the front as seen, 1 being a model as good as the best parent on every
-            objective; and the mean objective of the trial with the best mean as seen.
+            Hypervolume of the front as seen, and the mean objective of the trial with the best mean
+            as seen; see ``quality``.
         """
         parents = self.objectives(self.landscape.parent_accuracies)
-        low, high = parents.min(axis=0), parents.max(axis=0)
-        front = true[moocore.is_nondominated(seen, maximise=True)]
-        scaled = (front - low) / (high - low)
-        volume = moocore.hypervolume(scaled, ref=np.zeros(scaled.shape[1]), maximise=True)
-        return float(volume), float(true[seen.mean(axis=1).argmax()].mean())
+        front, best = picked(seen, parents.min(axis=0), len(seen))
+        return quality(true[front], true[best], parents)
 
 
 _MATH_LIST = ("zoo_math", "zoo_list")

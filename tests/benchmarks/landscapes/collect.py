@@ -66,7 +66,7 @@ def _search(
 
 def _genes(experiment: Path, space: str) -> GeneSpace:
     overrides = [f"search_space={space}"]
-    loaded = Loaded.of(load_experiment(experiment, Presets(), overrides), space)
+    loaded = Loaded.of(load_experiment(experiment, Presets(), overrides))
     return GeneSpace(loaded.space.distributions, loaded.space.defaults, loaded.space.depths)
 
 

@@ -70,7 +70,7 @@ class Landscape:
     def __init__(self, name: str) -> None:
         measured = json.loads((MEASURED / f"{name}.json").read_text())
         experiment = Presets().names("experiments")["quickstart"]
-        loaded = Loaded.of(load_experiment(experiment, Presets(), [f"search_space={name}"]), name)
+        loaded = Loaded.of(load_experiment(experiment, Presets(), [f"search_space={name}"]))
         self.space: SearchSpace = loaded.space
         self.genes = GeneSpace(self.space.distributions, self.space.defaults, self.space.depths)
         if measured["genes"] != list(self.genes.distributions):

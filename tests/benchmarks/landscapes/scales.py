@@ -24,7 +24,7 @@ def add_scales(name: str) -> None:
     """Fit one Gaussian process per task and keep its scales beside the measurements."""
     measured = json.loads((MEASURED / f"{name}.json").read_text())
     experiment = Presets().names("experiments")["quickstart"]
-    space = Loaded.of(load_experiment(experiment, Presets(), [f"search_space={name}"]), name).space
+    space = Loaded.of(load_experiment(experiment, Presets(), [f"search_space={name}"])).space
     genes = GeneSpace(space.distributions, space.defaults, space.depths)
     rows = [dict(zip(measured["genes"], values, strict=True)) for values, _ in measured["rows"]]
     points = np.array([encoded(row, genes) for row in rows])

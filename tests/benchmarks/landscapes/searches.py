@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import cma
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -15,6 +14,7 @@ from optuna.trial import Trial
 from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 from evomerge.seeds import seed_for
 from evomerge.space.protocol import Params
+from tests.benchmarks.evolve import PEER, evolve
 from tests.benchmarks.landscapes.cases import Case
 from tests.benchmarks.landscapes.landscape import FloatArray, observed
 
@@ -119,40 +119,14 @@ def _whole_model_nsga2(case: Case, method: str, seed: int, log: _Log) -> None:
 
 
 def _mergekit_evolve(case: Case, method: str, seed: int, log: _Log) -> None:
-    """CMA-ES as mergekit-evolve sets it up.
+    def score(params: Params) -> float:
+        return float(log.score(params).mean())
 
-    Every coefficient starts at 1/n experts and every density at 1, sigma 1/6, no bounds: negative
-    genes are folded by ``abs`` and clamped to the range. One weighted sum; all of a generation is
-    scored before the next one is asked. It has genes for coefficients and densities only.
-    """
-    genes = case.landscape.genes
-    searched = [n for n in genes.distributions if n.split(".")[0] in ("coefficient", "density")]
-    n_experts = len({n.rsplit(".", 1)[-1] for n in searched})
-    start = [1.0 / n_experts if n.startswith("coefficient") else 1.0 for n in searched]
-    normal = np.random.default_rng(seed_for(seed, "evolve"))
-    options = {
-        "seed": float("nan"),
-        "randn": lambda *shape: normal.standard_normal(shape),
-        "verbose": -9,
-    }
-    strategy = cma.CMAEvolutionStrategy(start, 1 / 6, options)
-    while len(log) < case.trials:
-        points = strategy.ask()
-        values = [log.score(_folded(p, searched, genes)).mean() for p in points]
-        strategy.tell(points, [-value for value in values])
-
-
-def _folded(point: FloatArray, names: list[str], genes: GeneSpace) -> Params:
-    params = dict(genes.defaults)
-    for name, value in zip(names, np.abs(point), strict=True):
-        distribution = genes.distributions[name]
-        assert isinstance(distribution, FloatDistribution)
-        params[name] = float(np.clip(value, distribution.low, distribution.high))
-    return params
+    evolve(case.landscape.genes, score, case.trials, seed)
 
 
 OTHERS: Mapping[str, Callable[[Case, str, int, _Log], None]] = {
-    "mergekit-evolve": _mergekit_evolve,
+    PEER: _mergekit_evolve,
     "NSGA-II, whole model": _whole_model_nsga2,
 }
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tests.benchmarks.evolve import PEER
 from tests.benchmarks.landscapes.cases import Case
 from tests.benchmarks.landscapes.searches import Progress
+from tests.benchmarks.quality import stays_from
 
 __all__ = ["Results", "tables"]
 
 Results = dict[tuple[str, str, int], Progress | None]
-_PEER = "mergekit-evolve"
 
 
 def tables(results: Results, cases: Sequence[Case], auto: Mapping[str, str]) -> str:
@@ -38,7 +39,7 @@ def _table(results: Results, case: Case, auto: str) -> str:
         "| sampler | seeds | hypervolume (quartiles) | best mean | trials to the peer's end |",
         "|---|---|---|---|---|",
     ]
-    goal = float(np.median([p.volume[-1] for p in runs[_PEER]])) if _PEER in runs else np.inf
+    goal = float(np.median([p.volume[-1] for p in runs[PEER]])) if PEER in runs else np.inf
     for method in sorted(runs, key=lambda m: -float(np.median([p.volume[-1] for p in runs[m]]))):
         low, middle, high = np.percentile([p.volume[-1] for p in runs[method]], [25, 50, 75])
         mean = np.median([p.mean[-1] for p in runs[method]])
@@ -61,7 +62,5 @@ def _by_method(results: Results, case: Case) -> dict[str, list[Progress]]:
 def _reached(runs: Sequence[Progress], goal: float) -> str:
     """Count the trials after which the median search is as good as the goal."""
     medians = np.median([p.volume for p in runs], axis=0)
-    # What is picked by noisy scores may get worse again: count from where it stays.
-    below = np.flatnonzero(medians < goal)
-    first = 0 if not below.size else int(below[-1]) + 1
-    return str(runs[0].trials[first]) if first < len(medians) else "not reached"
+    first = stays_from(medians, goal)
+    return "not reached" if first is None else str(runs[0].trials[first])

@@ -59,7 +59,7 @@ SPACES = ONE_TO_ONE | MANY_TO_ONE
 
 
 def space(content: dict[str, Any], models: ModelSet = MODELS) -> SearchSpace:
-    return build_space(content, models, "s.yaml")
+    return build_space(content, models)
 
 
 @st.composite

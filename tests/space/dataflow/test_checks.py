@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, spelt
 from tests.space.dataflow.spaces import MERGE, space
 
 
 def faults(**content: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         space({"kind": "dataflow", **content})
-    return [fault.removeprefix("s.yaml: ") for fault in caught.value.faults]
+    return list(map(str, caught.value.faults))
 
 
 def test_all_faults_are_reported_together() -> None:
@@ -69,7 +69,7 @@ def test_faults_of_a_hybrid_space_name_their_part() -> None:
                 "path": {"owner": "math", "max_hops": 1},
             }
         )
-    places = [fault.split(": ")[1] for fault in caught.value.faults]
+    places = [spelt(fault.path) for fault in caught.value.faults]
     assert places == ["merge.depth.groups", "path.max_hops", "path.owner"]
 
 

@@ -1,0 +1,137 @@
+"""Which items give an objective its slope, or why it has none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from evomerge.errors import EvaluationError
+from evomerge.evaluation.engine import Engine
+from evomerge.evaluation.harness import Group, LanguageModel, task_names
+from evomerge.evaluation.item_losses import LossSettings
+from evomerge.evaluation.requests import PreparedTask, PromptedSuite
+from evomerge.evaluation.right_answers import Answers, RightAnswers
+from evomerge.evaluation.targets import SlopedItem, Targets, needs_answers
+from evomerge.evaluation.tasks import why
+
+__all__ = [
+    "NO_GRADIENTS",
+    "ObjectiveTasks",
+    "SlopedObjective",
+    "generating",
+    "names_in",
+    "slope_reason",
+    "sloped_objective",
+]
+
+NO_GRADIENTS = "engine vllm keeps nothing to take slopes through; set engine: transformers"
+_NO_ITEMS = "it is no score of the items of a task"
+
+
+@dataclass(frozen=True)
+class SlopedObjective:
+    """The items of one objective, or why it has no slope.
+
+    Attributes:
+        items: By task, then row; none without slope.
+        reason: Why it has no slope, in one line; ``None`` if it has.
+        max_length: Longest sequence that its model takes.
+    """
+
+    items: tuple[SlopedItem, ...]
+    reason: str | None = None
+    max_length: int = 0
+
+
+@dataclass(frozen=True)
+class ObjectiveTasks:
+    """The tasks that an objective is about.
+
+    Attributes:
+        tasks: One task, those of a group, or none where it is no score of items.
+        group: Says how its tasks count.
+        metric: Of each of the tasks.
+        lm: Tokenises; needs no parameters.
+        engine: Answers them; ``None`` before there is one.
+    """
+
+    tasks: tuple[PreparedTask, ...]
+    group: Group | None
+    metric: str
+    lm: LanguageModel
+    engine: Engine | None = None
+
+
+def names_in(suite: PromptedSuite, task: str) -> frozenset[str]:
+    """Name the tasks of a suite that a task or group stands for, if they are there."""
+    group = suite.groups.get(task)
+    return frozenset({task}) if group is None else task_names(group)
+
+
+def sloped_objective(
+    wanted: ObjectiveTasks, settings: LossSettings, parents: Mapping[str, Sequence[Answers]]
+) -> SlopedObjective:
+    """Find the items of an objective.
+
+    Args:
+        wanted: What it is about.
+        settings: What losses look at.
+        parents: By task name, what each parent answered, where it was asked.
+    """
+    if not wanted.tasks:
+        return SlopedObjective((), _NO_ITEMS)
+    if wanted.engine is not None and wanted.engine.sloped_model is None:
+        return SlopedObjective((), NO_GRADIENTS)
+    found: list[list[SlopedItem]] = []
+    for task in wanted.tasks:
+        try:
+            found.append(_items(task, wanted, settings, parents.get(task.name, ())))
+        except Exception as err:  # templates and task code raise anything
+            return SlopedObjective((), f"{task.name}: {why(err, {})}")
+    if wanted.group is not None and not _by_size(wanted.group, wanted.metric):
+        found = [_scaled(items, _mean_size(found) / len(items)) for items in found]
+    items = tuple(item for items in found for item in items)
+    return SlopedObjective(items, None, wanted.lm.lm.max_length)
+
+
+def slope_reason(wanted: ObjectiveTasks) -> str | None:
+    """Say why an objective has no slope, before parents are asked for right answers."""
+    reason = sloped_objective(wanted, LossSettings(), {}).reason
+    return None if any(generating([wanted])) else reason
+
+
+def generating(wanted: Sequence[ObjectiveTasks]) -> Iterator[RightAnswers]:
+    """Yield what finds right answers, for each task that generates and each of its metrics."""
+    for one in wanted:
+        for task in one.tasks:
+            if needs_answers(task, one.metric) and not task.is_sampled:
+                with suppress(Exception):  # of templates and task code; said where they are used
+                    yield RightAnswers(task, one.metric, one.lm, one.engine)
+
+
+def _items(
+    task: PreparedTask,
+    wanted: ObjectiveTasks,
+    settings: LossSettings,
+    parents: Sequence[Answers],
+) -> list[SlopedItem]:
+    if task.is_sampled:
+        raise EvaluationError("its answers are drawn at random; set do_sample: false")
+    return Targets(task, wanted.metric, wanted.lm, settings, parents).items()
+
+
+def _by_size(group: Group, metric: str) -> bool:
+    """Whether a group's metric is a mean over items, or else over tasks."""
+    name = metric.partition(",")[0]
+    rules = group.aggregate_metric_list or ()
+    return all(rule.weight_by_size for rule in rules if rule.metric == name)
+
+
+def _mean_size(found: Sequence[Sequence[SlopedItem]]) -> float:
+    return sum(map(len, found)) / len(found)
+
+
+def _scaled(items: Sequence[SlopedItem], share: float) -> list[SlopedItem]:
+    return [dataclasses.replace(item, share=share) for item in items]

@@ -1,0 +1,60 @@
+"""How much memory a pass forward and backward takes, reckoned without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from evomerge.evaluation.teacher_forcing import Piece
+
+__all__ = ["pass_bytes"]
+
+# Numbers that a layer keeps per token: hidden sizes in the model's dtype and in float32 (norms),
+# and sizes of its feed-forward part; a little more than any of the families in the tests.
+_HIDDEN, _NORMS, _INNER = 8, 4, 5
+_PREDICTIONS = 5  # logits as they come and in float32, their logarithms, and two gradients
+
+
+def pass_bytes(model: PreTrainedModel, batch: Sequence[Piece], *, checkpointing: bool) -> int:
+    """Reckon the peak memory of one microbatch beside the model's parameters, from above.
+
+    Args:
+        model: Its parameters may be without storage.
+        batch: The microbatch.
+        checkpointing: Whether layers are run again on the way back.
+
+    Returns:
+        Bytes: what layers keep for the way back, what one of them works with, the predictions, and
+        the largest parameter's gradient twice, as it is and laid out like the parameter.
+    """
+    config = model.config.get_text_config()
+    sequences = sum(piece.n_sequences for piece in batch)
+    length = max(piece.length for piece in batch)
+    layer = _layer_bytes(model, sequences, length)
+    hidden = sequences * length * config.hidden_size * max(4, model.dtype.itemsize)
+    kept = config.num_hidden_layers * (hidden if checkpointing else layer)
+    n_rows = sum(piece.n_rows for piece in batch)
+    predictions = _PREDICTIONS * n_rows * config.vocab_size * max(4, model.dtype.itemsize)
+    largest = max(parameter.nbytes for parameter in model.parameters())
+    return int(kept + 2 * layer + predictions + 2 * largest)
+
+
+def _layer_bytes(model: PreTrainedModel, sequences: int, length: int) -> int:
+    """What one layer keeps; eager attention keeps every score."""
+    config, itemsize = model.config.get_text_config(), model.dtype.itemsize
+    inside = (_HIDDEN * config.hidden_size + _INNER * _inner(config)) * itemsize
+    norms = _NORMS * config.hidden_size * max(4, itemsize)
+    is_eager = model.config._attn_implementation == "eager"
+    scores = 3 * config.num_attention_heads * length * max(4, itemsize) if is_eager else 0
+    return int(sequences * length * (inside + norms + scores))
+
+
+def _inner(config: PreTrainedConfig) -> int:
+    """Size of the feed-forward part that a token goes through, all of its experts together."""
+    dense = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
+    size = dense or 4 * config.hidden_size
+    n_experts: int = getattr(config, "num_experts_per_tok", None) or 0
+    expert: int = getattr(config, "moe_intermediate_size", None) or size
+    shared: int = getattr(config, "shared_expert_intermediate_size", None) or 0
+    return int(max(size, n_experts * (expert + config.hidden_size) + shared))

@@ -1,0 +1,109 @@
+"""Chains of trials, each of which starts where the climb of the one before ended.
+
+A trial of a chain records the trial it comes after and the preference it climbs for (trial
+attribute ``slopes:link``), so that chains are a function of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from evomerge.samplers.gene_space import GeneValue
+from evomerge.samplers.learned import CLIMBED
+from evomerge.samplers.preferences import Yardstick
+from evomerge.samplers.results import Result
+from evomerge.samplers.unit_cube import FloatArray
+
+__all__ = ["LINK", "Chains", "Link"]
+
+LINK = "slopes:link"  # trial system attribute: ``after`` and ``preference``
+
+
+@dataclass(frozen=True)
+class Link:
+    """One trial of a chain.
+
+    Attributes:
+        number: Trial number.
+        after: The trial before it; ``None`` if it started the chain.
+        preference: (objectives,) that it climbs for.
+        is_running: Whether it is still evaluated.
+        result: What it came to; ``None`` while it runs, or if it ran again under another number.
+        end: Where its climb ended; ``None`` if it took none, or failed.
+    """
+
+    number: int
+    after: int | None
+    preference: FloatArray
+    is_running: bool = True
+    result: Result | None = None
+    end: Mapping[str, GeneValue] | None = None
+
+    @property
+    def losses(self) -> tuple[float, ...] | None:
+        """Its losses, if it was scored."""
+        return None if self.result is None else self.result.losses
+
+    def data(self) -> dict[str, Any]:
+        """Return what the store keeps of it."""
+        return {"after": self.after, "preference": self.preference.tolist()}
+
+    def value(self, yardstick: Yardstick) -> float:
+        """Say how far it got along its preference; what is infeasible got nowhere."""
+        if self.result is None or self.result.losses is None or self.result.violation > 0:
+            return -np.inf
+        return yardstick.along(self.result.losses, self.preference)
+
+
+class Chains:
+    """The chains of a study.
+
+    Args:
+        trials: Of the study, by number.
+        results: Of the finished ones.
+    """
+
+    def __init__(self, trials: Sequence[FrozenTrial], results: Sequence[Result]) -> None:
+        found = {result.number: result for result in results}
+        self.links = {t.number: _link(t, found) for t in trials if LINK in t.system_attrs}
+
+    @property
+    def running(self) -> list[Link]:
+        """Links that are evaluated."""
+        return [link for link in self.links.values() if link.is_running]
+
+    @property
+    def heads(self) -> list[Link]:
+        """The last link of every chain, by number; two drivers may both have gone on from one."""
+        continued = {link.after for link in self.links.values()}
+        return [link for number, link in self.links.items() if number not in continued]
+
+    def failures(self, head: Link, yardstick: Yardstick) -> int:
+        """Count the links up to a head that got no farther than those before them, at its end."""
+        values = [link.value(yardstick) for link in self.back_from(head)][::-1]
+        best = int(np.argmax(values))
+        return len(values) - 1 - best
+
+    def back_from(self, head: Link) -> list[Link]:
+        """List the links of a chain from its head to its start."""
+        path = [head]
+        while (after := path[-1].after) is not None:
+            path.append(self.links[after])
+        return path
+
+
+def _link(trial: FrozenTrial, results: Mapping[int, Result]) -> Link:
+    data = trial.system_attrs[LINK]
+    return Link(
+        number=trial.number,
+        after=data["after"],
+        preference=np.array(data["preference"], dtype=np.float64),
+        is_running=not trial.state.is_finished(),
+        result=results.get(trial.number),
+        end=(trial.user_attrs.get(CLIMBED) or {}).get("params"),
+    )

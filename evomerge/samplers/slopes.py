@@ -1,0 +1,209 @@
+"""``slopes``: trials that climb on along the slopes of the objectives, in chains.
+
+Every trial is scored as any other, then its worker takes a few steps from there; the next trial of
+the chain is where they ended. Failed and pruned trials end their chain, infeasible ones count as no
+improvement and no chain starts from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from pydantic import ConfigDict, Field
+
+from evomerge.errors import SpaceError
+from evomerge.optuna_internals import storage_of, trial_id
+from evomerge.samplers.chains import LINK, Chains, Link
+from evomerge.samplers.gene_space import GeneValue
+from evomerge.samplers.joint import JointSampler
+from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
+from evomerge.samplers.learned import CLIMB
+from evomerge.samplers.preferences import Yardstick, lacking, voices, yardstick_of
+from evomerge.samplers.results import QUEUED, Result, Trials, Tried
+from evomerge.samplers.unit_cube import FloatArray, UnitCube
+from evomerge.schema import parse
+from evomerge.seeds import seed_for
+
+__all__ = ["SLOPES", "Climbers"]
+
+_PATIENCE = 1  # links in a row that got no farther end a chain
+_SHRINKING = 0.8  # of the first step, from link to link: the nearer, the shorter
+_LATER = 0.6  # first step of later chains: they start from what is good already
+_PARTNERS = 4  # the best so many results for a preference are combined with the best one
+_SPREAD = 0.05  # of a start around what it is combined from, as a share of an axis
+_FIRST_SPREAD = 0.15  # while there is nothing to combine
+
+
+@dataclass(frozen=True)
+class _SlopesOptions:
+    """Options of ``slopes``.
+
+    Attributes:
+        steps: Of the climb of a trial.
+        items: Per objective and step.
+        step_size: Longest first step along any gene, as a share of its range.
+        pull: How strongly genes are drawn to what those at other depths have.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 4
+    items: Annotated[int, Field(ge=1, le=1_000_000)] = 48
+    step_size: Annotated[float, Field(gt=0, le=1)] = 0.15
+    pull: Annotated[float, Field(ge=0, le=1000)] = 0.5
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+class Climbers:
+    """Goes on with a chain that still gets farther, or starts one where the front lacks most.
+
+    A chain starts from a combination of results that are good for its preference, a little off
+    them, so that a basin is left; genes without slopes are combined and mutated there, and held
+    while it climbs. The first one aims at all objectives alike, and starts halfway between the
+    neutral values and the best baseline.
+
+    Args:
+        problem: What is searched.
+        options: How to climb.
+    """
+
+    def __init__(self, problem: SearchProblem, options: _SlopesOptions) -> None:
+        self._problem, self._options = problem, options
+        self._space, self._cube = problem.space, UnitCube(problem.space.searched)
+        self._trials = Trials(problem.space, constrained=problem.constrained)
+        self._is_sloped = np.array([name in problem.sloped for name in self._cube.names])
+
+    def __call__(self, study: Study, trial: FrozenTrial) -> dict[str, GeneValue]:
+        """Propose the params of a trial, and store its climb with it."""
+        results = self._trials.finished(study)
+        yardstick = yardstick_of(results, self._problem.n_objectives)
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        chains = Chains(others, results)
+        tried = Tried([*(r.active for r in results), *self._trials.running(study)], self._space)
+        rng = np.random.default_rng(seed_for(self._problem.seed, "chain", trial.number))
+        head = next((h for h in chains.heads if self._goes_on(h, chains, yardstick, tried)), None)
+        if head is None:
+            preference = self._preference(chains, results, yardstick, rng)
+            params, losses = self._start(chains, results, yardstick, preference, rng)
+            link, shrink = Link(trial.number, None, preference), _LATER if chains.links else 1.0
+        else:
+            params, losses = self._space.complete(head.end or {}), head.losses
+            link = Link(trial.number, head.number, head.preference)
+            shrink = _SHRINKING ** len(chains.back_from(head))
+        if QUEUED not in trial.system_attrs:  # else somebody chose its params
+            self._store(study, trial, link, self._climb(link, params, losses, yardstick, shrink))
+        return {name: params[name] for name in self._space.searched}
+
+    def _goes_on(self, head: Link, chains: Chains, yardstick: Yardstick, tried: Tried) -> bool:
+        if head.losses is None or head.end is None:
+            return False
+        if chains.failures(head, yardstick) >= _PATIENCE:
+            return False
+        return self._space.complete(head.end) not in tried
+
+    def _preference(
+        self,
+        chains: Chains,
+        results: Sequence[Result],
+        yardstick: Yardstick,
+        rng: np.random.Generator,
+    ) -> FloatArray:
+        if not chains.links:
+            return np.ones(self._problem.n_objectives)
+        progress = yardstick.progress([losses for losses, _ in _feasible(results)])
+        latest = max(chains.links.values(), key=lambda link: link.number)
+        return lacking(progress, [link.preference for link in (latest, *chains.running)], rng)
+
+    def _start(
+        self,
+        chains: Chains,
+        results: Sequence[Result],
+        yardstick: Yardstick,
+        preference: FloatArray,
+        rng: np.random.Generator,
+    ) -> tuple[dict[str, GeneValue], Sequence[float] | None]:
+        """Return where a chain starts, and the losses that are to be expected there."""
+        known = sorted(_feasible(results), key=lambda pair: -yardstick.along(pair[0], preference))
+        if all(result.queued for _, result in known):
+            spread = _FIRST_SPREAD if chains.links else 0.0
+            return self._first([result for _, result in known], spread, rng), None
+        (losses, best), (_, other) = known[0], known[rng.integers(min(1 + _PARTNERS, len(known)))]
+        ends = self._cube.encode(best.params), self._cube.encode(other.params)
+        return self._varied(*ends, _SPREAD, rng), losses
+
+    def _first(
+        self, known: Sequence[Result], spread: float, rng: np.random.Generator
+    ) -> dict[str, GeneValue]:
+        """Start between the neutral values and the best baseline, as far as one is known."""
+        point = self._cube.encode(self._space.defaults)
+        if known:
+            point = (point + self._cube.encode(known[0].params)) / 2
+        point = point + self._is_sloped * rng.normal(0.0, spread, len(point))
+        return self._space.complete(self._cube.decode(np.clip(point, 0.0, 1.0)))
+
+    def _varied(
+        self, one: FloatArray, other: FloatArray, spread: float, rng: np.random.Generator
+    ) -> dict[str, GeneValue]:
+        """Combine two points, nearer to the first; genes without slopes come from either."""
+        share = np.where(self._is_sloped, rng.uniform(0.0, 0.5), rng.random(len(one)) < 1 / 4)
+        point = one + share * (other - one) + self._is_sloped * rng.normal(0.0, spread, len(one))
+        n_held = int((~self._is_sloped).sum())
+        mutates = ~self._is_sloped & (rng.random(len(one)) < 1 / max(n_held, 1))
+        point = np.where(mutates, rng.random(len(one)), point)
+        return self._space.complete(self._cube.decode(np.clip(point, 0.0, 1.0)))
+
+    def _climb(
+        self,
+        link: Link,
+        params: Mapping[str, GeneValue],
+        losses: Sequence[float] | None,
+        yardstick: Yardstick,
+        shrink: float,
+    ) -> dict[str, Any]:
+        progress = None if losses is None else yardstick.progress([losses])[0]
+        weights = voices(progress, link.preference) * self._problem.sloped_objectives
+        return {
+            "params": dict(params),
+            "weights": weights.tolist(),
+            "steps": self._options.steps,
+            "items": self._options.items,
+            "step_size": self._options.step_size * shrink,
+            "pull": self._options.pull,
+            "seed": seed_for(self._problem.seed, "climb", link.number),
+        }
+
+    def _store(self, study: Study, trial: FrozenTrial, link: Link, climb: dict[str, Any]) -> None:
+        storage = storage_of(study)
+        storage.set_trial_user_attr(trial_id(trial), CLIMB, climb)
+        storage.set_trial_system_attr(trial_id(trial), LINK, link.data())
+
+
+def _feasible(results: Sequence[Result]) -> list[tuple[tuple[float, ...], Result]]:
+    """Pair results that may start a chain with their losses."""
+    scored = [(r.losses, r) for r in results if r.losses is not None and not r.pruned]
+    return [(losses, r) for losses, r in scored if r.violation == 0]
+
+
+def _build(options: Options, problem: SearchProblem) -> BaseSampler:
+    chosen = parse(_SlopesOptions, options)
+    if not problem.sloped & problem.space.searched.keys():
+        raise SpaceError(
+            "expected a space with genes that have slopes, such as coefficients, got none; choose "
+            "another sampler than slopes, e.g. auto"
+        )
+    if not any(problem.sloped_objectives):
+        raise SpaceError(
+            "expected an objective with slopes, got none; choose another sampler than slopes, e.g. "
+            "auto"
+        )
+    return JointSampler(problem.space, Climbers(problem, chosen), seed=problem.seed)
+
+
+SLOPES = SamplerKind(
+    "any number of coefficients, few trials: they climb along their objectives' slopes", _build
+)

@@ -1,0 +1,21 @@
+"""What all tests of studies share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+
+@pytest.fixture(autouse=True)
+def unsynced() -> Iterator[None]:
+    """A process that is killed, unlike a machine, needs no wait for the disk."""
+
+    def connected(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", connected)
+    yield
+    event.remove(Engine, "connect", connected)
