@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 test lint bench bench-search bench-landscapes clean help
+.PHONY: install demo smollm2 test lint bench bench-search bench-landscapes gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -43,6 +43,10 @@ bench-search: install ## compare samplers on real searches, write docs/samplers.
 
 bench-landscapes: install ## compare samplers on landscapes fitted to real merges; hours, resumable
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.landscapes --jobs 2
+
+# On a machine with a GPU nothing need be installed: what its python has is used, or .venv.
+gpu:             ## check and measure what needs a GPU, 8 minutes; DRY=1: in miniature, without one
+	$(OFFLINE) $(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.benchmarks.gpu $(if $(DRY),--dry) --out $(or $(OUT),runs/benchmarks)
 
 clean:           ## remove everything that was made
 	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "schema_keys": set(),
     "schema": {"errors", "plain_yaml", "schema_keys"},
     "models": {"errors", "cache", "seeds"},
-    "kernels": {"cache"},
+    "kernels": {"errors", "cache"},
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},
     "recipe": {"errors", "plain_yaml", "schema", "models", "methods"},

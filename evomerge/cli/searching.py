@@ -43,11 +43,15 @@ def register(app: typer.Typer) -> None:
 
 def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
     """Validate an experiment without running it; report every fault at once."""
+    from evomerge.runs.cost import gpu_note
+
     stages = load(experiment, set_, presets)
     for number, loaded in enumerate(stages, 1):
         if len(stages) > 1:
             console.print(f"[bold]stage {number}[/]")
         _print_loaded(loaded)
+    if note := gpu_note(stages[0]):
+        console.print(note, soft_wrap=True)
 
 
 def _print_loaded(loaded: Loaded) -> None:

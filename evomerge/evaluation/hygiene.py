@@ -58,10 +58,12 @@ def _init_disabled(bar: tqdm.tqdm, *args: object, **options: object) -> None:
 def _fixed_seeds() -> Iterator[None]:
     """Seed the global generators as ``lm_eval.simple_evaluate`` does, and restore them after.
 
-    Task code and sampled generation draw from them; nothing of ours does.
+    Task code and sampled generation draw from them; nothing of ours does. Generators of GPUs that
+    this process has not touched are left alone: looking at them would take memory there.
     """
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=gpus):
         random.seed(0)
         np.random.seed(1234)
         torch.manual_seed(1234)

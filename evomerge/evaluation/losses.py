@@ -50,7 +50,7 @@ class Losses:
         """The items of an objective, in the order of the positions that ``backward`` takes."""
         return self._objectives[k].items
 
-    def backward(self, k: int, rows: Sequence[int]) -> float:
+    def backward(self, k: int, rows: Sequence[int], factor: float = 1.0) -> float:
         """Run items forward and backward; gradients add up in the live model's parameters.
 
         The model runs as in evaluation, without dropout. Nothing but gradients is left behind.
@@ -58,22 +58,25 @@ class Losses:
         Args:
             k: Position of an objective that has a slope.
             rows: Positions of its items, from 0 to ``n_items[k] - 1``; at least one.
+            factor: What the gradients are multiplied with.
 
         Returns:
-            The mean loss of these items; less is better whatever the metric's direction.
+            The mean loss of these items, without the factor; less is better whatever the metric's
+            direction.
         """
         model, objective = self._model, self._objectives[k]
         assert model is not None, "an objective that has a slope has a model"
         forward = functools.partial(read, model, max_length=objective.max_length)
-        total = 0.0
+        found: list[torch.Tensor] = []
         checkpointing = checkpointed(model, self._settings.checkpointing)
         with clean_harness(), torch.enable_grad(), _evaluating(model), checkpointing:
             items = [objective.items[row] for row in rows]
             pieces = [piece for item in items for piece in self._pieces(item, forward)]
             for batch in microbatches(pieces, self._settings.n_tokens):
                 loss = _loss(batch, forward) / len(rows)
-                loss.backward()
-                total += loss.item()
+                (factor * loss).backward()
+                found.append(loss.detach())
+        total: float = torch.stack(found).double().sum().item()
         return total
 
     def step_bytes(self, n_items: int) -> int:

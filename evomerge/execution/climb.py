@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +21,31 @@ from evomerge.seeds import seed_for
 from evomerge.space.families import families
 from evomerge.space.protocol import Params, SearchSpace
 
-__all__ = ["SlopedGenes", "Slopes", "climb", "drawn_items"]
+__all__ = ["Factors", "SlopedGenes", "Slopes", "climb", "drawn_items"]
 
 FloatArray = NDArray[np.float64]
 
 _MEMORY, _SCALE_MEMORY = 0.8, 0.95  # of slopes and their squares, from step to step
+_STEEPER = 2.0  # than 1 is a sum that has outgrown the scales of its objectives
 _TINY = 1e-12
+
+
+Factors: TypeAlias = tuple[float, ...]
+"""What the loss of every objective of the study is multiplied with in a sum; 0: left out."""
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """What one step learns of one objective.
+    """What a step learns of a sum of objectives' losses.
 
     Attributes:
-        loss: Mean of its items, to be minimised.
-        along: Its slope along every gene that has one, per unit of the gene's own value.
+        losses: Of each objective in the sum the mean of its items, to be minimised; as they are,
+            without factors.
+        along: The sum's slope along every gene that has one, per unit of the gene's own value.
         n_items: Items that went forward and backward.
     """
 
-    loss: float
+    losses: tuple[float, ...]
     along: Mapping[str, float]
     n_items: int
 
@@ -99,22 +106,27 @@ class SlopedGenes:
 def climb(
     request: Climb,
     genes: SlopedGenes,
-    slopes_at: Callable[[Params, int], Sequence[Slopes | None]],
+    slopes_at: Callable[[Params, int, Sequence[Factors]], Sequence[Slopes]],
 ) -> Climbed:
     """Take the steps of a request.
 
-    Every step goes down the weighted sum of the objectives' slopes, each on the scale of its
-    steepest slope so far, so that no objective takes all. A gene moves at most ``step_size`` in the
-    first step and linearly less in later ones, so that a climb has an end; bounds hold. The prior
-    draws a gene to the mean of its family (``SlopedGenes.shared``) with ``pull`` times their
-    distance, where 1 is as strong as slopes that all agree: what items do not speak for at one
-    depth is what they speak for at all of them. Genes without slopes do not move.
+    Every step goes down the weighted sum of the objectives' losses, each on the scale of its
+    steepest slope, so that no objective takes all. The first step takes the slopes of each
+    objective, and so finds the scales; later ones take those of the sum alone, which needs the
+    tensors of the models once however many objectives there are. Scales are found again where an
+    objective has had no slope, or the sum gets steeper than it can be on these.
+
+    A gene moves at most ``step_size`` in the first step and linearly less in later ones, so that a
+    climb has an end; bounds hold. The prior draws a gene to the mean of its family
+    (``SlopedGenes.shared``) with ``pull`` times their distance, where 1 is as strong as slopes that
+    all agree: what items do not speak for at one depth is what they speak for at all of them. Genes
+    without slopes do not move.
 
     Args:
         request: Where to start, and how to go.
         genes: The axes.
-        slopes_at: From params and the number of a step, from 0, to the slopes of every objective of
-            the study; ``None`` for those of weight 0.
+        slopes_at: From params, the number of a step, from 0, and sums of losses to the slopes of
+            each sum.
 
     Returns:
         Where it ended; the losses are those before each step.
@@ -127,13 +139,12 @@ def climb(
         Hutter 2019, "Decoupled weight decay regularization", arXiv:1711.05101.
     """
     point = genes.encode(request.params)
-    weights = [weight for weight in request.weights if weight > 0]
-    descent = _Descent(weights, len(point))
+    descent = _Descent(request.weights, len(point))
     losses, n_items = [], 0
     for step in range(request.steps):
-        found = [s for s in slopes_at(genes.decode(point, request.params), step) if s is not None]
+        found = slopes_at(genes.decode(point, request.params), step, descent.sums())
         _check_finite(found, step)
-        losses.append(tuple(s.loss for s in found))
+        losses.append(tuple(loss for s in found for loss in s.losses))
         direction = descent.direction([genes.slopes(s.along, point) for s in found])
         n_items += sum(s.n_items for s in found)
         longest = request.step_size * (1 - step / request.steps)
@@ -176,7 +187,9 @@ class _Descent:
 
     def __init__(self, weights: Sequence[float], n_axes: int) -> None:
         self._weights = np.array(weights) / (sum(weights) or 1.0)
-        self._steepest = np.zeros(len(weights))
+        self._counts = self._weights > 0
+        self._scales = np.zeros(len(weights))  # the steepest slope of each that was taken alone
+        self._is_scaled = not self._counts.any()
         self._mean, self._square = np.zeros(n_axes), np.zeros(n_axes)
         self._n_steps = 0
 
@@ -185,21 +198,43 @@ class _Descent:
         """Tell (axes,) which have had a slope."""
         return self._square > 0
 
+    def sums(self) -> list[Factors]:
+        """Return the sums to find slopes of: of all objectives, or of each alone to scale it.
+
+        Those of weight 0 are in none.
+        """
+        if self._is_scaled:
+            return [tuple(self._factors().tolist())]
+        return [tuple(row) for row in np.eye(len(self._weights))[self._counts].tolist()]
+
     def direction(self, slopes: Sequence[FloatArray]) -> FloatArray:
         """Return where to go (axes,), about 1 along an axis whose slopes agree from step to step.
 
         Args:
-            slopes: Per objective (axes,).
+            slopes: Of each of the sums (axes,).
         """
         self._n_steps += 1
-        rows = np.array(slopes).reshape(len(self._weights), -1)
-        self._steepest = np.maximum(self._steepest, np.linalg.norm(rows, axis=1))
-        total = (self._weights / np.maximum(self._steepest, _TINY)) @ rows
+        total = self._total(np.array(slopes).reshape(-1, len(self._mean)))
         self._mean += (1 - _MEMORY) * (total - self._mean)
         self._square += (1 - _SCALE_MEMORY) * (total**2 - self._square)
         mean = self._mean / (1 - _MEMORY**self._n_steps)
         square = self._square / (1 - _SCALE_MEMORY**self._n_steps)
         return np.asarray(-mean / (np.sqrt(square) + _TINY))
+
+    def _total(self, rows: FloatArray) -> FloatArray:
+        """Return the slopes of the sum of all objectives (axes,), about 1 long or shorter."""
+        if self._is_scaled:
+            (total,) = rows
+            steepness = float(np.linalg.norm(total))
+            self._is_scaled = steepness <= _STEEPER
+            return np.asarray(total / max(steepness, 1.0))
+        steepest = np.maximum(self._scales[self._counts], np.linalg.norm(rows, axis=1))
+        self._scales[self._counts] = steepest
+        self._is_scaled = bool((steepest > 0).all())
+        return np.asarray(self._factors()[self._counts] @ rows)
+
+    def _factors(self) -> FloatArray:
+        return np.where(self._scales > 0, self._weights / np.maximum(self._scales, _TINY), 0.0)
 
 
 def _order(seed: int, objective: int, number: int, n: int) -> NDArray[np.int64]:
@@ -207,7 +242,7 @@ def _order(seed: int, objective: int, number: int, n: int) -> NDArray[np.int64]:
 
 
 def _check_finite(found: Sequence[Slopes], step: int) -> None:
-    if not all(map(math.isfinite, (x for s in found for x in (s.loss, *s.along.values())))):
+    if not all(map(math.isfinite, (x for s in found for x in (*s.losses, *s.along.values())))):
         raise EvaluationError(f"expected finite losses and slopes, got others in step {step}")
 
 

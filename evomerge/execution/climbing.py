@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.item_losses import LossKind, LossSettings
 from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.prepared import PreparedSuites
-from evomerge.execution.climb import SlopedGenes, Slopes, climb, drawn_items
+from evomerge.execution.climb import Factors, SlopedGenes, Slopes, climb, drawn_items
 from evomerge.execution.protocol import Climb, Climbed, WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
@@ -69,19 +69,27 @@ class Climber:
                 raise EvaluationError(f"{task} {metric} has no slope: {reason}")
 
     def _slopes_at(
-        self, request: Climb, losses: Losses, params: Params, step: int
-    ) -> list[Slopes | None]:
+        self,
+        request: Climb,
+        losses: Losses,
+        params: Params,
+        step: int,
+        sums: Sequence[Factors],
+    ) -> list[Slopes]:
         self._candidate.materialise(self._space.recipe(params))
-        return [
-            self._slopes(losses, k, params, drawn_items(request, step, k, losses.n_items[k]))
-            if weight > 0
-            else None
+        rows = {
+            k: drawn_items(request, step, k, losses.n_items[k])
             for k, weight in enumerate(request.weights)
-        ]
+            if weight > 0
+        }
+        return [self._slopes(losses, params, rows, factors) for factors in sums]
 
-    def _slopes(self, losses: Losses, k: int, params: Params, rows: list[int]) -> Slopes:
-        """Find the slopes of one objective's loss over some of its items."""
+    def _slopes(
+        self, losses: Losses, params: Params, rows: Mapping[int, list[int]], factors: Factors
+    ) -> Slopes:
+        """Find the slopes of a sum of losses, each over some items of its objective."""
+        counted = {k: factor for k, factor in enumerate(factors) if factor}
         with self._candidate.slopes() as slopes:
-            loss = losses.backward(k, rows)
+            found = tuple(losses.backward(k, rows[k], f) for k, f in counted.items())
         along = gene_slopes(self._space, params, slopes.along_recipe(), self._roles)
-        return Slopes(loss, along, len(rows))
+        return Slopes(found, along, sum(len(rows[k]) for k in counted))

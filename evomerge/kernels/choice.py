@@ -1,16 +1,20 @@
 """Picks the kernel that runs a plan: all give the same bytes, so the pick is only about time.
 
 Slopes are sums, which kernels add up in orders of their own: they agree to float32's precision.
+``EVOMERGE_KERNEL=eager`` in the environment of a process keeps all its plans out of compiled
+kernels, to compare with them.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from itertools import groupby
 
+from evomerge.errors import ConfigError
 from evomerge.kernels.eager import merge_eager, slopes_eager
 from evomerge.kernels.job import MergeJob, SlopeJob
 from evomerge.kernels.scalars import Scalars
@@ -20,6 +24,7 @@ __all__ = ["kernel_choice", "merge_all", "slopes_all"]
 
 Compiled = Callable[[Iterable[MergeJob]], None]
 
+_CHOICE = "EVOMERGE_KERNEL"
 _WORTH_COMPILING = 1 << 24  # elements, which take eager about as long as compiling takes
 _SMALLEST_COMPILED = 1 << 12  # elements, for whose slopes eager needs milliseconds
 
@@ -36,9 +41,12 @@ def merge_all(jobs: Iterable[MergeJob]) -> None:
     Args:
         jobs: Drawn while earlier ones are being merged: a buffer is complete only when this
             function returns.
+
+    Raises:
+        ConfigError: ``EVOMERGE_KERNEL`` names no kernel.
     """
     for device, group in groupby(jobs, lambda job: job.out.device.type):
-        compiled = _compiled(device)
+        compiled = None if _is_eager_wanted() else _compiled(device)
         if compiled is not None:
             compiled(_after_eager(group))
         else:
@@ -65,7 +73,8 @@ def slopes_all(jobs: Iterable[SlopeJob]) -> list[Scalars]:
 
 
 def _slope_kernel(job: SlopeJob) -> Callable[[Sequence[SlopeJob]], list[Scalars]]:
-    compiled = _compiled_slopes(job.gradient.device.type)
+    device = job.gradient.device.type
+    compiled = None if _is_eager_wanted() else _compiled_slopes(device)
     if compiled and has_compiled_slopes(job) and job.gradient.numel() >= _SMALLEST_COMPILED:
         return compiled
     return _slopes_eager
@@ -73,6 +82,15 @@ def _slope_kernel(job: SlopeJob) -> Callable[[Sequence[SlopeJob]], list[Scalars]
 
 def _slopes_eager(jobs: Sequence[SlopeJob]) -> list[Scalars]:
     return [slopes_eager(job) for job in jobs]
+
+
+def _is_eager_wanted() -> bool:
+    chosen = os.environ.get(_CHOICE, "")
+    if chosen not in ("", "eager"):
+        raise ConfigError(
+            f"expected eager or nothing in the environment variable {_CHOICE}, got {chosen!r}"
+        )
+    return chosen == "eager"
 
 
 @cache
@@ -89,7 +107,13 @@ def _compiled_slopes(device: str) -> Callable[[Sequence[SlopeJob]], list[Scalars
 
 
 def kernel_choice(device: str) -> tuple[str, str]:
-    """Name the kernel that merges on a type of device (``cpu``, ``cuda``), and say why."""
+    """Name the kernel that merges on a type of device (``cpu``, ``cuda``), and say why.
+
+    Raises:
+        ConfigError: ``EVOMERGE_KERNEL`` names no kernel.
+    """
+    if _is_eager_wanted():
+        return "eager", f"plain torch and slow, as {_CHOICE} says"
     package = {"cpu": "numba", "cuda": "triton"}.get(device)
     if package is None:
         return "eager", f"plain torch; there is no compiled kernel for {device}"

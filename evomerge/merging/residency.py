@@ -9,7 +9,7 @@ import torch
 
 from evomerge.merging.sources import Sources
 
-__all__ = ["Residency", "choose_residency", "residency_of"]
+__all__ = ["Residency", "choose_residency", "needed_bytes", "residency_of"]
 
 Residency = Literal["mapped", "resident", "streamed"]
 
@@ -49,13 +49,24 @@ def residency_of(
         device: Of the live model.
         share: Which part of the device's memory the worker may take.
     """
-    n_parameters = sum(math.prod(sources.anchor.shape(name)) for name in sources.names)
+    source_bytes, live_bytes = needed_bytes(sources, dtype)
     return choose_residency(
         device.type,
-        source_bytes=sum(map(sources.tensor_bytes, sources.names)),
-        live_bytes=n_parameters * dtype.itemsize,
+        source_bytes=source_bytes,
+        live_bytes=live_bytes,
         free_bytes=_free_bytes(device, share),
     )
+
+
+def needed_bytes(sources: Sources, dtype: torch.dtype) -> tuple[int, int]:
+    """Tell the size of base and experts, as the kernel reads them, and that of the live model.
+
+    Args:
+        sources: Models to merge.
+        dtype: Of the live model.
+    """
+    n_parameters = sum(math.prod(sources.anchor.shape(name)) for name in sources.names)
+    return sum(map(sources.tensor_bytes, sources.names)), n_parameters * dtype.itemsize
 
 
 def _free_bytes(device: torch.device, share: float) -> int:

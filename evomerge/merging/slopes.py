@@ -1,7 +1,8 @@
 """From the gradients of a live model to slopes along the recipe that it was merged from.
 
-Gradients are taken as they appear in the backward pass, reduced with the tensors that the parameter
-was merged from, and dropped: never do two of them exist for longer than that takes.
+Gradients are reduced with the tensors that their parameters were merged from, and dropped, once
+there are many enough that it is worth it (``GRADIENT_BYTES``): those of a small model after all
+backward passes, those of a large one as they appear. So never do many of them exist.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from evomerge.recipe.path import Hop, cumulative_scales
 from evomerge.recipe.recipe import Recipe
 from evomerge.recipe.slopes import RecipeSlopes
 
-__all__ = ["CandidateSlopes", "PlanSlopes", "watched"]
+__all__ = ["GRADIENT_BYTES", "CandidateSlopes", "PlanSlopes", "watched"]
+
+GRADIENT_BYTES = 64 << 20
+"""Gradients that wait to be reduced together, beside the last one."""
 
 
 class PlanSlopes:
@@ -49,6 +53,8 @@ class PlanSlopes:
         self._names: dict[int, list[str]] = defaultdict(list)
         for name, view in self._views.items():
             self._names[_storage(view)].append(name)
+        self._waiting: dict[int, torch.Tensor] = {}  # with their gradients, by where they are
+        self._n_bytes = 0
         self.found: dict[str, Scalars] = {}
 
     def holds(self, parameter: nn.Parameter) -> bool:
@@ -56,18 +62,32 @@ class PlanSlopes:
         return _storage(parameter) in self._names
 
     def take(self, parameter: torch.Tensor) -> None:
-        """Add the slopes through one parameter's gradient, and drop the gradient."""
+        """Take a gradient, which torch calls this with once it is complete in a backward pass."""
+        if _storage(parameter) not in self._waiting:  # else torch has added to the one that waits
+            self._waiting[_storage(parameter)] = parameter
+            self._n_bytes += parameter.nbytes
+        if self._n_bytes > GRADIENT_BYTES:
+            self.reduce()
+
+    def reduce(self) -> None:
+        """Add the slopes through all gradients that wait, and drop these."""
+        gradients = {name: own for p in self._waiting.values() for name, own in self._parts(p)}
+        self._waiting, self._n_bytes = {}, 0
+        jobs = [SlopeJob(self._plans[n], *self._tensors(n), own) for n, own in gradients.items()]
+        for name, slopes in zip(gradients, slopes_all(jobs), strict=True):
+            before = self.found.get(name)
+            self.found[name] = slopes if before is None else Scalars.sum([before, slopes])
+
+    def _parts(self, parameter: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """Cut a parameter's gradient into those of the tensors it holds; it has none afterwards."""
         gradient, parameter.grad = parameter.grad, None
-        assert gradient is not None, "torch calls this once the gradient is complete"
+        assert gradient is not None, "one that waits has a gradient"
         laid_out = torch.empty_like(parameter, memory_format=torch.preserve_format)
         laid_out = gradient if gradient.stride() == laid_out.stride() else laid_out.copy_(gradient)
         for name in self._names[_storage(parameter)]:
             view = self._views[name]
             offset = view.storage_offset() - parameter.storage_offset() + laid_out.storage_offset()
-            own = laid_out.as_strided(view.shape, view.stride(), offset)
-            (slopes,) = slopes_all([SlopeJob(self._plans[name], *self._tensors(name), own)])
-            before = self.found.get(name)
-            self.found[name] = slopes if before is None else Scalars.sum([before, slopes])
+            yield name, laid_out.as_strided(view.shape, view.stride(), offset)
 
 
 @contextmanager
@@ -83,6 +103,7 @@ def watched(parameters: Iterable[nn.Parameter], slopes: PlanSlopes) -> Iterator[
                 hooks.callback(hook.remove)
         try:
             yield
+            slopes.reduce()
         finally:
             for parameter, required in zip(parameters, before, strict=True):
                 parameter.requires_grad_(required).grad = None

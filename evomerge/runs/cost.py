@@ -12,7 +12,7 @@ from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
-from evomerge.merging.residency import residency_of
+from evomerge.merging.residency import needed_bytes, residency_of
 from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
@@ -24,10 +24,15 @@ from evomerge.schema import write_yaml
 from evomerge.study.evaluations import climb_evaluations
 from evomerge.study.records import Objective
 
-__all__ = ["example_recipe", "experiment_facts"]
+__all__ = ["example_recipe", "experiment_facts", "gpu_note"]
 
 _RACE_OFF = "off: every trial is scored on all items"
 _MOST_RULES = 3  # that an example shows
+_YOUNG = (
+    "merging on a GPU is young: docs/gpu.md says what has run on one. To compare, run a few trials "
+    "with EVOMERGE_KERNEL=eager EVOMERGE_CACHE=off in the environment, in a folder of their own: "
+    "plain torch merges the same bytes, so that the same seed gives the same scores"
+)
 _VLLM = "vllm; not run on a GPU by its authors, so each worker first compares it with transformers"
 _RUN_BY = (  # keys of a config that change what the same parameters answer
     *("model_type", "hidden_act", "hidden_activation", "rms_norm_eps", "layer_norm_eps"),
@@ -75,6 +80,12 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         ("memory", f"{_size(candidate_bytes)} of live model for each of {n_workers} workers"),
         ("disk", _disk(sources, candidate_bytes)),
     ]
+
+
+def gpu_note(loaded: Loaded) -> str | None:
+    """Say what to know before merging on a GPU; ``None`` if no worker does."""
+    worker = on_device(loaded.worker, loaded.experiment.execution)
+    return _YOUNG if worker.device == "cuda" else None
 
 
 def example_recipe(loaded: Loaded) -> str:
@@ -130,7 +141,7 @@ def _report_only(loaded: Loaded) -> str:
 
 
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
-    size = _size(sum(map(sources.tensor_bytes, sources.names)))
+    size = _size(needed_bytes(sources, dtype)[0])
     device = torch.device(worker.device)
     match residency_of(sources, dtype, device, worker.merging_share):
         case "mapped":

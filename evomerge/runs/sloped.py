@@ -83,19 +83,21 @@ def slope_faults(experiment: Experiment, sloped: SlopedParts) -> Iterator[Fault]
 def climb_bytes(sources: Sources, dtype: torch.dtype) -> float:
     """Estimate what a backward pass needs beside the live model.
 
-    That is what the layers keep of a microbatch for the way back, and two gradients of the largest
-    tensor: gradients are reduced one by one as they appear.
+    That is what the layers keep of a microbatch for the way back, two gradients of the largest
+    tensor, and the gradients that wait to be reduced.
 
     Args:
         sources: The models, opened.
         dtype: Of the live model.
     """
     from evomerge.evaluation.item_losses import LossSettings
+    from evomerge.merging.slopes import GRADIENT_BYTES
 
     config: dict[str, Any] = sources.anchor.config
     hidden = config.get("hidden_size", 0)
     intermediate = config.get("intermediate_size", 4 * hidden)
     per_token = _OF_HIDDEN * hidden + _OF_INTERMEDIATE * intermediate
     kept = sources.architecture.n_layers * per_token * LossSettings().n_tokens
-    largest = max(math.prod(sources.anchor.shape(name)) for name in sources.names)
-    return float((kept + 2 * largest) * dtype.itemsize)
+    sizes = [math.prod(sources.anchor.shape(name)) for name in sources.names]
+    waiting = min(GRADIENT_BYTES, sum(sizes) * dtype.itemsize)
+    return float((kept + 2 * max(sizes)) * dtype.itemsize + waiting)

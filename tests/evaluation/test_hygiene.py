@@ -67,3 +67,15 @@ def test_templates_render_as_lm_eval_renders_them():
     expected = lm_eval.utils.apply_template(template, doc | {"b": [1]})
     with clean_harness():
         assert lm_eval.utils.apply_template(template, doc | {"b": [1]}) == expected
+
+
+def test_a_gpu_that_the_process_has_not_touched_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail("took memory"))
+    before = torch.random.get_rng_state()
+    with clean_harness():
+        torch.rand(3)
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 
 from evomerge.config.presets import Presets
 from evomerge.evaluation.losses import Losses
-from evomerge.execution.climb import SlopedGenes, Slopes, climb, drawn_items
+from evomerge.execution.climb import Factors, SlopedGenes, Slopes, climb, drawn_items
 from evomerge.execution.protocol import Climb, Job, Outcome, Scored, WorkerSpec
 from evomerge.execution.ray import RayExecutor
 from evomerge.execution.worker import Worker
@@ -69,12 +69,18 @@ def test_a_climb_follows_the_differences_of_losses(worker: Worker) -> None:
         above, below = (mean_loss(worker, end, k, rows) for end in ends)
         return (above - below) / (2 * h)
 
-    def slopes_at(params: Params, step: int) -> list[Slopes | None]:
-        found: list[Slopes | None] = [None] * 3
+    def slopes_at(params: Params, step: int, sums: Sequence[Factors]) -> list[Slopes]:
+        each = []
         for k in (0, 1):
             rows = drawn_items(request, step, k, 12)
             along = {gene: slope(params, gene, k, rows) for gene in START}
-            found[k] = Slopes(mean_loss(worker, params, k, rows), along, len(rows))
+            each.append((mean_loss(worker, params, k, rows), along))
+        found = []
+        for factors in sums:
+            counted = [(f, own) for f, own in zip(factors, each, strict=False) if f]
+            along = {gene: sum(f * own[gene] for f, (_, own) in counted) for gene in START}
+            losses = tuple(loss for _, (loss, _) in counted)
+            found.append(Slopes(losses, along, 5 * len(counted)))
         return found
 
     wanted = climb(request, SlopedGenes(SPACE), slopes_at)
@@ -115,7 +121,7 @@ def test_a_backward_pass_that_fails_keeps_the_scores_and_says_why(
 ) -> None:
     plain = scored(worker.run(job(None)))
 
-    def fail(self: Losses, k: int, rows: list[int]) -> float:
+    def fail(self: Losses, k: int, rows: list[int], factor: float) -> float:
         raise error
 
     monkeypatch.setattr(Losses, "backward", fail)
@@ -136,15 +142,15 @@ def test_an_objective_that_has_no_slope_cannot_be_climbed(worker: Worker) -> Non
     assert outcome.climb_error.startswith("EvaluationError: cost hops has no slope: ")
 
 
-def killed_once(marker: Path) -> Callable[[object, int, list[int]], float]:
+def killed_once(marker: Path) -> Callable[[Losses, int, list[int], float], float]:
     """Kill the process that is the first to run backward; afterwards all is as ever."""
     backward = Losses.backward
 
-    def die(self: Losses, k: int, rows: list[int]) -> float:
+    def die(self: Losses, k: int, rows: list[int], factor: float) -> float:
         if not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return backward(self, k, rows)
+        return backward(self, k, rows, factor)
 
     return die
 

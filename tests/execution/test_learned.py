@@ -109,7 +109,7 @@ def learned(
     genes = torch.tensor([*request.params.values()], dtype=torch.float64)
     adam = torch.optim.Adam([genes], lr=1.0, betas=(0.8, 0.95), eps=1e-12)
     item_loss = {"entropy": PLAIN.entropy, "gold": PLAIN.gold}[request.loss]
-    steepest, losses = [0.0] * len(tasks), []
+    scales, losses = [0.0] * len(tasks), []
     for step in range(request.steps):
         before = genes.detach().clone()
         slopes, row_losses = torch.zeros_like(genes), []
@@ -119,11 +119,12 @@ def learned(
             rows = drawn_items(request, step, k, len(PLAIN.docs[task]))
             loss = torch.stack([item_loss(merged, task, row) for row in rows]).mean()
             (own,) = torch.autograd.grad(loss, at)
-            steepest[k] = max(steepest[k], own.norm().item())
-            slopes += request.weights[k] / sum(request.weights) * own / steepest[k]
+            scales[k] = scales[k] or own.norm().item() * (high - low)
+            share = request.weights[k] / sum(request.weights)
+            slopes += share * own * (high - low) / scales[k]
             row_losses.append(loss.item())
         losses.append(tuple(row_losses))
-        genes.grad = slopes
+        genes.grad = slopes / max(slopes.norm().item(), 1.0)
         adam.step()
         longest = request.step_size * (high - low) * (1 - step / request.steps)
         moved = longest * (genes.detach() - before).clamp(-1, 1)

@@ -145,10 +145,3 @@ def combines(n_experts: int) -> st.SearchStrategy[object]:
             ScoreMean, low=each(0, 0.2), high=each(0.2, 3), cut=each(-1, 0.5), top=each(0.5, 4)
         ),
     )
-
-
-def same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Bitwise equality, except that any NaN equals any NaN."""
-    integer = torch.int32 if one.dtype == torch.float32 else torch.int16
-    equal = one.view(integer) == other.view(integer)
-    return bool(torch.all(equal | (one.isnan() & other.isnan())))

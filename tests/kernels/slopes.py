@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import torch
 from hypothesis import assume
 from hypothesis import strategies as st
@@ -13,6 +10,7 @@ from evomerge.kernels.job import SlopeJob
 from evomerge.kernels.plan import Clamp, Elect, Sum, TensorPlan
 from evomerge.kernels.reference import merge_reference
 from evomerge.kernels.scalars import Scalars
+from tests.kernels.comparing import flat, slope_error
 from tests.kernels.plans import SHAPES, cases
 
 
@@ -42,15 +40,6 @@ def objective(job: SlopeJob, plan: TensorPlan) -> float:
     return float((merged * job.gradient.double()).sum())
 
 
-def flat(slopes: Scalars) -> np.ndarray:
-    tables = [table.reshape(-1) for table in slopes.tables if table is not None]
-    return np.concatenate([slopes.each.reshape(-1), slopes.shared, *tables])
-
-
 def assert_close(ours: Scalars, theirs: Scalars, job: SlopeJob, tolerance: float) -> None:
-    """Compare slopes; errors of a sum grow with what is summed, not with the sum."""
-    n = max(job.gradient.numel(), 1)
-    one, other = flat(ours), flat(theirs)
-    assert one.shape == other.shape
-    size = max(float(np.abs(other).max()), math.sqrt(n))
-    np.testing.assert_allclose(one, other, rtol=0.0, atol=tolerance * size)
+    error = slope_error(ours, theirs, job.gradient.numel())
+    assert error <= tolerance, (flat(ours), flat(theirs))

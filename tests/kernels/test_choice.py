@@ -6,12 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from evomerge.errors import ConfigError
 from evomerge.kernels import choice
-from evomerge.kernels.choice import merge_all
+from evomerge.kernels.choice import kernel_choice, merge_all, slopes_all
 from evomerge.kernels.eager import merge_eager
-from evomerge.kernels.job import MergeJob
+from evomerge.kernels.job import MergeJob, SlopeJob
 from evomerge.kernels.plan import ScoreMean, TensorPlan
-from tests.kernels.plans import Case, cases, same_bytes
+from tests.kernels.comparing import same_bytes
+from tests.kernels.plans import Case, cases
 
 
 @settings(max_examples=30, deadline=None)
@@ -52,3 +54,33 @@ def test_eager_runs_what_compiled_kernels_leave_out(kernels_run: list[str]) -> N
     merge_all([MergeJob(TensorPlan((1.0,), combine=scores), large, [large], large.clone())])
     merge_all([MergeJob(TensorPlan((1.0,)), large.double(), [large], large.clone())])
     assert kernels_run == ["eager", "eager"]
+
+
+@pytest.fixture
+def eager_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVOMERGE_KERNEL", "eager")
+
+
+@pytest.mark.usefixtures("eager_wanted")
+def test_the_environment_keeps_plans_out_of_compiled_kernels(kernels_run: list[str]) -> None:
+    large = torch.ones(1000)
+    merge_all([MergeJob(TensorPlan((1.0,)), large, [large], large.clone())])
+    assert kernels_run == ["eager"]
+    assert kernel_choice("cuda")[0] == kernel_choice("cpu")[0] == "eager"
+
+
+@pytest.mark.usefixtures("eager_wanted")
+def test_the_environment_keeps_slopes_out_of_compiled_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large = torch.ones(1 << 13)
+    monkeypatch.setattr(choice, "slopes_eager", lambda _: "eager")
+    assert slopes_all([SlopeJob(TensorPlan((1.0,)), large, [large], large)]) == ["eager"]
+
+
+def test_a_kernel_that_is_not_there_to_choose_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVOMERGE_KERNEL", "cuda")
+    with pytest.raises(
+        ConfigError, match=r"expected eager or nothing .* EVOMERGE_KERNEL, got 'cuda'"
+    ):
+        kernel_choice("cuda")

@@ -40,7 +40,8 @@ from evomerge.kernels.plan import (
     TensorPlan,
 )
 from evomerge.kernels.structure import Structure, is_supported
-from tests.kernels.plans import Case, cases, same_bytes
+from tests.kernels.comparing import same_bytes
+from tests.kernels.plans import Case, cases
 
 BASE, *EXPERTS = torch.randn(3, 700, 300, generator=torch.Generator().manual_seed(0))
 ROWS = Table(np.linspace(0.1, 1.0, 700, dtype=np.float32))

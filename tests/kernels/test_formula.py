@@ -11,7 +11,8 @@ from evomerge.kernels.formula import element_source, intervals
 from evomerge.kernels.masks import hash24
 from evomerge.kernels.numbers import Each, Numbers, Shared
 from evomerge.kernels.structure import RankedKind, Structure, is_supported
-from tests.kernels.plans import Case, cases, same_bytes
+from tests.kernels.comparing import same_bytes
+from tests.kernels.plans import Case, cases
 
 Names = dict[str, object]
 

@@ -32,7 +32,8 @@ from evomerge.kernels.structure import (  # noqa: E402
     has_compiled_slopes,
     is_supported,
 )
-from tests.kernels.plans import Case, cases, same_bytes  # noqa: E402
+from tests.kernels.comparing import same_bytes  # noqa: E402
+from tests.kernels.plans import Case, cases  # noqa: E402
 from tests.kernels.slopes import assert_close, slope_jobs  # noqa: E402
 
 

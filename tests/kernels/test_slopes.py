@@ -28,8 +28,9 @@ from evomerge.kernels.plan import (
 from evomerge.kernels.reference import slopes_reference
 from evomerge.kernels.scalars import Scalars, held
 from evomerge.kernels.structure import Structure, has_compiled_slopes
+from tests.kernels.comparing import flat
 from tests.kernels.plans import Case
-from tests.kernels.slopes import assert_close, flat, objective, slope_jobs
+from tests.kernels.slopes import assert_close, objective, slope_jobs
 from tests.kernels.test_formula import helpers, inputs, numbers
 
 SETTINGS = settings(

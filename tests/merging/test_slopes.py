@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 
+from evomerge.kernels.choice import slopes_all
+from evomerge.kernels.job import SlopeJob
+from evomerge.kernels.scalars import Scalars
+from evomerge.merging import slopes as slopes_module
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.recipe.recipe import Recipe, Rule
@@ -157,6 +161,41 @@ def test_batches_add_up_and_nothing_is_left_behind(families: dict[str, ModelSet]
     for name, once in found[0].tensors.items():
         assert found[1].tensors[name]["lambda"] == pytest.approx(once["lambda"], abs=1e-6)
     assert found[0].tensors.keys() == set(models.roles)
+
+
+def test_gradients_wait_for_each_other_up_to_a_bound(
+    families: dict[str, ModelSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once or a few at a time, over several batches: the slopes are the same."""
+    models = families["gemma2"]
+    candidate, _ = candidate_of(models)
+    candidate.materialise(models.recipe((Rule("task_arithmetic", {"coefficient": 0.4}),)))
+    reduced: list[int] = []
+
+    def noted(jobs: Sequence[SlopeJob]) -> list[Scalars]:
+        reduced.append(sum(job.gradient.nbytes for job in jobs))
+        return slopes_all(jobs)
+
+    monkeypatch.setattr(slopes_module, "slopes_all", noted)
+
+    def found(bound: int) -> list[float]:
+        monkeypatch.setattr(slopes_module, "GRADIENT_BYTES", bound)
+        reduced.clear()
+        with candidate.slopes() as slopes:
+            for _ in range(2):
+                objective(candidate.model).backward()
+        own = slopes.along_recipe().tensors
+        assert own.keys() == set(models.roles)
+        return [x for tensor in own.values() for x in (tensor["lambda"], *tensor["coefficient"])]  # type: ignore[misc,list-item]
+
+    total = sum(p.nbytes for p in candidate.model.parameters())
+    together = found(total)
+    assert reduced == [total]
+    bound, largest = total // 8, max(p.nbytes for p in candidate.model.parameters())
+    assert found(bound) == pytest.approx(together, rel=1e-4, abs=1e-6)
+    assert len(reduced) > 4
+    assert max(reduced) <= bound + largest
+    assert sum(reduced) > total
 
 
 def test_slopes_are_gradients_times_task_vectors(families: dict[str, ModelSet]) -> None:

@@ -316,7 +316,7 @@ def test_the_experiment_fits_as_far_as_can_be_seen_without_the_models():
     presets = Presets()
     experiment = load_experiment(presets.names("experiments")["smollm2"], presets)
     models = ModelSet(experiment.models.base, experiment.models.experts, n_layers=N_LAYERS)
-    space = build_space(experiment.search_space, models, "smollm2")
+    space = build_space(experiment.search_space, models)
     assert space.recipe(space.defaults).faults() == []
     assert len(space.distributions) == 18
     assert [suite.faults() for suite in make_suites(experiment)] == [[]]

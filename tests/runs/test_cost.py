@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from evomerge.cache import cache_folder
+from evomerge.cli import main as cli
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.kernels import choice
@@ -43,10 +44,14 @@ def facts(
     file.write_text(EXPERIMENT % (expert, execution))
     loaded = Loaded.of(load_experiment(file, Presets(None)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: gpu_bytes > 0)
-        patch.setattr(torch.cuda, "device_count", lambda: int(gpu_bytes > 0))
-        patch.setattr(torch.cuda, "mem_get_info", lambda: (gpu_bytes, gpu_bytes))
+        set_gpu(patch, gpu_bytes)
         return dict(experiment_facts(loaded))
+
+
+def set_gpu(patch: pytest.MonkeyPatch, n_bytes: int) -> None:
+    patch.setattr(torch.cuda, "is_available", lambda: n_bytes > 0)
+    patch.setattr(torch.cuda, "device_count", lambda: int(n_bytes > 0))
+    patch.setattr(torch.cuda, "mem_get_info", lambda: (n_bytes, n_bytes))
 
 
 def save_adapter(folder: Path) -> Path:
@@ -81,6 +86,28 @@ def test_on_a_gpu_experts_are_resident_if_they_fit(tmp_path: Path) -> None:
     assert found["experts"].startswith("resident: 4.08 MB")
     assert found["kernel"].startswith("triton" if find_spec("triton") else "eager")
     assert "1 on cuda" in found["workers"]
+
+
+@pytest.mark.parametrize(("gpu_bytes", "times"), [(GPU, 1), (0, 0)])
+def test_on_a_gpu_check_says_once_how_to_compare_with_plain_torch(
+    gpu_bytes: int,
+    times: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "e.yaml"
+    stage = "{search_space: global_linear, budget: {trials: 9}}"
+    text = (EXPERIMENT % ("zoo:list", "{}")).replace("search_space: global_linear\n", "")
+    file.write_text(f"{text}stages: [{stage}, {stage}]\n")
+    set_gpu(monkeypatch, gpu_bytes)
+    monkeypatch.setattr("sys.argv", ["evomerge", "check", str(file)])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    said = capsys.readouterr().out
+    assert not exit_.value.code
+    assert said.count("stage ") >= 2
+    assert said.count("EVOMERGE_KERNEL=eager") == times
 
 
 def test_workers_that_share_a_gpu_share_its_memory(tmp_path: Path) -> None:

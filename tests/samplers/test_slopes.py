@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from evomerge.errors import ConfigError, SpaceError
-from evomerge.execution.climb import SlopedGenes, Slopes, climb, drawn_items
+from evomerge.execution.climb import Factors, SlopedGenes, Slopes, climb, drawn_items
 from evomerge.execution.protocol import Climb
 from evomerge.pareto import volume
 from evomerge.samplers import GeneSpace, SearchProblem, SlopesFirst, build_sampler
@@ -91,7 +92,7 @@ class Search:
         self.cost += 1
         if data := self.study.get_trials(deepcopy=False)[trial.number].user_attrs.get("climb"):
             assert data["params"].items() >= params.items()
-            ended = climb(Climb(**data), AXES, lambda p, step: self._slopes(Climb(**data), p, step))
+            ended = climb(Climb(**data), AXES, lambda *at: self._slopes(Climb(**data), *at))
             trial.set_user_attr("climbed", {"params": dict(ended.params)})
             self.cost += 3 * ended.n_items / (2 * N_ITEMS)
         self.seen.append(values)
@@ -108,15 +109,21 @@ class Search:
         squares = ((self._optima[k][rows] - point) ** 2).sum(axis=1)
         return np.asarray(np.exp(-0.6 * squares - density))
 
-    def _slopes(self, request: Climb, params: Params, step: int) -> list[Slopes]:
-        found = []
+    def _slopes(
+        self, request: Climb, params: Params, step: int, sums: Sequence[Factors]
+    ) -> list[Slopes]:
+        losses, slopes = [], []
         for k in (0, 1):
             rows = drawn_items(request, step, k, N_ITEMS)
             point = np.array([params[name] for name in CLIMBED])
             near = self._closeness(k, params, rows)
-            slopes = (near[:, None] * 1.2 * (point - self._optima[k][rows])).mean(axis=0)
-            along = dict(zip(CLIMBED, slopes.tolist(), strict=True))
-            found.append(Slopes(float(1 - near.mean()), along, len(rows)))
+            slopes.append((near[:, None] * 1.2 * (point - self._optima[k][rows])).mean(axis=0))
+            losses.append(float(1 - near.mean()))
+        found = []
+        for factors in sums:
+            along = dict(zip(CLIMBED, (np.array(factors) @ slopes).tolist(), strict=True))
+            own = tuple(loss for loss, factor in zip(losses, factors, strict=True) if factor)
+            found.append(Slopes(own, along, len(own) * min(request.items, N_ITEMS)))
         return found
 
 
@@ -244,9 +251,12 @@ def test_no_chain_starts_from_what_breaks_a_constraint() -> None:
     assert np.mean(starts) < 0.65
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_it_finds_a_better_front_than_evolution_at_equal_cost(seed: int) -> None:
-    assert search(seed=seed).run(80).volume() > search("catcma", seed=seed).run(80).volume()
+def test_it_finds_better_fronts_than_evolution_at_equal_cost() -> None:
+    ours, theirs = (
+        sum(search(name, seed=seed).run(80).volume() for seed in (1, 2, 3))
+        for name in ("slopes", "catcma")
+    )
+    assert ours > 2 * theirs
 
 
 def test_what_is_asked_again_is_the_same() -> None:

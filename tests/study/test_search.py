@@ -30,7 +30,7 @@ from tests.study.fakes import FormulaExecutor
 
 MODELS = ModelSet("base", {"a": "a", "b": "b"}, n_layers=2)
 SPACE = build_space(
-    {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0, 1]}}}, MODELS, "space"
+    {"method": "task_arithmetic", "genes": {"coefficient": {"range": [0, 1]}}}, MODELS
 )
 LIMITS = (
     Constraint("one", "acc", "at_least", parse_bound("base"), "base"),
