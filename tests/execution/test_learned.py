@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,18 @@ import torch
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.execution.climb import drawn_items
 from evomerge.execution.protocol import Climb, Job, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
+from evomerge.merging.sources import Sources
 from evomerge.models.zoo import zoo_path
 from evomerge.runs.parts import build_space, load_suites
-from evomerge.space.protocol import ModelSet
+from evomerge.space.protocol import ModelSet, SearchSpace
 
-EXPERTS = {"math": "zoo:math", "list": "zoo:list"}
+EXPERTS = {"math": "zoo:math", "list": "zoo:list", "facts": "zoo:facts"}
+N_LAYERS = 6
 (ZOO,) = load_suites(["zoo"], Presets(), Path.cwd())
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
 Tensors = Mapping[str, torch.Tensor]
@@ -48,10 +53,13 @@ class Plain:
         model = AutoModelForCausalLM.from_pretrained(zoo_path(name), dtype=torch.float32)
         return model.eval()
 
-    def merged(self, coefficient: Callable[[str, int], torch.Tensor]) -> Tensors:
+    def merged(self, coefficients: Callable[[str], Sequence[torch.Tensor]]) -> Tensors:
         return {
             name: tensor
-            + sum(coefficient(name, i) * own[name] for i, own in enumerate(self.task_vectors))
+            + sum(
+                c.float() * own[name]
+                for c, own in zip(coefficients(name), self.task_vectors, strict=True)
+            )
             for name, tensor in self.base.items()
         }
 
@@ -90,50 +98,52 @@ PLAIN = Plain()
 def learned(
     request: Climb,
     tasks: tuple[str, ...],
-    low: float,
-    high: float,
-    coefficient: Callable[[torch.Tensor, str, int], torch.Tensor],
+    bounds: torch.Tensor,
+    coefficients: Callable[[Mapping[str, torch.Tensor], str], Sequence[torch.Tensor]],
 ) -> tuple[np.ndarray, list[tuple[float, ...]]]:
     """Take a climb's steps with autograd and torch's Adam.
 
     Args:
         request: What is asked.
         tasks: One objective each.
-        low: Of every gene.
-        high: Likewise.
-        coefficient: From the genes (genes,), a tensor's name and an expert to a coefficient.
+        bounds: (2, genes).
+        coefficients: From the genes by name and a tensor's name to a coefficient per expert.
 
     Returns:
         Where it ends, and the losses before each step.
     """
+    low, high = bounds
     genes = torch.tensor([*request.params.values()], dtype=torch.float64)
     adam = torch.optim.Adam([genes], lr=1.0, betas=(0.8, 0.95), eps=1e-12)
     item_loss = {"entropy": PLAIN.entropy, "gold": PLAIN.gold}[request.loss]
-    scales, losses = [0.0] * len(tasks), []
+    scales, alone, losses = [0.0] * len(tasks), True, []
     for step in range(request.steps):
         before = genes.detach().clone()
         slopes, row_losses = torch.zeros_like(genes), []
         for k, task in enumerate(tasks):
             at = before.clone().requires_grad_()
-            merged = PLAIN.merged(lambda name, i, at=at: coefficient(at, name, i).float())
+            named = dict(zip(request.params, at, strict=True))
+            merged = PLAIN.merged(functools.partial(coefficients, named))
             rows = drawn_items(request, step, k, len(PLAIN.docs[task]))
             loss = torch.stack([item_loss(merged, task, row) for row in rows]).mean()
             (own,) = torch.autograd.grad(loss, at)
-            scales[k] = scales[k] or own.norm().item() * (high - low)
-            share = request.weights[k] / sum(request.weights)
-            slopes += share * own * (high - low) / scales[k]
+            own *= high - low  # along the sides of the unit cube
+            scales[k] = max(scales[k], own.norm().item()) if alone else scales[k]
+            slopes += request.weights[k] / sum(request.weights) * own / scales[k]
             row_losses.append(loss.item())
         losses.append(tuple(row_losses))
-        genes.grad = slopes / max(slopes.norm().item(), 1.0)
+        steepness = slopes.norm().item()
+        alone = not alone and steepness > 2  # the sum has outgrown the scales
+        genes.grad = slopes / max(steepness, 1.0)
         adam.step()
         longest = request.step_size * (high - low) * (1 - step / request.steps)
         moved = longest * (genes.detach() - before).clamp(-1, 1)
-        genes.data = (before + moved).clamp(low, high)
+        genes.data = (before + moved).maximum(low).minimum(high)
     return genes.detach().numpy(), losses
 
 
 def ours(
-    request: Climb, tasks: tuple[str, ...], space: Any
+    request: Climb, tasks: tuple[str, ...], space: SearchSpace
 ) -> tuple[np.ndarray, tuple[tuple[float, ...], ...]]:
     objectives = tuple((t, "acc" if t == "zoo_facts" else "exact_match") for t in tasks)
     suites = (replace(ZOO, tasks=tasks),)
@@ -144,38 +154,60 @@ def ours(
     return np.array([*outcome.climbed.params.values()]), outcome.climbed.losses
 
 
-def asked(space: Any, tasks: tuple[str, ...], **changes: Any) -> Climb:
+Genes = Mapping[str, torch.Tensor]
+
+
+def of_experts(genes: Genes, tensor: str) -> list[torch.Tensor]:
+    return [genes[f"coefficient.{expert}"] for expert in EXPERTS]
+
+
+def of_tensors(genes: Genes, tensor: str) -> list[torch.Tensor]:
+    within = re.fullmatch(r"model\.layers\.(\d)\.(.*)\.weight", tensor)
+    ends = {"embed_tokens": "model_embed_tokens.0", "norm": "model_norm.5"}
+    place = f"{within[2].replace('.', '_')}.{within[1]}" if within else ends[tensor.split(".")[1]]
+    return [genes[f"coefficient.{place}.{expert}"] for expert in EXPERTS]
+
+
+def of_shares(genes: Genes, tensor: str) -> list[torch.Tensor]:
+    """A stick of length 1 is broken twice; uniform breaks give uniform shares."""
+    rest = (1 - genes["coefficient.math"]).sqrt()  # quantiles of the least of two uniform numbers
+    list_ = rest * genes["coefficient.list"]
+    return [genes["lambda"] * share for share in (1 - rest, list_, rest - list_)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "coefficients", "tasks"),
+    [
+        ("adamerging", of_tensors, ("zoo_math", "zoo_facts")),
+        ("adamerging_taskwise", of_experts, ("zoo_list", "zoo_facts")),
+        ("atlas", of_tensors, ("zoo_facts",)),
+        ("self_positioning", of_shares, ("zoo_facts",)),
+    ],
+)
+def test_a_learned_method_takes_the_steps_of_plain_autograd(
+    preset: str, coefficients: Callable[..., Sequence[torch.Tensor]], tasks: tuple[str, ...]
+) -> None:
+    experiment = load_experiment(Presets().names("experiments")[preset], Presets())
+    options = experiment.sampler.options
+    roles = Sources("zoo:base", EXPERTS).architecture.roles
+    tensors = {name: roles[name] for name in PLAIN.base}
+    models = ModelSet("zoo:base", EXPERTS, N_LAYERS, "float32", tensors=tensors)
+    space = build_space(experiment.search_space, models)
     request = Climb(
         dict(space.defaults),
-        weights=(1.0,) * len(tasks),
+        weights=(1.0, 0.5)[: len(tasks)],
         steps=4,
         items=5,
-        step_size=0.05,
+        step_size=float(options.get("step_size", 0.15)),
         pull=0.0,
         seed=3,
+        loss=options.get("loss", "gold"),
     )
-    return replace(request, **changes)
-
-
-def test_adamerging_of_layers_takes_the_steps_of_autograd_without_a_label() -> None:
-    space = build_space(
-        {
-            "method": "task_arithmetic",
-            "depth": "per_layer",
-            "genes": {"coefficient": {"range": [0.0, 1.0], "initial": 0.3}},
-        },
-        ModelSet("zoo:base", EXPERTS, n_layers=6),
-    )
-    tasks = ("zoo_math", "zoo_facts")
-    request = asked(space, tasks, loss="entropy")
-    names = [*space.distributions]
-
-    def coefficient(genes: torch.Tensor, tensor: str, expert: int) -> torch.Tensor:
-        layer = tensor.split(".")[2] if "layers" in tensor else 0 if "embed" in tensor else 5
-        return genes[names.index(f"coefficient.{layer}.{[*EXPERTS][expert]}")]
-
-    wanted, losses = learned(request, tasks, 0.0, 1.0, coefficient)
+    bounds = np.array([(d.low, d.high) for d in space.distributions.values()]).T
+    wanted, losses = learned(request, tasks, torch.tensor(bounds), coefficients)
     found, own_losses = ours(request, tasks, space)
+    start = np.array([*request.params.values()])
+    unit = request.step_size * (bounds[1] - bounds[0])
     assert np.array(own_losses) == pytest.approx(np.array(losses), rel=1e-3)
-    assert found == pytest.approx(wanted, abs=2e-3)
-    assert np.abs(found - 0.3).max() > 0.05
+    assert (found - start) / unit == pytest.approx((wanted - start) / unit, abs=0.02)
+    assert np.abs((found - start) / unit).max() > 1
