@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from evomerge.errors import Fault, RecipeError, did_you_mean
@@ -118,11 +119,7 @@ class Declared:
     @classmethod
     def parameters(cls) -> dict[str, Parameter]:
         """List the declared parameters by name (``lambda`` is the field ``lambda_``)."""
-        declared = {}
-        for field in dataclasses.fields(cls):
-            name = field.name.rstrip("_")
-            declared[name] = dataclasses.replace(field.metadata["parameter"], name=name)
-        return declared
+        return dict(_parameters(cls))
 
     @classmethod
     def bind(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> Self:
@@ -171,6 +168,15 @@ class Declared:
             text = f"{cls.name} has no parameter {name!r}, only {', '.join(declared)}{hint}"
             found.append(Fault((name,), text))
         return found
+
+
+@cache
+def _parameters(kind: type[Declared]) -> Mapping[str, Parameter]:
+    declared = {}
+    for field in dataclasses.fields(kind):
+        name = field.name.rstrip("_")
+        declared[name] = dataclasses.replace(field.metadata["parameter"], name=name)
+    return declared
 
 
 def value_faults(
