@@ -104,7 +104,7 @@ def _held_sparsifier(what: Sparsifier | None) -> Sparsifier | None:
 
 
 def _present(tables: tuple[Table | None, ...] | None) -> tuple[bool, ...] | None:
-    return tables and tuple(table is not None for table in tables)
+    return None if tables is None else tuple(table is not None for table in tables)
 
 
 def _tables(plan: TensorPlan) -> tuple[Table | None, ...]:

@@ -117,9 +117,14 @@ class Declared:
     name: ClassVar[str]
 
     @classmethod
-    def parameters(cls) -> dict[str, Parameter]:
+    @cache
+    def parameters(cls) -> Mapping[str, Parameter]:
         """List the declared parameters by name (``lambda`` is the field ``lambda_``)."""
-        return dict(_parameters(cls))
+        declared = {}
+        for field in dataclasses.fields(cls):
+            name = field.name.rstrip("_")
+            declared[name] = dataclasses.replace(field.metadata["parameter"], name=name)
+        return declared
 
     @classmethod
     def bind(cls, values: Mapping[str, ParameterValue], experts: Sequence[str]) -> Self:
@@ -168,15 +173,6 @@ class Declared:
             text = f"{cls.name} has no parameter {name!r}, only {', '.join(declared)}{hint}"
             found.append(Fault((name,), text))
         return found
-
-
-@cache
-def _parameters(kind: type[Declared]) -> Mapping[str, Parameter]:
-    declared = {}
-    for field in dataclasses.fields(kind):
-        name = field.name.rstrip("_")
-        declared[name] = dataclasses.replace(field.metadata["parameter"], name=name)
-    return declared
 
 
 def value_faults(
