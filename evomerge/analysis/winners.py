@@ -45,10 +45,12 @@ def finalists(study: StudyRecord, n: int) -> tuple[list[TrialRecord], list[Trial
 
     Returns:
         Those of the front of the merges, best first, and as many others, best first, as make ``n``
-        with them.
+        with them. Where climbs drew genes together more or less (``TrialRecord.pull``), the best of
+        each strength come first: search items favour the weakest, held-out items may not.
     """
     merges = replace(study, trials=tuple(t for t in study.trials if not is_baseline(t.origin)))
-    chosen = best_merges(merges, n)
+    seated = _best_by_pull(merges)
+    chosen = [*seated, *(t for t in best_merges(merges, n) if t not in seated)][:n]
     return chosen, best_beside(merges, chosen)[: n - len(chosen)]
 
 
@@ -80,6 +82,13 @@ def best_beside(study: StudyRecord, chosen: Sequence[TrialRecord]) -> list[Trial
     """List the other merges that may win, best first by what decides the finals."""
     others = [t for t in contenders(study) if not is_single_model(t.origin) and t not in chosen]
     return _by_mean(others, study.objectives)
+
+
+def _best_by_pull(merges: StudyRecord) -> list[TrialRecord]:
+    """List the best trial of each pull, best first; none if there is one pull or less."""
+    ranked = _by_mean(contenders(merges), merges.objectives)
+    best = {t.pull: t for t in reversed(ranked) if t.pull is not None}
+    return [t for t in ranked if t in best.values()] if len(best) > 1 else []
 
 
 def _by_mean(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+_LEARNED = ("adamerging", "adamerging_taskwise", "atlas", "self_positioning", "lcsc")
+
 presets_app = typer.Typer(help="Search spaces, evaluators and experiments that ship with evomerge.")
 zoo_app = typer.Typer(help="The embedded small models.")
 
@@ -32,7 +34,7 @@ def register(app: typer.Typer) -> None:
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method or modifier, in detail.")] = None,
 ) -> None:
-    """List the merge methods and their modifiers, or describe one."""
+    """List the merge methods, their modifiers and rules to find coefficients, or describe one."""
     from evomerge.methods.modifiers import MODIFIERS
     from evomerge.methods.registry import method, method_names
 
@@ -40,10 +42,21 @@ def methods(
         _list("method", [method(n) for n in method_names()])
         console.print()
         _list("modifier", list(MODIFIERS.values()))
+        console.print()
+        _list_learned()
     elif name in MODIFIERS:
         _describe_modifier(MODIFIERS[name])
     else:
         _describe_method(method(name))
+
+
+def _list_learned() -> None:
+    from evomerge.config.presets import Presets, purpose
+
+    files = Presets().names("experiments")
+    print_table(
+        "", ["experiment", "how it finds coefficients"], [(n, purpose(files[n])) for n in _LEARNED]
+    )
 
 
 def samplers() -> None:

@@ -18,11 +18,14 @@ __all__ = [
     "ChoiceEntropy",
     "ChoiceLoss",
     "ItemLoss",
+    "LossKind",
     "LossSettings",
     "SumLoss",
     "choice_log_probabilities",
     "generalised_cross_entropy",
 ]
+
+LossKind = Literal["gold", "entropy"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class LossSettings:
             computed: less memory for a third more time.
     """
 
-    kind: Literal["gold", "entropy"] = "gold"
+    kind: LossKind = "gold"
     q: float = 0.3
     n_tokens: int = 4096
     checkpointing: bool = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.item_losses import LossKind, LossSettings
+from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.execution.climb import Factors, SlopedGenes, Slopes, climb, drawn_items
 from evomerge.execution.protocol import Climb, Climbed, WorkerSpec
@@ -39,7 +41,8 @@ class Climber:
         self._space, self._objectives = spec.space, spec.objectives
         self._candidate, self._roles = candidate, sources.architecture.roles
         self._genes = SlopedGenes(spec.space)
-        self._losses = prepared.losses(spec.objectives, parents=parents)
+        self._prepared, self._parents = prepared, parents
+        self._by_kind: dict[LossKind, Losses] = {}
 
     def climb(self, request: Climb) -> Climbed:
         """Take the steps of a request.
@@ -48,30 +51,45 @@ class Climber:
             EvaluationError: An objective that counts has no slope, or a loss or slope is not
                 finite.
         """
-        self._require_slopes(request)
-        return climb(request, self._genes, lambda *at: self._slopes_at(request, *at))
+        losses = self._losses(request.loss)
+        self._require_slopes(request, losses)
+        return climb(request, self._genes, lambda *at: self._slopes_at(request, losses, *at))
 
-    def _require_slopes(self, request: Climb) -> None:
-        asked = zip(self._objectives, request.weights, self._losses.reasons, strict=True)
+    def _losses(self, kind: LossKind) -> Losses:
+        """Prepare the losses of a kind once."""
+        if kind not in self._by_kind:
+            settings = LossSettings(kind)
+            self._by_kind[kind] = self._prepared.losses(self._objectives, settings, self._parents)
+        return self._by_kind[kind]
+
+    def _require_slopes(self, request: Climb, losses: Losses) -> None:
+        asked = zip(self._objectives, request.weights, losses.reasons, strict=True)
         for (task, metric), weight, reason in asked:
             if weight > 0 and reason is not None:
                 raise EvaluationError(f"{task} {metric} has no slope: {reason}")
 
     def _slopes_at(
-        self, request: Climb, params: Params, step: int, sums: Sequence[Factors]
+        self,
+        request: Climb,
+        losses: Losses,
+        params: Params,
+        step: int,
+        sums: Sequence[Factors],
     ) -> list[Slopes]:
         self._candidate.materialise(self._space.recipe(params))
         rows = {
-            k: drawn_items(request, step, k, self._losses.n_items[k])
+            k: drawn_items(request, step, k, losses.n_items[k])
             for k, weight in enumerate(request.weights)
             if weight > 0
         }
-        return [self._slopes(params, rows, factors) for factors in sums]
+        return [self._slopes(losses, params, rows, factors) for factors in sums]
 
-    def _slopes(self, params: Params, rows: Mapping[int, list[int]], factors: Factors) -> Slopes:
+    def _slopes(
+        self, losses: Losses, params: Params, rows: Mapping[int, list[int]], factors: Factors
+    ) -> Slopes:
         """Find the slopes of a sum of losses, each over some items of its objective."""
         counted = {k: factor for k, factor in enumerate(factors) if factor}
         with self._candidate.slopes() as slopes:
-            losses = tuple(self._losses.backward(k, rows[k], f) for k, f in counted.items())
+            found = tuple(losses.backward(k, rows[k], f) for k, f in counted.items())
         along = gene_slopes(self._space, params, slopes.along_recipe(), self._roles)
-        return Slopes(losses, along, sum(len(rows[k]) for k in counted))
+        return Slopes(found, along, sum(len(rows[k]) for k in counted))

@@ -14,6 +14,7 @@ from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
 
 if TYPE_CHECKING:
+    from evomerge.evaluation.item_losses import LossKind
     from evomerge.evaluation.requests import PromptedSuite
     from evomerge.space.protocol import SearchSpace
 
@@ -86,6 +87,7 @@ class Climb:
         step_size: Longest first step along any gene, as a share of its range; later ones shrink.
         pull: How strongly genes are drawn to what those at other depths have.
         seed: Names the items.
+        loss: What losses look at, as ``LossSettings.kind``.
     """
 
     params: Mapping[str, float | int | str]
@@ -95,6 +97,7 @@ class Climb:
     step_size: float
     pull: float
     seed: int
+    loss: LossKind = "gold"
 
     @property
     def n_items(self) -> int:

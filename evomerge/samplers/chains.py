@@ -21,7 +21,7 @@ from evomerge.samplers.unit_cube import FloatArray
 
 __all__ = ["LINK", "Chains", "Link"]
 
-LINK = "slopes:link"  # trial system attribute: ``after`` and ``preference``
+LINK = "slopes:link"  # trial system attribute: ``after``, ``preference`` and ``pull``
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Link:
         number: Trial number.
         after: The trial before it; ``None`` if it started the chain.
         preference: (objectives,) that it climbs for.
+        pull: How strongly its climb draws genes together; ``None`` if an earlier version asked.
         is_running: Whether it is still evaluated.
         result: What it came to; ``None`` while it runs, or if it ran again under another number.
         end: Where its climb ended; ``None`` if it took none, or failed.
@@ -40,6 +41,7 @@ class Link:
     number: int
     after: int | None
     preference: FloatArray
+    pull: float | None = None
     is_running: bool = True
     result: Result | None = None
     end: Mapping[str, GeneValue] | None = None
@@ -51,7 +53,8 @@ class Link:
 
     def data(self) -> dict[str, Any]:
         """Return what the store keeps of it."""
-        return {"after": self.after, "preference": self.preference.tolist()}
+        preference = self.preference.tolist()
+        return {"after": self.after, "preference": preference, "pull": self.pull}
 
     def value(self, yardstick: Yardstick) -> float:
         """Say how far it got along its preference; what is infeasible got nowhere."""
@@ -103,6 +106,7 @@ def _link(trial: FrozenTrial, results: Mapping[int, Result]) -> Link:
         number=trial.number,
         after=data["after"],
         preference=np.array(data["preference"], dtype=np.float64),
+        pull=data.get("pull"),
         is_running=not trial.state.is_finished(),
         result=results.get(trial.number),
         end=(trial.user_attrs.get(CLIMBED) or {}).get("params"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from optuna.samplers import BaseSampler
@@ -37,6 +37,7 @@ _SHRINKING = 0.8  # of the first step, from link to link: the nearer, the shorte
 _LATER = 0.6  # first step of later chains: they start from what is good already
 _PARTNERS = 4  # the best so many results for a preference are combined with the best one
 _SPREAD = 0.05  # of a start around what it is combined from, as a share of an axis
+_PULLS = (0.5, 0.0, 2.0)  # of the chains in turn, where it varies
 _FIRST_SPREAD = 0.15  # while there is nothing to combine
 
 
@@ -48,13 +49,20 @@ class _SlopesOptions:
         steps: Of the climb of a trial.
         items: Per objective and step.
         step_size: Longest first step along any gene, as a share of its range.
-        pull: How strongly genes are drawn to what those at other depths have.
+        pull: How strongly genes are drawn to what those at other depths have; ``varied``: as much
+            as by default, not at all, or more, from chain to chain, and the finals decide.
+        loss: What a climb makes small: ``gold``, how wrong a model is; ``entropy``, how undecided,
+            whatever is right (AdaMerging). Trials are compared by their real scores either way.
+        start: Where the first chain starts: ``middle``, halfway between the neutral values and the
+            best baseline, or ``neutral``.
     """
 
     steps: Annotated[int, Field(ge=1, le=10_000)] = 4
     items: Annotated[int, Field(ge=1, le=1_000_000)] = 48
     step_size: Annotated[float, Field(gt=0, le=1)] = 0.15
-    pull: Annotated[float, Field(ge=0, le=1000)] = 0.5
+    pull: Annotated[float, Field(ge=0, le=1000)] | Literal["varied"] = 0.5
+    loss: Literal["gold", "entropy"] = "gold"
+    start: Literal["middle", "neutral"] = "middle"
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -64,8 +72,8 @@ class Climbers:
 
     A chain starts from a combination of results that are good for its preference, a little off
     them, so that a basin is left; genes without slopes are combined and mutated there, and held
-    while it climbs. The first one aims at all objectives alike, and starts halfway between the
-    neutral values and the best baseline.
+    while it climbs. The first one aims at all objectives alike, and starts at or near the neutral
+    values.
 
     Args:
         problem: What is searched.
@@ -90,10 +98,11 @@ class Climbers:
         if head is None:
             preference = self._preference(chains, results, yardstick, rng)
             params, losses = self._start(chains, results, yardstick, preference, rng)
-            link, shrink = Link(trial.number, None, preference), _LATER if chains.links else 1.0
+            link = Link(trial.number, None, preference, self._pull(chains))
+            shrink = _LATER if chains.links else 1.0
         else:
             params, losses = self._space.complete(head.end or {}), head.losses
-            link = Link(trial.number, head.number, head.preference)
+            link = Link(trial.number, head.number, head.preference, head.pull)
             shrink = _SHRINKING ** len(chains.back_from(head))
         if QUEUED not in trial.system_attrs:  # else somebody chose its params
             self._store(study, trial, link, self._climb(link, params, losses, yardstick, shrink))
@@ -105,6 +114,13 @@ class Climbers:
         if chains.failures(head, yardstick) >= _PATIENCE:
             return False
         return self._space.complete(head.end) not in tried
+
+    def _pull(self, chains: Chains) -> float:
+        """Choose the pull of the next chain."""
+        if self._options.pull != "varied":
+            return self._options.pull
+        n_chains = sum(link.after is None for link in chains.links.values())
+        return _PULLS[n_chains % len(_PULLS)]
 
     def _preference(
         self,
@@ -141,7 +157,7 @@ class Climbers:
     ) -> dict[str, GeneValue]:
         """Start between the neutral values and the best baseline, as far as one is known."""
         point = self._cube.encode(self._space.defaults)
-        if known:
+        if known and self._options.start == "middle":
             point = (point + self._cube.encode(known[0].params)) / 2
         point = point + self._is_sloped * rng.normal(0.0, spread, len(point))
         return self._space.complete(self._cube.decode(np.clip(point, 0.0, 1.0)))
@@ -173,8 +189,9 @@ class Climbers:
             "steps": self._options.steps,
             "items": self._options.items,
             "step_size": self._options.step_size * shrink,
-            "pull": self._options.pull,
+            "pull": _PULLS[0] if link.pull is None else link.pull,
             "seed": seed_for(self._problem.seed, "climb", link.number),
+            "loss": self._options.loss,
         }
 
     def _store(self, study: Study, trial: FrozenTrial, link: Link, climb: dict[str, Any]) -> None:

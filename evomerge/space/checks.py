@@ -24,6 +24,7 @@ from evomerge.space.spec import (
     MethodChoice,
     ParameterSpec,
 )
+from evomerge.space.tensor_groups import with_groups
 
 __all__ = ["spec_faults"]
 
@@ -33,6 +34,7 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[Fault]:
 
     Of models without layers, which could not be opened, only the names count.
     """
+    spec = with_groups(spec, models)
     methods, faults = _known_methods(spec)
     experts = tuple(models.experts)
     faults += _depth_faults(spec, models)
@@ -151,7 +153,7 @@ def _module_faults(spec: ParameterSpec, models: ModelSet) -> Iterator[Fault]:
         if listed.count(kind) != 1:
             text = f"expected {kind!r} in exactly one group, found it {listed.count(kind)} times"
             yield Fault(("modules",), text, f"the kinds are {', '.join(KINDS)}")
-    for group in spec.modules:
+    for group in spec.groups:
         if "." in group:
             yield Fault(("modules", group), "group names must not contain a dot")
     for group, names in spec.named_modules.items():

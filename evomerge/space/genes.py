@@ -121,7 +121,7 @@ class Genes:
         """Name the gene that decides something."""
         per = self._axes(use.parameter)
         parts = [use.parameter]
-        if "module" in per and len(self._spec.modules) > 1:
+        if "module" in per and len(self._spec.groups) > 1:
             parts.append(use.place.module)
         if self._has_depth(use):
             parts.append(str(use.place.depth))
@@ -181,7 +181,7 @@ class Genes:
         parts = [
             use.expert if "expert" in per else None,
             self._depth_text(use.place) if "depth" in per else None,
-            use.place.module if "module" in per and len(self._spec.modules) > 1 else None,
+            use.place.module if "module" in per and len(self._spec.groups) > 1 else None,
         ]
         where = ", ".join(part for part in parts if part)
         return f"{where}: {self._help(use)}" if where else self._help(use)

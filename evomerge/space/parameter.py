@@ -23,6 +23,7 @@ from evomerge.space.genes import Genes
 from evomerge.space.lookup import find_params, makes_the_same
 from evomerge.space.protocol import GeneInfo, ModelSet, Params
 from evomerge.space.spec import ParameterSpec
+from evomerge.space.tensor_groups import with_groups
 
 __all__ = ["ParameterSpace"]
 
@@ -41,8 +42,8 @@ class ParameterSpace:
     def __init__(self, spec: ParameterSpec, models: ModelSet) -> None:
         if faults := spec_faults(spec, models):
             raise SpaceError(*faults)
-        self._spec, self._models = spec, models
-        self._genes = Genes(spec, models)
+        self._spec, self._models = with_groups(spec, models), models
+        self._genes = Genes(self._spec, models)
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:

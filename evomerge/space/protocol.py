@@ -49,7 +49,7 @@ class ModelSet:
         layered: tuple[Kind, ...] = ("attention", "mlp", "norm")
         assumed = [TensorRole(layer, kind) for layer in range(self.n_layers) for kind in layered]
         assumed += [TensorRole(0, "embedding"), TensorRole(self.n_layers - 1, "head")]
-        return {f"{role.kind} {role.layer}": role for role in assumed}
+        return {f"layers.{role.layer}.{role.kind}": role for role in assumed}
 
     def recipe(self, rules: tuple[Rule, ...]) -> Recipe:
         """Make a recipe that mixes these models."""

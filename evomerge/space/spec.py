@@ -112,6 +112,24 @@ Module = Annotated[
 ]
 
 
+def _modules_form(value: object) -> str | None:
+    if isinstance(value, Mapping):
+        return "(groups)"
+    return "(plain)" if value == "per_tensor" else None
+
+
+Modules = Annotated[
+    Annotated[Literal["per_tensor"], Tag("(plain)")]
+    | Annotated[Mapping[str, Module], Tag("(groups)")],
+    Discriminator(
+        _modules_form,
+        custom_error_type="modules",
+        custom_error_message="Expected per_tensor or groups by name, each a list of kinds or "
+        "{names: REGEX}",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Gene:
     """How one parameter of a method or modifier varies.
@@ -164,6 +182,7 @@ class ParameterSpec:
         depth: How layers share genes.
         modules: Kinds of module, or names of tensors, by group name; groups have genes of their
             own. A tensor belongs to the first group that names it, else to that of its kind.
+            ``per_tensor``: see ``tensor_groups``.
         fixed: Method parameters that do not vary; methods without one ignore it.
         modifiers: By modifier and parameter: a gene, or a value that does not vary. A modifier's
             gene is called ``modifier:parameter``.
@@ -173,7 +192,7 @@ class ParameterSpec:
     genes: Mapping[str, Gene]
     kind: Literal["parameter"] = "parameter"
     depth: Depth = "global"
-    modules: Mapping[str, Module] = field(default_factory=lambda: _ALL_MODULES)
+    modules: Modules = field(default_factory=lambda: _ALL_MODULES)
     fixed: Mapping[str, ParameterValue] = field(default_factory=dict)
     modifiers: Mapping[str, Mapping[str, Gene | ParameterValue]] = field(default_factory=dict)
 
@@ -185,14 +204,20 @@ class ParameterSpec:
         return (self.method,) if isinstance(self.method, str) else self.method.choice
 
     @property
+    def groups(self) -> Mapping[str, Module]:
+        """Module groups by name; ``per_tensor`` must have been written out."""
+        assert self.modules != "per_tensor", "written out by tensor_groups"
+        return self.modules
+
+    @property
     def named_modules(self) -> dict[str, str]:
         """Regular expressions by the name of their group."""
-        return {g: part.names for g, part in self.modules.items() if isinstance(part, Named)}
+        return {g: part.names for g, part in self.groups.items() if isinstance(part, Named)}
 
     @property
     def kinds(self) -> dict[str, tuple[Kind, ...]]:
         """Kinds of module by the name of their group."""
-        return {g: part for g, part in self.modules.items() if not isinstance(part, Named)}
+        return {g: part for g, part in self.groups.items() if not isinstance(part, Named)}
 
     @cached_property
     def limited(self) -> str | None:

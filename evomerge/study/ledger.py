@@ -23,6 +23,7 @@ from evomerge.origins import SEARCH
 from evomerge.recipe.files import stored_recipe
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
+from evomerge.samplers.chains import LINK
 from evomerge.samplers.learned import CLIMB, CLIMBED, CONSTRAINTS, PARTIAL
 from evomerge.space.baselines import Baseline
 from evomerge.study.constraints import Constraint, violations
@@ -259,6 +260,7 @@ class Ledger:
             evaluations=evaluations_of(trial),
             has_climbed=CLIMBED in attrs,
             climb_error=attrs.get(_CLIMB_ERROR),
+            pull=_pull(trial),
         )
 
     def _held(
@@ -303,6 +305,12 @@ def _objective_samples(
         if task is not None:
             found[objective.name] = asdict(samples[task])
     return found
+
+
+def _pull(trial: FrozenTrial) -> float | None:
+    """Read the pull of the climb that ended where a trial starts."""
+    link = trial.system_attrs.get(LINK, {})
+    return None if link.get("after") is None else link.get("pull")
 
 
 def _partial(attr: dict[str, Any]) -> Partial:

@@ -185,6 +185,7 @@ class TrialRecord(_Constrained):
         evaluations: What it costs, or may cost while it runs; see ``study.evaluations``.
         has_climbed: Whether it went on along slopes once it was scored.
         climb_error: Why that failed.
+        pull: How strongly the climb that ended here drew genes together; ``None`` if none did.
     """
 
     number: int
@@ -208,6 +209,7 @@ class TrialRecord(_Constrained):
     evaluations: float = 1.0
     has_climbed: bool = False
     climb_error: str | None = None
+    pull: float | None = None
 
 
 @dataclass(frozen=True)

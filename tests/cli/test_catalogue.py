@@ -19,10 +19,15 @@ from evomerge.methods.registry import method_names
 from evomerge.runs.parts import load_suites
 
 
-def test_methods_and_modifiers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_modifiers_and_learned_methods_are_listed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     methods(None)
     first_words = [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()]
     assert set(first_words) >= {*method_names(), *MODIFIERS, "method", "modifier"}
+    learned = first_words[first_words.index("experiment") + 1 :]
+    assert {*learned} - {""} <= Presets().names("experiments").keys()
+    assert "adamerging" in learned
 
 
 @pytest.mark.parametrize("name", MODIFIERS)

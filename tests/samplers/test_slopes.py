@@ -139,9 +139,11 @@ def problem(seed: int = 0, **changes: Any) -> SearchProblem:
     return SearchProblem(**{**settings, **changes})
 
 
-def search(name: str = "slopes", *, seed: int = 0, in_flight: int = 1) -> Search:
+def search(
+    name: str = "slopes", *, seed: int = 0, in_flight: int = 1, **options: str | float
+) -> Search:
     study = optuna.create_study(
-        sampler=build_sampler(name, {}, problem(seed)), directions=["maximize"] * 2
+        sampler=build_sampler(name, options, problem(seed)), directions=["maximize"] * 2
     )
     for math, list_ in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
         own = {n: math if n.endswith("math") else list_ for n in CLIMBED}
@@ -170,7 +172,27 @@ def test_baselines_take_no_climb_and_the_first_chain_starts_in_their_midst() -> 
     assert all(climbs[3:])
     first = found.study.trials[3]
     assert first.user_attrs["climb"]["weights"] == [0.5, 0.5]
-    assert first.system_attrs[LINK] == {"after": None, "preference": [1.0, 1.0]}
+    assert first.system_attrs[LINK] == {"after": None, "preference": [1.0, 1.0], "pull": 0.5}
+
+
+def test_the_first_chain_may_start_at_the_neutral_values_and_need_no_labels() -> None:
+    first, *_, last = search(start="neutral", loss="entropy").run(40).study.trials[3:]
+    assert first.params == pytest.approx(LAYERS.defaults)
+    assert first.user_attrs["climb"]["loss"] == last.user_attrs["climb"]["loss"] == "entropy"
+    assert last.params != pytest.approx(LAYERS.defaults)
+    plain = search().run(5).study.trials[3]
+    assert plain.params != pytest.approx(LAYERS.defaults)
+    assert plain.user_attrs["climb"]["loss"] == "gold"
+
+
+def test_the_pull_may_vary_from_chain_to_chain() -> None:
+    study = search(pull="varied").run(120).study
+    starts = [link for link in links(study).values() if link["after"] is None]
+    assert [link["pull"] for link in starts][:4] == [0.5, 0.0, 2.0, 0.5]
+    for number, link in links(study).items():
+        assert study.trials[number].user_attrs["climb"]["pull"] == link["pull"]
+        if link["after"] is not None:
+            assert link["pull"] == links(study)[link["after"]]["pull"]
 
 
 def test_a_chain_ends_where_the_real_score_gets_no_better() -> None:
@@ -269,6 +291,8 @@ def test_a_search_without_slopes_is_refused(changes: dict[str, Any], fault: str)
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ConfigError, match="step_size"):
         build_sampler("slopes", {"step_size": 2.0}, problem())
+    with pytest.raises(ConfigError, match="pull"):
+        build_sampler("slopes", {"pull": "often"}, problem())
 
 
 def test_objectives_without_slopes_have_no_weight() -> None:
