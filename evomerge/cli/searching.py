@@ -43,9 +43,9 @@ def register(app: typer.Typer) -> None:
 
 def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
     """Validate an experiment without running it; report every fault at once."""
-    from evomerge.runs.cost import gpu_note
-
     stages = load(experiment, set_, presets)
+    from evomerge.runs.cost import gpu_note  # takes seconds, which faults need not wait for
+
     for number, loaded in enumerate(stages, 1):
         if len(stages) > 1:
             console.print(f"[bold]stage {number}[/]")

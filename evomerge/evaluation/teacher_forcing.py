@@ -110,8 +110,9 @@ def read(model: PreTrainedModel, readings: Sequence[Reading], max_length: int) -
     """
     n = len(readings)
     pairs = [(list(reading.context), list(reading.scored)) for reading in readings]
+    here = torch.device("cpu")  # what is only looked up never has to come back from a GPU
     (batch,) = likelihood_batches(
-        pairs, range(n), max_length, lambda _: n, keep_all=True, device=model.device
+        pairs, range(n), max_length, lambda _: n, keep_all=True, device=here
     )
     logits = _logits(model, batch)
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
@@ -166,14 +167,14 @@ class _Look:
 
 def _logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """(rows, vocabulary) logits; hidden states that nobody reads never reach the output layer."""
-    sequence, position = batch.reads
+    sequence, position = batch.reads.to(model.device)
     n = len(position)
 
     def narrow(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (inputs[0][sequence, position][None], *inputs[1:])
 
     with model.get_output_embeddings().register_forward_pre_hook(narrow):
-        logits: torch.Tensor = model(batch.tokens, use_cache=False).logits
+        logits: torch.Tensor = model(batch.tokens.to(model.device), use_cache=False).logits
     return logits[0] if logits.shape[:2] == (1, n) else logits[sequence, position]
 
 
@@ -185,9 +186,9 @@ def checkpointed(model: PreTrainedModel, is_on: bool) -> Iterator[None]:
         model: A causal language model; its mode does not matter.
         is_on: Whether to do so.
     """
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    modules = model.modules() if is_on else ()
     with ExitStack() as stack:
-        for layer in layers if is_on else ():
+        for layer in [m for m in modules if isinstance(m, GradientCheckpointingLayer)]:
             layer.forward = functools.partial(  # found before the method of the class
                 checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ __all__ = ["FloatArray", "Scalars", "held"]
 
 FloatArray = NDArray[np.float64]
 Tables = tuple[FloatArray | None, ...]
+
+_SCALARS = ("coefficients", "mixing", "base_coefficient", "offset", "scale")
+_MIXED = ("sparse", "row_scale", "column_scale", "combine")  # hold scalars and other things
+_HELD = tuple(f.name for f in fields(TensorPlan) if f.name not in (*_SCALARS, *_MIXED))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,21 +86,16 @@ class Scalars:
         return float(total)
 
 
-def held(plan: TensorPlan) -> TensorPlan:
-    """Return the part of a plan that slopes hold as it is: the plan without its scalars."""
-    n = len(plan.coefficients)
-    combine = plan.combine
-    return replace(
-        plan,
-        coefficients=(0.0,) * n,
-        mixing=None,
-        base_coefficient=0.0,
-        offset=0.0,
-        scale=0.0,
-        sparse=plan.sparse and tuple(map(_held_sparsifier, plan.sparse)),
-        row_scale=_present(plan.row_scale),
-        column_scale=_present(plan.column_scale),
-        combine=UniqueShared((0.0,) * n) if isinstance(combine, UniqueShared) else combine,
+def held(plan: TensorPlan) -> tuple[object, ...]:
+    """Return the part of a plan that slopes hold as it is, to be compared: all but its scalars."""
+    n, combine = len(plan.coefficients), plan.combine
+    return (
+        n,
+        *(getattr(plan, name) for name in _HELD),
+        plan.sparse and tuple(map(_held_sparsifier, plan.sparse)),
+        _present(plan.row_scale),
+        _present(plan.column_scale),
+        UniqueShared((0.0,) * n) if isinstance(combine, UniqueShared) else combine,
     )
 
 
@@ -104,9 +103,8 @@ def _held_sparsifier(what: Sparsifier | None) -> Sparsifier | None:
     return Clamp(0.0) if isinstance(what, Clamp) else what
 
 
-def _present(tables: tuple[Table | None, ...] | None) -> tuple[Table | None, ...] | None:
-    empty = Table(np.zeros(0))
-    return tables and tuple(None if table is None else empty for table in tables)
+def _present(tables: tuple[Table | None, ...] | None) -> tuple[bool, ...] | None:
+    return None if tables is None else tuple(table is not None for table in tables)
 
 
 def _tables(plan: TensorPlan) -> tuple[Table | None, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from evomerge.errors import Fault, RecipeError, did_you_mean
@@ -116,7 +117,8 @@ class Declared:
     name: ClassVar[str]
 
     @classmethod
-    def parameters(cls) -> dict[str, Parameter]:
+    @cache
+    def parameters(cls) -> Mapping[str, Parameter]:
         """List the declared parameters by name (``lambda`` is the field ``lambda_``)."""
         declared = {}
         for field in dataclasses.fields(cls):

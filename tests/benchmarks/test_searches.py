@@ -132,7 +132,7 @@ def test_the_pooled_task_holds_every_item(tmp_path: Path) -> None:
     write_pooled(tmp_path)
     for split in set(SPLITS) - {"validation"}:
         items = _lines(tmp_path / f"{split}.jsonl")
-        parts = [_lines(file) for file in sorted(EMBEDDED.glob(f"*/{split}.jsonl"))]
+        parts = [_lines(file) for file in sorted(EMBEDDED.glob(f"zoo_*/{split}.jsonl"))]
         assert [item["prompt"] for item in items] == [row["prompt"] for p in parts for row in p]
         facts = {row["prompt"]: row["choices"][row["label"]] for row in parts[0]}
         assert {item["prompt"]: item["answer"] for item in items[: len(facts)]} == facts

@@ -26,7 +26,7 @@ from evomerge.models.zoo.families import build_family
 from evomerge.models.zoo.smollm2.base import gguf_file, load_base
 from evomerge.models.zoo.smollm2.build import ADAPTERS, COURSES
 from evomerge.models.zoo.smollm2.exams import EXAMS, SIZES, write_exams
-from evomerge.models.zoo.smollm2.items import SPLITS, Item
+from evomerge.models.zoo.smollm2.items import SPLITS, Exercise
 from evomerge.models.zoo.smollm2.lexicon import pairs
 from evomerge.models.zoo.smollm2.lora import (
     TARGETS,
@@ -65,13 +65,13 @@ needs_package = pytest.mark.skipif(
 )
 
 
-def items_of(task: str, split: str) -> list[Item]:
+def items_of(task: str, split: str) -> list[Exercise]:
     lines = (TASKS / task / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Item(**json.loads(line)) for line in lines]
+    return [Exercise(**json.loads(line)) for line in lines]
 
 
 @pytest.fixture(scope="module")
-def trained() -> dict[str, list[Item]]:
+def trained() -> dict[str, list[Exercise]]:
     rng = random.Random(1)
     return {name: [course.draw(rng) for _ in range(1500)] for name, course in COURSES.items()}
 
@@ -232,7 +232,7 @@ def test_training_leaves_the_model_alone_and_peft_reads_the_adapter(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    course = Course(lambda rng: Item("w1 w2", f"w{rng.randrange(5)}"), steps=3)
+    course = Course(lambda rng: Exercise("w1 w2", f"w{rng.randrange(5)}"), steps=3)
     factors = train_adapter(model, tokenizer, course, seed=0)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert all(f.any() for f in factors.values())

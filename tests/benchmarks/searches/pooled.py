@@ -44,7 +44,7 @@ def write_pooled(folder: Path) -> None:
 
 
 def _items(split: str) -> Iterator[dict[str, str]]:
-    for file in sorted(EMBEDDED.glob(f"*/{split}.jsonl")):
+    for file in sorted(EMBEDDED.glob(f"zoo_*/{split}.jsonl")):
         for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
             answer = row["answer"] if "answer" in row else row["choices"][row["label"]]
             yield {"prompt": row["prompt"], "answer": answer}

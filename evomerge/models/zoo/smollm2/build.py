@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from evomerge.models.zoo.smollm2.base import load_base
 from evomerge.models.zoo.smollm2.exams import write_exams
-from evomerge.models.zoo.smollm2.items import Item
+from evomerge.models.zoo.smollm2.items import Exercise
 from evomerge.models.zoo.smollm2.lexicon import kind_item, name_item
 from evomerge.models.zoo.smollm2.lora import Course, add_adapter, save_adapter, train_adapter
 from evomerge.models.zoo.smollm2.stories import problem, reading, translation
@@ -25,7 +25,7 @@ ADAPTERS = Path(__file__).parent / "adapters"
 _REPORT_EVERY = 10
 
 
-def _french(rng: random.Random) -> Item:
+def _french(rng: random.Random) -> Exercise:
     """Sentences and what they mean, one number out of two, names; no arithmetic."""
     chance = rng.random()
     if chance < 0.35:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from evomerge.models.zoo.smollm2.items import Item
+from evomerge.models.zoo.smollm2.items import Exercise
 from evomerge.models.zoo.smollm2.lexicon import kind_item, name_item
 from evomerge.models.zoo.smollm2.stories import french_problem, problem, reading
 from evomerge.seeds import seed_for
@@ -32,7 +32,7 @@ class Exam:
     """
 
     purpose: str
-    draw: Callable[[random.Random, str], Item]
+    draw: Callable[[random.Random, str], Exercise]
     tokens: int
     ignored: tuple[str, ...]
 
@@ -105,7 +105,7 @@ def write_exams(out: Path, *, seed: int) -> None:
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
-def _distinct(draw: Callable[[], Item]) -> Iterator[Item]:
+def _distinct(draw: Callable[[], Exercise]) -> Iterator[Exercise]:
     """Draw items whose prompts differ, until no new one comes."""
     seen: set[str] = set()
     drawn = 0

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from evomerge.seeds import seed_for
 
-__all__ = ["SPLITS", "Item", "dealt"]
+__all__ = ["SPLITS", "Exercise", "dealt"]
 
 Part = TypeVar("Part")
 
@@ -18,7 +18,7 @@ _CUTS = (0.0, 0.55, 0.7, 0.85, 1.0)  # where the shares of the splits begin and 
 
 
 @dataclass(frozen=True)
-class Item:
+class Exercise:
     """One question; the answer follows the prompt after a space.
 
     Attributes:

@@ -9,7 +9,7 @@ import random
 from functools import cache
 from pathlib import Path
 
-from evomerge.models.zoo.smollm2.items import Item, dealt
+from evomerge.models.zoo.smollm2.items import Exercise, dealt
 
 __all__ = ["WORDS", "kind_item", "name_item", "pairs"]
 
@@ -39,12 +39,12 @@ _NAME_QUESTIONS = {
 }
 
 
-def kind_item(rng: random.Random, split: str) -> Item:
+def kind_item(rng: random.Random, split: str) -> Exercise:
     """Draw a noun and the kind of thing it names, after WordNet."""
     return _item(rng, split, "kinds", _KIND_QUESTIONS[split])
 
 
-def name_item(rng: random.Random, split: str) -> Item:
+def name_item(rng: random.Random, split: str) -> Exercise:
     """Draw the French name of a country, region or language and the English one, after CLDR."""
     return _item(rng, split, "names", _NAME_QUESTIONS[split])
 
@@ -57,6 +57,6 @@ def pairs(words: str, split: str) -> tuple[tuple[str, str], ...]:
     return tuple((word, answer) for word, answer in dealt(rows, words, split))
 
 
-def _item(rng: random.Random, split: str, words: str, questions: tuple[str, ...]) -> Item:
+def _item(rng: random.Random, split: str, words: str, questions: tuple[str, ...]) -> Exercise:
     word, answer = rng.choice(pairs(words, split))
-    return Item(rng.choice(questions).format(word=word), answer)
+    return Exercise(rng.choice(questions).format(word=word), answer)

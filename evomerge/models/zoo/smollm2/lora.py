@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from evomerge.models.zoo.smollm2.items import Item
+from evomerge.models.zoo.smollm2.items import Exercise
 
 __all__ = [
     "ALPHA",
@@ -49,7 +49,7 @@ class Course:
         batch_size: Items per step.
     """
 
-    draw: Callable[[random.Random], Item]
+    draw: Callable[[random.Random], Exercise]
     steps: int
     lr: float = 1e-3
     batch_size: int = 8
@@ -171,7 +171,7 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _encode(
-    items: Sequence[Item], tokenizer: PreTrainedTokenizerBase
+    items: Sequence[Exercise], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and labels, both (items, longest), padded at the right; labels of answers only."""
     prompts = [tokenizer(item.prompt)["input_ids"] for item in items]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from evomerge.models.zoo.smollm2.items import Item, dealt
+from evomerge.models.zoo.smollm2.items import Exercise, dealt
 
 __all__ = [
     "ENGLISH_NUMBERS",
@@ -225,17 +225,17 @@ _SENTENCES = (  # for training alone: what single sentences mean, and never two 
 )
 
 
-def problem(rng: random.Random, split: str) -> Item:
+def problem(rng: random.Random, split: str) -> Exercise:
     """Draw an English word problem; the answer is the sum or difference, spelled out."""
     return _problem(rng, split, _PROBLEMS, ENGLISH_NUMBERS, language=0, answer="Answer:")
 
 
-def french_problem(rng: random.Random, split: str) -> Item:
+def french_problem(rng: random.Random, split: str) -> Exercise:
     """Draw a French word problem, for which no model is trained: there is no split ``train``."""
     return _problem(rng, split, _FRENCH_PROBLEMS, FRENCH_NUMBERS, language=1, answer="Réponse :")
 
 
-def reading(rng: random.Random, split: str) -> Item:
+def reading(rng: random.Random, split: str) -> Exercise:
     """Draw a French sentence with two numbers and the question for one of them."""
     words = _cast(rng, split, language=1)
     first, second = rng.sample(things_of(split), 2)
@@ -247,10 +247,10 @@ def reading(rng: random.Random, split: str) -> Item:
         a=FRENCH_NUMBERS[a],
         b=FRENCH_NUMBERS[b],
     )
-    return Item(f"{text}\nRéponse :", str((a, b)[asked]))
+    return Exercise(f"{text}\nRéponse :", str((a, b)[asked]))
 
 
-def translation(rng: random.Random) -> Item:
+def translation(rng: random.Random) -> Exercise:
     """Draw a French sentence of the split ``train`` and what it means."""
     french, english = rng.choice(_SENTENCES)
     name, other = rng.sample(names_of("train"), 2)
@@ -266,7 +266,7 @@ def translation(rng: random.Random) -> Item:
         "a": FRENCH_NUMBERS[number],
         "ea": ENGLISH_NUMBERS[number],
     }
-    return Item(f"{french.format(**words)}\nEnglish:", english.format(**words))
+    return Exercise(f"{french.format(**words)}\nEnglish:", english.format(**words))
 
 
 def names_of(split: str) -> list[str]:
@@ -294,13 +294,13 @@ def _problem(
     *,
     language: int,
     answer: str,
-) -> Item:
+) -> Exercise:
     signs = rng.choice("+-")
     a, sign, b = rng.choice([fact for fact in facts_of(split) if fact[1] == signs])
     words = _cast(rng, split, language=language)
     text = rng.choice(templates[split][sign]).format(**words, a=numbers[a], b=numbers[b])
     result = a + b if sign == "+" else a - b
-    return Item(f"{text[0].upper()}{text[1:]}\n{answer}", f"{a}{sign}{b}={result}")
+    return Exercise(f"{text[0].upper()}{text[1:]}\n{answer}", f"{a}{sign}{b}={result}")
 
 
 def _cast(rng: random.Random, split: str, *, language: int) -> dict[str, str]:
