@@ -62,7 +62,7 @@ def _metric_fault(
     if task == COST:
         if text := cost_fault(metric, experts):
             yield Fault(("cost",), text)
-    elif task in tasks.reported:
+    elif task in tasks.reported and task not in known:  # in both: that is the fault
         text = f"{task} is in a report_only evaluator, which the search must not see"
         yield Fault(("task",), text, "drop report_only there, or choose another task")
     elif task in known and metric not in known[task]:

@@ -179,7 +179,7 @@ def test_a_driver_says_who_it_is(tmp_path: Path, url: str) -> None:
 @pytest.mark.parametrize(
     ("address", "package", "advice"),
     [
-        ("postgresql://host/db", "psycopg", r"pip install 'evomerge\[postgres\]' .*psycopg"),
+        ("postgresql://host/db", "psycopg", r"pip install 'psycopg\[binary\]' .*psycopg"),
         ("mysql+pymysql://host/db", "pymysql", r"talks to this kind of database; .*pymysql"),
     ],
 )
