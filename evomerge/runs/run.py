@@ -176,7 +176,8 @@ def continue_study(
         if _is_finished(folder, experiment):
             _make_again(folder, experiment, events)
             return read_study(folder)
-        events.phase("checking the experiment")
+        if loaded is None:
+            events.phase("checking the experiment")
         loaded = _loaded(folder, experiment, loaded)
         study = _opened(folder, loaded)
         inputs, kept = input_digests(loaded), stored_inputs(folder, experiment)

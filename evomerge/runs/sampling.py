@@ -72,7 +72,7 @@ def sampler_choice(
     name, problem = experiment.sampler.name, _problem(experiment, space, sloped)
     if name != "auto":
         return name, f"named in the experiment; {sampler_names()[name]}"
-    return choose(problem.space, n_objectives=problem.n_objectives, n_trials=problem.n_trials)
+    return choose(problem)
 
 
 def sampler_faults(

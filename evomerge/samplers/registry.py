@@ -71,9 +71,7 @@ def resolve_sampler(name: str, options: Options, problem: SearchProblem) -> tupl
         if options:
             faults = (Fault((name,), "auto has no options", "leave it out") for name in options)
             raise ConfigError(*faults)
-        name, _ = choose(
-            problem.space, n_objectives=problem.n_objectives, n_trials=problem.n_trials
-        )
+        name, _ = choose(problem)
     return name, _load(name).resolve(options, problem)
 
 

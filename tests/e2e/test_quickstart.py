@@ -26,7 +26,10 @@ def finished(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_the_budget_is_met_and_everything_is_there(finished: Path) -> None:
     status = json.loads(evomerge("status", finished, "--json").stdout)
-    assert status["trials"] == {"complete": 12, "failed": 0, "running": 0, "pruned": 0}
+    complete = status["trials"].pop("complete")
+    assert status["trials"] == {"failed": 0, "running": 0, "pruned": 0}
+    assert complete + status["climbed"] > 6  # base, experts, average, and more
+    assert 11 < status["evaluations"] <= 12
     assert status["hypervolume"] > 0
     assert {"ask", "merge", "evaluate", "tell", "idle"} <= status["seconds"].keys()
     assert (finished / "report.html").stat().st_size > 100_000

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from evomerge.samplers import GeneSpace, choose
+from evomerge.samplers import GeneSpace, SearchProblem, choose
 from tests.samplers.searches import MIXED, floats
 
 CHOICES = GeneSpace(
@@ -29,6 +29,31 @@ NOTHING = GeneSpace({"a": FloatDistribution(1, 1)}, {"a": 1.0})
     ],
 )
 def test_choice_follows_genes_objectives_and_budget(space, n_objectives, n_trials, name):
-    chosen, reason = choose(space, n_objectives=n_objectives, n_trials=n_trials)
+    chosen, reason = choose(SearchProblem(space, n_objectives, n_trials, seed=0))
     assert chosen == name
     assert reason
+
+
+@pytest.mark.parametrize(
+    ("n_genes", "n_sloped", "objectives", "constrained", "name"),
+    [
+        (30, 30, (True, True), False, "slopes"),
+        (30, 16, (True, True, True, True), False, "slopes"),
+        (30, 15, (True, True), False, "map"),
+        (30, 30, (True, False), False, "map"),
+        (30, 30, (True, True), True, "map"),
+        (10, 10, (True, True), False, "gp"),
+    ],
+)
+def test_slopes_are_taken_where_they_are(n_genes, n_sloped, objectives, constrained, name):
+    space = floats(n_genes)
+    problem = SearchProblem(
+        space,
+        len(objectives),
+        100,
+        seed=0,
+        constrained=constrained,
+        sloped=frozenset([*space.searched][:n_sloped]),
+        sloped_objectives=objectives,
+    )
+    assert choose(problem)[0] == name

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from evomerge.errors import EvomergeError
-from evomerge.samplers import choose, sampler_names
+from evomerge.samplers import SearchProblem, choose, sampler_names
 from tests.benchmarks.landscapes.cases import CASES, Case
 from tests.benchmarks.landscapes.searches import OTHERS, Progress, search
 from tests.benchmarks.landscapes.table import Results, tables
@@ -59,7 +59,7 @@ def methods(case: Case) -> list[str]:
 
 def auto_choice(case: Case) -> str:
     """Name the sampler that ``auto`` takes."""
-    name, _ = choose(case.landscape.genes, n_objectives=case.n_objectives, n_trials=case.trials)
+    name, _ = choose(SearchProblem(case.landscape.genes, case.n_objectives, case.trials, seed=0))
     return name
 
 
