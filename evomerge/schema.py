@@ -297,7 +297,8 @@ class _Reading:
         path: KeyPath = ()
         node = self._content
         for part in error["loc"]:
-            is_item = isinstance(node, list | tuple) and isinstance(part, int)
+            is_list = isinstance(node, list | tuple) and isinstance(part, int)
+            is_item = is_list and part < len(node)  # one that lacks is none
             if is_item or (isinstance(node, Mapping) and part in node):
                 path, node = (*path, part), node[part]  # type: ignore[index]
         last = error["loc"][-1:]

@@ -15,7 +15,7 @@ import typer
 
 from evomerge import __version__
 from evomerge.cli import calibrating, catalogue, comparing, models, reading, searching
-from evomerge.cli.terminal import print_error, print_faults
+from evomerge.cli.terminal import forget_faults, print_error, print_faults
 from evomerge.errors import EvomergeError
 from evomerge.execution.interrupts import interrupts_kept
 from evomerge.secrets import without_secrets
@@ -67,6 +67,7 @@ for _commands in (searching, calibrating, comparing, reading, models, catalogue)
 
 def main() -> None:
     """Run the command line; exit 0, 2 for a user's mistake, 1 for a bug of ours."""
+    forget_faults()
     try:
         with interrupts_kept():
             sys.exit(app(standalone_mode=False))

@@ -16,6 +16,7 @@ from evomerge.secrets import without_secrets
 
 __all__ = [
     "console",
+    "forget_faults",
     "notes",
     "print_error",
     "print_faults",
@@ -27,7 +28,7 @@ __all__ = [
 console = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
 _LONGEST_ERROR = 2000  # characters
-_printed: set[str] = set()  # faults, by this process
+_printed: set[str] = set()  # faults, by this command
 
 
 def print_error(line: str) -> None:
@@ -43,6 +44,11 @@ def print_faults(faults: Iterable[Fault]) -> None:
         if line not in _printed:
             _printed.add(line)
             print_error(line)
+
+
+def forget_faults() -> None:
+    """Let faults be printed again, by another command."""
+    _printed.clear()
 
 
 def print_json(content: object) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 from evomerge.evaluation.aggregate import item_values, metric_label
-from evomerge.evaluation.harness import mean
+from evomerge.evaluation.harness import mean, with_requests
 from evomerge.evaluation.requests import Item, PreparedTask
 
 __all__ = ["Grader"]
@@ -41,8 +41,7 @@ class Grader:
     def _grade(self, item: Item, text: str) -> float:
         request = copy.copy(item.requests[0])
         request.resps, request.filtered_resps = [text] * request.repeats, {}
-        task = copy.copy(self._prepared.task)
-        task._instances = [request]  # filters see this one only
+        task = with_requests(self._prepared.task, [request])
         alone = dataclasses.replace(item, requests=(request,))
         part = dataclasses.replace(self._prepared, task=task, items=(alone,))
         try:

@@ -144,7 +144,7 @@ def test_a_step_goes_down_the_sum_on_the_scales_of_the_first_slopes(
     rng = np.random.default_rng(seed)
 
     def slopes_at(params: Params, step: int, sums: Sequence[Factors]) -> list[Slopes]:
-        drawn.append(0.5**step * rng.normal(size=(2, len(COEFFICIENTS))))
+        drawn.append(0.1**step * rng.normal(size=(2, len(COEFFICIENTS))))
         each = [
             Slopes((0.0,), dict(zip(COEFFICIENTS, own, strict=True)), 1)
             for own in drawn[-1].tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,8 @@ def unsynced() -> Iterator[None]:
     """A process that is killed, unlike a machine, needs no wait for the disk."""
 
     def connected(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
 
     event.listen(Engine, "connect", connected)
     yield
