@@ -297,8 +297,8 @@ class _Reading:
         path: KeyPath = ()
         node = self._content
         for part in error["loc"]:
-            is_list = isinstance(node, list | tuple) and isinstance(part, int)
-            is_item = is_list and part < len(node)  # one that lacks is none
+            n_items = len(node) if isinstance(node, list | tuple) else 0
+            is_item = isinstance(part, int) and part < n_items
             if is_item or (isinstance(node, Mapping) and part in node):
                 path, node = (*path, part), node[part]  # type: ignore[index]
         last = error["loc"][-1:]
