@@ -19,7 +19,12 @@ from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import MetricValue
-from evomerge.evaluation.sloped_objectives import ObjectiveTasks, names_in, slope_reason
+from evomerge.evaluation.sloped_objectives import (
+    ObjectiveTasks,
+    SlopedObjective,
+    expected_objective,
+    names_in,
+)
 from evomerge.evaluation.smooth import smooth_names
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.evaluation.tasks import (
@@ -65,7 +70,7 @@ class TaskCatalogue:
 
     def __init__(self, suites: Sequence[Suite], model: LanguageModel | None = None) -> None:
         self._entries: list[_Entry] = []
-        self._model, self._reasons = model, dict[tuple[str, str], str | None]()
+        self._model, self._sloped = model, dict[tuple[str, str], SlopedObjective]()
         faults: list[Fault] = []
         for suite in suites:
             with clean_harness(), collected(faults, suite.name):
@@ -151,25 +156,24 @@ class TaskCatalogue:
         found = (searched_benchmarks(one.loaded) for one in self._entries)
         return {task: split for benchmarks in found for task, split in benchmarks.items()}
 
-    def slope_reason(self, task: str, metric: str) -> str | None:
-        """Say why a metric that is searched has no slope (``losses``); ``None`` if it has.
+    def sloped(self, task: str, metric: str) -> SlopedObjective:
+        """Find the items that give a metric its slope, or why it has none; once for each.
 
         The catalogue must have been made with a model.
         """
-        if (task, metric) not in self._reasons:
+        if (task, metric) not in self._sloped:
             with clean_harness():
-                self._reasons[task, metric] = self._slope_reason(task, metric)
-        return self._reasons[task, metric]
+                self._sloped[task, metric] = expected_objective(self._part(task, metric))
+        return self._sloped[task, metric]
 
-    def _slope_reason(self, task: str, metric: str) -> str | None:
+    def _part(self, task: str, metric: str) -> ObjectiveTasks:
         assert self._model is not None, "prompts are built"
         for suite in self.prompted("search"):
             names = names_in(suite, task)
             tasks = tuple(one for one in suite.tasks if one.name in names)
             if tasks:
-                group = suite.groups.get(task)
-                return slope_reason(ObjectiveTasks(tasks, group, metric, self._model))
-        return slope_reason(ObjectiveTasks((), None, metric, self._model))
+                return ObjectiveTasks(tasks, suite.groups.get(task), metric, self._model)
+        return ObjectiveTasks((), None, metric, self._model)
 
     def n_items(self, split: str) -> int:
         """Count the items of one split, over all tasks; of ``report_only`` those reported.

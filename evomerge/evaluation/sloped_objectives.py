@@ -20,9 +20,9 @@ __all__ = [
     "NO_GRADIENTS",
     "ObjectiveTasks",
     "SlopedObjective",
+    "expected_objective",
     "generating",
     "names_in",
-    "slope_reason",
     "sloped_objective",
 ]
 
@@ -96,10 +96,13 @@ def sloped_objective(
     return SlopedObjective(items, None, wanted.lm.lm.max_length)
 
 
-def slope_reason(wanted: ObjectiveTasks) -> str | None:
-    """Say why an objective has no slope, before parents are asked for right answers."""
-    reason = sloped_objective(wanted, LossSettings(), {}).reason
-    return None if any(generating([wanted])) else reason
+def expected_objective(wanted: ObjectiveTasks) -> SlopedObjective:
+    """Find the items of an objective before parents are asked for right answers.
+
+    One whose tasks generate may have a slope although no item is found yet.
+    """
+    found = sloped_objective(wanted, LossSettings(), {})
+    return dataclasses.replace(found, reason=None) if any(generating([wanted])) else found
 
 
 def generating(wanted: Sequence[ObjectiveTasks]) -> Iterator[RightAnswers]:

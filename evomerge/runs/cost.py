@@ -7,6 +7,8 @@ import math
 import torch
 
 from evomerge.cache import cache_folder
+from evomerge.evaluation.item_losses import LossSettings
+from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -14,11 +16,12 @@ from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.residency import needed_bytes, residency_of
 from evomerge.merging.size import n_parameters
+from evomerge.merging.slopes import GRADIENT_BYTES
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
+from evomerge.models.structure import empty_model
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.sampling import sampler_choice
-from evomerge.runs.sloped import climb_bytes
 from evomerge.runs.workers import on_device, worker_count
 from evomerge.schema import write_yaml
 from evomerge.study.evaluations import climb_evaluations
@@ -178,9 +181,25 @@ def _slopes(loaded: Loaded, sources: Sources, dtype: torch.dtype) -> str:
     if not sloped.genes or not any(sloped.objectives):
         return f"{genes}{without}"
     part = climb_evaluations(100, loaded.tasks.n_items("search"))
-    size = _size(climb_bytes(sources, dtype))
-    cost = f"100 items of a climb count as {part:.2g} evaluations, and take about {size} per worker"
-    return f"{genes}{without}; {cost}"
+    cost = f"100 items of a climb count as {part:.2g} evaluations"
+    n_bytes = _climb_bytes(loaded, sources, dtype)
+    size = "" if n_bytes is None else f", and a step takes at most {_size(n_bytes)} per worker"
+    return f"{genes}{without}; {cost}{size}"
+
+
+def _climb_bytes(loaded: Loaded, sources: Sources, dtype: torch.dtype) -> int | None:
+    """Reckon the memory of a step beside the live model; ``None`` for a model nobody knows.
+
+    That is the largest microbatch on its way forward and back, and the gradients that wait to be
+    reduced.
+    """
+    model = empty_model(sources.anchor.config, dtype)
+    if model is None:
+        return None
+    objectives = [loaded.tasks.sloped(o.task, o.metric) for o in loaded.objectives]
+    n_items = max(len(objective.items) for objective in objectives)
+    step = Losses(model, objectives, LossSettings()).step_bytes(n_items)
+    return step + min(GRADIENT_BYTES, sum(p.nbytes for p in model.parameters()))
 
 
 def _size(n_bytes: float) -> str:

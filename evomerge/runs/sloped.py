@@ -1,11 +1,10 @@
-"""What of a search has slopes: genes and objectives; and what climbs along them cost."""
+"""What of a search has slopes: genes and objectives."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
 from evomerge.errors import Fault
@@ -13,16 +12,9 @@ from evomerge.runs.parts import objectives_of
 from evomerge.space.protocol import SearchSpace
 
 if TYPE_CHECKING:
-    import torch
-
     from evomerge.evaluation.catalogue import TaskCatalogue
-    from evomerge.merging.sources import Sources
 
-__all__ = ["SlopedParts", "climb_bytes", "slope_faults"]
-
-# Numbers that a decoder layer keeps per token for the way back, by the size of what they are of:
-# norms, queries, keys, values, attention, residuals; gate, up, activation, product.
-_OF_HIDDEN, _OF_INTERMEDIATE = 10, 4
+__all__ = ["SlopedParts", "slope_faults"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ class SlopedParts:
 
         if experiment.engine == "vllm":
             return cls(sloped_genes(space), (NO_GRADIENTS,) * len(experiment.objectives))
-        reasons = [tasks.slope_reason(o.task, o.metric) for o in experiment.objectives]
+        reasons = [tasks.sloped(o.task, o.metric).reason for o in experiment.objectives]
         return cls(sloped_genes(space), tuple(reasons))
 
     @property
@@ -78,26 +70,3 @@ def slope_faults(experiment: Experiment, sloped: SlopedParts) -> Iterator[Fault]
         named = zip(objectives_of(experiment), sloped.reasons, strict=True)
         why = "; ".join(f"{objective.name} ({reason})" for objective, reason in named)
         yield Fault(path, f"expected an objective with slopes, got none: {why}", hint)
-
-
-def climb_bytes(sources: Sources, dtype: torch.dtype) -> float:
-    """Estimate what a backward pass needs beside the live model.
-
-    That is what the layers keep of a microbatch for the way back, two gradients of the largest
-    tensor, and the gradients that wait to be reduced.
-
-    Args:
-        sources: The models, opened.
-        dtype: Of the live model.
-    """
-    from evomerge.evaluation.item_losses import LossSettings
-    from evomerge.merging.slopes import GRADIENT_BYTES
-
-    config: dict[str, Any] = sources.anchor.config
-    hidden = config.get("hidden_size", 0)
-    intermediate = config.get("intermediate_size", 4 * hidden)
-    per_token = _OF_HIDDEN * hidden + _OF_INTERMEDIATE * intermediate
-    kept = sources.architecture.n_layers * per_token * LossSettings().n_tokens
-    sizes = [math.prod(sources.anchor.shape(name)) for name in sources.names]
-    waiting = min(GRADIENT_BYTES, sum(sizes) * dtype.itemsize)
-    return float((kept + 2 * max(sizes)) * dtype.itemsize + waiting)

@@ -25,14 +25,14 @@ class SlopesFirst(BaseSampler):
     Args:
         then: Who goes on.
         n_trials: How many trials slopes choose; baselines do not count.
-        budget: What is searched.
+        problem: What is searched.
 
     Raises:
         SpaceError: Nothing here has slopes.
     """
 
-    def __init__(self, then: BaseSampler, n_trials: int, budget: SearchProblem) -> None:
-        self._first, self._then, self._n_trials = SLOPES.build({}, budget), then, n_trials
+    def __init__(self, then: BaseSampler, n_trials: int, problem: SearchProblem) -> None:
+        self._first, self._then, self._n_trials = SLOPES.build({}, problem), then, n_trials
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial

@@ -12,11 +12,11 @@ from evomerge.models.zoo.curriculum import exam_streams
 from evomerge.models.zoo.skills import Question
 from evomerge.seeds import seed_for
 
-__all__ = ["SPLIT_SIZES", "write_tasks"]
+__all__ = ["SPLIT_SIZES", "TASK_HEAD", "write_tasks"]
 
 SPLIT_SIZES: Mapping[str, int] = {"search": 150, "validation": 150, "test": 400}
 
-_HEAD = """\
+TASK_HEAD = """\
 # {purpose}
 task: {name}
 dataset_path: json
@@ -66,7 +66,7 @@ def write_tasks(out: Path, *, seed: int, sizes: Mapping[str, int] = SPLIT_SIZES)
             rows = [_row(question, seed=seed) for question in islice(questions, size)]
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
-        head = _HEAD.format(purpose=_PURPOSE[skill], name=folder.name)
+        head = TASK_HEAD.format(purpose=_PURPOSE[skill], name=folder.name)
         body = _CHOOSE if "choices" in rows[0] else _GENERATE
         (folder / f"{folder.name}.yaml").write_text(head + body, encoding="utf-8")
 

@@ -11,15 +11,14 @@ import random
 from collections.abc import Callable, Sequence
 
 import torch
-from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from evomerge.models.zoo.answers import answer_loss, padded
 from evomerge.models.zoo.curriculum import N_LAYERS, Phase
 from evomerge.models.zoo.skills import Question
 
 __all__ = ["new_model", "round_to_bfloat16", "train"]
 
-_IGNORED = -100
 _INITIAL_STD = 0.07  # larger than usual: at this size it halves the steps the base needs
 
 
@@ -67,7 +66,7 @@ def train(
     for step in range(phase.steps):
         optimizer.param_groups[0]["lr"] = phase.lr * _schedule(step, phase.steps)
         questions = [phase.draw(rng) for _ in range(phase.batch_size)]
-        loss = _answer_loss(model, *_encode(questions, ids))
+        loss = answer_loss(model, *_encode(questions, ids))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -92,26 +91,8 @@ def _schedule(step: int, steps: int) -> float:
 def _encode(
     questions: Sequence[Question], ids: dict[str, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, (questions, longest), padded at the right; labels of answers only."""
     prompts = [[ids[word] for word in question.prompt.split()] for question in questions]
     answers = [
         [ids[word] for word in question.answer.split()] + [ids["<eos>"]] for question in questions
     ]
-    pairs = list(zip(prompts, answers, strict=True))
-    longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    tokens = torch.full((len(questions), longest), ids["<pad>"])
-    labels = torch.full((len(questions), longest), _IGNORED)
-    for row, (prompt, answer) in enumerate(pairs):
-        end = len(prompt) + len(answer)
-        tokens[row, :end] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : end] = torch.tensor(answer)
-    return tokens, labels
-
-
-def _answer_loss(
-    model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
-    hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
-    targets = labels[:, 1:]
-    answered = targets != _IGNORED
-    return functional.cross_entropy(model.lm_head(hidden[answered]), targets[answered])
+    return padded(prompts, answers, ids["<pad>"])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from evomerge.models.zoo.exams import TASK_HEAD
 from evomerge.models.zoo.smollm2.items import Exercise
 from evomerge.models.zoo.smollm2.lexicon import kind_item, name_item
 from evomerge.models.zoo.smollm2.stories import french_problem, problem, reading
@@ -61,15 +62,7 @@ EXAMS = {
         *(french_problem, 12, _LAST_NUMBER),
     ),
 }
-_TASK = """\
-# {purpose}
-task: {name}
-dataset_path: json
-dataset_kwargs:
-  data_files: {{search: search.jsonl, validation: validation.jsonl, test: test.jsonl}}
-test_split: test
-num_fewshot: 0
-doc_to_text: "{{{{prompt}}}}"
+_BODY = """\
 output_type: generate_until
 doc_to_target: "{{{{answer}}}}"
 generation_kwargs: {{until: ["\\n"], do_sample: false, max_gen_toks: {tokens}}}
@@ -96,13 +89,9 @@ def write_exams(out: Path, *, seed: int) -> None:
             rows = islice(_distinct(lambda: exam.draw(rng, split)), size)  # noqa: B023
             text = "".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in rows)
             (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
-        text = _TASK.format(
-            purpose=exam.purpose,
-            name=name,
-            tokens=exam.tokens,
-            ignored=json.dumps(exam.ignored),
-        )
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+        head = TASK_HEAD.format(purpose=exam.purpose, name=name)
+        body = _BODY.format(tokens=exam.tokens, ignored=json.dumps(exam.ignored))
+        (folder / f"{name}.yaml").write_text(head + body, encoding="utf-8")
 
 
 def _distinct(draw: Callable[[], Exercise]) -> Iterator[Exercise]:

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from evomerge.models.zoo.answers import answer_loss, padded
 from evomerge.models.zoo.smollm2.items import Exercise
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
 RANK, ALPHA = 8, 16
 TARGETS = ("q_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # PEFT's names
-_IGNORED = -100
 _WARM_UP = 10  # steps
 
 
@@ -98,7 +98,7 @@ def train_adapter(
     for step in range(course.steps):
         optimizer.param_groups[0]["lr"] = course.lr * _schedule(step, course.steps)
         items = [course.draw(rng) for _ in range(course.batch_size)]
-        loss = _answer_loss(model, *_encode(items, tokenizer))
+        loss = answer_loss(model, *_encode(items, tokenizer))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -173,24 +173,6 @@ def _schedule(step: int, steps: int) -> float:
 def _encode(
     items: Sequence[Exercise], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both (items, longest), padded at the right; labels of answers only."""
     prompts = [tokenizer(item.prompt)["input_ids"] for item in items]
     answers = [tokenizer(f" {item.answer}\n")["input_ids"] for item in items]
-    pairs = list(zip(prompts, answers, strict=True))
-    longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    tokens = torch.zeros((len(items), longest), dtype=torch.long)
-    labels = torch.full((len(items), longest), _IGNORED)
-    for row, (prompt, answer) in enumerate(pairs):
-        end = len(prompt) + len(answer)
-        tokens[row, :end] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : end] = torch.tensor(answer)
-    return tokens, labels
-
-
-def _answer_loss(
-    model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
-    hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
-    targets = labels[:, 1:]
-    answered = targets != _IGNORED
-    return functional.cross_entropy(model.lm_head(hidden[answered]).float(), targets[answered])
+    return padded(prompts, answers, pad=0)
