@@ -70,7 +70,7 @@ class TaskCatalogue:
 
     def __init__(self, suites: Sequence[Suite], model: LanguageModel | None = None) -> None:
         self._entries: list[_Entry] = []
-        self._model, self._sloped = model, dict[tuple[str, str], SlopedObjective]()
+        self._model, self._sloped = model, dict[tuple[str, str, str], SlopedObjective]()
         faults: list[Fault] = []
         for suite in suites:
             with clean_harness(), collected(faults, suite.name):
@@ -156,15 +156,16 @@ class TaskCatalogue:
         found = (searched_benchmarks(one.loaded) for one in self._entries)
         return {task: split for benchmarks in found for task, split in benchmarks.items()}
 
-    def sloped(self, task: str, metric: str) -> SlopedObjective:
-        """Find the items that give a metric its slope, or why it has none; once for each.
+    def sloped(self, task: str, metric: str, direction: str) -> SlopedObjective:
+        """Find the items that give an objective its slope, or why it has none; once for each.
 
         The catalogue must have been made with a model.
         """
-        if (task, metric) not in self._sloped:
+        key = (task, metric, direction)
+        if key not in self._sloped:
             with clean_harness():
-                self._sloped[task, metric] = expected_objective(self._part(task, metric))
-        return self._sloped[task, metric]
+                self._sloped[key] = expected_objective(self._part(task, metric), direction)
+        return self._sloped[key]
 
     def _part(self, task: str, metric: str) -> ObjectiveTasks:
         assert self._model is not None, "prompts are built"

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine import Engine
@@ -13,6 +14,7 @@ from evomerge.evaluation.harness import Group, LanguageModel, task_names
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.right_answers import Answers, RightAnswers
+from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.evaluation.targets import SlopedItem, Targets, needs_answers
 from evomerge.evaluation.tasks import why
 
@@ -63,6 +65,13 @@ class ObjectiveTasks:
     lm: LanguageModel
     engine: Engine | None = None
 
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """Which way the metric gets better, and with it the loss smaller."""
+        name = self.metric.partition(",")[0]
+        more = all(one.task.higher_is_better().get(name, True) for one in self.tasks)
+        return SMOOTH_METRICS.get(name, "maximize" if more else "minimize")
+
 
 def names_in(suite: PromptedSuite, task: str) -> frozenset[str]:
     """Name the tasks of a suite that a task or group stands for, if they are there."""
@@ -96,11 +105,18 @@ def sloped_objective(
     return SlopedObjective(items, None, wanted.lm.lm.max_length)
 
 
-def expected_objective(wanted: ObjectiveTasks) -> SlopedObjective:
+def expected_objective(wanted: ObjectiveTasks, direction: str) -> SlopedObjective:
     """Find the items of an objective before parents are asked for right answers.
 
-    One whose tasks generate may have a slope although no item is found yet.
+    One whose tasks generate may have a slope although no item is found yet. One that is to get
+    worse has none: losses go down where metrics get better.
+
+    Args:
+        wanted: What it is about.
+        direction: Which way the study wants it, ``maximize`` or ``minimize``.
     """
+    if wanted.tasks and direction != wanted.direction:
+        return SlopedObjective((), f"to {direction} it is to make it worse, which no loss does")
     found = sloped_objective(wanted, LossSettings(), {})
     return dataclasses.replace(found, reason=None) if any(generating([wanted])) else found
 

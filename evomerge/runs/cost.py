@@ -196,7 +196,7 @@ def _climb_bytes(loaded: Loaded, sources: Sources, dtype: torch.dtype) -> int | 
     model = empty_model(sources.anchor.config, dtype)
     if model is None:
         return None
-    objectives = [loaded.tasks.sloped(o.task, o.metric) for o in loaded.objectives]
+    objectives = [loaded.tasks.sloped(o.task, o.metric, o.direction) for o in loaded.objectives]
     n_items = max(len(objective.items) for objective in objectives)
     step = Losses(model, objectives, LossSettings()).step_bytes(n_items)
     return step + min(GRADIENT_BYTES, sum(p.nbytes for p in model.parameters()))

@@ -43,8 +43,8 @@ class SlopedParts:
 
         if experiment.engine == "vllm":
             return cls(sloped_genes(space), (NO_GRADIENTS,) * len(experiment.objectives))
-        reasons = [tasks.sloped(o.task, o.metric).reason for o in experiment.objectives]
-        return cls(sloped_genes(space), tuple(reasons))
+        found = [tasks.sloped(o.task, o.metric, o.direction) for o in experiment.objectives]
+        return cls(sloped_genes(space), tuple(one.reason for one in found))
 
     @property
     def objectives(self) -> tuple[bool, ...]:

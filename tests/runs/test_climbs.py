@@ -20,7 +20,7 @@ from evomerge.study.records import StudyRecord, TrialRecord
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
 GENES = {"coefficient": {"range": [0, 1]}}
-CONTENT = {
+CONTENT: dict[str, Any] = {
     "models": {"base": "zoo:base", "experts": {"math": "zoo:math", "list": "zoo:list"}},
     "search_space": {"method": "task_arithmetic", "genes": GENES},
     "evaluators": [{"tasks": ["zoo_math", "zoo_list"], "include_path": str(TASKS), "limit": 8}],
@@ -88,6 +88,15 @@ def test_a_search_along_slopes_ends_with_its_budget_and_resumes_exactly(tmp_path
             {"objectives": [{"cost": "hops", "direction": "minimize"}]},
             "sampler: expected an objective with slopes, got none: hops (it is no score of "
             "the items of a task); name another sampler, e.g. auto",
+        ),
+        (
+            {
+                "objectives": [
+                    {"task": "zoo_math", "metric": "exact_match", "direction": "minimize"}
+                ]
+            },
+            "sampler: expected an objective with slopes, got none: zoo_math (to minimize it is to "
+            "make it worse, which no loss does); name another sampler, e.g. auto",
         ),
     ],
 )
