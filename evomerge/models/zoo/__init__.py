@@ -5,6 +5,7 @@ Members:
     tokenizer.py    one token per word
     curriculum.py   what each model is trained on, and for how long
     train.py        the training loop
+    answers.py      what is learned of a question: its answer alone
     exams.py        the lm-eval tasks, and the questions they ask
     build.py        trains everything, writes models and tasks
     families.py     what ``zoo build`` builds
