@@ -18,7 +18,7 @@ from optuna.distributions import FloatDistribution
 from evomerge.errors import EvaluationError
 from evomerge.execution.protocol import Climb, Climbed
 from evomerge.seeds import seed_for
-from evomerge.space.families import families
+from evomerge.space.depth import families
 from evomerge.space.protocol import Params, SearchSpace
 
 __all__ = ["Factors", "SlopedGenes", "Slopes", "climb", "drawn_items"]

@@ -22,8 +22,6 @@ __all__ = ["find_params", "makes_the_same"]
 
 SAME = 1e-9  # two parameter values closer than this make the same model
 
-Column = dict[Place, Scalar]  # one owner's values by place
-
 
 def find_params(recipe: Recipe, spec: ParameterSpec, genes: Genes) -> Params | None:
     """Read genes off a recipe; they may decode to another one, which is left to be checked.

@@ -11,7 +11,7 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
-from evomerge.statistics.tiles import flat_tiles, read_tile
+from evomerge.statistics.reading import flat_tiles, read_tile
 
 __all__ = ["Content", "Origin", "content_of"]
 

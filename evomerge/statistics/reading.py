@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evomerge.statistics.tiles import flat_tiles, read_tile, row_tiles
+__all__ = ["TILE", "TensorReader", "TensorSource", "flat_tiles", "read_tile", "row_tiles"]
 
-__all__ = ["TensorReader", "TensorSource"]
+TILE = 1 << 18  # elements; the temporaries of one tile stay in the processor's cache
 
 Float32Array = NDArray[np.float32]
 TensorSource = torch.Tensor | Callable[[], torch.Tensor]
@@ -110,3 +110,34 @@ class TensorReader:
 
     def _minus_base(self, models: Float32Array) -> Float32Array:
         return models[1:] - models[0] if self.n_bases else models
+
+
+def flat_tiles(n: int) -> Iterator[slice]:
+    """Cut n flattened elements into tiles."""
+    for start in range(0, n, TILE):
+        yield slice(start, min(start + TILE, n))
+
+
+def row_tiles(rows: int, columns: int) -> Iterator[slice]:
+    """Cut a matrix into tiles of whole rows.
+
+    Yields:
+        Slices of rows; one row at least, however long it is.
+    """
+    step = max(1, TILE // max(1, columns))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def read_tile(tensor: torch.Tensor, positions: slice) -> NDArray[np.float32]:
+    """Read elements of a flat tensor of any floating dtype.
+
+    Args:
+        tensor: Flat.
+        positions: Which flattened elements.
+
+    Returns:
+        (m,) float32; may share memory with the tensor, so never write into it.
+    """
+    array: NDArray[np.float32] = tensor[positions].to("cpu", torch.float32).numpy()
+    return array
