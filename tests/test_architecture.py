@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "plain_yaml": {"errors"},
     "schema_keys": set(),
     "schema": {"errors", "plain_yaml", "schema_keys"},
-    "models": {"errors", "cache", "seeds"},
+    "models": {"errors", "cache", "fingerprint", "seeds"},
     "kernels": {"errors", "cache"},
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from evomerge.errors import EvaluationError, Fault, collected
@@ -34,6 +33,9 @@ from evomerge.evaluation.tasks import (
     name_clashes,
     why,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["Measure", "TaskCatalogue", "prompt_suites"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -17,16 +17,22 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from evomerge.errors import CheckpointError
+from evomerge.models.asked import asked_once
 from evomerge.models.parameters import live_views, tied_names
 from evomerge.models.roles import Kind, TensorRole
 from evomerge.models.transformers_internals import dtype_plan
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 __all__ = [
+    "ModelOutline",
     "ModelStructure",
     "class_fault",
     "decoder_layers",
     "empty_model",
     "live_dtypes",
+    "model_outline",
     "read_structure",
 ]
 
@@ -82,15 +88,10 @@ def empty_model(
     auto_class = next((auto for names, auto in _CLASSES if model_type in names), None)
     if auto_class is None or model_type not in CONFIG_MAPPING:
         return None
-    # Only the modules matter here, and stored configs may ask for packages that are not there.
-    skipped = ("quantization_config", "attn_implementation", "_attn_implementation")
-    settings = {key: value for key, value in config.items() if key not in skipped}
     try:
         with torch.device("meta"):
             model: PreTrainedModel = auto_class.from_config(
-                CONFIG_MAPPING[model_type].from_dict(settings),
-                attn_implementation="eager",
-                dtype=dtype,
+                _own_config(config), attn_implementation="eager", dtype=dtype
             )
     except ImportError:  # a merge on disk needs no such package
         return None
@@ -101,6 +102,65 @@ def empty_model(
             f"one it refuses: {reason}"
         ) from err
     return model
+
+
+def _own_config(config: Mapping[str, Any]) -> Any:
+    """Read a config for its modules; stored ones may ask for packages that are not there."""
+    skipped = ("quantization_config", "attn_implementation", "_attn_implementation")
+    settings = {key: value for key, value in config.items() if key not in skipped}
+    return CONFIG_MAPPING[str(config.get("model_type"))].from_dict(settings)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes of a model's parameters in bytes, and the attention that transformers gives it."""
+
+    n_bytes: tuple[int, ...]
+    supports_sdpa: bool
+
+
+class ModelOutline:
+    """A model's config and parameters without its modules, which take seconds to import.
+
+    Args:
+        config: As the model has it, with the attention that it is loaded with.
+        dtype: Of the parameters that do not ask for one of their own.
+        sizes: Of all parameters.
+
+    Attributes:
+        config: As given.
+        dtype: As given.
+    """
+
+    def __init__(self, config: Any, dtype: torch.dtype, sizes: _Sizes) -> None:
+        self.config, self.dtype, self._sizes = config, dtype, sizes
+        self._supports_sdpa = sizes.supports_sdpa
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        """Yield flat tensors without storage, of as many bytes as each parameter has."""
+        for n in self._sizes.n_bytes:
+            yield torch.empty(n, dtype=torch.uint8, device="meta")
+
+
+def model_outline(config: Mapping[str, Any], dtype: torch.dtype) -> ModelOutline | None:
+    """Describe the model that ``empty_model`` builds, where it may be known already.
+
+    Raises:
+        CheckpointError: See ``empty_model``.
+    """
+    sizes = asked_once(_Sizes, lambda: _asked_sizes(config, dtype), config, str(dtype))
+    if sizes is None:
+        return None
+    own = _own_config(config)
+    own._attn_implementation = "eager"
+    return ModelOutline(own, dtype, sizes)
+
+
+def _asked_sizes(config: Mapping[str, Any], dtype: torch.dtype) -> _Sizes | None:
+    model = empty_model(config, dtype)
+    if model is None:
+        return None
+    return _Sizes(tuple(p.nbytes for p in model.parameters()), bool(model._supports_sdpa))
 
 
 @dataclass(frozen=True)
@@ -132,6 +192,11 @@ def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> ModelStru
     Raises:
         CheckpointError: The type is known, and the rest of the config does not fit it.
     """
+    names = tuple(names)
+    return asked_once(ModelStructure, lambda: _asked(config, names), config, names)
+
+
+def _asked(config: Mapping[str, Any], names: Iterable[str]) -> ModelStructure | None:
     model = empty_model(config)
     if model is None:
         return None

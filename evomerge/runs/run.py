@@ -184,7 +184,7 @@ def continue_study(
         if not accept_changes:
             require_same({**earlier, **kept}, inputs, folder.root)
         keep_inputs(study, {**kept, **inputs})
-        trim_cache("experts", "scores", "statistics")
+        trim_cache("experts", "scores", "statistics", "structures")
         _measure(loaded, folder, events)
         events.phase("loading the workers")
         executor = start_executor(experiment.execution)
