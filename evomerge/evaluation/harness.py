@@ -40,7 +40,7 @@ from evomerge.errors import EvaluationError
 from evomerge.evaluation.bounded import bounded
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "BUILTIN_TASKS",
@@ -195,10 +195,13 @@ class LanguageModel:
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)
 
     @classmethod
-    def without_parameters(
-        cls, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
-    ) -> Self:
-        """Make what can shape and measure prompts, but not answer them."""
+    def without_parameters(cls, tokenizer: PreTrainedTokenizerBase, config: object) -> Self:
+        """Make what can shape and measure prompts, but not answer them.
+
+        Args:
+            tokenizer: Copied.
+            config: Has the settings of the model as attributes.
+        """
         model: Any = SimpleNamespace(config=config, device=torch.device("meta"))
         return cls(model, tokenizer, 1)
 

@@ -14,6 +14,7 @@ Members:
     writer: safetensors files written tensor by tensor.
     architecture: layer and kind of each tensor; their words in ``roles``, read by ``structure``
         from the model's modules, or guessed from tensor names.
+    outline: settings, tokenizer and sizes, before any code of the model is imported.
     asked: what transformers' models tell, asked once per machine.
     parameters: checkpoint tensors as views into a live model.
     transformers_internals: the parts of transformers that are not public.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = [
-    "ModelOutline",
     "ModelStructure",
     "class_fault",
     "decoder_layers",
     "empty_model",
+    "full_config",
     "live_dtypes",
-    "model_outline",
     "read_structure",
 ]
 
@@ -91,7 +90,7 @@ def empty_model(
     try:
         with torch.device("meta"):
             model: PreTrainedModel = auto_class.from_config(
-                _own_config(config), attn_implementation="eager", dtype=dtype
+                full_config(config), attn_implementation="eager", dtype=dtype
             )
     except ImportError:  # a merge on disk needs no such package
         return None
@@ -104,63 +103,18 @@ def empty_model(
     return model
 
 
-def _own_config(config: Mapping[str, Any]) -> Any:
-    """Read a config for its modules; stored ones may ask for packages that are not there."""
+def full_config(config: Mapping[str, Any]) -> Any:
+    """Read a config for its modules; stored ones may ask for packages that are not there.
+
+    Returns:
+        A config of transformers, or ``None`` where it does not know the type.
+    """
+    model_type = str(config.get("model_type"))
+    if model_type not in CONFIG_MAPPING:
+        return None
     skipped = ("quantization_config", "attn_implementation", "_attn_implementation")
     settings = {key: value for key, value in config.items() if key not in skipped}
-    return CONFIG_MAPPING[str(config.get("model_type"))].from_dict(settings)
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """Sizes of a model's parameters in bytes, and the attention that transformers gives it."""
-
-    n_bytes: tuple[int, ...]
-    supports_sdpa: bool
-
-
-class ModelOutline:
-    """A model's config and parameters without its modules, which take seconds to import.
-
-    Args:
-        config: As the model has it, with the attention that it is loaded with.
-        dtype: Of the parameters that do not ask for one of their own.
-        sizes: Of all parameters.
-
-    Attributes:
-        config: As given.
-        dtype: As given.
-    """
-
-    def __init__(self, config: Any, dtype: torch.dtype, sizes: _Sizes) -> None:
-        self.config, self.dtype, self._sizes = config, dtype, sizes
-        self._supports_sdpa = sizes.supports_sdpa
-
-    def parameters(self) -> Iterator[torch.Tensor]:
-        """Yield flat tensors without storage, of as many bytes as each parameter has."""
-        for n in self._sizes.n_bytes:
-            yield torch.empty(n, dtype=torch.uint8, device="meta")
-
-
-def model_outline(config: Mapping[str, Any], dtype: torch.dtype) -> ModelOutline | None:
-    """Describe the model that ``empty_model`` builds, where it may be known already.
-
-    Raises:
-        CheckpointError: See ``empty_model``.
-    """
-    sizes = asked_once(_Sizes, lambda: _asked_sizes(config, dtype), config, str(dtype))
-    if sizes is None:
-        return None
-    own = _own_config(config)
-    own._attn_implementation = "eager"
-    return ModelOutline(own, dtype, sizes)
-
-
-def _asked_sizes(config: Mapping[str, Any], dtype: torch.dtype) -> _Sizes | None:
-    model = empty_model(config, dtype)
-    if model is None:
-        return None
-    return _Sizes(tuple(p.nbytes for p in model.parameters()), bool(model._supports_sdpa))
+    return CONFIG_MAPPING[model_type].from_dict(settings)
 
 
 @dataclass(frozen=True)

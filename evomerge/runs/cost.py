@@ -19,7 +19,7 @@ from evomerge.merging.size import n_parameters
 from evomerge.merging.slopes import GRADIENT_BYTES
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
-from evomerge.models.structure import model_outline
+from evomerge.models.outline import model_outline
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.sampling import sampler_choice
 from evomerge.runs.workers import on_device, worker_count
