@@ -102,7 +102,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     def ask() -> _Class | None:
         from transformers import AutoTokenizer
 
-        loaded.append(AutoTokenizer.from_pretrained(folder))
+        loaded.append(AutoTokenizer.from_pretrained(str(folder)))
         kind = type(loaded[0])
         is_theirs = kind.__module__.startswith("transformers.")
         return _Class(kind.__module__, kind.__name__) if is_theirs else None
@@ -114,7 +114,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if loaded or kind is None:
         return loaded[0]
     found: PreTrainedTokenizerBase = getattr(import_module(kind.module), kind.name).from_pretrained(
-        folder
+        str(folder)
     )
     return found
 
