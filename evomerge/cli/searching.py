@@ -12,7 +12,7 @@ import typer
 
 from evomerge.cli.genes import gene_rows
 from evomerge.cli.options import (
-    Executor,
+    ExecutorName,
     ExperimentFile,
     Overrides,
     PresetFolder,
@@ -76,7 +76,7 @@ def run(
         Path | None, typer.Option("--dir", help="Study folder; default: runs/NAME.")
     ] = None,
     set_: Overrides = None,
-    executor: Executor = None,
+    executor: ExecutorName = None,
     workers: Workers = None,
     presets: PresetFolder = None,
 ) -> None:
@@ -98,7 +98,7 @@ def run(
 def resume(
     study: Annotated[Path, typer.Argument(help="Study folder.")],
     set_: Overrides = None,
-    executor: Executor = None,
+    executor: ExecutorName = None,
     workers: Workers = None,
     accept_changes: Annotated[
         bool,

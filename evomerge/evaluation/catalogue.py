@@ -37,11 +37,13 @@ from evomerge.evaluation.tasks import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Measure", "TaskCatalogue", "prompt_suites"]
+__all__ = ["TaskCatalogue", "TaskMetric", "prompt_suites"]
 
 _log = logging.getLogger(__name__)
 
-Measure = tuple[str, str, Literal["maximize", "minimize"]]  # task or group, metric, what is better
+TaskMetric = tuple[
+    str, str, Literal["maximize", "minimize"]
+]  # task or group, metric, what is better
 Tables = Mapping[str, Mapping[str, MetricValue]]  # by task or group, by metric
 
 # What a model that knows nothing would answer to each kind of request.
@@ -144,7 +146,7 @@ class TaskCatalogue:
         )
 
     @property
-    def report_only_measures(self) -> list[Measure]:
+    def report_only_measures(self) -> list[TaskMetric]:
         """What the report-only suites report, and which way lm-eval holds to be better.
 
         Every metric of the tasks and groups that the suites name; of a group or tag without metrics
@@ -214,7 +216,7 @@ class _Entry:
         tables = {name: table for found in self.tables.values() for name, table in found.items()}
         return {n: (*table, *smooth.get(n, ())) for n, table in tables.items() if table}
 
-    def measures(self) -> Iterator[Measure]:
+    def measures(self) -> Iterator[TaskMetric]:
         tables = self.tables["test"]
         is_better = {
             metric: higher

@@ -22,7 +22,7 @@ from evomerge.models.files import weight_files
 __all__ = [
     "DTYPES",
     "Checkpoint",
-    "Part",
+    "StoredTensor",
     "model_dtype",
     "open_safetensors",
     "quantised_tensor",
@@ -60,7 +60,7 @@ _QUANTISED = re.compile(
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class StoredTensor:
     """One stored tensor that an expert's tensor is made of.
 
     Attributes:
@@ -168,10 +168,10 @@ class Checkpoint:
         """See ``TensorSource``."""
         return (self.folder / "config.json", *sorted(set(self._file_of.values())))
 
-    def parts(self, name: str) -> tuple[Part, ...]:
+    def parts(self, name: str) -> tuple[StoredTensor, ...]:
         """See ``TensorSource``."""
         file, dtype = self.file_of(name), self.dtype(name)
-        return (Part(self._stored[name], file, dtype, partial(self.tensor, name)),)
+        return (StoredTensor(self._stored[name], file, dtype, partial(self.tensor, name)),)
 
     def _slice(self, name: str) -> Any:
         return self._handle(name).get_slice(self._stored[name])

@@ -22,7 +22,7 @@ from evomerge.runs.parts import (
     space_faults,
 )
 from evomerge.runs.sampling import sampler_faults
-from evomerge.runs.seeds import make_seeds, resolve_seeds
+from evomerge.runs.seed_models import make_seeds, resolve_seeds
 from evomerge.runs.sloped import SlopedParts
 from evomerge.schema import NO_GAPS, Gaps
 from evomerge.space.baselines import Baseline, Seeds, baselines

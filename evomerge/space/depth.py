@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.models.architecture import TensorRole
 from evomerge.space.spec import Boundaries, ControlPoints, Depth, Groups, Importance
 
 __all__ = ["Cell", "Place", "families", "group_starts", "module_cells", "peak", "shares_matrix"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, order=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.errors import RecipeError
 from evomerge.methods.base import Method
 from evomerge.methods.declared import ParameterValue, Scalar
@@ -124,7 +124,7 @@ class _Module:
     def _peak(self, place: Place) -> int:
         return self._cells.index(peak(self._cells, place))
 
-    def _interpolated(self, parameter: str, values: NDArray[np.float64]) -> list[float]:
+    def _interpolated(self, parameter: str, values: FloatArray) -> list[float]:
         """Find the places' values that come closest to the cells' values."""
         log = self._spec.all_genes[parameter].log and bool((values > 0).all())
         solved = np.linalg.lstsq(self._shares, np.log(values) if log else values)[0]

@@ -7,14 +7,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-__all__ = ["TILE", "TensorReader", "TensorSource", "flat_tiles", "read_tile", "row_tiles"]
+from evomerge.arrays import Float32Array
+
+__all__ = ["TILE", "LazyTensor", "TensorReader", "flat_tiles", "read_tile", "row_tiles"]
 
 TILE = 1 << 18  # elements; the temporaries of one tile stay in the processor's cache
 
-Float32Array = NDArray[np.float32]
-TensorSource = torch.Tensor | Callable[[], torch.Tensor]
+LazyTensor = torch.Tensor | Callable[[], torch.Tensor]
 
 
 class TensorReader:
@@ -27,7 +27,7 @@ class TensorReader:
         experts: One tensor per expert, shaped like the base.
     """
 
-    def __init__(self, base: TensorSource | None, experts: Sequence[TensorSource]) -> None:
+    def __init__(self, base: LazyTensor | None, experts: Sequence[LazyTensor]) -> None:
         self._sources = (*(() if base is None else (base,)), *experts)
         self.n_experts = len(experts)
         self.n_bases = len(self._sources) - len(experts)
@@ -129,7 +129,7 @@ def row_tiles(rows: int, columns: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def read_tile(tensor: torch.Tensor, positions: slice) -> NDArray[np.float32]:
+def read_tile(tensor: torch.Tensor, positions: slice) -> Float32Array:
     """Read elements of a flat tensor of any floating dtype.
 
     Args:
@@ -139,5 +139,5 @@ def read_tile(tensor: torch.Tensor, positions: slice) -> NDArray[np.float32]:
     Returns:
         (m,) float32; may share memory with the tensor, so never write into it.
     """
-    array: NDArray[np.float32] = tensor[positions].to("cpu", torch.float32).numpy()
+    array: Float32Array = tensor[positions].to("cpu", torch.float32).numpy()
     return array
