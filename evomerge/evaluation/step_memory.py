@@ -22,7 +22,10 @@ _PREDICTIONS = 5  # logits as they come and in float32, their logarithms, and tw
 class Outline(Protocol):
     """What is known of a model without one: its config, and sizes of its parameters."""
 
-    config: Any
+    @property
+    def config(self) -> Any:
+        """Settings, as attributes."""
+        ...
 
     @property
     def dtype(self) -> torch.dtype:

@@ -125,7 +125,7 @@ def test_an_outline_stands_for_the_model(config: PreTrainedConfig) -> None:
         assert model is not None
         sizes = [parameter.nbytes for parameter in model.parameters()]
         assert [parameter.nbytes for parameter in outline.parameters()] == sizes
-        batch = [Piece((Reading((1, 2, 3), (4, 5)),), sum)]
+        batch = [Piece((Reading((1, 2, 3), (4, 5)),), torch.sum)]
         for checkpointing in (True, False):
             reckoned = pass_bytes(model, batch, checkpointing=checkpointing)
             assert pass_bytes(outline, batch, checkpointing=checkpointing) == reckoned
@@ -137,7 +137,7 @@ def test_prompts_are_as_long_as_a_live_model_lets_them_be(tmp_path: Path) -> Non
     live = LanguageModel(model, AutoTokenizer.from_pretrained(folder), 1)
     for config in (AutoConfig.from_pretrained(folder), GPT2, GEMMA):
         plain = plain_config(config.to_dict())
-        model.config = config
+        model.config = config  # type: ignore[assignment]
         reader = LanguageModel.without_parameters(load_tokenizer(folder), plain)
         assert reader.lm.max_length == live.lm.max_length
     assert reader.lm.max_length == 99
