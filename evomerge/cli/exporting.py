@@ -33,7 +33,10 @@ def export(
     study: StudyDir,
     out: Annotated[Path, typer.Option(help="Folder to write; a file for YAML formats.")],
     pick: Annotated[
-        str, typer.Option(help="knee, chosen (best in the finals), best:NAME, best:mean, trial:N.")
+        str,
+        typer.Option(
+            help="knee, chosen (in the finals), best:NAME, best:mean, prefer:A=0.7,B=0.3, trial:N."
+        ),
     ] = "knee",
     format_: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = (
         ExportFormat.hf
