@@ -171,7 +171,7 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
         held_out=() if items is None else held_out_rows(study, items),
         paired=() if items is None else paired_rows(study, items),
         forgetting=() if items is None else forgetting_rows(study, items),
-        chosen=_chosen(study),
+        chosen=_chosen(study, has_head=_has_head(comparison)),
         front=front_rows(study),
         n_front=len(front(study)) if n_objectives > 1 else len(complete(study)),
         failures=failures(study),
@@ -188,7 +188,12 @@ def _progress(study: StudyRecord) -> tuple[str, ...]:
     return best if len(study.objectives) == 1 else (figures.hypervolume_figure(study), *best)
 
 
-def _chosen(study: StudyRecord) -> _Chosen | None:
+def _has_head(comparison: Comparison | None) -> bool:
+    """Whether the models have a head apart from the embedding, as far as is known."""
+    return comparison is None or any(part.name == "head" for part in comparison.parts)
+
+
+def _chosen(study: StudyRecord, *, has_head: bool) -> _Chosen | None:
     number = chosen_number(study)
     trial = next((t for t in study.trials if t.number == number), None)
     if trial is None or not trial.recipe:
@@ -197,7 +202,7 @@ def _chosen(study: StudyRecord) -> _Chosen | None:
         number=trial.number,
         label=model_label(trial.origin, trial.number),
         by_validation=any(final.chosen for final in study.finals),
-        recipe=view_recipe(trial.recipe),
+        recipe=view_recipe(trial.recipe, has_head=has_head),
     )
 
 

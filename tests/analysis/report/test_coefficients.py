@@ -49,6 +49,23 @@ def test_embedding_counts_with_the_first_layer_and_head_with_the_last() -> None:
     assert {row.kinds: values(row) for row in panel.outside} == {"embedding": [0.1], "head": [0.9]}
 
 
+def test_tied_embeddings_have_no_head_of_their_own() -> None:
+    by_kind = [
+        rule({"layers": [0, 3], "kinds": ["head"]}, "slerp", coefficient=0.9),
+        rule({"layers": [0, 3], "kinds": ["embedding"]}, coefficient=0.2),
+        rule({"layers": [0, 1]}, coefficient=0.1),
+        rule({"layers": [1, 3]}, coefficient=0.3),
+    ]
+    view = view_recipe(recipe(*by_kind), has_head=False)
+    (panel,) = view.panels
+    assert {row.kinds: values(row) for row in panel.outside} == {"embedding": [0.2]}
+    assert view.methods == (("", "ties"),)
+    (panel,) = view_recipe(
+        recipe(rule({}, coefficient={"math": 0.5, "list": 1.0})), has_head=False
+    ).panels
+    assert [row.kinds for row in panel.rows] == ["everywhere"] * 2
+
+
 def test_one_rule_for_everything_needs_one_row_per_expert() -> None:
     view = view_recipe(recipe(rule({}, coefficient={"math": 0.5, "list": -1.0}, density=0.3)))
     (panel,) = view.panels
