@@ -193,7 +193,11 @@ def _panel(parameter: str, columns: Mapping[str, Mapping[_Place, object]], layer
 
     def rows(kinds: Mapping[Kind, Sequence[_Place]]) -> tuple[Row, ...]:
         return tuple(
-            Row(expert, _kinds_label(names, len(inside | outside)), tuple(_cell(v, limit) for v in values))
+            Row(
+                expert,
+                _kinds_label(names, len(inside | outside)),
+                tuple(_cell(v, limit) for v in values),
+            )
             for expert, column in numbers.items()
             for values, names in _grouped(
                 {kind: tuple(column[place] for place in places) for kind, places in kinds.items()}
@@ -204,9 +208,7 @@ def _panel(parameter: str, columns: Mapping[str, Mapping[_Place, object]], layer
     places = next(iter(columns.values()))
     outside = {place[0]: [place] for place in places if place[0] in _OUTSIDE}
     inside = {kind: [(kind, layer) for layer in span] for kind in _LAYERED}
-    if all(
-        len({c[p] for p in kind}) == 1 for c in numbers.values() for kind in inside.values()
-    ):
+    if all(len({c[p] for p in kind}) == 1 for c in numbers.values() for kind in inside.values()):
         # Layers that do not differ need no columns, and then nothing sets the layers apart.
         everywhere = {kind: found[:1] for kind, found in {**inside, **outside}.items()}
         return Panel(parameter, 1, rows(everywhere), (), limit)
