@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import yaml
-
 from evomerge.errors import ConfigError
 from evomerge.methods.base import ParameterValue
 from evomerge.models.architecture import Kind, TensorRole
 from evomerge.recipe.recipe import Recipe, Rule
-from evomerge.schema import parse
+from evomerge.schema import parse, write_yaml
 
-__all__ = ["HeatCell", "Panel", "RecipeView", "Row", "view_recipe"]
+__all__ = ["HeatCell", "Panel", "RecipeView", "Row", "Step", "view_recipe"]
 
 _LAYERED: tuple[Kind, ...] = ("attention", "mlp", "norm")
 _OUTSIDE: tuple[Kind, ...] = ("embedding", "head")
@@ -69,6 +67,21 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One hop of a data-flow path.
+
+    Attributes:
+        source: Whose layer it is.
+        layer: Which.
+        scale: What its input is multiplied by; 1 where the recipe has none.
+    """
+
+    source: str
+    layer: int
+    scale: float
+
+
+@dataclass(frozen=True)
 class RecipeView:
     """What the report says about one recipe.
 
@@ -78,8 +91,7 @@ class RecipeView:
         panels: Numbers that vary over the model or between experts.
         constants: (parameter, value) of what is the same everywhere.
         by_name: Rules on tensor names; they go first and are not in the panels.
-        path: (whose layer, scale of its input) of a data-flow path; the scale is 1 where it has
-            none. Empty without a path.
+        path: Hops of a data-flow path; empty without one.
         yaml: The whole recipe.
     """
 
@@ -87,7 +99,7 @@ class RecipeView:
     panels: tuple[Panel, ...]
     constants: tuple[tuple[str, str], ...]
     by_name: int
-    path: tuple[tuple[str, float], ...]
+    path: tuple[Step, ...]
     yaml: str
 
 
@@ -121,8 +133,8 @@ def view_recipe(recipe: Mapping[str, object], *, has_head: bool = True) -> Recip
         panels=tuple(panels),
         constants=tuple(constants),
         by_name=len(rules) - len(by_place),
-        path=tuple((f"{h.source} {h.layer}", h.scale) for h in known.path) if known else (),
-        yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True),
+        path=tuple(Step(h.source, h.layer, h.scale) for h in known.path) if known else (),
+        yaml=write_yaml(_plain(recipe)),
     )
 
 
