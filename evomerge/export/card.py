@@ -15,7 +15,8 @@ from evomerge import __version__
 from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.export.rounding import FoldError
 from evomerge.merging.finite import NonFinite
-from evomerge.models.reference import mentioned_models
+from evomerge.models.reference import ModelRef, mentioned_models
+from evomerge.origins import BASE, SEARCH, is_single_model, kind_and_name, model_label
 from evomerge.recipe.files import dump_recipe, public_recipe
 from evomerge.recipe.recipe import Recipe
 
@@ -44,6 +45,7 @@ def model_card(
     name: str,
     recipe: Recipe,
     *,
+    origin: str = SEARCH,
     objectives: Sequence[str],
     scores: Sequence[CardRow],
     forgetting: Sequence[ForgettingRow] = (),
@@ -57,6 +59,7 @@ def model_card(
     Args:
         name: Title.
         recipe: What was merged.
+        origin: Of its trial; the base or an expert as it is is called no merge.
         objectives: Column headings of the table.
         scores: Its rows; may be empty.
         forgetting: How the merge does on tasks that the search never saw, one per metric.
@@ -68,14 +71,14 @@ def model_card(
     Returns:
         Markdown with the YAML header that the Hub reads.
     """
-    references = [ref for ref in (recipe.base, *recipe.experts.values()) if ref is not None]
+    references = [ref for ref in _parents(recipe, origin) if ref is not None]
     sources = dict.fromkeys(model for ref in references for model in mentioned_models(ref))
     header = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["merge", "evomerge"],
+        tags=["evomerge"] if is_single_model(origin) else ["merge", "evomerge"],
         base_model=[_hub_id(ref) for ref in sources if _is_hub_id(ref)] or None,
-        base_model_relation="merge",
+        base_model_relation=None if is_single_model(origin) else "merge",
     )
     shown = public_recipe(recipe)
     environment = Environment(
@@ -92,6 +95,7 @@ def model_card(
         header=header.to_yaml(),
         name=name,
         recipe=shown,
+        single=model_label(origin, 0) if is_single_model(origin) else None,
         digest=recipe.digest,
         recipe_yaml=dump_recipe(shown),
         methods=sorted({rule.method for rule in recipe.rules}),
@@ -105,6 +109,15 @@ def model_card(
         searched=searched or {},
         version=__version__,
     )
+
+
+def _parents(recipe: Recipe, origin: str) -> tuple[ModelRef | None, ...]:
+    """List what the model is made of: all that was merged, or the one model that it is."""
+    if origin == BASE:
+        return (recipe.base,)
+    if is_single_model(origin):
+        return (recipe.experts[kind_and_name(origin)[1]],)
+    return (recipe.base, *recipe.experts.values())
 
 
 def _text(name: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +15,18 @@ from evomerge.analysis.gain import no_gain
 from evomerge.analysis.intervals import Estimate
 from evomerge.errors import ConfigError
 from evomerge.evaluation.catalogue import TaskCatalogue
-from evomerge.evaluation.suite import Suite
+from evomerge.evaluation.scores import Scores
+from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import EngineName
 from evomerge.export.card import CardRow, model_card
-from evomerge.export.rescore import FolderScores, score_splits
+from evomerge.export.rescore import FolderScores, score_folder, score_splits
 from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import write_checkpoint
-from evomerge.origins import is_baseline, model_label
+from evomerge.origins import is_baseline, is_single_model, model_label
 from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, stored_recipe
-from evomerge.study.records import Objective, StudyRecord, TrialRecord
+from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,7 +122,8 @@ def export_model(
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
 
-    The card of one that was in no finals quotes the scores of the folder on the test items.
+    The card of one that was in no finals quotes the scores of the folder on the test items, and on
+    the tasks that are only reported.
 
     Args:
         study: Where the trial is from.
@@ -145,10 +147,15 @@ def export_model(
     searched = [suite for suite in suites if not suite.report_only]
     splits = ["search", *_unscored(study, trial, searched)]
     scores = score_splits(out, searched, splits, rungs, like=trial.device)
+    if items is not None and not _is_reported(study, trial):
+        reported = [suite for suite in suites if suite.report_only]
+        found = score_folder(out, reported, "test", like=trial.device).scores
+        study, items = _with_report(study, trial, found, items)
     forgetting = () if items is None else forgetting_rows(study, items)
     card = model_card(
         out.name,
         recipe,
+        origin=trial.origin,
         objectives=[o.name for o in study.objectives],
         scores=_card_rows(study, trial, scores),
         forgetting=[row for row in forgetting if row.number == trial.number],
@@ -158,19 +165,19 @@ def export_model(
         non_finite=non_finite,
     )
     (out / "README.md").write_text(card, encoding="utf-8")
-    found = scores["search"]
+    again = scores["search"]
     scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
     return Rescored(
         objectives=tuple(o.name for _, o in scored),
         trial=tuple(trial.values[i] for i, _ in scored),
-        folder=tuple(found.scores.metrics[o.task][o.metric].value for _, o in scored),
+        folder=tuple(again.scores.metrics[o.task][o.metric].value for _, o in scored),
         stderr=tuple(trial.stderr[i] for i, _ in scored),
         folding=folding,
         is_same_engine=engine == "transformers",
         non_finite=non_finite,
         trial_device=trial.device,
-        device=found.device,
-        dtype=found.dtype,
+        device=again.device,
+        dtype=again.dtype,
     )
 
 
@@ -238,15 +245,39 @@ def _unscored(study: StudyRecord, trial: TrialRecord, suites: Sequence[Suite]) -
     return [] if is_known or any("test" not in suite.splits for suite in suites) else ["test"]
 
 
+def _is_reported(study: StudyRecord, trial: TrialRecord) -> bool:
+    """Whether the study says what the trial forgot, if it does so of any trial."""
+    unseen = study.report_only
+    return not unseen.measures or any(r.number == trial.number for r in unseen.records)
+
+
+def _with_report(
+    study: StudyRecord, trial: TrialRecord, scores: Scores, items: pd.DataFrame
+) -> tuple[StudyRecord, pd.DataFrame]:
+    """Add a trial's scores on the tasks that are only reported to the study and its items."""
+    import pandas as pd
+
+    unseen = study.report_only
+    metrics = [scores.metrics[m.task][m.metric] for m in unseen.measures]
+    values, stderr = tuple(m.value for m in metrics), tuple(m.stderr for m in metrics)
+    own = FinalRecord(trial.number, trial.origin, REPORT_ONLY, values, stderr, chosen=False)
+    rows = pd.DataFrame([asdict(item) for item in scores.items])
+    return (
+        replace(study, report_only=replace(unseen, records=(*unseen.records, own))),
+        pd.concat([items, rows.assign(trial=trial.number, split=REPORT_ONLY)]),
+    )
+
+
 def _card_rows(
     study: StudyRecord, trial: TrialRecord, scores: Mapping[str, FolderScores]
 ) -> list[CardRow]:
     """List this model's scores, then those of others on the test items."""
-    rows = [CardRow("this merge", "search", _texts(trial.values, trial.stderr))]
+    this = "this model" if is_single_model(trial.origin) else "this merge"
+    rows = [CardRow(this, "search", _texts(trial.values, trial.stderr))]
     own = [final for final in study.finals if final.number == trial.number]
-    rows += [CardRow("this merge", f.split, _texts(f.values, f.stderr)) for f in own]
+    rows += [CardRow(this, f.split, _texts(f.values, f.stderr)) for f in own]
     if "test" in scores:
-        rows.append(CardRow("this merge", "test", _read(study.objectives, scores["test"])))
+        rows.append(CardRow(this, "test", _read(study.objectives, scores["test"])))
     for final in study.finals:
         if final.split == "test" and final not in own:
             beside = "" if is_baseline(final.origin) else " (not this model)"
