@@ -77,9 +77,7 @@ class Browser:
         events = [("mouseMoved", places[0]), ("mousePressed", places[0])]
         events += [("mouseMoved", place) for place in places[1:]]
         for kind, (x, y) in [*events, ("mouseReleased", places[-1])]:
-            self._call(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
-            )
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def picture(self, out: Path) -> None:
         """Write the whole page as a PNG."""

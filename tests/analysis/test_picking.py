@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from evomerge.analysis.picking import knee, pick
@@ -81,3 +83,32 @@ def test_trial_that_failed_cannot_be_picked() -> None:
 def test_pick_from_nothing_says_so(choice: str) -> None:
     with pytest.raises(StudyError, match="expected a complete trial"):
         pick(study_of([failed(0, "boom")], objectives(1)), choice)
+
+
+def test_a_preference_picks_the_best_sum() -> None:
+    trials = [trial(0, (0.9, 0.1)), trial(1, (0.6, 0.6)), trial(2, (0.1, 0.9))]
+    study = study_of(trials, objectives(2))
+    assert pick(study, "prefer:zoo_math=1").number == 0
+    assert pick(study, "prefer:zoo_math=0.7,zoo_list=.3").number == 0  # 0.66 against 0.60
+    assert pick(study, "prefer:zoo_math=0.5,zoo_list=0.5").number == 1
+    assert pick(study, "prefer:zoo_math=1,zoo_list=4").number == 2
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["prefer:", "prefer:other=1", "prefer:zoo_math", "prefer:zoo_math=-1", "prefer:zoo_math=0"],
+)
+def test_a_preference_needs_objectives_and_numbers(choice: str) -> None:
+    study = study_of([trial(0, (0.5, 0.5))], objectives(2))
+    with pytest.raises(StudyError, match="expected"):
+        pick(study, choice)
+
+
+def test_an_objective_that_counts_more_moves_the_mean() -> None:
+    trials = [trial(0, (0.9, 0.1)), trial(1, (0.3, 0.6))]
+    math_first, list_first = (
+        [replace(o, preference=p) for o, p in zip(objectives(2), counts, strict=True)]
+        for counts in ((3.0, 1.0), (1.0, 3.0))
+    )
+    assert pick(study_of(trials, math_first), "best:mean").number == 0
+    assert pick(study_of(trials, list_first), "best:mean").number == 1
