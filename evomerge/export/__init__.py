@@ -3,6 +3,7 @@
 Members:
     model: folder, recipe or mergekit YAML of one trial; Hub push.
     card: the model card.
+    lineage: what a model is made of: content and licences.
     rounding: what folding the scales of a path costs.
     rescore: a folder's scores, by plain transformers.
 """
