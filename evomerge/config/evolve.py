@@ -30,7 +30,7 @@ from evomerge.plain_yaml import placed_in
 from evomerge.recipe.mergekit.heads import expert_names
 from evomerge.schema import parse, read_yaml, write_yaml
 
-__all__ = ["experiment_from_evolve"]
+__all__ = ["EvolveFile", "EvolveTask", "Genome", "experiment_from_evolve"]
 
 _TRIALS = 100  # mergekit-evolve's --max-fevals
 _RANGE = 1.2  # CMA-ES starts at 1/n with sigma 1/6 and has no bounds: this leaves room around it
@@ -88,7 +88,7 @@ class Genome:
 
 
 @dataclass(frozen=True)
-class Task:
+class EvolveTask:
     """One term of the sum that is searched for."""
 
     name: str
@@ -103,7 +103,7 @@ class EvolveFile:
     """The whole file."""
 
     genome: Genome
-    tasks: Annotated[tuple[Annotated[Task, BeforeValidator(_task)], ...], Field(min_length=1)]
+    tasks: Annotated[tuple[Annotated[EvolveTask, BeforeValidator(_task)], ...], Field(min_length=1)]
     limit: int | None = None
     num_fewshot: int | None = None
     shuffle: bool = False

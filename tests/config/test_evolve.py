@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from evomerge.cli.main import app
-from evomerge.config.evolve import experiment_from_evolve
+from evomerge.config.evolve import EvolveFile, Genome, experiment_from_evolve
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
@@ -179,3 +179,9 @@ def test_what_cannot_be_is_said_with_its_line(
     assert "genome.yaml:" in text
     for part in expected:
         assert part in text
+
+
+def test_the_page_names_every_key() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
+    keys = {*Genome.__dataclass_fields__, *EvolveFile.__dataclass_fields__} - {"genome"}
+    assert not {key for key in keys if key not in page}
