@@ -104,7 +104,8 @@ def _bytes(size: str) -> int:
     match = re.fullmatch(r"(\d+)\s*([KMG]?)B", size, re.IGNORECASE)
     if not match or int(match[1]) == 0:
         raise ConfigError(f"expected --max-shard-size as 5GB or 500MB, got {size!r}")
-    return int(match[1]) * 1000 ** ("KMG".index(match[2].upper()) + 1 if match[2] else 0)
+    thousands = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+    return int(match[1]) * thousands[match[2].upper()]
 
 
 def _merges(study: StudyRecord) -> list[TrialRecord]:

@@ -50,8 +50,8 @@ def _model(value: object) -> object:
         return AdapterRef(adapter=adapter, on=model) if adapter else value
     parts = {key: _path(part) for key, part in value.items()}
     if set(parts) <= {"model", "lora"} and "model" in parts:
-        adapter = parts.get("lora")
-        return AdapterRef(adapter, on=parts["model"]) if adapter else parts["model"]
+        lora = parts.get("lora")
+        return AdapterRef(adapter=lora, on=parts["model"]) if lora else parts["model"]
     return _path(value)
 
 

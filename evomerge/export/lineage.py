@@ -41,13 +41,14 @@ class Ancestor:
 
 def parents(recipe: Recipe, origin: str) -> tuple[ModelRef, ...]:
     """List what a model is made of: all that was merged, or the one model that it is."""
+    found: tuple[ModelRef, ...]
     if origin == BASE:
-        found = [recipe.base]
+        found = ()
     elif is_single_model(origin):
         return (recipe.experts[kind_and_name(origin)[1]],)
     else:
-        found = [recipe.base, *recipe.experts.values()]
-    return tuple(reference for reference in found if reference is not None)
+        found = tuple(recipe.experts.values())
+    return found if recipe.base is None else (recipe.base, *found)
 
 
 def ancestors(references: Sequence[ModelRef]) -> tuple[Ancestor, ...]:

@@ -46,7 +46,7 @@ def n_layers(folder: Path) -> int:
         CheckpointError: See ``read_config``; or the config does not say.
     """
     config = read_config(folder)
-    inside = next((config[key] for key in ("text_config", "llm_config") if key in config), {})
+    inside: dict[str, Any] = config.get("text_config") or config.get("llm_config") or {}
     number = config.get("num_hidden_layers", inside.get("num_hidden_layers"))
     if not isinstance(number, int):
         raise CheckpointError(f"expected num_hidden_layers in the config.json in {folder}")
