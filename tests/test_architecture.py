@@ -57,7 +57,8 @@ MAY_IMPORT = {
         "study",
     },
     "export": {
-        *("errors", "fingerprint", "seeds", "models", "recipe", "merging", "evaluation"),
+        *("errors", "fingerprint", "seeds", "models", "kernels", "recipe", "merging"),
+        "evaluation",
         *("execution", "study", "origins", "analysis"),
     },
     "config": {

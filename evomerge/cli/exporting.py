@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -28,10 +29,11 @@ class ExportFormat(str, Enum):
     hf = "hf"
     recipe = "recipe"
     mergekit = "mergekit"
+    lora = "lora"
 
 
 _FRONT = "front"
-_SUFFIXES = {ExportFormat.hf: "", ExportFormat.recipe: ".yaml", ExportFormat.mergekit: ".yaml"}
+_SUFFIXES = {ExportFormat.recipe: ".yaml", ExportFormat.mergekit: ".yaml"}
 
 
 def export(
@@ -63,28 +65,22 @@ def export(
         str | None, typer.Option(metavar="SIZE", help="Largest file, as 5GB or 500MB.")
     ] = None,
 ) -> None:
-    """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
+    """Export trials as Hugging Face folders, LoRA adapters, recipes, or mergekit YAML."""
     from evomerge.analysis.picking import pick as pick_trial
     from evomerge.runs.reading import latest_results
     from evomerge.study.folder import StudyFolder
 
-    if public and push_to_hub is None:
-        raise ConfigError("expected --push-to-hub with --public: nothing else is published")
-    if push_to_hub is not None and format_ is not ExportFormat.hf:
-        raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
-    if push_to_hub is not None and pick == _FRONT:
-        raise ConfigError("expected one model with --push-to-hub, got --pick front")
-    if format_ is not ExportFormat.hf and (dtype or max_shard_size):
-        raise ConfigError("expected --format hf with --dtype or --max-shard-size")
+    if fault := next(_misuses(push_to_hub, format_, pick, public, dtype or max_shard_size), None):
+        raise ConfigError(fault)
     shard_bytes = None if max_shard_size is None else _bytes(max_shard_size)
     found = latest_results(StudyFolder(study))
     if pick == _FRONT:  # before what takes seconds to import
-        trials = {out / f"trial-{t.number}{_SUFFIXES[format_]}": t for t in _merges(found.study)}
+        end = _SUFFIXES.get(format_, "")
+        trials = {out / f"trial-{t.number}{end}": t for t in _merges(found.study)}
     else:
         trials = {out: pick_trial(found.study, pick)}
     if format_ is not ExportFormat.hf:
-        for file, trial in trials.items():
-            _export_text(trial, format_, file)
+        _export_others(trials, format_)
         return
 
     from evomerge.export.model import CheckpointForm, open_repository, push_folder
@@ -97,6 +93,28 @@ def export(
         _export_folder(found, trial, folder, form)
     if push_to_hub is not None:
         console.print(push_folder(out, push_to_hub))
+
+
+def _misuses(
+    repository: str | None, format_: ExportFormat, pick: str, public: bool, form: str | None
+) -> Iterator[str]:
+    """Say which options do not go together."""
+    if public and repository is None:
+        yield "expected --push-to-hub with --public: nothing else is published"
+    if repository is not None and format_ is not ExportFormat.hf:
+        yield "expected --format hf with --push-to-hub: only folders are uploaded"
+    if repository is not None and pick == _FRONT:
+        yield "expected one model with --push-to-hub, got --pick front"
+    if form and format_ is not ExportFormat.hf:
+        yield "expected --format hf with --dtype or --max-shard-size"
+
+
+def _export_others(trials: Mapping[Path, TrialRecord], format_: ExportFormat) -> None:
+    for place, trial in trials.items():
+        if format_ is ExportFormat.lora:
+            _export_adapter(trial, place)
+        else:
+            _export_text(trial, format_, place)
 
 
 def _bytes(size: str) -> int:
@@ -117,6 +135,14 @@ def _merges(study: StudyRecord) -> list[TrialRecord]:
     if not merges:
         raise ConfigError("expected merges on the front, got none; --pick trial:N takes any trial")
     return merges
+
+
+def _export_adapter(trial: TrialRecord, out: Path) -> None:
+    from evomerge.export.adapter import write_adapter
+    from evomerge.recipe.files import stored_recipe
+
+    rank = write_adapter(stored_recipe(trial.recipe, trial.number), out)
+    console.print(f"trial {trial.number} as an adapter of rank {rank}: {out}", soft_wrap=True)
 
 
 def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 Members:
     model: folder, recipe or mergekit YAML of one trial; Hub push.
+    adapter: the merge of adapters as one adapter.
     card: the model card.
     lineage: what a model is made of: content and licences.
     rounding: what folding the scales of a path costs.
