@@ -59,8 +59,9 @@ MAY_IMPORT = {
         "study",
     },
     "export": {
-        *("errors", "seeds", "models", "recipe", "merging", "evaluation", "execution", "study"),
-        *("origins", "analysis"),
+        *("errors", "fingerprint", "seeds", "models", "kernels", "recipe", "merging"),
+        "evaluation",
+        *("execution", "study", "origins", "analysis"),
     },
     "config": {
         *("errors", "plain_yaml", "schema", "secrets", "models", "recipe", "evaluation"),

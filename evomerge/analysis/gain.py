@@ -17,8 +17,10 @@ from evomerge.study.records import (
     StudyRecord,
     TrialRecord,
     has_mean,
+    mean_name,
     merits,
     scales,
+    shares,
 )
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ def _together(
         0.0 if objective.is_cost and math.isnan(gap.stderr) else gap.stderr / unit
         for gap, objective, unit in zip(gaps, objectives, units, strict=True)
     ]
-    return Estimate(value, mean([value] * len(noise), noise).stderr)
+    return Estimate(value, mean([value] * len(noise), noise, shares(objectives)).stderr)
 
 
 def _who(scored: _Scored) -> str:
@@ -139,12 +141,12 @@ def _mean_name(objectives: Sequence[Objective]) -> str:
     """What the mean is called, with a space; empty where there is none."""
     if not has_mean(objectives):
         return ""
-    return f"{objectives[0].name} " if len(objectives) == 1 else "mean "
+    return f"{objectives[0].name if len(objectives) == 1 else mean_name(objectives)} "
 
 
 def _scores(scored: _Scored, objectives: Sequence[Objective]) -> str:
     if name := _mean_name(objectives):
-        return f"{name}{mean(scored.values, scored.stderr)}"
+        return f"{name}{mean(scored.values, scored.stderr, shares(objectives))}"
     pairs = zip(objectives, map(Estimate, scored.values, scored.stderr), strict=True)
     return " and ".join(f"{objective.name} {estimate}" for objective, estimate in pairs)
 

@@ -42,16 +42,19 @@ class Estimate:
         return value if math.isnan(self.stderr) else f"{value} ± {self.stderr:.3f}"
 
 
-def mean(values: Sequence[float], stderr: Sequence[float]) -> Estimate:
-    """Average independent measurements, each with the same say.
+def mean(
+    values: Sequence[float], stderr: Sequence[float], shares: Sequence[float] | None = None
+) -> Estimate:
+    """Average independent measurements.
 
     Args:
         values: At least one, e.g. one score per task.
         stderr: One per value; one NaN makes the result's standard error NaN.
+        shares: How much each counts; they sum to 1. Absent: each has the same say.
 
     Returns:
-        The mean, and ``sqrt(sum(stderr**2)) / k``: different tasks share no items, so their errors
-        are independent.
+        The mean, and ``sqrt(sum((share * stderr)**2))``: different tasks share no items, so their
+        errors are independent.
 
     Raises:
         ValueError: No values, or another number of standard errors.
@@ -61,8 +64,11 @@ def mean(values: Sequence[float], stderr: Sequence[float]) -> Estimate:
             f"expected one standard error per value and at least one value, got {len(values)} "
             f"values and {len(stderr)} standard errors"
         )
-    k = len(values)
-    return Estimate(math.fsum(values) / k, math.sqrt(math.fsum(s * s for s in stderr)) / k)
+    if shares is None:
+        shares = [1 / len(values)] * len(values)
+    terms = [share * value for share, value in zip(shares, values, strict=True)]
+    noise = [share * error for share, error in zip(shares, stderr, strict=True)]
+    return Estimate(math.fsum(terms), math.hypot(*noise))
 
 
 def difference(left: Estimate, right: Estimate) -> Estimate:

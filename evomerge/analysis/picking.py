@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from evomerge.analysis.front import Box, complete, front, non_dominated, oriented
 from evomerge.errors import StudyError
@@ -55,8 +57,9 @@ def pick(study: StudyRecord, choice: str) -> TrialRecord:
     Args:
         study: The study so far.
         choice: ``knee``, ``best:OBJECTIVE``, ``best:mean`` (of scores that all
-            point the same way), ``chosen`` (by the finals) or ``trial:N``. Ties go to the better
-            mean, then to the earlier trial.
+            point the same way), ``prefer:OBJECTIVE=NUMBER,…`` (the best sum, each objective counted
+            so many times), ``chosen`` (by the finals) or ``trial:N``. Ties go to the better mean,
+            then to the earlier trial.
 
     Raises:
         StudyError: Unknown choice, or no such complete trial.
@@ -72,8 +75,12 @@ def pick(study: StudyRecord, choice: str) -> TrialRecord:
         *(["chosen"] if winner is not None else []),
         *(f"best:{n}" for n in [*names, *_mean_choice(study.objectives)]),
     ]
-    if choice not in possible:
-        raise StudyError(f"expected one of {', '.join(possible)} or trial:N, got {choice!r}")
+    preferred = _preferred(choice, study.objectives)
+    if choice not in possible and preferred is None:
+        raise StudyError(
+            f"expected one of {', '.join(possible)}, prefer:{names[0]}=NUMBER,… or trial:N, "
+            f"got {choice!r}"
+        )
     on_front = front(study)
     candidates = [t for t in on_front if not is_single_model(t.origin)] or list(on_front)
     if not candidates:
@@ -88,11 +95,35 @@ def pick(study: StudyRecord, choice: str) -> TrialRecord:
     overall = merits([t.values for t in candidates], study.objectives)
     rows = oriented(candidates, study.objectives)
     wanted_values = rows[:, names.index(wanted)] if wanted in names else overall
+    if preferred is not None:
+        wanted_values = merits([t.values for t in candidates], preferred)
 
     def merit(index: int) -> tuple[float, float, int]:
         return wanted_values[index], overall[index], -candidates[index].number
 
     return candidates[max(range(len(candidates)), key=merit)]
+
+
+def _preferred(choice: str, objectives: Sequence[Objective]) -> list[Objective] | None:
+    """Read ``prefer:a=0.7,b=0.3``: the objectives that are named, the others do not count.
+
+    Raises:
+        StudyError: A part of it names no objective, or no number above 0.
+    """
+    if not choice.startswith("prefer:"):
+        return None
+    counts = dict.fromkeys((o.name for o in objectives), 0.0)
+    for part in choice.removeprefix("prefer:").split(","):
+        name, _, number = part.rpartition("=")
+        if name not in counts or not re.fullmatch(r"\d+(\.\d*)?|\.\d+", number):
+            raise StudyError(
+                f"expected OBJECTIVE=NUMBER with an objective out of {', '.join(counts)}, "
+                f"got {part!r} in {choice!r}"
+            )
+        counts[name] = float(number)
+    if not any(counts.values()):
+        raise StudyError(f"expected a number above 0 for one objective at least, got {choice!r}")
+    return [replace(o, preference=counts[o.name]) for o in objectives]
 
 
 def _mean_choice(objectives: Sequence[Objective]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from evomerge.analysis.front import complete
 from evomerge.analysis.intervals import Estimate, mean
 from evomerge.origins import BASE, UNIFORM, kind_and_name, task_arithmetic
-from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean, merits
+from evomerge.study.records import Objective, StudyRecord, TrialRecord, has_mean, merits, shares
 
 __all__ = ["seeds_advice", "space_warning"]
 
@@ -91,6 +91,6 @@ def _name(trial: TrialRecord) -> str:
 
 def _scores(trial: TrialRecord, objectives: Sequence[Objective]) -> str:
     if has_mean(objectives):
-        return str(mean(trial.values, trial.stderr))
+        return str(mean(trial.values, trial.stderr, shares(objectives)))
     estimates = map(Estimate, trial.values, trial.stderr)
     return " / ".join(f"{o.name} {e}" for o, e in zip(objectives, estimates, strict=True))

@@ -4,6 +4,7 @@ Members:
     main: the application and its exit codes.
     options: arguments and options that several commands share.
     searching: check, run, resume.
+    importing: import.
     calibrating: calibrate.
     comparing: compare.
     reading: status, front, report, dashboard.

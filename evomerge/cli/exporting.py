@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,9 +16,9 @@ from evomerge.cli.terminal import console, print_table
 from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
-    from evomerge.export.model import Rescored
+    from evomerge.export.model import CheckpointForm, Rescored
     from evomerge.runs.reading import Results
-    from evomerge.study.records import TrialRecord
+    from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = ["export"]
 
@@ -27,13 +29,22 @@ class ExportFormat(str, Enum):
     hf = "hf"
     recipe = "recipe"
     mergekit = "mergekit"
+    lora = "lora"
+
+
+_FRONT = "front"
+_SUFFIXES = {ExportFormat.recipe: ".yaml", ExportFormat.mergekit: ".yaml"}
 
 
 def export(
     study: StudyDir,
     out: Annotated[Path, typer.Option(help="Folder to write; a file for YAML formats.")],
     pick: Annotated[
-        str, typer.Option(help="knee, chosen (best in the finals), best:NAME, best:mean, trial:N.")
+        str,
+        typer.Option(
+            help="knee, chosen (in the finals), best:NAME, best:mean, prefer:A=0.7,B=0.3, trial:N; "
+            "front: each merge on the front, in a folder of its own."
+        ),
     ] = "knee",
     format_: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = (
         ExportFormat.hf
@@ -46,29 +57,92 @@ def export(
     public: Annotated[
         bool, typer.Option("--public", help="Everybody may read the repository.")
     ] = False,
+    dtype: Annotated[
+        Literal["bfloat16", "float16", "float32"] | None,
+        typer.Option(help="Of the tensors; default: the trial's."),
+    ] = None,
+    max_shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Largest file, as 5GB or 500MB.")
+    ] = None,
 ) -> None:
-    """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
+    """Export trials as Hugging Face folders, LoRA adapters, recipes, or mergekit YAML."""
     from evomerge.analysis.picking import pick as pick_trial
     from evomerge.runs.reading import latest_results
     from evomerge.study.folder import StudyFolder
 
-    if public and push_to_hub is None:
-        raise ConfigError("expected --push-to-hub with --public: nothing else is published")
-    if push_to_hub is not None and format_ is not ExportFormat.hf:
-        raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
+    if fault := next(_misuses(push_to_hub, format_, pick, public, dtype or max_shard_size), None):
+        raise ConfigError(fault)
+    shard_bytes = None if max_shard_size is None else _bytes(max_shard_size)
     found = latest_results(StudyFolder(study))
-    trial = pick_trial(found.study, pick)  # before what takes seconds to import
-
-    from evomerge.export.model import open_repository, push_folder
-
+    if pick == _FRONT:  # before what takes seconds to import
+        end = _SUFFIXES.get(format_, "")
+        trials = {out / f"trial-{t.number}{end}": t for t in _merges(found.study)}
+    else:
+        trials = {out: pick_trial(found.study, pick)}
     if format_ is not ExportFormat.hf:
-        _export_text(trial, format_, out)
+        _export_others(trials, format_)
         return
+
+    from evomerge.export.model import CheckpointForm, open_repository, push_folder
+    from evomerge.merging.folder import SHARD_BYTES
+
+    form = CheckpointForm(dtype, shard_bytes or SHARD_BYTES, allow_non_finite)
     if push_to_hub is not None:
         open_repository(push_to_hub, is_public=public)
-    _export_folder(found, trial, out, allow_non_finite=allow_non_finite)
+    for folder, trial in trials.items():
+        _export_folder(found, trial, folder, form)
     if push_to_hub is not None:
         console.print(push_folder(out, push_to_hub))
+
+
+def _misuses(
+    repository: str | None, format_: ExportFormat, pick: str, public: bool, form: str | None
+) -> Iterator[str]:
+    """Say which options do not go together."""
+    if public and repository is None:
+        yield "expected --push-to-hub with --public: nothing else is published"
+    if repository is not None and format_ is not ExportFormat.hf:
+        yield "expected --format hf with --push-to-hub: only folders are uploaded"
+    if repository is not None and pick == _FRONT:
+        yield "expected one model with --push-to-hub, got --pick front"
+    if form and format_ is not ExportFormat.hf:
+        yield "expected --format hf with --dtype or --max-shard-size"
+
+
+def _export_others(trials: Mapping[Path, TrialRecord], format_: ExportFormat) -> None:
+    for place, trial in trials.items():
+        if format_ is ExportFormat.lora:
+            _export_adapter(trial, place)
+        else:
+            _export_text(trial, format_, place)
+
+
+def _bytes(size: str) -> int:
+    """Read a size as transformers does: ``5GB`` is five thousand million bytes."""
+    match = re.fullmatch(r"(\d+)\s*([KMG]?)B", size, re.IGNORECASE)
+    if not match or int(match[1]) == 0:
+        raise ConfigError(f"expected --max-shard-size as 5GB or 500MB, got {size!r}")
+    thousands = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+    return int(match[1]) * thousands[match[2].upper()]
+
+
+def _merges(study: StudyRecord) -> list[TrialRecord]:
+    """List the merges on the front."""
+    from evomerge.analysis.front import front
+    from evomerge.origins import is_single_model
+
+    merges = [trial for trial in front(study) if not is_single_model(trial.origin)]
+    if not merges:
+        raise ConfigError("expected merges on the front, got none; --pick trial:N takes any trial")
+    return merges
+
+
+def _export_adapter(trial: TrialRecord, out: Path) -> None:
+    from evomerge.export.adapter import write_adapter
+    from evomerge.recipe.files import stored_recipe
+
+    rank = write_adapter(stored_recipe(trial.recipe, trial.number), out)
+    console.print(f"trial {trial.number} as an adapter of rank {rank}: {out}", soft_wrap=True)
 
 
 def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
@@ -85,8 +159,7 @@ def _export_folder(
     found: Results,
     trial: TrialRecord,
     out: Path,
-    *,
-    allow_non_finite: bool,
+    form: CheckpointForm,
 ) -> None:
     from evomerge.analysis.gain import no_gain
     from evomerge.export.model import export_model
@@ -102,7 +175,7 @@ def _export_folder(
         rungs=experiment.rungs,
         items=found.items,
         engine=experiment.engine,
-        allow_non_finite=allow_non_finite,
+        form=form,
     )
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
     print_no_gain(no_gain(found.study, found.items))

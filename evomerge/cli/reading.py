@@ -121,11 +121,18 @@ def write_run_report(folder: StudyFolder, out: Path) -> Path:
     """
     from evomerge.analysis.report import write_report
     from evomerge.runs.compare import read_comparison
-    from evomerge.runs.reading import latest_results
+    from evomerge.runs.reading import experiment_data, latest_results, package_versions
 
     found = latest_results(folder)
-    comparison = read_comparison(found.folder.comparison)
-    return write_report(found.study, out, items=found.items, comparison=comparison)
+    return write_report(
+        found.study,
+        out,
+        items=found.items,
+        comparison=read_comparison(found.folder.comparison),
+        experiment=experiment_data(found.folder),
+        versions=package_versions(),
+        folder=str(folder.root),
+    )
 
 
 def dashboard(

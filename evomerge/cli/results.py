@@ -121,7 +121,7 @@ def _thinned(trials: Sequence[TrialRecord], most: int, knee: TrialRecord) -> lis
 def _print_finals(study: StudyRecord) -> None:
     from evomerge.analysis.intervals import mean
     from evomerge.study.constraints import finals_note
-    from evomerge.study.records import has_mean
+    from evomerge.study.records import has_mean, mean_name, shares
 
     with_mean = has_mean(study.objectives)
     rows: list[tuple[str, ...]] = []
@@ -131,10 +131,10 @@ def _print_finals(study: StudyRecord) -> None:
             bold = len(rows)
         row = [_label(final), *_texts(final.values, final.stderr)]
         if with_mean:
-            overall = mean(final.values, final.stderr)
+            overall = mean(final.values, final.stderr, shares(study.objectives))
             row.append(value_text(overall.value, overall.stderr))
         rows.append(tuple(row))
-    columns = ["model", *headings(study), *(["mean"] if with_mean else [])]
+    columns = ["model", *headings(study), *([mean_name(study.objectives)] if with_mean else [])]
     title = "Test items, never searched; validation items chose"
     print_table(title, columns, rows, bold=bold)
     if note := finals_note(study.finals, study.constraints):

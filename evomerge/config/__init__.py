@@ -6,5 +6,6 @@ Members:
     presets: files found by name or path.
     overrides: ``--set``.
     load: read and resolve.
+    evolve: experiments from files of mergekit-evolve.
     places: where models are, which may change during a study.
 """

@@ -61,6 +61,7 @@ _RACES: dict[bool | str, object] = {
 # Beyond these a number is a slip. A million trials are a gigabyte of Optuna's journal, which every
 # driver keeps in memory; one machine has some 16 GPUs; a winner is one more expert to merge.
 _MOST_TRIALS, _MOST_ITEMS, _MOST_EXAMPLES, _MOST_GPUS, _MOST_WINNERS = 10**6, 10**9, 1000, 1024, 100
+_MOST_PREFERRED = 10**6
 
 
 def _race(value: object) -> object:
@@ -132,9 +133,18 @@ class _Metric(_Section):
 
 
 class ObjectiveConfig(_Metric):
-    """What to search for; ``direction`` is ``maximize`` unless less is better by definition."""
+    """What to search for.
+
+    Attributes:
+        direction: ``maximize`` unless less is better by definition.
+        preference: How much it counts beside the others wherever they are summed: in means, in the
+            choice of the best, and in samplers that follow one number (``pycma``, ``catcma``):
+            theirs is then this sum. Absent everywhere: all count alike, and such samplers draw
+            preferences to find the whole front.
+    """
 
     direction: Literal["maximize", "minimize"] = Field(default_factory=better)
+    preference: float | None = Field(default=None, gt=0, le=_MOST_PREFERRED)
 
 
 class ConstraintConfig(_Metric):

@@ -2,7 +2,9 @@
 
 Members:
     model: folder, recipe or mergekit YAML of one trial; Hub push.
+    adapter: the merge of adapters as one adapter.
     card: the model card.
+    lineage: what a model is made of: content and licences.
     rounding: what folding the scales of a path costs.
     rescore: a folder's scores, by plain transformers.
 """

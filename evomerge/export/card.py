@@ -6,20 +6,22 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evomerge import __version__
 from evomerge.analysis.forgetting import Change, ForgettingRow
+from evomerge.export.lineage import Ancestor, common_license, license_note, parents
 from evomerge.export.rounding import FoldError
 from evomerge.merging.finite import NonFinite
-from evomerge.models.reference import mentioned_models
+from evomerge.models.reference import mentioned_models, public_reference
+from evomerge.origins import SEARCH, is_single_model, model_label
 from evomerge.recipe.files import dump_recipe, public_recipe
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["CardRow", "model_card"]
+__all__ = ["CardRow", "Findings", "model_card"]
 
 # Underscores within words, as tasks have, are no markup.
 _MARKUP = re.compile(r"([\\`*\[\]<>|~&$#@!]|:(?=//)|(?<![^\W_])_|_(?![^\W_]))")
@@ -40,15 +42,34 @@ class CardRow:
     values: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What a study found out about the model of a card.
+
+    Attributes:
+        objectives: Column headings of the table of scores.
+        scores: Its rows; may be empty.
+        results: The model's scores on the test items, for the widgets of the Hub.
+        forgetting: How it does on tasks that the search never saw, one per metric.
+        no_gain: That no merge is better than what was there before, if so.
+        searched: Public benchmarks that were searched by the split that they are reported by.
+    """
+
+    objectives: Sequence[str] = ()
+    scores: Sequence[CardRow] = ()
+    results: Sequence[EvalResult] = ()
+    forgetting: Sequence[ForgettingRow] = ()
+    no_gain: str | None = None
+    searched: Mapping[str, str] = field(default_factory=dict)
+
+
 def model_card(
     name: str,
     recipe: Recipe,
+    findings: Findings,
     *,
-    objectives: Sequence[str],
-    scores: Sequence[CardRow],
-    forgetting: Sequence[ForgettingRow] = (),
-    no_gain: str | None = None,
-    searched: Mapping[str, str] | None = None,
+    origin: str = SEARCH,
+    descent: Sequence[Ancestor] = (),
     folding: FoldError | None = None,
     non_finite: NonFinite | None = None,
 ) -> str:
@@ -57,25 +78,25 @@ def model_card(
     Args:
         name: Title.
         recipe: What was merged.
-        objectives: Column headings of the table.
-        scores: Its rows; may be empty.
-        forgetting: How the merge does on tasks that the search never saw, one per metric.
-        no_gain: That no merge is better than what was there before, if so.
-        searched: Public benchmarks that were searched by the split that they are reported by.
+        findings: Of its study.
+        origin: Of its trial; the base or an expert as it is is called no merge.
+        descent: The models that it is made of.
         folding: How exactly the folder holds the scales of the recipe's path, if it has any.
         non_finite: NaN and infinity in the folder, if there are any.
 
     Returns:
         Markdown with the YAML header that the Hub reads.
     """
-    references = [ref for ref in (recipe.base, *recipe.experts.values()) if ref is not None]
-    sources = dict.fromkeys(model for ref in references for model in mentioned_models(ref))
+    mentioned = [model for part in parents(recipe, origin) for model in mentioned_models(part)]
     header = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["merge", "evomerge"],
-        base_model=[_hub_id(ref) for ref in sources if _is_hub_id(ref)] or None,
-        base_model_relation="merge",
+        tags=["evomerge"] if is_single_model(origin) else ["merge", "evomerge"],
+        model_name=name if findings.results else None,
+        license=common_license(descent),
+        base_model=[_hub_id(m) for m in dict.fromkeys(mentioned) if _is_hub_id(m)] or None,
+        base_model_relation=None if is_single_model(origin) else "merge",
+        eval_results=list(findings.results) or None,
     )
     shown = public_recipe(recipe)
     environment = Environment(
@@ -92,17 +113,16 @@ def model_card(
         header=header.to_yaml(),
         name=name,
         recipe=shown,
+        single=model_label(origin, 0) if is_single_model(origin) else None,
+        descent=[replace(a, reference=public_reference(a.reference)) for a in descent],
+        license_note=license_note(descent),
         digest=recipe.digest,
         recipe_yaml=dump_recipe(shown),
         methods=sorted({rule.method for rule in recipe.rules}),
-        objectives=objectives,
-        scores=scores,
-        forgetting=forgetting,
-        no_gain=no_gain,
+        **vars(findings),
         hops=Counter(hop.source for hop in recipe.path),
         folding=folding,
         non_finite=non_finite,
-        searched=searched or {},
         version=__version__,
     )
 

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from huggingface_hub import EvalResult
 
 from evomerge.analysis.forgetting import forgetting_rows
 from evomerge.analysis.gain import no_gain
 from evomerge.analysis.intervals import Estimate
 from evomerge.errors import ConfigError
 from evomerge.evaluation.catalogue import TaskCatalogue
-from evomerge.evaluation.suite import Suite
+from evomerge.evaluation.scores import Scores
+from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.execution.costs import COST
 from evomerge.execution.protocol import EngineName
-from evomerge.export.card import CardRow, model_card
-from evomerge.export.rescore import FolderScores, score_splits
+from evomerge.export.card import CardRow, Findings, model_card
+from evomerge.export.lineage import ancestors, parents
+from evomerge.export.rescore import FolderScores, score_folder, score_splits
 from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.finite import NonFinite
-from evomerge.merging.folder import write_checkpoint
-from evomerge.origins import is_baseline, model_label
+from evomerge.merging.folder import SHARD_BYTES, write_checkpoint
+from evomerge.origins import is_baseline, is_single_model, model_label
 from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, stored_recipe
-from evomerge.study.records import Objective, StudyRecord, TrialRecord
+from evomerge.recipe.recipe import Dtype
+from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +38,29 @@ _SLACK = 0.02  # an item or two
 _RELATIVE = 1e-4  # of what adds up the rounding of a whole forward pass in float32
 _RECIPE = "recipe.yaml"
 
-__all__ = ["Rescored", "export_model", "export_text", "open_repository", "push_folder"]
+__all__ = [
+    "CheckpointForm",
+    "Rescored",
+    "export_model",
+    "export_text",
+    "open_repository",
+    "push_folder",
+]
+
+
+@dataclass(frozen=True)
+class CheckpointForm:
+    """How a folder is written.
+
+    Attributes:
+        dtype: Of its tensors; ``None``: the trial's.
+        shard_bytes: Largest size of one file.
+        allow_non_finite: See ``write_checkpoint``.
+    """
+
+    dtype: Dtype | None = None
+    shard_bytes: int = SHARD_BYTES
+    allow_non_finite: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +78,7 @@ class Rescored:
         trial_device: Name of what the trial was scored on; ``None`` if that is not known.
         device: Name of what the folder was scored on.
         dtype: Of the parameters.
+        is_same_dtype: Whether the trial had them in it, too.
     """
 
     objectives: tuple[str, ...]
@@ -64,6 +91,7 @@ class Rescored:
     trial_device: str | None = "cpu"
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    is_same_dtype: bool = True
 
     @property
     def equal(self) -> bool:
@@ -97,6 +125,7 @@ class Rescored:
         reasons = {
             "its scales were folded": self.folding is not None,
             "vLLM scored the trial": not self.is_same_engine,
+            "the trial had another dtype": not self.is_same_dtype,
             f"the trial was scored on {where}, the folder on {self.device}, in "
             f"{str(self.dtype).removeprefix('torch.')}": self.trial_device != self.device,
         }
@@ -117,11 +146,12 @@ def export_model(
     rungs: Sequence[float] = (),
     items: pd.DataFrame | None = None,
     engine: EngineName = "transformers",
-    allow_non_finite: bool = False,
+    form: CheckpointForm | None = None,
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
 
-    The card of one that was in no finals quotes the scores of the folder on the test items.
+    The card of one that was in no finals quotes the scores of the folder on the test items, and on
+    the tasks that are only reported.
 
     Args:
         study: Where the trial is from.
@@ -133,44 +163,64 @@ def export_model(
         items: Of the study, as ``ItemStore.read`` returns them: without them the card says nothing
             of what was forgotten.
         engine: Of the study; the folder is scored by transformers.
-        allow_non_finite: See ``write_checkpoint``.
+        form: How the folder is written.
 
     Raises:
         CheckpointError: The folder cannot be written, or would hold NaN or infinity.
     """
+    form = form or CheckpointForm()
     recipe = stored_recipe(trial.recipe, trial.number)
-    non_finite = write_checkpoint(recipe, out, progress=progress, allow_non_finite=allow_non_finite)
+    is_other = form.dtype not in (None, recipe.dtype)
+    recipe = replace(recipe, dtype=form.dtype or recipe.dtype)
+    non_finite = write_checkpoint(
+        recipe,
+        out,
+        shard_bytes=form.shard_bytes,
+        progress=progress,
+        allow_non_finite=form.allow_non_finite,
+    )
     scaled = any(hop.scale != 1 for hop in recipe.path)
     folding = fold_error(recipe, out) if scaled else None
     searched = [suite for suite in suites if not suite.report_only]
     splits = ["search", *_unscored(study, trial, searched)]
     scores = score_splits(out, searched, splits, rungs, like=trial.device)
+    if items is not None and not _is_reported(study, trial):
+        reported = [suite for suite in suites if suite.report_only]
+        found = score_folder(out, reported, "test", like=trial.device).scores
+        study, items = _with_report(study, trial, found, items)
     forgetting = () if items is None else forgetting_rows(study, items)
-    card = model_card(
-        out.name,
-        recipe,
+    findings = Findings(
         objectives=[o.name for o in study.objectives],
         scores=_card_rows(study, trial, scores),
+        results=_results(study, trial, scores),
         forgetting=[row for row in forgetting if row.number == trial.number],
         no_gain=no_gain(study, items),
         searched=TaskCatalogue([s for s in suites if s.allow_test_split]).searched_benchmarks,
+    )
+    card = model_card(
+        out.name,
+        recipe,
+        findings,
+        origin=trial.origin,
+        descent=ancestors(parents(recipe, trial.origin)),
         folding=folding,
         non_finite=non_finite,
     )
     (out / "README.md").write_text(card, encoding="utf-8")
-    found = scores["search"]
+    again = scores["search"]
     scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
     return Rescored(
         objectives=tuple(o.name for _, o in scored),
         trial=tuple(trial.values[i] for i, _ in scored),
-        folder=tuple(found.scores.metrics[o.task][o.metric].value for _, o in scored),
+        folder=tuple(again.scores.metrics[o.task][o.metric].value for _, o in scored),
         stderr=tuple(trial.stderr[i] for i, _ in scored),
         folding=folding,
         is_same_engine=engine == "transformers",
         non_finite=non_finite,
         trial_device=trial.device,
-        device=found.device,
-        dtype=found.dtype,
+        device=again.device,
+        dtype=again.dtype,
+        is_same_dtype=not is_other,
     )
 
 
@@ -238,21 +288,71 @@ def _unscored(study: StudyRecord, trial: TrialRecord, suites: Sequence[Suite]) -
     return [] if is_known or any("test" not in suite.splits for suite in suites) else ["test"]
 
 
+def _is_reported(study: StudyRecord, trial: TrialRecord) -> bool:
+    """Whether the study says what the trial forgot, if it does so of any trial."""
+    unseen = study.report_only
+    return not unseen.measures or any(r.number == trial.number for r in unseen.records)
+
+
+def _with_report(
+    study: StudyRecord, trial: TrialRecord, scores: Scores, items: pd.DataFrame
+) -> tuple[StudyRecord, pd.DataFrame]:
+    """Add a trial's scores on the tasks that are only reported to the study and its items."""
+    import pandas as pd
+
+    unseen = study.report_only
+    metrics = [scores.metrics[m.task][m.metric] for m in unseen.measures]
+    values, stderr = tuple(m.value for m in metrics), tuple(m.stderr for m in metrics)
+    own = FinalRecord(trial.number, trial.origin, REPORT_ONLY, values, stderr, chosen=False)
+    rows = pd.DataFrame([asdict(item) for item in scores.items])
+    return (
+        replace(study, report_only=replace(unseen, records=(*unseen.records, own))),
+        pd.concat([items, rows.assign(trial=trial.number, split=REPORT_ONLY)]),
+    )
+
+
 def _card_rows(
     study: StudyRecord, trial: TrialRecord, scores: Mapping[str, FolderScores]
 ) -> list[CardRow]:
     """List this model's scores, then those of others on the test items."""
-    rows = [CardRow("this merge", "search", _texts(trial.values, trial.stderr))]
+    this = "this model" if is_single_model(trial.origin) else "this merge"
+    rows = [CardRow(this, "search", _texts(trial.values, trial.stderr))]
     own = [final for final in study.finals if final.number == trial.number]
-    rows += [CardRow("this merge", f.split, _texts(f.values, f.stderr)) for f in own]
+    rows += [CardRow(this, f.split, _texts(f.values, f.stderr)) for f in own]
     if "test" in scores:
-        rows.append(CardRow("this merge", "test", _read(study.objectives, scores["test"])))
+        rows.append(CardRow(this, "test", _read(study.objectives, scores["test"])))
     for final in study.finals:
         if final.split == "test" and final not in own:
             beside = "" if is_baseline(final.origin) else " (not this model)"
             name = f"{model_label(final.origin, final.number)}{beside}"
             rows.append(CardRow(name, "test", _texts(final.values, final.stderr)))
     return rows
+
+
+def _results(
+    study: StudyRecord, trial: TrialRecord, scores: Mapping[str, FolderScores]
+) -> list[EvalResult]:
+    """List this model's scores on the test items as the Hub reads them."""
+    own = next((f for f in study.finals if f.number == trial.number and f.split == "test"), None)
+    found = scores["test"].scores.metrics if "test" in scores else None
+    results = []
+    for i, objective in enumerate(study.objectives):
+        known = None if found is None else found.get(objective.task, {}).get(objective.metric)
+        value = own.values[i] if own else None if known is None else known.value
+        if value is not None and not objective.is_cost:
+            metric, _, filtering = objective.metric.partition(",")
+            results.append(
+                EvalResult(
+                    task_type="text-generation",
+                    dataset_type=objective.task,
+                    dataset_name=objective.task,
+                    dataset_split="test",
+                    metric_type=metric,
+                    metric_name=f"{metric} ({filtering})" if filtering else metric,
+                    metric_value=round(value, 4),
+                )
+            )
+    return results
 
 
 def _read(objectives: Sequence[Objective], found: FolderScores) -> tuple[str, ...]:

@@ -29,9 +29,10 @@ from evomerge.models.writer import TensorForm, write_file, write_safetensors
 from evomerge.recipe.files import dump_recipe
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["write_checkpoint"]
+__all__ = ["SHARD_BYTES", "write_checkpoint"]
 
-_SHARD_BYTES = 4 << 30
+SHARD_BYTES = 4 << 30
+"""Largest size of one file, unless said otherwise."""
 _BATCH_BYTES = 256 << 20  # merged at once; more would only cost memory
 _REPLACED = (*COMPANIONS, "README.md")
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -47,7 +48,7 @@ def write_checkpoint(
     recipe: Recipe,
     out: Path,
     *,
-    shard_bytes: int = _SHARD_BYTES,
+    shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int, int], None] | None = None,
     allow_non_finite: bool = False,
 ) -> NonFinite:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,6 +116,34 @@ class Adapter:
         whole, found = self._whole.get(name), self._low_rank.get(name)
         original = self.layout.parts(name) if whole is None else (self._part(whole),)
         return original if found is None else (*original, self._part(found.a), self._part(found.b))
+
+    @property
+    def whole(self) -> Collection[str]:
+        """Tensors of the model that the adapter holds whole."""
+        return self._whole.keys()
+
+    @property
+    def low_rank(self) -> Collection[str]:
+        """Tensors of the model that it changes by two factors."""
+        return self._low_rank.keys()
+
+    def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return A (rank, in) and B (out, rank) in float64, whose product is added to a tensor.
+
+        Raises:
+            CheckpointError: The tensor is stored as (in, out).
+        """
+        found = self._low_rank[name]
+        if found.transposed:
+            raise CheckpointError(f"expected {name} as (out, in), got a tensor the other way round")
+        a, b = (self._handle.get_tensor(key).double() for key in (found.a, found.b))
+        return a, found.scale * b
+
+    def module(self, name: str) -> str:
+        """Name the module of a tensor as PEFT does in the adapter's file."""
+        match = _FACTOR.fullmatch(self._low_rank[name].a)
+        assert match is not None, "how the factors were found"
+        return match["module"]
 
     def _part(self, key: str) -> StoredTensor:
         dtype = stored_dtype(self._handle, key, self._file)

@@ -11,7 +11,7 @@ from typing import Any
 from evomerge.errors import CheckpointError
 from evomerge.models.files import file_in, read_json
 
-__all__ = ["config_text", "read_config", "without_keys"]
+__all__ = ["config_text", "n_layers", "read_config", "without_keys"]
 
 # Keys that speak of other files than those of a merge: remote code, and where to look for weights
 # and configs.
@@ -37,6 +37,20 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"expected a config.json that transformers can read in {folder}: {reason}"
         ) from err
     return {key: value for key, value in config.items() if key != "_commit_hash"}
+
+
+def n_layers(folder: Path) -> int:
+    """Read how many layers the language model of a folder has.
+
+    Raises:
+        CheckpointError: See ``read_config``; or the config does not say.
+    """
+    config = read_config(folder)
+    inside: dict[str, Any] = config.get("text_config") or config.get("llm_config") or {}
+    number = config.get("num_hidden_layers", inside.get("num_hidden_layers"))
+    if not isinstance(number, int):
+        raise CheckpointError(f"expected num_hidden_layers in the config.json in {folder}")
+    return number
 
 
 def config_text(config: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "reference_data",
     "relative_reference",
     "resolve_adapter",
+    "resolve_config",
     "resolve_model",
     "split_hub_id",
 ]
@@ -190,6 +191,21 @@ def resolve_model(reference: str) -> Path:
             f"{{adapter: {reference}, on: MODEL}} with the model it was trained on"
         )
     raise CheckpointError(f"expected a model folder with {_MODEL}, found none in {folder}")
+
+
+def resolve_config(reference: str) -> Path:
+    """Find a folder with the config of a full model; of a Hub id nothing else is downloaded.
+
+    Raises:
+        CheckpointError: See ``resolve_model``.
+    """
+    hub = split_hub_id(reference)
+    if hub is None:
+        return resolve_model(reference)
+    try:
+        return _snapshot(*hub, [_MODEL])
+    except Exception as err:  # the hub raises a dozen unrelated types for "not there"
+        raise hub_fault(reference, err) from err
 
 
 def resolve_adapter(reference: str) -> Path:

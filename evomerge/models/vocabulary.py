@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evomerge.models.files import file_in, read_json
 
-__all__ = ["moved_tokens"]
+__all__ = ["moved_tokens", "tokens_of"]
 
 _FILE = "tokenizer.json"
 
@@ -37,6 +37,21 @@ def moved_tokens(one: Path, other: Path) -> dict[str, tuple[int, int]]:
     return {
         token: (at, other_ids[token]) for token, at in ids.items() if other_ids.get(token, at) != at
     }
+
+
+def tokens_of(folder: Path) -> dict[str, int]:
+    """Read the id of every token of a model, added ones too; empty without a ``tokenizer.json``.
+
+    Raises:
+        CheckpointError: It holds no JSON object, or lies elsewhere.
+    """
+    file = file_in(folder, _FILE)
+    if not file.is_file():
+        return {}
+    content = read_json(file)
+    added = content.get("added_tokens")
+    later = {entry["content"]: entry["id"] for entry in added} if isinstance(added, list) else {}
+    return {**_ids(content), **later}
 
 
 def _ids(content: Mapping[str, object]) -> dict[str, int]:

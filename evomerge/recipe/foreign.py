@@ -15,9 +15,8 @@ _RECIPE = (
     "a recipe; 'evomerge merge {path} --out DIR' merges it, 'evomerge run' takes an experiment"
 )
 _EVOLVE = (
-    "a file of mergekit-evolve; write an experiment instead ('evomerge presets copy quickstart' "
-    "gives one to change): its base_model and models go under models, merge_method and "
-    "layer_granularity into a search_space, tasks into evaluators and objectives"
+    "a file of mergekit-evolve; 'evomerge import {path} --out experiment.yaml' writes the "
+    "experiment that searches the same"
 )
 _MOE = (
     "a file of mergekit-moe, which puts models beside one another as a mixture of experts; "

@@ -78,7 +78,10 @@ def _suite(config: str | EvaluatorConfig, name: str) -> Suite:
 
 def objectives_of(experiment: Experiment) -> tuple[Objective, ...]:
     """Build the objectives of an experiment, in order."""
-    return make_objectives([(o.task, o.metric, o.direction) for o in experiment.objectives])
+    written = experiment.objectives
+    return make_objectives(
+        [(o.task, o.metric, o.direction) for o in written], [o.preference for o in written]
+    )
 
 
 def constraints_of(experiment: Experiment) -> tuple[Constraint, ...]:

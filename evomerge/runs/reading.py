@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from evomerge import __version__
 from evomerge.config.experiment import Experiment
 from evomerge.evaluation.store import ItemStore
 from evomerge.runs.optuna_study import find_study, ledger_of, store_name
 from evomerge.runs.parts import constraints_of, objectives_of
 from evomerge.runs.stored import read_experiment
 from evomerge.runs.wholeness import require_store
+from evomerge.secrets import without_secrets
 from evomerge.study.constraints import unenforced
 from evomerge.study.finals_file import read_finals
 from evomerge.study.folder import StudyFolder
@@ -23,11 +28,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Results",
     "begun_stages",
+    "experiment_data",
     "latest_results",
     "latest_study",
+    "package_versions",
     "read_study",
     "stage_studies",
 ]
+
+
+_PACKAGES = ("torch", "transformers", "lm-eval", "optuna")
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,27 @@ def read_study(folder: StudyFolder) -> StudyRecord:
         unenforced=unenforced(constraints, trials, n_trials, finals.records),
         report_only=finals.report_only,
     )
+
+
+def experiment_data(folder: StudyFolder) -> dict[str, object]:
+    """Read the resolved experiment of a study as plain data, without passwords.
+
+    Raises:
+        StudyError: No study here.
+    """
+    found = read_experiment(folder)
+    content = found.model_dump(exclude_unset=True, mode="json")
+    storage = {} if found.storage is None else {"storage": without_secrets(found.storage)}
+    return {**content, **storage}
+
+
+def package_versions() -> dict[str, str]:
+    """Name the versions of what scores and searches, as they are on this machine."""
+    installed = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return {"evomerge": __version__, **installed, "python": platform.python_version()}
 
 
 def stage_studies(folder: StudyFolder) -> tuple[StudyFolder, ...]:

@@ -111,7 +111,16 @@ def _problem(
         constrained=bool(experiment.constraints),
         sloped=sloped.genes,
         sloped_objectives=sloped.objectives,
+        preference=_preference(experiment),
     )
+
+
+def _preference(experiment: Experiment) -> tuple[float, ...]:
+    """How much each objective counts, if any says so; one objective is its own sum."""
+    given = [o.preference for o in experiment.objectives]
+    if len(given) == 1 or all(p is None for p in given):
+        return ()
+    return tuple(1.0 if p is None else p for p in given)
 
 
 def _genes(space: SearchSpace) -> GeneSpace:

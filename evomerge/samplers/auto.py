@@ -29,8 +29,9 @@ def choose(problem: SearchProblem) -> tuple[str, str]:
     """Choose a sampler.
 
     The rule, first match wins: more than few genes, most of them and all objectives with slopes,
-    and no constraints: slopes; nothing to vary: random; 4 objectives or more: nsga3; few genes: gp,
-    or tpe where trials are too many for it; several objectives over numbers: map; otherwise catcma.
+    and no constraints: slopes; nothing to vary: random; objectives that are summed: catcma; 4
+    objectives or more: nsga3; few genes: gp, or tpe where trials are too many for it; several
+    objectives over numbers: map; otherwise catcma.
 
     Args:
         problem: The search.
@@ -43,6 +44,9 @@ def choose(problem: SearchProblem) -> tuple[str, str]:
     has_slopes = bool(sloped) and all(sloped) and 2 * n_sloped > n_genes
     if has_slopes and n_genes > _FEW_GENES and not problem.constrained:
         return "slopes", f"{n_sloped} of {n_genes} genes and all objectives have slopes"
+    if problem.preference and space.searched:
+        n_objectives = problem.n_objectives
+        return "catcma", f"{problem.n_trials} trials of {n_genes} genes, {n_objectives} as one sum"
     return _without_slopes(space, problem.n_objectives, problem.n_trials)
 
 

@@ -66,7 +66,13 @@ def _catcma(options: Options, problem: SearchProblem) -> BaseSampler:
 
     def start() -> CatEvolution:
         popsize = chosen.popsize or default_popsize(len(problem.space.searched))
-        return CatEvolution(problem.space, sigma0=chosen.sigma0, popsize=popsize, seed=problem.seed)
+        return CatEvolution(
+            problem.space,
+            sigma0=chosen.sigma0,
+            popsize=popsize,
+            seed=problem.seed,
+            preference=problem.preference,
+        )
 
     replayed = Replayed(start, problem.space, label="catcma", constrained=problem.constrained)
     return JointSampler(problem.space, replayed, seed=problem.seed)

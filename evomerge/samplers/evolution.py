@@ -42,6 +42,7 @@ class Evolution:
         diagonal: Whether to learn a variance per axis only, without correlations.
         restarts: How often it may start again.
         seed: The study's seed.
+        preference: See ``Scalariser``.
 
     Source:
         Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv:1604.00772; restarts: Auger
@@ -57,10 +58,11 @@ class Evolution:
         diagonal: bool,
         restarts: int,
         seed: int,
+        preference: Sequence[float] = (),
     ) -> None:
         self._space, self._cube = space, UnitCube(space.searched)
         self._sigma0, self._diagonal, self._seed = sigma0, diagonal, seed
-        self._scalariser = Scalariser(seed)
+        self._scalariser = Scalariser(seed, preference)
         self._normal = _NamedNormal()
         self._restarts_left = restarts
         self.generation = 0

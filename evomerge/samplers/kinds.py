@@ -33,6 +33,7 @@ class SearchProblem:
             the study keeps no item scores.
         sloped: Genes along which objectives may have slopes.
         sloped_objectives: Which objectives have; empty: none.
+        preference: How much each objective counts in their sum; empty: they are traded off.
     """
 
     space: GeneSpace
@@ -43,6 +44,7 @@ class SearchProblem:
     item_scores: ItemScores | None = None
     sloped: frozenset[str] = frozenset()
     sloped_objectives: tuple[bool, ...] = ()
+    preference: tuple[float, ...] = ()
 
 
 def _as_they_are(options: Options, problem: SearchProblem) -> Options:

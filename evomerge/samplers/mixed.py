@@ -36,17 +36,26 @@ class CatEvolution:
         sigma0: First standard deviation, as a share of every numeric gene's range.
         popsize: Results per generation.
         seed: The study's seed.
+        preference: See ``Scalariser``.
 
     Source:
         Hamano et al. 2025, "Marginal probability-based integer handling for CMA-ES tackling
         single- and multi-objective mixed-integer black-box optimization", arXiv:2504.07884.
     """
 
-    def __init__(self, space: GeneSpace, *, sigma0: float, popsize: int, seed: int) -> None:
+    def __init__(
+        self,
+        space: GeneSpace,
+        *,
+        sigma0: float,
+        popsize: int,
+        seed: int,
+        preference: Sequence[float] = (),
+    ) -> None:
         self._genes, self._popsize, self._seed = MixedGenes(space), popsize, seed
         mean = self._genes.encode(space.defaults).numbers
         self._search = _catcma(self._genes, mean, sigma0=sigma0, popsize=popsize)
-        self._scalariser = Scalariser(seed)
+        self._scalariser = Scalariser(seed, preference)
         self.generation = 0
 
     def draw(self, number: int, slot: int = 0) -> MixedPoint:

@@ -72,6 +72,7 @@ def _build(options: Options, problem: SearchProblem) -> BaseSampler:
             diagonal=bool(chosen.diagonal),
             restarts=chosen.restarts,
             seed=problem.seed,
+            preference=problem.preference,
         )
 
     replayed = Replayed(start, problem.space, label="pycma", constrained=problem.constrained)

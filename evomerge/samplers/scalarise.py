@@ -1,4 +1,4 @@
-"""Several objectives as one, by a preference that changes from generation to generation."""
+"""Several objectives as one: their sum, or by a preference that changes with the generation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ class Scalariser:
 
     Args:
         seed: The study's seed.
+        preference: How much each objective counts in their sum, which is then the loss; empty: a
+            preference is drawn for each generation.
     """
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seed: int, preference: Sequence[float] = ()) -> None:
+        self._seed, self._preference = seed, np.array(preference)
         self._seen: list[tuple[float, ...]] = []
 
     def losses(self, results: Sequence[Result], generation: int) -> list[float] | None:
@@ -44,10 +46,15 @@ class Scalariser:
         if not scored:
             return None
         self._seen += scored
-        preference = draw_preference(self._seed, generation, len(scored[0]))
-        values = iter(tchebycheff(np.array(scored), np.array(self._seen), preference).tolist())
+        values = iter(self._as_one(np.array(scored), generation).tolist())
         losses = [None if r.losses is None else next(values) for r in results]
         return _in_order(results, losses)
+
+    def _as_one(self, scored: FloatArray, generation: int) -> FloatArray:
+        if self._preference.size:
+            return np.asarray(scored @ self._preference)
+        preference = draw_preference(self._seed, generation, scored.shape[1])
+        return tchebycheff(scored, np.array(self._seen), preference)
 
 
 def draw_preference(seed: int, generation: int, n_objectives: int) -> FloatArray:

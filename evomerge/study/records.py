@@ -23,9 +23,11 @@ __all__ = [
     "TrialStateName",
     "has_mean",
     "make_objectives",
+    "mean_name",
     "mean_value",
     "merits",
     "scales",
+    "shares",
 ]
 
 Direction = Literal["maximize", "minimize"]
@@ -42,12 +44,14 @@ class Objective:
         metric: Metric name as lm-eval prints it, with ``,filter`` unless the filter is ``none``.
         direction: ``maximize`` or ``minimize``.
         name: Short unique label for tables and plots.
+        preference: How much it counts beside the others where they are summed.
     """
 
     task: str
     metric: str
     direction: Direction
     name: str
+    preference: float = 1.0
 
     @property
     def sign(self) -> float:
@@ -60,12 +64,20 @@ class Objective:
         return self.task == COST
 
 
-def make_objectives(wanted: Sequence[tuple[str, str, Direction]]) -> tuple[Objective, ...]:
-    """Build objectives from (task, metric, direction) triples, with unique names."""
+def make_objectives(
+    wanted: Sequence[tuple[str, str, Direction]], preferences: Sequence[float | None] = ()
+) -> tuple[Objective, ...]:
+    """Build objectives with unique names.
+
+    Args:
+        wanted: Task, metric and direction of each.
+        preferences: How much each counts; ``None``: 1. Empty: all alike.
+    """
     tasks = [task for task, _, _ in wanted]
+    counts = [1.0 if p is None else p for p in preferences] or [1.0] * len(wanted)
     return tuple(
-        Objective(task, metric, direction, _objective_name(task, metric, tasks))
-        for task, metric, direction in wanted
+        Objective(task, metric, direction, _objective_name(task, metric, tasks), counts[i])
+        for i, (task, metric, direction) in enumerate(wanted)
     )
 
 
@@ -85,9 +97,21 @@ def has_mean(objectives: Sequence[Objective]) -> bool:
     return len(objectives) == 1 or (one_way and not any(o.is_cost for o in objectives))
 
 
+def shares(objectives: Sequence[Objective]) -> list[float]:
+    """Say how much each objective counts in a mean; sums to 1."""
+    total = sum(o.preference for o in objectives)
+    return [o.preference / total for o in objectives]
+
+
+def mean_name(objectives: Sequence[Objective]) -> str:
+    """Say what the mean over the objectives is called."""
+    return "mean" if len({o.preference for o in objectives}) == 1 else "weighted mean"
+
+
 def mean_value(values: Sequence[float], objectives: Sequence[Objective]) -> float:
     """Average values over objectives so that more is better: minimised ones count negatively."""
-    return sum(o.sign * v for o, v in zip(objectives, values, strict=True)) / len(objectives)
+    terms = zip(shares(objectives), objectives, values, strict=True)
+    return sum(share * o.sign * v for share, o, v in terms)
 
 
 def scales(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:

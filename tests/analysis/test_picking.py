@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from evomerge.analysis.picking import knee, pick
@@ -58,14 +60,17 @@ def test_pick_best_of_a_minimized_objective_is_the_smallest() -> None:
 def test_unknown_choice_is_told_what_is_possible(choice: str) -> None:
     study = study_of([trial(0, (0.5, 0.5))], objectives(2))
     with pytest.raises(
-        StudyError, match=r"knee, best:zoo_math, best:zoo_list, best:mean or trial:N"
+        StudyError,
+        match=r"knee, best:zoo_math, best:zoo_list, best:mean, prefer:zoo_math=NUMBER,… or trial:N",
     ):
         pick(study, choice)
 
 
 def test_mean_of_mixed_directions_is_refused() -> None:
     mixed = (objectives(2)[0], objectives(2, "minimize")[1])
-    with pytest.raises(StudyError, match=r"knee, best:zoo_math, best:zoo_list or trial:N"):
+    with pytest.raises(
+        StudyError, match=r"knee, best:zoo_math, best:zoo_list, prefer:zoo_math=NUMBER,… or trial:N"
+    ):
         pick(study_of([trial(0, (0.5, 0.5))], mixed), "best:mean")
 
 
@@ -81,3 +86,29 @@ def test_trial_that_failed_cannot_be_picked() -> None:
 def test_pick_from_nothing_says_so(choice: str) -> None:
     with pytest.raises(StudyError, match="expected a complete trial"):
         pick(study_of([failed(0, "boom")], objectives(1)), choice)
+
+
+def test_a_preference_picks_the_best_sum() -> None:
+    trials = [trial(0, (0.9, 0.1)), trial(1, (0.6, 0.6)), trial(2, (0.1, 0.9))]
+    study = study_of(trials, objectives(2))
+    assert pick(study, "prefer:zoo_math=1").number == 0
+    assert pick(study, "prefer:zoo_math=0.7,zoo_list=.3").number == 0  # 0.66 against 0.60
+    assert pick(study, "prefer:zoo_math=0.5,zoo_list=0.5").number == 1
+    assert pick(study, "prefer:zoo_math=1,zoo_list=4").number == 2
+
+
+@pytest.mark.parametrize("wrong", ["", "other=1", "zoo_math", "zoo_math=-1", "zoo_math=0"])
+def test_a_preference_needs_objectives_and_numbers(wrong: str) -> None:
+    study = study_of([trial(0, (0.5, 0.5))], objectives(2))
+    with pytest.raises(StudyError, match="expected"):
+        pick(study, f"prefer:{wrong}")
+
+
+def test_an_objective_that_counts_more_moves_the_mean() -> None:
+    trials = [trial(0, (0.9, 0.1)), trial(1, (0.3, 0.6))]
+    math_first, list_first = (
+        [replace(o, preference=p) for o, p in zip(objectives(2), counts, strict=True)]
+        for counts in ((3.0, 1.0), (1.0, 3.0))
+    )
+    assert pick(study_of(trials, math_first), "best:mean").number == 0
+    assert pick(study_of(trials, list_first), "best:mean").number == 1

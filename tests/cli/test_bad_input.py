@@ -272,7 +272,7 @@ def test_mistakes_on_the_command_line(
         (["check"], "Missing argument 'experiment'"),
         (["run", "e.yaml", "--workers", "x"], "'--workers'"),
         (["run", "e.yaml", "--worker", "2"], "--workers"),
-        (["export", "s", "--out", "o", "--format", "gguf"], "'hf', 'recipe', 'mergekit'"),
+        (["export", "s", "--out", "o", "--format", "gguf"], "'hf', 'recipe', 'mergekit', 'lora'"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from evomerge.analysis.front import front
 from evomerge.analysis.intervals import difference, mean
+from evomerge.origins import is_single_model
 from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
 from tests.e2e.command import evomerge
@@ -123,3 +127,17 @@ def test_the_demo_beats_every_parent_by_two_standard_errors(tmp_path: Path) -> N
     for rival in (max(experts, key=lambda s: s.value), scores["uniform"]):
         gap = difference(winner, rival)
         assert gap.value > 2 * gap.stderr
+
+
+def test_every_merge_of_the_front_is_exported_as_asked(finished: Path, tmp_path: Path) -> None:
+    form = ("--dtype", "float32", "--max-shard-size", "1MB")
+    evomerge("export", finished, "--pick", "front", "--out", tmp_path / "all", *form)
+    study = read_study(StudyFolder(finished))
+    merges = [t.number for t in front(study) if not is_single_model(t.origin)]
+    folders = sorted((tmp_path / "all").iterdir())
+    assert sorted(folder.name for folder in folders) == sorted(f"trial-{n}" for n in merges)
+    for folder in folders:
+        shards = list(folder.glob("model-*.safetensors"))
+        assert len(shards) > 1
+        tensors = {k: t for shard in shards for k, t in load_file(shard).items()}
+        assert {t.dtype for t in tensors.values()} == {torch.float32}

@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
-from evomerge.export.card import CardRow, model_card
+from evomerge.export.card import CardRow, Findings, model_card
 from evomerge.export.model import (
     Rescored,
     export_model,
@@ -52,7 +52,7 @@ def trial(recipe: Recipe, value: float = 0.5) -> TrialRecord:
 def test_the_card_holds_recipe_scores_and_hub_parents() -> None:
     recipe = Recipe(EXPERTS, (Rule("ties", {"density": 0.3}),), base="owner/base")
     rows = [CardRow("this merge", "test", ("0.712 ± 0.010",))]
-    card = model_card("mine", recipe, objectives=["zoo_math"], scores=rows)
+    card = model_card("mine", recipe, Findings(["zoo_math"], rows))
     _, header, body = card.split("---\n", 2)
     meta = yaml.safe_load(header)
     assert meta["base_model"] == ["owner/base", "owner/tuned"]
@@ -95,10 +95,12 @@ def test_names_are_shown_as_they_are_whatever_they_hold(name: str) -> None:
     card = model_card(
         name,
         recipe,
-        objectives=[name, "other"],
-        scores=[CardRow(f"expert:{name} (#1)", "test", ("0.5", "0.6"))],
-        forgetting=[row],
-        searched={name: name},
+        Findings(
+            objectives=[name, "other"],
+            scores=[CardRow(f"expert:{name} (#1)", "test", ("0.5", "0.6"))],
+            forgetting=[row],
+            searched={name: name},
+        ),
     )
     _, header, body = card.split("---\n", 2)
     assert yaml.safe_load(header)["library_name"] == "transformers"
@@ -122,12 +124,10 @@ def test_names_are_shown_as_they_are_whatever_they_hold(name: str) -> None:
 def test_the_card_says_what_is_not_finite() -> None:
     recipe = Recipe(EXPERTS, (Rule("ties"),), base="owner/base")
     found = NonFinite({"lm_head.weight": 3}, 40)
-    card = model_card("mine", recipe, objectives=[], scores=[], non_finite=found)
+    card = model_card("mine", recipe, Findings(), non_finite=found)
     assert "**Not finite.** The tensors hold 3 NaN or infinite elements in 1 of 40 tensors" in card
     finite = NonFinite({}, 40)
-    assert "Not finite" not in model_card(
-        "mine", recipe, objectives=[], scores=[], non_finite=finite
-    )
+    assert "Not finite" not in model_card("mine", recipe, Findings(), non_finite=finite)
 
 
 def test_an_export_that_scores_differently_is_noticed() -> None:
@@ -214,7 +214,7 @@ def local_models(tmp_path: Path) -> Recipe:
 
 
 def test_a_card_names_local_models_without_their_place(local_models: Recipe) -> None:
-    card = model_card("mine", local_models, objectives=[], scores=[])
+    card = model_card("mine", local_models, Findings())
     assert "alice" not in card
     assert "models of `base`" in card
     for row in ("| math | `math` |", "| hub | `owner/tuned@v1` |", "| list | `zoo:list` |"):

@@ -32,8 +32,16 @@ def as_experiment(path: Path) -> object:
 @pytest.mark.parametrize(
     ("read", "text", "expected"),
     [
-        (load_recipe, EVOLVE, "expected a recipe, got a file of mergekit-evolve; write an exp"),
-        (as_experiment, EVOLVE, "expected an experiment, got a file of mergekit-evolve; write"),
+        (
+            load_recipe,
+            EVOLVE,
+            "expected a recipe, got a file of mergekit-evolve; 'evomerge import FILE",
+        ),
+        (
+            as_experiment,
+            EVOLVE,
+            "expected an experiment, got a file of mergekit-evolve; 'evomerge import FILE",
+        ),
         (load_recipe, MOE, "expected a recipe, got a file of mergekit-moe, which puts models"),
         (load_recipe, f"gate_mode: random\n{MOE}", "got a file of mergekit-moe"),
         (load_recipe, f"{LINEAR}---\n{LINEAR}", "line 3, column 1: expected one document, got ano"),

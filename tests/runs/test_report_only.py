@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from evomerge.study.folder import StudyFolder
 from tests.runs.creating import create_run
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
+BASE_ACC = ("base", "zoo_facts/acc")
 SPLITS = {"search": "search", "validation": "validation", "test": "test"}
 SEARCHED = {"tasks": ["zoo_list"], "include_path": TASKS, "splits": SPLITS, "limit": 6}
 UNSEEN = {"tasks": ["zoo_facts"], "include_path": TASKS, "report_only": True, "limit": 20}
@@ -143,3 +145,28 @@ def test_report_and_card_say_what_was_forgotten(folder: StudyFolder, tmp_path: P
     assert merge.versus_base is not None
     assert f"| zoo_facts/acc | {merge.value:.3f} |" in card
     assert f"{merge.versus_base.value:+.3f} (" in card
+
+
+def test_the_card_of_any_trial_says_what_it_forgot(folder: StudyFolder, tmp_path: Path) -> None:
+    """One that was not in the finals is scored on those tasks when it is exported."""
+    from evomerge.runs.parts import make_suites
+    from evomerge.runs.reading import read_study
+    from evomerge.runs.stored import read_experiment
+
+    study, items = read_study(folder), ItemStore(folder.items).read()
+    base = next(t for t in study.trials if t.origin == "base")
+    (known,) = [r for r in forgetting_rows(study, items) if (r.origin, r.measure) == BASE_ACC]
+    other = replace(base, number=99, origin="search")  # the base again, as a merge nobody scored
+    suites = make_suites(read_experiment(folder))
+    export_model(study, other, tmp_path / "out", suites, items=items)
+    card = (tmp_path / "out" / "README.md").read_text()
+    (line,) = [row for row in card.splitlines() if row.startswith("| zoo_facts/acc |")]
+    assert line.startswith(f"| zoo_facts/acc | {known.value:.3f} | 100% | +0.000 (-")
+    export_model(study, base, tmp_path / "base", suites, items=items)
+    card = (tmp_path / "base" / "README.md").read_text()
+    assert "This is the base as it is, no merge" in card
+    assert "A merge of" not in card
+    assert "this merge" not in card
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert header["tags"] == ["evomerge"]
+    assert "base_model_relation" not in header

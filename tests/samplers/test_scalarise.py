@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.samplers.scalarise import draw_preference, tchebycheff
+from evomerge.samplers.results import Result
+from evomerge.samplers.scalarise import Scalariser, draw_preference, tchebycheff
 
 VALUE = st.floats(-1e3, 1e3)
 
@@ -36,3 +37,15 @@ def test_preferences_differ_by_generation_and_sum_to_one():
     assert np.array_equal(first, again)
     assert not np.allclose(first, other)
     assert np.isclose(first.sum(), 1.0)
+
+
+def test_a_given_preference_is_a_plain_sum_in_every_generation():
+    results = [
+        Result(0, {}, {}, losses, 0.0, False, False)
+        for losses in ((1.0, 0.0), (0.0, 0.6), None, (0.2, 0.2))
+    ]
+    for generation in (0, 7):
+        losses = Scalariser(1, preference=(1.0, 2.0)).losses(results, generation)
+        assert losses is not None
+        assert np.allclose([losses[0], losses[1], losses[3]], [1.0, 1.2, 0.6])
+        assert losses[2] > 1.2

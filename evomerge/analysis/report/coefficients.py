@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import yaml
-
 from evomerge.errors import ConfigError
 from evomerge.methods.base import ParameterValue
 from evomerge.models.architecture import Kind, TensorRole
 from evomerge.recipe.recipe import Recipe, Rule
-from evomerge.schema import parse
+from evomerge.schema import parse, write_yaml
 
-__all__ = ["HeatCell", "Panel", "RecipeView", "Row", "view_recipe"]
+__all__ = ["HeatCell", "Panel", "RecipeView", "Row", "Step", "view_recipe"]
 
 _LAYERED: tuple[Kind, ...] = ("attention", "mlp", "norm")
 _OUTSIDE: tuple[Kind, ...] = ("embedding", "head")
@@ -69,6 +67,21 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One hop of a data-flow path.
+
+    Attributes:
+        source: Whose layer it is.
+        layer: Which.
+        scale: What its input is multiplied by; 1 where the recipe has none.
+    """
+
+    source: str
+    layer: int
+    scale: float
+
+
+@dataclass(frozen=True)
 class RecipeView:
     """What the report says about one recipe.
 
@@ -78,8 +91,7 @@ class RecipeView:
         panels: Numbers that vary over the model or between experts.
         constants: (parameter, value) of what is the same everywhere.
         by_name: Rules on tensor names; they go first and are not in the panels.
-        path: (whose layer, scale of its input) of a data-flow path; the scale is 1 where it has
-            none. Empty without a path.
+        path: Hops of a data-flow path; empty without one.
         yaml: The whole recipe.
     """
 
@@ -87,11 +99,11 @@ class RecipeView:
     panels: tuple[Panel, ...]
     constants: tuple[tuple[str, str], ...]
     by_name: int
-    path: tuple[tuple[str, float], ...]
+    path: tuple[Step, ...]
     yaml: str
 
 
-def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
+def view_recipe(recipe: Mapping[str, object], *, has_head: bool = True) -> RecipeView:
     """Resolve a recipe's rules (first match wins) to values per layer, kind and expert.
 
     A recipe does not say how many layers its models have: the last layer any rule names is taken
@@ -99,12 +111,14 @@ def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
 
     Args:
         recipe: YAML-ready data; whatever is not as recipes are is shown as YAML only.
+        has_head: Whether the models have a head apart from the embedding; where the two are tied
+            the head is merged as the embedding, and no rule for heads applies.
     """
     known = _parsed(recipe)
     rules = known.rules if known else ()
     by_place = [rule for rule in rules if rule.where.names is None]
     layers = max((rule.where.layers[1] for rule in by_place if rule.where.layers), default=0)
-    matched = {place: _first_match(by_place, place) for place in _places(layers)}
+    matched = {place: _first_match(by_place, place) for place in _places(layers, has_head)}
     experts = list(known.experts) if known else []
     panels, constants = [], []
     for parameter in _parameter_names(by_place):
@@ -119,8 +133,8 @@ def view_recipe(recipe: Mapping[str, object]) -> RecipeView:
         panels=tuple(panels),
         constants=tuple(constants),
         by_name=len(rules) - len(by_place),
-        path=tuple((f"{h.source} {h.layer}", h.scale) for h in known.path) if known else (),
-        yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True),
+        path=tuple(Step(h.source, h.layer, h.scale) for h in known.path) if known else (),
+        yaml=write_yaml(_plain(recipe)),
     )
 
 
@@ -142,9 +156,10 @@ def _parameters(rule: Rule) -> dict[str, ParameterValue]:
     return {**rule.parameters, **of_modifiers}
 
 
-def _places(layers: int) -> list[_Place]:
+def _places(layers: int, has_head: bool) -> list[_Place]:
     """Every place a rule can tell apart; with no layer rules all layers are one place."""
-    return [(kind, layer) for kind in _LAYERED for layer in _span(layers)] + _outside(layers)
+    inside: list[_Place] = [(kind, layer) for kind in _LAYERED for layer in _span(layers)]
+    return inside + _outside(layers)[: 1 + has_head]
 
 
 def _span(layers: int) -> Sequence[int | None]:
@@ -190,26 +205,30 @@ def _panel(parameter: str, columns: Mapping[str, Mapping[_Place, object]], layer
 
     def rows(kinds: Mapping[Kind, Sequence[_Place]]) -> tuple[Row, ...]:
         return tuple(
-            Row(expert, _kinds_label(names), tuple(_cell(v, limit) for v in values))
+            Row(
+                expert,
+                _kinds_label(names, len(inside | outside)),
+                tuple(_cell(v, limit) for v in values),
+            )
             for expert, column in numbers.items()
             for values, names in _grouped(
                 {kind: tuple(column[place] for place in places) for kind, places in kinds.items()}
             )
         )
 
-    span, outside = _span(layers), {place[0]: [place] for place in _outside(layers)}
+    span = _span(layers)
+    places = next(iter(columns.values()))
+    outside = {place[0]: [place] for place in places if place[0] in _OUTSIDE}
     inside = {kind: [(kind, layer) for layer in span] for kind in _LAYERED}
-    if all(
-        len({c[p] for p in places}) == 1 for c in numbers.values() for places in inside.values()
-    ):
+    if all(len({c[p] for p in kind}) == 1 for c in numbers.values() for kind in inside.values()):
         # Layers that do not differ need no columns, and then nothing sets the layers apart.
-        everywhere = {kind: places[:1] for kind, places in {**inside, **outside}.items()}
+        everywhere = {kind: found[:1] for kind, found in {**inside, **outside}.items()}
         return Panel(parameter, 1, rows(everywhere), (), limit)
     return Panel(parameter, len(span), rows(inside), rows(outside), limit)
 
 
-def _kinds_label(kinds: Sequence[str]) -> str:
-    return "everywhere" if len(kinds) == len(_LAYERED + _OUTSIDE) else ", ".join(kinds)
+def _kinds_label(kinds: Sequence[str], n_kinds: int) -> str:
+    return "everywhere" if len(kinds) == n_kinds else ", ".join(kinds)
 
 
 def _grouped(
@@ -237,7 +256,7 @@ def _methods(matched: Mapping[_Place, Rule | None], layers: int) -> tuple[tuple[
             found.append((f"{kind} {ends}", method))
         if not layers:
             found.append((kind, names[kind, None]))
-    return tuple(found + [(place[0], names[place]) for place in _outside(layers)])
+    return tuple(found + [(place[0], names[place]) for place in names if place[0] in _OUTSIDE])
 
 
 def _method(rule: Rule) -> str:

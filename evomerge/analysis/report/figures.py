@@ -17,7 +17,7 @@ from evomerge.analysis.intervals import Estimate
 from evomerge.analysis.report.layers import Layer, layers_of
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
-from evomerge.analysis.report.scores import chosen_number, summary_measure
+from evomerge.analysis.report.scores import summary_measure
 from evomerge.origins import BASE, EXPERT, UNIFORM, kind_and_name, model_label
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
@@ -26,7 +26,6 @@ __all__ = [
     "interference_figures",
     "pair_figures",
     "plotly_js",
-    "profile_figure",
     "progress_figure",
     "tradeoff_figure",
 ]
@@ -60,36 +59,6 @@ def pair_figures(study: StudyRecord) -> list[str]:
     return [_to_json(figure.update_layout(showlegend=False), height=300) for figure in figures]
 
 
-def profile_figure(study: StudyRecord) -> str:
-    """Draw each front trial as a line over three or more objectives, scaled by the baselines."""
-    figure = go.Figure()
-    names = [_text(o.name) for o in study.objectives]
-    chosen = chosen_number(study)
-    layers = layers_of(study)
-    for layer in (layers.front, layers.chosen, layers.baselines):
-        for trial, row in zip(layer.trials, scaled_values(study, layer.trials), strict=True):
-            is_chosen = trial.number == chosen
-            figure.add_scatter(
-                x=names,
-                y=row.tolist(),
-                mode="lines+markers" if layer is not layers.front else "lines",
-                line={
-                    "color": layer.color,
-                    "width": 3 if is_chosen else 1.2,
-                    "dash": "dot" if layer is layers.baselines else "solid",
-                },
-                marker={"size": 7, "color": layer.color, "symbol": _symbol(trial)},
-                opacity=min(0.45, 20 / len(layer.trials)) if layer is layers.front else 1,
-                hovertext=_hover(study.objectives, trial),
-                hoverinfo="text",
-                name=layer.name,
-                legendgroup=layer.name,
-                showlegend=trial is layer.trials[0],
-            )
-    figure.update_yaxes(title_text="0 = worst baseline, 1 = best baseline")
-    return _to_json(figure, height=420)
-
-
 def hypervolume_figure(study: StudyRecord) -> str:
     """Draw hypervolume against trials."""
     history = hypervolume_history(study)
@@ -117,6 +86,7 @@ def progress_figure(study: StudyRecord) -> str:
             x = [float(trial.number) for trial in layer.trials]
             y = [measure.of(trial).value for trial in layer.trials]
             figure.add_trace(_points(study.objectives, layer, x, y).update(marker_size=6))
+    figure.add_trace(_ring())
     numbers = [trial.number for trial in contenders(study)]
     signed = [measure.sign * measure.of(trial).value for trial in contenders(study)]
     figure.add_scatter(
@@ -202,6 +172,7 @@ def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go
         if layer not in (layers.infeasible, layers.cloud) and len(layer.trials) <= _MAX_ERROR_BARS:
             points.update(error_x=_error_bar(layer, i), error_y=_error_bar(layer, j))
         figure.add_trace(points)
+    figure.add_trace(_ring())
     for objective, axes in ((study.objectives[i], "xaxis"), (study.objectives[j], "yaxis")):
         is_minimized = objective.direction == "minimize"
         note = " (lower is better, axis reversed)" if is_minimized else ""
@@ -225,7 +196,28 @@ def _points(
         },
         hovertext=[_hover(objectives, trial) for trial in layer.trials],
         hoverinfo="text",
+        customdata=[trial.number for trial in layer.trials],
+        unselected={"marker": {"opacity": 0.15}},
         name=layer.name,
+        cliponaxis=False,
+    )
+
+
+def _ring() -> go.Scatter:
+    """Make room for the mark of the trial that the reader chooses."""
+    return go.Scatter(
+        x=[],
+        y=[],
+        mode="markers",
+        marker={
+            "size": 19,
+            "symbol": "circle-open",
+            "color": LIGHT["chosen"],
+            "line": {"width": 2.5},
+        },
+        name="shown",
+        showlegend=False,
+        hoverinfo="skip",
         cliponaxis=False,
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +18,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import evomerge
 from evomerge.analysis.forgetting import ForgettingRow, forgetting_rows
 from evomerge.analysis.front import complete, front
+from evomerge.analysis.gene_shares import GeneShares, gene_shares
 from evomerge.analysis.held_out import HeldOutRow, held_out_rows
 from evomerge.analysis.interference import Comparison
 from evomerge.analysis.paired import PairedRow, paired_rows
 from evomerge.analysis.report import figures
-from evomerge.analysis.report.coefficients import RecipeView, Row, view_recipe
+from evomerge.analysis.report.coefficients import Row
 from evomerge.analysis.report.numbers import (
     format_duration,
     format_number,
@@ -28,13 +31,15 @@ from evomerge.analysis.report.numbers import (
     format_value,
 )
 from evomerge.analysis.report.palette import DARK, LIGHT
+from evomerge.analysis.report.parallel import Parallel, parallel
+from evomerge.analysis.report.path import draw_path
 from evomerge.analysis.report.scores import (
     Split,
-    chosen_number,
     final_split,
     measures,
     summary_measure,
 )
+from evomerge.analysis.report.setup import Setup, setup
 from evomerge.analysis.report.tables import (
     Failure,
     GapRow,
@@ -47,6 +52,7 @@ from evomerge.analysis.report.tables import (
     phase_times,
 )
 from evomerge.analysis.report.tiles import Tile, tiles
+from evomerge.analysis.report.trials import Candidate, TrialView, candidates, trial_views
 from evomerge.analysis.report.words import headline, verdict
 from evomerge.analysis.seeded import seeds_advice
 from evomerge.origins import model_label
@@ -57,6 +63,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
+_ROOM = 900_000  # bytes for the cards of trials
+_MOST_CARDS = 400
 _PLOTLY_FILE = "plotly.min.js"
 
 
@@ -66,6 +74,9 @@ def write_report(
     *,
     items: pd.DataFrame | None = None,
     comparison: Comparison | None = None,
+    experiment: Mapping[str, object] | None = None,
+    versions: Mapping[str, str] | None = None,
+    folder: str = "DIR",
     inline_js: bool = True,
 ) -> Path:
     """Write the report of a study, finished or not, as one HTML file that asks no network.
@@ -78,6 +89,9 @@ def write_report(
         items: Item scores as ``ItemStore.read`` returns them, for intervals and paired comparisons;
             without them the page has neither.
         comparison: Of the experts' task vectors, if they were compared.
+        experiment: Its resolved keys as plain data, without passwords.
+        versions: Of the packages on this machine, by name.
+        folder: The study's, as commands name it.
         inline_js: Put plotly.js (4.8 MB) into the page; otherwise it is written once beside it, as
             ``plotly.min.js``, which several reports in one folder share.
 
@@ -91,7 +105,9 @@ def write_report(
         _environment()
         .get_template("report.html.j2")
         .render(
-            page=_gather(study, items, comparison),
+            page=_gather(
+                study, _Beside(items, comparison, experiment or {}, versions or {}, folder)
+            ),
             light=LIGHT,
             dark=DARK,
             palette=json.dumps([[LIGHT[role], DARK[role]] for role in LIGHT]),
@@ -105,13 +121,20 @@ def write_report(
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """The trial whose recipe is shown."""
+class _Beside:
+    """What the page is told beside the study."""
 
-    number: int
-    label: str
-    by_validation: bool
-    recipe: RecipeView
+    items: pd.DataFrame | None
+    comparison: Comparison | None
+    experiment: Mapping[str, object]
+    versions: Mapping[str, str]
+    folder: str
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the models have a head apart from the embedding, as far as is known."""
+        parts = () if self.comparison is None else self.comparison.parts
+        return not parts or any(part.name == "head" for part in parts)
 
 
 @dataclass(frozen=True)
@@ -128,7 +151,6 @@ class _Page:
     objectives: tuple[str, ...]
     constraints: tuple[str, ...]
     tradeoff: str | None
-    profile: str | None
     pairs: tuple[str, ...]
     progress: tuple[str, ...]
     split: Split
@@ -137,7 +159,13 @@ class _Page:
     held_out: tuple[HeldOutRow, ...]
     paired: tuple[PairedRow, ...]
     forgetting: tuple[ForgettingRow, ...]
-    chosen: _Chosen | None
+    chosen: TrialView | None
+    by_validation: bool
+    trials: str
+    candidates: tuple[Candidate, ...]
+    parallel: Parallel | None
+    genes: GeneShares | None
+    setup: Setup
     front: tuple[ScoreRow, ...]
     n_front: int
     failures: tuple[Failure, ...]
@@ -147,10 +175,14 @@ class _Page:
     interference: tuple[tuple[str, str, int], ...]
 
 
-def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparison | None) -> _Page:
+def _gather(study: StudyRecord, beside: _Beside) -> _Page:
     any_complete, n_objectives = bool(complete(study)), len(study.objectives)
     has_finals = bool(study.finals)
     is_many = any_complete and n_objectives > 2
+    items, comparison = beside.items, beside.comparison
+    genes = gene_shares(study)
+    chosen, cards = _cards(study, beside)
+    wanted = candidates(study) if n_objectives > 1 else ()
     return _Page(
         title=study.name,
         headline=headline(study),
@@ -162,7 +194,6 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
         objectives=tuple(o.name for o in study.objectives),
         constraints=study.constraints,
         tradeoff=figures.tradeoff_figure(study) if any_complete and n_objectives == 2 else None,
-        profile=figures.profile_figure(study) if is_many else None,
         pairs=tuple(figures.pair_figures(study)) if is_many else (),
         progress=_progress(study) if any_complete else (),
         split=final_split(study),
@@ -171,7 +202,13 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
         held_out=() if items is None else held_out_rows(study, items),
         paired=() if items is None else paired_rows(study, items),
         forgetting=() if items is None else forgetting_rows(study, items),
-        chosen=_chosen(study),
+        chosen=chosen,
+        by_validation=any(final.chosen for final in study.finals),
+        trials=json.dumps({"candidates": [asdict(c) for c in wanted], "cards": cards}),
+        candidates=wanted,
+        parallel=parallel(study, genes),
+        genes=genes,
+        setup=setup(study, beside.experiment, beside.versions),
         front=front_rows(study),
         n_front=len(front(study)) if n_objectives > 1 else len(complete(study)),
         failures=failures(study),
@@ -182,23 +219,31 @@ def _gather(study: StudyRecord, items: pd.DataFrame | None, comparison: Comparis
     )
 
 
+def _cards(study: StudyRecord, beside: _Beside) -> tuple[TrialView | None, dict[int, str]]:
+    """Describe the chosen trial, and pack the cards of as many as the page has room for.
+
+    Returns:
+        The first view; by trial number its card, zipped and in base 64.
+    """
+    first: TrialView | None = None
+    cards: dict[int, str] = {}
+    room = _ROOM
+    card = _environment().get_template("macros.html.j2").module.trial_card  # type: ignore[attr-defined]
+    views = trial_views(study, beside.items, folder=beside.folder, has_head=beside.has_head)
+    for view in islice(views, _MOST_CARDS):
+        first = first or view
+        packed = gzip.compress(card(view).encode(), mtime=0)
+        room -= len(packed) * 4 // 3
+        if room < 0:
+            break
+        cards[view.number] = base64.b64encode(packed).decode()
+    return first, cards
+
+
 def _progress(study: StudyRecord) -> tuple[str, ...]:
     """With one objective the hypervolume is the best value again, so it is left out."""
     best = (figures.progress_figure(study),)
     return best if len(study.objectives) == 1 else (figures.hypervolume_figure(study), *best)
-
-
-def _chosen(study: StudyRecord) -> _Chosen | None:
-    number = chosen_number(study)
-    trial = next((t for t in study.trials if t.number == number), None)
-    if trial is None or not trial.recipe:
-        return None
-    return _Chosen(
-        number=trial.number,
-        label=model_label(trial.origin, trial.number),
-        by_validation=any(final.chosen for final in study.finals),
-        recipe=view_recipe(trial.recipe),
-    )
 
 
 @cache
@@ -220,6 +265,7 @@ def _environment() -> Environment:
         short=_short,
         model=model_label,
         percent=_percent,
+        drawing=draw_path,
         by_expert=_by_expert,
         unbroken=lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"),
     )

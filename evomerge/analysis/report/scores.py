@@ -10,7 +10,15 @@ from evomerge.analysis.front import complete
 from evomerge.analysis.intervals import Estimate, mean
 from evomerge.analysis.picking import pick
 from evomerge.origins import is_baseline, kind_and_name
-from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord, has_mean
+from evomerge.study.records import (
+    FinalRecord,
+    Objective,
+    StudyRecord,
+    TrialRecord,
+    has_mean,
+    mean_name,
+    shares,
+)
 
 __all__ = [
     "BASELINE",
@@ -38,16 +46,20 @@ class Measure:
         label: Column head.
         sign: +1 where larger is better, -1 where smaller is.
         indices: The objectives it averages.
+        shares: How much each of them counts; they sum to 1.
     """
 
     label: str
     sign: float
     indices: tuple[int, ...]
+    shares: tuple[float, ...] = (1.0,)
 
     def of(self, scored: Standing | TrialRecord) -> Estimate:
         """Read the measure off a scored model."""
         return mean(
-            [scored.values[i] for i in self.indices], [scored.stderr[i] for i in self.indices]
+            [scored.values[i] for i in self.indices],
+            [scored.stderr[i] for i in self.indices],
+            self.shares,
         )
 
 
@@ -83,7 +95,8 @@ def measures(objectives: Sequence[Objective]) -> tuple[Measure, ...]:
     """
     each = [Measure(o.name, o.sign, (i,)) for i, o in enumerate(objectives)]
     if len(each) > 1 and has_mean(objectives):
-        return (Measure("mean", each[0].sign, tuple(range(len(objectives)))), *each)
+        name, every = mean_name(objectives), tuple(range(len(objectives)))
+        return (Measure(name, each[0].sign, every, tuple(shares(objectives))), *each)
     summary = next((i for i, o in enumerate(objectives) if not o.is_cost), 0)
     return (each[summary], *each[:summary], *each[summary + 1 :])
 

@@ -11,6 +11,7 @@ from evomerge.analysis.front import complete, front
 from evomerge.analysis.intervals import Estimate, difference
 from evomerge.analysis.report.scores import (
     Measure,
+    Split,
     Standing,
     chosen_number,
     final_split,
@@ -80,21 +81,25 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class GapRow:
-    """One finalist's search score against its held-out score.
+    """One finalist's search score against its held-out scores.
 
     Attributes:
         label: What it is.
+        number: Trial number.
         is_chosen: The trial the report is about.
         search: What the search saw.
-        held_out: What new items say.
-        gap: Search minus held-out; for the winner usually an overstatement.
+        validation: What the choice among finalists saw; ``None`` if it was not scored there.
+        test: What nothing was chosen by; ``None`` for all but baselines and the best merge.
+        gap: Search minus test, or else validation; for the winner usually an overstatement.
         judgement: ``clear``, ``within noise`` or ``noise unknown``.
     """
 
     label: str
+    number: int
     is_chosen: bool
     search: Estimate
-    held_out: Estimate
+    validation: Estimate | None
+    test: Estimate | None
     gap: Estimate
     judgement: str
 
@@ -146,22 +151,36 @@ def front_rows(study: StudyRecord) -> tuple[ScoreRow, ...]:
 
 
 def gap_rows(study: StudyRecord) -> tuple[GapRow, ...]:
-    """Compare search and held-out scores by the summary, best held-out first."""
-    split = final_split(study)
-    if split == "search":
-        return ()
+    """Compare search and held-out scores by the summary, best held-out first.
+
+    Those with test scores come before finalists that were scored on ``validation`` alone.
+    """
     measure = summary_measure(study.objectives)
-    searched = {s.number: s for s in standings(study, "search")}
+    splits: tuple[Split, ...] = ("search", "validation", "test")
+    search, validation, test = (
+        {s.number: measure.of(s) for s in standings(study, split)} for split in splits
+    )
+    held_out = {**validation, **test}
+    labels = {f.number: model_label(f.origin, f.number) for f in study.finals}
     chosen = chosen_number(study)
     rows = []
-    for final in _ordered(standings(study, split), measure):
-        if final.number not in searched:
-            continue
-        before, after = measure.of(searched[final.number]), measure.of(final)
-        gap = difference(before, after)
-        label = model_label(final.origin, final.number)
-        is_chosen = final.number == chosen
-        rows.append(GapRow(label, is_chosen, before, after, gap, versus_noise(gap)))
+    for number in sorted(
+        held_out, key=lambda n: (n not in test, -measure.sign * held_out[n].value, n)
+    ):
+        if number in search:
+            gap = difference(search[number], held_out[number])
+            rows.append(
+                GapRow(
+                    label=labels[number],
+                    number=number,
+                    is_chosen=number == chosen,
+                    search=search[number],
+                    validation=validation.get(number),
+                    test=test.get(number),
+                    gap=gap,
+                    judgement=versus_noise(gap),
+                )
+            )
     return tuple(rows)
 
 

@@ -7,7 +7,8 @@ Members:
     importing: mergekit content to recipe.
     exporting: recipe to mergekit text.
     stacking, unstacking: ``passthrough`` files as paths, and back.
-    heads: models, tokenizer and dtype of a file.
+    heads: models and dtype of a file.
+    tokenizers: what it asks of tokenizer and chat template.
     file: the records of a mergekit file.
     keys: names of methods and parameters.
     values: settings evaluated for each tensor.

@@ -1,4 +1,4 @@
-"""What a mergekit file says besides its settings: models, tokenizer, dtype."""
+"""What a mergekit file says besides its settings: models, dtype, filters."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from itertools import chain, count
 from typing import cast, get_args
 
 from evomerge.errors import RecipeError
-from evomerge.recipe.mergekit.file import MergekitFile, Tokenizer
+from evomerge.recipe.mergekit.file import MergekitFile
 from evomerge.recipe.recipe import Dtype
 
-__all__ = ["all_filters", "check_tokenizer", "expert_names", "recipe_dtype"]
+__all__ = ["all_filters", "expert_names", "recipe_dtype"]
 
 
 def expert_names(models: Iterable[str], reserved: Collection[str] = ()) -> dict[str, str]:
@@ -28,21 +28,6 @@ def expert_names(models: Iterable[str], reserved: Collection[str] = ()) -> dict[
         taken = {*names.values(), *reserved}
         names[model] = next(name for name in candidates if name not in taken)
     return names
-
-
-def check_tokenizer(file: MergekitFile, anchor: str) -> None:
-    """Refuse tokenizers and chat templates other than the anchor's.
-
-    Raises:
-        RecipeError: Another one is asked for.
-    """
-    plain = file.tokenizer is None or file.tokenizer == Tokenizer(source=file.tokenizer.source)
-    source = file.tokenizer_source if file.tokenizer is None else file.tokenizer.source
-    if not plain or source not in (None, "base", anchor) or file.chat_template is not None:
-        raise RecipeError(
-            f"expected tokenizer and chat template of {anchor} as they are; other "
-            "sources, added tokens, padding and templates cannot be imported yet"
-        )
 
 
 def recipe_dtype(file: MergekitFile) -> Dtype | None:

@@ -13,13 +13,13 @@ from evomerge.models.reference import absolute_reference, resolve_model
 from evomerge.recipe.mergekit.file import MergekitFile, Slice, read_file
 from evomerge.recipe.mergekit.heads import (
     all_filters,
-    check_tokenizer,
     expert_names,
     recipe_dtype,
 )
 from evomerge.recipe.mergekit.keys import COUNTERPARTS, PASSTHROUGH
 from evomerge.recipe.mergekit.rules import gather_rules
 from evomerge.recipe.mergekit.stacking import stacked
+from evomerge.recipe.mergekit.tokenizers import check_tokenizer
 from evomerge.recipe.mergekit.values import evaluate_settings
 from evomerge.recipe.recipe import Recipe
 
@@ -47,7 +47,7 @@ def from_mergekit(content: Mapping[str, Any], *, beside: Path) -> Recipe:
     base = _base(file)
     experts = _experts(file, base)
     anchor = next(iter(experts)) if base is None else base
-    check_tokenizer(file, anchor)
+    check_tokenizer(file, anchor, beside=beside)
     checkpoint = Checkpoint(resolve_model(absolute_reference(anchor, beside)))
     architecture = Architecture(checkpoint.config, checkpoint.names)
     slices = _slices_by_layers(file, architecture.n_layers)

@@ -214,6 +214,19 @@ SCALE = Key("scale")
 """The parameter of passthrough."""
 
 _EVERYWHERE = ("int8_mask",)  # without effect
+_ON_THE_COMMAND_LINE = {
+    key: f", an option of mergekit's command line that its files ignore; {instead}"
+    for key, instead in {
+        "random_seed": "write seed: N in a recipe of evomerge",
+        "write_model_card": "every merge here has a card",
+        "copy_tokenizer": "every merge here has its base's tokenizer",
+        **dict.fromkeys(
+            ("allow_crimes", "cuda", "lazy_unpickle", "low_cpu_memory", "trust_remote_code"),
+            "remove it",
+        ),
+        "out_shard_size": "remove it",
+    }.items()
+}
 
 
 def counterpart_of(ours: str) -> tuple[str, Counterpart] | None:
@@ -245,7 +258,7 @@ def misplaced_parameters(merge_method: str) -> dict[str, str]:
     methods = (*COUNTERPARTS, PASSTHROUGH)
     everything = {key for one in methods for key in known_parameters(one, of_one_model=False)}
     ours = known_parameters(merge_method, of_one_model=False)
-    return {
+    return _ON_THE_COMMAND_LINE | {
         key: " here, which mergekit ignores; it belongs under parameters"
         if key in ours
         else f", which mergekit ignores here, and {merge_method} everywhere; remove it"

@@ -15,12 +15,12 @@ from evomerge.models.reference import absolute_reference, resolve_model
 from evomerge.recipe.mergekit.file import MergekitFile, Slice
 from evomerge.recipe.mergekit.heads import (
     all_filters,
-    check_tokenizer,
     expert_names,
     recipe_dtype,
 )
 from evomerge.recipe.mergekit.keys import SCALE
 from evomerge.recipe.mergekit.rules import gather_rules
+from evomerge.recipe.mergekit.tokenizers import check_tokenizer
 from evomerge.recipe.mergekit.values import value_for
 from evomerge.recipe.path import BASE, MERGED, Hop
 from evomerge.recipe.recipe import Recipe, Rule
@@ -63,7 +63,7 @@ def stacked(file: MergekitFile, *, beside: Path) -> Recipe:
     experts = _experts(file)
     base = file.base_model if file.base_model not in experts else None
     anchor = base or next(iter(experts))
-    check_tokenizer(file, anchor)
+    check_tokenizer(file, anchor, beside=beside)
     checkpoint = Checkpoint(resolve_model(absolute_reference(anchor, beside)))
     architecture = Architecture(checkpoint.config, checkpoint.names)
     roles = architecture.roles

@@ -4,7 +4,7 @@ import random
 
 import yaml
 
-from evomerge.analysis.report.coefficients import Row, view_recipe
+from evomerge.analysis.report.coefficients import Row, Step, view_recipe
 from evomerge.recipe.path import Hop, path_data
 
 from ..synthetic import layerwise_recipe
@@ -47,6 +47,23 @@ def test_embedding_counts_with_the_first_layer_and_head_with_the_last() -> None:
     )
     (panel,) = view.panels
     assert {row.kinds: values(row) for row in panel.outside} == {"embedding": [0.1], "head": [0.9]}
+
+
+def test_tied_embeddings_have_no_head_of_their_own() -> None:
+    by_kind = [
+        rule({"layers": [0, 3], "kinds": ["head"]}, "slerp", coefficient=0.9),
+        rule({"layers": [0, 3], "kinds": ["embedding"]}, coefficient=0.2),
+        rule({"layers": [0, 1]}, coefficient=0.1),
+        rule({"layers": [1, 3]}, coefficient=0.3),
+    ]
+    view = view_recipe(recipe(*by_kind), has_head=False)
+    (panel,) = view.panels
+    assert {row.kinds: values(row) for row in panel.outside} == {"embedding": [0.2]}
+    assert view.methods == (("", "ties"),)
+    (panel,) = view_recipe(
+        recipe(rule({}, coefficient={"math": 0.5, "list": 1.0})), has_head=False
+    ).panels
+    assert [row.kinds for row in panel.rows] == ["everywhere"] * 2
 
 
 def test_one_rule_for_everything_needs_one_row_per_expert() -> None:
@@ -110,10 +127,10 @@ def test_recipe_without_rules_is_shown_as_yaml() -> None:
 def test_a_path_is_listed_layer_by_layer() -> None:
     hops = (Hop("math", 0), Hop("math", 1), Hop("merged", 1, 0.9), Hop("list", 5))
     assert view_recipe({**recipe(rule({})), "path": path_data(hops)}).path == (
-        ("math 0", 1.0),
-        ("math 1", 1.0),
-        ("merged 1", 0.9),
-        ("list 5", 1.0),
+        Step("math", 0, 1.0),
+        Step("math", 1, 1.0),
+        Step("merged", 1, 0.9),
+        Step("list", 5, 1.0),
     )
 
 

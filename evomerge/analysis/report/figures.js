@@ -14,6 +14,7 @@
       if (isPaper) Object.assign(layout, { width: figure.clientWidth, height: 0.75 * layout.height });
       Plotly.react(figure.querySelector("div"), data, layout, options);
     }
+    document.dispatchEvent(new Event("drawn"));
   }
 
   // report.css gives .paper the width of a sheet, on screen too, so it can be measured here.
