@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from evomerge.errors import EvaluationError
@@ -41,6 +42,7 @@ class Climber:
         self._space, self._objectives = spec.space, spec.objectives
         self._candidate, self._roles = candidate, sources.architecture.roles
         self._genes = SlopedGenes(spec.space)
+        self._settings = spec.losses or LossSettings()
         self._prepared, self._parents = prepared, parents
         self._by_kind: dict[LossKind, Losses] = {}
 
@@ -58,7 +60,7 @@ class Climber:
     def _losses(self, kind: LossKind) -> Losses:
         """Prepare the losses of a kind once."""
         if kind not in self._by_kind:
-            settings = LossSettings(kind)
+            settings = dataclasses.replace(self._settings, kind=kind)
             self._by_kind[kind] = self._prepared.losses(self._objectives, settings, self._parents)
         return self._by_kind[kind]
 

@@ -14,7 +14,7 @@ from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.item_losses import LossKind
+    from evomerge.evaluation.item_losses import LossKind, LossSettings
     from evomerge.evaluation.requests import PromptedSuite
     from evomerge.space.protocol import SearchSpace
 
@@ -53,6 +53,7 @@ class WorkerSpec:
             the others itself.
         space: Decodes the genes of climbs; ``None``: no job asks for one.
         objectives: Task and metric of each objective of the study, in order, for climbs.
+        losses: How the losses of climbs are run, whatever they look at; ``None``: as by default.
     """
 
     base: str
@@ -68,6 +69,7 @@ class WorkerSpec:
     prompted: Mapping[str, tuple[PromptedSuite, ...]] = field(default_factory=dict)
     space: SearchSpace | None = None
     objectives: tuple[tuple[str, str], ...] = ()
+    losses: LossSettings | None = None
 
     @property
     def merging_share(self) -> float:

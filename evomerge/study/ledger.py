@@ -24,7 +24,7 @@ from evomerge.recipe.files import stored_recipe
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
 from evomerge.samplers.chains import LINK
-from evomerge.samplers.learned import CLIMB, CLIMBED, CONSTRAINTS, PARTIAL
+from evomerge.samplers.learned import CLIMB, CLIMB_ERROR, CLIMBED, CONSTRAINTS, PARTIAL
 from evomerge.space.baselines import Baseline
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.evaluations import summed
@@ -50,7 +50,6 @@ _ERROR = "error"
 _TRACEBACK = "traceback"
 _MEASURED = "measured"  # value per constraint
 _EVALUATIONS = "evaluations"  # stored once all that the sampler says of a trial is
-_CLIMB_ERROR = "climb_error"
 
 _STATES: Mapping[TrialState, TrialStateName] = {
     TrialState.COMPLETE: "complete",
@@ -206,7 +205,7 @@ class Ledger:
         if scored.climbed is not None:
             trial.set_user_attr(CLIMBED, asdict(scored.climbed))
         if scored.climb_error is not None:
-            trial.set_user_attr(_CLIMB_ERROR, scored.climb_error)
+            trial.set_user_attr(CLIMB_ERROR, scored.climb_error)
         self._write_evaluations(trial, scored)
 
     def _write_evaluations(self, trial: Trial, outcome: Outcome) -> None:
@@ -259,7 +258,7 @@ class Ledger:
             samples={name: Sample(**sample) for name, sample in attrs.get(_SAMPLES, {}).items()},
             evaluations=evaluations_of(trial),
             has_climbed=CLIMBED in attrs,
-            climb_error=attrs.get(_CLIMB_ERROR),
+            climb_error=attrs.get(CLIMB_ERROR),
             pull=_pull(trial),
         )
 

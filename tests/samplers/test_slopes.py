@@ -359,3 +359,23 @@ def test_slopes_first_and_then_another_sampler(tmp_path: Path) -> None:
     assert params_of(resumed) == params_of(whole)
     assert sorted(links(whole)) == list(range(6))
     assert all("climb" not in trial.user_attrs for trial in whole.trials[6:])
+
+
+@pytest.mark.parametrize(
+    ("ended", "goes_on"),
+    [("", True), ("f", False), ("ff", False), ("sf", True), ("sff", True), ("sfff", False)],
+)
+def test_climbs_that_all_fail_are_given_up(ended: str, *, goes_on: bool) -> None:
+    """The first ones, or three in a row; trials are asked for all the same."""
+    study = search().study
+    for outcome in ended:
+        trial = study.ask()
+        LAYERS.suggest(trial)
+        if outcome == "f":
+            trial.set_user_attr("climb_error", "RuntimeError: no derivative")
+        else:
+            trial.set_user_attr("climbed", {"params": trial.params})
+        study.tell(trial, [0.1, 0.2])
+    params = [LAYERS.suggest(study.ask()) for _ in range(2)]
+    assert params[0] != params[1]
+    assert all(("climb" in t.user_attrs) == goes_on for t in study.get_trials()[-2:])
