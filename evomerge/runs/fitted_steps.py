@@ -108,11 +108,15 @@ def _workers(execution: ExecutionConfig) -> str:
 
 
 def _hint(n_bytes: int, sources: Sources, dtype: torch.dtype, execution: ExecutionConfig) -> str:
-    """Name the most workers that have room; without any, what else makes a step smaller."""
-    for n in range(worker_count(execution) - 1, 0, -1):
-        fewer = execution.model_copy(update={"workers": n})
-        room = _room(sources, dtype, fewer)
+    """Name what leaves a worker enough room; if nothing does, what makes a step smaller."""
+    shares: dict[str, dict[str, float]] = {
+        f"run fewer workers (--workers {n})": {"workers": n}
+        for n in range(worker_count(execution) - 1, 0, -1)
+    }
+    shares["give each worker a whole GPU (gpus_per_worker: 1)"] = {"gpus_per_worker": 1}
+    for hint, change in shares.items():
+        room = _room(sources, dtype, execution.model_copy(update=change))
         if room is not None and room >= n_bytes:
-            return f"run fewer workers (--workers {n})"
+            return hint
     smaller = "" if dtype.itemsize < 4 else " or models.dtype: bfloat16"
     return f"use shorter prompts (num_fewshot){smaller}"

@@ -153,6 +153,7 @@ def test_a_run_without_slopes_says_so_once(
 @pytest.mark.parametrize(
     ("n_workers", "hint"),
     [(4, "run fewer workers (--workers 2)"), (1, "use shorter prompts (num_fewshot)")],
+    ids=["several", "one"],
 )
 def test_check_says_what_would_make_room(
     n_workers: int,
@@ -169,6 +170,19 @@ def test_check_says_what_would_make_room(
     assert code == 2
     assert "sampler: expected memory for steps along slopes: a step takes 3.03 MB" in said
     assert f"{hint}, or name another sampler, e.g. auto" in said
+
+
+def test_a_share_of_a_gpu_that_is_too_small_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (12_000_000, 12_000_000))
+    execution = {"gpus_per_worker": 0.25}
+    file = experiment(tmp_path, sampler="slopes", execution=execution)
+    code, _, said = say(["check", file], monkeypatch, capsys)
+    assert code == 2
+    assert "and each of 4 workers has 1.64 MB for it" in said
+    assert "; give each worker a whole GPU (gpus_per_worker: 1), or name another" in said
 
 
 def test_layers_run_again_where_memory_is_scarce(
