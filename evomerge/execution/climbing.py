@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossKind, LossSettings
 from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.prepared import PreparedSuites
@@ -55,7 +56,8 @@ class Climber:
         """
         losses = self._losses(request.loss)
         self._require_slopes(request, losses)
-        return climb(request, self._genes, lambda *at: self._slopes_at(request, losses, *at))
+        with clean_harness():  # once, not for every batch
+            return climb(request, self._genes, lambda *at: self._slopes_at(request, losses, *at))
 
     def _losses(self, kind: LossKind) -> Losses:
         """Prepare the losses of a kind once."""
