@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.errors import RecipeError
 from evomerge.evaluation.answers import output_tokens
 from evomerge.evaluation.divergence import Divergence
+from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.scores import MetricValue, Scores
 from evomerge.execution.costs import Cost
 from evomerge.execution.parents import parent_recipe
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
-from evomerge.merging.distance import relative_distance
+from evomerge.merging.distance import distance_backward, relative_distance
 from evomerge.merging.size import layers_run, n_parameters
 from evomerge.merging.sources import Sources
 from evomerge.recipe.recipe import Recipe
@@ -86,16 +88,45 @@ class CostMeter:
         }
         return {m: measures[cost.name](cost.reference) for m, cost in self._costs.items()}
 
+    def n_items(self, metric: str) -> int:
+        """Count what the slope of a cost is a mean over: prompts of ``kl``, 1 of ``distance``."""
+        is_kl = self._costs[metric].name == "kl"
+        return self._divergences["search"].n_prompts if is_kl else 1
+
+    def backward(
+        self, metric: str, rows: Sequence[int], factor: float, settings: LossSettings
+    ) -> float:
+        """Add the slope of a cost that has one to the gradients of the live model.
+
+        Args:
+            metric: One that ``why_no_slope`` has nothing to say of.
+            rows: Which of its items, in ascending order.
+            factor: What the gradients are multiplied with.
+            settings: How passes are run.
+
+        Returns:
+            The cost by these items.
+        """
+        cost = self._costs[metric]
+        if cost.name == "kl":
+            divergence = self._divergences["search"]
+            return divergence.backward(cost.reference, rows, factor, settings)
+        parameters, tensors = self._candidate.model.parameters(), self._candidate.tensors
+        return distance_backward(parameters, tensors, self._reference(cost.reference), factor)
+
     def _kl(self, split: str, reference: str) -> MetricValue:
         return self._divergences[split].measure(reference)
 
     def _distance(self, recipe: Recipe, reference: str) -> float:
         if getattr(recipe, "path", ()):
             raise RecipeError("expected a merge without a data-flow path for the cost distance")
-        experts = self._sources.experts
-        source = self._sources.base if reference == "base" else experts[reference]
+        return relative_distance(self._candidate.tensors, self._reference(reference))
+
+    def _reference(self, name: str) -> Callable[[str], torch.Tensor]:
+        """Read the tensors of the base or an expert."""
+        source = self._sources.base if name == "base" else self._sources.experts[name]
         assert source is not None, "workers always have a base"
-        return relative_distance(self._candidate.tensors, source.tensor)
+        return source.tensor
 
 
 def _exact(value: float) -> MetricValue:

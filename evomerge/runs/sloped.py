@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evomerge.config.experiment import Experiment
+from evomerge.config.experiment import Experiment, ObjectiveConfig
 from evomerge.errors import Fault
+from evomerge.execution.costs import COST, why_no_slope
 from evomerge.runs.parts import objectives_of
 from evomerge.space.protocol import SearchSpace
 
 if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue
     from evomerge.evaluation.item_losses import LossKind
+    from evomerge.evaluation.sloped_objectives import SlopedObjective
     from evomerge.merging.sources import Sources
     from evomerge.runs.fitted_steps import FittedSteps
 
@@ -59,7 +61,7 @@ class SlopedParts:
         if experiment.engine == "vllm":
             return cls(genes, (NO_GRADIENTS,) * len(experiment.objectives))
         kind = _loss_kind(experiment)
-        found = [tasks.sloped(o.task, o.metric, o.direction, kind) for o in experiment.objectives]
+        found = [_sloped(objective, tasks, kind) for objective in experiment.objectives]
         reasons = tuple(one.reason for one in found)
         if sources is None or not genes or all(reasons):
             return cls(genes, reasons)
@@ -89,6 +91,15 @@ class SlopedParts:
         named = zip(objectives_of(experiment), self.reasons, strict=True)
         without = [f"{one.name} has no slope: {reason}" for one, reason in named if reason]
         return "; ".join(dict.fromkeys(without)) or self.obstacle
+
+
+def _sloped(wanted: ObjectiveConfig, tasks: TaskCatalogue, kind: LossKind) -> SlopedObjective:
+    """Find the items of an objective, or why it has no slope; a cost has none of its own."""
+    from evomerge.evaluation.sloped_objectives import SlopedObjective
+
+    if wanted.task == COST:
+        return SlopedObjective((), why_no_slope(wanted.metric, wanted.direction))
+    return tasks.sloped(wanted.task, wanted.metric, wanted.direction, kind)
 
 
 def _loss_kind(experiment: Experiment) -> LossKind:

@@ -78,7 +78,10 @@ def obstacles(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
             {"evaluators": [drawn_task(folder)], "objectives": [drawn]},
             "drawn has no slope: drawn: its answers are drawn at random; set do_sample: false",
         ),
-        "cost": ({"objectives": [MATH, HOPS]}, "hops has no slope: it is no score of the items"),
+        "cost": (
+            {"objectives": [MATH, HOPS]},
+            "hops has no slope: of the costs only distance and kl have one",
+        ),
         "engine": (
             {"engine": "vllm"},
             "zoo_math has no slope: engine vllm keeps nothing to take slopes through; set engine: "
