@@ -71,10 +71,10 @@ class Climber:
         return self._by_kind[kind]
 
     def _require_slopes(self, request: Climb, losses: Losses) -> None:
-        asked = zip(self._objectives, request.weights, losses.reasons, strict=True)
-        for (task, metric), weight, of_items in asked:
+        asked = zip(self._objectives, request.voices, losses.reasons, strict=True)
+        for (task, metric), voice, of_items in asked:
             reason = why_no_slope(metric, "minimize") if task == COST else of_items
-            if weight > 0 and reason is not None:
+            if voice > 0 and reason is not None:
                 raise EvaluationError(f"{task} {metric} has no slope: {reason}")
 
     def _slopes_at(
@@ -88,8 +88,8 @@ class Climber:
         self._candidate.materialise(self._space.recipe(params))
         rows = {
             k: drawn_items(request, step, k, self._n_items(losses, k))
-            for k, weight in enumerate(request.weights)
-            if weight > 0
+            for k, voice in enumerate(request.voices)
+            if voice > 0
         }
         return [self._slopes(losses, params, rows, factors) for factors in sums]
 

@@ -83,7 +83,7 @@ class Climb:
 
     Attributes:
         params: Where it starts: a value for every gene, active or not.
-        weights: How much each objective of the study counts, 0 or more; 0: it is left out.
+        voices: How much each objective of the study counts, 0 or more; 0: it is left out.
         steps: How many.
         items: Items per objective and step, drawn anew.
         step_size: Longest first step along any gene, as a share of its range; later ones shrink.
@@ -93,7 +93,7 @@ class Climb:
     """
 
     params: Mapping[str, float | int | str]
-    weights: tuple[float, ...]
+    voices: tuple[float, ...]
     steps: int
     items: int
     step_size: float
@@ -104,7 +104,7 @@ class Climb:
     @property
     def n_items(self) -> int:
         """Items that go forward and backward, at most."""
-        return self.steps * self.items * sum(weight > 0 for weight in self.weights)
+        return self.steps * self.items * sum(voice > 0 for voice in self.voices)
 
 
 @dataclass(frozen=True)

@@ -184,10 +184,10 @@ class Climbers:
         shrink: float,
     ) -> dict[str, Any]:
         progress = None if losses is None else yardstick.progress([losses])[0]
-        weights = voices(progress, link.preference) * self._problem.sloped_objectives
+        counted = voices(progress, link.preference) * self._problem.sloped_objectives
         return {
             "params": dict(params),
-            "weights": weights.tolist(),
+            "voices": counted.tolist(),
             "steps": self._options.steps,
             "items": self._options.items,
             "step_size": self._options.step_size * shrink,

@@ -125,7 +125,9 @@ class Ledger:
         data = stored.user_attrs.get(CLIMB)
         if data is None or not stored.params:
             return None
-        climb = Climb(**{**data, "weights": tuple(data["weights"])})
+        voices = data.get("voices", data.get("weights"))  # as earlier versions called them
+        rest = {name: value for name, value in data.items() if name != "weights"}
+        climb = Climb(**{**rest, "voices": tuple(voices)})
         starts_here = all(climb.params.get(name) == v for name, v in stored.params.items())
         return climb if starts_here else None
 

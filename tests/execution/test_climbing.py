@@ -35,8 +35,8 @@ SPEC = WorkerSpec(
 )
 
 
-def asked(weights: tuple[float, ...] = (1.0, 0.5, 0.0), steps: int = 2) -> Climb:
-    return Climb(START, weights, steps=steps, items=5, step_size=0.1, pull=0.0, seed=3)
+def asked(voices: tuple[float, ...] = (1.0, 0.5, 0.0), steps: int = 2) -> Climb:
+    return Climb(START, voices, steps=steps, items=5, step_size=0.1, pull=0.0, seed=3)
 
 
 def job(request: Climb | None) -> Job:
