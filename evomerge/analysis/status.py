@@ -23,6 +23,8 @@ class Status:
         budget: Number of evaluations that its trials may come to.
         evaluations: What they come to so far: one each, more for those that climb.
         climbed: Trials that went on along slopes.
+        failed_climbs: Trials that were scored and could not.
+        climb_error: Why the last of them could not, in one line; ``None`` if there are none.
         hypervolume: Of the front so far; see ``analysis.front``.
         seconds: Time per phase, summed over workers and drivers.
         elapsed_s: Wall-clock seconds of searching.
@@ -42,6 +44,8 @@ class Status:
     trials_per_minute: float
     items_saved: float = 0.0
     unenforced: tuple[str, ...] = ()
+    failed_climbs: int = 0
+    climb_error: str | None = None
 
     def as_data(self) -> dict[str, object]:
         """Return plain data for JSON."""
@@ -57,6 +61,7 @@ def study_status(study: StudyRecord, timing: Mapping[str, float]) -> Status:
     """
     states = [trial.state for trial in study.trials]
     elapsed = timing["elapsed"]
+    errors = [trial.climb_error for trial in study.trials if trial.climb_error is not None]
     finished = sum(state != "running" for state in states)
     return Status(
         trials={state: states.count(state) for state in _STATES},
@@ -70,6 +75,8 @@ def study_status(study: StudyRecord, timing: Mapping[str, float]) -> Status:
         trials_per_minute=60 * finished / elapsed if elapsed > 0 else 0.0,
         items_saved=items_saved(study),
         unenforced=study.unenforced,
+        failed_climbs=len(errors),
+        climb_error=errors[-1] if errors else None,
     )
 
 

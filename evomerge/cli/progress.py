@@ -150,6 +150,10 @@ class SearchProgress:
         """Show what the person should look into, above the bar."""
         notes.print(f"warning: {text}", style="yellow", soft_wrap=True, markup=False)
 
+    def noted(self, text: str) -> None:
+        """Show what was decided in the person's place, above the bar."""
+        notes.print(text, soft_wrap=True, markup=False, highlight=False)
+
     def told(self, trial: TrialRecord) -> None:
         """Count one finished trial."""
         self._count(trial)

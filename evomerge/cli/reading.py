@@ -61,6 +61,13 @@ def _print_status(found: Status) -> None:
             f"climbs       {found.climbed} trials went on along slopes; with them "
             f"{found.evaluations:.4g} of {found.budget} evaluations"
         )
+    if found.climb_error is not None:
+        console.print(
+            f"failed       {found.failed_climbs} climbs; the last one with: {found.climb_error}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
     if found.infeasible:
         console.print(f"infeasible   {found.infeasible} of {found.trials['complete']} complete")
     print_unenforced(found.unenforced)

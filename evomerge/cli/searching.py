@@ -133,6 +133,7 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
                 part=progress.part,
                 told=progress.told,
                 warned=progress.warned,
+                noted=progress.noted,
                 faulty=print_faults,
                 began=progress.began,
             )

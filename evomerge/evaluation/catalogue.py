@@ -15,6 +15,7 @@ from evomerge.evaluation.answers import GENERATION
 from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
 from evomerge.evaluation.harness import LanguageModel
 from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.item_losses import LossKind
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import MetricValue
@@ -74,7 +75,7 @@ class TaskCatalogue:
 
     def __init__(self, suites: Sequence[Suite], model: LanguageModel | None = None) -> None:
         self._entries: list[_Entry] = []
-        self._model, self._sloped = model, dict[tuple[str, str, str], SlopedObjective]()
+        self._model, self._sloped = model, dict[tuple[str, str, str, LossKind], SlopedObjective]()
         faults: list[Fault] = []
         for suite in suites:
             with clean_harness(), collected(faults, suite.name):
@@ -160,15 +161,17 @@ class TaskCatalogue:
         found = (searched_benchmarks(one.loaded) for one in self._entries)
         return {task: split for benchmarks in found for task, split in benchmarks.items()}
 
-    def sloped(self, task: str, metric: str, direction: str) -> SlopedObjective:
+    def sloped(
+        self, task: str, metric: str, direction: str, kind: LossKind = "gold"
+    ) -> SlopedObjective:
         """Find the items that give an objective its slope, or why it has none; once for each.
 
         The catalogue must have been made with a model.
         """
-        key = (task, metric, direction)
+        key = (task, metric, direction, kind)
         if key not in self._sloped:
             with clean_harness():
-                self._sloped[key] = expected_objective(self._part(task, metric), direction)
+                self._sloped[key] = expected_objective(self._part(task, metric), direction, kind)
         return self._sloped[key]
 
     def _part(self, task: str, metric: str) -> ObjectiveTasks:

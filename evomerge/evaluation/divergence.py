@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.requests import PreparedTask
 from evomerge.evaluation.scores import MetricValue
+from evomerge.evaluation.teacher_forcing import checkpointed
 from evomerge.seeds import seed_for
 
 __all__ = ["Divergence"]
@@ -65,23 +67,71 @@ class Divergence:
         """
         per_prompt: list[float] = []
         for kept, logits in zip(self._references[reference], self._logits(), strict=True):
-            ours = logits.float().log_softmax(-1)
-            theirs = kept.to(ours.device).float().log_softmax(-1)
-            each = (theirs.exp() * (theirs - ours)).sum(-1)  # (prompts, positions)
-            per_prompt += each.mean(-1).tolist()
+            per_prompt += _divergence(kept, logits).tolist()
         n = len(per_prompt)
         if not all(map(math.isfinite, per_prompt)):  # of NaN logits, max() would make the best
             return MetricValue(math.nan, math.nan, n)
         stderr = stdev(per_prompt) / math.sqrt(n) if n > 1 else math.nan
         return MetricValue(max(0.0, fmean(per_prompt)), stderr, n)
 
+    @property
+    def n_prompts(self) -> int:
+        """Prompts that are looked at."""
+        return sum(map(len, self._batches))
+
+    def backward(
+        self, reference: str, rows: Sequence[int], factor: float, settings: LossSettings
+    ) -> float:
+        """Run prompts forward and backward; gradients add up in the live model's parameters.
+
+        Args:
+            reference: One that was remembered.
+            rows: Positions of prompts, from 0 to ``n_prompts - 1``, sorted; at least one.
+            factor: What the gradients are multiplied with.
+            settings: How passes are run.
+
+        Returns:
+            Their mean KL(reference || live), without the factor.
+        """
+        total = 0.0
+        checkpointing = checkpointed(self._model, settings.checkpointing)
+        with torch.enable_grad(), checkpointing:
+            for batch, kept in self._parts(reference, rows, settings.n_tokens):
+                loss = _divergence(kept, self._predicted(batch)).sum() / len(rows)
+                (factor * loss).backward()
+                total += float(loss.detach())
+        return total
+
+    def _parts(
+        self, reference: str, rows: Sequence[int], n_tokens: int
+    ) -> Iterator[tuple[list[list[int]], torch.Tensor]]:
+        """Yield some prompts, of one length at a time, with what a reference predicts."""
+        first = 0
+        for batch, kept in zip(self._batches, self._references[reference], strict=True):
+            own = [row - first for row in rows if first <= row < first + len(batch)]
+            size = max(1, n_tokens // len(batch[0]))
+            for start in range(0, len(own), size):
+                part = own[start : start + size]
+                yield [batch[i] for i in part], kept[part]
+            first += len(batch)
+
     @torch.inference_mode()
     def _logits(self) -> Iterator[torch.Tensor]:
         """Yield (prompts, positions, vocabulary) per batch."""
-        for batch in self._batches:
-            ids = torch.tensor(batch, device=self._model.device)
-            keep = min(_POSITIONS, ids.shape[1])
-            yield self._model(input_ids=ids, logits_to_keep=keep).logits[:, -keep:]
+        yield from map(self._predicted, self._batches)
+
+    def _predicted(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
+        ids = torch.tensor(batch, device=self._model.device)
+        keep = min(_POSITIONS, ids.shape[1])
+        logits: torch.Tensor = self._model(input_ids=ids, logits_to_keep=keep).logits
+        return logits[:, -keep:]
+
+
+def _divergence(kept: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Compute (prompts,) KL(kept || live), the mean over the positions (prompts, positions, _)."""
+    ours = logits.float().log_softmax(-1)
+    theirs = kept.to(ours.device).float().log_softmax(-1)
+    return (theirs.exp() * (theirs - ours)).sum(-1).mean(-1)
 
 
 def _longest(model: PreTrainedModel) -> int:

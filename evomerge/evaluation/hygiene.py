@@ -16,6 +16,7 @@ from evomerge.evaluation.harness import safe_templates
 
 __all__ = ["clean_harness"]
 
+_SILENT = logging.CRITICAL + 1
 _CHATTY = ("datasets", "evaluate", "lm_eval", "transformers")
 
 
@@ -37,8 +38,9 @@ def _quiet() -> Iterator[None]:
     """
     with ExitStack() as stack:
         for logger in map(logging.getLogger, _CHATTY):
-            stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL + 1)
+            if logger.level != _SILENT:  # setting it makes all loggers forget what they know
+                stack.callback(logger.setLevel, logger.level)
+                logger.setLevel(_SILENT)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         # lm-eval offers no switch for the bars of its prompt builder and of its rolling windows.

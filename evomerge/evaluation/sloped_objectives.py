@@ -11,7 +11,7 @@ from typing import Literal
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine import Engine
 from evomerge.evaluation.harness import Group, LanguageModel, task_names
-from evomerge.evaluation.item_losses import LossSettings
+from evomerge.evaluation.item_losses import LossKind, LossSettings
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.right_answers import Answers, RightAnswers
 from evomerge.evaluation.scores import SMOOTH_METRICS
@@ -105,7 +105,9 @@ def sloped_objective(
     return SlopedObjective(items, None, wanted.lm.lm.max_length)
 
 
-def expected_objective(wanted: ObjectiveTasks, direction: str) -> SlopedObjective:
+def expected_objective(
+    wanted: ObjectiveTasks, direction: str, kind: LossKind = "gold"
+) -> SlopedObjective:
     """Find the items of an objective before parents are asked for right answers.
 
     One whose tasks generate may have a slope although no item is found yet. One that is to get
@@ -114,10 +116,13 @@ def expected_objective(wanted: ObjectiveTasks, direction: str) -> SlopedObjectiv
     Args:
         wanted: What it is about.
         direction: Which way the study wants it, ``maximize`` or ``minimize``.
+        kind: What losses look at; entropies need no parent.
     """
     if wanted.tasks and direction != wanted.direction:
         return SlopedObjective((), f"to {direction} it is to make it worse, which no loss does")
-    found = sloped_objective(wanted, LossSettings(), {})
+    found = sloped_objective(wanted, LossSettings(kind), {})
+    if kind == "entropy":
+        return found
     return dataclasses.replace(found, reason=None) if any(generating([wanted])) else found
 
 
@@ -136,7 +141,7 @@ def _items(
     settings: LossSettings,
     parents: Sequence[Answers],
 ) -> list[SlopedItem]:
-    if task.is_sampled:
+    if task.is_sampled and settings.kind == "gold":
         raise EvaluationError("its answers are drawn at random; set do_sample: false")
     return Targets(task, wanted.metric, wanted.lm, settings, parents).items()
 

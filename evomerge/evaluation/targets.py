@@ -74,13 +74,12 @@ class Targets:
         Raises:
             EvaluationError: None has a target; says why.
         """
-        if not smooth_names(self._task):
-            raise EvaluationError(
-                "a task that is a Python class says nowhere what its gold answers are"
-            )
+        self._require_declared()
         match self._task.OUTPUT_TYPE:
             case "multiple_choice" if self._is_entropy or self._metric not in _OF_ONE_ANSWER:
                 found = [*self._choices()]
+            case "loglikelihood" | "generate_until" if self._is_entropy:
+                found = [self._undecided(item) for item in self._prepared.items]
             case "multiple_choice" | "loglikelihood":
                 found = self._answered(
                     {i.row: r for i in self._prepared.items for r in self._gold(i)}
@@ -93,11 +92,18 @@ class Targets:
             raise EvaluationError("no item has a gold answer")
         return found
 
+    def _require_declared(self) -> None:
+        """A task that is a Python class says less of itself than one that is YAML."""
+        needs_choices = self._task.OUTPUT_TYPE == "multiple_choice"
+        if not smooth_names(self._task) and (needs_choices or not self._is_entropy):
+            what = "choices" if self._is_entropy else "gold answers"
+            raise EvaluationError(f"a task that is a Python class says nowhere what its {what} are")
+
     def _choices(self) -> Iterator[SlopedItem]:
         """One reading for each choice, and one for each without its question if asked for."""
         for item in self._prepared.items:
             choices = self._task.doc_to_choice(item.doc)
-            gold = gold_choices(self._task, item, choices)
+            gold = () if self._is_entropy else gold_choices(self._task, item, choices)
             sizes = self._sizes(item, choices)
             if all(sizes) and (gold or self._is_entropy):
                 n = len(choices) * (2 if self._metric == "acc_mutual_info" else 1)
@@ -146,17 +152,17 @@ class Targets:
         for item in self._prepared.items:
             if item.row in requests:
                 reading = self._reading(requests[item.row], ends)
-                found.append(self._of_one(item, reading, loss))
+                found.append(self._item(item, (reading,), loss))
         return found
 
-    def _of_one(self, item: Item, reading: Reading, loss: ItemLoss) -> SlopedItem:
-        if not self._is_entropy:
-            return self._item(item, (reading,), loss)
-        first = Reading(reading.context, reading.continuation[:1], is_entropy=True)
+    def _undecided(self, item: Item) -> SlopedItem:
+        """The entropy of the first prediction after a prompt, whatever is right."""
+        context, answer = self._lm.pair(item.requests[0].args[0], " 0")
+        first = Reading(tuple(context), tuple(answer[:1]), is_entropy=True)
         return self._item(item, (first,), SumLoss(1.0))
 
     def _generated(self) -> list[SlopedItem]:
-        if self._is_entropy or not needs_answers(self._prepared, self._metric):
+        if not needs_answers(self._prepared, self._metric):
             return self._answered(
                 {
                     item.row: scored_answer(self._task, item, gold_texts(self._task, item)[0])

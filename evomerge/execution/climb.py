@@ -110,7 +110,7 @@ def climb(
 ) -> Climbed:
     """Take the steps of a request.
 
-    Every step goes down the weighted sum of the objectives' losses, each on the scale of its
+    Every step goes down the sum of the objectives' losses, each on the scale of its
     steepest slope, so that no objective takes all. The first step takes the slopes of each
     objective, and so finds the scales; later ones take those of the sum alone, which needs the
     tensors of the models once however many objectives there are. Scales are found again where an
@@ -139,7 +139,7 @@ def climb(
         Hutter 2019, "Decoupled weight decay regularization", arXiv:1711.05101.
     """
     point = genes.encode(request.params)
-    descent = _Descent(request.weights, len(point))
+    descent = _Descent(request.voices, len(point))
     losses, n_items = [], 0
     for step in range(request.steps):
         found = slopes_at(genes.decode(point, request.params), step, descent.sums())
@@ -181,14 +181,14 @@ class _Descent:
     """Adam's direction over several objectives.
 
     Args:
-        weights: How much each objective counts.
+        voices: How much each objective counts.
         n_axes: Axes of the points.
     """
 
-    def __init__(self, weights: Sequence[float], n_axes: int) -> None:
-        self._weights = np.array(weights) / (sum(weights) or 1.0)
-        self._counts = self._weights > 0
-        self._scales = np.zeros(len(weights))  # the steepest slope of each that was taken alone
+    def __init__(self, voices: Sequence[float], n_axes: int) -> None:
+        self._voices = np.array(voices) / (sum(voices) or 1.0)
+        self._counts = self._voices > 0
+        self._scales = np.zeros(len(voices))  # the steepest slope of each that was taken alone
         self._is_scaled = not self._counts.any()
         self._mean, self._square = np.zeros(n_axes), np.zeros(n_axes)
         self._n_steps = 0
@@ -201,11 +201,11 @@ class _Descent:
     def sums(self) -> list[Factors]:
         """Return the sums to find slopes of: of all objectives, or of each alone to scale it.
 
-        Those of weight 0 are in none.
+        Those without a voice are in none.
         """
         if self._is_scaled:
             return [tuple(self._factors().tolist())]
-        return [tuple(row) for row in np.eye(len(self._weights))[self._counts].tolist()]
+        return [tuple(row) for row in np.eye(len(self._voices))[self._counts].tolist()]
 
     def direction(self, slopes: Sequence[FloatArray]) -> FloatArray:
         """Return where to go (axes,), about 1 along an axis whose slopes agree from step to step.
@@ -234,7 +234,7 @@ class _Descent:
         return np.asarray(self._factors()[self._counts] @ rows)
 
     def _factors(self) -> FloatArray:
-        return np.where(self._scales > 0, self._weights / np.maximum(self._scales, _TINY), 0.0)
+        return np.where(self._scales > 0, self._voices / np.maximum(self._scales, _TINY), 0.0)
 
 
 def _order(seed: int, objective: int, number: int, n: int) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from evomerge.errors import did_you_mean
 
-__all__ = ["COST", "COSTS", "Cost", "cost_fault"]
+__all__ = ["COST", "COSTS", "Cost", "cost_fault", "why_no_slope"]
 
 COST = "cost"  # the task that costs are metrics of
 
@@ -22,7 +22,7 @@ COSTS = {
     "distance": "L2 distance from a reference model, relative to that model's norm",
     "kl": "mean KL(reference || candidate) per token on a sample of the prompts",
 }
-_WITH_REFERENCE = ("distance", "kl")
+_WITH_REFERENCE = ("distance", "kl")  # they have slopes, too
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,18 @@ def cost_fault(metric: str, experts: Collection[str]) -> str | None:
     if separator and reference not in ("base", *experts):
         return _expected("a reference", reference, ("base", *experts))
     return None
+
+
+def why_no_slope(metric: str, direction: str) -> str | None:
+    """Say why a cost has no slope, in one line; ``None`` if it has.
+
+    Args:
+        metric: ``NAME`` or ``NAME:REFERENCE``.
+        direction: Which way the study wants it, ``maximize`` or ``minimize``.
+    """
+    if Cost.of(metric).name not in _WITH_REFERENCE:
+        return f"of the costs only {' and '.join(_WITH_REFERENCE)} have one"
+    return None if direction == "minimize" else "climbs make costs smaller"
 
 
 def _expected(what: str, got: str, known: Collection[str]) -> str:

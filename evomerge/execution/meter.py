@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -11,17 +11,18 @@ from transformers import PreTrainedTokenizerBase
 from evomerge.errors import RecipeError
 from evomerge.evaluation.answers import output_tokens
 from evomerge.evaluation.divergence import Divergence
+from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.scores import MetricValue, Scores
 from evomerge.execution.costs import Cost
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
+from evomerge.merging.distance import distance_backward, relative_distance
 from evomerge.merging.size import layers_run, n_parameters
 from evomerge.merging.sources import Sources
-from evomerge.models.tiles import row_blocks
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["CostMeter", "relative_distance"]
+__all__ = ["CostMeter"]
 
 
 class CostMeter:
@@ -86,49 +87,46 @@ class CostMeter:
         }
         return {m: measures[cost.name](cost.reference) for m, cost in self._costs.items()}
 
+    def n_items(self, metric: str) -> int:
+        """Count what the slope of a cost is a mean over: prompts of ``kl``, 1 of ``distance``."""
+        is_kl = self._costs[metric].name == "kl"
+        return self._divergences["search"].n_prompts if is_kl else 1
+
+    def backward(
+        self, metric: str, rows: Sequence[int], factor: float, settings: LossSettings
+    ) -> float:
+        """Add the slope of a cost that has one to the gradients of the live model.
+
+        Args:
+            metric: One that ``why_no_slope`` has nothing to say of.
+            rows: Which of its items, in ascending order.
+            factor: What the gradients are multiplied with.
+            settings: How passes are run.
+
+        Returns:
+            The cost by these items.
+        """
+        cost = self._costs[metric]
+        if cost.name == "kl":
+            divergence = self._divergences["search"]
+            return divergence.backward(cost.reference, rows, factor, settings)
+        parameters, tensors = self._candidate.model.parameters(), self._candidate.tensors
+        return distance_backward(parameters, tensors, self._reference(cost.reference), factor)
+
     def _kl(self, split: str, reference: str) -> MetricValue:
         return self._divergences[split].measure(reference)
 
     def _distance(self, recipe: Recipe, reference: str) -> float:
         if getattr(recipe, "path", ()):
             raise RecipeError("expected a merge without a data-flow path for the cost distance")
-        experts = self._sources.experts
-        source = self._sources.base if reference == "base" else experts[reference]
+        return relative_distance(self._candidate.tensors, self._reference(reference))
+
+    def _reference(self, name: str) -> Callable[[str], torch.Tensor]:
+        """Read the tensors of the base or an expert."""
+        source = self._sources.base if name == "base" else self._sources.experts[name]
         assert source is not None, "workers always have a base"
-        return relative_distance(self._candidate.tensors, source.tensor)
+        return source.tensor
 
 
 def _exact(value: float) -> MetricValue:
     return MetricValue(float(value), 0.0, 1)
-
-
-@torch.no_grad()
-def relative_distance(
-    candidate: Mapping[str, torch.Tensor], reference: Callable[[str], torch.Tensor]
-) -> float:
-    """Measure ``||candidate - reference|| / ||reference||`` over all merged parameters.
-
-    Relative to the reference itself rather than to a task vector, so that it is defined for every
-    reference and comparable between experiments.
-
-    Args:
-        candidate: Tensors by name, of any floating dtype, on one device.
-        reference: Returns the reference's tensor of a name.
-
-    Returns:
-        Dimensionless, 0 for equal models. Summed in float64; differences are float32.
-
-    Notes:
-        Memory: a few blocks of a quarter million elements.
-    """
-    devices = {tensor.device for tensor in candidate.values()}
-    squares = {device: torch.zeros(2, dtype=torch.float64, device=device) for device in devices}
-    for name, own in candidate.items():
-        other = reference(name)
-        for rows in row_blocks(own.shape):
-            theirs = other[rows].to(own.device, torch.float32)
-            difference = own[rows].to(torch.float32) - theirs
-            pair = [block.square().sum(dtype=torch.float64) for block in (difference, theirs)]
-            squares[own.device] += torch.stack(pair)
-    far, norm = sum((total.cpu() for total in squares.values()), torch.zeros(2)).tolist()
-    return float((far / norm) ** 0.5) if norm > 0 else float(far**0.5)

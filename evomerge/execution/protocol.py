@@ -15,7 +15,7 @@ from evomerge.recipe.recipe import Dtype, Recipe
 from evomerge.recipe.rules import copy_rule
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.item_losses import LossKind
+    from evomerge.evaluation.item_losses import LossKind, LossSettings
     from evomerge.evaluation.requests import PromptedSuite
     from evomerge.space.protocol import SearchSpace
 
@@ -54,6 +54,7 @@ class WorkerSpec:
             the others itself.
         space: Decodes the genes of climbs; ``None``: no job asks for one.
         objectives: Task and metric of each objective of the study, in order, for climbs.
+        losses: How the losses of climbs are run, whatever they look at; ``None``: as by default.
     """
 
     base: str
@@ -69,6 +70,7 @@ class WorkerSpec:
     prompted: Mapping[str, tuple[PromptedSuite, ...]] = field(default_factory=dict)
     space: SearchSpace | None = None
     objectives: tuple[tuple[str, str], ...] = ()
+    losses: LossSettings | None = None
 
     @property
     def merging_share(self) -> float:
@@ -91,7 +93,7 @@ class Climb:
 
     Attributes:
         params: Where it starts: a value for every gene, active or not.
-        weights: How much each objective of the study counts, 0 or more; 0: it is left out.
+        voices: How much each objective of the study counts, 0 or more; 0: it is left out.
         steps: How many.
         items: Items per objective and step, drawn anew.
         step_size: Longest first step along any gene, as a share of its range; later ones shrink.
@@ -101,7 +103,7 @@ class Climb:
     """
 
     params: Mapping[str, float | int | str]
-    weights: tuple[float, ...]
+    voices: tuple[float, ...]
     steps: int
     items: int
     step_size: float
@@ -112,7 +114,7 @@ class Climb:
     @property
     def n_items(self) -> int:
         """Items that go forward and backward, at most."""
-        return self.steps * self.items * sum(weight > 0 for weight in self.weights)
+        return self.steps * self.items * sum(voice > 0 for voice in self.voices)
 
 
 @dataclass(frozen=True)

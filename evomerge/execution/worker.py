@@ -169,7 +169,8 @@ class Worker:
     def _climber(self) -> Climber:
         """Climbs on the items that are searched; it prepares its losses once."""
         prepared = self._prepared["search"]
-        return Climber(self._spec, self._sources, self._candidate, prepared, self._parents)
+        models = self._sources, self._candidate
+        return Climber(self._spec, *models, prepared, self._meter, self._parents)
 
     def _run(self, job: Job) -> Scored | Pruned:
         self.prepare(job.split)

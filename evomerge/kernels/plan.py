@@ -197,7 +197,10 @@ class Elect:
 
 @dataclass(frozen=True)
 class Largest:
-    """The x_i of largest magnitude; of equals the last (MagMax)."""
+    """The x_i of largest magnitude; of equals the last (MagMax), to which all of the slope belongs.
+
+    Kernels round to float32 before they compare, so what is equal there need not be in float64.
+    """
 
 
 @dataclass(frozen=True)

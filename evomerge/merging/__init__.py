@@ -14,6 +14,7 @@ Members:
     wiring: paths in the live model: ``visits`` to its layers and those of the sources (``layers``).
     folding: paths in a checkpoint.
     size: decoder layers run and parameters of a merge.
+    distance: how far a candidate is from a reference model, and the slope of that.
     folder: a checkpoint on disk, resumable; cut into files by ``shards``, made some ``batches``
         ``ahead``.
     finite: NaN and infinity that a merge makes, counted.

@@ -10,7 +10,13 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["dtype_plan", "may_be_missing", "may_be_unused", "tied_patterns"]
+__all__ = [
+    "dtype_plan",
+    "may_be_missing",
+    "may_be_unused",
+    "tied_patterns",
+    "use_default_attention",
+]
 
 
 def dtype_plan(model: PreTrainedModel, dtype: torch.dtype) -> Mapping[str, torch.dtype]:
@@ -32,3 +38,8 @@ def may_be_missing(model: PreTrainedModel) -> tuple[str, ...]:
 def tied_patterns(model: PreTrainedModel) -> Mapping[str, str]:
     """Return which parameters are tied to which, as the model's class declares it."""
     return dict(model._tied_weights_keys or {})
+
+
+def use_default_attention(model: PreTrainedModel) -> None:
+    """Let a model's config name the attention that it is loaded with where nobody chooses one."""
+    model.config._attn_implementation = "sdpa" if model._supports_sdpa else "eager"

@@ -8,6 +8,7 @@ Members:
     seed_models: what a search starts from, read from recipes and earlier studies.
     sampling: the sampler, and what it may see of single items.
     sloped: which genes and objectives have slopes.
+    fitted_steps: how steps along slopes fit into a worker's memory, or that they do not.
     workers: how many, on what.
     events: how a run tells what is happening.
     run: start a study, change its budget, continue it.
@@ -19,5 +20,6 @@ Members:
     reading: a study as records, and its item scores beside them.
     cost: what an experiment comes to, printed by ``check``.
     calibrate: what objectives can tell apart, measured before a search.
+    units: sizes as people read them.
     compare: how the experts' task vectors relate.
 """

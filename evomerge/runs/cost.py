@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from evomerge.cache import cache_folder
-from evomerge.evaluation.item_losses import LossSettings
-from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -16,12 +12,12 @@ from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.residency import needed_bytes, residency_of
 from evomerge.merging.size import n_parameters
-from evomerge.merging.slopes import GRADIENT_BYTES
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
-from evomerge.models.outline import model_outline
+from evomerge.runs.fitted_steps import FittedSteps
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.sampling import sampler_choice
+from evomerge.runs.units import bytes_text
 from evomerge.runs.workers import on_device, worker_count
 from evomerge.schema import write_yaml
 from evomerge.study.evaluations import climb_evaluations
@@ -42,7 +38,6 @@ _RUN_BY = (  # keys of a config that change what the same parameters answer
     *("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor", "sliding_window"),
     *("num_attention_heads", "num_key_value_heads", "num_experts_per_tok"),
 )
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
@@ -73,14 +68,14 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         *((name, text) for name, text in optional.items() if text),
         ("seeds", _seeds(loaded)),
         ("sampler", f"{name}: {reason}"),
-        ("slopes", _slopes(loaded, sources, dtype)),
+        ("slopes", _slopes(loaded)),
         ("budget", _budget(loaded)),
         ("gates", "off" if experiment.gates is None else experiment.gates.summary),
         ("race", _RACE_OFF if experiment.race is None else experiment.race.summary),
         ("workers", f"{n_workers} on {worker.device}, {experiment.execution.executor}"),
         ("kernel", ": ".join(kernel_choice(worker.device))),
         ("experts", _experts(sources, dtype, worker)),
-        ("memory", f"{_size(candidate_bytes)} of live model for each of {n_workers} workers"),
+        ("memory", f"{bytes_text(candidate_bytes)} of live model for each of {n_workers} workers"),
         ("disk", _disk(sources, candidate_bytes)),
     ]
 
@@ -144,7 +139,7 @@ def _report_only(loaded: Loaded) -> str:
 
 
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
-    size = _size(needed_bytes(sources, dtype)[0])
+    size = bytes_text(needed_bytes(sources, dtype)[0])
     device = torch.device(worker.device)
     match residency_of(sources, dtype, device, worker.merging_share):
         case "mapped":
@@ -156,14 +151,14 @@ def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
 
 
 def _disk(sources: Sources, candidate_bytes: int) -> str:
-    export = f"{_size(candidate_bytes)} per export; nothing per trial but item scores"
+    export = f"{bytes_text(candidate_bytes)} per export; nothing per trial but item scores"
     computed = sum(map(sources.computed_bytes, sources.names))
     if not computed:
         return export
     folder = cache_folder("experts")
     if folder is None:
         return f"{export}; adapters and deltas are computed for each candidate, the cache is off"
-    return f"{_size(computed)} of computed adapters and deltas in {folder}, once; {export}"
+    return f"{bytes_text(computed)} of computed adapters and deltas in {folder}, once; {export}"
 
 
 def _budget(loaded: Loaded) -> str:
@@ -172,36 +167,24 @@ def _budget(loaded: Loaded) -> str:
     return f"{budget.trials} trials{limit}"
 
 
-def _slopes(loaded: Loaded, sources: Sources, dtype: torch.dtype) -> str:
+def _slopes(loaded: Loaded) -> str:
     """Name what has slopes, and say what climbing along them comes to."""
     sloped, n_genes = loaded.sloped, len(loaded.space.distributions)
     genes = f"along {len(sloped.genes)} of {n_genes} genes"
     reasons = dict(zip((o.name for o in loaded.objectives), sloped.reasons, strict=True))
     without = "".join(f"; {name} has none: {why}" for name, why in reasons.items() if why)
-    if not sloped.genes or not any(sloped.objectives):
+    if not sloped.genes or all(sloped.reasons):
         return f"{genes}{without}"
     part = climb_evaluations(100, loaded.tasks.n_items("search"))
     cost = f"100 items of a climb count as {part:.2g} evaluations"
-    n_bytes = _climb_bytes(loaded, sources, dtype)
-    size = "" if n_bytes is None else f", and a step takes at most {_size(n_bytes)} per worker"
-    return f"{genes}{without}; {cost}{size}"
+    return f"{genes}{without}; {cost}{_step(sloped.steps)}"
 
 
-def _climb_bytes(loaded: Loaded, sources: Sources, dtype: torch.dtype) -> int | None:
-    """Reckon the memory of a step beside the live model; ``None`` for a model nobody knows.
-
-    That is the largest microbatch on its way forward and back, and the gradients that wait to be
-    reduced.
-    """
-    model = model_outline(sources.anchor.config, dtype)
-    if model is None:
-        return None
-    objectives = [loaded.tasks.sloped(o.task, o.metric, o.direction) for o in loaded.objectives]
-    n_items = max(len(objective.items) for objective in objectives)
-    step = Losses(model, objectives, LossSettings()).step_bytes(n_items)
-    return step + min(GRADIENT_BYTES, sum(p.nbytes for p in model.parameters()))
-
-
-def _size(n_bytes: float) -> str:
-    power = min(int(math.log10(max(n_bytes, 1)) // 3), len(_UNITS) - 1)
-    return f"{n_bytes / 1000**power:.3g} {_UNITS[power]}"
+def _step(steps: FittedSteps | None) -> str:
+    """Say what memory a step takes, and what makes it small enough."""
+    if steps is None:
+        return ""
+    if steps.obstacle is not None:
+        return f", but {steps.obstacle}: {steps.hint}"
+    again = ", with layers run again on the way back" if steps.settings.checkpointing else ""
+    return f", and a step takes at most {bytes_text(steps.n_bytes)} per worker{again}"

@@ -20,6 +20,7 @@ class Events:
         part: Called during a long phase with what is counted, how many are done, and of how many.
         told: Called with each finished trial.
         warned: Called with what the person should look into while the run goes on.
+        noted: Called with what was decided in the person's place.
         faulty: Called with what is wrong with an experiment file, before its parts are looked at.
         began: Called with a study, as earlier drivers left it, before it is continued.
     """
@@ -28,5 +29,6 @@ class Events:
     part: Callable[[str, int, int], None] = lambda text, done, total: None
     told: Callable[[TrialRecord], None] = lambda trial: None
     warned: Callable[[str], None] = lambda text: None
+    noted: Callable[[str], None] = lambda text: None
     faulty: Callable[[Sequence[Fault]], None] = lambda faults: None
     began: Callable[[StudyRecord], None] = lambda study: None

@@ -125,6 +125,7 @@ class Loaded:
             prompted=self._prompted,
             space=self.space,
             objectives=tuple((o.task, o.metric) for o in self.objectives),
+            losses=None if self.sloped.steps is None else self.sloped.steps.settings,
         )
 
     @property
@@ -160,6 +161,7 @@ class _Parts:
         config = self.experiment.models
         lost = [path[2] for path in self._gaps.paths if path[:2] == _EXPERTS and len(path) > 2]
         sources = None if self._gaps.touch("models", "base") else self._sources()
+        self._opened = sources
         roles = {} if sources is None else sources.architecture.roles
         return ModelSet(
             base=config.base,
@@ -243,7 +245,7 @@ class _Parts:
         self.faults += checks.engine_faults(experiment, self.space)
         self.faults += checks.final_split_faults(experiment, self.suites)
         if not self.faults and not self._gaps.paths and self.space is not None:
-            self.sloped = SlopedParts.of(experiment, self.space, self.tasks)
+            self.sloped = SlopedParts.of(experiment, self.space, self.tasks, self._opened)
         self.faults += [
             fault
             for fault in sampler_faults(experiment, self.space, self.sloped)

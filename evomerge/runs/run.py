@@ -25,7 +25,7 @@ from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.optuna_study import keep_inputs, ledger_of, open_study, store_name, stored_inputs
 from evomerge.runs.reading import read_study
-from evomerge.runs.sampling import make_sampler, resolved_sampler
+from evomerge.runs.sampling import make_sampler, resolved_sampler, sampler_choice
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
 from evomerge.runs.wholeness import require_items
 from evomerge.runs.workers import on_device, start_executor
@@ -51,12 +51,13 @@ __all__ = [
 ]
 
 
-def settled(loaded: Loaded, folder: StudyFolder) -> Loaded:
+def settled(loaded: Loaded, folder: StudyFolder, events: Events) -> Loaded:
     """Settle what a study keeps of its experiment, before its folder is made.
 
     Args:
         loaded: The experiment.
         folder: Where the study will be.
+        events: Hears why ``auto`` does without slopes.
 
     Returns:
         The same with the sampler that runs: a later, larger budget must not change it.
@@ -67,6 +68,9 @@ def settled(loaded: Loaded, folder: StudyFolder) -> Loaded:
     if loaded.experiment.storage is not None:
         open_storage(folder.journal, loaded.experiment.storage)
     sampler = resolved_sampler(loaded.experiment, loaded.space, loaded.sloped)
+    if loaded.experiment.sampler.name == "auto" and loaded.sloped.lacking(loaded.experiment):
+        name, why = sampler_choice(loaded.experiment, loaded.space, loaded.sloped)
+        events.noted(f"sampler auto: {name}: {why}")
     kept = loaded.experiment.model_copy(update={"sampler": sampler})
     return replace(loaded, experiment=kept)
 
@@ -267,11 +271,22 @@ def _search(
 
 
 def _told(loaded: Loaded, folder: StudyFolder, events: Events) -> Callable[[TrialRecord], None]:
-    """Report finished trials, and once base and experts are, objectives that say nothing."""
+    """Report finished trials, and once each what the person should look into.
+
+    That is the first climb that fails, and, when base and experts are scored, objectives that say
+    nothing.
+    """
+    failed: list[TrialRecord] = []
     awaited = {seed.origin for seed in loaded.seeds if is_single_model(seed.origin)}
 
     def told(record: TrialRecord) -> None:
         events.told(record)
+        if record.climb_error is not None and not failed:
+            failed.append(record)
+            events.warned(
+                f"trial {record.number} was scored, but its steps along slopes failed: "
+                f"{record.climb_error}; the search goes on without steps unless others succeed"
+            )
         if awaited and awaited <= {record.origin}:
             for silence in silences(read_study(folder)):
                 events.warned(str(silence))

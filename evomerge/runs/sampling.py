@@ -72,7 +72,9 @@ def sampler_choice(
     name, problem = experiment.sampler.name, _problem(experiment, space, sloped)
     if name != "auto":
         return name, f"named in the experiment; {sampler_names()[name]}"
-    return choose(problem)
+    chosen, reason = choose(problem)
+    lacking = None if chosen == "slopes" else sloped.lacking(experiment)
+    return chosen, reason if lacking is None else f"{reason}; not along slopes: {lacking}"
 
 
 def sampler_faults(

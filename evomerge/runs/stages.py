@@ -78,7 +78,7 @@ def start_run(
     draft = _read(path, presets, overrides, folder)
     events.faulty(draft.faults)
     events.phase("checking the experiment")
-    with _made(draft, folder) as loaded:
+    with _made(draft, folder, events) as loaded:
         return continue_run(folder, events, loaded=loaded)
 
 
@@ -95,11 +95,11 @@ def _read(path: Path, presets: Presets, overrides: Sequence[str], folder: StudyF
 
 
 @contextmanager
-def _made(draft: Draft, folder: StudyFolder) -> Iterator[Loaded]:
+def _made(draft: Draft, folder: StudyFolder, events: Events) -> Iterator[Loaded]:
     loaded, *_ = load_draft(draft)
     experiment = draft.complete()
     if not experiment.stages:
-        loaded = settled(loaded, folder)
+        loaded = settled(loaded, folder, events)
         experiment = loaded.experiment
     with folder.lock():
         if _is_unbegun(folder):
@@ -187,7 +187,7 @@ def continue_run(
             else:
                 tasks = None if loaded is None else loaded.tasks
                 with placed_in(folder.experiment):
-                    loaded = settled(Loaded.of(wanted, tasks), inside)
+                    loaded = settled(Loaded.of(wanted, tasks), inside, events)
                 start_study(loaded, inside)
             study = continue_study(
                 inside,

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 from evomerge.config.experiment import ExecutionConfig
 from evomerge.execution.protocol import Executor, WorkerSpec
 
-__all__ = ["on_device", "start_executor", "worker_count"]
+__all__ = [
+    "machine_bytes",
+    "on_device",
+    "start_executor",
+    "worker_bytes",
+    "worker_count",
+    "worker_device",
+]
+
+_CONTAINER_LIMITS = (  # of control groups, version 2 and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def start_executor(config: ExecutionConfig) -> Executor:
@@ -25,10 +38,34 @@ def start_executor(config: ExecutionConfig) -> Executor:
 
 def on_device(worker: WorkerSpec, config: ExecutionConfig) -> WorkerSpec:
     """Resolve where workers run: on GPUs if there are any and the experiment wants them."""
+    device, share = worker_device(config)
+    return dataclasses.replace(worker, device=device, device_share=share)
+
+
+def worker_device(config: ExecutionConfig) -> tuple[str, float]:
+    """Name the device of a worker, and which part of a GPU's memory is for it."""
     if not _has_gpus(config):
-        return dataclasses.replace(worker, device="cpu")
-    share = 1.0 if config.executor == "inline" else min(config.gpus_per_worker, 1.0)
-    return dataclasses.replace(worker, device="cuda", device_share=share)
+        return "cpu", 1.0
+    return "cuda", 1.0 if config.executor == "inline" else min(config.gpus_per_worker, 1.0)
+
+
+def worker_bytes(config: ExecutionConfig) -> int | None:
+    """Tell the memory of a worker before anything is there; ``None`` on a cluster elsewhere."""
+    if config.executor == "ray" and config.ray_address != "local":
+        return None
+    device, share = worker_device(config)
+    if device == "cpu":
+        return machine_bytes() // worker_count(config)
+    import torch
+
+    return int(share * torch.cuda.mem_get_info()[1])
+
+
+def machine_bytes() -> int:
+    """Tell the memory of this machine, or of the container that this process runs in."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [file.read_text().strip() for file in _CONTAINER_LIMITS if file.is_file()]
+    return min([installed, *(int(limit) for limit in limits if limit.isdigit())])
 
 
 def worker_count(config: ExecutionConfig) -> int:

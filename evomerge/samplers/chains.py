@@ -15,12 +15,13 @@ from optuna.trial import FrozenTrial
 
 from evomerge.arrays import FloatArray
 from evomerge.samplers.gene_space import GeneValue
-from evomerge.samplers.learned import CLIMBED
+from evomerge.samplers.learned import CLIMB_ERROR, CLIMBED
 from evomerge.samplers.preferences import Yardstick
 from evomerge.samplers.results import Result
 
-__all__ = ["LINK", "Chains", "Link"]
+__all__ = ["LINK", "Chains", "Link", "climbs_fail"]
 
+_TRIED = 3  # climbs that all fail: more would, too
 LINK = "slopes:link"  # trial system attribute: ``after``, ``preference`` and ``pull``
 
 
@@ -98,6 +99,16 @@ class Chains:
         while (after := path[-1].after) is not None:
             path.append(self.links[after])
         return path
+
+
+def climbs_fail(trials: Sequence[FrozenTrial]) -> bool:
+    """Tell whether climbs are no use: the first ones that ended failed, or the last three.
+
+    Args:
+        trials: Of the study, by number.
+    """
+    ended = [t.user_attrs for t in trials if t.user_attrs.keys() & {CLIMBED, CLIMB_ERROR}]
+    return bool(ended) and not any(CLIMBED in attrs for attrs in ended[-_TRIED:])
 
 
 def _link(trial: FrozenTrial, results: Mapping[int, Result]) -> Link:

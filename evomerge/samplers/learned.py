@@ -7,10 +7,19 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["CLIMB", "CLIMBED", "CONSTRAINTS", "PARTIAL", "learned_stderr", "learned_values"]
+__all__ = [
+    "CLIMB",
+    "CLIMBED",
+    "CLIMB_ERROR",
+    "CONSTRAINTS",
+    "PARTIAL",
+    "learned_stderr",
+    "learned_values",
+]
 
 CLIMB = "climb"  # trial user attribute: the steps along slopes that it takes once it is scored
 CLIMBED = "climbed"  # trial user attribute: where they ended, its ``params`` at least
+CLIMB_ERROR = "climb_error"  # trial user attribute: why there is no such end, in one line
 CONSTRAINTS = "constraints"  # trial user attribute: numbers, feasible if none is above 0
 PARTIAL = "partial"  # trial user attribute: ``values``, ``stderr`` and ``n_items`` per objective
 

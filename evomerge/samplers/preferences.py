@@ -110,8 +110,8 @@ def voices(progress: FloatArray | None, preference: FloatArray) -> FloatArray:
         return np.asarray(preference / preference.sum())
     ahead = progress / preference
     spread = max(float(np.abs(ahead).mean()), 1e-9)
-    weights = np.exp(-_SHARPNESS * (ahead - ahead.min()) / spread) + _AUGMENTATION
-    return np.asarray(weights / weights.sum())
+    shares = np.exp(-_SHARPNESS * (ahead - ahead.min()) / spread) + _AUGMENTATION
+    return np.asarray(shares / shares.sum())
 
 
 def _apart(preferences: FloatArray, others: Sequence[FloatArray]) -> FloatArray:

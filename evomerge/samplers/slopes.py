@@ -2,7 +2,8 @@
 
 Every trial is scored as any other, then its worker takes a few steps from there; the next trial of
 the chain is where they ended. Failed and pruned trials end their chain, infeasible ones count as no
-improvement and no chain starts from them.
+improvement and no chain starts from them. Where climbs fail, say because a model cannot run
+backward, what starts chains goes on alone: an evolution of what is good for a preference.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic import ConfigDict, Field
 from evomerge.arrays import FloatArray
 from evomerge.errors import SpaceError
 from evomerge.optuna_internals import storage_of, trial_id
-from evomerge.samplers.chains import LINK, Chains, Link
+from evomerge.samplers.chains import LINK, Chains, Link, climbs_fail
 from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
@@ -106,7 +107,8 @@ class Climbers:
             link = Link(trial.number, head.number, head.preference, head.pull)
             shrink = _SHRINKING ** len(chains.back_from(head))
         if QUEUED not in trial.system_attrs:  # else somebody chose its params
-            self._store(study, trial, link, self._climb(link, params, losses, yardstick, shrink))
+            climb = self._climb(link, params, losses, yardstick, shrink)
+            self._store(study, trial, link, None if climbs_fail(others) else climb)
         return {name: params[name] for name in self._space.searched}
 
     def _goes_on(self, head: Link, chains: Chains, yardstick: Yardstick, tried: Tried) -> bool:
@@ -183,10 +185,10 @@ class Climbers:
         shrink: float,
     ) -> dict[str, Any]:
         progress = None if losses is None else yardstick.progress([losses])[0]
-        weights = voices(progress, link.preference) * self._problem.sloped_objectives
+        counted = voices(progress, link.preference) * self._problem.sloped_objectives
         return {
             "params": dict(params),
-            "weights": weights.tolist(),
+            "voices": counted.tolist(),
             "steps": self._options.steps,
             "items": self._options.items,
             "step_size": self._options.step_size * shrink,
@@ -195,9 +197,12 @@ class Climbers:
             "loss": self._options.loss,
         }
 
-    def _store(self, study: Study, trial: FrozenTrial, link: Link, climb: dict[str, Any]) -> None:
+    def _store(
+        self, study: Study, trial: FrozenTrial, link: Link, climb: dict[str, Any] | None
+    ) -> None:
         storage = storage_of(study)
-        storage.set_trial_user_attr(trial_id(trial), CLIMB, climb)
+        if climb is not None:
+            storage.set_trial_user_attr(trial_id(trial), CLIMB, climb)
         storage.set_trial_system_attr(trial_id(trial), LINK, link.data())
 
 

@@ -24,7 +24,7 @@ from evomerge.recipe.files import stored_recipe
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
 from evomerge.samplers.chains import LINK
-from evomerge.samplers.learned import CLIMB, CLIMBED, CONSTRAINTS, PARTIAL
+from evomerge.samplers.learned import CLIMB, CLIMB_ERROR, CLIMBED, CONSTRAINTS, PARTIAL
 from evomerge.space.baselines import Baseline
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.evaluations import summed
@@ -50,7 +50,6 @@ _ERROR = "error"
 _TRACEBACK = "traceback"
 _MEASURED = "measured"  # value per constraint
 _EVALUATIONS = "evaluations"  # stored once all that the sampler says of a trial is
-_CLIMB_ERROR = "climb_error"
 
 _STATES: Mapping[TrialState, TrialStateName] = {
     TrialState.COMPLETE: "complete",
@@ -129,7 +128,9 @@ class Ledger:
         data = stored.user_attrs.get(CLIMB)
         if data is None or not stored.params:
             return None
-        climb = Climb(**{**data, "weights": tuple(data["weights"])})
+        voices = data.get("voices", data.get("weights"))  # as earlier versions called them
+        rest = {name: value for name, value in data.items() if name != "weights"}
+        climb = Climb(**{**rest, "voices": tuple(voices)})
         starts_here = all(climb.params.get(name) == v for name, v in stored.params.items())
         return climb if starts_here else None
 
@@ -210,7 +211,7 @@ class Ledger:
         if scored.climbed is not None:
             trial.set_user_attr(CLIMBED, asdict(scored.climbed))
         if scored.climb_error is not None:
-            trial.set_user_attr(_CLIMB_ERROR, scored.climb_error)
+            trial.set_user_attr(CLIMB_ERROR, scored.climb_error)
         self._write_evaluations(trial, scored)
 
     def _write_evaluations(self, trial: Trial, outcome: Outcome) -> None:
@@ -272,7 +273,7 @@ class Ledger:
             samples={name: Sample(**sample) for name, sample in attrs.get(_SAMPLES, {}).items()},
             evaluations=evaluations_of(trial),
             has_climbed=CLIMBED in attrs,
-            climb_error=attrs.get(_CLIMB_ERROR),
+            climb_error=attrs.get(CLIMB_ERROR),
             pull=_pull(trial),
         )
 

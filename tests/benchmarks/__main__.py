@@ -1,10 +1,10 @@
-"""``make bench``: run every benchmark, print its figures, and write the tables of the README."""
+"""``make bench``: run every benchmark, print its figures, and write the README's tables."""
 
 from __future__ import annotations
 
 import argparse
 
-from tests.benchmarks import kernels, memory, peer, replay, samplers, slopes
+from tests.benchmarks import kernels, memory, peer, replay, samplers, slopes, steps
 from tests.benchmarks.readme import write_readme
 
 __all__ = ["TABLES"]
@@ -23,12 +23,14 @@ def _main() -> None:
         samplers.main()
         kernels.measure()
         slopes.main()
+        steps.main()
         peer.measure()
     tables = {name: table() for name, table in TABLES.items()}
     for name, table in tables.items():
         print(f"\n{name}\n\n{table}")
     if chosen.write_readme:
         write_readme(tables)
+        write_readme({"steps": steps.table()}, steps.DOCS)
 
 
 if __name__ == "__main__":

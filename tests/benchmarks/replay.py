@@ -46,7 +46,7 @@ def run() -> str:
     lines = [_line("zoo", "zoo:base", _ZOO, suite)]
     with tempfile.TemporaryDirectory() as folder:
         names = ["base", "a", "b"]
-        base, *experts = (_random_model(Path(folder) / n, i) for i, n in enumerate(names))
+        base, *experts = (random_model(Path(folder) / n, i) for i, n in enumerate(names))
         by_name = dict(zip(names[1:], experts, strict=True))
         lines.append(_line("110M", base, by_name, dataclasses.replace(suite, limit=32)))
         lines.append(_examples_line(base, by_name, Path(folder)))
@@ -153,7 +153,7 @@ def _seconds(score: Callable[[Recipe], None], base: str, experts: dict[str, str]
     return seconds[1:]  # the first one warms up
 
 
-def _random_model(folder: Path, seed: int) -> str:
+def random_model(folder: Path, seed: int) -> str:
     """Write a Llama of 110M random parameters with the embedded models' tokenizer."""
     torch.manual_seed(seed)
     config = LlamaConfig(

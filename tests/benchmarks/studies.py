@@ -25,5 +25,5 @@ def load_quickstart(overrides: Sequence[str]) -> Experiment:
 def run_study(experiment: Experiment, folder: StudyFolder) -> StudyRecord:
     """Run a study to its end, or read it where an earlier call did."""
     if not folder.experiment.is_file():
-        start_study(settled(Loaded.of(experiment), folder), folder)
+        start_study(settled(Loaded.of(experiment), folder, Events()), folder)
     return continue_study(folder, Events())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 
 from evomerge.evaluation import PreparedSuites
 from evomerge.evaluation.item_losses import LossSettings
+from evomerge.execution.protocol import WorkerSpec
+from evomerge.execution.worker import Worker
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.runs.parts import build_space
@@ -77,6 +80,13 @@ def test_slopes_of_losses_along_genes_are_what_finite_differences_find(
         candidate.model.zero_grad()
         return found
 
+    assert_slopes(ours, values, params)
+
+
+def assert_slopes(
+    ours: list[dict[str, float]], values: Callable[[float, Params], list[float]], params: Params
+) -> None:
+    """Compare slopes, by objective and gene, with differences of values in a random direction."""
     random = np.random.default_rng(0).uniform(-1, 1, len(params))
     direction = dict(zip(params, random, strict=True))
     parts = [(values(by, direction), share) for by, share in STENCIL]
@@ -86,3 +96,57 @@ def test_slopes_of_losses_along_genes_are_what_finite_differences_find(
         size = sum(map(abs, along.values()))
         assert size > 1e-3
         assert sum(along.values()) == pytest.approx(slope, abs=2e-3 * size)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_slopes_of_costs_along_genes_are_what_finite_differences_find(
+    family, suite, tokenizer, tmp_path
+):
+    """Differences are those of the costs as they are measured."""
+    models = family_of(tmp_path, family, tokenizer)
+    space = build_space(SPACE, models)
+    suite = dataclasses.replace(suite, limit=2, num_fewshot=0)
+    costs = ("distance", "distance:one", "kl", "kl:two")
+    worker = Worker(WorkerSpec(models.base, models.experts, (suite,), "float32", costs=costs))
+    candidate, meter, prepared = worker._candidate, worker._meter, worker._prepared["search"]
+    params = {
+        gene: value * (1.0 + 0.07 * i) + 0.013
+        for i, (gene, value) in enumerate(space.defaults.items())
+    }
+
+    def values(by: float, direction: Params) -> list[float]:
+        moved = {gene: value + by * STEP * direction[gene] for gene, value in params.items()}
+        candidate.materialise(recipe := space.recipe(moved))
+        found = meter.measure(recipe, "search", prepared, prepared.score())
+        return [found[cost].value for cost in costs]
+
+    candidate.materialise(space.recipe(params))
+    ours, measured = [], values(0.0, params)
+    for cost, value in zip(costs, measured, strict=True):
+        for settings in (LossSettings(), LossSettings(n_tokens=12, checkpointing=True)):
+            with candidate.slopes() as found:
+                rows = range(meter.n_items(cost))
+                own = meter.backward(cost, rows, 3.0, settings)
+            assert own == pytest.approx(value, rel=1e-5)
+            assert all(p.grad is None for p in candidate.model.parameters())
+            slopes = gene_slopes(space, params, found.along_recipe(), models.roles)
+            ours.append({gene: slope / 3.0 for gene, slope in slopes.items()})
+    assert_slopes(ours[::2], values, params)
+    for one, other in zip(ours[::2], ours[1::2], strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-6)
+
+
+def test_at_its_reference_a_model_has_no_slope_away_from_it(tmp_path, suite, tokenizer):
+    models = family_of(tmp_path, "llama", tokenizer)
+    space = build_space(SPACE, models)
+    suite = dataclasses.replace(suite, limit=2, num_fewshot=0)
+    worker = Worker(WorkerSpec(models.base, models.experts, (suite,), costs=("distance", "kl")))
+    params = {**space.defaults, **{gene: 0.0 for gene in space.defaults if "lambda" in gene}}
+    worker._candidate.materialise(space.recipe(params))
+    for cost in ("distance", "kl"):
+        with worker._candidate.slopes() as found:
+            assert worker._meter.backward(cost, [0], 1.0, LossSettings()) == pytest.approx(
+                0, abs=1e-6
+            )
+        slopes = gene_slopes(space, params, found.along_recipe(), models.roles)
+        assert [*slopes.values()] == pytest.approx([0.0] * len(slopes), abs=1e-5)

@@ -34,7 +34,7 @@ GENES = SlopedGenes(SPACE)
 COEFFICIENTS = [name for name in SPACE.distributions if name.startswith("coefficient")]
 STILL = [name for name in SPACE.distributions if name not in (*COEFFICIENTS, "lambda")]
 START: Params = {**SPACE.defaults, "method": "ties"}
-REQUEST = Climb(START, weights=(1.0, 1.0), steps=20, items=4, step_size=0.1, pull=0.0, seed=3)
+REQUEST = Climb(START, voices=(1.0, 1.0), steps=20, items=4, step_size=0.1, pull=0.0, seed=3)
 
 
 def bowl(target: float, scale: float = 1.0) -> Callable[[Params], Slopes]:
@@ -72,7 +72,7 @@ def distances(a: Params, b: Params) -> np.ndarray:
 
 
 def test_it_goes_to_the_minimum_of_one_objective() -> None:
-    request = replace(REQUEST, params={**START, "lambda": 0.3}, weights=(1.0,), steps=40)
+    request = replace(REQUEST, params={**START, "lambda": 0.3}, voices=(1.0,), steps=40)
     ended = climb(request, GENES, steps(bowl(1.0)))
     assert [ended.params[name] for name in COEFFICIENTS] == pytest.approx([1.0] * 6, abs=0.1)
     assert ended.params["lambda"] == pytest.approx(1.0, rel=0.15)
@@ -81,11 +81,11 @@ def test_it_goes_to_the_minimum_of_one_objective() -> None:
     assert ended.n_items == 40 * 4
 
 
-@pytest.mark.parametrize(("weights", "between"), [((3, 1), (0.0, 0.5)), ((1, 3), (0.5, 1.0))])
+@pytest.mark.parametrize(("voices", "between"), [((3, 1), (0.0, 0.5)), ((1, 3), (0.5, 1.0))])
 def test_it_ends_nearer_to_the_objective_that_counts_more(
-    weights: tuple[float, float], between: tuple[float, float]
+    voices: tuple[float, float], between: tuple[float, float]
 ) -> None:
-    ended = climb(replace(REQUEST, weights=weights, steps=60), GENES, steps(bowl(0.0), bowl(1.0)))
+    ended = climb(replace(REQUEST, voices=voices, steps=60), GENES, steps(bowl(0.0), bowl(1.0)))
     low, high = between
     assert all(low - 0.1 < float(ended.params[name]) < high + 0.1 for name in COEFFICIENTS)
 
@@ -105,7 +105,7 @@ def noise(seed: int) -> Callable[[Params, int, Sequence[Factors]], list[Slopes]]
     def at(params: Params, step: int, sums: Sequence[Factors]) -> list[Slopes]:
         each = [
             Slopes((float(rng.normal()),), dict(zip(names, rng.normal(size=7), strict=True)), 1)
-            for _ in REQUEST.weights
+            for _ in REQUEST.voices
         ]
         return [summed(factors, each) for factors in sums]
 
@@ -135,9 +135,9 @@ def test_bounds_and_distance_hold_whatever_the_slopes(
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), weights=st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)))
+@given(seed=st.integers(0, 1000), voices=st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)))
 def test_a_step_goes_down_the_sum_on_the_scales_of_the_first_slopes(
-    seed: int, weights: tuple[float, float]
+    seed: int, voices: tuple[float, float]
 ) -> None:
     """Adam written out, from the slopes of each objective in every step."""
     drawn: list[np.ndarray] = []
@@ -151,9 +151,9 @@ def test_a_step_goes_down_the_sum_on_the_scales_of_the_first_slopes(
         ]
         return [summed(factors, each) for factors in sums]
 
-    request = replace(REQUEST, weights=weights, steps=4, step_size=0.02)
+    request = replace(REQUEST, voices=voices, steps=4, step_size=0.02)
     ended = climb(request, GENES, slopes_at)
-    share = np.array(weights) / sum(weights)
+    share = np.array(voices) / sum(voices)
     totals = [(share / np.linalg.norm(drawn[0], axis=1)) @ own for own in drawn]
     point, mean, square = np.full(len(COEFFICIENTS), float(START[COEFFICIENTS[0]])), 0.0, 0.0
     for step, total in enumerate(totals):
@@ -171,7 +171,7 @@ def test_only_the_first_step_takes_the_slopes_of_every_objective() -> None:
         asked.append(sums)
         return at(params, step, sums)
 
-    ended = climb(replace(REQUEST, weights=(1.0, 3.0, 0.0), steps=3), GENES, slopes_at)
+    ended = climb(replace(REQUEST, voices=(1.0, 3.0, 0.0), steps=3), GENES, slopes_at)
     assert asked[0] == [(1, 0, 0), (0, 1, 0)]
     assert [len(sums) for sums in asked] == [2, 1, 1]
     assert asked[1] == asked[2]
@@ -194,7 +194,7 @@ def test_an_objective_that_is_flat_at_first_gets_its_scale_from_its_first_slope(
         return [summed(factors, each) for factors in sums]
 
     start = {**START, **dict.fromkeys(COEFFICIENTS, 0.2)}
-    ended = climb(replace(REQUEST, params=start, weights=(3.0, 1.0), steps=6), GENES, late)
+    ended = climb(replace(REQUEST, params=start, voices=(3.0, 1.0), steps=6), GENES, late)
     assert all(0.4 < float(ended.params[name]) < 1.0 for name in COEFFICIENTS)
 
 
@@ -208,7 +208,7 @@ def test_an_objective_that_gets_much_steeper_is_scaled_anew() -> None:
         return [summed(factors, each) for factors in sums]
 
     start = {**START, **dict.fromkeys(COEFFICIENTS, 0.2)}
-    request = replace(REQUEST, params=start, weights=(9.0, 1.0), steps=20)
+    request = replace(REQUEST, params=start, voices=(9.0, 1.0), steps=20)
     ended = climb(request, GENES, late)
     assert asked[:5] == [2, 1, 1, 2, 1]
     assert all(float(ended.params[name]) > 0.5 for name in COEFFICIENTS)
@@ -239,7 +239,7 @@ def test_the_prior_draws_genes_to_those_at_other_depths_and_to_nothing_else() ->
     assert np.mean([spread(p) for p in held]) < 0.7 * np.mean([spread(p) for p in free])
     apart = {**START, "coefficient.0.math": 2.0, "coefficient.0.list": -1.0}
     ended = climb(
-        replace(request, params=apart, pull=1.0, weights=(1.0,)),
+        replace(request, params=apart, pull=1.0, voices=(1.0,)),
         GENES,
         lambda params, step, sums: [Slopes((0.0,), dict.fromkeys(COEFFICIENTS, (-1.0) ** step), 1)],
     )
@@ -251,9 +251,9 @@ def test_the_prior_draws_genes_to_those_at_other_depths_and_to_nothing_else() ->
 
 
 def test_objectives_without_weight_are_left_out() -> None:
-    request = replace(REQUEST, weights=(0.0, 1.0))
+    request = replace(REQUEST, voices=(0.0, 1.0))
     ended = climb(request, GENES, steps(lambda params: Slopes((np.nan,), {}, 1), bowl(1.0)))
-    alone = climb(replace(REQUEST, weights=(1.0,)), GENES, steps(bowl(1.0)))
+    alone = climb(replace(REQUEST, voices=(1.0,)), GENES, steps(bowl(1.0)))
     assert ended == alone
 
 
@@ -261,7 +261,7 @@ def test_objectives_without_weight_are_left_out() -> None:
     "broken", [Slopes((np.nan,), {}, 1), Slopes((0.0,), {COEFFICIENTS[0]: np.inf}, 1)]
 )
 def test_a_step_that_is_not_finite_is_refused(broken: Slopes) -> None:
-    request = replace(REQUEST, weights=(1.0,))
+    request = replace(REQUEST, voices=(1.0,))
     with pytest.raises(EvaluationError, match="finite"):
         climb(request, GENES, lambda params, step, _: [bowl(1.0)(params) if step < 2 else broken])
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.config.presets import Presets
+from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.losses import Losses
 from evomerge.execution.climb import Factors, SlopedGenes, Slopes, climb, drawn_items
 from evomerge.execution.protocol import Climb, Job, Outcome, Scored, WorkerSpec
@@ -34,8 +35,8 @@ SPEC = WorkerSpec(
 )
 
 
-def asked(weights: tuple[float, ...] = (1.0, 0.5, 0.0), steps: int = 2) -> Climb:
-    return Climb(START, weights, steps=steps, items=5, step_size=0.1, pull=0.0, seed=3)
+def asked(voices: tuple[float, ...] = (1.0, 0.5, 0.0), steps: int = 2) -> Climb:
+    return Climb(START, voices, steps=steps, items=5, step_size=0.1, pull=0.0, seed=3)
 
 
 def job(request: Climb | None) -> Job:
@@ -113,6 +114,15 @@ def test_scores_that_are_known_already_are_climbed_from(
     again = Worker(SPEC)
     monkeypatch.setattr(again, "_looks", None)  # it need not be scored
     assert scored(again.run(job(asked()))).climbed == wanted
+
+
+def test_small_microbatches_and_layers_that_run_again_lead_to_the_same_end(worker: Worker) -> None:
+    wanted = scored(worker.run(job(asked()))).climbed
+    small = replace(SPEC, losses=LossSettings(n_tokens=32, checkpointing=True))
+    found = scored(Worker(small).run(job(asked()))).climbed
+    assert wanted is not None
+    assert found is not None
+    assert found.params == pytest.approx(wanted.params, abs=1e-4)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA out of\nmemory"), MemoryError()])

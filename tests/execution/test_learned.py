@@ -129,7 +129,7 @@ def learned(
             (own,) = torch.autograd.grad(loss, at)
             own *= high - low  # along the sides of the unit cube
             scales[k] = max(scales[k], own.norm().item()) if alone else scales[k]
-            slopes += request.weights[k] / sum(request.weights) * own / scales[k]
+            slopes += request.voices[k] / sum(request.voices) * own / scales[k]
             row_losses.append(loss.item())
         losses.append(tuple(row_losses))
         steepness = slopes.norm().item()
@@ -195,7 +195,7 @@ def test_a_learned_method_takes_the_steps_of_plain_autograd(
     space = build_space(experiment.search_space, models)
     request = Climb(
         dict(space.defaults),
-        weights=(1.0, 0.5)[: len(tasks)],
+        voices=(1.0, 0.5)[: len(tasks)],
         steps=4,
         items=5,
         step_size=float(options.get("step_size", 0.15)),

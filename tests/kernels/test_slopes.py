@@ -19,6 +19,7 @@ from evomerge.kernels.plan import (
     Band,
     Clamp,
     Elect,
+    Largest,
     RandomMask,
     RankedMask,
     Table,
@@ -30,7 +31,7 @@ from evomerge.kernels.scalars import Scalars, held
 from evomerge.kernels.structure import Structure, has_compiled_slopes
 from tests.kernels.comparing import flat
 from tests.kernels.plans import Case
-from tests.kernels.slopes import assert_close, objective, slope_jobs
+from tests.kernels.slopes import assert_close, objective, slope_jobs, untied
 from tests.kernels.test_formula import helpers, inputs, numbers
 
 SETTINGS = settings(
@@ -112,6 +113,16 @@ def test_torch_and_the_text_of_compiled_kernels_find_what_is_found_by_hand(job: 
     assert_close(ours, slopes_reference(job), job, 1e-4)
     if has_compiled_slopes(job):
         assert_close(run_in_numpy(job), ours, job, 1e-5)
+
+
+def test_of_equal_contributions_one_has_the_slope_and_data_without_them_agree() -> None:
+    """0.1 x 3 is 0.3 in float32, and a little more in float64: the last bit decides."""
+    experts = [torch.tensor([x], dtype=torch.bfloat16) for x in (3.0, 1.0)]
+    plan = TensorPlan((0.1, 0.3), combine=Largest(), delta=False)
+    tied, job = (SlopeJob(one, None, experts, torch.ones(1)) for one in (plan, untied(plan)))
+    winners = [slopes(tied).each[:, 0].tolist() for slopes in (slopes_eager, slopes_reference)]
+    assert winners == [[0.0, 1.0], [3.0, 0.0]]
+    assert_close(slopes_eager(job), slopes_reference(job), job, 1e-6)
 
 
 C = (0.4, -0.7, 0.3)

@@ -75,6 +75,18 @@ def test_a_search_along_slopes_ends_with_its_budget_and_resumes_exactly(tmp_path
     assert "searching" not in again  # it is finished
 
 
+def test_costs_that_are_smooth_are_climbed_beside_a_score(tmp_path: Path) -> None:
+    costs = [{"cost": "distance"}, {"cost": "kl", "reference": "math"}]
+    objectives = [CONTENT["objectives"][0], *costs]
+    file = written(tmp_path, objectives=objectives, budget={"trials": 9})
+    study = start_run(file, Presets(), [], StudyFolder(tmp_path / "run"), Events())
+    climbed = [t for t in study.trials if t.has_climbed]
+    assert climbed
+    assert not any(t.climb_error for t in study.trials)
+    # Steps, items, and objectives of which one is a single number, by search items.
+    assert climbed[0].evaluations == pytest.approx(1 + 3 * 2 * (2 + 1 + 2) / 16)
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -86,8 +98,8 @@ def test_a_search_along_slopes_ends_with_its_budget_and_resumes_exactly(tmp_path
         ),
         (
             {"objectives": [{"cost": "hops", "direction": "minimize"}]},
-            "sampler: expected an objective with slopes, got none: hops (it is no score of "
-            "the items of a task); name another sampler, e.g. auto",
+            "sampler: expected an objective with slopes, got none: hops (of the costs "
+            "only distance and kl have one); name another sampler, e.g. auto",
         ),
         (
             {

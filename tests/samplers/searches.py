@@ -153,7 +153,7 @@ def climb_on(study: Study, trial: Trial) -> None:
     """Go halfway to the minimum of MIXED, if the trial is to climb."""
     asked = study.get_trials(deepcopy=False)[trial.number]  # attributes of a Trial are older
     if climb := asked.user_attrs.get("climb"):
-        first, second = [*climb["weights"], 0.0][:2]
+        first, second = [*climb["voices"], 0.0][:2]
         target = (0.2 * first + 0.8 * second) / (first + second)
         math_, code = climb["params"]["math"], climb["params"]["code"]
         way = 0.5 + climb["seed"] % 100 / 1000  # as drawn items differ

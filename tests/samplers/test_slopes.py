@@ -171,7 +171,7 @@ def test_baselines_take_no_climb_and_the_first_chain_starts_in_their_midst() -> 
     assert climbs[:3] == [False] * 3
     assert all(climbs[3:])
     first = found.study.trials[3]
-    assert first.user_attrs["climb"]["weights"] == [0.5, 0.5]
+    assert first.user_attrs["climb"]["voices"] == [0.5, 0.5]
     assert first.system_attrs[LINK] == {"after": None, "preference": [1.0, 1.0], "pull": 0.5}
 
 
@@ -301,7 +301,7 @@ def test_objectives_without_slopes_have_no_weight() -> None:
         directions=["maximize"] * 2,
     )
     LAYERS.suggest(study.ask())
-    first, second = study.get_trials()[0].user_attrs["climb"]["weights"]
+    first, second = study.get_trials()[0].user_attrs["climb"]["voices"]
     assert first > 0 == second
 
 
@@ -359,3 +359,24 @@ def test_slopes_first_and_then_another_sampler(tmp_path: Path) -> None:
     assert params_of(resumed) == params_of(whole)
     assert sorted(links(whole)) == list(range(6))
     assert all("climb" not in trial.user_attrs for trial in whole.trials[6:])
+
+
+@pytest.mark.parametrize(
+    ("ended", "goes_on"),
+    [("", True), ("f", False), ("ff", False), ("sf", True), ("sff", True), ("sfff", False)],
+)
+def test_climbs_that_all_fail_are_given_up(ended: str, *, goes_on: bool) -> None:
+    """The first ones, or three in a row; trials are asked for all the same."""
+    sampler = build_sampler("slopes", {}, problem())
+    study = optuna.create_study(sampler=sampler, directions=["maximize"] * 2)
+    for outcome in ended:
+        trial = study.ask()
+        LAYERS.suggest(trial)
+        if outcome == "f":
+            trial.set_user_attr("climb_error", "RuntimeError: no derivative")
+        else:
+            trial.set_user_attr("climbed", {"params": trial.params})
+        study.tell(trial, [0.1, 0.2])
+    params = [LAYERS.suggest(study.ask()) for _ in range(2)]
+    assert params[0] != params[1]
+    assert all(("climb" in t.user_attrs) == goes_on for t in study.get_trials()[-2:])

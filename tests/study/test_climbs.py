@@ -113,6 +113,26 @@ def test_a_trial_that_was_not_scored_has_not_climbed(tmp_path: Path, ending: str
     assert not trials[6].has_climbed
 
 
+class EarlierChain(Chain):
+    """Stores climbs as studies of earlier versions hold them."""
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, float]:
+        params = super().sample_relative(study, trial, search_space)
+        climb = dict(study.get_trials()[trial.number].user_attrs[CLIMB])
+        climb["weights"] = climb.pop("voices")
+        study._storage.set_trial_user_attr(trial._trial_id, CLIMB, climb)
+        return params
+
+
+def test_climbs_that_an_earlier_version_asked_for_are_taken(tmp_path: Path) -> None:
+    new = drive(tmp_path / "new", FormulaExecutor(), sampler=Chain())
+    old = drive(tmp_path / "old", FormulaExecutor(), sampler=EarlierChain())
+    assert any(trial.has_climbed for trial in old)
+    assert outcome(old) == outcome(new)
+
+
 @pytest.mark.parametrize("kill_at", [4, 6])
 @pytest.mark.parametrize("database", [False, True])
 def test_killed_and_resumed_equals_uninterrupted(

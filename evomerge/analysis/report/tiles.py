@@ -57,10 +57,12 @@ def tiles(study: StudyRecord) -> tuple[Tile, ...]:
 def _budget(study: StudyRecord) -> str:
     """Trials that climb count as several."""
     climbed = sum(trial.has_climbed for trial in study.trials)
-    if not climbed:
+    errors = [trial.climb_error for trial in study.trials if trial.climb_error is not None]
+    if not climbed and not errors:
         return f"budget {study.n_trials}"
+    failed = f", {len(errors)} failed to (the last one with: {errors[-1]})" if errors else ""
     return (
-        f"{climbed} of them climbed on along slopes, "
+        f"{climbed} of them climbed on along slopes{failed}, "
         f"{study.evaluations:g} of {study.n_trials} evaluations"
     )
 

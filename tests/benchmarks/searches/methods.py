@@ -7,6 +7,7 @@ import time
 from evomerge.execution.protocol import Job, Outcome, Scored
 from evomerge.execution.worker import Worker
 from evomerge.recipe.files import stored_recipe
+from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import settled
 from evomerge.samplers import GeneSpace
@@ -51,7 +52,9 @@ def study_folder(case: Case, method: str, seed: int) -> StudyFolder:
 
 def load_case(case: Case) -> Loaded:
     """Load the parts of a case; the sampler of its experiment is what ``auto`` takes."""
-    return settled(Loaded.of(load_quickstart(case.overrides())), study_folder(case, "auto", 0))
+    return settled(
+        Loaded.of(load_quickstart(case.overrides())), study_folder(case, "auto", 0), Events()
+    )
 
 
 def objective_values(outcome: Outcome, parts: Loaded) -> tuple[float, ...]:
