@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from operator import eq
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -142,7 +143,7 @@ def parse(record: type[T], content: object, elsewhere: Mapping[str, str] | None 
     Raises:
         ConfigError: Every fault; unknown keys name the nearest known one.
     """
-    adapter = TypeAdapter(record)
+    adapter = _adapter(record)
     found = _validated(adapter, content)
     if not isinstance(found, _Errors):
         return found
@@ -150,6 +151,12 @@ def parse(record: type[T], content: object, elsewhere: Mapping[str, str] | None 
     places = reading.by_path(found)
     faults = [reading.fault(*place, elsewhere or {}) for place in places.items()]
     raise ConfigError(*_at_most(faults))
+
+
+@cache
+def _adapter(record: type[T]) -> TypeAdapter[T]:
+    """Build the schema of a record once: it takes longer than a check against it."""
+    return TypeAdapter(record)
 
 
 def fit(
@@ -167,7 +174,7 @@ def fit(
         instead: By key of the top level: what stands in where that is left out.
         gaps: What to leave out from the start.
     """
-    adapter, faults = TypeAdapter(record), list[Fault]()
+    adapter, faults = _adapter(record), list[Fault]()
     stand_ins = instead or {}
     for _ in range(_MOST_ROUNDS):
         left = gaps.left(content)

@@ -69,7 +69,8 @@ class Browser:
 
     def wait(self, script: str) -> None:
         """Wait until a JavaScript expression holds, for ten seconds at most."""
-        tries = f"for (let i = 0; i < 200 && !({script}); i++) await new Promise(r => setTimeout(r, 50))"
+        pause = "await new Promise(done => setTimeout(done, 50))"
+        tries = f"for (let i = 0; i < 200 && !({script}); i++) {pause}"
         assert self.run(f"(async () => {{ {tries}; return Boolean({script}) }})()"), script
 
     def press(self, *places: tuple[float, float]) -> None:
@@ -77,9 +78,17 @@ class Browser:
         events = [("mouseMoved", places[0]), ("mousePressed", places[0])]
         events += [("mouseMoved", place) for place in places[1:]]
         for kind, (x, y) in [*events, ("mouseReleased", places[-1])]:
-            self._call(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
-            )
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def type(self, key: str) -> None:
+        """Press and release a key by its name, on what has the focus."""
+        text = {"Enter": "\r"}.get(key, "")
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, text=text)
+
+    def allow(self, *permissions: str) -> None:
+        """Grant permissions such as ``clipboardReadWrite``."""
+        self._call("Browser.grantPermissions", permissions=list(permissions))
 
     def picture(self, out: Path) -> None:
         """Write the whole page as a PNG."""

@@ -125,7 +125,7 @@ def view_recipe(recipe: Mapping[str, object], *, has_head: bool = True) -> Recip
         columns = _per_expert(parameter, matched, experts)
         distinct = {value for column in columns.values() for value in column.values()}
         if len(distinct) == 1 and "" in columns:
-            constants.append((parameter, str(distinct.pop())))
+            constants.append((parameter, _plain_text(distinct.pop())))
         elif any(_number(value) is not None for value in distinct):
             panels.append(_panel(parameter, columns, layers))
     return RecipeView(
@@ -271,6 +271,11 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value)
+
+
+def _plain_text(value: object) -> str:
+    number = _number(value)
+    return str(value).lower() if number is None else f"{number:.4g}"
 
 
 def _plain(value: object) -> object:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Sequence
-from itertools import combinations, cycle
+from itertools import combinations
 
 import numpy as np
 import plotly.graph_objects as go
 import plotly.offline
+from numpy.typing import NDArray
 
 from evomerge.analysis.front import contenders, front, hypervolume_history, scaled_values
 from evomerge.analysis.interference import TOP, Comparison
 from evomerge.analysis.intervals import Estimate
-from evomerge.analysis.report.layers import Layer, layers_of
+from evomerge.analysis.report.labels import label_positions
+from evomerge.analysis.report.layers import Layer, Layers, layers_of
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
 from evomerge.analysis.report.scores import summary_measure
@@ -34,6 +36,7 @@ _MAX_PAIRS = 6
 _MAX_ERROR_BARS = 40
 _CROWD = 150  # more marks than this are drawn smaller
 _MOST_NUMBERS = 20  # columns of a heat map whose cells have room for numbers
+_ROOM_FOR_SCALE = 150  # pixels
 _RISING = [[0, LIGHT["surface"]], [1, LIGHT["positive"]]]
 _AROUND = [[0, LIGHT["negative"]], [0.5, LIGHT["surface"]], [1, LIGHT["positive"]]]
 _SYMBOLS = {BASE: "square-open", EXPERT: "diamond-open", UNIFORM: "triangle-up-open"}
@@ -150,7 +153,8 @@ def _heat_map(
         hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
         xgap=1,
         ygap=1,
-        colorbar={"thickness": 10, "outlinewidth": 0},
+        showscale=height > _ROOM_FOR_SCALE,
+        colorbar={"thickness": 10, "outlinewidth": 0, "nticks": 4},
     )
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
@@ -168,7 +172,7 @@ def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go
         x, y = ([trial.values[k] for trial in layer.trials] for k in (i, j))
         points = _points(study.objectives, layer, x, y)
         if layer is layers.baselines:
-            _add_labels(points, layer)
+            _add_labels(points, layer, layers, (i, j), study.objectives)
         if layer not in (layers.infeasible, layers.cloud) and len(layer.trials) <= _MAX_ERROR_BARS:
             points.update(error_x=_error_bar(layer, i), error_y=_error_bar(layer, j))
         figure.add_trace(points)
@@ -222,11 +226,26 @@ def _ring() -> go.Scatter:
     )
 
 
-def _add_labels(points: go.Scatter, layer: Layer) -> None:
+def _add_labels(
+    points: go.Scatter,
+    layer: Layer,
+    layers: Layers,
+    pair: tuple[int, int],
+    objectives: Sequence[Objective],
+) -> None:
+    signs = np.array([objectives[k].sign for k in pair])
+    others = (*layers.front.trials, *layers.chosen.trials, *layers.cloud.trials)
+
+    def places(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+        values = np.array([[t.values[k] for k in pair] for t in trials], dtype=float)
+        placed: NDArray[np.float64] = values.reshape(-1, 2) * signs
+        return placed
+
+    names = [_short_label(trial) for trial in layer.trials]
     points.update(
         mode="markers+text",
-        text=[_short_label(trial) for trial in layer.trials],
-        textposition=_text_positions(layer.trials),
+        text=[_text(name) for name in names],
+        textposition=label_positions(names, places(layer.trials), places(others)),
         textfont={"size": 12, "color": layer.color},
     )
 
@@ -258,16 +277,9 @@ def _symbol(trial: TrialRecord) -> str:
     return _SYMBOLS.get(kind_and_name(trial.origin)[0], "circle")
 
 
-def _text_positions(trials: Sequence[TrialRecord]) -> list[str]:
-    """Spread the labels around their marks: experts often score alike off their own task."""
-    around = cycle(("top center", "top right", "top left", "bottom right"))
-    kinds = [kind_and_name(t.origin)[0] for t in trials]
-    return [next(around) if kind == EXPERT else "bottom center" for kind in kinds]
-
-
 def _short_label(trial: TrialRecord) -> str:
     kind, name = kind_and_name(trial.origin)
-    return _text(name or kind)
+    return name or kind
 
 
 def _hover(objectives: Sequence[Objective], trial: TrialRecord) -> str:

@@ -64,7 +64,6 @@ if TYPE_CHECKING:
 __all__ = ["write_report"]
 
 _ROOM = 900_000  # bytes for the cards of trials
-_MOST_CARDS = 400
 _PLOTLY_FILE = "plotly.min.js"
 
 
@@ -77,6 +76,7 @@ def write_report(
     experiment: Mapping[str, object] | None = None,
     versions: Mapping[str, str] | None = None,
     folder: str = "DIR",
+    n_recipes: int = 150,
     inline_js: bool = True,
 ) -> Path:
     """Write the report of a study, finished or not, as one HTML file that asks no network.
@@ -92,6 +92,7 @@ def write_report(
         experiment: Its resolved keys as plain data, without passwords.
         versions: Of the packages on this machine, by name.
         folder: The study's, as commands name it.
+        n_recipes: How many trials can be looked at one by one, if there is room for them.
         inline_js: Put plotly.js (4.8 MB) into the page; otherwise it is written once beside it, as
             ``plotly.min.js``, which several reports in one folder share.
 
@@ -101,13 +102,12 @@ def write_report(
     out.parent.mkdir(parents=True, exist_ok=True)
     if not inline_js:
         (out.parent / _PLOTLY_FILE).write_text(figures.plotly_js(), encoding="utf-8")
+    beside = _Beside(items, comparison, experiment or {}, versions or {}, folder, n_recipes)
     page = (
         _environment()
         .get_template("report.html.j2")
         .render(
-            page=_gather(
-                study, _Beside(items, comparison, experiment or {}, versions or {}, folder)
-            ),
+            page=_gather(study, beside),
             light=LIGHT,
             dark=DARK,
             palette=json.dumps([[LIGHT[role], DARK[role]] for role in LIGHT]),
@@ -129,6 +129,7 @@ class _Beside:
     experiment: Mapping[str, object]
     versions: Mapping[str, str]
     folder: str
+    n_recipes: int
 
     @property
     def has_head(self) -> bool:
@@ -230,7 +231,7 @@ def _cards(study: StudyRecord, beside: _Beside) -> tuple[TrialView | None, dict[
     room = _ROOM
     card = _environment().get_template("macros.html.j2").module.trial_card  # type: ignore[attr-defined]
     views = trial_views(study, beside.items, folder=beside.folder, has_head=beside.has_head)
-    for view in islice(views, _MOST_CARDS):
+    for view in islice(views, max(1, beside.n_recipes)):
         first = first or view
         packed = gzip.compress(card(view).encode(), mtime=0)
         room -= len(packed) * 4 // 3

@@ -10,7 +10,7 @@ from evomerge.analysis.report.numbers import format_number
 
 __all__ = ["Drawing", "Station", "draw_path"]
 
-_LEFT, _STEP, _LANE, _EDGE = 14, 44, 46, 22  # pixels; the first is for the models' names
+_LEFT, _STEP, _LANE, _EDGE = 14, 50, 56, 22  # pixels; the first is for the models' names
 _LETTER = 7.2
 
 

@@ -29,9 +29,7 @@ __all__ = ["Candidate", "Score", "ScoreLine", "TrialView", "candidates", "trial_
 
 _SPLITS: tuple[Split, ...] = ("search", "validation", "test")
 
-_Shares = Mapping[
-    tuple[str, int, str, str], tuple[int, float]
-]  # items, share right
+_Shares = Mapping[tuple[str, int, str, str], tuple[int, float]]  # items, share right
 
 
 @dataclass(frozen=True)
