@@ -41,7 +41,7 @@ class CardRow:
     values: tuple[str, ...]
 
 
-def model_card(
+def model_card(  # noqa: PLR0913  each is a part of the card
     name: str,
     recipe: Recipe,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from evomerge.analysis.front import front
 from evomerge.analysis.picking import pick
-from evomerge.analysis.report import write_report
+from evomerge.analysis.report import About, write_report
 from evomerge.origins import is_single_model
 from evomerge.recipe.path import Hop, path_data
 from evomerge.study.records import StudyRecord
@@ -55,7 +56,7 @@ def study() -> StudyRecord:
 @pytest.fixture(scope="module")
 def page(study: StudyRecord, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page") / "report.html"
-    return write_report(study, out, folder="runs/my study", inline_js=False)
+    return write_report(study, out, about=About(folder="runs/my study"), inline_js=False)
 
 
 @pytest.fixture(scope="module")
@@ -191,4 +192,18 @@ def test_nothing_overlaps_or_sticks_out(
     assert chromium.run("document.documentElement.scrollWidth") <= width
     assert chromium.run("document.querySelectorAll('.textpoint text').length") == 4  # baselines
     assert chromium.run(OVERLAPPING) == []
+    assert chromium.errors == []
+
+
+def test_the_page_of_a_run_that_goes_on_loads_itself_again(
+    chromium: Browser, study: StudyRecord, tmp_path: Path
+) -> None:
+    out = tmp_path / "live.html"
+    write_report(study, out, n_recipes=3, inline_js=False, reload_s=1)
+    chromium.open(out)
+    chromium.run("window.isOld = true")
+    deadline = time.monotonic() + 20
+    while chromium.run("window.isOld") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not chromium.run("window.isOld")
     assert chromium.errors == []

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import yaml
 
-from evomerge.analysis.report.setup import setup
+from evomerge.analysis.report.setup import About, setup
 
 from ..synthetic import make_study
 
@@ -19,7 +19,7 @@ EXPERIMENT: dict[str, object] = {
 
 
 def test_the_experiment_is_told_in_a_few_lines() -> None:
-    found = setup(make_study(2, n_trials=5), EXPERIMENT, {"evomerge": "1.0"})
+    found = setup(make_study(2, n_trials=5), About(EXPERIMENT, {"evomerge": "1.0"}))
     rows = dict(found.rows)
     assert rows["search space"] == "method ties; genes density: {range: [0.1, 1.0]}"
     assert rows["sampler"] == "name: tpe"
@@ -36,6 +36,6 @@ def test_the_experiment_is_told_in_a_few_lines() -> None:
 
 
 def test_without_an_experiment_the_study_speaks() -> None:
-    found = setup(make_study(2, n_trials=5), {}, {})
+    found = setup(make_study(2, n_trials=5), About())
     assert dict(found.rows).keys() == {"objectives"}
     assert found.yaml == ""
