@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from evomerge.analysis.front import contenders, front, hypervolume_history, scaled_values
 from evomerge.analysis.interference import TOP, Comparison
 from evomerge.analysis.intervals import Estimate
-from evomerge.analysis.report.labels import label_positions
+from evomerge.analysis.report.labels import labels
 from evomerge.analysis.report.layers import Layer, Layers, layers_of
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
@@ -188,23 +188,34 @@ def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go
 def _points(
     objectives: Sequence[Objective], layer: Layer, x: Sequence[float], y: Sequence[float]
 ) -> go.Scatter:
+    """Draw a layer; a crowd is small, also on disk: its points tell their coordinates alone."""
+    is_crowd = len(layer.trials) > _CROWD
+    kinds = list(dict.fromkeys(_symbol(trial) for trial in layer.trials))
+    hover: dict[str, object] = {"hovertemplate": "trial %{customdata}: %{x}, %{y}<extra></extra>"}
+    if not is_crowd:
+        texts = [_hover(objectives, trial) for trial in layer.trials]
+        hover = {"hovertext": texts, "hoverinfo": "text"}
     return go.Scatter(
-        x=list(x),
-        y=list(y),
+        x=[_rounded(value) for value in x],
+        y=[_rounded(value) for value in y],
         mode="markers",
         marker={
             "color": layer.color,
-            "size": 12 if layer.name == "chosen" else 8 if len(layer.trials) <= _CROWD else 5,
-            "symbol": [_symbol(trial) for trial in layer.trials],
+            "size": 12 if layer.name == "chosen" else 5 if is_crowd else 8,
+            "symbol": kinds[0] if len(kinds) == 1 else [_symbol(t) for t in layer.trials],
             "line": {"width": 1.5 if layer.name == "baselines" else 0},
         },
-        hovertext=[_hover(objectives, trial) for trial in layer.trials],
-        hoverinfo="text",
+        **hover,
         customdata=[trial.number for trial in layer.trials],
         unselected={"marker": {"opacity": 0.15}},
         name=layer.name,
         cliponaxis=False,
     )
+
+
+def _rounded(value: float) -> float:
+    """Six digits: more cannot be seen, and are half of a page of many trials."""
+    return float(f"{value:.6g}")
 
 
 def _ring() -> go.Scatter:
@@ -216,7 +227,7 @@ def _ring() -> go.Scatter:
         marker={
             "size": 19,
             "symbol": "circle-open",
-            "color": LIGHT["chosen"],
+            "color": LIGHT["ink"],
             "line": {"width": 2.5},
         },
         name="shown",
@@ -242,10 +253,11 @@ def _add_labels(
         return placed
 
     names = [_short_label(trial) for trial in layer.trials]
+    texts, positions = labels(names, places(layer.trials), places(others))
     points.update(
         mode="markers+text",
-        text=[_text(name) for name in names],
-        textposition=label_positions(names, places(layer.trials), places(others)),
+        text=[_text(text) for text in texts],
+        textposition=positions,
         textfont={"size": 12, "color": layer.color},
     )
 

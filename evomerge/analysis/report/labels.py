@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["label_positions"]
+__all__ = ["labels"]
 
 FloatArray = NDArray[np.float64]
 _Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels
 
-_WIDTH, _HEIGHT = 290.0, 210.0  # the smallest plot: a pair of objectives on a phone
+_WIDTH, _HEIGHT = 230.0, 200.0  # the smallest plot: one of three side by side
 _LETTER, _LINE, _MARK = 6.8, 14.0, 7.0  # pixels
 _EDGE = 0.07  # of the plot, which plotly leaves free around the points
 _SIDES = {"right": 0.0, "left": -1.0, "center": -0.5}
@@ -25,26 +25,39 @@ _PLACES = [
 ]
 
 
-def label_positions(names: Sequence[str], marks: FloatArray, others: FloatArray) -> list[str]:
+def labels(
+    names: Sequence[str], marks: FloatArray, others: FloatArray
+) -> tuple[list[str], list[str]]:
     """Choose a side for every name, one after the other, with the least in its way.
 
     Args:
-        names: Of the marks.
+        names: Of the marks; those of marks in one place are written together, at the first.
         marks: (n, 2) where they are, in the units of the axes, as they rise on the page.
         others: (m, 2) points without a name.
 
     Returns:
-        ``textposition`` of plotly, one per name.
+        Texts, and ``textposition`` of plotly, one per mark.
     """
     pixels = _pixels(np.vstack([marks, others]))
+    texts = _together(names, pixels[: len(names)])
     taken = [(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in pixels.tolist()]
     chosen = []
-    for name, (x, y) in zip(names, pixels.tolist(), strict=False):
-        boxes = {place: _box(name, x, y, place) for place in _PLACES}
+    for text, (x, y) in zip(texts, pixels.tolist(), strict=False):
+        boxes = {place: _box(text, x, y, place) for place in _PLACES}
         best = min(_PLACES, key=lambda place: _trouble(boxes[place], taken))
         chosen.append(best)
-        taken.append(boxes[best])
-    return chosen
+        if text:
+            taken.append(boxes[best])
+    return texts, chosen
+
+
+def _together(names: Sequence[str], pixels: FloatArray) -> list[str]:
+    """Write the names of marks that cover one another at the first of them."""
+    texts: list[list[str]] = [[] for _ in names]
+    for i, name in enumerate(names):
+        near = np.abs(pixels[: i + 1] - pixels[i]).max(axis=1) < _MARK
+        texts[next(k for k in range(i + 1) if near[k] and (texts[k] or k == i))].append(name)
+    return [", ".join(text) for text in texts]
 
 
 def _pixels(points: FloatArray) -> FloatArray:

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
-_ROOM = 900_000  # bytes for the cards of trials
+_ROOM = 650_000  # bytes for the cards of trials
 _NOTHING = About()
 _PLOTLY_FILE = "plotly.min.js"
 

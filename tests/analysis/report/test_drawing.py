@@ -8,7 +8,7 @@ import numpy as np
 
 from evomerge.analysis.gene_shares import gene_shares
 from evomerge.analysis.report.coefficients import Step
-from evomerge.analysis.report.labels import label_positions
+from evomerge.analysis.report.labels import labels
 from evomerge.analysis.report.parallel import parallel
 from evomerge.analysis.report.path import draw_path
 
@@ -54,15 +54,21 @@ def test_the_front_is_drawn_last_and_the_worst_left_out() -> None:
 
 
 def test_names_keep_inside_and_off_one_another() -> None:
-    corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.04]])
-    left, right, above = label_positions(["alpha", "beta", "gamma"], corners, np.empty((0, 2)))
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.2]])
+    texts, (left, right, above) = labels(["alpha", "beta", "gamma"], corners, np.empty((0, 2)))
+    assert texts == ["alpha", "beta", "gamma"]
     assert left.endswith("right")
     assert right.endswith("left")
     assert above.endswith("left")
-    assert above != right
     crowd = np.array([[0.52, 0.55], [0.56, 0.55], [0.6, 0.55]])  # what is to the upper right
     corners = np.array([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]])
-    assert label_positions(["expert", "", ""], corners, crowd)[0] != "top right"
+    assert labels(["expert", "", ""], corners, crowd)[1][0] != "top right"
+
+
+def test_names_of_one_place_are_written_together() -> None:
+    marks = np.array([[0.0, 0.0], [1.0, 1.0], [0.005, 0.0], [0.0, 0.005]])
+    texts, _ = labels(["base", "math", "list", "code"], marks, np.empty((0, 2)))
+    assert texts == ["base, list, code", "math", "", ""]
 
 
 def test_a_path_has_a_lane_per_model_and_a_station_per_hop() -> None:
