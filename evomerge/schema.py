@@ -143,7 +143,7 @@ def parse(record: type[T], content: object, elsewhere: Mapping[str, str] | None 
     Raises:
         ConfigError: Every fault; unknown keys name the nearest known one.
     """
-    adapter = _adapter(record)
+    adapter: TypeAdapter[T] = _adapter(record)
     found = _validated(adapter, content)
     if not isinstance(found, _Errors):
         return found
@@ -154,7 +154,7 @@ def parse(record: type[T], content: object, elsewhere: Mapping[str, str] | None 
 
 
 @cache
-def _adapter(record: type[T]) -> TypeAdapter[T]:
+def _adapter(record: Any) -> TypeAdapter[Any]:
     """Build the schema of a record once: it takes longer than a check against it."""
     return TypeAdapter(record)
 

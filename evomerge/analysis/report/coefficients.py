@@ -12,7 +12,7 @@ from evomerge.models.architecture import Kind, TensorRole
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.schema import parse, write_yaml
 
-__all__ = ["HeatCell", "Panel", "RecipeView", "Row", "Step", "view_recipe"]
+__all__ = ["HeatCell", "Panel", "PathHop", "RecipeView", "Row", "view_recipe"]
 
 _LAYERED: tuple[Kind, ...] = ("attention", "mlp", "norm")
 _OUTSIDE: tuple[Kind, ...] = ("embedding", "head")
@@ -67,7 +67,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Step:
+class PathHop:
     """One hop of a data-flow path.
 
     Attributes:
@@ -99,7 +99,7 @@ class RecipeView:
     panels: tuple[Panel, ...]
     constants: tuple[tuple[str, str], ...]
     by_name: int
-    path: tuple[Step, ...]
+    path: tuple[PathHop, ...]
     yaml: str
 
 
@@ -133,8 +133,8 @@ def view_recipe(recipe: Mapping[str, object], *, has_head: bool = True) -> Recip
         panels=tuple(panels),
         constants=tuple(constants),
         by_name=len(rules) - len(by_place),
-        path=tuple(Step(h.source, h.layer, h.scale) for h in known.path) if known else (),
-        yaml=write_yaml(_plain(recipe)),
+        path=tuple(PathHop(h.source, h.layer, h.scale) for h in known.path) if known else (),
+        yaml=write_yaml({key: _plain(value) for key, value in recipe.items()}),
     )
 
 

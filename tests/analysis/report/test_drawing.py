@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from evomerge.analysis.gene_shares import gene_shares
-from evomerge.analysis.report.coefficients import Step
+from evomerge.analysis.report.coefficients import PathHop
 from evomerge.analysis.report.labels import labels
 from evomerge.analysis.report.parallel import parallel
 from evomerge.analysis.report.path import draw_path
@@ -72,7 +72,9 @@ def test_names_of_one_place_are_written_together() -> None:
 
 
 def test_a_path_has_a_lane_per_model_and_a_station_per_hop() -> None:
-    drawing = draw_path((Step("math", 0, 1.0), Step("list", 5, 0.5), Step("math", 3, 1.25)))
+    drawing = draw_path(
+        (PathHop("math", 0, 1.0), PathHop("list", 5, 0.5), PathHop("math", 3, 1.25))
+    )
     assert [name for name, _ in drawing.lanes] == ["math", "list"]
     first, second, third = drawing.stations
     assert first.y == third.y < second.y
