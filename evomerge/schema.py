@@ -5,7 +5,7 @@ What is wrong can also be left out (``fit``), so that the rest is looked at in t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from operator import eq
@@ -23,6 +23,9 @@ from evomerge.schema_keys import keys_at, levels_of
 __all__ = ["NO_GAPS", "Fitted", "Gaps", "fit", "parse", "parse_yaml", "read_yaml", "write_yaml"]
 
 T = TypeVar("T")
+
+# Kept: to build the schema of a record takes longer than a check against it.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _MISSING = ("missing",)
 _TEXT_EXPECTED = ("string_type", "literal_error")
@@ -151,12 +154,6 @@ def parse(record: type[T], content: object, elsewhere: Mapping[str, str] | None 
     places = reading.by_path(found)
     faults = [reading.fault(*place, elsewhere or {}) for place in places.items()]
     raise ConfigError(*_at_most(faults))
-
-
-@cache
-def _adapter(record: Any) -> TypeAdapter[Any]:
-    """Build the schema of a record once: it takes longer than a check against it."""
-    return TypeAdapter(record)
 
 
 def fit(
