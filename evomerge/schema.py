@@ -5,8 +5,9 @@ What is wrong can also be left out (``fit``), so that the rest is looked at in t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from operator import eq
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,6 +23,9 @@ from evomerge.schema_keys import keys_at, levels_of
 __all__ = ["NO_GAPS", "Fitted", "Gaps", "fit", "parse", "parse_yaml", "read_yaml", "write_yaml"]
 
 T = TypeVar("T")
+
+# Kept: to build the schema of a record takes longer than a check against it.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _MISSING = ("missing",)
 _TEXT_EXPECTED = ("string_type", "literal_error")
@@ -142,7 +146,7 @@ def parse(record: type[T], content: object, elsewhere: Mapping[str, str] | None 
     Raises:
         ConfigError: Every fault; unknown keys name the nearest known one.
     """
-    adapter = TypeAdapter(record)
+    adapter: TypeAdapter[T] = _adapter(record)
     found = _validated(adapter, content)
     if not isinstance(found, _Errors):
         return found
@@ -167,7 +171,7 @@ def fit(
         instead: By key of the top level: what stands in where that is left out.
         gaps: What to leave out from the start.
     """
-    adapter, faults = TypeAdapter(record), list[Fault]()
+    adapter, faults = _adapter(record), list[Fault]()
     stand_ins = instead or {}
     for _ in range(_MOST_ROUNDS):
         left = gaps.left(content)

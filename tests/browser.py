@@ -69,7 +69,8 @@ class Browser:
 
     def wait(self, script: str) -> None:
         """Wait until a JavaScript expression holds, for ten seconds at most."""
-        tries = f"for (let i = 0; i < 200 && !({script}); i++) await new Promise(r => setTimeout(r, 50))"
+        pause = "await new Promise(done => setTimeout(done, 50))"
+        tries = f"for (let i = 0; i < 200 && !({script}); i++) {pause}"
         assert self.run(f"(async () => {{ {tries}; return Boolean({script}) }})()"), script
 
     def press(self, *places: tuple[float, float]) -> None:
@@ -78,6 +79,16 @@ class Browser:
         events += [("mouseMoved", place) for place in places[1:]]
         for kind, (x, y) in [*events, ("mouseReleased", places[-1])]:
             self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def type(self, key: str) -> None:
+        """Press and release a key by its name, on what has the focus."""
+        text = {"Enter": "\r"}.get(key, "")
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, text=text)
+
+    def allow(self, *permissions: str) -> None:
+        """Grant permissions such as ``clipboardReadWrite``."""
+        self._call("Browser.grantPermissions", permissions=list(permissions))
 
     def picture(self, out: Path) -> None:
         """Write the whole page as a PNG."""
@@ -135,7 +146,7 @@ def browser() -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [program, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=as_three_and_four,
+            preexec_fn=as_three_and_four,  # noqa: PLW1509  where Chromium looks for its pipes
             close_fds=False,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

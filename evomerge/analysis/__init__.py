@@ -8,6 +8,7 @@ Members:
     paired: the best merge against base and experts, item by item.
     gain: whether the best merge is better than what was there before it, and what to try.
     silence: objectives in which base and experts do not differ.
+    gene_shares: how much of the scores follows from each gene by itself.
     held_out: held-out scores with intervals, and relative to base and best expert.
     forgetting: what merging did to tasks that the search never saw.
     calibration: what a metric can tell apart, before a search.

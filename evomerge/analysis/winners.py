@@ -45,13 +45,15 @@ def finalists(study: StudyRecord, n: int) -> tuple[list[TrialRecord], list[Trial
 
     Returns:
         Those of the front of the merges, best first, and as many others, best first, as make ``n``
-        with them. Where climbs drew genes together more or less (``TrialRecord.pull``), the best of
-        each strength come first: search items favour the weakest, held-out items may not.
+        with them. One objective has no front to speak of: the best of all are the finalists then.
+        Where climbs drew genes together more or less (``TrialRecord.pull``), the best of each
+        strength come first: search items favour the weakest, held-out items may not.
     """
     merges = replace(study, trials=tuple(t for t in study.trials if not is_baseline(t.origin)))
     seated = _best_by_pull(merges)
     chosen = [*seated, *(t for t in best_merges(merges, n) if t not in seated)][:n]
-    return chosen, best_beside(merges, chosen)[: n - len(chosen)]
+    others = best_beside(merges, chosen)[: n - len(chosen)]
+    return ([*chosen, *others], []) if len(study.objectives) == 1 else (chosen, others)
 
 
 def stage_winners(study: StudyRecord, n: int, by: Choice) -> list[TrialRecord]:

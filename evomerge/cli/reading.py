@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from evomerge.study.folder import StudyFolder
 
 __all__ = ["register", "write_run_report"]
+
+_RELOAD_S = 10
+_RECIPES, _LIVE_RECIPES = 150, 30  # of trials that can be looked at one by one; they take time
 
 
 def register(app: typer.Typer) -> None:
@@ -108,25 +112,48 @@ def front(study: StudyDir, json: Json = False) -> None:
 def report(
     study: StudyDir,
     out: Annotated[Path | None, typer.Option(help="HTML file; default: in the study.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Write it again and again until the run is finished.")
+    ] = False,
 ) -> None:
     """Write the report: one self-contained HTML file."""
     from evomerge.study.folder import StudyFolder
 
     folder = StudyFolder(study)
+    if live:
+        _write_while_running(folder, out or folder.report)
     console.print(str(write_run_report(folder, out or folder.report)), soft_wrap=True)
 
 
-def write_run_report(folder: StudyFolder, out: Path) -> Path:
+def _write_while_running(folder: StudyFolder, out: Path) -> None:
+    """Write the report of a run that goes on every few seconds; Ctrl-C ends that."""
+    from evomerge.runs.reading import is_finished
+
+    is_told = False
+    try:
+        while not is_finished(folder):
+            write_run_report(folder, out, reload_s=_RELOAD_S)
+            if not is_told:
+                console.print(f"{out}  (loads itself again; Ctrl-C ends it)", soft_wrap=True)
+                is_told = True
+            time.sleep(_RELOAD_S)
+    except KeyboardInterrupt:
+        return
+
+
+def write_run_report(folder: StudyFolder, out: Path, *, reload_s: int | None = None) -> Path:
     """Write the report of a run: of its study, or of the last stage that has begun.
 
     Args:
         folder: The run.
         out: HTML file.
+        reload_s: Of a run that goes on: seconds after which the page loads itself again. Such a
+            page has the recipes of fewer trials.
 
     Returns:
         ``out``.
     """
-    from evomerge.analysis.report import write_report
+    from evomerge.analysis.report import About, write_report
     from evomerge.runs.compare import read_comparison
     from evomerge.runs.reading import experiment_data, latest_results, package_versions
 
@@ -136,9 +163,9 @@ def write_run_report(folder: StudyFolder, out: Path) -> Path:
         out,
         items=found.items,
         comparison=read_comparison(found.folder.comparison),
-        experiment=experiment_data(found.folder),
-        versions=package_versions(),
-        folder=str(folder.root),
+        about=About(experiment_data(found.folder), package_versions(), str(folder.root)),
+        n_recipes=_LIVE_RECIPES if reload_s else _RECIPES,
+        reload_s=reload_s,
     )
 
 

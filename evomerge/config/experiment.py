@@ -271,7 +271,8 @@ class Experiment(_Section):
             ``fast``, or settings.
         allow_test_split: Search items by which public benchmarks are reported; the model card says
             that their scores mean nothing.
-        finalists: How many front members are scored again on ``validation``; 0 skips the finals.
+        finalists: How many front members (of one objective: best merges) are scored again on
+            ``validation``; 0 skips the finals.
         storage: Database URL for studies shared by several machines; absent: a journal file.
         seed: Names every random draw.
         schema_version: Of the keys and what they default to; written into the files of studies.

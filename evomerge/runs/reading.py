@@ -18,9 +18,11 @@ from evomerge.runs.stored import read_experiment
 from evomerge.runs.wholeness import require_store
 from evomerge.secrets import without_secrets
 from evomerge.study.constraints import unenforced
+from evomerge.study.evaluations import is_used_up
 from evomerge.study.finals_file import read_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord
+from evomerge.study.timing import read_timing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +31,7 @@ __all__ = [
     "Results",
     "begun_stages",
     "experiment_data",
+    "is_finished",
     "latest_results",
     "latest_study",
     "package_versions",
@@ -111,6 +114,25 @@ def package_versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
     return {"evomerge": __version__, **installed, "python": platform.python_version()}
+
+
+def is_finished(folder: StudyFolder) -> bool:
+    """Tell whether a run has used up its budget, in all its stages, and has had its finals.
+
+    Raises:
+        StudyError: No study here, or its trials are gone.
+    """
+    experiment = read_experiment(folder)
+    if experiment.stages:
+        begun = begun_stages(folder, experiment)
+        return len(begun) == len(experiment.stages) and is_finished(begun[-1])
+    study, budget = read_study(folder), experiment.budget
+    is_running = any(t.state == "running" for t in study.trials)
+    out_of_trials = is_used_up(study.evaluations, budget.trials)
+    limit = budget.wall_clock
+    out_of_time = limit is not None and read_timing(folder.timing)["elapsed"] >= limit
+    has_finals = bool(study.finals) or experiment.finalists == 0
+    return (out_of_trials or out_of_time) and not is_running and has_finals
 
 
 def stage_studies(folder: StudyFolder) -> tuple[StudyFolder, ...]:

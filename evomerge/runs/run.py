@@ -24,13 +24,12 @@ from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.optuna_study import keep_inputs, ledger_of, open_study, store_name, stored_inputs
-from evomerge.runs.reading import read_study
+from evomerge.runs.reading import is_finished, read_study
 from evomerge.runs.sampling import make_sampler, resolved_sampler, sampler_choice
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
 from evomerge.runs.wholeness import require_items
 from evomerge.runs.workers import on_device, start_executor
 from evomerge.study.drivers import Drivers
-from evomerge.study.evaluations import is_used_up
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
@@ -39,7 +38,7 @@ from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.search import Budget, Search
 from evomerge.study.storage import open_storage
-from evomerge.study.timing import Timing, read_timing
+from evomerge.study.timing import Timing
 
 __all__ = [
     "change_study",
@@ -177,7 +176,7 @@ def continue_study(
         store = store_name(folder, experiment)
         require_items(folder, store, before.trials, driver_id(folder))
         events.began(before)
-        if _is_finished(folder, experiment):
+        if is_finished(folder):
             _make_again(folder, experiment, events)
             return read_study(folder)
         if loaded is None:
@@ -314,13 +313,3 @@ def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Eve
         on_scored=partial(events.part, "scoring held-out items"),
     )
     write_finals(folder.finals, found, study.constraints)
-
-
-def _is_finished(folder: StudyFolder, experiment: Experiment) -> bool:
-    study, budget = read_study(folder), experiment.budget
-    is_running = any(t.state == "running" for t in study.trials)
-    out_of_trials = is_used_up(study.evaluations, budget.trials)
-    limit = budget.wall_clock
-    out_of_time = limit is not None and read_timing(folder.timing)["elapsed"] >= limit
-    has_finals = bool(study.finals) or experiment.finalists == 0
-    return (out_of_trials or out_of_time) and not is_running and has_finals

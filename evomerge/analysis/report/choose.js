@@ -107,7 +107,9 @@
       const passes = values.every((v, i) => !limited[i] || (v !== null && v >= ranges[i][0] && v <= ranges[i][1]));
       if (!passes) out.add(Number(line.dataset.trial));
     }
-    for (const one of all("[data-trial]")) one.classList.toggle("out", out.has(Number(one.dataset.trial)));
+    // Not in the tables of held-out scores: a missing row would look like a missing result.
+    for (const one of all(".parallel [data-trial], #front [data-trial]"))
+      one.classList.toggle("out", out.has(Number(one.dataset.trial)));
     axes.forEach((axis, i) => {
       const ends = ranges[i].map((v) => heightOf(axis, Math.max(Math.min(axis.dataset.bottom, axis.dataset.top), Math.min(Math.max(axis.dataset.bottom, axis.dataset.top), v))));
       const brush = axis.querySelector(".brush");

@@ -12,7 +12,7 @@ from evomerge.models.architecture import Kind, TensorRole
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.schema import parse, write_yaml
 
-__all__ = ["HeatCell", "Panel", "RecipeView", "Row", "Step", "view_recipe"]
+__all__ = ["HeatCell", "Panel", "PathHop", "RecipeView", "Row", "view_recipe"]
 
 _LAYERED: tuple[Kind, ...] = ("attention", "mlp", "norm")
 _OUTSIDE: tuple[Kind, ...] = ("embedding", "head")
@@ -67,7 +67,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Step:
+class PathHop:
     """One hop of a data-flow path.
 
     Attributes:
@@ -99,7 +99,7 @@ class RecipeView:
     panels: tuple[Panel, ...]
     constants: tuple[tuple[str, str], ...]
     by_name: int
-    path: tuple[Step, ...]
+    path: tuple[PathHop, ...]
     yaml: str
 
 
@@ -125,7 +125,7 @@ def view_recipe(recipe: Mapping[str, object], *, has_head: bool = True) -> Recip
         columns = _per_expert(parameter, matched, experts)
         distinct = {value for column in columns.values() for value in column.values()}
         if len(distinct) == 1 and "" in columns:
-            constants.append((parameter, str(distinct.pop())))
+            constants.append((parameter, _plain_text(distinct.pop())))
         elif any(_number(value) is not None for value in distinct):
             panels.append(_panel(parameter, columns, layers))
     return RecipeView(
@@ -133,8 +133,8 @@ def view_recipe(recipe: Mapping[str, object], *, has_head: bool = True) -> Recip
         panels=tuple(panels),
         constants=tuple(constants),
         by_name=len(rules) - len(by_place),
-        path=tuple(Step(h.source, h.layer, h.scale) for h in known.path) if known else (),
-        yaml=write_yaml(_plain(recipe)),
+        path=tuple(PathHop(h.source, h.layer, h.scale) for h in known.path) if known else (),
+        yaml=write_yaml({key: _plain(value) for key, value in recipe.items()}),
     )
 
 
@@ -271,6 +271,11 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value)
+
+
+def _plain_text(value: object) -> str:
+    number = _number(value)
+    return str(value).lower() if number is None else f"{number:.4g}"
 
 
 def _plain(value: object) -> object:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Sequence
-from itertools import combinations, cycle
+from itertools import combinations
 
 import numpy as np
 import plotly.graph_objects as go
 import plotly.offline
+from numpy.typing import NDArray
 
 from evomerge.analysis.front import contenders, front, hypervolume_history, scaled_values
 from evomerge.analysis.interference import TOP, Comparison
 from evomerge.analysis.intervals import Estimate
-from evomerge.analysis.report.layers import Layer, layers_of
+from evomerge.analysis.report.labels import labels
+from evomerge.analysis.report.layers import Layer, Layers, layers_of
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
 from evomerge.analysis.report.scores import summary_measure
@@ -34,6 +36,7 @@ _MAX_PAIRS = 6
 _MAX_ERROR_BARS = 40
 _CROWD = 150  # more marks than this are drawn smaller
 _MOST_NUMBERS = 20  # columns of a heat map whose cells have room for numbers
+_ROOM_FOR_SCALE = 150  # pixels
 _RISING = [[0, LIGHT["surface"]], [1, LIGHT["positive"]]]
 _AROUND = [[0, LIGHT["negative"]], [0.5, LIGHT["surface"]], [1, LIGHT["positive"]]]
 _SYMBOLS = {BASE: "square-open", EXPERT: "diamond-open", UNIFORM: "triangle-up-open"}
@@ -150,7 +153,8 @@ def _heat_map(
         hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
         xgap=1,
         ygap=1,
-        colorbar={"thickness": 10, "outlinewidth": 0},
+        showscale=height > _ROOM_FOR_SCALE,
+        colorbar={"thickness": 10, "outlinewidth": 0, "nticks": 4},
     )
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
@@ -168,7 +172,7 @@ def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go
         x, y = ([trial.values[k] for trial in layer.trials] for k in (i, j))
         points = _points(study.objectives, layer, x, y)
         if layer is layers.baselines:
-            _add_labels(points, layer)
+            _add_labels(points, layer, layers, (i, j), study.objectives)
         if layer not in (layers.infeasible, layers.cloud) and len(layer.trials) <= _MAX_ERROR_BARS:
             points.update(error_x=_error_bar(layer, i), error_y=_error_bar(layer, j))
         figure.add_trace(points)
@@ -184,23 +188,34 @@ def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go
 def _points(
     objectives: Sequence[Objective], layer: Layer, x: Sequence[float], y: Sequence[float]
 ) -> go.Scatter:
+    """Draw a layer; a crowd is small, also on disk: its points tell their coordinates alone."""
+    is_crowd = len(layer.trials) > _CROWD
+    kinds = list(dict.fromkeys(_symbol(trial) for trial in layer.trials))
+    hover: dict[str, object] = {"hovertemplate": "trial %{customdata}: %{x}, %{y}<extra></extra>"}
+    if not is_crowd:
+        texts = [_hover(objectives, trial) for trial in layer.trials]
+        hover = {"hovertext": texts, "hoverinfo": "text"}
     return go.Scatter(
-        x=list(x),
-        y=list(y),
+        x=[_rounded(value) for value in x],
+        y=[_rounded(value) for value in y],
         mode="markers",
         marker={
             "color": layer.color,
-            "size": 12 if layer.name == "chosen" else 8 if len(layer.trials) <= _CROWD else 5,
-            "symbol": [_symbol(trial) for trial in layer.trials],
+            "size": 12 if layer.name == "chosen" else 5 if is_crowd else 8,
+            "symbol": kinds[0] if len(kinds) == 1 else [_symbol(t) for t in layer.trials],
             "line": {"width": 1.5 if layer.name == "baselines" else 0},
         },
-        hovertext=[_hover(objectives, trial) for trial in layer.trials],
-        hoverinfo="text",
+        **hover,
         customdata=[trial.number for trial in layer.trials],
         unselected={"marker": {"opacity": 0.15}},
         name=layer.name,
         cliponaxis=False,
     )
+
+
+def _rounded(value: float) -> float:
+    """Six digits: more cannot be seen, and are half of a page of many trials."""
+    return float(f"{value:.6g}")
 
 
 def _ring() -> go.Scatter:
@@ -212,7 +227,7 @@ def _ring() -> go.Scatter:
         marker={
             "size": 19,
             "symbol": "circle-open",
-            "color": LIGHT["chosen"],
+            "color": LIGHT["ink"],
             "line": {"width": 2.5},
         },
         name="shown",
@@ -222,11 +237,27 @@ def _ring() -> go.Scatter:
     )
 
 
-def _add_labels(points: go.Scatter, layer: Layer) -> None:
+def _add_labels(
+    points: go.Scatter,
+    layer: Layer,
+    layers: Layers,
+    pair: tuple[int, int],
+    objectives: Sequence[Objective],
+) -> None:
+    signs = np.array([objectives[k].sign for k in pair])
+    others = (*layers.front.trials, *layers.chosen.trials, *layers.cloud.trials)
+
+    def places(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+        values = np.array([[t.values[k] for k in pair] for t in trials], dtype=float)
+        placed: NDArray[np.float64] = values.reshape(-1, 2) * signs
+        return placed
+
+    names = [_short_label(trial) for trial in layer.trials]
+    texts, positions = labels(names, places(layer.trials), places(others))
     points.update(
         mode="markers+text",
-        text=[_short_label(trial) for trial in layer.trials],
-        textposition=_text_positions(layer.trials),
+        text=[_text(text) for text in texts],
+        textposition=positions,
         textfont={"size": 12, "color": layer.color},
     )
 
@@ -258,16 +289,9 @@ def _symbol(trial: TrialRecord) -> str:
     return _SYMBOLS.get(kind_and_name(trial.origin)[0], "circle")
 
 
-def _text_positions(trials: Sequence[TrialRecord]) -> list[str]:
-    """Spread the labels around their marks: experts often score alike off their own task."""
-    around = cycle(("top center", "top right", "top left", "bottom right"))
-    kinds = [kind_and_name(t.origin)[0] for t in trials]
-    return [next(around) if kind == EXPERT else "bottom center" for kind in kinds]
-
-
 def _short_label(trial: TrialRecord) -> str:
     kind, name = kind_and_name(trial.origin)
-    return _text(name or kind)
+    return name or kind
 
 
 def _hover(objectives: Sequence[Objective], trial: TrialRecord) -> str:

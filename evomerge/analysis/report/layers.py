@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evomerge.analysis.front import baselines, complete, front
 from evomerge.analysis.report.palette import LIGHT
-from evomerge.analysis.report.scores import chosen_number
+from evomerge.analysis.report.scores import chosen_number, summary_measure
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = ["Layer", "Layers", "layers_of"]
+
+_MOST_DOMINATED = 1000
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Layers:
-    """Every complete trial in exactly one layer, from the background to the foreground."""
+    """Every complete trial in one layer at most, from the background to the foreground.
+
+    Of very many dominated ones only the best are there.
+    """
 
     infeasible: Layer
     cloud: Layer
@@ -49,10 +55,20 @@ def layers_of(study: StudyRecord) -> Layers:
     on_front = {t.number for t in front(study)} - reference - {chosen}
     rest = [t for t in complete(study) if t.number not in reference and t.number != chosen]
     plain = [t for t in rest if t.is_feasible or t.number in on_front]
+    beaten = [t for t in plain if t.number not in on_front]
+    best = _best(beaten, study)
+    some = "" if len(best) == len(beaten) else f", the best {len(best):,}"
     return Layers(
         Layer("infeasible", tuple(t for t in rest if t not in plain), LIGHT["faint"]),
-        Layer("dominated", tuple(t for t in plain if t.number not in on_front), LIGHT["cloud"]),
+        Layer(f"dominated{some}", best, LIGHT["cloud"]),
         Layer("front", tuple(t for t in plain if t.number in on_front), LIGHT["accent"]),
         Layer("baselines", tuple(t for t in baselines(study) if t.number != chosen), LIGHT["ink"]),
         Layer("chosen", tuple(t for t in complete(study) if t.number == chosen), LIGHT["chosen"]),
     )
+
+
+def _best(trials: Sequence[TrialRecord], study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Leave as many as a page has room for, by number."""
+    measure = summary_measure(study.objectives)
+    ranked = sorted(trials, key=lambda t: -measure.sign * measure.of(t).value)[:_MOST_DOMINATED]
+    return tuple(sorted(ranked, key=lambda t: t.number))

@@ -6,7 +6,8 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby, islice
@@ -39,7 +40,7 @@ from evomerge.analysis.report.scores import (
     measures,
     summary_measure,
 )
-from evomerge.analysis.report.setup import Setup, setup
+from evomerge.analysis.report.setup import About, Setup, setup
 from evomerge.analysis.report.tables import (
     Failure,
     GapRow,
@@ -63,8 +64,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
-_ROOM = 900_000  # bytes for the cards of trials
-_MOST_CARDS = 400
+_ROOM = 650_000  # bytes for the cards of trials
+_NOTHING = About()
 _PLOTLY_FILE = "plotly.min.js"
 
 
@@ -74,10 +75,10 @@ def write_report(
     *,
     items: pd.DataFrame | None = None,
     comparison: Comparison | None = None,
-    experiment: Mapping[str, object] | None = None,
-    versions: Mapping[str, str] | None = None,
-    folder: str = "DIR",
+    about: About = _NOTHING,
+    n_recipes: int = 150,
     inline_js: bool = True,
+    reload_s: int | None = None,
 ) -> Path:
     """Write the report of a study, finished or not, as one HTML file that asks no network.
 
@@ -89,11 +90,11 @@ def write_report(
         items: Item scores as ``ItemStore.read`` returns them, for intervals and paired comparisons;
             without them the page has neither.
         comparison: Of the experts' task vectors, if they were compared.
-        experiment: Its resolved keys as plain data, without passwords.
-        versions: Of the packages on this machine, by name.
-        folder: The study's, as commands name it.
+        about: What is known of the run beside its trials.
+        n_recipes: How many trials can be looked at one by one, if there is room for them.
         inline_js: Put plotly.js (4.8 MB) into the page; otherwise it is written once beside it, as
             ``plotly.min.js``, which several reports in one folder share.
+        reload_s: Seconds after which the page loads itself again; of a run that goes on.
 
     Returns:
         ``out``.
@@ -101,22 +102,24 @@ def write_report(
     out.parent.mkdir(parents=True, exist_ok=True)
     if not inline_js:
         (out.parent / _PLOTLY_FILE).write_text(figures.plotly_js(), encoding="utf-8")
+    beside = _Beside(items, comparison, about, n_recipes)
     page = (
         _environment()
         .get_template("report.html.j2")
         .render(
-            page=_gather(
-                study, _Beside(items, comparison, experiment or {}, versions or {}, folder)
-            ),
+            page=_gather(study, beside),
             light=LIGHT,
             dark=DARK,
             palette=json.dumps([[LIGHT[role], DARK[role]] for role in LIGHT]),
             plotly_js=figures.plotly_js() if inline_js else None,
             plotly_file=_PLOTLY_FILE,
             version=evomerge.__version__,
+            reload_s=reload_s,
         )
     )
-    out.write_text(page, encoding="utf-8")
+    partial = out.with_name(f".{out.name}.{os.getpid()}")  # a browser must not load half a page
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, out)
     return out
 
 
@@ -126,9 +129,8 @@ class _Beside:
 
     items: pd.DataFrame | None
     comparison: Comparison | None
-    experiment: Mapping[str, object]
-    versions: Mapping[str, str]
-    folder: str
+    about: About
+    n_recipes: int
 
     @property
     def has_head(self) -> bool:
@@ -208,7 +210,7 @@ def _gather(study: StudyRecord, beside: _Beside) -> _Page:
         candidates=wanted,
         parallel=parallel(study, genes),
         genes=genes,
-        setup=setup(study, beside.experiment, beside.versions),
+        setup=setup(study, beside.about),
         front=front_rows(study),
         n_front=len(front(study)) if n_objectives > 1 else len(complete(study)),
         failures=failures(study),
@@ -229,8 +231,8 @@ def _cards(study: StudyRecord, beside: _Beside) -> tuple[TrialView | None, dict[
     cards: dict[int, str] = {}
     room = _ROOM
     card = _environment().get_template("macros.html.j2").module.trial_card  # type: ignore[attr-defined]
-    views = trial_views(study, beside.items, folder=beside.folder, has_head=beside.has_head)
-    for view in islice(views, _MOST_CARDS):
+    views = trial_views(study, beside.items, folder=beside.about.folder, has_head=beside.has_head)
+    for view in islice(views, max(1, beside.n_recipes)):
         first = first or view
         packed = gzip.compress(card(view).encode(), mtime=0)
         room -= len(packed) * 4 // 3

@@ -10,14 +10,14 @@ LIGHT: dict[str, str] = {
     "page": "#fcfcfa",
     "surface": "#f4f4f0",
     "ink": "#1d2126",
-    "muted": "#69707a",
+    "muted": "#626973",
     "rule": "#e2e2dc",
     "cloud": "#b4bac2",
     "faint": "#dadde1",
     "accent": "#17708c",
-    "chosen": "#c4501f",
+    "chosen": "#b5461a",
     "positive": "#1b7f9c",
-    "negative": "#b8572a",
+    "negative": "#c0633a",
 }
 DARK: dict[str, str] = {
     "page": "#15171b",
@@ -30,5 +30,5 @@ DARK: dict[str, str] = {
     "accent": "#62b8d4",
     "chosen": "#f2905f",
     "positive": "#4aa9c7",
-    "negative": "#d67d4e",
+    "negative": "#de8a5d",
 }

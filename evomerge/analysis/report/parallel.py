@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from evomerge.analysis.front import complete
 from evomerge.analysis.gene_shares import GeneShares
 from evomerge.analysis.report.layers import Layers, layers_of
 from evomerge.analysis.report.numbers import format_number
@@ -124,7 +125,7 @@ def parallel(study: StudyRecord, genes: GeneShares | None) -> Parallel | None:
     return Parallel(
         axes=axes,
         lines=tuple(_line(layer, trial, axes, columns) for layer, trial in drawn),
-        n_trials=sum(len(layer.trials) for layer in layers.back_to_front),
+        n_trials=len(complete(study)),
         width=round(_LETTER * max(len(a.text) for a in axes) * (len(axes) - 1)),
     )
 
@@ -142,8 +143,12 @@ class _Column:
 def _drawn(study: StudyRecord, layers: Layers) -> list[_Drawn]:
     """List trials with the name of their layer; of many dominated ones the best."""
     measure = summary_measure(study.objectives)
-    found = [(layer.name, t) for layer in reversed(layers.back_to_front) for t in layer.trials]
-    of_front = [pair for pair in found if pair[0] not in ("dominated", "infeasible")]
+    found = [
+        (layer.name.partition(",")[0], t)
+        for layer in reversed(layers.back_to_front)
+        for t in layer.trials
+    ]
+    of_front = [pair for pair in found if pair[0] in ("chosen", "baselines", "front")]
     rest = [pair for pair in found if pair not in of_front]
     rest.sort(key=lambda pair: -measure.sign * measure.of(pair[1]).value)
     return list(reversed([*of_front, *rest][:_MOST_LINES]))

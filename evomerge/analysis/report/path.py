@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evomerge.analysis.report.coefficients import Step
+from evomerge.analysis.report.coefficients import PathHop
 from evomerge.analysis.report.numbers import format_number
 
 __all__ = ["Drawing", "Station", "draw_path"]
 
-_LEFT, _STEP, _LANE, _EDGE = 14, 44, 46, 22  # pixels; the first is for the models' names
+_LEFT, _STEP, _LANE, _EDGE = 14, 50, 56, 22  # pixels; the first is for the models' names
 _LETTER = 7.2
 
 
@@ -55,7 +55,7 @@ class Drawing:
         return " ".join(f"{station.x:g},{station.y:g}" for station in self.stations)
 
 
-def draw_path(path: Sequence[Step]) -> Drawing:
+def draw_path(path: Sequence[PathHop]) -> Drawing:
     """Place the hops of a path, at least one."""
     lanes = {source: _EDGE + _LANE * i for i, source in enumerate(_sources(path))}
     left = _LEFT + _LETTER * max(map(len, lanes)) + _EDGE
@@ -74,5 +74,5 @@ def draw_path(path: Sequence[Step]) -> Drawing:
     return Drawing(tuple(lanes.items()), stations, width, _EDGE + _LANE * len(lanes))
 
 
-def _sources(path: Sequence[Step]) -> list[str]:
+def _sources(path: Sequence[PathHop]) -> list[str]:
     return sorted({step.source for step in path}, key=[step.source for step in path].index)

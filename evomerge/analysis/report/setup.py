@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evomerge.origins import EXPERT, kind_and_name, model_label
 from evomerge.schema import write_yaml
 from evomerge.study.records import StudyRecord
 
-__all__ = ["Setup", "setup"]
+__all__ = ["About", "Setup", "setup"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a run beside its trials.
+
+    Attributes:
+        experiment: Its resolved keys as plain data, without passwords; may be empty.
+        versions: Of the packages on this machine, by name.
+        folder: The study's, as commands name it.
+    """
+
+    experiment: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    folder: str = "DIR"
 
 
 @dataclass(frozen=True)
@@ -27,26 +42,18 @@ class Setup:
     yaml: str
 
 
-def setup(
-    study: StudyRecord, experiment: Mapping[str, object], versions: Mapping[str, str]
-) -> Setup:
-    """Describe an experiment.
-
-    Args:
-        study: For its baselines, and what it ran on.
-        experiment: Its resolved keys as plain data, without passwords; may be empty.
-        versions: Of the packages on this machine, by name.
-    """
+def setup(study: StudyRecord, about: About) -> Setup:
+    """Describe the experiment behind a study: also its baselines, and what it ran on."""
+    experiment = about.experiment
     return Setup(
-        rows=tuple((name, text) for name, text in _rows(study, experiment, versions) if text),
+        rows=tuple((name, text) for name, text in _rows(study, about) if text),
         models=tuple(_models(study, experiment)),
         yaml=write_yaml(dict(experiment)) if experiment else "",
     )
 
 
-def _rows(
-    study: StudyRecord, experiment: Mapping[str, object], versions: Mapping[str, str]
-) -> Iterator[tuple[str, str]]:
+def _rows(study: StudyRecord, about: About) -> Iterator[tuple[str, str]]:
+    experiment = about.experiment
     space, evaluators = experiment.get("search_space"), experiment.get("evaluators")
     if isinstance(space, Mapping):
         yield "search space", "; ".join(f"{key} {_short(value)}" for key, value in space.items())
@@ -64,7 +71,7 @@ def _rows(
         yield key, _short(experiment.get(key))
     devices = dict.fromkeys(t.device for t in study.trials if t.device)
     yield "scored on", ", ".join(devices)
-    yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
+    yield "versions", ", ".join(f"{name} {version}" for name, version in about.versions.items())
 
 
 def _models(study: StudyRecord, experiment: Mapping[str, object]) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ import random
 
 import yaml
 
-from evomerge.analysis.report.coefficients import Row, Step, view_recipe
+from evomerge.analysis.report.coefficients import PathHop, Row, view_recipe
 from evomerge.recipe.path import Hop, path_data
 
 from ..synthetic import layerwise_recipe
@@ -127,10 +127,10 @@ def test_recipe_without_rules_is_shown_as_yaml() -> None:
 def test_a_path_is_listed_layer_by_layer() -> None:
     hops = (Hop("math", 0), Hop("math", 1), Hop("merged", 1, 0.9), Hop("list", 5))
     assert view_recipe({**recipe(rule({})), "path": path_data(hops)}).path == (
-        Step("math", 0, 1.0),
-        Step("math", 1, 1.0),
-        Step("merged", 1, 0.9),
-        Step("list", 5, 1.0),
+        PathHop("math", 0, 1.0),
+        PathHop("math", 1, 1.0),
+        PathHop("merged", 1, 0.9),
+        PathHop("list", 5, 1.0),
     )
 
 

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import yaml
+
+from evomerge.analysis.report.setup import About, setup
+
+from ..synthetic import make_study
+
+EXPERIMENT: dict[str, object] = {
+    "models": {"base": "zoo:base", "experts": {"math": {"adapter": "./lora", "on": "zoo:base"}}},
+    "search_space": {"method": "ties", "genes": {"density": {"range": [0.1, 1.0]}}},
+    "evaluators": [
+        {"tasks": ["zoo_math"], "include_path": "tasks", "limit": 20},
+        {"tasks": ["zoo_facts"], "report_only": True},
+    ],
+    "sampler": {"name": "tpe"},
+    "budget": {"trials": 60},
+}
+
+
+def test_the_experiment_is_told_in_a_few_lines() -> None:
+    found = setup(make_study(2, n_trials=5), About(EXPERIMENT, {"evomerge": "1.0"}))
+    rows = dict(found.rows)
+    assert rows["search space"] == "method ties; genes density: {range: [0.1, 1.0]}"
+    assert rows["sampler"] == "name: tpe"
+    assert rows["tasks"] == "zoo_math; limit 20"
+    assert rows["only reported"] == "zoo_facts"
+    assert rows["objectives"] == "zoo_math (higher is better); zoo_list (higher is better)"
+    assert rows["versions"] == "evomerge 1.0"
+    assert dict(found.models) == {
+        "base": "zoo:base",
+        "expert math": "adapter: ./lora, on: zoo:base",
+        "uniform average": "the plain average of the experts",
+    }
+    assert yaml.safe_load(found.yaml) == EXPERIMENT
+
+
+def test_without_an_experiment_the_study_speaks() -> None:
+    found = setup(make_study(2, n_trials=5), About())
+    assert dict(found.rows).keys() == {"objectives"}
+    assert found.yaml == ""
