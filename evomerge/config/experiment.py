@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -285,6 +288,40 @@ class Experiment(_Section):
     storage: str | None = None
     seed: RandomSeed = 0
     schema_version: int = _SCHEMA_VERSION
+
+    @classmethod
+    def load(cls, path_or_preset: str | PathLike[str], set: Sequence[str] = ()) -> Experiment:
+        """Read an experiment, and resolve it: the result depends on no other YAML file.
+
+        Args:
+            path_or_preset: A YAML file, or the name of a preset (``evomerge presets list``).
+            set: ``KEY=VALUE`` changes, as the command line's ``--set``.
+
+        Raises:
+            ConfigError: Every fault of the file.
+        """
+        from evomerge.config.load import load_experiment
+        from evomerge.config.presets import Presets
+
+        presets = Presets()
+        path = presets.find("experiments", str(path_or_preset), Path.cwd())
+        return load_experiment(path, presets, set)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], set: Sequence[str] = ()) -> Experiment:
+        """Resolve an experiment in plain data, the keys of an experiment file.
+
+        Args:
+            content: Its keys; presets go by name, relative paths start at the current folder.
+            set: ``KEY=VALUE`` changes, as the command line's ``--set``.
+
+        Raises:
+            ConfigError: Every fault.
+        """
+        from evomerge.config.load import draft_content
+        from evomerge.config.presets import Presets
+
+        return draft_content(content, Presets(), Path.cwd(), set).complete()
 
     @field_validator("schema_version")
     @classmethod

@@ -24,6 +24,7 @@ from evomerge.secrets import holds_password
 
 __all__ = [
     "Draft",
+    "draft_content",
     "draft_experiment",
     "dump_experiment",
     "experiment_digest",
@@ -50,14 +51,14 @@ class Draft:
         experiment: Resolved, without what is wrong; ``None`` if nothing is left of it.
         faults: What is wrong, with its place.
         gaps: What was left out for it: what follows from that is no fault of its own.
-        file: Where it is written.
+        file: Where it is written; ``None`` if it came as plain data.
         parts: Files and overrides that parts of it come from, by the path of the part.
     """
 
     experiment: Experiment | None
     faults: tuple[Fault, ...]
     gaps: Gaps
-    file: Path
+    file: Path | None
     parts: Mapping[KeyPath, Path | str]
 
     def complete(self, *more: Fault) -> Experiment:
@@ -78,6 +79,8 @@ class Draft:
         path = self.gaps.written(fault.path)
         start = max((part for part in self.parts if path[: len(part)] == part), key=len, default=())
         source, inside = self.parts.get(start, self.file), replace(fault, path=path[len(start) :])
+        if source is None:
+            return inside
         return inside.at(source) if isinstance(source, str) else in_file(inside, source)
 
 
@@ -103,13 +106,36 @@ def draft_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ()
     """
     written = read_yaml(path)
     refuse_foreign(written, path, wanted="an experiment")
+    return draft_content(written, presets, path.parent, overrides, file=path)
+
+
+def draft_content(
+    written: Mapping[str, Any],
+    presets: Presets,
+    beside: Path,
+    overrides: Sequence[str] = (),
+    *,
+    file: Path | None = None,
+) -> Draft:
+    """Resolve as much of an experiment in plain data as is right; see ``load_experiment``.
+
+    Args:
+        written: Its keys; not changed.
+        presets: Where names are looked up.
+        beside: Folder that relative paths start at.
+        overrides: ``KEY=VALUE`` changes.
+        file: Where it is written, if anywhere.
+
+    Raises:
+        ConfigError: An override sets nothing.
+    """
     content = apply_overrides(written, overrides)
     faults: list[Fault] = []
-    files, gaps = _inline(content, presets, path.parent, faults)
+    files, gaps = _inline(content, presets, beside, faults)
     fitted = fit(Experiment, content, instead=_STAND_INS, gaps=gaps)
-    experiment = None if fitted.value is None else _absolute(fitted.value, path.parent)
+    experiment = None if fitted.value is None else _absolute(fitted.value, beside)
     faults += [*fitted.faults, *_password_faults(experiment)]
-    draft = Draft(experiment, (), fitted.gaps, path, {**changed_by(overrides), **files})
+    draft = Draft(experiment, (), fitted.gaps, file, {**changed_by(overrides), **files})
     # The paths of these are as written: nothing is left out yet where they are.
     plain = replace(draft, gaps=Gaps())
     return replace(draft, faults=tuple(map(plain.located, faults)))
