@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -300,12 +299,9 @@ class Experiment(_Section):
         Raises:
             ConfigError: Every fault of the file.
         """
-        from evomerge.config.load import load_experiment
-        from evomerge.config.presets import Presets
+        from evomerge.config.load import draft_of
 
-        presets = Presets()
-        path = presets.find("experiments", str(path_or_preset), Path.cwd())
-        return load_experiment(path, presets, set)
+        return draft_of(path_or_preset, set).complete()
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], set: Sequence[str] = ()) -> Experiment:
@@ -318,10 +314,9 @@ class Experiment(_Section):
         Raises:
             ConfigError: Every fault.
         """
-        from evomerge.config.load import draft_content
-        from evomerge.config.presets import Presets
+        from evomerge.config.load import draft_of
 
-        return draft_content(content, Presets(), Path.cwd(), set).complete()
+        return draft_of(content, set).complete()
 
     @field_validator("schema_version")
     @classmethod

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,18 @@ from evomerge.secrets import holds_password
 
 __all__ = [
     "Draft",
+    "ExperimentSource",
     "draft_content",
     "draft_experiment",
+    "draft_of",
     "dump_experiment",
     "experiment_digest",
     "load_experiment",
     "read_evaluator",
 ]
 
+ExperimentSource = Experiment | str | PathLike[str] | Mapping[str, Any]
+"""A YAML file, the name of a preset, plain data, or an experiment that is loaded."""
 
 # By key: what stands in where it is left out because it is wrong, and required.
 _STAND_INS: Mapping[str, Mapping[str, Any]] = {
@@ -107,6 +112,28 @@ def draft_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ()
     written = read_yaml(path)
     refuse_foreign(written, path, wanted="an experiment")
     return draft_content(written, presets, path.parent, overrides, file=path)
+
+
+def draft_of(
+    source: ExperimentSource, overrides: Sequence[str] = (), presets: Presets | None = None
+) -> Draft:
+    """Read and resolve as much of an experiment as is right, whatever it comes as.
+
+    Args:
+        source: Names and relative paths start at the current folder.
+        overrides: ``KEY=VALUE`` changes.
+        presets: Where names are looked up; those that ship.
+
+    Raises:
+        ConfigError: See ``draft_experiment``; or nothing has that name.
+    """
+    presets = presets or Presets()
+    if isinstance(source, Experiment):
+        source = source.model_dump(exclude_unset=True, mode="json")
+    if isinstance(source, Mapping):
+        return draft_content(source, presets, Path.cwd(), overrides)
+    path = presets.find("experiments", str(source), Path.cwd())
+    return draft_experiment(path, presets, overrides)
 
 
 def draft_content(
