@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations, cycle
@@ -22,6 +23,8 @@ from evomerge.origins import BASE, EXPERT, UNIFORM, kind_and_name, model_label
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = [
+    "Figure",
+    "front_figure",
     "hypervolume_figure",
     "interference_figures",
     "pair_figures",
@@ -30,6 +33,9 @@ __all__ = [
     "progress_figure",
     "tradeoff_figure",
 ]
+
+Figure = go.Figure
+"""What a notebook shows, and ``write_image`` and ``write_html`` save."""
 
 _MAX_PAIRS = 6
 _MAX_ERROR_BARS = 40
@@ -43,6 +49,21 @@ _SYMBOLS = {BASE: "square-open", EXPERT: "diamond-open", UNIFORM: "triangle-up-o
 def plotly_js() -> str:
     """Return the plotly.js library that draws the figures in a browser."""
     return str(plotly.offline.get_plotlyjs())
+
+
+def front_figure(study: StudyRecord) -> Figure:
+    """Draw the front by itself: of one objective its progress, of three or more a line per trial.
+
+    Unlike those of the report its axes can be moved, and its paper is not seen through.
+    """
+    draw = (progress_figure, tradeoff_figure, profile_figure)[min(len(study.objectives), 3) - 1]
+    figure = go.Figure(json.loads(draw(study)))
+    figure.update_xaxes(fixedrange=False)
+    figure.update_yaxes(fixedrange=False)
+    figure.update_layout(
+        dragmode="zoom", paper_bgcolor=LIGHT["surface"], plot_bgcolor=LIGHT["surface"]
+    )
+    return figure
 
 
 def tradeoff_figure(study: StudyRecord) -> str:

@@ -1,0 +1,14 @@
+"""What people call from Python; the command line calls the same. Nothing here prints.
+
+Members:
+    study: a study in its folder, read, drawn and exported.
+    running: run and resume, with callbacks.
+    merging: one recipe as a live model or a folder.
+    evaluating: scores of a live model or a folder.
+    comparing: how far experts moved, and what is known of mixing them.
+    answers: what a trial's model answers, item by item.
+    tables: a study as data frames.
+    page: a study as a piece of a notebook.
+
+``import evomerge`` lists the names that stay as they are; each is loaded when it is first used.
+"""
