@@ -122,6 +122,7 @@ def test_optional_and_heavy_libraries_have_one_importing_file(library: str) -> N
     [
         ("import evomerge", ("optuna", "pandas", *HEAVY)),
         ("import evomerge.cli.main", ("optuna", "pandas", *HEAVY)),
+        ("from evomerge import run, resume, Study, Experiment", HEAVY),
         ("import evomerge.runs.stages", HEAVY),  # what reads an experiment's keys, locks and picks
     ],
 )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from evomerge.analysis.picking import pick as pick_trial
 from evomerge.config.experiment import Experiment
-from evomerge.errors import StudyError
+from evomerge.errors import ConfigError, StudyError
 from evomerge.runs.optuna_study import find_study
-from evomerge.runs.reading import latest_results, latest_study
+from evomerge.runs.reading import Results, latest_results, latest_study
 from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import StudyRecord, TrialRecord
@@ -60,9 +60,14 @@ class Study:
         return read_experiment(self._folder)
 
     @property
+    def results(self) -> Results:
+        """Its record and the scores of its items, as they are now."""
+        return latest_results(self._run)
+
+    @property
     def record(self) -> StudyRecord:
         """All that is known of it: objectives, trials, held-out scores."""
-        return latest_results(self._run).study
+        return self.results.study
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -136,7 +141,7 @@ class Study:
 
     def item_scores(self) -> pd.DataFrame:
         """Tabulate the stored score of every item that was scored; see ``ItemStore.read``."""
-        return latest_results(self._run).items
+        return self.results.items
 
     def plot_front(self) -> Figure:
         """Draw the front: of one objective its progress, of three or more a line per trial."""
@@ -156,7 +161,7 @@ class Study:
         from evomerge.analysis.report import write_report
         from evomerge.runs.compare import read_comparison
 
-        found = latest_results(self._run)
+        found = self.results
         comparison = read_comparison(found.folder.comparison)
         file = self._run.report if out is None else Path(out)
         return write_report(found.study, file, items=found.items, comparison=comparison)
@@ -180,7 +185,7 @@ class Study:
         from evomerge.export.model import export_model
         from evomerge.runs.parts import make_suites
 
-        found, trial = latest_results(self._run), self.best(pick)
+        found, trial = self.results, self.best(pick)
         experiment = read_experiment(found.folder)
         return export_model(
             found.study,
@@ -215,6 +220,8 @@ class Study:
         from evomerge.export.model import export_text
 
         file, trial = Path(out), self.best(pick)
+        if file.is_dir():
+            raise ConfigError(f"expected a file for format {format}, got the folder {file}")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(export_text(trial, format, file), encoding="utf-8")
         return file

@@ -14,8 +14,8 @@ from evomerge.cli.terminal import console, print_table
 from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
+    from evomerge.api.study import Study
     from evomerge.export.model import Rescored
-    from evomerge.runs.reading import Results
     from evomerge.study.records import TrialRecord
 
 __all__ = ["export"]
@@ -48,62 +48,37 @@ def export(
     ] = False,
 ) -> None:
     """Export a trial as a Hugging Face folder, a recipe, or mergekit YAML."""
-    from evomerge.analysis.picking import pick as pick_trial
-    from evomerge.runs.reading import latest_results
-    from evomerge.study.folder import StudyFolder
+    from evomerge.api.study import Study
 
     if public and push_to_hub is None:
         raise ConfigError("expected --push-to-hub with --public: nothing else is published")
     if push_to_hub is not None and format_ is not ExportFormat.hf:
         raise ConfigError("expected --format hf with --push-to-hub: only folders are uploaded")
-    found = latest_results(StudyFolder(study))
-    trial = pick_trial(found.study, pick)  # before what takes seconds to import
+    opened = Study.open(study)
+    trial = opened.best(pick)  # before what takes seconds to import
 
     from evomerge.export.model import open_repository, push_folder
 
     if format_ is not ExportFormat.hf:
-        _export_text(trial, format_, out)
+        _export_text(opened, trial, format_, out)
         return
     if push_to_hub is not None:
         open_repository(push_to_hub, is_public=public)
-    _export_folder(found, trial, out, allow_non_finite=allow_non_finite)
+    _export_folder(opened, trial, out, allow_non_finite=allow_non_finite)
     if push_to_hub is not None:
         console.print(push_folder(out, push_to_hub))
 
 
-def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
-    from evomerge.export.model import export_text
-
-    if out.is_dir():
-        raise ConfigError(f"expected a file for --format {format_.value}, got the folder {out}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(export_text(trial, format_.value, out), encoding="utf-8")
+def _export_text(study: Study, trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
+    study.export_recipe(trial, out, "mergekit" if format_ is ExportFormat.mergekit else "recipe")
     console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)
 
 
-def _export_folder(
-    found: Results,
-    trial: TrialRecord,
-    out: Path,
-    *,
-    allow_non_finite: bool,
-) -> None:
+def _export_folder(study: Study, trial: TrialRecord, out: Path, *, allow_non_finite: bool) -> None:
     from evomerge.analysis.gain import no_gain
-    from evomerge.export.model import export_model
-    from evomerge.runs.parts import make_suites
-    from evomerge.runs.stored import read_experiment
 
-    experiment = read_experiment(found.folder)
-    rescored = export_model(
-        found.study,
-        trial,
-        out,
-        make_suites(experiment),
-        rungs=experiment.rungs,
-        items=found.items,
-        engine=experiment.engine,
-        allow_non_finite=allow_non_finite,
-    )
+    rescored = study.export(trial, out, allow_non_finite=allow_non_finite)
+    found = study.results
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
     print_no_gain(no_gain(found.study, found.items))
     _print_rescored(rescored)

@@ -50,12 +50,10 @@ def load(name: str, overrides: list[str] | None, preset_folder: Path | None) -> 
     Raises:
         ConfigError: Every fault.
     """
-    from evomerge.config.load import draft_experiment
+    from evomerge.config.load import draft_of
     from evomerge.config.presets import Presets
 
-    presets = Presets(preset_folder)
-    path = presets.find("experiments", name, Path.cwd())
-    draft = draft_experiment(path, presets, overrides or [])
+    draft = draft_of(name, overrides or [], Presets(preset_folder))
     print_faults(draft.faults)  # at once: what follows takes a while
     from evomerge.runs.stages import load_draft
 
@@ -68,11 +66,10 @@ def resolve(name: str, overrides: list[str] | None, preset_folder: Path | None) 
     Raises:
         ConfigError: Every fault of the file.
     """
-    from evomerge.config.load import load_experiment
+    from evomerge.config.load import draft_of
     from evomerge.config.presets import Presets
 
-    presets = Presets(preset_folder)
-    return load_experiment(presets.find("experiments", name, Path.cwd()), presets, overrides or [])
+    return draft_of(name, overrides or [], Presets(preset_folder)).complete()
 
 
 def execution_overrides(executor: str | None, workers: int | None) -> list[str]:

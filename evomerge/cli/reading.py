@@ -23,9 +23,8 @@ from evomerge.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
     from evomerge.analysis.status import Status
-    from evomerge.study.folder import StudyFolder
 
-__all__ = ["register", "write_run_report"]
+__all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -77,10 +76,9 @@ def front(study: StudyDir, json: Json = False) -> None:
     from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
-    from evomerge.runs.reading import latest_results
-    from evomerge.study.folder import StudyFolder
+    from evomerge.api.study import Study
 
-    found = latest_results(StudyFolder(study))
+    found = Study.open(study).results
     record, items = found.study, found.items
     held_out, paired = held_out_rows(record, items), paired_rows(record, items)
     forgetting = forgetting_rows(record, items)
@@ -103,29 +101,9 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file; default: in the study.")] = None,
 ) -> None:
     """Write the report: one self-contained HTML file."""
-    from evomerge.study.folder import StudyFolder
+    from evomerge.api.study import Study
 
-    folder = StudyFolder(study)
-    console.print(str(write_run_report(folder, out or folder.report)), soft_wrap=True)
-
-
-def write_run_report(folder: StudyFolder, out: Path) -> Path:
-    """Write the report of a run: of its study, or of the last stage that has begun.
-
-    Args:
-        folder: The run.
-        out: HTML file.
-
-    Returns:
-        ``out``.
-    """
-    from evomerge.analysis.report import write_report
-    from evomerge.runs.compare import read_comparison
-    from evomerge.runs.reading import latest_results
-
-    found = latest_results(folder)
-    comparison = read_comparison(found.folder.comparison)
-    return write_report(found.study, out, items=found.items, comparison=comparison)
+    console.print(str(Study.open(study).report(out)), soft_wrap=True)
 
 
 def dashboard(

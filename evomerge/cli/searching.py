@@ -20,15 +20,14 @@ from evomerge.cli.options import (
     execution_overrides,
     load,
 )
-from evomerge.cli.reading import write_run_report
 from evomerge.cli.results import print_front
 from evomerge.cli.terminal import console, notes, print_faults, print_table
 
 if TYPE_CHECKING:
+    from evomerge.api.study import Study
     from evomerge.runs.events import Events
     from evomerge.runs.loaded import Loaded
     from evomerge.study.folder import StudyFolder
-    from evomerge.study.records import StudyRecord
 
 __all__ = ["register"]
 
@@ -84,15 +83,15 @@ def run(
     from evomerge.config.presets import Presets
     from evomerge.study.folder import StudyFolder
 
-    found = Presets(presets)
-    path = found.find("experiments", experiment, Path.cwd())
-    folder = StudyFolder(dir_ or Path("runs") / path.stem)
+    presets_ = Presets(presets)
+    if dir_ is None:
+        dir_ = Path("runs") / presets_.find("experiments", experiment, Path.cwd()).stem
     overrides = [*(set_ or []), *execution_overrides(executor, workers)]
-    with _shown(folder) as events:
-        from evomerge.runs.stages import start_run
+    with _shown(StudyFolder(dir_)) as events:
+        from evomerge.api.running import run as run_experiment
 
-        done = start_run(path, found, overrides, folder, events)
-    _print_end(folder, done)
+        done = run_experiment(experiment, dir_, set=overrides, events=events, presets=presets_)
+    _print_end(done)
 
 
 def resume(
@@ -109,15 +108,14 @@ def resume(
     ] = False,
 ) -> None:
     """Continue a study: finished trials stay, unfinished ones run again."""
-    from evomerge.runs.stages import change_run, continue_run
     from evomerge.study.folder import StudyFolder
 
-    folder = StudyFolder(study)
     overrides = [*(set_ or []), *execution_overrides(executor, workers)]
-    change_run(folder, overrides, accept_changes=accept_changes)
-    with _shown(folder) as events:
-        done = continue_run(folder, events, accept_changes=accept_changes)
-    _print_end(folder, done)
+    with _shown(StudyFolder(study)) as events:
+        from evomerge.api.running import resume as resume_study
+
+        done = resume_study(study, set=overrides, accept_changes=accept_changes, events=events)
+    _print_end(done)
 
 
 @contextmanager
@@ -143,14 +141,11 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
         raise
 
 
-def _print_end(folder: StudyFolder, study: StudyRecord) -> None:
-    from evomerge.evaluation.store import ItemStore
-    from evomerge.runs.reading import latest_study
-
-    root, items = folder.root, ItemStore(latest_study(folder).items).read()
-    print_front(study, items, most=_FRONT_ROWS)  # first, since it needs no room on the disk
-    write_run_report(folder, folder.report)
-    console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
-    console.print(f"report   {folder.report}", soft_wrap=True)
-    which = "chosen" if study.finals else "knee"
-    console.print(f"export   evomerge export {root} --pick {which} --out DIR", soft_wrap=True)
+def _print_end(study: Study) -> None:
+    found = study.results
+    print_front(found.study, found.items, most=_FRONT_ROWS)  # first: it needs no room on the disk
+    report = study.report()
+    console.print(f"\nfront    evomerge front {study.dir}", soft_wrap=True)
+    console.print(f"report   {report}", soft_wrap=True)
+    which = "chosen" if found.study.finals else "knee"
+    console.print(f"export   evomerge export {study.dir} --pick {which} --out DIR", soft_wrap=True)
