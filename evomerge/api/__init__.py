@@ -3,6 +3,8 @@
 Members:
     study: a study in its folder, read, drawn and exported.
     running: run and resume, with callbacks.
+    callbacks: who hears of a run, and what becomes of it when one raises.
+    loggers: MLflow, Weights & Biases, TensorBoard.
     merging: one recipe as a live model or a folder.
     evaluating: scores of a live model or a folder.
     comparing: how far experts moved, and what is known of mixing them.

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+from evomerge.api.callbacks import Callback, heard
+from evomerge.api.loggers.base import logger_faults, make_logger
 from evomerge.api.study import Study
-from evomerge.config.load import ExperimentSource, draft_of
+from evomerge.config.load import Draft, ExperimentSource, draft_of
 from evomerge.config.presets import Presets
-from evomerge.errors import StudyError
+from evomerge.errors import ConfigError, StudyError
 from evomerge.runs.events import Events
 from evomerge.runs.stages import change_run, continue_run, start_draft
+from evomerge.runs.stored import read_experiment
 from evomerge.study.folder import StudyFolder
-from evomerge.study.records import TrialRecord
 
-__all__ = ["Callback", "resume", "run"]
-
-Callback = Callable[[Study, TrialRecord], None]
-"""Called in the driver after each finished trial, as Optuna's callbacks are."""
+__all__ = ["resume", "run"]
 
 
 def run(
@@ -38,7 +37,7 @@ def run(
         dir: Study folder; of a file or preset ``runs/NAME``.
         set: ``KEY=VALUE`` changes.
         callbacks: Called with (study, trial) after each finished trial. One that raises stops the
-            run; every trial is kept, and ``resume`` continues.
+            run; every trial is kept, and ``resume`` continues. Loggers may be among them.
         events: Hears what happens beside trials: phases, warnings.
         presets: Where names are looked up; those that ship.
 
@@ -51,8 +50,10 @@ def run(
     """
     folder, events = StudyFolder(_folder(experiment, dir)), events or Events()
     events.phase("reading the experiment")
-    draft = draft_of(experiment, set, presets)
-    start_draft(draft, folder, _with_callbacks(events, callbacks, folder))
+    draft = _with_logger_faults(draft_of(experiment, set, presets))
+    named = [] if draft.faults or draft.experiment is None else draft.experiment.loggers
+    with heard(events, [*callbacks, *map(make_logger, named)], Study(folder)) as told:
+        start_draft(draft, folder, told)
     return Study(folder)
 
 
@@ -83,9 +84,19 @@ def resume(
     """
     folder, events = StudyFolder(Path(dir)), events or Events()
     change_run(folder, set, accept_changes=accept_changes)
-    heard = _with_callbacks(events, callbacks, folder)
-    continue_run(folder, heard, accept_changes=accept_changes)
+    named = read_experiment(folder).loggers
+    if faults := list(logger_faults(named)):
+        raise ConfigError(*faults)
+    with heard(events, [*callbacks, *map(make_logger, named)], Study(folder)) as told:
+        continue_run(folder, told, accept_changes=accept_changes)
     return Study(folder)
+
+
+def _with_logger_faults(draft: Draft) -> Draft:
+    """Find loggers that cannot be used with whatever else is wrong, before anything is loaded."""
+    named = [] if draft.experiment is None else draft.experiment.loggers
+    faults = map(draft.located, logger_faults(named))
+    return replace(draft, faults=(*draft.faults, *faults))
 
 
 def _folder(experiment: ExperimentSource, dir: str | PathLike[str] | None) -> Path:
@@ -94,28 +105,3 @@ def _folder(experiment: ExperimentSource, dir: str | PathLike[str] | None) -> Pa
     if isinstance(experiment, (str, PathLike)):
         return Path("runs") / Path(experiment).stem
     raise StudyError("expected dir, the folder of the study, since this experiment has no name")
-
-
-def _with_callbacks(events: Events, callbacks: Sequence[Callback], folder: StudyFolder) -> Events:
-    """Let callbacks hear of finished trials after whoever else does."""
-    study = Study(folder)
-
-    def told(trial: TrialRecord) -> None:
-        events.told(trial)
-        for callback in callbacks:
-            _call(callback, study, trial)
-
-    return replace(events, told=told)
-
-
-def _call(callback: Callback, study: Study, trial: TrialRecord) -> None:
-    try:
-        callback(study, trial)
-    except Exception as err:  # border: a user's own code
-        name = getattr(callback, "__name__", type(callback).__name__)
-        reason = " ".join(str(err).split())
-        raise StudyError(
-            f"the callback {name} raised {type(err).__name__}({reason}) after trial "
-            f"{trial.number}; every trial is kept: 'evomerge resume {study.dir}', or "
-            "evomerge.resume with callbacks, continues"
-        ) from err

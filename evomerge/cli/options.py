@@ -18,6 +18,7 @@ __all__ = [
     "Executor",
     "ExperimentFile",
     "Json",
+    "Loggers",
     "Overrides",
     "PresetFolder",
     "StudyDir",
@@ -36,6 +37,10 @@ PresetFolder = Annotated[
 ]
 Executor = Annotated[str | None, typer.Option(help="ray or inline.")]
 Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
+Loggers = Annotated[
+    list[str] | None,
+    typer.Option("--log", help="Tracker that hears of trials: mlflow, wandb or tensorboard."),
+]
 StudyDir = Annotated[Path, typer.Argument(help="Study folder.")]
 AllowNonFinite = Annotated[
     bool,
@@ -72,7 +77,10 @@ def resolve(name: str, overrides: list[str] | None, preset_folder: Path | None) 
     return draft_of(name, overrides or [], Presets(preset_folder)).complete()
 
 
-def execution_overrides(executor: str | None, workers: int | None) -> list[str]:
-    """Write ``--executor`` and ``--workers`` as overrides of the experiment."""
+def execution_overrides(
+    executor: str | None, workers: int | None, loggers: list[str] | None = None
+) -> list[str]:
+    """Write ``--executor``, ``--workers`` and ``--log`` as overrides of the experiment."""
     chosen = {"executor": executor, "workers": workers}
-    return [f"execution.{key}={value}" for key, value in chosen.items() if value is not None]
+    found = [f"execution.{key}={value}" for key, value in chosen.items() if value is not None]
+    return [*found, f"loggers=[{', '.join(loggers)}]"] if loggers else found

@@ -14,6 +14,7 @@ from evomerge.cli.genes import gene_rows
 from evomerge.cli.options import (
     Executor,
     ExperimentFile,
+    Loggers,
     Overrides,
     PresetFolder,
     Workers,
@@ -77,6 +78,7 @@ def run(
     set_: Overrides = None,
     executor: Executor = None,
     workers: Workers = None,
+    log: Loggers = None,
     presets: PresetFolder = None,
 ) -> None:
     """Start a study and run it until its budget is met."""
@@ -86,7 +88,7 @@ def run(
     presets_ = Presets(presets)
     if dir_ is None:
         dir_ = Path("runs") / presets_.find("experiments", experiment, Path.cwd()).stem
-    overrides = [*(set_ or []), *execution_overrides(executor, workers)]
+    overrides = [*(set_ or []), *execution_overrides(executor, workers, log)]
     with _shown(StudyFolder(dir_)) as events:
         from evomerge.api.running import run as run_experiment
 
@@ -99,6 +101,7 @@ def resume(
     set_: Overrides = None,
     executor: Executor = None,
     workers: Workers = None,
+    log: Loggers = None,
     accept_changes: Annotated[
         bool,
         typer.Option(
@@ -110,7 +113,7 @@ def resume(
     """Continue a study: finished trials stay, unfinished ones run again."""
     from evomerge.study.folder import StudyFolder
 
-    overrides = [*(set_ or []), *execution_overrides(executor, workers)]
+    overrides = [*(set_ or []), *execution_overrides(executor, workers, log)]
     with _shown(StudyFolder(study)) as events:
         from evomerge.api.running import resume as resume_study
 

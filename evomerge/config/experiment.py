@@ -264,6 +264,7 @@ class Experiment(_Section):
         allow_test_split: Search items by which public benchmarks are reported; the model card says
             that their scores mean nothing.
         finalists: How many front members are scored again on ``validation``; 0 skips the finals.
+        loggers: Experiment trackers that hear of every trial.
         storage: Database URL for studies shared by several machines; absent: a journal file.
         seed: Names every random draw.
         schema_version: Of the keys and what they default to; written into the files of studies.
@@ -284,6 +285,7 @@ class Experiment(_Section):
     race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
     allow_test_split: bool = False
     finalists: int = Field(default=8, ge=0, le=_MOST_TRIALS)
+    loggers: list[Literal["mlflow", "wandb", "tensorboard"]] = []
     storage: str | None = None
     seed: RandomSeed = 0
     schema_version: int = _SCHEMA_VERSION

@@ -273,7 +273,7 @@ def experiment_digest(experiment: Experiment) -> str:
     """
     content = _by_name(experiment).model_dump(
         exclude={
-            **dict.fromkeys(("budget", "execution", "finalists", "storage"), True),
+            **dict.fromkeys(("budget", "execution", "finalists", "loggers", "storage"), True),
             "stages": {"__all__": {"budget"}},
         },
         exclude_defaults=True,
