@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "optuna_internals": set(),
     "plain_yaml": {"errors"},
     "schema_keys": set(),
+    "console": set(),
+    "progress": {"console", "origins", "study", "analysis", "runs"},
     "schema": {"errors", "plain_yaml", "schema_keys"},
     "models": {"errors", "cache", "seeds"},
     "kernels": {"errors", "cache"},

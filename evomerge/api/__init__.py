@@ -1,4 +1,4 @@
-"""What people call from Python; the command line calls the same. Nothing here prints.
+"""What people call from Python; the command line calls the same.
 
 Members:
     study: a study in its folder, read, drawn and exported.

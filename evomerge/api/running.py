@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ from evomerge.api.study import Study
 from evomerge.config.load import Draft, ExperimentSource, draft_of
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, StudyError
+from evomerge.progress import SearchProgress
 from evomerge.runs.events import Events
 from evomerge.runs.stages import change_run, continue_run, start_draft
 from evomerge.runs.stored import read_experiment
@@ -38,7 +40,8 @@ def run(
         set: ``KEY=VALUE`` changes.
         callbacks: Called with (study, trial) after each finished trial. One that raises stops the
             run; every trial is kept, and ``resume`` continues. Loggers may be among them.
-        events: Hears what happens beside trials: phases, warnings.
+        events: Hears what happens: phases, trials, warnings. ``None`` shows it on standard error,
+            as the command line does; ``Events()`` shows nothing.
         presets: Where names are looked up; those that ship.
 
     Returns:
@@ -48,13 +51,15 @@ def run(
         ConfigError: Every fault of the experiment, before any model is loaded.
         StudyError: Another study is in the folder, or a callback raised.
     """
-    folder, events = StudyFolder(_folder(experiment, dir)), events or Events()
-    events.phase("reading the experiment")
-    draft = _with_logger_faults(draft_of(experiment, set, presets))
-    named = [] if draft.faults or draft.experiment is None else draft.experiment.loggers
-    with heard(events, [*callbacks, *map(make_logger, named)], Study(folder)) as told:
-        start_draft(draft, folder, told)
-    return Study(folder)
+    folder = StudyFolder(_folder(experiment, dir))
+    study = Study(folder)
+    with _shown(events) as shown:
+        shown.phase("reading the experiment")
+        draft = _with_logger_faults(draft_of(experiment, set, presets))
+        named = [] if draft.faults or draft.experiment is None else draft.experiment.loggers
+        with heard(shown, [*callbacks, *map(make_logger, named)], study) as told:
+            start_draft(draft, folder, told)
+    return study
 
 
 def resume(
@@ -82,14 +87,24 @@ def resume(
         StudyError: No study here, or it is in use, or a change would make it another one; or a
             callback raised.
     """
-    folder, events = StudyFolder(Path(dir)), events or Events()
+    folder = StudyFolder(Path(dir))
     change_run(folder, set, accept_changes=accept_changes)
     named = read_experiment(folder).loggers
     if faults := list(logger_faults(named)):
         raise ConfigError(*faults)
-    with heard(events, [*callbacks, *map(make_logger, named)], Study(folder)) as told:
+    loggers, study = map(make_logger, named), Study(folder)
+    with _shown(events) as shown, heard(shown, [*callbacks, *loggers], study) as told:
         continue_run(folder, told, accept_changes=accept_changes)
-    return Study(folder)
+    return study
+
+
+@contextmanager
+def _shown(events: Events | None) -> Iterator[Events]:
+    if events is not None:
+        yield events
+        return
+    with SearchProgress() as progress:
+        yield progress.events
 
 
 def _with_logger_faults(draft: Draft) -> Draft:

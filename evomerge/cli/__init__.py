@@ -12,6 +12,5 @@ Members:
     catalogue: presets, methods, samplers, zoo.
     genes: the genes of a space as a short table.
     results: what a study found, as tables.
-    progress: the progress bar of a search.
     terminal: tables, errors, JSON.
 """

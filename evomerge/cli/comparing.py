@@ -35,7 +35,7 @@ def compare(
     """Measure how far the experts moved, and how much they get in one another's way."""
     from evomerge.api.comparing import compare as compare_models
     from evomerge.api.comparing import measured_advice
-    from evomerge.cli.progress import PassProgress, progress_bar
+    from evomerge.progress import PassProgress, progress_bar
 
     resolved = resolve(experiment, set_, presets)
     advice = measured_advice(resolved, study or Path("runs") / Path(experiment).stem)

@@ -26,7 +26,7 @@ def merge(
 ) -> None:
     """Materialise one recipe as a checkpoint."""
     from evomerge.api.merging import recipe_of, write_merge
-    from evomerge.cli.progress import PassProgress, progress_bar
+    from evomerge.progress import PassProgress, progress_bar
 
     loaded = recipe_of(recipe)
     with progress_bar() as bar:

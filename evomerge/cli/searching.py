@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
@@ -124,19 +125,11 @@ def resume(
 @contextmanager
 def _shown(folder: StudyFolder) -> Iterator[Events]:
     """Show the progress of a run; the first line before anything that takes long."""
-    from evomerge.cli.progress import SearchProgress
-    from evomerge.runs.events import Events
+    from evomerge.progress import SearchProgress
 
     try:
         with SearchProgress() as progress:
-            yield Events(
-                phase=progress.phase,
-                part=progress.part,
-                told=progress.told,
-                warned=progress.warned,
-                faulty=print_faults,
-                began=progress.began,
-            )
+            yield replace(progress.events, faulty=print_faults)
     except KeyboardInterrupt:  # the bar is gone: nothing is drawn below what is said
         if folder.experiment.is_file():
             how = f"nothing is lost: 'evomerge resume {folder.root}' continues"

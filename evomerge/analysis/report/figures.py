@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations, cycle
+from typing import TypeAlias
 
 import numpy as np
 import plotly.graph_objects as go
@@ -34,7 +35,7 @@ __all__ = [
     "tradeoff_figure",
 ]
 
-Figure = go.Figure
+Figure: TypeAlias = go.Figure
 """What a notebook shows, and ``write_image`` and ``write_html`` save."""
 
 _MAX_PAIRS = 6

@@ -55,9 +55,7 @@ class MlflowLogger:
     def _run(self, study: Study, record: StudyRecord) -> str:
         """Find the run of a study, or make it."""
         folder = f"{study.dir.resolve()}: {record.name}"
-        known = self._client.get_experiment_by_name(self._experiment)
-        where = self._client.create_experiment(self._experiment) if known is None else None
-        where = where or known.experiment_id
+        where = self._place()
         if found := self._client.search_runs([where], f"tags.`{_STUDY}` = '{_quoted(folder)}'"):
             run_id: str = found[0].info.run_id
             self._client.update_run(run_id, status="RUNNING")
@@ -68,6 +66,13 @@ class MlflowLogger:
         about = [Param(name, str(value)) for name, value in settings(study.experiment).items()]
         self._client.log_batch(run_id, params=about)
         return run_id
+
+    def _place(self) -> str:
+        """Find the experiment of MLflow, or make it."""
+        known = self._client.get_experiment_by_name(self._experiment)
+        if known is None:
+            return str(self._client.create_experiment(self._experiment))
+        return str(known.experiment_id)
 
     def _log(self, numbers: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)

@@ -16,8 +16,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from evomerge.cli.terminal import notes
+from evomerge.console import notes
 from evomerge.origins import EXPERT, is_baseline, kind_and_name
+from evomerge.runs.events import Events
 from evomerge.study.evaluations import is_used_up
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
@@ -115,6 +116,17 @@ class SearchProgress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    @property
+    def events(self) -> Events:
+        """What shows itself here."""
+        return Events(
+            phase=self.phase,
+            part=self.part,
+            told=self.told,
+            warned=self.warned,
+            began=self.began,
+        )
 
     def began(self, study: StudyRecord) -> None:
         """Follow a study from where earlier drivers left it."""
