@@ -42,7 +42,14 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
+def check(
+    experiment: ExperimentFile,
+    set_: Overrides = None,
+    presets: PresetFolder = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Also measure what the budget costs in time.")
+    ] = False,
+) -> None:
     """Validate an experiment without running it; report every fault at once."""
     stages = load(experiment, set_, presets)
     from evomerge.runs.cost import gpu_note  # takes seconds, which faults need not wait for
@@ -51,6 +58,8 @@ def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFol
         if len(stages) > 1:
             console.print(f"[bold]stage {number}[/]")
         _print_loaded(loaded)
+        if time:
+            _print_time(loaded)
     if note := gpu_note(stages[0]):
         console.print(note, soft_wrap=True)
 
@@ -69,6 +78,20 @@ def _print_loaded(loaded: Loaded) -> None:
         console.print(f"{name:<12}{value}", soft_wrap=True)
     example = indent(example_recipe(loaded), " " * 12)
     console.print(example, soft_wrap=True, markup=False, highlight=False)
+
+
+def _print_time(loaded: Loaded) -> None:
+    from evomerge.progress import duration_text
+    from evomerge.runs.pace import measure_pace
+
+    with notes.status("merging and scoring once"):
+        pace = measure_pace(loaded)
+    n_trials = loaded.experiment.budget.trials
+    console.print(
+        f"time        {pace.trial:.2g} s per trial, measured; {n_trials} trials on "
+        f"{pace.n_workers} workers take about {duration_text(pace.seconds(n_trials))}",
+        soft_wrap=True,
+    )
 
 
 def run(
