@@ -8,6 +8,7 @@ Members:
     merging: one recipe as a live model or a folder.
     evaluating: scores of a live model or a folder.
     comparing: how far experts moved, and what is known of mixing them.
+    starting: a first experiment that fits experts, tasks and time.
     answers: what a trial's model answers, item by item.
     tables: a study as data frames.
     page: a study as a piece of a notebook.

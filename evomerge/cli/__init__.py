@@ -3,6 +3,7 @@
 Members:
     main: the application and its exit codes.
     options: arguments and options that several commands share.
+    starting: init.
     searching: check, run, resume.
     calibrating: calibrate.
     comparing: compare.

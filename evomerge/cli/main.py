@@ -14,7 +14,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 
 from evomerge import __version__
-from evomerge.cli import calibrating, catalogue, comparing, models, reading, searching
+from evomerge.cli import calibrating, catalogue, comparing, models, reading, searching, starting
 from evomerge.cli.terminal import forget_faults, print_error, print_faults
 from evomerge.errors import EvomergeError
 from evomerge.execution.interrupts import interrupts_kept
@@ -61,7 +61,7 @@ def _options(
     _debug = debug
 
 
-for _commands in (searching, calibrating, comparing, reading, models, catalogue):
+for _commands in (starting, searching, calibrating, comparing, reading, models, catalogue):
     _commands.register(app)
 
 

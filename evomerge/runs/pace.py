@@ -13,7 +13,7 @@ from evomerge.recipe.rules import sum_rule
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.workers import on_device, worker_count
 
-__all__ = ["Pace", "measure_pace"]
+__all__ = ["Pace", "measure_pace", "scoring_seconds"]
 
 _MOST_ITEMS = 24  # of each task
 
@@ -68,7 +68,7 @@ def measure_pace(loaded: Loaded) -> Pace:
         candidate.materialise(models.recipe((sum_rule(mix),)))
         merged = time.perf_counter() - start
         scores = prepared.score()
-    return Pace(merged + _scoring(scores, _n_items(loaded)), worker_count(execution))
+    return Pace(merged + scoring_seconds(scores, _n_items(loaded)), worker_count(execution))
 
 
 def _n_items(loaded: Loaded) -> dict[str, int]:
@@ -76,8 +76,13 @@ def _n_items(loaded: Loaded) -> dict[str, int]:
     return {task.name: len(task.items) for suite in suites for task in suite.tasks}
 
 
-def _scoring(scores: Scores, n_items: Mapping[str, int]) -> float:
-    """Reckon the seconds of all items from those of some, task by task."""
+def scoring_seconds(scores: Scores, n_items: Mapping[str, int]) -> float:
+    """Reckon the seconds that all items take from those of some, task by task.
+
+    Args:
+        scores: Of some items of each task.
+        n_items: How many there are, by task.
+    """
     once = {(item.task, item.item): item for item in scores.items}
     by_task: defaultdict[str, list[ItemScore]] = defaultdict(list)
     for item in once.values():
