@@ -47,7 +47,10 @@ def init(
 def _ask(option: str, question: str) -> str:
     if not sys.stdin.isatty():
         raise ConfigError(f"expected {option}, got none; on a terminal it is asked for")
-    return str(typer.prompt(question, err=True))
+    try:
+        return str(typer.prompt(question, err=True))
+    except typer.Abort:
+        raise KeyboardInterrupt from None
 
 
 def _experts(given: list[str]) -> dict[str, str]:
