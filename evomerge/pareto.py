@@ -9,9 +9,9 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["gains", "non_dominated", "volume"]
+from evomerge.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
+__all__ = ["gains", "non_dominated", "volume"]
 
 
 def non_dominated(points: FloatArray) -> NDArray[np.bool_]:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evomerge import pareto
+from evomerge.arrays import FloatArray
 from evomerge.origins import is_baseline
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
@@ -25,8 +25,6 @@ __all__ = [
     "oriented",
     "scaled_values",
 ]
-
-FloatArray = NDArray[np.float64]
 
 
 def complete(study: StudyRecord) -> tuple[TrialRecord, ...]:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.statistics.signs import SignCounts
 
-__all__ = ["TOP", "Comparison", "Expert", "Interference", "Pair", "Sums", "compare", "hint"]
+__all__ = ["TOP", "Comparison", "Expert", "ExpertPair", "Interference", "Sums", "compare", "hint"]
 
-FloatArray = NDArray[np.float64]
 
 TOP = 0.2  # share of each task vector's largest changes in a tensor, as TIES trims by default
 
@@ -74,7 +73,7 @@ class Expert:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ExpertPair:
     """Two task vectors.
 
     Attributes:
@@ -108,7 +107,7 @@ class Interference:
 
     name: str
     experts: tuple[Expert, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ExpertPair, ...]
     contested: float
     top_contested: float
     effective_rank: float
@@ -207,7 +206,7 @@ def _interference(name: str, experts: Sequence[str], sums: Sums) -> Interference
             for i, expert in enumerate(experts)
         ),
         pairs=tuple(
-            Pair(
+            ExpertPair(
                 (experts[i], experts[j]),
                 float(cosines[i, j]),
                 _share(sums.signs.opposed[i, j], sums.signs.shared[i, j]),

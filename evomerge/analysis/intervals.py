@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
+
+from evomerge.arrays import FloatArray
 
 __all__ = [
     "Estimate",
@@ -20,8 +21,6 @@ __all__ = [
     "wilson_interval",
 ]
 
-
-FloatArray = NDArray[np.float64]
 
 _LARGE = 1000.0  # from here on, as counts are, a number is shown by its first digits
 

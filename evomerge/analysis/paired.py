@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evomerge.analysis.intervals import Estimate, difference
+from evomerge.arrays import FloatArray
 from evomerge.origins import is_baseline, is_single_model
 from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["PairedRow", "paired_difference", "paired_rows", "paired_scores"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evomerge.config.experiment import Experiment
 from evomerge.errors import ConfigError, brief
-from evomerge.evaluation.catalogue import Measure, TaskCatalogue
+from evomerge.evaluation.catalogue import TaskCatalogue, TaskMetric
 from evomerge.evaluation.suite import Suite
 from evomerge.models.reference import absolute_reference, relative_reference
 from evomerge.plain_yaml import dump_yaml
@@ -88,7 +88,7 @@ def first_experiment(wanted: Wanted, out: Path) -> str:
     return _text(wanted, out, plan, objectives, catalogue.measures)
 
 
-def _objectives(measures: Sequence[Measure]) -> list[Measure]:
+def _objectives(measures: Sequence[TaskMetric]) -> list[TaskMetric]:
     """Take the first metric of each task."""
     first = {task: (task, metric, direction) for task, metric, direction in reversed(measures)}
     if not 0 < len(first) <= _MOST_OBJECTIVES:
@@ -115,8 +115,8 @@ def _text(
     wanted: Wanted,
     out: Path,
     plan: _Plan,
-    objectives: Sequence[Measure],
-    measures: Sequence[Measure],
+    objectives: Sequence[TaskMetric],
+    measures: Sequence[TaskMetric],
 ) -> str:
     beside = out.resolve().parent
     experts = [f"    {_yaml(name)}: {_model(ref, beside)}" for name, ref in wanted.experts.items()]
@@ -152,7 +152,7 @@ def _reason(plan: _Plan) -> str:
     return f"{few}, for {plan.trials} trials"
 
 
-def _objective(objective: Measure, measures: Sequence[Measure]) -> str:
+def _objective(objective: TaskMetric, measures: Sequence[TaskMetric]) -> str:
     task, metric, direction = objective
     way = "" if direction == "maximize" else f", direction: {direction}"
     others = [m for t, m, _ in measures if t == task and m != metric]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from evomerge.cli.options import (
-    Executor,
+    ExecutorName,
     ExperimentFile,
     Json,
     Overrides,
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def calibrate(
     experiment: ExperimentFile,
     set_: Overrides = None,
-    executor: Executor = None,
+    executor: ExecutorName = None,
     workers: Workers = None,
     presets: PresetFolder = None,
     json: Json = False,

@@ -13,7 +13,7 @@ from evomerge.cli.options import ExperimentFile, Json, Overrides, PresetFolder, 
 from evomerge.cli.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from evomerge.analysis.interference import Comparison, Interference, Pair
+    from evomerge.analysis.interference import Comparison, ExpertPair, Interference
 
 __all__ = ["register"]
 
@@ -79,7 +79,7 @@ def _print(comparison: Comparison, advice: str) -> None:
     )
 
 
-def _pair_row(pair: Pair) -> tuple[str, ...]:
+def _pair_row(pair: ExpertPair) -> tuple[str, ...]:
     shares = (_percent(pair.conflict), _percent(pair.top_conflict))
     return " and ".join(pair.experts), f"{pair.cosine:.3f}", *shares
 

@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands, so that help and mistakes answ
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import sys
 import traceback
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 
 _USER_MISTAKE, _OUR_BUG, _INTERRUPTED = 2, 1, 130
+_OBJECTS_BEFORE_GC = 100_000  # importing makes many that stay: to go through them takes a tenth
 _debug = False
 
 
@@ -67,6 +69,7 @@ for _commands in (starting, searching, calibrating, comparing, reading, models, 
 
 def main() -> None:
     """Run the command line; exit 0, 2 for a user's mistake, 1 for a bug of ours."""
+    gc.set_threshold(_OBJECTS_BEFORE_GC)
     forget_faults()
     try:
         with interrupts_kept():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllowNonFinite",
-    "Executor",
+    "ExecutorName",
     "ExperimentFile",
     "Json",
     "Loggers",
@@ -35,7 +35,7 @@ Overrides = Annotated[
 PresetFolder = Annotated[
     Path | None, typer.Option("--presets", help="Folder with presets of your own.")
 ]
-Executor = Annotated[str | None, typer.Option(help="ray or inline.")]
+ExecutorName = Annotated[str | None, typer.Option(help="ray or inline.")]
 Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
 Loggers = Annotated[
     list[str] | None,

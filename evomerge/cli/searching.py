@@ -13,7 +13,7 @@ import typer
 
 from evomerge.cli.genes import gene_rows
 from evomerge.cli.options import (
-    Executor,
+    ExecutorName,
     ExperimentFile,
     Loggers,
     Overrides,
@@ -100,7 +100,7 @@ def run(
         Path | None, typer.Option("--dir", help="Study folder; default: runs/NAME.")
     ] = None,
     set_: Overrides = None,
-    executor: Executor = None,
+    executor: ExecutorName = None,
     workers: Workers = None,
     log: Loggers = None,
     presets: PresetFolder = None,
@@ -123,7 +123,7 @@ def run(
 def resume(
     study: Annotated[Path, typer.Argument(help="Study folder.")],
     set_: Overrides = None,
-    executor: Executor = None,
+    executor: ExecutorName = None,
     workers: Workers = None,
     log: Loggers = None,
     accept_changes: Annotated[

@@ -15,7 +15,7 @@ from evomerge.evaluation.requests import PreparedTask
 from evomerge.evaluation.scores import ItemScore, MetricValue
 
 __all__ = [
-    "Cost",
+    "ItemCost",
     "Values",
     "aggregate_group",
     "aggregate_task",
@@ -28,7 +28,7 @@ __all__ = [
 # per item, not a number: what a value is, only the metric's own aggregation knows.
 Values = Mapping[tuple[str, str], Sequence[tuple[int, Any]]]
 
-Cost = tuple[int, float]  # tokens and seconds of one item
+ItemCost = tuple[int, float]  # tokens and seconds of one item
 
 
 def item_values(prepared: PreparedTask) -> Values:
@@ -81,7 +81,10 @@ def aggregate_group(
 
 
 def item_scores(
-    prepared: PreparedTask, values: Values, costs: Mapping[int, Cost], smooth: Mapping[int, float]
+    prepared: PreparedTask,
+    values: Values,
+    costs: Mapping[int, ItemCost],
+    smooth: Mapping[int, float],
 ) -> Iterator[ItemScore]:
     """Yield the per-item values that are numbers, with what each item cost.
 

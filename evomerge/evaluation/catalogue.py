@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from evomerge.errors import EvaluationError, Fault, collected
@@ -35,11 +34,16 @@ from evomerge.evaluation.tasks import (
     why,
 )
 
-__all__ = ["Measure", "TaskCatalogue", "prompt_suites"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["TaskCatalogue", "TaskMetric", "prompt_suites"]
 
 _log = logging.getLogger(__name__)
 
-Measure = tuple[str, str, Literal["maximize", "minimize"]]  # task or group, metric, what is better
+TaskMetric = tuple[
+    str, str, Literal["maximize", "minimize"]
+]  # task or group, metric, what is better
 Tables = Mapping[str, Mapping[str, MetricValue]]  # by task or group, by metric
 
 # What a model that knows nothing would answer to each kind of request.
@@ -142,7 +146,7 @@ class TaskCatalogue:
         )
 
     @property
-    def report_only_measures(self) -> list[Measure]:
+    def report_only_measures(self) -> list[TaskMetric]:
         """What the report-only suites report, and which way lm-eval holds to be better.
 
         Every metric of the tasks and groups that the suites name; of a group or tag without metrics
@@ -151,11 +155,11 @@ class TaskCatalogue:
         return self._measures(report_only=True)
 
     @property
-    def measures(self) -> list[Measure]:
+    def measures(self) -> list[TaskMetric]:
         """The same of what may be searched."""
         return self._measures(report_only=False)
 
-    def _measures(self, *, report_only: bool) -> list[Measure]:
+    def _measures(self, *, report_only: bool) -> list[TaskMetric]:
         wanted = [one for one in self._entries if one.suite.report_only == report_only]
         return [measure for one in wanted for measure in one.measures()]
 
@@ -221,7 +225,7 @@ class _Entry:
         tables = {name: table for found in self.tables.values() for name, table in found.items()}
         return {n: (*table, *smooth.get(n, ())) for n, table in tables.items() if table}
 
-    def measures(self) -> Iterator[Measure]:
+    def measures(self) -> Iterator[TaskMetric]:
         tables = self.tables["test"]
         is_better = {
             metric: higher

@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import lm_eval.tasks
@@ -33,16 +34,13 @@ from lm_eval.models.utils import (
 )
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
-from transformers import (
-    AutoModelForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 from typing_extensions import Self
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.bounded import bounded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "BUILTIN_TASKS",
@@ -189,7 +187,7 @@ class LanguageModel:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
     ) -> None:
-        from lm_eval.models.huggingface import HFLM  # 3 s to import; only workers need it
+        from lm_eval.models.huggingface import HFLM  # slow to import
 
         self.lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
         self._encode: Callable[[str], list[int]] = self.lm.tok_encode
@@ -197,12 +195,14 @@ class LanguageModel:
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)
 
     @classmethod
-    def without_parameters(
-        cls, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
-    ) -> Self:
-        """Make what can shape and measure prompts, but not answer them."""
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+    def without_parameters(cls, tokenizer: PreTrainedTokenizerBase, config: object) -> Self:
+        """Make what can shape and measure prompts, but not answer them.
+
+        Args:
+            tokenizer: Copied.
+            config: Has the settings of the model as attributes.
+        """
+        model: Any = SimpleNamespace(config=config, device=torch.device("meta"))
         return cls(model, tokenizer, 1)
 
     def longest_answer(self, generation_kwargs: Mapping[str, object]) -> int:

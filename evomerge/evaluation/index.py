@@ -19,6 +19,7 @@ from evomerge.evaluation.harness import (
 from evomerge.evaluation.suite import Suite
 from evomerge.evaluation.task_files import (
     TaskFile,
+    TaskKeys,
     data_faults,
     mappings,
     read_chain,
@@ -28,7 +29,6 @@ from evomerge.evaluation.task_files import (
 __all__ = ["is_public", "leaf_tasks", "open_index"]
 
 Entry = Any  # lm_eval's index entry: name, yaml_path, cfg (functions as text), tags
-Config = Mapping[str, Any]
 
 # Given to functions that lm-eval ships; some load a tokenizer with them, and trust its code.
 _TRUSTED = ("model", "pretrained", "tokenizer", "trust_remote_code")
@@ -109,7 +109,7 @@ def _members(entry: Entry) -> list[str]:
     return list(_references(members))
 
 
-def _references(members: Sequence[str | Config]) -> Iterator[str]:
+def _references(members: Sequence[str | TaskKeys]) -> Iterator[str]:
     for member in members:
         if isinstance(member, str):
             yield member
@@ -197,7 +197,7 @@ def _code_faults(files: Sequence[TaskFile]) -> list[str]:
     return [f": {fault}" for one in found for fault in [*_foreign_metrics(one), *_unsafe(one)]]
 
 
-def _foreign_metrics(config: Config) -> Iterator[str]:
+def _foreign_metrics(config: TaskKeys) -> Iterator[str]:
     """Metrics that lm-eval would download as code, or run from a file."""
     listed = config.get("metric_list")
     for metric in listed if isinstance(listed, list) else []:
@@ -211,7 +211,7 @@ def _foreign_metrics(config: Config) -> Iterator[str]:
             )
 
 
-def _unsafe(config: Config) -> Iterator[str]:
+def _unsafe(config: TaskKeys) -> Iterator[str]:
     """Settings by which lm-eval, or what it ships, would run code from elsewhere."""
     builder = config.get("dataset_path")
     if builder in ("pandas", "webdataset"):

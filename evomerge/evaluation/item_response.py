@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
+
 __all__ = ["ItemResponse", "SkillCurves", "fit_item_response"]
 
-FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 _ROUNDS = 8  # of fitting items and skills in turn

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
 
 import torch
-from transformers import PreTrainedModel
 
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.sloped_objectives import SlopedObjective
-from evomerge.evaluation.step_memory import pass_bytes
+from evomerge.evaluation.step_memory import Outline, pass_bytes
 from evomerge.evaluation.targets import SlopedItem
 from evomerge.evaluation.teacher_forcing import Piece, Reading, checkpointed, microbatches, read
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Losses"]
 
@@ -23,14 +26,14 @@ class Losses:
     """The losses of objectives under the live model; made by ``PreparedSuites.losses``.
 
     Args:
-        model: Live, as it is at each call.
+        model: Live, as it is at each call; an outline of it reckons memory.
         objectives: In the order of the study's.
         settings: How to run them.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel | None,
+        model: PreTrainedModel | Outline | None,
         objectives: Sequence[SlopedObjective],
         settings: LossSettings,
     ) -> None:
@@ -64,8 +67,7 @@ class Losses:
             The mean loss of these items, without the factor; less is better whatever the metric's
             direction.
         """
-        model, objective = self._model, self._objectives[k]
-        assert model is not None, "an objective that has a slope has a model"
+        model, objective = cast("PreTrainedModel", self._model), self._objectives[k]
         forward = functools.partial(read, model, max_length=objective.max_length)
         found: list[torch.Tensor] = []
         checkpointing = checkpointed(model, self._settings.checkpointing)

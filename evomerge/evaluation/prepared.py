@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import (
-    Cost,
+    ItemCost,
     aggregate_group,
     aggregate_task,
     item_scores,
@@ -290,7 +290,7 @@ class _Answered:
         self._values: dict[str, dict[tuple[str, str], list[tuple[int, Any]]]] = {
             one.name: {} for one in run.tasks
         }
-        self._costs: dict[str, dict[int, Cost]] = {one.name: {} for one in run.tasks}
+        self._costs: dict[str, dict[int, ItemCost]] = {one.name: {} for one in run.tasks}
         self._golds: dict[str, list[Gold]] = {one.name: [] for one in run.tasks}
 
     def answer(self, rung: _Rung) -> None:
@@ -343,7 +343,7 @@ def _rung(smooth: Collection[str], parts: list[PreparedTask], engine: Engine) ->
     return _Rung(parts, golds, requests)
 
 
-def _costs(prepared: PreparedTask, answers: dict[int, list[Answer]]) -> dict[int, Cost]:
+def _costs(prepared: PreparedTask, answers: dict[int, list[Answer]]) -> dict[int, ItemCost]:
     """Tokens and seconds of every item, by row."""
     return {
         item.row: _sum(answer for request in item.requests for answer in answers[id(request)])
@@ -351,6 +351,6 @@ def _costs(prepared: PreparedTask, answers: dict[int, list[Answer]]) -> dict[int
     }
 
 
-def _sum(answers: Iterator[Answer]) -> Cost:
+def _sum(answers: Iterator[Answer]) -> ItemCost:
     costs = [(answer.tokens, answer.seconds) for answer in answers]
     return sum(tokens for tokens, _ in costs), sum(seconds for _, seconds in costs)

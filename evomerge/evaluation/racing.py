@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from evomerge.arrays import FloatArray
 from evomerge.evaluation.item_response import ItemResponse
 from evomerge.evaluation.scores import ItemScore, MetricValue
 from evomerge.pareto import gains
 
 __all__ = ["Contest", "Drop", "Race", "RaceRules", "predicted_mean"]
 
-FloatArray = NDArray[np.float64]
 
 _FEWEST_ITEMS = 20  # per objective; with fewer no standard error is trusted
 _N_DRAWS = 2000  # of the scores a trial may turn out to have

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from transformers import PreTrainedConfig, PreTrainedModel
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evomerge.evaluation.teacher_forcing import Piece
 
-__all__ = ["pass_bytes"]
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig
+
+__all__ = ["Outline", "pass_bytes"]
 
 # Numbers that a layer keeps per token: hidden sizes in the model's dtype and in float32 (norms),
 # and sizes of its feed-forward part; a little more than any of the families in the tests.
@@ -16,11 +19,29 @@ _HIDDEN, _NORMS, _INNER = 8, 4, 5
 _PREDICTIONS = 5  # logits as they come and in float32, their logarithms, and two gradients
 
 
-def pass_bytes(model: PreTrainedModel, batch: Sequence[Piece], *, checkpointing: bool) -> int:
+class Outline(Protocol):
+    """What is known of a model without one: its config, and sizes of its parameters."""
+
+    @property
+    def config(self) -> Any:
+        """Settings, as attributes."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the parameters."""
+        ...
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        """Yield the parameters, which may be without storage."""
+        ...
+
+
+def pass_bytes(model: Outline, batch: Sequence[Piece], *, checkpointing: bool) -> int:
     """Reckon the peak memory of one microbatch beside the model's parameters, from above.
 
     Args:
-        model: Its parameters may be without storage.
+        model: What is run, or an outline of it.
         batch: The microbatch.
         checkpointing: Whether layers are run again on the way back.
 
@@ -40,7 +61,7 @@ def pass_bytes(model: PreTrainedModel, batch: Sequence[Piece], *, checkpointing:
     return int(kept + 2 * layer + predictions + 2 * largest)
 
 
-def _layer_bytes(model: PreTrainedModel, sequences: int, length: int) -> int:
+def _layer_bytes(model: Outline, sequences: int, length: int) -> int:
     """What one layer keeps; eager attention keeps every score."""
     config, itemsize = model.config.get_text_config(), model.dtype.itemsize
     inside = (_HIDDEN * config.hidden_size + _INNER * _inner(config)) * itemsize

@@ -15,13 +15,13 @@ import yaml
 
 from evomerge.plain_yaml import yaml_reason
 
-__all__ = ["TaskFile", "data_faults", "mappings", "read_chain", "with_absolute_paths"]
+__all__ = ["TaskFile", "TaskKeys", "data_faults", "mappings", "read_chain", "with_absolute_paths"]
 
 # Dataset builders that read the files named by `data_files`; with any other `dataset_path` a
 # relative name is a file of that Hub repository.
 _LOCAL_BUILDERS = ("arrow", "csv", "json", "pandas", "parquet", "text", "webdataset", "xml")
 
-Config = Mapping[str, object]
+TaskKeys = Mapping[str, Any]  # what a task file says
 
 
 # As lm-eval parses: another parser might see another tree in the same bytes.
@@ -48,7 +48,7 @@ class TaskFile:
     """
 
     path: Path
-    data: Config
+    data: TaskKeys
     code: tuple[str, ...]
 
 
@@ -136,7 +136,7 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
             yield value
 
 
-def mappings(value: object) -> Iterator[Config]:
+def mappings(value: object) -> Iterator[TaskKeys]:
     """Yield every mapping in some YAML data, at any depth, each once."""
     seen: set[int] = set()
     pending = [value]
@@ -149,7 +149,7 @@ def mappings(value: object) -> Iterator[Config]:
                 yield current
 
 
-def with_absolute_paths(config: Config, folder: Path) -> dict[str, object]:
+def with_absolute_paths(config: TaskKeys, folder: Path) -> dict[str, object]:
     """Copy a task or group config with its data paths resolved against ``folder``.
 
     Args:
@@ -188,7 +188,7 @@ def _absolute(value: object, folder: Path) -> object:
     return value if "://" in str(value) else str((folder / str(value)).resolve())
 
 
-def data_faults(config: Config) -> list[str]:
+def data_faults(config: TaskKeys) -> list[str]:
     """Find the local data files that a config with absolute paths names and that hold no data."""
     options = config.get("dataset_kwargs")
     if not isinstance(options, dict) or config.get("dataset_path") not in _LOCAL_BUILDERS:

@@ -7,13 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from evomerge.evaluation.batches import Batch, Target, likelihood_batches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Piece", "Reading", "checkpointed", "microbatches", "read"]
 
@@ -186,6 +188,8 @@ def checkpointed(model: PreTrainedModel, is_on: bool) -> Iterator[None]:
         model: A causal language model; its mode does not matter.
         is_on: Whether to do so.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer  # slow, and a model has it
+
     modules = model.modules() if is_on else ()
     with ExitStack() as stack:
         for layer in [m for m in modules if isinstance(m, GradientCheckpointingLayer)]:

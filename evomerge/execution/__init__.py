@@ -7,7 +7,6 @@ Members:
     batch: a batch of jobs on any executor.
     costs: names of what a candidate costs.
     meter: measures it.
-    parents: ``parent_recipe``, what candidates are compared with.
     worker: merges and scores one recipe at a time.
     inline: in the driver's process.
     interrupts: Ctrl-C there.

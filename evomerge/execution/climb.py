@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 
+from evomerge.arrays import FloatArray
 from evomerge.errors import EvaluationError
 from evomerge.execution.protocol import Climb, Climbed
 from evomerge.seeds import seed_for
-from evomerge.space.families import families
+from evomerge.space.depth import families
 from evomerge.space.protocol import Params, SearchSpace
 
 __all__ = ["Factors", "SlopedGenes", "Slopes", "climb", "drawn_items"]
 
-FloatArray = NDArray[np.float64]
 
 _MEMORY, _SCALE_MEMORY = 0.8, 0.95  # of slopes and their squares, from step to step
 _STEEPER = 2.0  # than 1 is a sum that has outgrown the scales of its objectives

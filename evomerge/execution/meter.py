@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.errors import RecipeError
@@ -13,15 +14,14 @@ from evomerge.evaluation.divergence import Divergence
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.scores import MetricValue, Scores
 from evomerge.execution.costs import Cost
-from evomerge.execution.parents import parent_recipe
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.merging.candidate import LiveCandidate
-from evomerge.merging.distance import relative_distance
 from evomerge.merging.size import layers_run, n_parameters
 from evomerge.merging.sources import Sources
+from evomerge.models.tiles import row_blocks
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["CostMeter"]
+__all__ = ["CostMeter", "relative_distance"]
 
 
 class CostMeter:
@@ -53,7 +53,7 @@ class CostMeter:
             return
         divergence = Divergence(self._candidate.model, prepared.tasks, self._tokenizer)
         for reference in references:
-            self._candidate.materialise(parent_recipe(reference, self._spec))
+            self._candidate.materialise(self._spec.parent_recipe(reference))
             divergence.remember(reference)
         self._divergences[split] = divergence
 
@@ -100,3 +100,35 @@ class CostMeter:
 
 def _exact(value: float) -> MetricValue:
     return MetricValue(float(value), 0.0, 1)
+
+
+@torch.no_grad()
+def relative_distance(
+    candidate: Mapping[str, torch.Tensor], reference: Callable[[str], torch.Tensor]
+) -> float:
+    """Measure ``||candidate - reference|| / ||reference||`` over all merged parameters.
+
+    Relative to the reference itself rather than to a task vector, so that it is defined for every
+    reference and comparable between experiments.
+
+    Args:
+        candidate: Tensors by name, of any floating dtype, on one device.
+        reference: Returns the reference's tensor of a name.
+
+    Returns:
+        Dimensionless, 0 for equal models. Summed in float64; differences are float32.
+
+    Notes:
+        Memory: a few blocks of a quarter million elements.
+    """
+    devices = {tensor.device for tensor in candidate.values()}
+    squares = {device: torch.zeros(2, dtype=torch.float64, device=device) for device in devices}
+    for name, own in candidate.items():
+        other = reference(name)
+        for rows in row_blocks(own.shape):
+            theirs = other[rows].to(own.device, torch.float32)
+            difference = own[rows].to(torch.float32) - theirs
+            pair = [block.square().sum(dtype=torch.float64) for block in (difference, theirs)]
+            squares[own.device] += torch.stack(pair)
+    far, norm = sum((total.cpu() for total in squares.values()), torch.zeros(2)).tolist()
+    return float((far / norm) ** 0.5) if norm > 0 else float(far**0.5)

@@ -12,6 +12,7 @@ from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.recipe import Dtype, Recipe
+from evomerge.recipe.rules import copy_rule
 
 if TYPE_CHECKING:
     from evomerge.evaluation.item_losses import LossKind
@@ -73,6 +74,15 @@ class WorkerSpec:
     def merging_share(self) -> float:
         """Which part of the device's memory is for experts and live model; vLLM has the rest."""
         return self.device_share * (0.5 if self.engine == "vllm" else 1.0)
+
+    def parent_recipe(self, parent: str) -> Recipe:
+        """Write the base or one expert, value for value, as a recipe over all of them.
+
+        Args:
+            parent: ``base`` or an expert's name.
+        """
+        rules = (copy_rule(parent, self.experts),)
+        return Recipe(experts=self.experts, rules=rules, base=self.base, dtype=self.dtype)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.execution.climbing import Climber
 from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
-from evomerge.execution.parents import parent_recipe
 from evomerge.execution.protocol import Climb, Failed, Job, Outcome, Pruned, Scored, WorkerSpec
 from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.candidate import LiveCandidate
@@ -94,7 +93,7 @@ class Worker:
     def _parents(self) -> Iterator[None]:
         """Merge the base and each expert in turn."""
         for parent in ("base", *self._spec.experts):
-            self._materialise(parent_recipe(parent, self._spec))
+            self._materialise(self._spec.parent_recipe(parent))
             yield
 
     def _inside_vllm(self, sources: Sources) -> VllmModel:

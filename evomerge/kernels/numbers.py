@@ -8,13 +8,14 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array
 from evomerge.kernels.masks import keep_threshold
 from evomerge.kernels.plan import (
     Band,
     Clamp,
     Conflict,
     Consensus,
-    Gate,
+    ElementGate,
     RandomMask,
     RankedMask,
     RowBand,
@@ -60,10 +61,10 @@ class Numbers:
         tables: Flat float32 arrays, in the order of ``Structure.tables``.
     """
 
-    each: NDArray[np.float32]
-    shared: NDArray[np.float32]
+    each: Float32Array
+    shared: Float32Array
     keys: NDArray[np.uint32]
-    tables: tuple[NDArray[np.float32], ...]
+    tables: tuple[Float32Array, ...]
 
     @classmethod
     def of(cls, plan: TensorPlan) -> Numbers:
@@ -106,7 +107,7 @@ def _key(what: Sparsifier | None) -> tuple[int, int, int]:
             return 0, 0, 0
 
 
-def _gate_bound(gate: Gate | None) -> float:
+def _gate_bound(gate: ElementGate | None) -> float:
     match gate:
         case Variance(at_least=bound) | Consensus(at_least=bound):
             return bound
@@ -116,7 +117,7 @@ def _gate_bound(gate: Gate | None) -> float:
             return 0.0
 
 
-def _tables(plan: TensorPlan, sparse: tuple[Sparsifier | None, ...]) -> list[NDArray[np.float32]]:
+def _tables(plan: TensorPlan, sparse: tuple[Sparsifier | None, ...]) -> list[Float32Array]:
     found: list[Table | None] = []
     for i, what in enumerate(sparse):
         if isinstance(what, RowBand):

@@ -16,7 +16,7 @@ __all__ = [
     "Conflict",
     "Consensus",
     "Elect",
-    "Gate",
+    "ElementGate",
     "Largest",
     "RandomMask",
     "RankedMask",
@@ -170,7 +170,7 @@ class Consensus:
     at_least: int
 
 
-Gate = Variance | Conflict | Consensus
+ElementGate = Variance | Conflict | Consensus
 
 
 # How the contributions x_i become one number.
@@ -284,7 +284,7 @@ class TensorPlan:
     sparse: tuple[Sparsifier | None, ...] | None = None
     row_scale: tuple[Table | None, ...] | None = None
     column_scale: tuple[Table | None, ...] | None = None
-    gate: Gate | None = None
+    gate: ElementGate | None = None
     combine: Combine = Sum()
     normalize_by_mask: bool = False
     mixing: tuple[float, ...] | None = None

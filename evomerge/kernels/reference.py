@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array, FloatArray
 from evomerge.kernels.job import SlopeJob
 from evomerge.kernels.masks import MASK_BITS, hash24, keep_threshold
 from evomerge.kernels.numbers import Each
@@ -23,7 +24,7 @@ from evomerge.kernels.plan import (
     Conflict,
     Consensus,
     Elect,
-    Gate,
+    ElementGate,
     Largest,
     RandomMask,
     RankedMask,
@@ -40,8 +41,7 @@ from evomerge.kernels.scalars import Scalars
 
 __all__ = ["merge_reference", "slopes_reference"]
 
-FloatArray = NDArray[np.float64]
-SourceArray = NDArray[np.float32]
+SourceArray = Float32Array
 MaskArray = NDArray[np.bool_]
 
 
@@ -254,7 +254,7 @@ def _rank(magnitude: SourceArray, knots: SourceArray) -> SourceArray:
 
 
 def _gate(
-    gate: Gate | None, tau: Sequence[SourceArray], contributions: Sequence[FloatArray]
+    gate: ElementGate | None, tau: Sequence[SourceArray], contributions: Sequence[FloatArray]
 ) -> MaskArray:
     sources = np.stack(tau).astype(np.float64)
     n = len(sources)

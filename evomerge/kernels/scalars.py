@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.kernels.numbers import Each, Shared
 from evomerge.kernels.plan import Clamp, Sparsifier, Table, TensorPlan, UniqueShared
 
-__all__ = ["FloatArray", "Scalars", "held"]
+__all__ = ["Scalars", "held"]
 
-FloatArray = NDArray[np.float64]
-Tables = tuple[FloatArray | None, ...]
+FactorTables = tuple[FloatArray | None, ...]
 
 _SCALARS = ("coefficients", "mixing", "base_coefficient", "offset", "scale")
 _MIXED = ("sparse", "row_scale", "column_scale", "combine")  # hold scalars and other things
@@ -38,7 +37,7 @@ class Scalars:
 
     each: FloatArray
     shared: FloatArray
-    tables: Tables
+    tables: FactorTables
 
     @classmethod
     def of(cls, plan: TensorPlan) -> Scalars:

@@ -17,7 +17,7 @@ from evomerge.kernels.plan import (
     Band,
     Clamp,
     Elect,
-    Gate,
+    ElementGate,
     RandomMask,
     RankedMask,
     RowBand,
@@ -73,7 +73,7 @@ class Structure:
     sparse: tuple[SparseKind | RankedKind | None, ...]
     row_scale: tuple[bool, ...]
     column_scale: tuple[bool, ...]
-    gate: type[Gate] | None
+    gate: type[ElementGate] | None
     combine: type
     vote: Literal["weighted", "unweighted", "count"]
     zero: Literal[-1, 0, 1]

@@ -4,8 +4,8 @@ Members:
     sources: base and experts, opened and checked, with their statistics.
     shared: adapters and deltas, computed once per machine and mapped by every process.
     measuring: the statistics pass, before any candidate.
-    lowering: recipe to per-tensor plans.
-    candidate: the live model of a worker; each tensor to merge is a ``planned_tensor``.
+    lowering: recipe to per-tensor plans, and one tensor to be merged by its plan.
+    candidate: the live model of a worker.
     residency: whether experts are mapped, resident on the device, or streamed through it.
     feeding: base and experts for merges and unmerged layers, from wherever they are;
         ``streaming`` is the last way.
@@ -14,7 +14,6 @@ Members:
     wiring: paths in the live model: ``visits`` to its layers and those of the sources (``layers``).
     folding: paths in a checkpoint.
     size: decoder layers run and parameters of a merge.
-    distance: how far a candidate is from a reference model.
     folder: a checkpoint on disk, resumable; cut into files by ``shards``, made some ``batches``
         ``ahead``.
     finite: NaN and infinity that a merge makes, counted.

@@ -12,15 +12,13 @@ import torch
 from evomerge.errors import CheckpointError
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
-from evomerge.merging.lowering import lower, merged_names
+from evomerge.merging.lowering import PlannedTensor, lower, merged_names
 from evomerge.merging.path_rules import PathRules
-from evomerge.merging.planned_tensor import PlannedTensor
 from evomerge.merging.residency import residency_of
 from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
 from evomerge.merging.sources import Sources
 from evomerge.merging.wiring import Wiring
-from evomerge.models.checkpoint import Checkpoint
-from evomerge.models.dtypes import model_dtype
+from evomerge.models.checkpoint import Checkpoint, model_dtype
 from evomerge.models.files import read_json
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors, untie
 from evomerge.recipe.path import Hop

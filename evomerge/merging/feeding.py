@@ -10,7 +10,7 @@ import torch
 
 from evomerge.kernels.choice import merge_all
 from evomerge.kernels.job import MergeJob
-from evomerge.merging.planned_tensor import PlannedTensor
+from evomerge.merging.lowering import PlannedTensor
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import StreamedFeed

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
 
 from evomerge.kernels.plan import TensorPlan
 from evomerge.kernels.scalars import Scalars
@@ -13,7 +16,22 @@ from evomerge.methods.slopes import Lowering, ParameterSlopes
 from evomerge.recipe.path import MERGED
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["lower", "lower_tensor", "merged_names", "parameter_slopes"]
+__all__ = ["PlannedTensor", "lower", "lower_tensor", "merged_names", "parameter_slopes"]
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedTensor:
+    """What to merge and where to; the tensors of base and experts are found by name.
+
+    Attributes:
+        name: Of the tensor.
+        plan: The pass.
+        out: Contiguous tensor that is overwritten.
+    """
+
+    name: str
+    plan: TensorPlan
+    out: torch.Tensor
 
 
 def lower(recipe: Recipe, sources: Sources) -> Iterator[tuple[str, TensorPlan]]:

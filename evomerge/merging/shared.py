@@ -13,7 +13,7 @@ import torch
 from evomerge.cache import hold, say_unusable
 from evomerge.errors import CheckpointError
 from evomerge.fingerprint import fingerprint
-from evomerge.models.checkpoint import Checkpoint, Part, open_safetensors
+from evomerge.models.checkpoint import Checkpoint, StoredTensor, open_safetensors
 from evomerge.models.expert import TensorSource
 from evomerge.models.writer import TensorForm, write_safetensors
 
@@ -60,7 +60,7 @@ class SharedExpert:
             return self._computed.get_tensor(name)  # type: ignore[no-any-return]
         return self._source.tensor(name)
 
-    def parts(self, name: str) -> tuple[Part, ...]:
+    def parts(self, name: str) -> tuple[StoredTensor, ...]:
         """See ``TensorSource``."""
         return self._source.parts(name)
 

@@ -13,7 +13,7 @@ from evomerge.errors import CheckpointError, Fault, KeyPath, NonFiniteError, col
 from evomerge.merging.finite import count_elements
 from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.models.architecture import Architecture
-from evomerge.models.checkpoint import Checkpoint, Part
+from evomerge.models.checkpoint import Checkpoint, StoredTensor
 from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
 from evomerge.models.files import companion_files
 from evomerge.models.opening import OpenModel, open_model
@@ -237,7 +237,7 @@ def _origin(model: TensorSource, name: str) -> Origin:
     return Origin(files, " ".join(part.name for part in parts))  # of two tensors one may be shared
 
 
-def _non_finite_faults(parts: tuple[Part, ...]) -> list[str]:
+def _non_finite_faults(parts: tuple[StoredTensor, ...]) -> list[str]:
     counts = [(part, count_elements(part.tensor)) for part in parts]
     faults = [
         f"expected finite numbers, got {bad} NaN or infinite out of {part.tensor.numel()} in "

@@ -14,7 +14,7 @@ import torch
 from evomerge.kernels.choice import merge_all
 from evomerge.kernels.job import MergeJob
 from evomerge.merging.batches import in_batches
-from evomerge.merging.planned_tensor import PlannedTensor
+from evomerge.merging.lowering import PlannedTensor
 from evomerge.merging.sources import Sources
 
 __all__ = ["StreamedFeed"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.kernels.plan import RowBand, Table, TensorPlan
 from evomerge.methods.base import Method, TensorContext, shared
 from evomerge.methods.parameters import lambda_scale
@@ -59,7 +59,7 @@ class ArceeFusion(Method):
         )
 
 
-def _band(divergence: NDArray[np.float64], threshold: float) -> tuple[Table, Table]:
+def _band(divergence: FloatArray, threshold: float) -> tuple[Table, Table]:
     """Divide the threshold by each row's divergence; without any, a row reaches thresholds ≤ 0.
 
     A hair less, so that an element at the threshold does not fall to the rounding of the division.

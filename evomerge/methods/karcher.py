@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.kernels.plan import TensorPlan
 from evomerge.methods.base import Method, PerExpert, TensorContext, shared
 from evomerge.methods.parameters import coefficient, shares
 
 __all__ = ["Karcher"]
 
-FloatArray = NDArray[np.float64]
 
 _SMALL = 1e-7  # sine below which an expert lies at the iterate or opposite to it
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.kernels.plan import Table, TensorPlan
 from evomerge.methods.base import Method, TensorContext, choice, shared
 from evomerge.methods.parameters import lambda_scale
 
 __all__ = ["ModelStock"]
 
-FloatArray = NDArray[np.float64]
 
 _SINGULAR = 1e-6  # a denominator below this gives up on the mean
 

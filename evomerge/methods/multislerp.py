@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.kernels.plan import TensorPlan
 from evomerge.methods.base import Method, PerExpert, TensorContext, shared
 from evomerge.methods.parameters import coefficient, lambda_scale, normalize, shares
 
 __all__ = ["MultiSlerp"]
 
-FloatArray = NDArray[np.float64]
 
 _CANCELLED = 1e-8  # norm of a mean of unit vectors that point everywhere
 

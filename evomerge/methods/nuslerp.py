@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.errors import Fault
 from evomerge.kernels.plan import Table, TensorPlan
 from evomerge.methods.base import Method, ParameterValue, PerExpert, TensorContext, shared
@@ -16,7 +16,6 @@ from evomerge.methods.parameters import coefficient, lambda_scale, shares
 
 __all__ = ["NuSlerp"]
 
-FloatArray = NDArray[np.float64]
 
 _COLINEAR = 1e-16  # of sin²Ω: below it the arc is straight to double precision
 

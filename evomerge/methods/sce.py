@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from evomerge.arrays import FloatArray
 from evomerge.kernels.plan import Elect, TensorPlan, Variance
 from evomerge.methods.base import Method, PerExpert, TensorContext, choice, shared
 from evomerge.methods.parameters import coefficient, lambda_scale, scaled, scope, shares
 
 __all__ = ["Sce", "energy_shares"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array
 from evomerge.kernels.plan import Band, RandomMask, RankedMask, RowBand, Sparsifier, Table
 from evomerge.methods.base import TensorContext
 from evomerge.methods.declared import PerExpert
@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 Sparse = tuple[Sparsifier | None, ...]
-FloatArray = NDArray[np.float64]
 
 
 def band_statistics(scope: str, rescale: str = "none") -> tuple[str, ...]:
@@ -210,9 +209,7 @@ def _random_factor(tensor: TensorContext, expert: int, share: float, rescale: st
     return math.sqrt(_ratio(whole.square_sum, kept))
 
 
-def _expected_factor(
-    knots: NDArray[np.float32], share: float, half_span: float, power: int
-) -> float:
+def _expected_factor(knots: Float32Array, share: float, half_span: float, power: int) -> float:
     magnitudes = knots.astype(np.float64) ** power
     keep = np.linspace(share - half_span, share + half_span, knots.shape[1])
     ratio = _ratio(float(magnitudes.sum()), float((magnitudes * keep).sum()))

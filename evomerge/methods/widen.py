@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.kernels.plan import Table, TensorPlan
 from evomerge.methods.base import Method, PerExpert, TensorContext, shared
 from evomerge.methods.parameters import coefficient, lambda_scale
 
 __all__ = ["Widen"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

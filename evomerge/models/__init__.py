@@ -4,18 +4,18 @@ Members:
     reference: models, adapters and differences of models, as files mention them.
     files: which files of a folder are the model; links and names that lead out of it.
     configs: ``config.json`` as transformers reads and writes it.
-    quantised: checkpoints whose tensors no arithmetic may mix.
-    checkpoint: memory-mapped safetensors, sharded or not.
+    checkpoint: memory-mapped safetensors, sharded or not; its dtype, and whether it is quantised.
     opening: full models opened, or just looked at on the Hub.
     spelling: full models opened under one spelling of their tensor names.
     loading: what transformers loads of a checkpoint, and what it ties.
-    dtypes: the dtype of a checkpoint as a whole.
     expert: full models, adapters and deltas behind one seam.
     adapter: LoRA adapters, computed in row blocks (``tiles``).
     vocabulary: whether two models mean the same tokens by the same ids.
     writer: safetensors files written tensor by tensor.
     architecture: layer and kind of each tensor; their words in ``roles``, read by ``structure``
-        from the model's modules or by ``names`` from tensor names.
+        from the model's modules, or guessed from tensor names.
+    outline: settings, tokenizer and sizes, before any code of the model is imported.
+    asked: what transformers' models tell, asked once per machine.
     parameters: checkpoint tensors as views into a live model.
     transformers_internals: the parts of transformers that are not public.
     depth: configs of models with other layers, and whether layers can be moved at all.

@@ -15,7 +15,7 @@ import torch
 from evomerge.errors import CheckpointError
 from evomerge.models.checkpoint import (
     Checkpoint,
-    Part,
+    StoredTensor,
     open_safetensors,
     stored_dtype,
 )
@@ -111,15 +111,15 @@ class Adapter:
             out[rows] = original[rows].double() + found.scale * (left[rows] @ right)
         return out
 
-    def parts(self, name: str) -> tuple[Part, ...]:
+    def parts(self, name: str) -> tuple[StoredTensor, ...]:
         """See ``TensorSource``."""
         whole, found = self._whole.get(name), self._low_rank.get(name)
         original = self.layout.parts(name) if whole is None else (self._part(whole),)
         return original if found is None else (*original, self._part(found.a), self._part(found.b))
 
-    def _part(self, key: str) -> Part:
+    def _part(self, key: str) -> StoredTensor:
         dtype = stored_dtype(self._handle, key, self._file)
-        return Part(key, self._file, dtype, partial(self._handle.get_tensor, key))
+        return StoredTensor(key, self._file, dtype, partial(self._handle.get_tensor, key))
 
     def _shape(self, key: str) -> tuple[int, ...]:
         return tuple(self._handle.get_slice(key).get_shape())

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from evomerge.errors import CheckpointError
-from evomerge.models.names import roles_from_names
-from evomerge.models.roles import KINDS, Kind, TensorRole
+from evomerge.models.roles import KINDS, Kind, TensorRole, roles_from_names
 
 __all__ = ["KINDS", "Architecture", "Kind", "TensorRole"]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +18,16 @@ from safetensors import SafetensorError, safe_open
 from evomerge.errors import CheckpointError
 from evomerge.models.configs import read_config, without_keys
 from evomerge.models.files import weight_files
-from evomerge.models.quantised import quantised_tensor
 
-__all__ = ["DTYPES", "Checkpoint", "Part", "open_safetensors", "stored_dtype"]
+__all__ = [
+    "DTYPES",
+    "Checkpoint",
+    "StoredTensor",
+    "model_dtype",
+    "open_safetensors",
+    "quantised_tensor",
+    "stored_dtype",
+]
 
 DTYPES = {  # by their names in the files
     "F64": torch.float64,
@@ -31,10 +41,26 @@ DTYPES = {  # by their names in the files
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_FLOATING = {
+    str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values() if dtype.is_floating_point
+}
+_QUANTISED = re.compile(
+    r"(.*[.:])?("
+    r"qweight|qzeros|scales|g_idx"  # GPTQ, AWQ, AutoRound
+    r"|SCB|weight_format"  # bitsandbytes, 8 bits
+    r"|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..+)"  # and 4
+    r"|weight_(scales?|scale_inv|scale_2|packed|shape|zero_point|global_scale|g_idx)"  # fp8, …
+    r"|W_q"  # HQQ
+    r"|weight\._(data|scale|shift|zeropoint)"  # quanto
+    r"|_weight_\w+|_data|_qdata"  # torchao
+    r"|codebooks|centroids|dense_weights"  # AQLM, VPTQ, SpQR
+    r"|\w+_proj_(blocks|scales)"  # MXFP4
+    r")"
+)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class StoredTensor:
     """One stored tensor that an expert's tensor is made of.
 
     Attributes:
@@ -142,10 +168,10 @@ class Checkpoint:
         """See ``TensorSource``."""
         return (self.folder / "config.json", *sorted(set(self._file_of.values())))
 
-    def parts(self, name: str) -> tuple[Part, ...]:
+    def parts(self, name: str) -> tuple[StoredTensor, ...]:
         """See ``TensorSource``."""
         file, dtype = self.file_of(name), self.dtype(name)
-        return (Part(self._stored[name], file, dtype, partial(self.tensor, name)),)
+        return (StoredTensor(self._stored[name], file, dtype, partial(self.tensor, name)),)
 
     def _slice(self, name: str) -> Any:
         return self._handle(name).get_slice(self._stored[name])
@@ -230,3 +256,47 @@ def stored_dtype(file: Any, name: str, path: Path) -> torch.dtype:
             "a quantised model in bfloat16 first"
         )
     return DTYPES[found]
+
+
+def model_dtype(checkpoint: Checkpoint, names: Iterable[str]) -> torch.dtype:
+    """Tell in which dtype a model is meant to be loaded.
+
+    Args:
+        checkpoint: Its files.
+        names: Tensors that count, all floating, at least one.
+
+    Returns:
+        The dtype that the config names, for the language model if not for all; if it names none,
+        the one that most elements are stored in.
+    """
+    named = [_named(part) for part in (checkpoint.config, checkpoint.config.get("text_config"))]
+    elements: Counter[torch.dtype] = Counter()
+    if not any(named):
+        for name in names:
+            elements[checkpoint.dtype(name)] += math.prod(checkpoint.shape(name))
+    return next(filter(None, named), None) or elements.most_common(1)[0][0]
+
+
+def _named(config: Any) -> torch.dtype | None:
+    if not isinstance(config, Mapping):
+        return None
+    found = config.get("dtype") or config.get("torch_dtype")
+    return _FLOATING.get(str(found).removeprefix("torch."))
+
+
+def quantised_tensor(names: Iterable[str], dtype_of: Callable[[str], torch.dtype]) -> str | None:
+    """Find a tensor that only a quantised checkpoint has.
+
+    Args:
+        names: Tensor names.
+        dtype_of: Tells the stored dtype of one that is called a weight.
+
+    Returns:
+        The first such name: by GPTQ, AWQ, bitsandbytes, fp8 and compressed-tensors, HQQ, quanto,
+        torchao, AQLM, MXFP4, or a weight in whole numbers.
+    """
+    for name in names:
+        is_weight = name.endswith(".weight")
+        if _QUANTISED.fullmatch(name) or (is_weight and not dtype_of(name).is_floating_point):
+            return name
+    return None

@@ -11,7 +11,7 @@ import torch
 
 from evomerge.errors import CheckpointError
 from evomerge.models.adapter import Adapter
-from evomerge.models.checkpoint import Checkpoint, Part
+from evomerge.models.checkpoint import Checkpoint, StoredTensor
 from evomerge.models.loading import read_loading
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import AdapterRef, DeltaRef, ModelRef, resolve_adapter
@@ -38,7 +38,7 @@ class TensorSource(Protocol):
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor of the expert; never write into it."""
 
-    def parts(self, name: str) -> tuple[Part, ...]:
+    def parts(self, name: str) -> tuple[StoredTensor, ...]:
         """List the stored tensors that one tensor is made of."""
 
 
@@ -117,7 +117,7 @@ class Delta:
             out[rows] = base[rows].double() + (model[rows].double() - minus[rows].double())
         return out
 
-    def parts(self, name: str) -> tuple[Part, ...]:
+    def parts(self, name: str) -> tuple[StoredTensor, ...]:
         """See ``TensorSource``."""
         models = (self._base, self._model, self._minus)
         return tuple(part for model in models for part in model.parts(name))

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from evomerge.models.asked import asked_once
 from evomerge.models.checkpoint import Checkpoint
-from evomerge.models.parameters import live_names
-from evomerge.models.structure import empty_model
-from evomerge.models.transformers_internals import tied_patterns
 
 __all__ = ["Loading", "read_loading", "same_tensors"]
 
@@ -73,7 +71,16 @@ def same_tensors(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, str]
 
 @lru_cache(maxsize=64)  # models of one family ask the same, and every worker opens them all
 def _read(config: str, names: tuple[str, ...]) -> Loading | None:
-    model = empty_model(json.loads(config))
+    return asked_once(Loading, lambda: _asked(json.loads(config), names), config, names)
+
+
+def _asked(config: Mapping[str, Any], names: tuple[str, ...]) -> Loading | None:
+    # Slow to import, and not needed where the answer is known.
+    from evomerge.models.parameters import live_names
+    from evomerge.models.structure import empty_model
+    from evomerge.models.transformers_internals import tied_patterns
+
+    model = empty_model(config)
     if model is None:
         return None
     ties = tied_patterns(model)

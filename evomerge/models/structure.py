@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -17,15 +17,20 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from evomerge.errors import CheckpointError
+from evomerge.models.asked import asked_once
 from evomerge.models.parameters import live_views, tied_names
 from evomerge.models.roles import Kind, TensorRole
 from evomerge.models.transformers_internals import dtype_plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = [
     "ModelStructure",
     "class_fault",
     "decoder_layers",
     "empty_model",
+    "full_config",
     "live_dtypes",
     "read_structure",
 ]
@@ -82,15 +87,10 @@ def empty_model(
     auto_class = next((auto for names, auto in _CLASSES if model_type in names), None)
     if auto_class is None or model_type not in CONFIG_MAPPING:
         return None
-    # Only the modules matter here, and stored configs may ask for packages that are not there.
-    skipped = ("quantization_config", "attn_implementation", "_attn_implementation")
-    settings = {key: value for key, value in config.items() if key not in skipped}
     try:
         with torch.device("meta"):
             model: PreTrainedModel = auto_class.from_config(
-                CONFIG_MAPPING[model_type].from_dict(settings),
-                attn_implementation="eager",
-                dtype=dtype,
+                full_config(config), attn_implementation="eager", dtype=dtype
             )
     except ImportError:  # a merge on disk needs no such package
         return None
@@ -101,6 +101,20 @@ def empty_model(
             f"one it refuses: {reason}"
         ) from err
     return model
+
+
+def full_config(config: Mapping[str, Any]) -> Any:
+    """Read a config for its modules; stored ones may ask for packages that are not there.
+
+    Returns:
+        A config of transformers, or ``None`` where it does not know the type.
+    """
+    model_type = str(config.get("model_type"))
+    if model_type not in CONFIG_MAPPING:
+        return None
+    skipped = ("quantization_config", "attn_implementation", "_attn_implementation")
+    settings = {key: value for key, value in config.items() if key not in skipped}
+    return CONFIG_MAPPING[model_type].from_dict(settings)
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,11 @@ def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> ModelStru
     Raises:
         CheckpointError: The type is known, and the rest of the config does not fit it.
     """
+    names = tuple(names)
+    return asked_once(ModelStructure, lambda: _asked(config, names), config, names)
+
+
+def _asked(config: Mapping[str, Any], names: Iterable[str]) -> ModelStructure | None:
     model = empty_model(config)
     if model is None:
         return None

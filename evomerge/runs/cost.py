@@ -19,7 +19,7 @@ from evomerge.merging.size import n_parameters
 from evomerge.merging.slopes import GRADIENT_BYTES
 from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
-from evomerge.models.structure import empty_model
+from evomerge.models.outline import model_outline
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.sampling import sampler_choice
 from evomerge.runs.workers import on_device, worker_count
@@ -193,7 +193,7 @@ def _climb_bytes(loaded: Loaded, sources: Sources, dtype: torch.dtype) -> int | 
     That is the largest microbatch on its way forward and back, and the gradients that wait to be
     reduced.
     """
-    model = empty_model(sources.anchor.config, dtype)
+    model = model_outline(sources.anchor.config, dtype)
     if model is None:
         return None
     objectives = [loaded.tasks.sloped(o.task, o.metric, o.direction) for o in loaded.objectives]

@@ -22,7 +22,7 @@ from evomerge.runs.parts import (
     space_faults,
 )
 from evomerge.runs.sampling import sampler_faults
-from evomerge.runs.seeds import make_seeds, resolve_seeds
+from evomerge.runs.seed_models import make_seeds, resolve_seeds
 from evomerge.runs.sloped import SlopedParts
 from evomerge.schema import NO_GAPS, Gaps
 from evomerge.space.baselines import Baseline, Seeds, baselines
@@ -264,22 +264,31 @@ def _make_reader(base: str) -> LanguageModel:
     Raises:
         CheckpointError: The base is no causal language model, or has no tokenizer.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.hygiene import clean_harness
     from evomerge.models.opening import peek_model
+    from evomerge.models.outline import load_tokenizer, plain_config
     from evomerge.models.structure import class_fault
 
     checkpoint, hub_id = peek_model(base), split_hub_id(base)
     folder = checkpoint.folder
     if reason := class_fault(checkpoint.config):
         raise CheckpointError(f"{base}: {reason}")
-    name, revision = (str(folder), None) if hub_id is None else hub_id
+    config = plain_config(checkpoint.config)
+    if config is None:
+        raise CheckpointError(
+            f"expected {base} to be of a type that transformers knows, got "
+            f"{checkpoint.config.get('model_type')!r}; upgrade transformers"
+        )
     with clean_harness():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            if hub_id is None:
+                tokenizer = load_tokenizer(folder)
+            else:  # the folder need not have its files yet
+                tokenizer = AutoTokenizer.from_pretrained(hub_id[0], revision=hub_id[1])
         except (OSError, ValueError) as err:
             reason = " ".join(str(err).split())
             raise CheckpointError(f"expected {base} to have a tokenizer: {reason}") from err
-        return LanguageModel.without_parameters(tokenizer, AutoConfig.from_pretrained(folder))
+        return LanguageModel.without_parameters(tokenizer, config)

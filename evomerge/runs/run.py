@@ -184,11 +184,11 @@ def continue_study(
         if not accept_changes:
             require_same({**earlier, **kept}, inputs, folder.root)
         keep_inputs(study, {**kept, **inputs})
-        trim_cache("experts", "scores", "statistics")
-        _measure(loaded, folder, events)
-        events.phase("loading the workers")
-        executor = start_executor(experiment.execution)
+        trim_cache("experts", "scores", "statistics", "structures")
+        executor = start_executor(experiment.execution)  # which goes on while models are measured
         try:
+            _measure(loaded, folder, events)
+            events.phase("loading the workers")
             executor.load(on_device(loaded.worker, experiment.execution))
             _search(study, loaded, folder, executor, events)
             _finals(loaded, folder, executor, events)
@@ -221,7 +221,7 @@ def _make_again(folder: StudyFolder, experiment: Experiment, events: Events) -> 
 
 
 def _measure(loaded: Loaded, folder: StudyFolder, events: Events) -> None:
-    """Measure the models before the workers start, which then find all in the cache on disk.
+    """Measure the models before the workers load, which then find all in the cache on disk.
 
     Without that cache, or on another machine, each worker measures what it needs when it needs it.
     """

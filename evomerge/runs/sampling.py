@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 
+from evomerge.arrays import FloatArray
 from evomerge.config.experiment import Experiment, SamplerConfig
 from evomerge.errors import Fault, SpaceError, collected
 from evomerge.evaluation.store import ItemStore
@@ -118,7 +118,7 @@ def _genes(space: SearchSpace) -> GeneSpace:
     return GeneSpace(space.distributions, space.defaults, space.depths)
 
 
-Rows = tuple[NDArray[np.float64], ...]
+Rows = tuple[FloatArray, ...]
 
 
 class ItemRows:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
+from evomerge.arrays import FloatArray
 from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.learned import CLIMBED
 from evomerge.samplers.preferences import Yardstick
 from evomerge.samplers.results import Result
-from evomerge.samplers.unit_cube import FloatArray
 
 __all__ = ["LINK", "Chains", "Link"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from cmaes import CatCMAwM, COMOCatCMAwM
-from numpy.typing import NDArray
+
+from evomerge.arrays import FloatArray
 
 __all__ = [
     "COMOCatCMAwM",
@@ -16,13 +17,13 @@ __all__ = [
 ]
 
 
-def centre_of(search: CatCMAwM) -> NDArray[np.float64]:
+def centre_of(search: CatCMAwM) -> FloatArray:
     """Return the mean of the numbers, (n,), as they are drawn."""
-    centre: NDArray[np.float64] = search._mean
+    centre: FloatArray = search._mean
     return centre
 
 
-def distance(search: CatCMAwM, offset: NDArray[np.float64]) -> float:
+def distance(search: CatCMAwM, offset: FloatArray) -> float:
     """Measure an offset from the mean, (n,), in standard deviations of its direction."""
     axes, spreads = search._eigen_decomposition()
     return float(np.linalg.norm((axes.T @ (offset / search._A)) / (search._sigma * spreads)))
@@ -30,9 +31,9 @@ def distance(search: CatCMAwM, offset: NDArray[np.float64]) -> float:
 
 def drawn_numbers(
     solution: CatCMAwM.Solution | COMOCatCMAwM.Solution,
-) -> NDArray[np.float64] | None:
+) -> FloatArray | None:
     """Return the numbers, (n,), before steps and bounds; ``None`` if those changed nothing."""
-    drawn: NDArray[np.float64] | None = solution._v_raw
+    drawn: FloatArray | None = solution._v_raw
     return drawn
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from evomerge.arrays import FloatArray
 from evomerge.samplers.gene_space import GeneSpace, GeneValue
 from evomerge.samplers.replay import Told
 from evomerge.samplers.results import Result
 from evomerge.samplers.scalarise import Scalariser
-from evomerge.samplers.unit_cube import FloatArray, UnitCube
+from evomerge.samplers.unit_cube import UnitCube
 from evomerge.seeds import seed_for
 
 __all__ = ["Evolution"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.samplers.unit_cube import FloatArray
+from evomerge.arrays import FloatArray
 
 __all__ = ["nsga2", "ranks"]
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 
+from evomerge.arrays import FloatArray
 from evomerge.samplers.gene_space import GeneSpace
 
 __all__ = ["ItemScores", "Options", "SamplerKind", "SearchProblem"]
 
 Options = Mapping[str, float | int | str | bool]
-ItemScores = Callable[[int], tuple[NDArray[np.float64], ...] | None]
+ItemScores = Callable[[int], tuple[FloatArray, ...] | None]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evomerge.arrays import FloatArray
 from evomerge.samplers.cmaes_internals import (
     CatCMAwM,
     COMOCatCMAwM,
@@ -20,7 +21,6 @@ from evomerge.samplers.mixed_genes import MixedGenes, MixedPoint
 from evomerge.samplers.replay import Told
 from evomerge.samplers.results import Result
 from evomerge.samplers.scalarise import Scalariser
-from evomerge.samplers.unit_cube import FloatArray
 from evomerge.seeds import seed_for
 
 __all__ = ["CatEvolution", "ComoEvolution", "default_popsize"]

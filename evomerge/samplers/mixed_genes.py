@@ -15,8 +15,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from evomerge.arrays import FloatArray
 from evomerge.samplers.gene_space import GeneSpace, GeneValue
-from evomerge.samplers.unit_cube import FloatArray, UnitCube
+from evomerge.samplers.unit_cube import UnitCube
 
 __all__ = ["MixedGenes", "MixedPoint"]
 

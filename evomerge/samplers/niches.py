@@ -16,11 +16,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from pydantic import ConfigDict, Field
 
+from evomerge.arrays import FloatArray
 from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.results import Result, Trials, Tried
-from evomerge.samplers.unit_cube import FloatArray, UnitCube, draw_uniform
+from evomerge.samplers.unit_cube import UnitCube, draw_uniform
 from evomerge.schema import parse
 from evomerge.seeds import seed_for
 

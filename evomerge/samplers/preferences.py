@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evomerge.arrays import FloatArray
 from evomerge.pareto import gains, non_dominated
 from evomerge.samplers.results import Result
-from evomerge.samplers.unit_cube import FloatArray
 
 __all__ = ["Yardstick", "lacking", "voices", "yardstick_of"]
 

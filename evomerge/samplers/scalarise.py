@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evomerge.arrays import FloatArray
 from evomerge.samplers.results import Result
-from evomerge.samplers.unit_cube import FloatArray
 from evomerge.seeds import seed_for
 
 __all__ = ["Scalariser", "draw_preference", "tchebycheff"]

@@ -17,6 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from pydantic import ConfigDict, Field
 
+from evomerge.arrays import FloatArray
 from evomerge.errors import SpaceError
 from evomerge.optuna_internals import storage_of, trial_id
 from evomerge.samplers.chains import LINK, Chains, Link
@@ -26,7 +27,7 @@ from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
 from evomerge.samplers.learned import CLIMB
 from evomerge.samplers.preferences import Yardstick, lacking, voices, yardstick_of
 from evomerge.samplers.results import QUEUED, Result, Trials, Tried
-from evomerge.samplers.unit_cube import FloatArray, UnitCube
+from evomerge.samplers.unit_cube import UnitCube
 from evomerge.schema import parse
 from evomerge.seeds import seed_for
 

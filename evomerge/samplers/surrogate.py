@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.samplers.unit_cube import FloatArray
+from evomerge.arrays import FloatArray
 
 __all__ = ["Surrogate", "fit_surrogates"]
 

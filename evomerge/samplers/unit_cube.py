@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -22,12 +21,12 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from evomerge.arrays import FloatArray
 from evomerge.samplers.gene_space import GeneValue
 
-__all__ = ["FloatArray", "UnitCube", "draw_uniform"]
+__all__ = ["UnitCube", "draw_uniform"]
 
-FloatArray = NDArray[np.float64]
-Number = FloatDistribution | IntDistribution
+NumberDistribution = FloatDistribution | IntDistribution
 
 _LEAD = 0.1  # of the chosen category: with a spread of 1/6, it wins 2 of 3 draws against one other
 _STEP_SHARE = 0.2  # spread to keep, in steps: one draw in 80 still leaves the middle of a step
@@ -156,12 +155,12 @@ def _snapped(distribution: BaseDistribution, points: FloatArray) -> FloatArray:
     return np.asarray(((np.log(values) if number.log else values) - low) / (high - low))
 
 
-def _number(distribution: BaseDistribution) -> Number:
+def _number(distribution: BaseDistribution) -> NumberDistribution:
     assert isinstance(distribution, FloatDistribution | IntDistribution), "Optuna has no other kind"
     return distribution
 
 
-def _scale(number: Number, value: float) -> float:
+def _scale(number: NumberDistribution, value: float) -> float:
     return math.log(value) if number.log else value
 
 
@@ -172,7 +171,7 @@ def _range_of(distribution: BaseDistribution) -> _Range | None:
     return _Range(low, high - low, _number(distribution).log)
 
 
-def _edges(number: Number) -> tuple[float, float]:
+def _edges(number: NumberDistribution) -> tuple[float, float]:
     half_step = (number.step or 0) / 2
     return _scale(number, number.low - half_step), _scale(number, number.high + half_step)
 

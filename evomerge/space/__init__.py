@@ -7,7 +7,6 @@ Members:
     parameter: coefficients, densities and methods per depth group and module.
     depth, genes, simplex: its cells of tensors, its genes, shares that sum to one.
     tensor_groups: a group of its own for every tensor of a layer.
-    families: genes that do the same at different depths.
     slopes, sloped: slopes along genes, by numbers that know how they depend on them.
     decoding, lookup: from genes to rules, and from a recipe back to genes.
     layer_swap, layer_sources: every layer from one model, or a blend of two.

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.models.architecture import TensorRole
 from evomerge.space.spec import Boundaries, ControlPoints, Depth, Groups, Importance
 
-__all__ = ["Cell", "Place", "group_starts", "module_cells", "peak", "shares_matrix"]
-
-FloatArray = NDArray[np.float64]
+__all__ = ["Cell", "Place", "families", "group_starts", "module_cells", "peak", "shares_matrix"]
 
 
 @dataclass(frozen=True, order=True)
@@ -127,3 +125,21 @@ def _independent(hats: FloatArray) -> FloatArray:
 
 def _nonzero(module: str, row: FloatArray) -> tuple[tuple[Place, float], ...]:
     return tuple((Place(module, i), float(share)) for i, share in enumerate(row) if share > 0)
+
+
+def families(depths: Mapping[str, int]) -> dict[str, str]:
+    """Name the family of every gene that sits at a depth.
+
+    Genes of a family are called alike but for the number of their depth, such as
+    ``coefficient.attention.0.math`` and ``coefficient.attention.1.math``.
+
+    Args:
+        depths: As ``SearchSpace.depths``.
+    """
+    return {gene: _without(str(depth), gene) for gene, depth in depths.items()}
+
+
+def _without(depth: str, gene: str) -> str:
+    parts = gene.split(".")
+    parts.remove(depth)  # a module or expert of that name leaves the same parts
+    return ".".join(parts)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
+
+from evomerge.arrays import FloatArray
 
 __all__ = ["equal_groups", "layer_importance"]
-
-FloatArray = NDArray[np.float64]
 
 
 def layer_importance(gram: FloatArray) -> float:

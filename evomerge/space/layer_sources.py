@@ -11,15 +11,15 @@ from evomerge.methods.task_arithmetic import TaskArithmetic
 from evomerge.recipe.recipe import Recipe, Rule, Selector
 from evomerge.space.protocol import ModelSet
 
-__all__ = ["BASE", "Row", "layer_rows", "layer_rules", "same_rows"]
+__all__ = ["BASE", "LayerShares", "layer_rows", "layer_rules", "same_rows"]
 
 BASE = "base"
-Row = Mapping[str, float]  # shares of sources in one layer; they sum to one
+LayerShares = Mapping[str, float]  # shares of sources in one layer; they sum to one
 
 _SAME = 1e-9
 
 
-def layer_rules(rows: Sequence[Row], models: ModelSet) -> tuple[Rule, ...]:
+def layer_rules(rows: Sequence[LayerShares], models: ModelSet) -> tuple[Rule, ...]:
     """Write rules that mix every layer as its row says; equal neighbours share a rule.
 
     Args:
@@ -38,7 +38,7 @@ def layer_rules(rows: Sequence[Row], models: ModelSet) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def layer_rows(recipe: Recipe, models: ModelSet) -> list[Row] | None:
+def layer_rows(recipe: Recipe, models: ModelSet) -> list[LayerShares] | None:
     """Read where every layer comes from; ``None`` if a layer is no plain mix of the models."""
     if recipe.path:
         return None
@@ -57,7 +57,7 @@ def layer_rows(recipe: Recipe, models: ModelSet) -> list[Row] | None:
     return rows
 
 
-def same_rows(one: Sequence[Row], other: Sequence[Row]) -> bool:
+def same_rows(one: Sequence[LayerShares], other: Sequence[LayerShares]) -> bool:
     """Tell whether layers are mixed alike, up to rounding errors."""
     return all(
         abs(ours.get(name, 0.0) - theirs.get(name, 0.0)) <= _SAME
@@ -66,7 +66,7 @@ def same_rows(one: Sequence[Row], other: Sequence[Row]) -> bool:
     )
 
 
-def _row(recipe: Recipe, position: int) -> Row | None:
+def _row(recipe: Recipe, position: int) -> LayerShares | None:
     if recipe.rules[position].modifiers:
         return None
     match recipe.bound_methods[position]:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 from evomerge.errors import Fault, SpaceError
 from evomerge.recipe.recipe import Recipe
 from evomerge.space.distributions import in_range, range_text, suggest
-from evomerge.space.layer_sources import BASE, Row, layer_rows, layer_rules, same_rows
+from evomerge.space.layer_sources import BASE, LayerShares, layer_rows, layer_rules, same_rows
 from evomerge.space.protocol import GeneInfo, ModelSet, Params, SearchSpace
 
 __all__ = ["LayerChoice", "LayerSwapSpec", "RegionSwap", "layer_swap_space", "swap_faults"]
@@ -181,7 +181,7 @@ class RegionSwap:
             for name, d in self.distributions.items()
         ]
 
-    def _rows(self, params: Params) -> Iterator[Row]:
+    def _rows(self, params: Params) -> Iterator[LayerShares]:
         """Mix every layer: a region's share is 1 inside, then falls to 0 over the transition."""
         n, fade = self._models.n_layers, self._size("transition", params)
         for layer in range(n):
@@ -198,7 +198,7 @@ class RegionSwap:
     def _size(self, name: str, params: Params) -> int:
         return int(params.get(name, self._least[name]))
 
-    def _read(self, rows: Sequence[Row], middle: str) -> Params:
+    def _read(self, rows: Sequence[LayerShares], middle: str) -> Params:
         """Read genes off rows, taking the middle's source for known."""
         ends = {"bottom": rows, "top": rows[::-1]}
         params: dict[str, float | int | str] = {"source.middle": middle}
@@ -216,7 +216,7 @@ def _run(owners: Sequence[str], owner: str) -> int:
     return len(list(takewhile(owner.__eq__, owners)))
 
 
-def _owner(row: Row) -> str:
+def _owner(row: LayerShares) -> str:
     """Name the source that has all of a layer; empty if there is none."""
     return next((source for source, share in row.items() if same_rows([row], [{source: 1.0}])), "")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.errors import RecipeError
 from evomerge.methods.base import Method
 from evomerge.methods.declared import ParameterValue, Scalar
@@ -21,8 +21,6 @@ from evomerge.space.spec import ParameterSpec
 __all__ = ["find_params", "makes_the_same"]
 
 SAME = 1e-9  # two parameter values closer than this make the same model
-
-Column = dict[Place, Scalar]  # one owner's values by place
 
 
 def find_params(recipe: Recipe, spec: ParameterSpec, genes: Genes) -> Params | None:
@@ -126,7 +124,7 @@ class _Module:
     def _peak(self, place: Place) -> int:
         return self._cells.index(peak(self._cells, place))
 
-    def _interpolated(self, parameter: str, values: NDArray[np.float64]) -> list[float]:
+    def _interpolated(self, parameter: str, values: FloatArray) -> list[float]:
         """Find the places' values that come closest to the cells' values."""
         log = self._spec.all_genes[parameter].log and bool((values > 0).all())
         solved = np.linalg.lstsq(self._shares, np.log(values) if log else values)[0]

@@ -12,9 +12,9 @@ Members:
     variance, activity, scores, signs: what the experts of a set do to the same elements.
     masked: sums over what a random mask keeps.
     content: what a tensor holds in short: its hash, NaN and infinity.
-    reading, tiles: base and experts in float32 tiles.
+    reading: base and experts in float32 tiles.
     name: a statistic with its parameters, written and read.
-    kept, records: memory and disk; records as arrays.
+    kept: in memory and on disk.
 
 To add a statistic, write a function or a frozen dataclass over tiles in a file of its own, a member
 of ``TensorStatistics`` that keeps it, and a row in ``collect.STATISTICS``.

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array
+
 __all__ = ["activity_counts", "conflict"]
 
 
-def activity_counts(
-    tiles: Iterable[NDArray[np.float32]], k: int, epsilon: float
-) -> NDArray[np.int64]:
+def activity_counts(tiles: Iterable[Float32Array], k: int, epsilon: float) -> NDArray[np.int64]:
     """Count the elements by the set of experts that change them.
 
     Args:
@@ -31,7 +31,7 @@ def activity_counts(
     return counts
 
 
-def conflict(task_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def conflict(task_vectors: Float32Array) -> Float32Array:
     """Compute Ω = Σ_{i≠j} |τ_i||τ_j|, element by element.
 
     Args:

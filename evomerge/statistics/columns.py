@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
+
+from evomerge.arrays import Float32Array, FloatArray
 
 __all__ = ["column_scores", "row_scores"]
 
-FloatArray = NDArray[np.float64]
 
-
-def column_scores(tiles: Iterable[NDArray[np.float32]], k: int, columns: int) -> FloatArray:
+def column_scores(tiles: Iterable[Float32Array], k: int, columns: int) -> FloatArray:
     """Compare the columns of experts with those of the base.
 
     Args:
@@ -35,7 +34,7 @@ def column_scores(tiles: Iterable[NDArray[np.float32]], k: int, columns: int) ->
     return np.stack([np.abs(norms[1:] - norms[0]), np.clip(1.0 - cosines, 0.0, 2.0)])
 
 
-def row_scores(tiles: Iterable[NDArray[np.float32]], k: int) -> FloatArray:
+def row_scores(tiles: Iterable[Float32Array], k: int) -> FloatArray:
     """Compare the rows of experts with those of the base; see ``column_scores``.
 
     Returns:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import xxhash
-from numpy.typing import NDArray
 
-from evomerge.statistics.tiles import flat_tiles, read_tile
+from evomerge.arrays import Float32Array
+from evomerge.statistics.reading import flat_tiles, read_tile
 
 __all__ = ["Content", "Origin", "content_of"]
 
@@ -51,7 +51,7 @@ def content_of(tensor: torch.Tensor) -> Content:
     return Content(digest.hexdigest(), _non_finite(tiles))
 
 
-def _non_finite(tiles: Iterable[NDArray[np.float32]]) -> int:
+def _non_finite(tiles: Iterable[Float32Array]) -> int:
     """Count NaN and infinite numbers before they spread into every candidate."""
     bad = 0
     with np.errstate(invalid="ignore", over="ignore"):

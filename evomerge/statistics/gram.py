@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
+
+from evomerge.arrays import Float32Array, FloatArray
 
 __all__ = ["gram_of_columns", "gram_of_rows", "gram_of_tiles"]
 
-FloatArray = NDArray[np.float64]
 
-
-def gram_of_tiles(tiles: Iterable[NDArray[np.float32]], k: int) -> FloatArray:
+def gram_of_tiles(tiles: Iterable[Float32Array], k: int) -> FloatArray:
     """Compute all inner products of k vectors that come in tiles of (k, m) float32."""
     total = np.zeros((k, k))
     for tile in tiles:
@@ -24,7 +23,7 @@ def gram_of_tiles(tiles: Iterable[NDArray[np.float32]], k: int) -> FloatArray:
     return total
 
 
-def gram_of_rows(tile: NDArray[np.float32]) -> FloatArray:
+def gram_of_rows(tile: Float32Array) -> FloatArray:
     """Compute the inner products of k matrices row by row.
 
     Args:
@@ -38,7 +37,7 @@ def gram_of_rows(tile: NDArray[np.float32]) -> FloatArray:
     return gram
 
 
-def gram_of_columns(tiles: Iterable[NDArray[np.float32]], k: int, columns: int) -> FloatArray:
+def gram_of_columns(tiles: Iterable[Float32Array], k: int, columns: int) -> FloatArray:
     """Compute the inner products of k matrices column by column.
 
     Args:

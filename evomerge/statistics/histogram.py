@@ -12,11 +12,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array, FloatArray
 from evomerge.statistics.tally import Tally, bucket_edges
 
 __all__ = ["MagnitudeHistogram", "kept_from", "share_of", "value_reached"]
-
-FloatArray = NDArray[np.float64]
 
 
 def share_of(n: int, share: float) -> int:
@@ -62,7 +61,7 @@ class MagnitudeHistogram:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, values: NDArray[np.float32] | Iterable[NDArray[np.float32]]) -> MagnitudeHistogram:
+    def of(cls, values: Float32Array | Iterable[Float32Array]) -> MagnitudeHistogram:
         """Count one array, or an array that comes in tiles.
 
         Args:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from evomerge.statistics.cache import StatisticsCache
 from evomerge.statistics.content import Content, Origin
 from evomerge.statistics.name import StatisticName
 from evomerge.statistics.reading import TensorReader
-from evomerge.statistics.records import from_arrays, to_arrays
 
 __all__ = ["KeptStatistics"]
 
@@ -103,8 +102,28 @@ class KeptStatistics:
         statistic = f"{name} base={self._reader.n_bases}"
         contents = tuple(self.content(model).digest for model in models)
         arrays = self._cache.load(statistic, contents)
-        record = None if arrays is None else from_arrays(kind, arrays)
+        record = None if arrays is None else _from_arrays(kind, arrays)
         if record is None:
             record = measure()
-            self._cache.store(statistic, contents, to_arrays(record))
+            self._cache.store(statistic, contents, _to_arrays(record))
         return record
+
+
+def _to_arrays(record: Any) -> dict[str, NDArray[np.generic]]:
+    """Turn a dataclass of arrays, numbers and tuples of numbers into arrays by field name."""
+    return {field.name: np.asarray(getattr(record, field.name)) for field in fields(record)}
+
+
+def _from_arrays(kind: type[_Record], arrays: Mapping[str, NDArray[np.generic]]) -> _Record | None:
+    """Rebuild a dataclass from its arrays; ``None`` if they are not those of its fields."""
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if sorted(names) != sorted(arrays):
+        return None
+    return kind(**{name: _plain(hints[name], arrays[name]) for name in names})
+
+
+def _plain(hint: object, array: NDArray[np.generic]) -> object:
+    if hint in (int, float):
+        return array.item()
+    return tuple(array.tolist()) if hint == tuple[float, ...] else array

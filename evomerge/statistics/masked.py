@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array, FloatArray
 from evomerge.kernels.masks import MASK_BITS, hash24, keep_threshold
 from evomerge.statistics.tally import EXACT
 
 __all__ = ["MaskedSums"]
 
-FloatArray = NDArray[np.float64]
 
 _STEPS = 1 << 12
 _STEP_BITS = MASK_BITS - 12
@@ -37,7 +36,7 @@ class MaskedSums:
     l2: FloatArray
 
     @classmethod
-    def of(cls, tiles: Iterable[NDArray[np.float32]], key: int, n: int) -> MaskedSums:
+    def of(cls, tiles: Iterable[Float32Array], key: int, n: int) -> MaskedSums:
         """Sum over the mask named ``key``.
 
         Args:
@@ -48,7 +47,7 @@ class MaskedSums:
         return cls._exact(np.concatenate([*tiles]), key) if n <= EXACT else cls._steps(tiles, key)
 
     @classmethod
-    def _exact(cls, tau: NDArray[np.float32], key: int) -> MaskedSums:
+    def _exact(cls, tau: Float32Array, key: int) -> MaskedSums:
         hashes = hash24(key, np.arange(tau.size, dtype=np.uint64)).astype(np.float64)
         order = np.argsort(hashes, kind="stable")
         magnitude: FloatArray = np.abs(tau[order]).astype(np.float64)
@@ -57,7 +56,7 @@ class MaskedSums:
         return cls(bounds, _steps_up(magnitude), _steps_up(magnitude * magnitude))
 
     @classmethod
-    def _steps(cls, tiles: Iterable[NDArray[np.float32]], key: int) -> MaskedSums:
+    def _steps(cls, tiles: Iterable[Float32Array], key: int) -> MaskedSums:
         sums = np.zeros((2, _STEPS))
         start = 0
         for tau in tiles:

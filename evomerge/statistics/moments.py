@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from evomerge.arrays import Float32Array
 
 __all__ = ["Moments"]
 
@@ -32,7 +33,7 @@ class Moments:
     min: float
 
     @classmethod
-    def of(cls, values: NDArray[np.float32] | Iterable[NDArray[np.float32]]) -> Moments:
+    def of(cls, values: Float32Array | Iterable[Float32Array]) -> Moments:
         """Measure one array, or an array that comes in tiles; sums are float64."""
         n, total, abs_total, square_total = 0, 0.0, 0.0, 0.0
         largest, smallest = -np.inf, np.inf

@@ -7,14 +7,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from evomerge.statistics.tiles import flat_tiles, read_tile, row_tiles
+from evomerge.arrays import Float32Array
 
-__all__ = ["TensorReader", "TensorSource"]
+__all__ = ["TILE", "LazyTensor", "TensorReader", "flat_tiles", "read_tile", "row_tiles"]
 
-Float32Array = NDArray[np.float32]
-TensorSource = torch.Tensor | Callable[[], torch.Tensor]
+TILE = 1 << 18  # elements; the temporaries of one tile stay in the processor's cache
+
+LazyTensor = torch.Tensor | Callable[[], torch.Tensor]
 
 
 class TensorReader:
@@ -27,7 +27,7 @@ class TensorReader:
         experts: One tensor per expert, shaped like the base.
     """
 
-    def __init__(self, base: TensorSource | None, experts: Sequence[TensorSource]) -> None:
+    def __init__(self, base: LazyTensor | None, experts: Sequence[LazyTensor]) -> None:
         self._sources = (*(() if base is None else (base,)), *experts)
         self.n_experts = len(experts)
         self.n_bases = len(self._sources) - len(experts)
@@ -110,3 +110,34 @@ class TensorReader:
 
     def _minus_base(self, models: Float32Array) -> Float32Array:
         return models[1:] - models[0] if self.n_bases else models
+
+
+def flat_tiles(n: int) -> Iterator[slice]:
+    """Cut n flattened elements into tiles."""
+    for start in range(0, n, TILE):
+        yield slice(start, min(start + TILE, n))
+
+
+def row_tiles(rows: int, columns: int) -> Iterator[slice]:
+    """Cut a matrix into tiles of whole rows.
+
+    Yields:
+        Slices of rows; one row at least, however long it is.
+    """
+    step = max(1, TILE // max(1, columns))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def read_tile(tensor: torch.Tensor, positions: slice) -> Float32Array:
+    """Read elements of a flat tensor of any floating dtype.
+
+    Args:
+        tensor: Flat.
+        positions: Which flattened elements.
+
+    Returns:
+        (m,) float32; may share memory with the tensor, so never write into it.
+    """
+    array: Float32Array = tensor[positions].to("cpu", torch.float32).numpy()
+    return array

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array, FloatArray
 from evomerge.statistics.tally import EXACT
 
 __all__ = ["RANK_KNOTS", "RowMagnitudes", "centred_ties", "magnitudes_at", "row_divergence"]
 
-FloatArray = NDArray[np.float64]
 
 # Ranks at which a long row's magnitudes are kept for thresholds: even in the bulk, finer to the
 # ends, where magnitudes change steeply and one even step would hold the whole tail.
@@ -33,7 +32,7 @@ RANK_KNOTS = 9
 _APART = np.float32(1e-30)  # from zero, whose neighbours among the floats have no inverse
 
 
-def magnitudes_at(tile: NDArray[np.float32], ranks: FloatArray) -> NDArray[np.float32]:
+def magnitudes_at(tile: Float32Array, ranks: FloatArray) -> Float32Array:
     """Read the magnitudes of each row at given ranks.
 
     Args:
@@ -49,11 +48,11 @@ def magnitudes_at(tile: NDArray[np.float32], ranks: FloatArray) -> NDArray[np.fl
     right = np.minimum(left + 1, tile.shape[1] - 1)
     step = (position - left).astype(np.float32)
     low = ordered[:, left]
-    magnitudes: NDArray[np.float32] = low + step * (ordered[:, right] - low)
+    magnitudes: Float32Array = low + step * (ordered[:, right] - low)
     return magnitudes
 
 
-def centred_ties(knots: NDArray[np.float32]) -> NDArray[np.float32]:
+def centred_ties(knots: Float32Array) -> Float32Array:
     """Part equal knots a little, so that their value has the middle of their ranks.
 
     A rank is read off by search and interpolation, which would find the last of equal knots. The
@@ -71,7 +70,7 @@ def centred_ties(knots: NDArray[np.float32]) -> NDArray[np.float32]:
     side = np.sign(2 * ascending - first - last)
     below = np.where(knots < _APART, knots - _APART, np.nextafter(knots, np.float32(-np.inf)))
     above = np.where(knots < _APART, knots + _APART, np.nextafter(knots, np.float32(np.inf)))
-    parted: NDArray[np.float32] = np.select([side < 0, side > 0], [below, above], knots)
+    parted: Float32Array = np.select([side < 0, side > 0], [below, above], knots)
     return parted
 
 
@@ -88,16 +87,16 @@ class RowMagnitudes:
     """
 
     n: int
-    values: NDArray[np.float32]
+    values: Float32Array
 
     @classmethod
-    def of(cls, tiles: Iterable[NDArray[np.float32]], rows: int, columns: int) -> RowMagnitudes:
+    def of(cls, tiles: Iterable[Float32Array], rows: int, columns: int) -> RowMagnitudes:
         """Measure a task vector that comes in tiles of (r, columns) float32."""
         if rows * columns <= EXACT or columns <= len(_TAIL_RANKS):
             return cls(columns, np.concatenate([np.sort(np.abs(tile), axis=1) for tile in tiles]))
         return cls(columns, np.concatenate([magnitudes_at(tile, _TAIL_RANKS) for tile in tiles]))
 
-    def lower_edge(self, kept: int) -> NDArray[np.float32]:
+    def lower_edge(self, kept: int) -> Float32Array:
         """Find the smallest of the ``kept`` largest magnitudes of each row.
 
         Returns:
@@ -105,7 +104,7 @@ class RowMagnitudes:
         """
         return self._edge(self.n - kept, self.n - kept)
 
-    def upper_edge(self, dropped: int) -> NDArray[np.float32]:
+    def upper_edge(self, dropped: int) -> Float32Array:
         """Find the largest magnitude below the ``dropped`` largest of each row.
 
         Returns:
@@ -113,7 +112,7 @@ class RowMagnitudes:
         """
         return self._edge(self.n - dropped, self.n - dropped - 1)
 
-    def _edge(self, cut: int, place: int) -> NDArray[np.float32]:
+    def _edge(self, cut: int, place: int) -> Float32Array:
         """Find the magnitude at a place next to the cut below which ``cut`` elements lie."""
         if not 0 < cut < self.n:
             return np.full(len(self.values), 0.0 if cut <= 0 else np.inf, np.float32)
@@ -124,11 +123,11 @@ class RowMagnitudes:
         span = _TAIL_RANKS[right] - _TAIL_RANKS[right - 1]
         step = np.float32((rank - _TAIL_RANKS[right - 1]) / span)
         low = self.values[:, right - 1]
-        edge: NDArray[np.float32] = low + step * (self.values[:, right] - low)
+        edge: Float32Array = low + step * (self.values[:, right] - low)
         return edge
 
 
-def row_divergence(expert: NDArray[np.float32], base: NDArray[np.float32]) -> FloatArray:
+def row_divergence(expert: Float32Array, base: Float32Array) -> FloatArray:
     """Compute KL(softmax(expert row) ‖ softmax(base row)).
 
     Args:
@@ -143,7 +142,7 @@ def row_divergence(expert: NDArray[np.float32], base: NDArray[np.float32]) -> Fl
     return np.maximum(divergence, 0.0)
 
 
-def _log_softmax(rows: NDArray[np.float32]) -> FloatArray:
+def _log_softmax(rows: Float32Array) -> FloatArray:
     shifted = rows.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array, FloatArray
 from evomerge.statistics.histogram import MagnitudeHistogram, kept_from, value_reached
 from evomerge.statistics.tally import Tally, bucket_edges
 
 __all__ = ["ScoreStatistics", "clips", "competition_scores"]
 
-FloatArray = NDArray[np.float64]
 
 _ROUNDING = 2e-6  # of a score, relative: kernels compute it in float32
 
 
 def competition_scores(
-    task_vectors: NDArray[np.float32], low: Sequence[float], high: Sequence[float]
-) -> NDArray[np.float32]:
+    task_vectors: Float32Array, low: Sequence[float], high: Sequence[float]
+) -> Float32Array:
     """Compute exp(k · u_i²) · tanh(τ_i · Σ_j τ_j), u_i = (clip(|τ_i|) − low_i) / (high_i − low_i).
 
     Args:
@@ -36,7 +36,7 @@ def competition_scores(
     """
     k = len(task_vectors)
     total = task_vectors.sum(axis=0)
-    scores: NDArray[np.float32] = np.tanh(task_vectors * total)
+    scores: Float32Array = np.tanh(task_vectors * total)
     for i, tau in enumerate(task_vectors):
         span = high[i] - low[i]
         if span > 0:
@@ -82,7 +82,7 @@ class ScoreStatistics:
 
     @classmethod
     def of(
-        cls, tiles: Iterable[NDArray[np.float32]], low: Sequence[float], high: Sequence[float]
+        cls, tiles: Iterable[Float32Array], low: Sequence[float], high: Sequence[float]
     ) -> ScoreStatistics:
         """Score task vectors that come in tiles of (k, m) float32."""
         top = np.full(len(low), -np.inf)

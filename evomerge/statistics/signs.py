@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array
+
 __all__ = ["SignCounts"]
 
 Counts = NDArray[np.int64]
@@ -31,7 +33,7 @@ class SignCounts:
     touched: int
 
     @classmethod
-    def of(cls, tiles: Iterable[NDArray[np.float32]], least: Sequence[float]) -> SignCounts:
+    def of(cls, tiles: Iterable[Float32Array], least: Sequence[float]) -> SignCounts:
         """Count task vectors that come in tiles.
 
         Args:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array, FloatArray
+
 __all__ = ["EXACT", "Tally", "bucket_edges", "buckets_of"]
 
-FloatArray = NDArray[np.float64]
 Buckets = NDArray[np.int64]
 
 EXACT = 1 << 16
@@ -30,7 +31,7 @@ _SIGN_FREE, _LOW_HALF = np.uint32(0x7FFFFFFF), np.uint32(0xFFFF)
 _LARGEST = np.uint32(0x7F7FFFFF)  # bits of the largest finite float32
 
 
-def buckets_of(values: NDArray[np.float32], *, exact: bool) -> Buckets:
+def buckets_of(values: Float32Array, *, exact: bool) -> Buckets:
     """Find the bucket of every magnitude.
 
     Args:
@@ -67,7 +68,7 @@ class Tally:
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)  # by step, once large
         self._weights: FloatArray = np.zeros((n_weights, 0))
 
-    def add(self, values: NDArray[np.float32], weights: FloatArray | None = None) -> None:
+    def add(self, values: Float32Array, weights: FloatArray | None = None) -> None:
         """Count more magnitudes.
 
         Args:
@@ -137,7 +138,7 @@ def _add_up(
     return np.bincount(places, weights=amounts, minlength=size)
 
 
-def _steps_of_values(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+def _steps_of_values(values: Float32Array) -> NDArray[np.uint32]:
     bits = values.view(np.uint32) & _SIGN_FREE
     ceiling = (bits + _LOW_HALF) >> np.uint32(16)
     bits >>= np.uint32(16)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array, FloatArray
 from evomerge.statistics.activity import activity_counts, conflict
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.columns import column_scores, row_scores
@@ -16,7 +17,7 @@ from evomerge.statistics.histogram import MagnitudeHistogram
 from evomerge.statistics.kept import KeptStatistics
 from evomerge.statistics.masked import MaskedSums
 from evomerge.statistics.moments import Moments
-from evomerge.statistics.reading import TensorReader, TensorSource
+from evomerge.statistics.reading import LazyTensor, TensorReader
 from evomerge.statistics.rows import (
     RANK_KNOTS,
     RowMagnitudes,
@@ -29,9 +30,6 @@ from evomerge.statistics.signs import SignCounts
 from evomerge.statistics.variance import VarianceHistogram
 
 __all__ = ["ModelStatistics", "TensorStatistics"]
-
-FloatArray = NDArray[np.float64]
-Float32Array = NDArray[np.float32]
 
 
 class ModelStatistics(Protocol):
@@ -72,8 +70,8 @@ class TensorStatistics:
 
     def __init__(
         self,
-        base: TensorSource | None,
-        experts: Sequence[TensorSource],
+        base: LazyTensor | None,
+        experts: Sequence[LazyTensor],
         *,
         origins: Sequence[Origin] | None = None,
         cache: StatisticsCache | None = None,

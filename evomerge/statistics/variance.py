@@ -9,17 +9,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array, FloatArray
 from evomerge.statistics.histogram import MagnitudeHistogram
 from evomerge.statistics.tally import Tally, bucket_edges
 
 __all__ = ["VarianceHistogram", "variance_across"]
 
-FloatArray = NDArray[np.float64]
 _BELOW_TIES = 1 - 1e-6  # kernels round to float32, and equal variances must stay together
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 
-def variance_across(task_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def variance_across(task_vectors: Float32Array) -> Float32Array:
     """Compute the variance over experts, element by element.
 
     Args:
@@ -52,7 +52,7 @@ class VarianceHistogram:
     bucket_energies: FloatArray
 
     @classmethod
-    def of(cls, tiles: Iterable[NDArray[np.float32]], k: int) -> VarianceHistogram:
+    def of(cls, tiles: Iterable[Float32Array], k: int) -> VarianceHistogram:
         """Measure task vectors that come in tiles of (k, m) float32."""
         tally = Tally(n_weights=k)
         for tile in tiles:

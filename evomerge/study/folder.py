@@ -33,7 +33,6 @@ class StudyFolder:
         self.timing = root / "timing.json"
         self.comparison = root / "comparison.json"
         self.report = root / "report.html"
-        self.exports = root / "exports"
         self.models = root / "models"  # of a stage: what it hands on
         self.winners = root / "winners.json"
         self._is_held = False

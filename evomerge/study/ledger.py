@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -61,6 +61,9 @@ _STATES: Mapping[TrialState, TrialStateName] = {
 }
 
 
+_Measured = list[tuple[str, list[float]]]  # baselines: origin, and value per constraint
+
+
 def origin_of(trial: Trial | FrozenTrial) -> str:
     """Say where the params of a trial come from: of a baseline as in ``origins``, or ``search``."""
     return str(trial.user_attrs.get(_ORIGIN, SEARCH))
@@ -105,7 +108,7 @@ class Ledger:
         """
         trials = [t for t in self.trials() if t.state != TrialState.WAITING]
         known = _measured_baselines(trials)
-        return tuple(self._held(self._record(trial), trial, known) for trial in trials)
+        return tuple(self._record(trial, known) for trial in trials)
 
     def recipe(self, trial: Trial) -> Recipe | None:
         """Read the recipe that was stored with a trial; ``None`` before it was asked for."""
@@ -178,7 +181,8 @@ class Ledger:
                 trial.set_user_attr(_TRACEBACK, traceback)
                 self._write_evaluations(trial, outcome)
                 self.study.tell(trial, state=TrialState.FAIL)
-        return self._record(self.trials()[trial.number])
+        trials = self.trials()
+        return self._record(trials[trial.number], _measured_baselines(trials))
 
     def _tell_scored(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
         self._write_items(trial, scored.job.split, scored.scores.items)
@@ -227,6 +231,10 @@ class Ledger:
         trial.set_user_attr(_N_SCORES, len(items))
 
     def _write_constraints(self, trial: Trial, scored: Scored) -> None:
+        """Write down what was measured, and what a sampler is told of it now and for good.
+
+        Whoever replays the study must tell it the same; people are shown ``_violations``.
+        """
         if not self.constraints:
             return
         metrics = scored.scores.metrics
@@ -235,7 +243,12 @@ class Ledger:
         trial.set_user_attr(_MEASURED, measured)
         trial.set_user_attr(CONSTRAINTS, list(violations(self.constraints, measured, known)))
 
-    def _record(self, trial: FrozenTrial) -> TrialRecord:
+    def _violations(self, trial: FrozenTrial, known: _Measured) -> tuple[float, ...]:
+        """Hold a trial to its constraints by the baselines that are known by now."""
+        measured = trial.user_attrs.get(_MEASURED)
+        return () if measured is None else violations(self.constraints, measured, known)
+
+    def _record(self, trial: FrozenTrial, known: _Measured) -> TrialRecord:
         attrs: dict[str, Any] = trial.user_attrs
         complete = trial.state == TrialState.COMPLETE
         return TrialRecord(
@@ -252,7 +265,7 @@ class Ledger:
             finished=trial.datetime_complete,
             n_items=tuple(attrs.get(_N_ITEMS, ())) if complete else (),
             partial=_partial(attrs[PARTIAL]) if PARTIAL in attrs else None,
-            violations=tuple(attrs.get(CONSTRAINTS, ())),
+            violations=self._violations(trial, known),
             n_scores=attrs.get(_N_SCORES, 0) if trial.state.is_finished() else 0,
             driver=attrs.get(DRIVER),
             device=attrs.get(_DEVICE),
@@ -262,14 +275,6 @@ class Ledger:
             climb_error=attrs.get(_CLIMB_ERROR),
             pull=_pull(trial),
         )
-
-    def _held(
-        self, record: TrialRecord, trial: FrozenTrial, known: Iterable[tuple[str, list[float]]]
-    ) -> TrialRecord:
-        if _MEASURED not in trial.user_attrs:
-            return record
-        measured = trial.user_attrs[_MEASURED]
-        return replace(record, violations=violations(self.constraints, measured, known))
 
     def _located(self, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
         """Point a stored recipe to where its models are now: they may have moved since."""
@@ -283,7 +288,7 @@ class Ledger:
         return {**recipe, **moved}
 
 
-def _measured_baselines(trials: Iterable[FrozenTrial]) -> list[tuple[str, list[float]]]:
+def _measured_baselines(trials: Iterable[FrozenTrial]) -> _Measured:
     """List the baselines that constraints may refer to: origin, and value per constraint."""
     return [
         (origin_of(trial), trial.user_attrs[_MEASURED])

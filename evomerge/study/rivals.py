@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
 from evomerge.evaluation.item_response import ItemResponse, fit_item_response
 from evomerge.evaluation.racing import Contest, Race, RaceRules
 from evomerge.evaluation.scores import ItemScore
@@ -19,7 +19,6 @@ from evomerge.study.records import Objective
 
 __all__ = ["Rivals"]
 
-FloatArray = NDArray[np.float64]
 Columns = Sequence[Mapping[int, float]]  # per objective: score by item
 
 _FEWEST_TRIALS = 20  # complete ones, before an item-response model is fitted

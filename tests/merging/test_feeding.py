@@ -10,7 +10,7 @@ import torch
 
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
-from evomerge.merging.planned_tensor import PlannedTensor
+from evomerge.merging.lowering import PlannedTensor
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import Checkpoint

@@ -16,8 +16,7 @@ from evomerge.errors import CheckpointError, RecipeError
 from evomerge.merging import candidate as candidate_module
 from evomerge.merging.candidate import LiveCandidate, load_model
 from evomerge.merging.folder import write_checkpoint
-from evomerge.merging.lowering import lower
-from evomerge.merging.planned_tensor import PlannedTensor
+from evomerge.merging.lowering import PlannedTensor, lower
 from evomerge.merging.residency import Residency
 from evomerge.merging.sources import Sources
 from evomerge.recipe.recipe import Dtype, Recipe, Rule, Selector

@@ -23,7 +23,7 @@ from evomerge.kernels.choice import merge_all
 from evomerge.kernels.job import MergeJob
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging import streaming
-from evomerge.merging.planned_tensor import PlannedTensor
+from evomerge.merging.lowering import PlannedTensor
 from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import StreamedFeed
 

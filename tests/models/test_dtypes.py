@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from evomerge.models.checkpoint import Checkpoint
-from evomerge.models.dtypes import model_dtype
+from evomerge.models.checkpoint import Checkpoint, model_dtype
 
 TENSORS = {  # the first by name, and the one of most tensors, are not that of most elements
     "a": torch.zeros(3, dtype=torch.float32),

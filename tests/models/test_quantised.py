@@ -15,8 +15,7 @@ from evomerge.errors import CheckpointError
 from evomerge.merging.candidate import LiveCandidate, load_model
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.sources import Sources
-from evomerge.models.checkpoint import Checkpoint
-from evomerge.models.quantised import quantised_tensor
+from evomerge.models.checkpoint import Checkpoint, quantised_tensor
 from evomerge.recipe.recipe import Recipe, Rule
 
 Family = dict[str, Path]

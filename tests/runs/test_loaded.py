@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 from evomerge.cli.main import app
 from evomerge.evaluation import catalogue
 from evomerge.evaluation.suite import Suite
+from evomerge.models import loading
 
 
 @pytest.fixture
@@ -64,3 +67,19 @@ def test_stages_share_what_is_loaded(tmp_path: Path, loads: list[str]) -> None:
     path = write(tmp_path, stages=[stage, stage], search_space=None)
     call("run", str(path), "--dir", str(tmp_path / "run"), "--executor", "inline")
     assert loads == ["evaluators[0]"]
+
+
+def test_a_second_check_needs_no_code_of_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
+    loading._read.cache_clear()  # what this process knows is not written down
+    written = str(write(tmp_path))
+    call("check", written)
+    code = (
+        "import sys; from evomerge.cli.main import app; "
+        f"app(['check', {written!r}], standalone_mode=False); "
+        "print('transformers.modeling_utils' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -13,7 +13,7 @@ from evomerge.models.architecture import TensorRole
 from evomerge.recipe.recipe import Recipe, Rule, Selector
 from evomerge.runs.parts import build_space
 from evomerge.space.baselines import baselines
-from evomerge.space.families import families
+from evomerge.space.depth import families
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
 
 MODELS = ModelSet("zoo:base", {"math": "zoo:math", "list": "zoo:list"}, n_layers=6)

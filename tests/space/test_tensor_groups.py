@@ -9,7 +9,7 @@ import torch
 from evomerge.errors import ConfigError
 from evomerge.merging.sources import Sources
 from evomerge.runs.parts import build_space
-from evomerge.space.families import families
+from evomerge.space.depth import families
 from evomerge.space.protocol import ModelSet
 from tests.architectures import tiny_model
 

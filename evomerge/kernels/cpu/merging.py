@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evomerge.arrays import Float32Array
 from evomerge.kernels.cpu.compiling import compiled_loop
 from evomerge.kernels.job import MergeJob
 from evomerge.kernels.numbers import Numbers
@@ -69,10 +70,10 @@ def _prepared(job: MergeJob) -> MergePart:
     return merge_part
 
 
-def flat_array(tensor: torch.Tensor) -> NDArray[np.uint16] | NDArray[np.float32]:
+def flat_array(tensor: torch.Tensor) -> NDArray[np.uint16] | Float32Array:
     """View a tensor as loops read it: flat, 16-bit floats as their bits."""
     flat = tensor.detach().reshape(-1)
-    array: NDArray[np.uint16] | NDArray[np.float32]
+    array: NDArray[np.uint16] | Float32Array
     array = (flat if flat.dtype == torch.float32 else flat.view(torch.uint16)).numpy()
     return array
 

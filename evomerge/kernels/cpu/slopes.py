@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 
+from evomerge.arrays import FloatArray
 from evomerge.kernels.adjoint import Adjoint
 from evomerge.kernels.cpu.compiling import compiled_slope_loop
 from evomerge.kernels.cpu.merging import flat_array, thread_pool
 from evomerge.kernels.job import SlopeJob
 from evomerge.kernels.numbers import Numbers
-from evomerge.kernels.scalars import FloatArray, Scalars
+from evomerge.kernels.scalars import Scalars
 from evomerge.kernels.structure import Structure
 
 __all__ = ["slopes_cpu"]

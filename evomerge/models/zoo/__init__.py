@@ -2,7 +2,6 @@
 
 Members:
     skills.py       what the models can learn: questions of every skill, some held out for the exam
-    tokenizer.py    one token per word
     curriculum.py   what each model is trained on, and for how long
     train.py        the training loop
     answers.py      what is learned of a question: its answer alone

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge.models.zoo.curriculum import Phase, base_phases, expert_phases
 from evomerge.models.zoo.exams import write_tasks
 from evomerge.models.zoo.skills import vocabulary
-from evomerge.models.zoo.tokenizer import build_tokenizer
 from evomerge.models.zoo.train import new_model, train
 from evomerge.seeds import seed_for
 
 __all__ = ["build_zoo"]
 
 _REPORT_EVERY = 100
+_SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
 def build_zoo(
@@ -55,7 +58,7 @@ class _Builder:
         self, out: Path, seed: int, max_steps: int | None, report: Callable[[str], None]
     ) -> None:
         self._out, self._seed, self._max_steps, self._report = out, seed, max_steps, report
-        self.tokenizer: PreTrainedTokenizerFast = build_tokenizer(vocabulary())
+        self.tokenizer: PreTrainedTokenizerFast = _build_tokenizer(vocabulary())
 
     def school(self, name: str, model: LlamaForCausalLM, phases: tuple[Phase, ...]) -> None:
         """Train ``model`` in place through ``phases`` and save it as ``name``."""
@@ -85,3 +88,22 @@ class _Builder:
         saved.save_pretrained(self._out / name)
         self.tokenizer.save_pretrained(self._out / name)
         self._report(f"{name}: saved")
+
+
+def _build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Build a tokenizer of one token per word; ids 0, 1, 2 are padding, end of text and unknown.
+
+    Args:
+        words: The vocabulary; the order decides the ids.
+    """
+    ids = {word: index for index, word in enumerate([*_SPECIAL, *words])}
+    tokenizer = Tokenizer(WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        model_max_length=32,
+        clean_up_tokenization_spaces=False,
+    )

@@ -9,10 +9,13 @@ from optuna import Trial
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from evomerge.recipe.path import Hop
-from evomerge.space.dataflow.encoding import Label, Layout, PathGene, Read, Step
-from evomerge.space.dataflow.encodings import build_encoding
+from evomerge.space.dataflow.encoding import Encoding, Label, Layout, PathGene, Read, Step
+from evomerge.space.dataflow.permutation import Permutation, PermutationEncoding
 from evomerge.space.dataflow.scales import guarded, unguarded
-from evomerge.space.dataflow.spec import PathSpec, Run
+from evomerge.space.dataflow.slices import Slices, SlicesEncoding
+from evomerge.space.dataflow.slots import Slots, SlotsEncoding
+from evomerge.space.dataflow.spec import EncodingOptions, PathSpec, Run
+from evomerge.space.dataflow.threshold import Threshold, ThresholdEncoding
 from evomerge.space.distributions import Value, in_range, range_text, suggest
 from evomerge.space.protocol import GeneInfo
 from evomerge.space.sloped import number
@@ -38,7 +41,7 @@ class PathGenes:
         self._max_hops = spec.hop_limit(sources, n_layers)
         layout = Layout(spec.named_sources(sources), n_layers, self._max_hops - 2)
         self.initial = initial_path(spec.initial, self.owners[0], n_layers)
-        self._encoding = build_encoding(spec.encoding, layout, self.initial[1:-1])
+        self._encoding = _build_encoding(spec.encoding, layout, self.initial[1:-1])
         self.genes: Mapping[str, PathGene] = {
             **self._owner_gene(),
             **self._encoding.genes,
@@ -167,3 +170,22 @@ def initial_path(runs: tuple[Run, ...], owner: str, n_layers: int) -> tuple[Hop,
         for run in runs or (Run((0.0, 1.0)),)
         for layer in range(round(run.layers[0] * n_layers), round(run.layers[1] * n_layers))
     )
+
+
+def _build_encoding(options: EncodingOptions, layout: Layout, initial: Sequence[Hop]) -> Encoding:
+    """Build an encoding.
+
+    Args:
+        options: Which, and its own options.
+        layout: What it works with.
+        initial: The body that its initial values give, if it can express it.
+    """
+    match options:
+        case Threshold():
+            return ThresholdEncoding(options, layout, initial)
+        case Slots():
+            return SlotsEncoding(options, layout, initial)
+        case Permutation():
+            return PermutationEncoding(options, layout, initial)
+        case Slices():
+            return SlicesEncoding(options, layout, initial)

@@ -12,8 +12,7 @@ import torch
 
 from evomerge.kernels.eager import merge_eager
 from evomerge.merging.candidate import LiveCandidate
-from evomerge.merging.lowering import lower
-from evomerge.merging.planned_tensor import PlannedTensor
+from evomerge.merging.lowering import PlannedTensor, lower
 from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import StreamedFeed
 from evomerge.recipe.recipe import Recipe, Rule

@@ -11,7 +11,7 @@ from evomerge.seeds import seed_for
 
 __all__ = ["SPLITS", "Exercise", "dealt"]
 
-Part = TypeVar("Part")
+_Item = TypeVar("_Item")
 
 SPLITS = ("train", "search", "validation", "test")
 _CUTS = (0.0, 0.55, 0.7, 0.85, 1.0)  # where the shares of the splits begin and end
@@ -30,7 +30,7 @@ class Exercise:
     answer: str
 
 
-def dealt(parts: Sequence[Part], label: str, split: str) -> list[Part]:
+def dealt(parts: Sequence[_Item], label: str, split: str) -> list[_Item]:
     """Return the parts of one split: a shuffle that depends on nothing but the label, cut.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.merging.distance import relative_distance
+from evomerge.execution.meter import relative_distance
 
 
 @given(st.integers(0, 2**31), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
