@@ -3,6 +3,7 @@
 Members:
     main: the application and its exit codes.
     options: arguments and options that several commands share.
+    starting: init.
     searching: check, run, resume.
     importing: import.
     calibrating: calibrate.
@@ -13,6 +14,5 @@ Members:
     catalogue: presets, methods, samplers, zoo.
     genes: the genes of a space as a short table.
     results: what a study found, as tables.
-    progress: the progress bar of a search.
     terminal: tables, errors, JSON.
 """

@@ -14,7 +14,6 @@ from evomerge.cli.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
     from evomerge.analysis.interference import Comparison, ExpertPair, Interference
-    from evomerge.config.experiment import Experiment
 
 __all__ = ["register"]
 
@@ -34,45 +33,18 @@ def compare(
     json: Json = False,
 ) -> None:
     """Measure how far the experts moved, and how much they get in one another's way."""
-    from evomerge.cache import cache_folder
-    from evomerge.cli.progress import PassProgress, progress_bar
-    from evomerge.merging.sources import Sources
-    from evomerge.runs.compare import compare_experts
+    from evomerge.api.comparing import compare as compare_models
+    from evomerge.api.comparing import measured_advice
+    from evomerge.progress import PassProgress, progress_bar
 
     resolved = resolve(experiment, set_, presets)
-    models = resolved.models
-    advice = _measured(resolved, study or Path("runs") / Path(experiment).stem)
-    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    advice = measured_advice(resolved, study or Path("runs") / Path(experiment).stem)
     with progress_bar() as bar:
-        comparison = compare_experts(sources, PassProgress(bar, "comparing the experts"))
+        comparison = compare_models(resolved, progress=PassProgress(bar, "comparing the experts"))
     if json:
         print_json({**asdict(comparison), "measured": advice})
     else:
         _print(comparison, advice or comparison.hint)
-
-
-def _measured(experiment: Experiment, folder: Path) -> str | None:
-    """Say what the seeds of a study over the same models scored, if there is one."""
-    from evomerge.analysis.seeded import seeds_advice, space_warning
-    from evomerge.runs.reading import read_study, stage_studies
-    from evomerge.runs.stored import read_experiment
-    from evomerge.study.folder import StudyFolder
-
-    if not StudyFolder(folder).experiment.is_file():
-        return None
-    first = stage_studies(StudyFolder(folder))[0]  # over these experts alone
-    if read_experiment(first).models.located() != experiment.models.located():
-        return None
-    study = read_study(first)
-    said = [seeds_advice(study), space_warning(study, _methods(experiment))]
-    return " ".join(filter(None, said)) or None
-
-
-def _methods(experiment: Experiment) -> set[str]:
-    """The methods that a space of rules names; none of a space that has no one method."""
-    space = experiment.search_space
-    method = space.get("method") if isinstance(space, dict) else None
-    return {method} if isinstance(method, str) else set()
 
 
 def _print(comparison: Comparison, advice: str) -> None:

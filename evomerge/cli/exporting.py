@@ -16,8 +16,8 @@ from evomerge.cli.terminal import console, print_table
 from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
+    from evomerge.api.study import Study
     from evomerge.export.model import CheckpointForm, Rescored
-    from evomerge.runs.reading import Results
     from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = ["export"]
@@ -66,21 +66,19 @@ def export(
     ] = None,
 ) -> None:
     """Export trials as Hugging Face folders, LoRA adapters, recipes, or mergekit YAML."""
-    from evomerge.analysis.picking import pick as pick_trial
-    from evomerge.runs.reading import latest_results
-    from evomerge.study.folder import StudyFolder
+    from evomerge.api.study import Study
 
     if fault := next(_misuses(push_to_hub, format_, pick, public, dtype or max_shard_size), None):
         raise ConfigError(fault)
     shard_bytes = None if max_shard_size is None else _bytes(max_shard_size)
-    found = latest_results(StudyFolder(study))
+    opened = Study.open(study)
     if pick == _FRONT:  # before what takes seconds to import
         end = _SUFFIXES.get(format_, "")
-        trials = {out / f"trial-{t.number}{end}": t for t in _merges(found.study)}
+        trials = {out / f"trial-{t.number}{end}": t for t in _merges(opened.record)}
     else:
-        trials = {out: pick_trial(found.study, pick)}
+        trials = {out: opened.best(pick)}
     if format_ is not ExportFormat.hf:
-        _export_others(trials, format_)
+        _export_others(opened, trials, format_)
         return
 
     from evomerge.export.model import CheckpointForm, open_repository, push_folder
@@ -90,7 +88,7 @@ def export(
     if push_to_hub is not None:
         open_repository(push_to_hub, is_public=public)
     for folder, trial in trials.items():
-        _export_folder(found, trial, folder, form)
+        _export_folder(opened, trial, folder, form)
     if push_to_hub is not None:
         console.print(push_folder(out, push_to_hub))
 
@@ -109,12 +107,15 @@ def _misuses(
         yield "expected --format hf with --dtype or --max-shard-size"
 
 
-def _export_others(trials: Mapping[Path, TrialRecord], format_: ExportFormat) -> None:
+def _export_others(study: Study, trials: Mapping[Path, TrialRecord], format_: ExportFormat) -> None:
     for place, trial in trials.items():
+        what = format_.value
         if format_ is ExportFormat.lora:
-            _export_adapter(trial, place)
+            what = f"an adapter of rank {study.export_adapter(trial, place)}"
         else:
-            _export_text(trial, format_, place)
+            form = "mergekit" if format_ is ExportFormat.mergekit else "recipe"
+            study.export_recipe(trial, place, form)
+        console.print(f"trial {trial.number} as {what}: {place}", soft_wrap=True)
 
 
 def _bytes(size: str) -> int:
@@ -137,46 +138,11 @@ def _merges(study: StudyRecord) -> list[TrialRecord]:
     return merges
 
 
-def _export_adapter(trial: TrialRecord, out: Path) -> None:
-    from evomerge.export.adapter import write_adapter
-    from evomerge.recipe.files import stored_recipe
-
-    rank = write_adapter(stored_recipe(trial.recipe, trial.number), out)
-    console.print(f"trial {trial.number} as an adapter of rank {rank}: {out}", soft_wrap=True)
-
-
-def _export_text(trial: TrialRecord, format_: ExportFormat, out: Path) -> None:
-    from evomerge.export.model import export_text
-
-    if out.is_dir():
-        raise ConfigError(f"expected a file for --format {format_.value}, got the folder {out}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(export_text(trial, format_.value, out), encoding="utf-8")
-    console.print(f"trial {trial.number} as {format_.value}: {out}", soft_wrap=True)
-
-
-def _export_folder(
-    found: Results,
-    trial: TrialRecord,
-    out: Path,
-    form: CheckpointForm,
-) -> None:
+def _export_folder(study: Study, trial: TrialRecord, out: Path, form: CheckpointForm) -> None:
     from evomerge.analysis.gain import no_gain
-    from evomerge.export.model import export_model
-    from evomerge.runs.parts import make_suites
-    from evomerge.runs.stored import read_experiment
 
-    experiment = read_experiment(found.folder)
-    rescored = export_model(
-        found.study,
-        trial,
-        out,
-        make_suites(experiment),
-        rungs=experiment.rungs,
-        items=found.items,
-        engine=experiment.engine,
-        form=form,
-    )
+    rescored = study.export(trial, out, form)
+    found = study.results
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
     print_no_gain(no_gain(found.study, found.items))
     _print_rescored(rescored)

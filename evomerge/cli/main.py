@@ -23,6 +23,7 @@ from evomerge.cli import (
     models,
     reading,
     searching,
+    starting,
 )
 from evomerge.cli.terminal import forget_faults, print_error, print_faults
 from evomerge.errors import EvomergeError
@@ -71,7 +72,8 @@ def _options(
     _debug = debug
 
 
-for _commands in (searching, importing, calibrating, comparing, reading, models, catalogue):
+_SEARCHES = (starting, importing, searching, calibrating, comparing, reading)
+for _commands in (*_SEARCHES, models, catalogue):
     _commands.register(app)
 
 

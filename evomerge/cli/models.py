@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from evomerge.cli.options import AllowNonFinite, Json, PresetFolder
 from evomerge.cli.terminal import console, print_json, print_table, value_text
-from evomerge.errors import ConfigError
-
-if TYPE_CHECKING:
-    from evomerge.evaluation.suite import Suite
 
 __all__ = ["register"]
 
@@ -29,23 +25,17 @@ def merge(
     allow_non_finite: AllowNonFinite = False,
 ) -> None:
     """Materialise one recipe as a checkpoint."""
-    from evomerge.cache import cache_folder
-    from evomerge.cli.progress import PassProgress, progress_bar
-    from evomerge.merging.folder import write_checkpoint
-    from evomerge.merging.measuring import measure_models
-    from evomerge.merging.sources import Sources
-    from evomerge.recipe.files import load_recipe
+    from evomerge.api.merging import recipe_of, write_merge
+    from evomerge.progress import PassProgress, progress_bar
 
-    loaded = load_recipe(recipe)
+    loaded = recipe_of(recipe)
     with progress_bar() as bar:
-        if cache_folder("statistics") is not None:
-            sources = Sources(loaded.base, loaded.experts)
-            measure_models(sources, loaded.statistics, PassProgress(bar, "statistics"))
-        found = write_checkpoint(
+        found = write_merge(
             loaded,
             out,
-            progress=PassProgress(bar, "merging"),
             allow_non_finite=allow_non_finite,
+            measuring=PassProgress(bar, "statistics"),
+            merging=PassProgress(bar, "merging"),
         )
     console.print(f"recipe {loaded.digest} merged to {out}", soft_wrap=True)
     if found:
@@ -68,19 +58,12 @@ def evaluate(
     presets: PresetFolder = None,
 ) -> None:
     """Score a model on a task suite."""
+    from evomerge.api.evaluating import model_scores, wanted_suites
     from evomerge.config.presets import Presets
-    from evomerge.export.rescore import score_folder
-    from evomerge.models.reference import absolute_reference, resolve_model
-    from evomerge.runs.parts import load_suites
 
-    if evaluator:
-        if tasks is not None or include_path is not None:
-            raise ConfigError("expected --evaluator, or --tasks with --include-path; got both")
-        suites = load_suites(evaluator, Presets(presets), Path.cwd())
-    else:
-        suites = (_suite(tasks, include_path, split),)
-    folder = resolve_model(absolute_reference(model, Path.cwd()))
-    scores = score_folder(folder, suites, split).scores
+    names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+    suites = wanted_suites(names, evaluator or [], include_path, split, presets=Presets(presets))
+    scores = model_scores(model, suites, split)
     if json:
         results = {
             task: {m: {"value": v.value, "stderr": v.stderr, "n": v.n} for m, v in metrics.items()}
@@ -94,16 +77,3 @@ def evaluate(
         for metric, value in metrics.items()
     ]
     print_table(f"{model} on {split} items", ["task", "metric", "value", "items"], rows)
-
-
-def _suite(tasks: str | None, include_path: Path | None, split: str) -> Suite:
-    """Read tasks as lm-eval's command line does: all items of the split each task is scored on."""
-    from evomerge.evaluation.suite import Suite
-
-    names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
-    if not names:
-        raise ConfigError("expected --tasks NAME,NAME or --evaluator NAME, got neither")
-    folder = None if include_path is None else include_path.resolve()
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"expected a folder of task YAML for --include-path, got {include_path}")
-    return Suite("--tasks", tuple(names), folder, splits={split: 1.0})

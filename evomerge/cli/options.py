@@ -18,6 +18,7 @@ __all__ = [
     "ExecutorName",
     "ExperimentFile",
     "Json",
+    "Loggers",
     "Overrides",
     "PresetFolder",
     "StudyDir",
@@ -36,6 +37,10 @@ PresetFolder = Annotated[
 ]
 ExecutorName = Annotated[str | None, typer.Option(help="ray or inline.")]
 Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
+Loggers = Annotated[
+    list[str] | None,
+    typer.Option("--log", help="Tracker that hears of trials: mlflow, wandb or tensorboard."),
+]
 StudyDir = Annotated[Path, typer.Argument(help="Study folder.")]
 AllowNonFinite = Annotated[
     bool,
@@ -50,12 +55,10 @@ def load(name: str, overrides: list[str] | None, preset_folder: Path | None) -> 
     Raises:
         ConfigError: Every fault.
     """
-    from evomerge.config.load import draft_experiment
+    from evomerge.config.load import draft_of
     from evomerge.config.presets import Presets
 
-    presets = Presets(preset_folder)
-    path = presets.find("experiments", name, Path.cwd())
-    draft = draft_experiment(path, presets, overrides or [])
+    draft = draft_of(name, overrides or [], Presets(preset_folder))
     print_faults(draft.faults)  # at once: what follows takes a while
     from evomerge.runs.stages import load_draft
 
@@ -68,14 +71,16 @@ def resolve(name: str, overrides: list[str] | None, preset_folder: Path | None) 
     Raises:
         ConfigError: Every fault of the file.
     """
-    from evomerge.config.load import load_experiment
+    from evomerge.config.load import draft_of
     from evomerge.config.presets import Presets
 
-    presets = Presets(preset_folder)
-    return load_experiment(presets.find("experiments", name, Path.cwd()), presets, overrides or [])
+    return draft_of(name, overrides or [], Presets(preset_folder)).complete()
 
 
-def execution_overrides(executor: str | None, workers: int | None) -> list[str]:
-    """Write ``--executor`` and ``--workers`` as overrides of the experiment."""
+def execution_overrides(
+    executor: str | None, workers: int | None, loggers: list[str] | None = None
+) -> list[str]:
+    """Write ``--executor``, ``--workers`` and ``--log`` as overrides of the experiment."""
     chosen = {"executor": executor, "workers": workers}
-    return [f"execution.{key}={value}" for key, value in chosen.items() if value is not None]
+    found = [f"execution.{key}={value}" for key, value in chosen.items() if value is not None]
+    return [*found, f"loggers=[{', '.join(loggers)}]"] if loggers else found

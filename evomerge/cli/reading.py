@@ -24,12 +24,11 @@ from evomerge.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
     from evomerge.analysis.status import Status
-    from evomerge.study.folder import StudyFolder
+    from evomerge.api.study import Study
 
-__all__ = ["register", "write_run_report"]
+__all__ = ["register"]
 
 _RELOAD_S = 10
-_RECIPES, _LIVE_RECIPES = 150, 30  # of trials that can be looked at one by one; they take time
 
 
 def register(app: typer.Typer) -> None:
@@ -88,10 +87,9 @@ def front(study: StudyDir, json: Json = False) -> None:
     from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
-    from evomerge.runs.reading import latest_results
-    from evomerge.study.folder import StudyFolder
+    from evomerge.api.study import Study
 
-    found = latest_results(StudyFolder(study))
+    found = Study.open(study).results
     record, items = found.study, found.items
     held_out, paired = held_out_rows(record, items), paired_rows(record, items)
     forgetting = forgetting_rows(record, items)
@@ -117,56 +115,26 @@ def report(
     ] = False,
 ) -> None:
     """Write the report: one self-contained HTML file."""
-    from evomerge.study.folder import StudyFolder
+    from evomerge.api.study import Study
 
-    folder = StudyFolder(study)
+    opened = Study.open(study)
     if live:
-        _write_while_running(folder, out or folder.report)
-    console.print(str(write_run_report(folder, out or folder.report)), soft_wrap=True)
+        _write_while_running(opened, out)
+    console.print(str(opened.report(out)), soft_wrap=True)
 
 
-def _write_while_running(folder: StudyFolder, out: Path) -> None:
+def _write_while_running(study: Study, out: Path | None) -> None:
     """Write the report of a run that goes on every few seconds; Ctrl-C ends that."""
-    from evomerge.runs.reading import is_finished
-
     is_told = False
     try:
-        while not is_finished(folder):
-            write_run_report(folder, out, reload_s=_RELOAD_S)
+        while not study.is_finished:
+            file = study.report(out, reload_s=_RELOAD_S)
             if not is_told:
-                console.print(f"{out}  (loads itself again; Ctrl-C ends it)", soft_wrap=True)
+                console.print(f"{file}  (loads itself again; Ctrl-C ends it)", soft_wrap=True)
                 is_told = True
             time.sleep(_RELOAD_S)
     except KeyboardInterrupt:
         return
-
-
-def write_run_report(folder: StudyFolder, out: Path, *, reload_s: int | None = None) -> Path:
-    """Write the report of a run: of its study, or of the last stage that has begun.
-
-    Args:
-        folder: The run.
-        out: HTML file.
-        reload_s: Of a run that goes on: seconds after which the page loads itself again. Such a
-            page has the recipes of fewer trials.
-
-    Returns:
-        ``out``.
-    """
-    from evomerge.analysis.report import About, write_report
-    from evomerge.runs.compare import read_comparison
-    from evomerge.runs.reading import experiment_data, latest_results, package_versions
-
-    found = latest_results(folder)
-    return write_report(
-        found.study,
-        out,
-        items=found.items,
-        comparison=read_comparison(found.folder.comparison),
-        about=About(experiment_data(found.folder), package_versions(), str(folder.root)),
-        n_recipes=_LIVE_RECIPES if reload_s else _RECIPES,
-        reload_s=reload_s,
-    )
 
 
 def dashboard(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
@@ -14,21 +15,21 @@ from evomerge.cli.genes import gene_rows
 from evomerge.cli.options import (
     ExecutorName,
     ExperimentFile,
+    Loggers,
     Overrides,
     PresetFolder,
     Workers,
     execution_overrides,
     load,
 )
-from evomerge.cli.reading import write_run_report
 from evomerge.cli.results import print_front
 from evomerge.cli.terminal import console, notes, print_faults, print_table
 
 if TYPE_CHECKING:
+    from evomerge.api.study import Study
     from evomerge.runs.events import Events
     from evomerge.runs.loaded import Loaded
     from evomerge.study.folder import StudyFolder
-    from evomerge.study.records import StudyRecord
 
 __all__ = ["register"]
 
@@ -41,7 +42,14 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFolder = None) -> None:
+def check(
+    experiment: ExperimentFile,
+    set_: Overrides = None,
+    presets: PresetFolder = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Also measure what the budget costs in time.")
+    ] = False,
+) -> None:
     """Validate an experiment without running it; report every fault at once."""
     stages = load(experiment, set_, presets)
     from evomerge.runs.cost import gpu_note  # takes seconds, which faults need not wait for
@@ -50,6 +58,8 @@ def check(experiment: ExperimentFile, set_: Overrides = None, presets: PresetFol
         if len(stages) > 1:
             console.print(f"[bold]stage {number}[/]")
         _print_loaded(loaded)
+        if time:
+            _print_time(loaded)
     if note := gpu_note(stages[0]):
         console.print(note, soft_wrap=True)
 
@@ -70,6 +80,20 @@ def _print_loaded(loaded: Loaded) -> None:
     console.print(example, soft_wrap=True, markup=False, highlight=False)
 
 
+def _print_time(loaded: Loaded) -> None:
+    from evomerge.progress import duration_text
+    from evomerge.runs.pace import measure_pace
+
+    with notes.status("merging and scoring once"):
+        pace = measure_pace(loaded)
+    n_trials = loaded.experiment.budget.trials
+    console.print(
+        f"time        {pace.trial:.2g} s per trial, measured; {n_trials} trials on "
+        f"{pace.n_workers} workers take about {duration_text(pace.seconds(n_trials))}",
+        soft_wrap=True,
+    )
+
+
 def run(
     experiment: ExperimentFile,
     dir_: Annotated[
@@ -78,21 +102,22 @@ def run(
     set_: Overrides = None,
     executor: ExecutorName = None,
     workers: Workers = None,
+    log: Loggers = None,
     presets: PresetFolder = None,
 ) -> None:
     """Start a study and run it until its budget is met."""
     from evomerge.config.presets import Presets
     from evomerge.study.folder import StudyFolder
 
-    found = Presets(presets)
-    path = found.find("experiments", experiment, Path.cwd())
-    folder = StudyFolder(dir_ or Path("runs") / path.stem)
-    overrides = [*(set_ or []), *execution_overrides(executor, workers)]
-    with _shown(folder) as events:
-        from evomerge.runs.stages import start_run
+    presets_ = Presets(presets)
+    if dir_ is None:
+        dir_ = Path("runs") / presets_.find("experiments", experiment, Path.cwd()).stem
+    overrides = [*(set_ or []), *execution_overrides(executor, workers, log)]
+    with _shown(StudyFolder(dir_)) as events:
+        from evomerge.api.running import run as run_experiment
 
-        done = start_run(path, found, overrides, folder, events)
-    _print_end(folder, done)
+        done = run_experiment(experiment, dir_, set=overrides, events=events, presets=presets_)
+    _print_end(done)
 
 
 def resume(
@@ -100,6 +125,7 @@ def resume(
     set_: Overrides = None,
     executor: ExecutorName = None,
     workers: Workers = None,
+    log: Loggers = None,
     accept_changes: Annotated[
         bool,
         typer.Option(
@@ -109,34 +135,24 @@ def resume(
     ] = False,
 ) -> None:
     """Continue a study: finished trials stay, unfinished ones run again."""
-    from evomerge.runs.stages import change_run, continue_run
     from evomerge.study.folder import StudyFolder
 
-    folder = StudyFolder(study)
-    overrides = [*(set_ or []), *execution_overrides(executor, workers)]
-    change_run(folder, overrides, accept_changes=accept_changes)
-    with _shown(folder) as events:
-        done = continue_run(folder, events, accept_changes=accept_changes)
-    _print_end(folder, done)
+    overrides = [*(set_ or []), *execution_overrides(executor, workers, log)]
+    with _shown(StudyFolder(study)) as events:
+        from evomerge.api.running import resume as resume_study
+
+        done = resume_study(study, set=overrides, accept_changes=accept_changes, events=events)
+    _print_end(done)
 
 
 @contextmanager
 def _shown(folder: StudyFolder) -> Iterator[Events]:
     """Show the progress of a run; the first line before anything that takes long."""
-    from evomerge.cli.progress import SearchProgress
-    from evomerge.runs.events import Events
+    from evomerge.progress import SearchProgress
 
     try:
         with SearchProgress() as progress:
-            yield Events(
-                phase=progress.phase,
-                part=progress.part,
-                told=progress.told,
-                warned=progress.warned,
-                noted=progress.noted,
-                faulty=print_faults,
-                began=progress.began,
-            )
+            yield replace(progress.events, faulty=print_faults)
     except KeyboardInterrupt:  # the bar is gone: nothing is drawn below what is said
         if folder.experiment.is_file():
             how = f"nothing is lost: 'evomerge resume {folder.root}' continues"
@@ -144,14 +160,11 @@ def _shown(folder: StudyFolder) -> Iterator[Events]:
         raise
 
 
-def _print_end(folder: StudyFolder, study: StudyRecord) -> None:
-    from evomerge.evaluation.store import ItemStore
-    from evomerge.runs.reading import latest_study
-
-    root, items = folder.root, ItemStore(latest_study(folder).items).read()
-    print_front(study, items, most=_FRONT_ROWS)  # first, since it needs no room on the disk
-    write_run_report(folder, folder.report)
-    console.print(f"\nfront    evomerge front {root}", soft_wrap=True)
-    console.print(f"report   {folder.report}", soft_wrap=True)
-    which = "chosen" if study.finals else "knee"
-    console.print(f"export   evomerge export {root} --pick {which} --out DIR", soft_wrap=True)
+def _print_end(study: Study) -> None:
+    found = study.results
+    print_front(found.study, found.items, most=_FRONT_ROWS)  # first: it needs no room on the disk
+    report = study.report()
+    console.print(f"\nfront    evomerge front {study.dir}", soft_wrap=True)
+    console.print(f"report   {report}", soft_wrap=True)
+    which = "chosen" if found.study.finals else "knee"
+    console.print(f"export   evomerge export {study.dir} --pick {which} --out DIR", soft_wrap=True)

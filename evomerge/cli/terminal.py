@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from evomerge.console import notes
 from evomerge.errors import Fault
 from evomerge.secrets import without_secrets
 
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 console = Console(highlight=False)
-notes = Console(stderr=True, highlight=False)
 _LONGEST_ERROR = 2000  # characters
 _printed: set[str] = set()  # faults, by this command
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -273,6 +275,7 @@ class Experiment(_Section):
             that their scores mean nothing.
         finalists: How many front members (of one objective: best merges) are scored again on
             ``validation``; 0 skips the finals.
+        loggers: Experiment trackers that hear of every trial.
         storage: Database URL for studies shared by several machines; absent: a journal file.
         seed: Names every random draw.
         schema_version: Of the keys and what they default to; written into the files of studies.
@@ -293,9 +296,40 @@ class Experiment(_Section):
     race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
     allow_test_split: bool = False
     finalists: int = Field(default=8, ge=0, le=_MOST_TRIALS)
+    loggers: list[Literal["mlflow", "wandb", "tensorboard"]] = []
     storage: str | None = None
     seed: RandomSeed = 0
     schema_version: int = _SCHEMA_VERSION
+
+    @classmethod
+    def load(cls, path_or_preset: str | PathLike[str], set: Sequence[str] = ()) -> Experiment:
+        """Read an experiment, and resolve it: the result depends on no other YAML file.
+
+        Args:
+            path_or_preset: A YAML file, or the name of a preset (``evomerge presets list``).
+            set: ``KEY=VALUE`` changes, as the command line's ``--set``.
+
+        Raises:
+            ConfigError: Every fault of the file.
+        """
+        from evomerge.config.load import draft_of
+
+        return draft_of(path_or_preset, set).complete()
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], set: Sequence[str] = ()) -> Experiment:
+        """Resolve an experiment in plain data, the keys of an experiment file.
+
+        Args:
+            content: Its keys; presets go by name, relative paths start at the current folder.
+            set: ``KEY=VALUE`` changes, as the command line's ``--set``.
+
+        Raises:
+            ConfigError: Every fault.
+        """
+        from evomerge.config.load import draft_of
+
+        return draft_of(content, set).complete()
 
     @field_validator("schema_version")
     @classmethod

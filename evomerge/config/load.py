@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,18 @@ from evomerge.secrets import holds_password
 
 __all__ = [
     "Draft",
+    "ExperimentSource",
+    "draft_content",
     "draft_experiment",
+    "draft_of",
     "dump_experiment",
     "experiment_digest",
     "load_experiment",
     "read_evaluator",
 ]
 
+ExperimentSource = Experiment | str | PathLike[str] | Mapping[str, Any]
+"""A YAML file, the name of a preset, plain data, or an experiment that is loaded."""
 
 # By key: what stands in where it is left out because it is wrong, and required.
 _STAND_INS: Mapping[str, Mapping[str, Any]] = {
@@ -50,14 +56,14 @@ class Draft:
         experiment: Resolved, without what is wrong; ``None`` if nothing is left of it.
         faults: What is wrong, with its place.
         gaps: What was left out for it: what follows from that is no fault of its own.
-        file: Where it is written.
+        file: Where it is written; ``None`` if it came as plain data.
         parts: Files and overrides that parts of it come from, by the path of the part.
     """
 
     experiment: Experiment | None
     faults: tuple[Fault, ...]
     gaps: Gaps
-    file: Path
+    file: Path | None
     parts: Mapping[KeyPath, Path | str]
 
     def complete(self, *more: Fault) -> Experiment:
@@ -78,6 +84,8 @@ class Draft:
         path = self.gaps.written(fault.path)
         start = max((part for part in self.parts if path[: len(part)] == part), key=len, default=())
         source, inside = self.parts.get(start, self.file), replace(fault, path=path[len(start) :])
+        if source is None:
+            return inside
         return inside.at(source) if isinstance(source, str) else in_file(inside, source)
 
 
@@ -103,13 +111,58 @@ def draft_experiment(path: Path, presets: Presets, overrides: Sequence[str] = ()
     """
     written = read_yaml(path)
     refuse_foreign(written, path, wanted="an experiment")
+    return draft_content(written, presets, path.parent, overrides, file=path)
+
+
+def draft_of(
+    source: ExperimentSource, overrides: Sequence[str] = (), presets: Presets | None = None
+) -> Draft:
+    """Read and resolve as much of an experiment as is right, whatever it comes as.
+
+    Args:
+        source: Names and relative paths start at the current folder.
+        overrides: ``KEY=VALUE`` changes.
+        presets: Where names are looked up; those that ship.
+
+    Raises:
+        ConfigError: See ``draft_experiment``; or nothing has that name.
+    """
+    presets = presets or Presets()
+    if isinstance(source, Experiment):
+        source = source.model_dump(exclude_unset=True, mode="json")
+    if isinstance(source, Mapping):
+        return draft_content(source, presets, Path.cwd(), overrides)
+    path = presets.find("experiments", str(source), Path.cwd())
+    return draft_experiment(path, presets, overrides)
+
+
+def draft_content(
+    written: Mapping[str, Any],
+    presets: Presets,
+    beside: Path,
+    overrides: Sequence[str] = (),
+    *,
+    file: Path | None = None,
+) -> Draft:
+    """Resolve as much of an experiment in plain data as is right; see ``load_experiment``.
+
+    Args:
+        written: Its keys; not changed.
+        presets: Where names are looked up.
+        beside: Folder that relative paths start at.
+        overrides: ``KEY=VALUE`` changes.
+        file: Where it is written, if anywhere.
+
+    Raises:
+        ConfigError: An override sets nothing.
+    """
     content = apply_overrides(written, overrides)
     faults: list[Fault] = []
-    files, gaps = _inline(content, presets, path.parent, faults)
+    files, gaps = _inline(content, presets, beside, faults)
     fitted = fit(Experiment, content, instead=_STAND_INS, gaps=gaps)
-    experiment = None if fitted.value is None else _absolute(fitted.value, path.parent)
+    experiment = None if fitted.value is None else _absolute(fitted.value, beside)
     faults += [*fitted.faults, *_password_faults(experiment)]
-    draft = Draft(experiment, (), fitted.gaps, path, {**changed_by(overrides), **files})
+    draft = Draft(experiment, (), fitted.gaps, file, {**changed_by(overrides), **files})
     # The paths of these are as written: nothing is left out yet where they are.
     plain = replace(draft, gaps=Gaps())
     return replace(draft, faults=tuple(map(plain.located, faults)))
@@ -220,7 +273,7 @@ def experiment_digest(experiment: Experiment) -> str:
     """
     content = _by_name(experiment).model_dump(
         exclude={
-            **dict.fromkeys(("budget", "execution", "finalists", "storage"), True),
+            **dict.fromkeys(("budget", "execution", "finalists", "loggers", "storage"), True),
             "stages": {"__all__": {"budget"}},
         },
         exclude_defaults=True,

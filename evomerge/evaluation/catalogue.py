@@ -153,7 +153,16 @@ class TaskCatalogue:
         Every metric of the tasks and groups that the suites name; of a group or tag without metrics
         those of its tasks. Smooth metrics are left out.
         """
-        return [m for one in self._entries if one.suite.report_only for m in one.measures()]
+        return self._measures(report_only=True)
+
+    @property
+    def measures(self) -> list[TaskMetric]:
+        """The same of what may be searched."""
+        return self._measures(report_only=False)
+
+    def _measures(self, *, report_only: bool) -> list[TaskMetric]:
+        wanted = [one for one in self._entries if one.suite.report_only == report_only]
+        return [measure for one in wanted for measure in one.measures()]
 
     @property
     def searched_benchmarks(self) -> dict[str, str]:

@@ -39,7 +39,7 @@ from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.right_answers import parents_answers
 from evomerge.evaluation.rungs import cut_task
-from evomerge.evaluation.samples import sample_of
+from evomerge.evaluation.samples import item_sample, sample_of
 from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Scores
 from evomerge.evaluation.sloped_objectives import (
     ObjectiveTasks,
@@ -209,6 +209,19 @@ class PreparedSuites:
         with clean_harness():
             found = {one.name: sample_of(one) for one in self.tasks}
         return {name: sample for name, sample in found.items() if sample is not None}
+
+    def item_samples(self) -> Iterator[tuple[str, int, Sample]]:
+        """Show the items as the model answered them last, whole, by task and row.
+
+        Those of tasks that have nothing to show are left out; see ``item_sample``.
+        """
+        with clean_harness():
+            shown = [
+                (one, item, item_sample(one, item)) for one in self.tasks for item in one.items
+            ]
+        for one, item, sample in shown:
+            if sample is not None:
+                yield one.name, item.row, sample
 
     def looks_at(self, scores: Scores) -> Iterator[Scores]:
         """Yield what ``looks`` yielded when it found these scores."""

@@ -8,28 +8,35 @@ from evomerge.evaluation.harness import Task
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.scores import Sample
 
-__all__ = ["sample_of"]
+__all__ = ["item_sample", "sample_of"]
 
 _LONGEST = 400  # characters of each text
 
 
 def sample_of(prepared: PreparedTask) -> Sample | None:
-    """Show the first item of a task that was just scored.
+    """Show the first item of a task that was just scored, long texts cut; see ``item_sample``."""
+    sample = item_sample(prepared, prepared.items[0])
+    if sample is None:
+        return None
+    return Sample(sample.prompt[-_LONGEST:], sample.answer[:_LONGEST], sample.gold[:_LONGEST])
+
+
+def item_sample(prepared: PreparedTask, item: Item) -> Sample | None:
+    """Show an item of a task that was just scored, its texts whole.
 
     Args:
         prepared: The task, its requests answered.
+        item: One of its items.
 
     Returns:
         ``None`` where the task does not say what is right, as Python classes may not, or where it
         scores whole texts.
     """
-    item, task = prepared.items[0], prepared.task
+    task = prepared.task
     if not hasattr(task, "doc_to_choice") or task.OUTPUT_TYPE == "loglikelihood_rolling":
         return None
     with suppress(Exception):  # templates raise anything, and scores do not need a sample
-        answer, gold = _answer(task, item), _gold(task, item)
-        prompt = str(item.requests[0].args[0])
-        return Sample(prompt[-_LONGEST:], answer[:_LONGEST], gold[:_LONGEST])
+        return Sample(str(item.requests[0].args[0]), _answer(task, item), _gold(task, item))
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,7 +15,10 @@ from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
 from evomerge.merging.candidate import load_model
 
-__all__ = ["FolderScores", "score_folder", "score_splits"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["FolderScores", "score_folder", "score_model", "score_splits"]
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,36 @@ def score_splits(
     from transformers import AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() and like != "cpu" else "cpu"
+    model = load_model(str(folder), "auto")
+    model.to(device)  # type: ignore[arg-type]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = {}
+    for split in splits:
+        cut = rungs if split == "search" else ()
+        scores = score_model(model, tokenizer, suites, split, cut)
+        found[split] = FolderScores(scores, device_name(device), model.dtype)
+    return found
+
+
+def score_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    suites: Sequence[Suite],
+    split: str,
+    rungs: Sequence[float] = (),
+) -> Scores:
+    """Score a live model where it is, on one thread as a worker does.
+
+    Args:
+        model: Not in training.
+        tokenizer: Of the model.
+        suites: Task suites.
+        split: One of ``search``, ``validation`` and ``test``.
+        rungs: What cuts the batches.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order could flip a close call
     try:
-        model = load_model(str(folder), "auto")
-        model.to(device)  # type: ignore[arg-type]
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        found = {}
-        for split in splits:
-            cut = rungs if split == "search" else ()
-            scores = PreparedSuites.of(suites, split, model, tokenizer, cut).score()
-            found[split] = FolderScores(scores, device_name(device), model.dtype)
-        return found
+        return PreparedSuites.of(suites, split, model, tokenizer, rungs).score()
     finally:
         torch.set_num_threads(threads)

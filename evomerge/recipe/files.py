@@ -20,7 +20,14 @@ from evomerge.recipe.foreign import refuse_foreign
 from evomerge.recipe.recipe import Recipe
 from evomerge.schema import parse, read_yaml, write_yaml
 
-__all__ = ["dump_recipe", "load_recipe", "public_recipe", "recipe_from_data", "stored_recipe"]
+__all__ = [
+    "dump_recipe",
+    "load_recipe",
+    "public_recipe",
+    "read_recipe",
+    "recipe_from_data",
+    "stored_recipe",
+]
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -35,14 +42,23 @@ def load_recipe(path: Path) -> Recipe:
     """
     content = read_yaml(path)
     refuse_foreign(content, path, wanted="a recipe")
+    with placed_in(path):
+        return read_recipe(content, path.parent)
+
+
+def read_recipe(content: Mapping[str, Any], beside: Path) -> Recipe:
+    """Build a recipe from the keys of a recipe file, ours or mergekit's; see ``load_recipe``.
+
+    Args:
+        content: The keys.
+        beside: Where relative model folders start.
+    """
     if "merge_method" in content:
         from evomerge.recipe.mergekit import from_mergekit
 
-        with placed_in(path):
-            return from_mergekit(content, beside=path.parent)
-    with placed_in(path):
-        recipe = recipe_from_data(content)
-    return _with_models(recipe, lambda model: absolute_reference(model, path.parent))
+        return from_mergekit(content, beside=beside)
+    recipe = recipe_from_data(content)
+    return _with_models(recipe, lambda model: absolute_reference(model, beside))
 
 
 def stored_recipe(content: Mapping[str, Any], trial: int) -> Recipe:

@@ -19,6 +19,7 @@ Members:
     wholeness: whether the files of a study belong together.
     reading: a study as records, and its item scores beside them.
     cost: what an experiment comes to, printed by ``check``.
+    pace: how long trials take, measured before a search.
     calibrate: what objectives can tell apart, measured before a search.
     units: sizes as people read them.
     compare: how the experts' task vectors relate.

@@ -50,6 +50,7 @@ __all__ = [
     "continue_run",
     "load_draft",
     "load_stages",
+    "start_draft",
     "start_run",
 ]
 
@@ -75,23 +76,25 @@ def start_run(
         StudyError: Another study is there or is just being made, or an override changes no stage.
     """
     events.phase("reading the experiment")
-    draft = _read(path, presets, overrides, folder)
+    return start_draft(draft_experiment(path, presets, overrides), folder, events)
+
+
+def start_draft(draft: Draft, folder: StudyFolder, events: Events) -> StudyRecord:
+    """Make the folder of an experiment that has been read, and run it; see ``start_run``."""
+    if not _is_unbegun(folder):
+        folder.require_free()
+    experiment = draft.experiment
+    if experiment is not None and experiment.stages and _sets_budget(draft):
+        _require_follower(folder, experiment)
     events.faulty(draft.faults)
     events.phase("checking the experiment")
     with _made(draft, folder, events) as loaded:
         return continue_run(folder, events, loaded=loaded)
 
 
-def _read(path: Path, presets: Presets, overrides: Sequence[str], folder: StudyFolder) -> Draft:
-    """Read an experiment, with all that can be told at once."""
-    if not _is_unbegun(folder):
-        folder.require_free()
-    draft = draft_experiment(path, presets, overrides)
-    experiment = draft.experiment
-    is_budget = any(override.startswith("budget") for override in overrides)
-    if is_budget and experiment is not None and experiment.stages:
-        _require_follower(folder, experiment)
-    return draft
+def _sets_budget(draft: Draft) -> bool:
+    """Tell whether an override changes the budget of the whole experiment."""
+    return any(path[:1] == ("budget",) and isinstance(by, str) for path, by in draft.parts.items())
 
 
 @contextmanager

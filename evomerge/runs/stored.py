@@ -69,9 +69,9 @@ def change_experiment(folder: StudyFolder, overrides: Sequence[str]) -> Experime
     after = _moved(before.models, after)
     if experiment_digest(after) != experiment_digest(before) or after.storage != before.storage:
         raise StudyError(
-            "expected overrides of budget, execution, finalists or of where models are, which may "
-            f"change on resume, got {', '.join(overrides)}; start a new study for another "
-            "experiment"
+            "expected overrides of budget, execution, finalists, loggers or of where models are, "
+            f"which may change on resume, got {', '.join(overrides)}; start a new study for "
+            "another experiment"
         )
     return after
 

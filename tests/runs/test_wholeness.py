@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evomerge.cli.reading import write_run_report
+from evomerge.api.study import Study
 from evomerge.config.presets import Presets
 from evomerge.errors import StudyError
 from evomerge.runs.events import Events
@@ -46,7 +46,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = StudyFolder(root / "study")
     create_run(root / "e.yaml", Presets(), [], folder)
     continue_study(folder, Events())
-    write_run_report(folder, folder.report)
+    Study(folder).report()
     return root
 
 
@@ -61,7 +61,7 @@ def begin_again(study: StudyFolder) -> None:
 
 
 def report(study: StudyFolder) -> None:
-    write_run_report(study, study.report)
+    Study(study).report()
 
 
 def resume(study: StudyFolder) -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations
+from typing import TypeAlias
 
 import numpy as np
 import plotly.graph_objects as go
 import plotly.offline
 from numpy.typing import NDArray
 
-from evomerge.analysis.front import contenders, front, hypervolume_history, scaled_values
+from evomerge.analysis.front import (
+    Box,
+    contenders,
+    front,
+    hypervolume_history,
+    oriented,
+    scaled_values,
+)
 from evomerge.analysis.interference import TOP, Comparison
 from evomerge.analysis.intervals import Estimate
 from evomerge.analysis.report.labels import labels
@@ -24,6 +33,8 @@ from evomerge.origins import BASE, EXPERT, UNIFORM, kind_and_name, model_label
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
 __all__ = [
+    "Figure",
+    "front_figure",
     "hypervolume_figure",
     "interference_figures",
     "pair_figures",
@@ -31,6 +42,9 @@ __all__ = [
     "progress_figure",
     "tradeoff_figure",
 ]
+
+Figure: TypeAlias = go.Figure
+"""What a notebook shows, and ``write_image`` and ``write_html`` save."""
 
 _MAX_PAIRS = 6
 _MAX_ERROR_BARS = 40
@@ -47,10 +61,56 @@ def plotly_js() -> str:
     return str(plotly.offline.get_plotlyjs())
 
 
+def front_figure(study: StudyRecord) -> Figure:
+    """Draw the front by itself: of one objective its progress, of three or more a line per trial.
+
+    Unlike those of the report its axes can be moved, and its paper is not seen through.
+    """
+    draw = (progress_figure, tradeoff_figure, _profile_figure)[min(len(study.objectives), 3) - 1]
+    figure = go.Figure(json.loads(draw(study)))
+    figure.update_xaxes(fixedrange=False)
+    figure.update_yaxes(fixedrange=False)
+    figure.update_layout(
+        dragmode="zoom", paper_bgcolor=LIGHT["surface"], plot_bgcolor=LIGHT["surface"]
+    )
+    return figure
+
+
 def tradeoff_figure(study: StudyRecord) -> str:
     """Draw the front of a study of two objectives, as plotly JSON."""
     figure = _scatter(study, 0, 1, with_front_line=True)
     return _to_json(figure, height=500)
+
+
+def _profile_figure(study: StudyRecord) -> str:
+    """Draw each front trial as a line over three or more objectives, scaled by all that is drawn."""
+    figure = go.Figure()
+    names = [_text(o.name) for o in study.objectives]
+    layers = layers_of(study)
+    drawn = (layers.front, layers.baselines, layers.chosen)
+    values = oriented([trial for layer in drawn for trial in layer.trials], study.objectives)
+    rows = iter(Box.around(values).scaled(values).tolist())
+    for layer in drawn:
+        for trial in layer.trials:
+            figure.add_scatter(
+                x=names,
+                y=next(rows),
+                mode="lines" if layer is layers.front else "lines+markers",
+                line={
+                    "color": layer.color,
+                    "width": 3 if layer is layers.chosen else 1.2,
+                    "dash": "dot" if layer is layers.baselines else "solid",
+                },
+                marker={"size": 7, "color": layer.color, "symbol": _symbol(trial)},
+                opacity=min(0.45, 20 / len(layer.trials)) if layer is layers.front else 1,
+                hovertext=_hover(study.objectives, trial),
+                hoverinfo="text",
+                name=layer.name,
+                legendgroup=layer.name,
+                showlegend=trial is layer.trials[0],
+            )
+    figure.update_yaxes(title_text="0 = worst of these, 1 = best")
+    return _to_json(figure, height=420)
 
 
 def pair_figures(study: StudyRecord) -> list[str]:

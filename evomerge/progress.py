@@ -16,12 +16,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from evomerge.cli.terminal import notes
+from evomerge.console import notes
 from evomerge.origins import EXPERT, is_baseline, kind_and_name
+from evomerge.runs.events import Events
 from evomerge.study.evaluations import is_used_up
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
-__all__ = ["PassProgress", "SearchProgress", "progress_bar"]
+__all__ = ["PassProgress", "SearchProgress", "duration_text", "progress_bar"]
 
 _INTERVAL_S = 10.0  # between lines where there is no terminal
 _WINDOW = 32  # results that tell the pace
@@ -55,7 +56,7 @@ class _Pace:
         at, done_then = self._seen[0]
         if done <= done_then:
             return ""
-        return f"left {_duration((now - at) / (done - done_then) * max(0.0, total - done))}"
+        return f"left {duration_text((now - at) / (done - done_then) * max(0.0, total - done))}"
 
 
 class PassProgress:
@@ -86,7 +87,7 @@ class PassProgress:
         )
         if not notes.is_terminal and now - self._last_line >= _INTERVAL_S:
             self._last_line, seconds = now, now - self._started
-            parts = (f"{self._text}: {share}", _duration(seconds), left)
+            parts = (f"{self._text}: {share}", duration_text(seconds), left)
             notes.print(" · ".join(filter(None, parts)))
 
 
@@ -115,6 +116,18 @@ class SearchProgress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    @property
+    def events(self) -> Events:
+        """What shows itself here."""
+        return Events(
+            phase=self.phase,
+            part=self.part,
+            told=self.told,
+            warned=self.warned,
+            noted=self.noted,
+            began=self.began,
+        )
 
     def began(self, study: StudyRecord) -> None:
         """Follow a study from where earlier drivers left it."""
@@ -189,7 +202,7 @@ class SearchProgress:
         if notes.is_terminal or (now - self._last_line < _INTERVAL_S and not is_last):
             return
         self._last_line = now
-        parts = (self._count_text(), _duration(now - self._started), left, note)
+        parts = (self._count_text(), duration_text(now - self._started), left, note)
         notes.print(" · ".join(filter(None, parts)), soft_wrap=True)
 
 
@@ -238,7 +251,8 @@ class _Best:
         return sign * max(sign * t.values[0] for t in trials)
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Write a duration in its largest unit of which there are at least two."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

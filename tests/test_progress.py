@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from evomerge.cli import progress as module
-from evomerge.cli.progress import PassProgress, SearchProgress, progress_bar
+from evomerge import progress as module
+from evomerge.progress import PassProgress, SearchProgress, progress_bar
 from evomerge.study.records import StudyRecord, TrialRecord
 from tests.analysis.synthetic import objectives
 

@@ -1,0 +1,135 @@
+"""Scores of one model, live or in a folder, on tasks by name or on whole evaluators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.config.presets import Presets
+from evomerge.errors import ConfigError
+from evomerge.evaluation.suite import Suite
+from evomerge.runs.parts import load_suites
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from evomerge.evaluation.scores import Scores
+
+__all__ = ["evaluate", "model_scores", "wanted_suites"]
+
+
+def evaluate(
+    model: str | PathLike[str] | PreTrainedModel,
+    tasks: Sequence[str] = (),
+    *,
+    evaluators: Sequence[str] = (),
+    include_path: str | PathLike[str] | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> pd.DataFrame:
+    """Score a model as lm-eval does.
+
+    Args:
+        model: ``zoo:NAME``, a folder, a Hub id, or a live transformers model.
+        tasks: lm-eval tasks or groups, scored on the split that each is reported by.
+        evaluators: Instead of tasks: presets or files of evaluators.
+        include_path: Folder of task YAML, for ``tasks``.
+        split: Of evaluators: ``search``, ``validation`` or ``test``.
+        limit: Items per task, for ``tasks``; all.
+        num_fewshot: Examples in prompts, for ``tasks``; what each task says.
+        tokenizer: Of a live model; that of the folder it was loaded from.
+
+    Returns:
+        A row per task or group and metric: ``task, metric, value, stderr, n``; see
+        ``evaluation.scores.MetricValue``.
+
+    Raises:
+        EvomergeError: The model or a task is not there or cannot be used.
+    """
+    from evomerge.api.tables import metrics_table
+
+    suites = wanted_suites(
+        tasks,
+        evaluators,
+        include_path,
+        split,
+        limit=limit,
+        num_fewshot=num_fewshot,
+    )
+    return metrics_table(model_scores(model, suites, split, tokenizer).metrics)
+
+
+def wanted_suites(
+    tasks: Sequence[str],
+    evaluators: Sequence[str],
+    include_path: str | PathLike[str] | None,
+    split: str,
+    *,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    presets: Presets | None = None,
+) -> tuple[Suite, ...]:
+    """Make suites of evaluators; or of tasks, as lm-eval's command line reads them.
+
+    Raises:
+        ConfigError: Neither or both are named, or one is not there.
+    """
+    if evaluators:
+        if tasks or include_path is not None:
+            raise ConfigError("expected --evaluator, or --tasks with --include-path; got both")
+        return load_suites(evaluators, presets or Presets(), Path.cwd())
+    if not tasks:
+        raise ConfigError("expected --tasks NAME,NAME or --evaluator NAME, got neither")
+    folder = None if include_path is None else Path(include_path).resolve()
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"expected a folder of task YAML for --include-path, got {include_path}")
+    suite = Suite(
+        "--tasks",
+        tuple(tasks),
+        folder,
+        splits={split: 1.0},
+        limit=limit,
+        num_fewshot=num_fewshot,
+    )
+    return (suite,)
+
+
+def model_scores(
+    model: str | PathLike[str] | PreTrainedModel,
+    suites: Sequence[Suite],
+    split: str,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Scores:
+    """Score a model on one split; see ``evaluate``."""
+    from evomerge.export.rescore import score_folder
+    from evomerge.models.reference import absolute_reference, resolve_model
+
+    if isinstance(model, (str, PathLike)):
+        folder = resolve_model(absolute_reference(str(model), Path.cwd()))
+        return score_folder(folder, suites, split).scores
+    return _live_scores(model, suites, split, tokenizer)
+
+
+def _live_scores(
+    model: PreTrainedModel,
+    suites: Sequence[Suite],
+    split: str,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> Scores:
+    """Score a live model, and leave it in the mode it was in."""
+    from transformers import AutoTokenizer
+
+    from evomerge.export.rescore import score_model
+
+    was_training = model.training
+    model.eval()
+    try:
+        reader = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
+        return score_model(model, reader, suites, split)
+    finally:
+        model.train(was_training)

@@ -1,0 +1,87 @@
+"""A study read from Python says what its folder holds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+
+import evomerge
+from evomerge.errors import ConfigError, StudyError
+
+
+def test_a_trial_answers_again_what_was_scored(study: evomerge.Study) -> None:
+    """Against the scores that the worker stored, and against the texts themselves."""
+    answers = study.items(5)
+    stored = study.item_scores().query("trial == 5 and split == 'search'")
+    expected = stored.pivot_table(
+        index=["task", "item"], columns="metric", values="score", observed=True
+    )
+    again = answers.set_index(["task", "item"])[expected.columns]
+    assert again.astype(float).equals(expected.loc[again.index].astype(float))
+    math_items = answers[answers["task"] == "zoo_math"]
+    right = math_items["answer"].str.strip() == math_items["gold"].str.strip()
+    assert (right == (math_items["exact_match"] == 1)).all()
+    assert answers["prompt"].str.len().min() > 0
+
+
+def test_tables_hold_what_the_records_hold(study: evomerge.Study) -> None:
+    record, trials, front = study.record, study.trials_dataframe(), study.front()
+    assert list(trials["number"]) == [t.number for t in record.trials]
+    for trial in record.trials:
+        row = trials.loc[trial.number]
+        assert (row["zoo_math"], row["zoo_facts"]) == trial.values
+        assert row["zoo_math_stderr"] == trial.stderr[0] or math.isnan(trial.stderr[0])
+        for name, value in trial.params.items():
+            assert row[f"params_{name}"] == value
+    beaten = {
+        a.number
+        for a in record.trials
+        for b in record.trials
+        if all(x <= y for x, y in zip(a.values, b.values, strict=True)) and a.values != b.values
+    }
+    assert set(front.index) == {t.number for t in record.trials} - beaten
+    assert front.loc[study.best("knee").number, "pick"].startswith("knee")
+    finals = study.finals()
+    assert set(finals["split"]) == {"validation", "test"}
+    assert finals.groupby("split")["chosen"].sum().to_dict() == {"validation": 1, "test": 1}
+
+
+def test_the_optuna_study_is_optunas_own(study: evomerge.Study) -> None:
+    plain = study.optuna
+    assert type(plain) is optuna.Study
+    assert [tuple(t.values) for t in plain.trials] == [t.values for t in study.trials]
+
+
+def test_a_notebook_shows_the_front_as_a_table_and_a_figure(study: evomerge.Study) -> None:
+    shown = study._repr_html_()
+    assert "6 complete of 6" in shown
+    assert shown.count("<tr") >= len(study.front()) + 1
+    figure = study.plot_front()
+    drawn = {(x, y) for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True)}
+    assert {trial.values for trial in study.trials} <= drawn
+    assert repr(study).startswith("<Study whole: 6 complete of 6")
+
+
+def test_trials_are_picked_by_number_name_or_themselves(study: evomerge.Study) -> None:
+    assert study.best(3) == study.best("trial:3") == study.best(study.trials[3])
+    with pytest.raises(StudyError, match=r"expected one of knee, chosen, best:zoo_math"):
+        study.best("kne")
+
+
+def test_an_export_is_the_trial_and_a_recipe_merges_to_it(
+    study: evomerge.Study, tmp_path: Path
+) -> None:
+    assert study.export(5, tmp_path / "model").equal
+    merged = evomerge.merge(study.export_recipe(5, tmp_path / "r.yaml"), tmp_path / "merged")
+    name = "model.safetensors"
+    assert (merged / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+    with pytest.raises(ConfigError, match="expected a file for format mergekit, got the folder"):
+        study.export_recipe(5, tmp_path, "mergekit")
+
+
+def test_there_is_a_study_or_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="expected a study folder"):
+        evomerge.Study.open(tmp_path)
