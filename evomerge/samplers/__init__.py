@@ -6,7 +6,7 @@ Members:
         sampler.
     auto: ``choose``, the rule behind ``sampler: auto``.
     kinds: ``SamplerKind``, what a sampler declares; ``SearchProblem``, what it is built for.
-    in_optuna: Optuna's own samplers: random, qmc, tpe, gp, nsga2, nsga3.
+    in_optuna: Optuna's own samplers: random, tpe, gp, nsga2, nsga3.
     pycma, evolution: CMA-ES.
     catcma, mixed, mixed_genes: CMA-ES with categories and steps, one or two objectives.
     cmaes_internals: what is used of cmaes, public or not.
