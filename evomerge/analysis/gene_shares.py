@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.analysis.front import complete, oriented
+from evomerge.arrays import FloatArray
 from evomerge.study.records import StudyRecord
 
 __all__ = ["GeneShares", "gene_shares"]
-
-FloatArray = NDArray[np.float64]
 
 _FEWEST = 20  # trials, of which a share says something
 _MOST_GROUPS, _PER_GROUP = 5, 8

@@ -67,16 +67,16 @@ def _task(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-Model = Annotated[ModelRef, BeforeValidator(_model)]
+EvolveModel = Annotated[ModelRef, BeforeValidator(_model)]
 
 
 @dataclass(frozen=True)
 class Genome:
     """The parameter space of a file, with mergekit-evolve's names and defaults."""
 
-    models: Annotated[tuple[Model, ...], Field(min_length=1)]
+    models: Annotated[tuple[EvolveModel, ...], Field(min_length=1)]
     merge_method: Literal["linear", "task_arithmetic", "ties", "dare_ties", "slerp"]
-    base_model: Model | None = None
+    base_model: EvolveModel | None = None
     tokenizer_source: str | None = None
     layer_granularity: int = 0
     normalize: bool | None = None

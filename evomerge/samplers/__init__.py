@@ -6,11 +6,11 @@ Members:
         sampler.
     auto: ``choose``, the rule behind ``sampler: auto``.
     kinds: ``SamplerKind``, what a sampler declares; ``SearchProblem``, what it is built for.
-    in_optuna: Optuna's own samplers: random, qmc, tpe, gp, nsga2, nsga3.
+    in_optuna: Optuna's own samplers: random, tpe, gp, nsga2, nsga3.
     pycma, evolution: CMA-ES.
     catcma, mixed, mixed_genes: CMA-ES with categories and steps, one or two objectives.
     cmaes_internals: what is used of cmaes, public or not.
-    amortised, surrogate, genetic: ``map``, a search on quadratic models of the objectives.
+    amortised, surrogate, genetic, odds: ``map``, a search on quadratic models of the objectives.
     slopes, chains, preferences: ``slopes``, trials that climb on along the objectives' slopes.
     slopes_first: ``SlopesFirst``, another sampler after a few trials of ``slopes``.
     niches: ``m2n2``, crossover of parents that are good at different items.

@@ -22,6 +22,7 @@ from evomerge.samplers.gene_space import GeneValue
 from evomerge.samplers.genetic import nsga2, ranks
 from evomerge.samplers.joint import JointSampler
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
+from evomerge.samplers.odds import are_shares, log_odds, steepness
 from evomerge.samplers.results import Result, Trials, Tried
 from evomerge.samplers.scalarise import draw_preference, tchebycheff
 from evomerge.samplers.surrogate import Surrogate, fit_surrogates
@@ -34,7 +35,6 @@ __all__ = ["MAP", "AmortisedFront"]
 _POPULATION = 64
 _GENERATIONS = 25
 _MOST_POINTS = 400  # that a model is fitted to: the best ones; beyond, an ask takes seconds
-_SURE = 1e-3  # shares of this distance from 0 and 1 are as good as there
 
 
 @dataclass(frozen=True)
@@ -153,16 +153,8 @@ def _unscored(results: Sequence[Result]) -> list[Mapping[str, GeneValue]]:
     return [r.params for r in results if r.losses is None]
 
 
-def _are_shares(losses: FloatArray) -> bool:
-    return bool((np.abs(losses) <= 1).all() and not losses.min() < 0 < losses.max())
-
-
 def _unbounded(losses: FloatArray) -> FloatArray:
-    """Stretch shares, such as accuracies, to the whole line: a polynomial knows no ceiling."""
-    if not _are_shares(losses):
-        return losses
-    inner = np.clip(np.abs(losses), _SURE, 1 - _SURE)
-    return np.asarray(np.sign(losses.sum()) * np.log(inner / (1 - inner)))
+    return log_odds(losses) if are_shares(losses) else losses
 
 
 def _variances(losses: FloatArray, stderr: Sequence[Sequence[float] | None]) -> FloatArray:
@@ -170,9 +162,8 @@ def _variances(losses: FloatArray, stderr: Sequence[Sequence[float] | None]) -> 
     nothing = [0.0] * losses.shape[1]
     errors = np.array([nothing if row is None else row for row in stderr])
     for i, column in enumerate(losses.T):
-        if _are_shares(column):
-            inner = np.clip(np.abs(column), _SURE, 1 - _SURE)
-            errors[:, i] /= inner * (1 - inner)
+        if are_shares(column):
+            errors[:, i] *= steepness(column)
         errors[:, i] /= _unbounded(column).std() or 1.0
     return np.asarray(errors**2)
 

@@ -1,22 +1,21 @@
 """Optuna's own samplers, with defaults for searches of a few hundred trials.
 
 None of them learns from failed trials. ``tpe`` counts pruned ones as bad; ``gp``, ``nsga2`` and
-``nsga3`` ignore them. All but ``random`` and ``qmc`` rank infeasible trials behind feasible ones;
-``gp`` models the constraints.
+``nsga3`` ignore them. All but ``random`` rank infeasible trials behind feasible ones; ``gp``
+models the constraints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from optuna.samplers import (
     BaseSampler,
     GPSampler,
     NSGAIIISampler,
     NSGAIISampler,
-    QMCSampler,
     RandomSampler,
     TPESampler,
 )
@@ -24,23 +23,16 @@ from pydantic import ConfigDict, Field
 
 from evomerge.optuna_internals import generation_key
 from evomerge.samplers.kinds import Options, SamplerKind, SearchProblem
-from evomerge.samplers.wrapped import InSpace, optuna_seed
+from evomerge.samplers.wrapped import InSpace
 from evomerge.schema import parse
 
-__all__ = ["GP", "NSGA2", "NSGA3", "QMC", "RANDOM", "TPE"]
+__all__ = ["GP", "NSGA2", "NSGA3", "RANDOM", "TPE"]
 
 _Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
 class _NoOptions:
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True)
-class _QmcOptions:
-    sequence: Literal["sobol", "halton"] = "sobol"
-
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
@@ -87,16 +79,6 @@ def _in_space(
 def _random(options: Options, problem: SearchProblem) -> BaseSampler:
     parse(_NoOptions, options)
     return _in_space(RandomSampler, problem)
-
-
-def _qmc(options: Options, problem: SearchProblem) -> BaseSampler:
-    chosen = parse(_QmcOptions, options)
-    sequence_seed = optuna_seed(problem.seed, "qmc")  # one sequence for all trials
-
-    def factory(seed: int) -> BaseSampler:
-        return QMCSampler(qmc_type=chosen.sequence, scramble=True, seed=sequence_seed)
-
-    return _in_space(factory, problem)
 
 
 def _tpe(options: Options, problem: SearchProblem) -> BaseSampler:
@@ -155,7 +137,6 @@ def _nsga3(options: Options, problem: SearchProblem) -> BaseSampler:
 
 
 RANDOM = SamplerKind("a control: what luck alone finds", _random)
-QMC = SamplerKind("an even cover of a space of few genes, or data for a later model", _qmc)
 TPE = SamplerKind(
     "few genes and many trials, or any genes with conditions; asks in milliseconds", _tpe
 )

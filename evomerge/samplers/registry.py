@@ -16,7 +16,6 @@ __all__ = ["build_sampler", "resolve_sampler", "sampler_names"]
 _GROUP = "evomerge.samplers"
 _BUILT_IN = {
     "random": "evomerge.samplers.in_optuna:RANDOM",
-    "qmc": "evomerge.samplers.in_optuna:QMC",
     "tpe": "evomerge.samplers.in_optuna:TPE",
     "gp": "evomerge.samplers.in_optuna:GP",
     "nsga2": "evomerge.samplers.in_optuna:NSGA2",
@@ -29,6 +28,7 @@ _BUILT_IN = {
     "slopes": "evomerge.samplers.slopes:SLOPES",
     "greedy_soup": "evomerge.samplers.greedy_soup:GREEDY_SOUP",
 }
+_REMOVED = {"qmc": "random"}  # and what to take instead
 _AUTO = "chooses among the others by genes, objectives and budget"
 
 
@@ -95,6 +95,9 @@ def _load(name: str) -> SamplerKind:
 
 
 def _unknown(name: str) -> ConfigError:
+    if name in _REMOVED:
+        text = f"there is no {name!r} any more: it was among the last on every search"
+        return ConfigError(Fault(("name",), text, f"take {_REMOVED[name]!r}, or 'auto'"))
     known = ["auto", *_names()]
     near = near_name(name, known, cutoff=0.5)
     text = f"no sampler {name!r}, known are {', '.join(known)}"

@@ -18,7 +18,7 @@ from evomerge.samplers.unit_cube import draw_uniform
 from evomerge.samplers.view import SpaceView
 from evomerge.seeds import seed_for
 
-__all__ = ["InSpace", "optuna_seed"]
+__all__ = ["InSpace"]
 
 
 class InSpace(AllGenes):
@@ -81,7 +81,7 @@ class InSpace(AllGenes):
     def _inner(self, trial: FrozenTrial) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # once per trial would be noise
-            return self._factory(optuna_seed(self._seed, "ask", trial.number))
+            return self._factory(_optuna_seed(self._seed, "ask", trial.number))
 
     def _view(self, study: Study) -> Study:
         if self._last_view is None or self._last_view.study is not study:
@@ -91,6 +91,6 @@ class InSpace(AllGenes):
         return cast(Study, self._last_view)
 
 
-def optuna_seed(study_seed: int, *labels: str | int) -> int:
+def _optuna_seed(study_seed: int, *labels: str | int) -> int:
     """Derive the seed of one named draw in the range that Optuna's samplers accept."""
     return seed_for(study_seed, *labels) % 2**32

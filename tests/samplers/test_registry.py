@@ -29,7 +29,7 @@ def build(name, **options):
 def test_names_say_when_to_use_each():
     names = sampler_names()
     assert next(iter(names)) == "auto"
-    assert {"random", "qmc", "tpe", "gp", "nsga2", "nsga3", "pycma"} < names.keys()
+    assert {"random", "tpe", "gp", "nsga2", "nsga3", "pycma"} < names.keys()
     assert {"catcma", "comocma", "map", "m2n2", "greedy_soup"} < names.keys()
     assert all(names.values())
 
@@ -49,7 +49,7 @@ def test_names_say_when_to_use_each():
         ("map", {"n_startup_trials": 1}, "n_startup_trials: .*greater than or equal to 2"),
         ("m2n2", {"alpha": -1.0}, "alpha: .*greater than or equal to 0"),
         ("greedy_soup", {"step": 2.0}, "step: .*less than or equal to 1"),
-        ("qmc", {"sequence": "lattice"}, "sequence: .*'sobol' or 'halton'"),
+        ("qmc", {"sequence": "sobol"}, "no 'qmc' any more: .*; take 'random', or 'auto'"),
     ],
 )
 def test_wrong_names_and_options_are_config_errors(name, options, message):

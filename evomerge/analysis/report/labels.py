@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.arrays import FloatArray
+
 __all__ = ["labels"]
 
 FloatArray = NDArray[np.float64]

@@ -13,7 +13,7 @@ from evomerge.analysis.report.scores import summary_measure
 from evomerge.origins import model_label
 from evomerge.study.records import StudyRecord, TrialRecord
 
-__all__ = ["Axis", "Line", "Parallel", "parallel"]
+__all__ = ["Line", "Parallel", "ScoreAxis", "parallel"]
 
 _MOST_LINES = 250
 _MOST_GENES = 3
@@ -26,7 +26,7 @@ _Drawn = tuple[str, TrialRecord]  # the name of its layer, and a trial
 
 
 @dataclass(frozen=True)
-class Axis:
+class ScoreAxis:
     """One objective or gene.
 
     Attributes:
@@ -89,7 +89,7 @@ class Parallel:
         width: The least width in pixels at which texts have room.
     """
 
-    axes: tuple[Axis, ...]
+    axes: tuple[ScoreAxis, ...]
     lines: tuple[Line, ...]
     n_trials: int
     width: int
@@ -174,12 +174,12 @@ def _gene(name: str) -> _Read:
     return read
 
 
-def _axis(column: _Column, i: int, n: int, drawn: Sequence[_Drawn]) -> Axis:
+def _axis(column: _Column, i: int, n: int, drawn: Sequence[_Drawn]) -> ScoreAxis:
     values = [value for _, trial in drawn if (value := column.read(trial)) is not None]
     ends = min(values), max(values)
     bottom, top = ends if column.sign > 0 else ends[::-1]
     name = column.name
-    return Axis(
+    return ScoreAxis(
         name=name,
         text=name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…",
         is_gene=column.is_gene,
@@ -190,7 +190,9 @@ def _axis(column: _Column, i: int, n: int, drawn: Sequence[_Drawn]) -> Axis:
     )
 
 
-def _line(layer: str, trial: TrialRecord, axes: Sequence[Axis], columns: Sequence[_Column]) -> Line:
+def _line(
+    layer: str, trial: TrialRecord, axes: Sequence[ScoreAxis], columns: Sequence[_Column]
+) -> Line:
     values = tuple(column.read(trial) for column in columns)
     heights = tuple(
         None if value is None else axis.height(value)

@@ -14,6 +14,7 @@ from optuna.trial import Trial
 from evomerge.samplers import GeneSpace, SearchProblem, build_sampler
 from evomerge.seeds import seed_for
 from evomerge.space.protocol import Params
+from tests.benchmarks.bayes import BOTORCH, bayes, is_installed
 from tests.benchmarks.evolve import PEER, evolve
 from tests.benchmarks.landscapes.cases import Case
 from tests.benchmarks.landscapes.landscape import FloatArray, observed
@@ -125,9 +126,17 @@ def _mergekit_evolve(case: Case, method: str, seed: int, log: _Log) -> None:
     evolve(case.landscape.genes, score, case.trials, seed)
 
 
+def _botorch(case: Case, method: str, seed: int, log: _Log) -> None:
+    def score(params: Params) -> list[float]:
+        return log.score(params).tolist()
+
+    bayes(case.landscape.genes, case.landscape.parents, score, case.trials, seed)
+
+
 OTHERS: Mapping[str, Callable[[Case, str, int, _Log], None]] = {
     PEER: _mergekit_evolve,
     "NSGA-II, whole model": _whole_model_nsga2,
+    **({BOTORCH: _botorch} if is_installed() else {}),
 }
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evomerge.samplers import sampler_names
+from tests.benchmarks.bayes import BOTORCH
 from tests.benchmarks.evolve import PEER
 from tests.benchmarks.readme import write_readme
 from tests.benchmarks.searches.cases import CASES, FOLDER, Case
@@ -68,7 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tables", action="store_true", help="show what was kept, run nothing")
     parser.add_argument("--write-docs", action="store_true", help=f"rewrite the tables of {DOCS}")
     options = parser.parse_args()
-    if unknown := set(options.methods.split(",")) - {*sampler_names(), PEER, WHOLE_MODEL}:
+    if unknown := set(options.methods.split(",")) - {*sampler_names(), PEER, BOTORCH, WHOLE_MODEL}:
         parser.error(f"unknown methods {', '.join(unknown)}")
     if options.write_docs and (any(options.cases) or options.trials):
         parser.error("expected all cases as they are where the docs are written")

@@ -14,6 +14,7 @@ from evomerge.samplers import GeneSpace
 from evomerge.space.protocol import Params
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import TrialRecord
+from tests.benchmarks.bayes import BOTORCH, bayes
 from tests.benchmarks.evolve import PEER, evolve
 from tests.benchmarks.searches.cases import FOLDER, Case
 from tests.benchmarks.searches.history import Step
@@ -29,14 +30,14 @@ def search(case: Case, method: str, seed: int) -> list[Step]:
 
     Args:
         case: What is searched, and for how long.
-        method: A sampler's name, ``PEER`` or ``WHOLE_MODEL``.
+        method: A sampler's name, ``PEER``, ``BOTORCH`` or ``WHOLE_MODEL``.
         seed: Of the search; items and models are the same for all.
 
     Raises:
         EvomergeError: The method cannot search this space.
     """
-    if method == PEER:
-        return _as_the_peer(load_case(case), case.trials, seed)
+    if method in (PEER, BOTORCH):
+        return _in_this_process(load_case(case), method, case.trials, seed)
     is_whole = method == WHOLE_MODEL
     chosen = [f"sampler={'nsga2' if is_whole else method}", f"seed={seed}"]
     experiment = load_quickstart([*case.overrides(whole_model=is_whole), *chosen])
@@ -70,13 +71,13 @@ def _step(trial: TrialRecord) -> Step:
     return Step(recipe, trial.values, trial.seconds, trial.evaluations)
 
 
-def _as_the_peer(parts: Loaded, trials: int, seed: int) -> list[Step]:
-    """Search as mergekit-evolve does, with real evaluations in this process."""
+def _in_this_process(parts: Loaded, method: str, trials: int, seed: int) -> list[Step]:
+    """Search as ``PEER`` or ``BOTORCH`` does, with real evaluations."""
     worker = Worker(parts.worker)
     steps: list[Step] = []
     told = time.perf_counter()
 
-    def score(params: Params) -> float:
+    def score(params: Params) -> tuple[float, ...]:
         nonlocal told
         recipe = parts.space.recipe(params)
         asked = time.perf_counter()
@@ -85,8 +86,17 @@ def _as_the_peer(parts: Loaded, trials: int, seed: int) -> list[Step]:
         phases = outcome.seconds if isinstance(outcome, Scored) else {}
         steps.append(Step(recipe, values, {"ask": asked - told, **phases}))
         told = time.perf_counter()
+        return values
+
+    def mean(params: Params) -> float:
+        values = score(params)
         return sum(values) / len(values) if values else 0.0  # no worse accuracy than none
 
     space = parts.space
-    evolve(GeneSpace(space.distributions, space.defaults, space.depths), score, trials, seed)
+    genes = GeneSpace(space.distributions, space.defaults, space.depths)
+    if method == PEER:
+        evolve(genes, mean, trials, seed)
+    else:
+        parents = [one.params for one in parts.seeds if one.params is not None]
+        bayes(genes, parents, score, trials, seed)
     return steps
