@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evomerge.samplers.unit_cube import FloatArray
+from evomerge.arrays import FloatArray
 
 __all__ = ["are_shares", "log_odds", "steepness"]
 

@@ -83,7 +83,7 @@ def tradeoff_figure(study: StudyRecord) -> str:
 
 
 def _profile_figure(study: StudyRecord) -> str:
-    """Draw each front trial as a line over three or more objectives, scaled by all that is drawn."""
+    """Draw each front trial as a line over three or more objectives, scaled by what is drawn."""
     figure = go.Figure()
     names = [_text(o.name) for o in study.objectives]
     layers = layers_of(study)

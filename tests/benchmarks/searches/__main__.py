@@ -18,7 +18,7 @@ from tests.benchmarks.bayes import BOTORCH
 from tests.benchmarks.evolve import PEER
 from tests.benchmarks.readme import write_readme
 from tests.benchmarks.searches.cases import CASES, FOLDER, Case
-from tests.benchmarks.searches.methods import WHOLE_MODEL, load_case
+from tests.benchmarks.searches.methods import AFTER_SLOPES, WHOLE_MODEL, load_case
 from tests.benchmarks.searches.pooled import POOLED, write_pooled
 from tests.benchmarks.searches.rows import read
 from tests.benchmarks.searches.running import run
@@ -69,7 +69,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tables", action="store_true", help="show what was kept, run nothing")
     parser.add_argument("--write-docs", action="store_true", help=f"rewrite the tables of {DOCS}")
     options = parser.parse_args()
-    if unknown := set(options.methods.split(",")) - {*sampler_names(), PEER, BOTORCH, WHOLE_MODEL}:
+    methods = {name.removeprefix(AFTER_SLOPES) for name in options.methods.split(",")}
+    if unknown := methods - {*sampler_names(), PEER, BOTORCH, WHOLE_MODEL}:
         parser.error(f"unknown methods {', '.join(unknown)}")
     if options.write_docs and (any(options.cases) or options.trials):
         parser.error("expected all cases as they are where the docs are written")

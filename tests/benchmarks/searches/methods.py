@@ -20,9 +20,11 @@ from tests.benchmarks.searches.cases import FOLDER, Case
 from tests.benchmarks.searches.history import Step
 from tests.benchmarks.studies import load_quickstart, run_study
 
-__all__ = ["WHOLE_MODEL", "load_case", "objective_values", "search", "study_folder"]
+__all__ = ["AFTER_SLOPES", "WHOLE_MODEL", "load_case", "objective_values", "search", "study_folder"]
 
 WHOLE_MODEL = "nsga2-whole-model"
+AFTER_SLOPES = "slopes+"
+_EVALUATIONS_OF_A_CLIMB = 5  # the trial and its steps
 
 
 def search(case: Case, method: str, seed: int) -> list[Step]:
@@ -30,7 +32,8 @@ def search(case: Case, method: str, seed: int) -> list[Step]:
 
     Args:
         case: What is searched, and for how long.
-        method: A sampler's name, ``PEER``, ``BOTORCH`` or ``WHOLE_MODEL``.
+        method: A sampler's name, ``PEER``, ``BOTORCH`` or ``WHOLE_MODEL``; ``slopes+NAME`` is a
+            sampler after a third of the budget along slopes.
         seed: Of the search; items and models are the same for all.
 
     Raises:
@@ -39,7 +42,10 @@ def search(case: Case, method: str, seed: int) -> list[Step]:
     if method in (PEER, BOTORCH):
         return _in_this_process(load_case(case), method, case.trials, seed)
     is_whole = method == WHOLE_MODEL
-    chosen = [f"sampler={'nsga2' if is_whole else method}", f"seed={seed}"]
+    sampler = method.removeprefix(AFTER_SLOPES)
+    chosen = [f"sampler={'nsga2' if is_whole else sampler}", f"seed={seed}"]
+    if sampler != method:
+        chosen.append(f"seeds.slopes={case.trials // (3 * _EVALUATIONS_OF_A_CLIMB)}")
     experiment = load_quickstart([*case.overrides(whole_model=is_whole), *chosen])
     folder = study_folder(case, method, seed)
     return list(map(_step, run_study(experiment, folder).trials))
