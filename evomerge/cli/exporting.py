@@ -113,8 +113,8 @@ def _export_others(study: Study, trials: Mapping[Path, TrialRecord], format_: Ex
         if format_ is ExportFormat.lora:
             what = f"an adapter of rank {study.export_adapter(trial, place)}"
         else:
-            form = "mergekit" if format_ is ExportFormat.mergekit else "recipe"
-            study.export_recipe(trial, place, form)
+            is_theirs = format_ is ExportFormat.mergekit
+            study.export_recipe(trial, place, "mergekit" if is_theirs else "recipe")
         console.print(f"trial {trial.number} as {what}: {place}", soft_wrap=True)
 
 

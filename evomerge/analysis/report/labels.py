@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evomerge.arrays import FloatArray
 
 __all__ = ["labels"]
 
-FloatArray = NDArray[np.float64]
 _Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels
 
 _WIDTH, _HEIGHT = 230.0, 200.0  # the smallest plot: one of three side by side
