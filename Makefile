@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 test lint bench bench-search bench-landscapes gpu clean help
+.PHONY: install demo smollm2 test lint docs bench bench-search bench-landscapes gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -34,6 +34,10 @@ lint: install    ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install    ## write the documentation as a site to build/site
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: install   ## measure what the README claims, and write it there
 	$(OFFLINE) $(BIN)/python -m tests.benchmarks --write-readme

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 import evomerge
 from evomerge.config.presets import Presets, copy_preset
+from tests.pages import DOCS, run_page
 
-PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+PAGE = DOCS / "python.md"
 
 
 def test_the_page_runs_and_names_every_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = PAGE.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     copy_preset(Presets().names("evaluators")["zoo"], tmp_path)
-    names: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", text, flags=re.S):
-        exec(compile(block, PAGE.name, "exec"), names)
+    run_page(PAGE, tmp_path)
     printed = capsys.readouterr().out
     assert "the callback enough raised RuntimeError(that is enough for now)" in printed
     assert {line.split()[0] for line in printed.splitlines() if "(" in line} >= {"5", "6", "7"}
-    table = text.split("##")[0]
+    table = PAGE.read_text(encoding="utf-8").split("##")[0]
     assert all(f"`{name}" in table for name in evomerge.__all__ if name != "__version__")
