@@ -1,0 +1,101 @@
+"""What larger models take, reckoned by the functions that ``check`` asks; ``python -m tests.sizes``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from evomerge.evaluation.step_memory import pass_bytes
+from evomerge.evaluation.teacher_forcing import Piece, Reading
+from evomerge.merging.residency import choose_residency
+from evomerge.merging.slopes import GRADIENT_BYTES
+from evomerge.models.outline import model_outline
+
+__all__ = ["MODELS", "rows"]
+
+_EXPERTS = 3
+_GPUS = (79 << 30, 139 << 30)  # about what GPUs sold as 80 GB and 141 GB report
+_STEP_TOKENS = 1024  # a microbatch of one sequence
+_LINK, _CPU = 25e9, 30e9  # bytes per second: from host to device, of merging on CPU
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A published model, as its config.json gives it."""
+
+    family: str
+    hidden: int
+    layers: int
+    inner: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int
+    tied: bool = False
+
+    def config(self) -> dict[str, object]:
+        """Return the keys that sizes depend on."""
+        return {
+            "model_type": self.family,
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "intermediate_size": self.inner,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_value_heads,
+            "vocab_size": self.vocabulary,
+            "tie_word_embeddings": self.tied,
+        }
+
+
+MODELS = {
+    "1.5B (Qwen2.5)": _Shape("qwen2", 1536, 28, 8960, 12, 2, 151936, tied=True),
+    "7B (Qwen2.5)": _Shape("qwen2", 3584, 28, 18944, 28, 4, 152064),
+    "32B (Qwen2.5)": _Shape("qwen2", 5120, 64, 27648, 40, 8, 152064),
+    "70B (Llama 3)": _Shape("llama", 8192, 80, 28672, 64, 8, 128256),
+}
+
+
+def rows() -> Iterator[str]:
+    """Yield the rows of the table in docs/sizes.md."""
+    for name, shape in MODELS.items():
+        yield f"| {' | '.join((name, *_cells(shape)))} |"
+
+
+def _cells(shape: _Shape) -> Iterator[str]:
+    model = model_outline(shape.config(), torch.bfloat16)
+    assert model is not None
+    model.config._attn_implementation = "sdpa"
+    live = sum(parameter.nbytes for parameter in model.parameters())
+    sources = (1 + _EXPERTS) * live
+    yield _gb(live)
+    yield _gb(sources)
+    for size in _GPUS:
+        yield _where(sources, live, size)
+    yield _gb(GRADIENT_BYTES + _step(model, checkpointing=False))
+    yield _gb(GRADIENT_BYTES + _step(model, checkpointing=True))
+    yield f"{sources / _LINK:.2g} s"
+    yield f"{(sources + live) / _CPU:.2g} s"
+
+
+def _where(sources: int, live: int, size: int) -> str:
+    if live > size:
+        return "does not fit"
+    place = choose_residency("cuda", source_bytes=sources, live_bytes=live, free_bytes=size)
+    left = size - live - (sources if place == "resident" else 0)
+    return f"{place}, {_gb(left)} left"
+
+
+def _step(model: object, *, checkpointing: bool) -> int:
+    reading = Reading((0,) * (_STEP_TOKENS - 8), (0,) * 9)
+    return pass_bytes(model, [Piece((reading,), torch.sum)], checkpointing=checkpointing)
+
+
+def _gb(size: float) -> str:
+    digits = max(0, 2 - math.floor(math.log10(size / 1e9)) - 1)
+    return f"{size / 1e9:.{digits}f} GB"
+
+
+if __name__ == "__main__":
+    print("\n".join(rows()))
