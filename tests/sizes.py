@@ -1,4 +1,4 @@
-"""What larger models take, reckoned by the functions that ``check`` asks; ``python -m tests.sizes``."""
+"""What larger models take, by the functions that ``check`` asks: ``python -m tests.sizes``."""
 
 from __future__ import annotations
 

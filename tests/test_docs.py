@@ -1,27 +1,37 @@
-"""The pages of docs/ are true: their examples are read, and no key is left out."""
+"""README and docs/ are true: commands parse, examples are read or run, links lead somewhere."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pydantic import BaseModel
 
+from evomerge.cli.main import app
 from evomerge.config import experiment as module
 from evomerge.config.experiment import Experiment
+from evomerge.config.load import draft_of
+from evomerge.config.presets import Presets
 from evomerge.evaluation.gates import Gates
+from evomerge.runs.stages import load_draft
 from evomerge.schema import parse, parse_yaml
+from evomerge.space.spec import ParameterSpec
+from tests.pages import DOCS, ROOT, blocks, run_page
 
-PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
+PAGE = DOCS / "experiments.md"
 WRITTEN_BY_US = {"winners", "origin", "recipe"}  # into resolved experiments only
 
 
 def example() -> dict[str, Any]:
     """All blocks of the page as one experiment."""
-    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), flags=re.S)
-    return {key: value for block in blocks for key, value in parse_yaml(block).items()}
+    texts = [block.text for block in blocks(PAGE) if block.language == "yaml"]
+    return {key: value for text in texts for key, value in parse_yaml(text).items()}
 
 
 @pytest.mark.parametrize("one_of", ["search_space", "stages"])
@@ -55,3 +65,122 @@ def test_what_is_shown_as_a_default_is_one() -> None:
     for key in ("allow_test_split", "engine", "finalists", "seed"):
         assert shown[key] == Experiment.model_fields[key].default, key
     assert shown["budget"]["trials"] == Experiment.model_fields["budget"].default.trials
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@by_page
+def test_every_command_line_is_one(page: Path) -> None:
+    """Whole lines of blocks are parsed as they would be; in prose, names are looked up."""
+    faults = [fault for line in _lines(page) if (fault := _fault(line, whole=True))]
+    faults += [fault for line in _in_prose(page) if (fault := _fault(line, whole=False))]
+    assert not faults
+
+
+def test_what_is_no_command_line_is_found() -> None:
+    assert _fault("evomerge front runs/my --jsn", whole=False)
+    assert _fault("evomerge frnt runs/my", whole=False)
+    assert _fault("evomerge export runs/my", whole=True)
+    assert _fault("evomerge export runs/my --out x --format gguf", whole=True)
+    assert not _fault("evomerge export runs/my", whole=False)
+    assert not _fault("A=1 evomerge presets copy ties . # to edit", whole=True)
+
+
+def _lines(page: Path) -> list[str]:
+    shells = [block.text for block in blocks(page) if block.language in ("sh", "bash", "")]
+    lines = "\n".join(shells).replace("\\\n", " ").splitlines()
+    return [line for line in lines if re.match(r"\s*(\w+=\S+ )*(srun )?evomerge ", line)]
+
+
+def _in_prose(page: Path) -> list[str]:
+    return re.findall(r"`(evomerge [^`…|]+)`", page.read_text(encoding="utf-8"))
+
+
+def _fault(line: str, *, whole: bool) -> str | None:
+    """Say what the command line would, without running anything."""
+    words = shlex.split(line, comments=True)
+    words = words[words.index("evomerge") + 1 :]
+    command: Any = typer.main.get_command(app)
+    while words and hasattr(command, "commands"):
+        if words[0] in {option for p in command.params for option in p.opts}:
+            words.pop(0)
+        elif words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        else:
+            return f"{line}: no command {words[0]!r}"
+    try:
+        command.make_context("evomerge", [word for word in words if word != "--help"])
+    except Exception as error:  # typer's, wherever it lies in this version
+        said: str = error.format_message()  # type: ignore[attr-defined]
+        is_cut = re.search(r"^Missing|requires an argument", said)
+        return None if is_cut and not whole else f"{line}: {said}"
+    return None
+
+
+@by_page
+def test_targets_modules_and_files_that_pages_name_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert set(re.findall(r"(?:`|^)make ([a-z][\w-]*)", text, flags=re.M)) <= targets
+    modules = re.findall(r"python3? -m (tests[\w.]*)", text)
+    paths = [ROOT / name.replace(".", "/") for name in modules]
+    assert [p for p in paths if not (p.is_dir() or p.with_suffix(".py").is_file())] == []
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@by_page
+def test_every_anchor_is_a_heading(page: Path) -> None:
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text("utf-8")):
+        target = page if not file else page.parent / file
+        titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.M)
+        assert anchor in {
+            re.sub(r"[^\w -]", "", t).strip().lower().replace(" ", "-") for t in titles
+        }
+
+
+@by_page
+def test_blocks_of_yaml_are_what_they_look_like(page: Path) -> None:
+    for block in blocks(page):
+        if block.language != "yaml" or "!function" in block.text or "apiVersion" in block.text:
+            continue
+        content = parse_yaml(block.text)
+        if {"models", "objectives"} <= content.keys():
+            parse(Experiment, content)
+        elif content.keys() & {"method", "kind"}:
+            parse(ParameterSpec, content)
+        elif not content.keys() & {"task", "tasks"}:
+            assert content.keys() <= Experiment.model_fields.keys(), block.text
+
+
+def test_the_page_on_tasks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its task files are lm-eval's, its evaluator and its experiment load."""
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / "tasks.md"
+    scores = run_page(page, tmp_path)["scores"]
+    assert set(scores["task"]) == {"capitals", "seas"}
+    assert set(scores["n"]) == {5}
+    (whole,) = (b.text for b in blocks(page) if b.language == "yaml" and "objectives:" in b.text)
+    (tmp_path / "my.yaml").write_text(whole)
+    (loaded,) = load_draft(draft_of("my.yaml", [], Presets()))
+    assert [o.name for o in loaded.objectives] == ["capitals", "seas"]
+
+
+def test_every_page_is_in_the_site_and_it_builds(tmp_path: Path) -> None:
+    """Unknown links and anchors are errors; pages that no menu names are, too."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r": (\w+\.md)$", text, flags=re.M)) == {p.name for p in DOCS.glob("*.md")}
+    for name in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(name, reason="the extra docs is not installed: make docs")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    pages = [file.read_text(encoding="utf-8") for file in tmp_path.glob("*.html")]
+    assert not [p for p in pages if re.search(r'(?:src|<link[^>]*href)="https?:', p)], "no network"

@@ -24,4 +24,4 @@ def test_the_models_are_as_large_as_published(name: str) -> None:
     model = model_outline(MODELS[name].config(), torch.bfloat16)
     assert model is not None
     size = sum(parameter.nbytes for parameter in model.parameters()) / 2
-    assert math.isclose(size, PUBLISHED[name.split()[0]], rel_tol=0.01)
+    assert math.isclose(size, PUBLISHED[name.split(maxsplit=1)[0]], rel_tol=0.01)
