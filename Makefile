@@ -13,7 +13,7 @@ install: .venv/.installed ## create .venv with the tested versions
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 demo: install    ## search the embedded models, write report and exports to runs/quickstart
@@ -36,7 +36,6 @@ lint: install    ## check style and types
 	$(BIN)/mypy
 
 docs: install    ## write the documentation as a site to build/site
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install   ## measure what the README claims, and write it there
