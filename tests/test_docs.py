@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import typer
 from pydantic import BaseModel
 
+import evomerge
 from evomerge.cli.main import app
 from evomerge.config import experiment as module
 from evomerge.config.experiment import Experiment
@@ -153,6 +155,16 @@ def test_blocks_of_yaml_are_what_they_look_like(page: Path) -> None:
             parse(ParameterSpec, content)
         elif not content.keys() & {"task", "tasks"}:
             assert content.keys() <= Experiment.model_fields.keys(), block.text
+
+
+def test_the_python_of_the_readme_is_there() -> None:
+    """It needs an experiment of one's own; docs/python.md shows the same, and runs."""
+    (block,) = (b for b in blocks(ROOT / "README.md") if b.language == "python")
+    owners = {"evomerge": evomerge, "study": evomerge.Study}
+    used = [n for n in ast.walk(ast.parse(block.text)) if isinstance(n, ast.Attribute)]
+    names = [(n.value.id, n.attr) for n in used if isinstance(n.value, ast.Name)]
+    assert len(names) == 6
+    assert [name for owner, name in names if not hasattr(owners[owner], name)] == []
 
 
 def test_the_page_on_tasks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
