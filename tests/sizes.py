@@ -12,7 +12,7 @@ from evomerge.evaluation.step_memory import pass_bytes
 from evomerge.evaluation.teacher_forcing import Piece, Reading
 from evomerge.merging.residency import choose_residency
 from evomerge.merging.slopes import GRADIENT_BYTES
-from evomerge.models.outline import model_outline
+from evomerge.models.outline import ModelOutline, model_outline
 
 __all__ = ["MODELS", "rows"]
 
@@ -58,36 +58,47 @@ MODELS = {
 
 
 def rows() -> Iterator[str]:
-    """Yield the rows of the table in docs/sizes.md."""
-    for name, shape in MODELS.items():
-        yield f"| {' | '.join((name, *_cells(shape)))} |"
+    """Yield the rows of the two tables in docs/sizes.md."""
+    for cells in (_memory, _work):
+        for name, shape in MODELS.items():
+            model = model_outline(shape.config(), torch.bfloat16)
+            assert model is not None
+            model.config._attn_implementation = "sdpa"
+            yield f"| {' | '.join((name, *cells(model)))} |"
 
 
-def _cells(shape: _Shape) -> Iterator[str]:
-    model = model_outline(shape.config(), torch.bfloat16)
-    assert model is not None
-    model.config._attn_implementation = "sdpa"
-    live = sum(parameter.nbytes for parameter in model.parameters())
-    sources = (1 + _EXPERTS) * live
+def _memory(model: ModelOutline) -> Iterator[str]:
+    live, sources = _sizes(model)
     yield _gb(live)
     yield _gb(sources)
     for size in _GPUS:
-        yield _where(sources, live, size)
+        yield _where(model, size)
+
+
+def _work(model: ModelOutline) -> Iterator[str]:
+    live, sources = _sizes(model)
     yield _gb(GRADIENT_BYTES + _step(model, checkpointing=False))
     yield _gb(GRADIENT_BYTES + _step(model, checkpointing=True))
     yield f"{sources / _LINK:.2g} s"
     yield f"{(sources + live) / _CPU:.2g} s"
 
 
-def _where(sources: int, live: int, size: int) -> str:
-    if live > size:
-        return "does not fit"
+def _sizes(model: ModelOutline) -> tuple[int, int]:
+    """Bytes of a live model, and of base and experts together."""
+    live = sum(parameter.nbytes for parameter in model.parameters())
+    return live, (1 + _EXPERTS) * live
+
+
+def _where(model: ModelOutline, size: int) -> str:
+    """Where base and experts are on a GPU, and what that leaves."""
+    live, sources = _sizes(model)
     place = choose_residency("cuda", source_bytes=sources, live_bytes=live, free_bytes=size)
-    left = size - live - (sources if place == "resident" else 0)
-    return f"{place}, {_gb(left)} left"
+    stage = (1 + _EXPERTS) * max(parameter.nbytes for parameter in model.parameters())
+    left = size - live - (sources if place == "resident" else 2 * stage)
+    return f"{place}, {_gb(left)} left" if left > 0 else "does not fit"
 
 
-def _step(model: object, *, checkpointing: bool) -> int:
+def _step(model: ModelOutline, *, checkpointing: bool) -> int:
     reading = Reading((0,) * (_STEP_TOKENS - 8), (0,) * 9)
     return pass_bytes(model, [Piece((reading,), torch.sum)], checkpointing=checkpointing)
 
