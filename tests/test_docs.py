@@ -81,6 +81,15 @@ def test_every_command_line_is_one(page: Path) -> None:
     assert not faults
 
 
+def test_commands_of_the_makefile_and_of_presets_are_some() -> None:
+    lines = re.findall(r"\$\(BIN\)/(evomerge .*)", (ROOT / "Makefile").read_text())
+    kinds = ("experiments", "search_spaces")
+    texts = [f.read_text(encoding="utf-8") for kind in kinds for f in (ROOT / kind).glob("*.yaml")]
+    lines += re.findall(r"Run it: (evomerge run \w+(?: --set \S+)*)", "\n".join(texts))
+    assert len(lines) > 20
+    assert not [fault for line in lines if (fault := _fault(line, whole=True))]
+
+
 def test_what_is_no_command_line_is_found() -> None:
     assert _fault("evomerge front runs/my --jsn", whole=False)
     assert _fault("evomerge frnt runs/my", whole=False)
