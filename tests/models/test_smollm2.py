@@ -108,10 +108,11 @@ def test_parts_are_dealt_to_one_split_each():
 @pytest.mark.parametrize("task", STORIES)
 def test_stories_of_two_splits_share_no_name_no_thing_and_no_question(task, trained):
     prompts = {split: [i.prompt for i in items_of(task, split)] for split in SIZES}
-    stories = [item.prompt for name in ("math", "french") for item in trained[name]]
+    courses = ("math", "french", "early")
+    stories = [item.prompt for name in courses for item in trained[name]]
     prompts["train"] = [prompt for prompt in stories if " " in prompt.split("\n")[0]]
     cast = {split: {w for p in prompts[split] for w in words_of(p)} for split in SPLITS}
-    asked = {split: {question(p) for p in prompts[split]} for split in SPLITS}
+    asked = {split: {question(p.split("\n")[0]) for p in prompts[split]} for split in SPLITS}
     for split, other in combinations(SPLITS, 2):
         assert not cast[split] & cast[other] & (_PEOPLE | _THINGS)
         assert not asked[split] & asked[other]
@@ -175,7 +176,7 @@ def test_an_adapter_has_the_shapes_of_the_model(name):
     factors = load_file(ADAPTERS / name / "adapter_model.safetensors")
     rank = json.loads((ADAPTERS / name / "adapter_config.json").read_text())["r"]
     wanted = {}
-    for layer in range(N_LAYERS):
+    for layer in range(COURSES[name].n_layers or N_LAYERS):
         for module, (n_out, n_in) in SIDES.items():
             block = "mlp" if module in ("up_proj", "down_proj") else "self_attn"
             prefix = f"base_model.model.model.layers.{layer}.{block}.{module}"
@@ -312,13 +313,14 @@ def test_what_cannot_be_built_is_refused(monkeypatch, tmp_path):
         build_family("smollm2", tmp_path, train=False, seed=0)
 
 
-def test_the_experiment_fits_as_far_as_can_be_seen_without_the_models():
+@pytest.mark.parametrize(("name", "n_genes"), [("smollm2", 18), ("smollm2_french_math", 24)])
+def test_experiments_fit_as_far_as_can_be_seen_without_the_models(name, n_genes):
     presets = Presets()
-    experiment = load_experiment(presets.names("experiments")["smollm2"], presets)
+    experiment = load_experiment(presets.names("experiments")[name], presets)
     models = ModelSet(experiment.models.base, experiment.models.experts, n_layers=N_LAYERS)
     space = build_space(experiment.search_space, models)
     assert space.recipe(space.defaults).faults() == []
-    assert len(space.distributions) == 18
+    assert len(space.distributions) == n_genes
     assert [suite.faults() for suite in make_suites(experiment)] == [[]]
     assert {objective.task for objective in experiment.objectives} <= set(EXAMS)
     assert {objective.metric for objective in experiment.objectives} == {"exact_match,strip"}
