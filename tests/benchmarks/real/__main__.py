@@ -128,7 +128,12 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {
 def load(chosen: argparse.Namespace, name: str, *changes: str, items: int | None = None) -> Loaded:
     """Read an experiment with the items and workers that were chosen."""
     limit = items or chosen.limit
-    overrides = [*changes, f"evaluators[0].limit={limit}", f"execution.workers={chosen.workers}"]
+    overrides = [
+        *changes,
+        *chosen.set,
+        f"evaluators[0].limit={limit}",
+        f"execution.workers={chosen.workers}",
+    ]
     if chosen.workers == 1:
         overrides.append("execution.executor=inline")
     presets = Presets()
@@ -166,6 +171,7 @@ def _main() -> None:
     parser.add_argument("--test-limit", type=int, default=240, help="test items per task")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the experiment")
     parser.add_argument("--write-docs", action="store_true", help="rewrite tables of docs/real.md")
     chosen = parser.parse_args()
     if unknown := set(chosen.parts) - PARTS.keys():
