@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -76,8 +77,12 @@ def trained() -> dict[str, list[Exercise]]:
     return {name: [course.draw(rng) for _ in range(1500)] for name, course in COURSES.items()}
 
 
+def words_of_text(text: str) -> list[str]:
+    return re.findall(r"[\w-]+", text)
+
+
 def words_of(prompt: str) -> set[str]:
-    return set(re.findall(r"[\w-]+", prompt))
+    return set(words_of_text(prompt))
 
 
 _PEOPLE = {name.split()[0] for split in SPLITS for name in names_of(split)}
@@ -171,6 +176,17 @@ def test_the_tasks_in_the_repository_are_those_the_builder_writes(tmp_path):
         assert file.read_bytes() == (TASKS / file.relative_to(tmp_path)).read_bytes()
 
 
+def test_stories_work_nothing_out(trained):
+    """Every number of a story is in its translation, and no other."""
+    for item in trained["early"][:300]:
+        french, english = (
+            [numbers.index(w.lower()) for w in words_of_text(text) if w.lower() in numbers]
+            for text, numbers in ((item.prompt, FRENCH_NUMBERS), (item.answer, ENGLISH_NUMBERS))
+        )
+        assert french == english
+        assert len(french) <= 2
+
+
 @pytest.mark.parametrize("name", COURSES)
 def test_an_adapter_has_the_shapes_of_the_model(name):
     factors = load_file(ADAPTERS / name / "adapter_model.safetensors")
@@ -228,12 +244,14 @@ def test_what_counts_as_right(task, said, right):
     assert bool(scored["exact_match"]) is right
 
 
-def test_training_leaves_the_model_alone_and_peft_reads_the_adapter(tmp_path):
+@pytest.mark.parametrize("n_layers", [None, 2])
+def test_training_leaves_the_model_alone_and_peft_reads_the_adapter(n_layers, tmp_path):
     save_tiny_llama(tmp_path / "base", seed=0, dtype=torch.float32)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    course = Course(lambda rng: Exercise("w1 w2", f"w{rng.randrange(5)}"), steps=3)
+    draw = Course(lambda rng: Exercise("w1 w2", f"w{rng.randrange(5)}"), steps=3)
+    course = replace(draw, n_layers=n_layers)
     factors = train_adapter(model, tokenizer, course, seed=0)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert all(f.any() for f in factors.values())
@@ -248,7 +266,7 @@ def test_training_leaves_the_model_alone_and_peft_reads_the_adapter(tmp_path):
     assert not torch.allclose(wanted, model(tokens).logits, atol=1e-4)
     add_adapter(model, factors)
     torch.testing.assert_close(model(tokens).logits, wanted, atol=1e-5, rtol=1e-5)
-    assert len(factors) == 2 * len(TARGETS) * model.config.num_hidden_layers
+    assert len(factors) == 2 * len(TARGETS) * (n_layers or model.config.num_hidden_layers)
 
 
 def test_nouns_are_dealt_the_kind_above_their_first_sense(tmp_path):
