@@ -12,12 +12,13 @@ from evomerge.recipe.rules import copy_rule, sum_rule
 from evomerge.runs.loaded import Loaded
 from tests.benchmarks.real.held_out import held_out_table
 from tests.benchmarks.real.known import known_merges
+from tests.benchmarks.real.peers import PEERS, search_peer, seconds_table
 from tests.benchmarks.real.scoring import Scorer
 from tests.benchmarks.studies import load_quickstart
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
 SUITE = (
-    f"evaluators=[{{tasks: [zoo_math, zoo_list, zoo_facts], include_path: {TASKS}, limit: 30, "
+    f"evaluators=[{{tasks: [zoo_math, zoo_list, zoo_facts], include_path: {TASKS}, limit: 12, "
     "splits: {search: search, validation: validation, test: test}}]"
 )
 
@@ -91,3 +92,13 @@ def test_the_table_holds_all_against_the_first(loaded, scorer):
     assert [
         line.rstrip(" |").endswith(str(scorer.mean(recipes["math"], "test"))) for line in lines[2:]
     ] == [True, False]
+
+
+def test_scores_of_candidates_are_those_of_lm_eval(loaded):
+    assert "Of 6 scores, 0 differ" in seconds_table(loaded, 1)
+
+
+def test_the_search_of_a_peer_returns_a_merge_of_the_models(loaded, tmp_path):
+    (evolution,) = (name for name, changes in PEERS.items() if changes is None)
+    found = search_peer(lambda *_: loaded, evolution, 0, 1, tmp_path)
+    assert loaded.models.are_mixed_by(found)

@@ -12,6 +12,7 @@ from evomerge.export.model import export_model
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.reading import latest_results
 from evomerge.study.folder import StudyFolder
+from tests.benchmarks.real.plain import key
 from tests.benchmarks.results import layout
 
 __all__ = ["export_and_check"]
@@ -45,7 +46,12 @@ def export_and_check(folder: StudyFolder, loaded: Loaded, out: Path) -> str:
     )
     results = json.loads(done.stdout.splitlines()[-1])
     cells = [
-        [f"`{o.task}`", str(len(rows[o.task])), f"{value:.4f}", f"{results[o.task][o.metric]:.4f}"]
+        [
+            f"`{o.task}`",
+            str(len(rows[o.task])),
+            f"{value:.4f}",
+            f"{results[o.task][key(o.metric)]:.4f}",
+        ]
         for o, value in zip(loaded.objectives, trial.values, strict=True)
     ]
     return layout(["task", "items", "trial", "its export, by lm-eval"], cells)

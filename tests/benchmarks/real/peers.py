@@ -34,7 +34,7 @@ from evomerge.samplers import GeneSpace
 from evomerge.space.protocol import Params
 from evomerge.study.folder import StudyFolder
 from tests.benchmarks.evolve import evolve
-from tests.benchmarks.real.plain import configs, score
+from tests.benchmarks.real.plain import configs, key, score
 from tests.benchmarks.real.scoring import Scorer
 from tests.benchmarks.results import layout
 from tests.benchmarks.studies import run_study
@@ -123,7 +123,7 @@ def seconds_table(loaded: Loaded, n: int) -> str:
             again = score(lm, tasks, rows)
         theirs.append(time.process_time() - start)
         differ += sum(
-            found[o.task][o.metric].value != again[o.task][o.metric] for o in loaded.objectives
+            found[o.task][o.metric].value != again[o.task][key(o.metric)] for o in loaded.objectives
         )
     mine, other = statistics.median(ours[1:]), statistics.median(theirs[1:])
     cells = [

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-__all__ = ["configs", "score"]
+__all__ = ["configs", "key", "score"]
 
 
 def configs(tasks: Path, names: list[str], split: str) -> list[dict[str, object]]:
@@ -24,6 +24,11 @@ def configs(tasks: Path, names: list[str], split: str) -> list[dict[str, object]
         config["dataset_kwargs"]["data_files"] = {k: str(folder / v) for k, v in files.items()}
         found.append({**config, "test_split": split})
     return found
+
+
+def key(metric: str) -> str:
+    """Name a metric as lm-eval's results do, with its filter."""
+    return metric if "," in metric else f"{metric},none"
 
 
 def score(lm: object, tasks: list[dict[str, object]], samples: dict[str, list[int]]) -> dict:
