@@ -42,6 +42,9 @@ from tests.benchmarks.real.scoring import Scorer
 from tests.benchmarks.results import layout, setting
 from tests.benchmarks.studies import run_study
 
+TABLES = tuple(
+    f"real-{name}" for name in ("held-out", "export", "composite", "peers", "seconds", "profile")
+)
 OUT = Path("runs/real")
 DOCS = Path("docs/real.md")
 
