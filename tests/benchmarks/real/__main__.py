@@ -26,6 +26,7 @@ from evomerge.analysis.winners import best_merges
 from evomerge.cli.reading import write_run_report
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
+from evomerge.origins import is_baseline
 from evomerge.recipe.files import stored_recipe
 from evomerge.recipe.recipe import Recipe
 from evomerge.recipe.rules import copy_rule, sum_rule
@@ -86,9 +87,9 @@ def composite(chosen: argparse.Namespace) -> dict[str, str]:
 
 def peers(chosen: argparse.Namespace) -> dict[str, str]:
     """Search as others do, and time what they pay for a candidate."""
-    make = partial(load, chosen, "smollm2")
+    make, out = partial(load, chosen, "smollm2"), OUT / f"peers-{chosen.limit}"
     found = {
-        name: [search_peer(make, name, seed, chosen.trials, OUT) for seed in range(chosen.seeds)]
+        name: [search_peer(make, name, seed, chosen.trials, out) for seed in range(chosen.seeds)]
         for name in PEERS
     }
     cells = []
@@ -145,9 +146,9 @@ def load(chosen: argparse.Namespace, name: str, *changes: str, items: int | None
 
 
 def winner(study: StudyRecord) -> Recipe:
-    """Return the merge that validation chose, or that is the best on search items."""
-    chosen = {final.number for final in study.finals if final.chosen}
-    merges = [t for t in study.trials if t.number in chosen] or best_merges(study, 1)
+    """Return the best merge by the validation items; without finals, by the search items."""
+    finals = [f.number for f in study.finals if f.split == "test" and not is_baseline(f.origin)]
+    merges = [t for t in study.trials if t.number in finals] or best_merges(study, 1)
     return stored_recipe(merges[0].recipe, merges[0].number)
 
 
