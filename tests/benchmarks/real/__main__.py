@@ -161,7 +161,7 @@ def caption(chosen: argparse.Namespace) -> str:
     """Say on what a table was measured."""
     return (
         f"At most {chosen.limit} search and {chosen.test_limit} test items per task; "
-        f"{chosen.workers} workers on {setting()}; load average {os.getloadavg()[0]:.1f}"
+        f"{chosen.workers} at a time on {setting()}; load average {os.getloadavg()[0]:.1f}"
     )
 
 
