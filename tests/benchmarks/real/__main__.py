@@ -114,8 +114,10 @@ def profiled(chosen: argparse.Namespace) -> dict[str, str]:
     """Say where the seconds of a trial go."""
     loaded = load(chosen, "smollm2")
     names = tuple(loaded.models.experts)
-    mix = [sum_rule(dict.fromkeys(names, c)) for c in (0.5, 0.3333)]
-    recipes = {f"merge {i}": loaded.models.recipe((rule,)) for i, rule in enumerate(mix)}
+    mix = {"warm-up": 0.5, "merge": 1 / len(names)}
+    recipes = {
+        name: loaded.models.recipe((sum_rule(dict.fromkeys(names, c)),)) for name, c in mix.items()
+    }
     recipes["expert `math`"] = loaded.models.recipe((copy_rule("math", names),))
     return {"real-profile": f"{profile_table(profile(loaded, recipes))}\n\n{caption(chosen)}."}
 

@@ -36,7 +36,7 @@ def profile(loaded: Loaded, recipes: Mapping[str, Recipe]) -> list[Row]:
 
     Args:
         loaded: The experiment.
-        recipes: What to measure, by name; the first one is run twice, to warm up.
+        recipes: What to measure, by name; the first one warms up and has no row.
 
     Returns:
         A row for each: seconds of the processor by phase, tokens, items.
@@ -46,9 +46,7 @@ def profile(loaded: Loaded, recipes: Mapping[str, Recipe]) -> list[Row]:
     candidate = LiveCandidate(sources)
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
     prepared = PreparedSuites.of(loaded.suites, "search", candidate.model, tokenizer)
-    candidate.materialise(next(iter(recipes.values())))
-    prepared.score()
-    rows = [_row(name, recipe, candidate, prepared) for name, recipe in recipes.items()]
+    _, *rows = [_row(name, recipe, candidate, prepared) for name, recipe in recipes.items()]
     n_items = sum(len(one.items) for one in prepared.tasks)
     return [{**row, "items": n_items} for row in rows]
 
