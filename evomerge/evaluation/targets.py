@@ -21,7 +21,10 @@ from evomerge.evaluation.right_answers import Answers, RightAnswers
 from evomerge.evaluation.smooth import gold_choices, gold_texts, scored_answer, smooth_names
 from evomerge.evaluation.teacher_forcing import Reading
 
-__all__ = ["SlopedItem", "Targets", "needs_answers"]
+__all__ = ["UNASKED", "SlopedItem", "Targets", "needs_answers"]
+
+UNASKED = "no parent was asked"
+"""How the fault ends that parents' answers may mend."""
 
 _OF_ONE_ANSWER = ("gold_bpb", "exact_match")  # metrics of choices that look at the gold one alone
 
@@ -172,10 +175,8 @@ class Targets:
         right = RightAnswers(self._prepared, self._metric, self._lm)
         requests = right.requests(self._parents)
         if not requests:
-            also = "is right about any item" if self._parents else "was asked"
-            raise EvaluationError(
-                f"{self._metric} accepts no gold text as an answer, and no parent {also}"
-            )
+            also = "no parent is right about any item" if self._parents else UNASKED
+            raise EvaluationError(f"{self._metric} accepts no gold text as an answer, and {also}")
         return self._answered(requests, right.ends(requests))
 
     def _texts(self) -> list[SlopedItem]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelOutline", "PlainConfig", "load_tokenizer", "model_outline", "plain_config"]
 
-Setting = bool | int | float | str | None
+Setting = bool | int | float | str | list[int] | None
 
 
 class PlainConfig(SimpleNamespace):
@@ -77,6 +77,7 @@ def _plain(config: Any) -> dict[str, Setting]:
         for name, value in values.items()
         if value is None
         or isinstance(value, bool | int | str)
+        or (isinstance(value, list) and all(isinstance(part, int) for part in value))
         or (isinstance(value, float) and math.isfinite(value))
     }
 

@@ -25,7 +25,7 @@ from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.optuna_study import keep_inputs, ledger_of, open_study, store_name, stored_inputs
 from evomerge.runs.reading import is_finished, read_study
-from evomerge.runs.sampling import make_sampler, resolved_sampler, sampler_choice
+from evomerge.runs.sampling import make_sampler, sampler_choice, with_settled_sampler
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
 from evomerge.runs.wholeness import require_items
 from evomerge.runs.workers import on_device, start_executor
@@ -66,12 +66,11 @@ def settled(loaded: Loaded, folder: StudyFolder, events: Events) -> Loaded:
     """
     if loaded.experiment.storage is not None:
         open_storage(folder.journal, loaded.experiment.storage)
-    sampler = resolved_sampler(loaded.experiment, loaded.space, loaded.sloped)
     if loaded.experiment.sampler.name == "auto" and loaded.sloped.lacking(loaded.experiment):
         name, why = sampler_choice(loaded.experiment, loaded.space, loaded.sloped)
         events.noted(f"sampler auto: {name}: {why}")
-    kept = loaded.experiment.model_copy(update={"sampler": sampler})
-    return replace(loaded, experiment=kept)
+    settled_one = with_settled_sampler(loaded.experiment, loaded.space, loaded.sloped)
+    return replace(loaded, experiment=settled_one)
 
 
 def start_study(loaded: Loaded, folder: StudyFolder) -> None:

@@ -30,9 +30,9 @@ from evomerge.study.records import Objective
 __all__ = [
     "ItemRows",
     "make_sampler",
-    "resolved_sampler",
     "sampler_choice",
     "sampler_faults",
+    "with_settled_sampler",
 ]
 
 
@@ -54,15 +54,20 @@ def make_sampler(
     return _sampler(experiment, replace(_problem(experiment, space, sloped), item_scores=rows))
 
 
-def resolved_sampler(
+def with_settled_sampler(
     experiment: Experiment, space: SearchSpace, sloped: SlopedParts
-) -> SamplerConfig:
-    """Settle which sampler runs, and the options that follow the budget, which may grow later."""
-    sampler = experiment.sampler
-    name, options = resolve_sampler(
-        sampler.name, sampler.options, _problem(experiment, space, sloped)
+) -> Experiment:
+    """Settle which sampler runs, and what follows the budget, which may grow later."""
+    sampler, seeds, problem = (
+        experiment.sampler,
+        experiment.seeds,
+        _problem(experiment, space, sloped),
     )
-    return SamplerConfig(name=name, **options)
+    name, options = resolve_sampler(sampler.name, sampler.options, problem)
+    if sampler.name == "auto" and not seeds.slopes:
+        seeds = seeds.model_copy(update={"slopes": choose(problem).climbs})
+    changed = {"sampler": SamplerConfig(name=name, **options), "seeds": seeds}
+    return experiment.model_copy(update=changed)
 
 
 def sampler_choice(
@@ -72,9 +77,11 @@ def sampler_choice(
     name, problem = experiment.sampler.name, _problem(experiment, space, sloped)
     if name != "auto":
         return name, f"named in the experiment; {sampler_names()[name]}"
-    chosen, reason = choose(problem)
-    lacking = None if chosen == "slopes" else sloped.lacking(experiment)
-    return chosen, reason if lacking is None else f"{reason}; not along slopes: {lacking}"
+    choice = choose(problem)
+    is_along = choice.name == "slopes" or choice.climbs
+    lacking = None if is_along else sloped.lacking(experiment)
+    reason = choice.reason if lacking is None else f"{choice.reason}; not along slopes: {lacking}"
+    return choice.name, reason
 
 
 def sampler_faults(

@@ -71,7 +71,7 @@ def resolve_sampler(name: str, options: Options, problem: SearchProblem) -> tupl
         if options:
             faults = (Fault((name,), "auto has no options", "leave it out") for name in options)
             raise ConfigError(*faults)
-        name, _ = choose(problem)
+        name = choose(problem).name
     return name, _load(name).resolve(options, problem)
 
 

@@ -32,6 +32,7 @@ from evomerge.merging.sources import Sources
 from evomerge.models.reference import resolve_model
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.runs.parts import load_suites
+from tests.benchmarks.real.plain import configs
 from tests.benchmarks.shapes import HIDDEN, LAYERS, MLP, VOCABULARY
 
 _REPEATS = 3
@@ -60,7 +61,8 @@ def _line(name: str, base: str, experts: dict[str, str], suite: Suite) -> str:
     prepared = PreparedSuites.of([suite], "search", candidate.model, tokenizer)
     samples = {one.name: [item.row for item in one.items] for one in prepared.tasks}
     lm = HFLM(pretrained=candidate.model, tokenizer=tokenizer, batch_size=_LM_EVAL_BATCH)
-    configs = _task_configs()
+    assert suite.include_path is not None
+    tasks = configs(suite.include_path, list(samples), "search")
     index = TaskManager(include_defaults=False)  # the default one takes seconds, once
     bare: list[float] = []
 
@@ -74,7 +76,7 @@ def _line(name: str, base: str, experts: dict[str, str], suite: Suite) -> str:
         candidate.materialise(recipe)
         with redirect_stderr(StringIO()):
             lm_eval.simple_evaluate(
-                model=lm, tasks=configs, samples=samples, task_manager=index, bootstrap_iters=0
+                model=lm, tasks=tasks, samples=samples, task_manager=index, bootstrap_iters=0
             )
 
     ours = _seconds(replayed, base, experts)
@@ -117,7 +119,8 @@ def _examples_line(base: str, experts: dict[str, str], folder: Path) -> str:
 
 def _five_shot(folder: Path, name: str, sampler: str) -> Suite:
     """Write a task with questions as long as those of usual benchmarks."""
-    (config,) = [one for one in _task_configs() if one["output_type"] == "multiple_choice"]
+    zoo = Presets().names("evaluators")["zoo"].parent / "tasks"
+    (config,) = configs(zoo, ["zoo_facts"], "search")
     config |= {
         "task": name,
         "doc_to_text": "{{(prompt + ' ') * 16}}",
@@ -173,17 +176,6 @@ def random_model(folder: Path, seed: int) -> str:
     for file in resolve_model("zoo:base").glob("*token*"):
         shutil.copy(file, folder)
     return str(folder)
-
-
-def _task_configs() -> list[dict[str, object]]:
-    folder = Presets().names("evaluators")["zoo"].parent / "tasks"
-    configs = []
-    for file in sorted(folder.rglob("*.yaml")):
-        config = yaml.safe_load(file.read_text())
-        files = config["dataset_kwargs"]["data_files"]
-        config["dataset_kwargs"]["data_files"] = {k: str(file.parent / v) for k, v in files.items()}
-        configs.append({**config, "test_split": "search"})
-    return configs
 
 
 if __name__ == "__main__":

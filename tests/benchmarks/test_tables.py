@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from tests.benchmarks import results, steps
 from tests.benchmarks.__main__ import TABLES
 from tests.benchmarks.readme import replace_blocks, write_readme
+from tests.benchmarks.real.__main__ import TABLES as REAL
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 prose = st.text(st.characters(exclude_characters="<\r", exclude_categories=["Cs"]))
 
 
@@ -30,6 +32,11 @@ def test_only_the_named_blocks_change(
 def test_a_block_must_be_there_once(page: str) -> None:
     with pytest.raises(ValueError, match="expected one block bench:a"):
         replace_blocks(page, {"a": "x"})
+
+
+def test_the_page_about_a_real_model_has_a_place_for_every_table() -> None:
+    page = (ROOT / "docs" / "real.md").read_text(encoding="utf-8")
+    assert replace_blocks(page, dict.fromkeys(REAL, "| t |")).count("| t |") == len(REAL)
 
 
 def test_the_readme_has_a_place_for_every_table(tmp_path: Path) -> None:

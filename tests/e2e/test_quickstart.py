@@ -64,7 +64,7 @@ import yaml, pathlib
 import torch
 torch.set_num_threads(1)
 tasks = []
-for file in sorted(pathlib.Path(sys.argv[2]).rglob("*.yaml")):
+for file in sorted(pathlib.Path(sys.argv[2]).rglob("zoo_*.yaml")):
     config = yaml.safe_load(file.read_text())
     files = config["dataset_kwargs"]["data_files"]
     config["dataset_kwargs"]["data_files"] = {k: str(file.parent / v) for k, v in files.items()}

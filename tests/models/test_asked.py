@@ -143,6 +143,17 @@ def test_prompts_are_as_long_as_a_live_model_lets_them_be(tmp_path: Path) -> Non
     assert reader.lm.max_length == 99
 
 
+@pytest.mark.parametrize("ends", [None, 2, [2, 5]])
+def test_answers_end_where_those_of_a_live_model_end(tmp_path: Path, ends: object) -> None:
+    folder = tmp_path / "model"
+    model = save_tiny_llama(folder, seed=0)
+    model.config.eos_token_id = model.generation_config.eos_token_id = ends
+    live = LanguageModel(model, AutoTokenizer.from_pretrained(folder), 1)
+    plain = plain_config(model.config.to_dict())
+    reader = LanguageModel.without_parameters(load_tokenizer(folder), plain)
+    assert reader.ends({}) == live.ends({})
+
+
 def test_the_tokenizer_is_the_one_of_transformers(tmp_path: Path) -> None:
     save_tiny_llama(tmp_path, seed=0)
     wanted = AutoTokenizer.from_pretrained(tmp_path)

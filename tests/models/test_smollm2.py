@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -76,8 +77,12 @@ def trained() -> dict[str, list[Exercise]]:
     return {name: [course.draw(rng) for _ in range(1500)] for name, course in COURSES.items()}
 
 
+def words_of_text(text: str) -> list[str]:
+    return re.findall(r"[\w-]+", text)
+
+
 def words_of(prompt: str) -> set[str]:
-    return set(re.findall(r"[\w-]+", prompt))
+    return set(words_of_text(prompt))
 
 
 _PEOPLE = {name.split()[0] for split in SPLITS for name in names_of(split)}
@@ -108,10 +113,11 @@ def test_parts_are_dealt_to_one_split_each():
 @pytest.mark.parametrize("task", STORIES)
 def test_stories_of_two_splits_share_no_name_no_thing_and_no_question(task, trained):
     prompts = {split: [i.prompt for i in items_of(task, split)] for split in SIZES}
-    stories = [item.prompt for name in ("math", "french") for item in trained[name]]
+    courses = ("math", "french", "early")
+    stories = [item.prompt for name in courses for item in trained[name]]
     prompts["train"] = [prompt for prompt in stories if " " in prompt.split("\n")[0]]
     cast = {split: {w for p in prompts[split] for w in words_of(p)} for split in SPLITS}
-    asked = {split: {question(p) for p in prompts[split]} for split in SPLITS}
+    asked = {split: {question(p.split("\n")[0]) for p in prompts[split]} for split in SPLITS}
     for split, other in combinations(SPLITS, 2):
         assert not cast[split] & cast[other] & (_PEOPLE | _THINGS)
         assert not asked[split] & asked[other]
@@ -170,12 +176,23 @@ def test_the_tasks_in_the_repository_are_those_the_builder_writes(tmp_path):
         assert file.read_bytes() == (TASKS / file.relative_to(tmp_path)).read_bytes()
 
 
+def test_stories_work_nothing_out(trained):
+    """Every number of a story is in its translation, and no other."""
+    for item in trained["early"][:300]:
+        french, english = (
+            [numbers.index(w.lower()) for w in words_of_text(text) if w.lower() in numbers]
+            for text, numbers in ((item.prompt, FRENCH_NUMBERS), (item.answer, ENGLISH_NUMBERS))
+        )
+        assert french == english
+        assert len(french) <= 2
+
+
 @pytest.mark.parametrize("name", COURSES)
 def test_an_adapter_has_the_shapes_of_the_model(name):
     factors = load_file(ADAPTERS / name / "adapter_model.safetensors")
     rank = json.loads((ADAPTERS / name / "adapter_config.json").read_text())["r"]
     wanted = {}
-    for layer in range(N_LAYERS):
+    for layer in range(COURSES[name].n_layers or N_LAYERS):
         for module, (n_out, n_in) in SIDES.items():
             block = "mlp" if module in ("up_proj", "down_proj") else "self_attn"
             prefix = f"base_model.model.model.layers.{layer}.{block}.{module}"
@@ -227,12 +244,14 @@ def test_what_counts_as_right(task, said, right):
     assert bool(scored["exact_match"]) is right
 
 
-def test_training_leaves_the_model_alone_and_peft_reads_the_adapter(tmp_path):
+@pytest.mark.parametrize("n_layers", [None, 2])
+def test_training_leaves_the_model_alone_and_peft_reads_the_adapter(n_layers, tmp_path):
     save_tiny_llama(tmp_path / "base", seed=0, dtype=torch.float32)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    course = Course(lambda rng: Exercise("w1 w2", f"w{rng.randrange(5)}"), steps=3)
+    draw = Course(lambda rng: Exercise("w1 w2", f"w{rng.randrange(5)}"), steps=3)
+    course = replace(draw, n_layers=n_layers)
     factors = train_adapter(model, tokenizer, course, seed=0)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert all(f.any() for f in factors.values())
@@ -247,7 +266,7 @@ def test_training_leaves_the_model_alone_and_peft_reads_the_adapter(tmp_path):
     assert not torch.allclose(wanted, model(tokens).logits, atol=1e-4)
     add_adapter(model, factors)
     torch.testing.assert_close(model(tokens).logits, wanted, atol=1e-5, rtol=1e-5)
-    assert len(factors) == 2 * len(TARGETS) * model.config.num_hidden_layers
+    assert len(factors) == 2 * len(TARGETS) * (n_layers or model.config.num_hidden_layers)
 
 
 def test_nouns_are_dealt_the_kind_above_their_first_sense(tmp_path):
@@ -312,13 +331,14 @@ def test_what_cannot_be_built_is_refused(monkeypatch, tmp_path):
         build_family("smollm2", tmp_path, train=False, seed=0)
 
 
-def test_the_experiment_fits_as_far_as_can_be_seen_without_the_models():
+@pytest.mark.parametrize(("name", "n_genes"), [("smollm2", 18), ("smollm2_french_math", 24)])
+def test_experiments_fit_as_far_as_can_be_seen_without_the_models(name, n_genes):
     presets = Presets()
-    experiment = load_experiment(presets.names("experiments")["smollm2"], presets)
+    experiment = load_experiment(presets.names("experiments")[name], presets)
     models = ModelSet(experiment.models.base, experiment.models.experts, n_layers=N_LAYERS)
     space = build_space(experiment.search_space, models)
     assert space.recipe(space.defaults).faults() == []
-    assert len(space.distributions) == 18
+    assert len(space.distributions) == n_genes
     assert [suite.faults() for suite in make_suites(experiment)] == [[]]
     assert {objective.task for objective in experiment.objectives} <= set(EXAMS)
     assert {objective.metric for objective in experiment.objectives} == {"exact_match,strip"}

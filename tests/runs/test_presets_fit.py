@@ -36,10 +36,16 @@ def test_search_space_presets_decode(name: str) -> None:
 
 
 HUB = {"evollm_jp", "evollm_jp_merge"}  # need downloads
-BUILT = {"smollm2"}  # needs models of its own: tests/models/test_smollm2.py
+BENCHMARKS = {  # need downloads, too: test_benchmark_presets.py
+    *("llama3_japanese_math", "mergebench_gemma2b", "mergebench_llama3b"),
+    *("qwen3_thinking", "qwen_math_code"),
+}
+BUILT = {"smollm2", "smollm2_french_math"}  # on models of their own: tests/models/test_smollm2.py
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS.names("experiments").keys() - HUB - BUILT))
+@pytest.mark.parametrize(
+    "name", sorted(PRESETS.names("experiments").keys() - HUB - BENCHMARKS - BUILT)
+)
 def test_experiment_presets_fit_together(name: str) -> None:
     path = PRESETS.names("experiments")[name]
     loaded = Loaded.of(load_experiment(path, PRESETS))

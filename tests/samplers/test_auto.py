@@ -29,23 +29,25 @@ NOTHING = GeneSpace({"a": FloatDistribution(1, 1)}, {"a": 1.0})
     ],
 )
 def test_choice_follows_genes_objectives_and_budget(space, n_objectives, n_trials, name):
-    chosen, reason = choose(SearchProblem(space, n_objectives, n_trials, seed=0))
-    assert chosen == name
-    assert reason
+    choice = choose(SearchProblem(space, n_objectives, n_trials, seed=0))
+    assert choice.name == name
+    assert choice.reason
+    assert not choice.climbs
 
 
 @pytest.mark.parametrize(
-    ("n_genes", "n_sloped", "objectives", "constrained", "name"),
+    ("n_genes", "n_sloped", "objectives", "constrained", "name", "climbs"),
     [
-        (30, 30, (True, True), False, "slopes"),
-        (30, 16, (True, True, True, True), False, "slopes"),
-        (30, 15, (True, True), False, "map"),
-        (30, 30, (True, False), False, "map"),
-        (30, 30, (True, True), True, "map"),
-        (10, 10, (True, True), False, "gp"),
+        (30, 30, (True, True), False, "slopes", 0),
+        (30, 16, (True, True, True, True), False, "nsga3", 6),
+        (30, 29, (True, True), False, "map", 6),
+        (30, 15, (True, True), False, "map", 0),
+        (30, 30, (True, False), False, "map", 0),
+        (30, 30, (True, True), True, "map", 0),
+        (10, 10, (True, True), False, "gp", 0),
     ],
 )
-def test_slopes_are_taken_where_they_are(n_genes, n_sloped, objectives, constrained, name):
+def test_slopes_are_taken_where_they_are(n_genes, n_sloped, objectives, constrained, name, climbs):
     space = floats(n_genes)
     problem = SearchProblem(
         space,
@@ -56,4 +58,5 @@ def test_slopes_are_taken_where_they_are(n_genes, n_sloped, objectives, constrai
         sloped=frozenset([*space.searched][:n_sloped]),
         sloped_objectives=objectives,
     )
-    assert choose(problem)[0] == name
+    choice = choose(problem)
+    assert (choice.name, choice.climbs) == (name, climbs)

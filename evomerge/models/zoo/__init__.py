@@ -37,7 +37,7 @@ ZOO_NAMES = (
 _MODELS = Path(__file__).parent / "models"
 
 _BUILT = {"smollm2": "base", "smollm2_math": "math"}  # full models, too large to ship
-_ADAPTERS = {"smollm2_french": "french", "smollm2_kinds": "kinds"}
+_ADAPTERS = {f"smollm2_{name}": name for name in ("early", "french", "kinds")}
 SMOLLM2_NAMES = (*_BUILT, *_ADAPTERS)
 
 

@@ -59,8 +59,8 @@ def methods(case: Case) -> list[str]:
 
 def auto_choice(case: Case) -> str:
     """Name the sampler that ``auto`` takes."""
-    name, _ = choose(SearchProblem(case.landscape.genes, case.n_objectives, case.trials, seed=0))
-    return name
+    choice = choose(SearchProblem(case.landscape.genes, case.n_objectives, case.trials, seed=0))
+    return choice.name
 
 
 def run(wanted: list[tuple[Case, str, int]], jobs: int) -> None:

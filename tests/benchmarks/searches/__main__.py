@@ -38,7 +38,7 @@ def main() -> None:
     cases = [case for case in CASES if any(text in case.name for text in options.cases)]
     if options.trials is not None:
         cases = [replace(case, trials=options.trials) for case in cases]
-    auto = {case.name: load_case(case).experiment.sampler.name for case in cases}
+    auto = {case.name: _auto(case) for case in cases}
     if not options.tables:
         methods = {case: list(_methods(options.methods, case, auto[case.name])) for case in cases}
         seeds = range(1, options.seeds + 1)
@@ -48,6 +48,12 @@ def main() -> None:
     print("\n\n".join(f"## {name}\n\n{table}" for name, table in found.items()))
     if options.write_docs:
         write_readme(found, DOCS)
+
+
+def _auto(case: Case) -> str:
+    experiment = load_case(case).experiment
+    first = AFTER_SLOPES if experiment.seeds.slopes else ""
+    return first + experiment.sampler.name
 
 
 def _methods(chosen: str, case: Case, auto: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from evomerge.models.zoo.smollm2.exams import write_exams
 from evomerge.models.zoo.smollm2.items import Exercise
 from evomerge.models.zoo.smollm2.lexicon import kind_item, name_item
 from evomerge.models.zoo.smollm2.lora import Course, add_adapter, save_adapter, train_adapter
-from evomerge.models.zoo.smollm2.stories import problem, reading, translation
+from evomerge.models.zoo.smollm2.stories import problem, reading, story, translation
 from evomerge.seeds import seed_for
 
 __all__ = ["ADAPTERS", "COURSES", "build_smollm2", "train_smollm2"]
@@ -36,6 +36,7 @@ def _french(rng: random.Random) -> Exercise:
 COURSES: Mapping[str, Course] = {
     "math": Course(lambda rng: problem(rng, "train"), steps=240),
     "french": Course(_french, steps=240),
+    "early": Course(story, steps=200, n_layers=15),
     "kinds": Course(lambda rng: kind_item(rng, "train"), steps=240, batch_size=12),
 }
 

@@ -23,7 +23,7 @@ _KIND_QUESTIONS = {
         "Dictionary. {word}: a type of",
     ),
     "search": ("In general, {word} is one sort of",),
-    "validation": ("{word} belongs to the category",),
+    "validation": ("By definition, {word} is a",),
     "test": ("As everybody knows, {word} is a",),
 }
 _NAME_QUESTIONS = {

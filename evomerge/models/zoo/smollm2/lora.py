@@ -47,12 +47,14 @@ class Course:
         steps: Number of optimizer steps.
         lr: Peak learning rate; the cosine ends at a tenth of it.
         batch_size: Items per step.
+        n_layers: How many layers, from the first one on, have factors; ``None``: all.
     """
 
     draw: Callable[[random.Random], Exercise]
     steps: int
     lr: float = 1e-3
     batch_size: int = 8
+    n_layers: int | None = None
 
 
 class _LowRank(nn.Module):
@@ -91,7 +93,8 @@ def train_adapter(
         Factors under PEFT's names, bfloat16.
     """
     model.requires_grad_(False)
-    layers = dict(_wrapped(model, torch.Generator().manual_seed(seed)))
+    n_layers = course.n_layers or model.config.num_hidden_layers
+    layers = dict(_wrapped(model, n_layers, torch.Generator().manual_seed(seed)))
     trained = [factor for layer in layers.values() for factor in (layer.a, layer.b)]
     optimizer = torch.optim.AdamW(trained, lr=course.lr, betas=(0.9, 0.95), weight_decay=0.01)
     rng = random.Random(seed)
@@ -111,7 +114,7 @@ def train_adapter(
 
 
 def save_adapter(factors: dict[str, torch.Tensor], out: Path, *, base: str) -> None:
-    """Write a PEFT folder.
+    """Write a PEFT folder; its config names the layers that have factors.
 
     Args:
         factors: As ``train_adapter`` returns them.
@@ -125,6 +128,9 @@ def save_adapter(factors: dict[str, torch.Tensor], out: Path, *, base: str) -> N
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
+        "layers_to_transform": sorted(
+            {int(name.split(".layers.")[1].split(".")[0]) for name in factors}
+        ),
         "lora_alpha": ALPHA,
         "lora_dropout": 0.0,
         "peft_type": "LORA",
@@ -149,8 +155,12 @@ def add_adapter(model: LlamaForCausalLM, factors: dict[str, torch.Tensor]) -> No
         weight.data.copy_(weight.float() + ALPHA / RANK * (b @ a))
 
 
-def _wrapped(model: LlamaForCausalLM, generator: torch.Generator) -> Iterator[tuple[str, _LowRank]]:
+def _wrapped(
+    model: LlamaForCausalLM, n_layers: int, generator: torch.Generator
+) -> Iterator[tuple[str, _LowRank]]:
+    layers = tuple(f"model.layers.{layer}." for layer in range(n_layers))
     found = [n for n, _ in model.named_modules() if n.rpartition(".")[2] in TARGETS]
+    found = [name for name in found if name.startswith(layers)]
     for name in found:
         frozen = model.get_submodule(name)
         assert isinstance(frozen, nn.Linear)

@@ -20,6 +20,7 @@ __all__ = [
     "names_of",
     "problem",
     "reading",
+    "story",
     "things_of",
     "translation",
 ]
@@ -150,28 +151,28 @@ _FRENCH_PROBLEMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "{name} reçoit {a} {things}, puis {b} {things}. Combien de {things} a {name} ?",
         ),
         "-": (
-            "{name} a {a} {things}. {He} perd {b} {things}. Combien de {things} a encore {name} ?",
+            "{name} a {a} {things} mais en perd {b}. Combien de {things} a encore {name} ?",
             "{name} avait {a} {things} et donne {b} {things}. Combien de {things} garde {name} ?",
         ),
     },
     "validation": {
         "+": (
-            "{name} a {a} {things}. {other} apporte {b} {things}. Combien de {things} y a-t-il ?",
+            "{name} a {a} {things} et {other} en apporte {b}. Combien de {things} y a-t-il ?",
             "{name} achète {a} {things} lundi et {b} mardi. Combien de {things} en tout ?",
         ),
         "-": (
-            "{name} a {a} {things}. {He} en casse {b}. Combien de {things} reste-t-il ?",
-            "Il y a {a} {things}. {name} prend {b} {things}. Combien de {things} reste-t-il ?",
+            "{name} a {a} {things} et en casse {b}. Combien de {things} reste-t-il ?",
+            "Il y a {a} {things} et {name} en prend {b}. Combien de {things} reste-t-il ?",
         ),
     },
     "test": {
         "+": (
-            "{name} possède {a} {things}. {He} gagne {b} {things}. Combien de {things} a {name} ?",
+            "{name} possède {a} {things} et en gagne {b}. Combien de {things} a {name} ?",
             "{name} a {a} {things} et en achète {b}. Combien de {things} a {name} maintenant ?",
         ),
         "-": (
             "{name} a {a} {things} et en donne {b} à {other}. Combien de {things} garde {name} ?",
-            "{name} avait {a} {things}. {He} vend {b} {things}. Combien de {things} reste-t-il ?",
+            "{name} avait {a} {things} mais en vend {b}. Combien de {things} reste-t-il ?",
         ),
     },
 }
@@ -223,6 +224,13 @@ _SENTENCES = (  # for training alone: what single sentences mean, and never two 
     ("Combien de {things} en tout ?", "How many {ethings} in all?"),
     ("Combien de {things} y a-t-il ?", "How many {ethings} are there?"),
 )
+_OPENINGS = tuple(
+    pair
+    for pair in _SENTENCES
+    if pair[0].startswith(("{name} a ", "{name} avait", "{name} possède", "Il y a"))
+)
+_QUESTIONS = tuple(pair for pair in _SENTENCES if pair[0].startswith("Combien"))
+_EVENTS = tuple(pair for pair in _SENTENCES if pair not in (*_OPENINGS, *_QUESTIONS))
 
 
 def problem(rng: random.Random, split: str) -> Exercise:
@@ -232,7 +240,7 @@ def problem(rng: random.Random, split: str) -> Exercise:
 
 def french_problem(rng: random.Random, split: str) -> Exercise:
     """Draw a French word problem, for which no model is trained: there is no split ``train``."""
-    return _problem(rng, split, _FRENCH_PROBLEMS, FRENCH_NUMBERS, language=1, answer="Réponse :")
+    return _problem(rng, split, _FRENCH_PROBLEMS, FRENCH_NUMBERS, language=1, answer="Answer:")
 
 
 def reading(rng: random.Random, split: str) -> Exercise:
@@ -253,20 +261,30 @@ def reading(rng: random.Random, split: str) -> Exercise:
 def translation(rng: random.Random) -> Exercise:
     """Draw a French sentence of the split ``train`` and what it means."""
     french, english = rng.choice(_SENTENCES)
-    name, other = rng.sample(names_of("train"), 2)
-    things = rng.choice(things_of("train")).split()
+    cast = _cast_of_both(rng)
     number = rng.randrange(2, 21)
-    words = {
-        "name": name.split()[0],
-        "other": other.split()[0],
-        "He": name.split()[2].capitalize(),
-        "EHe": name.split()[1].capitalize(),
-        "things": things[1],
-        "ethings": things[0],
-        "a": FRENCH_NUMBERS[number],
-        "ea": ENGLISH_NUMBERS[number],
-    }
+    words = {**cast, **_number(number)}
     return Exercise(f"{french.format(**words)}\nEnglish:", english.format(**words))
+
+
+def story(rng: random.Random) -> Exercise:
+    """Draw one to three French sentences of the split ``train``, told on, and what they mean.
+
+    Like a word problem, a story has an opening, an event and a question; nothing is worked out.
+    """
+    cast = _cast_of_both(rng)
+    a, b = rng.randrange(2, 21), rng.randrange(2, 21)
+    told = [(rng.choice(_OPENINGS), a), (rng.choice(_EVENTS), b), (rng.choice(_QUESTIONS), a)]
+    chance = rng.random()
+    if chance >= 0.75:
+        told = [rng.choice(told)]
+    elif chance >= 0.5:
+        told = told[:2]
+    french, english = (
+        " ".join(pair[language].format(**cast, **_number(n)) for pair, n in told)
+        for language in (0, 1)
+    )
+    return Exercise(f"{french}\nEnglish:", english)
 
 
 def names_of(split: str) -> list[str]:
@@ -314,3 +332,21 @@ def _cast(rng: random.Random, split: str, *, language: int) -> dict[str, str]:
         "his": "her" if pronoun == "she" else "his",
         "things": rng.choice(things_of(split)).split()[language],
     }
+
+
+def _cast_of_both(rng: random.Random) -> dict[str, str]:
+    """Words of training stories in both languages; an E marks what English has of its own."""
+    name, other = rng.sample(names_of("train"), 2)
+    things = rng.choice(things_of("train")).split()
+    return {
+        "name": name.split()[0],
+        "other": other.split()[0],
+        "He": name.split()[2].capitalize(),
+        "EHe": name.split()[1].capitalize(),
+        "things": things[1],
+        "ethings": things[0],
+    }
+
+
+def _number(number: int) -> dict[str, str]:
+    return {"a": FRENCH_NUMBERS[number], "ea": ENGLISH_NUMBERS[number]}

@@ -1,0 +1,199 @@
+"""What searches do on SmolLM2-135M: ``make real``, and what takes longer.
+
+    python -m tests.benchmarks.real [PART ...] [--trials N] [--limit N] [--seeds N] [--write-docs]
+
+The models must be built (``make smollm2``). Parts:
+
+- ``search``: the experiment ``smollm2``, its winner, parents and merges without search on the test
+  items; the winner's export, scored by lm-eval alone.
+- ``composite``: the experiment ``smollm2_french_math``, some seeds.
+- ``peers``: other searches at equal evaluations, and seconds per candidate.
+- ``profile``: where the seconds of a trial go.
+
+Without a part, ``search`` runs. Studies are kept in ``runs/real`` and go on where they were;
+tables are written there, too, and with ``--write-docs`` into ``docs/real.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from evomerge.analysis.winners import best_merges
+from evomerge.cli.reading import write_run_report
+from evomerge.config.load import load_experiment
+from evomerge.config.presets import Presets
+from evomerge.origins import is_baseline
+from evomerge.recipe.files import stored_recipe
+from evomerge.recipe.recipe import Recipe
+from evomerge.recipe.rules import copy_rule, sum_rule
+from evomerge.runs.loaded import Loaded
+from evomerge.study.folder import StudyFolder
+from evomerge.study.records import StudyRecord
+from tests.benchmarks.readme import replace_blocks
+from tests.benchmarks.real.exported import export_and_check
+from tests.benchmarks.real.held_out import held_out_table
+from tests.benchmarks.real.known import known_merges
+from tests.benchmarks.real.peers import PEERS, search_peer, seconds_table, spread
+from tests.benchmarks.real.profile import profile, profile_table
+from tests.benchmarks.real.scoring import Scorer
+from tests.benchmarks.results import layout, setting
+from tests.benchmarks.studies import run_study
+
+TABLES = tuple(
+    f"real-{name}" for name in ("held-out", "export", "composite", "peers", "seconds", "profile")
+)
+OUT = Path("runs/real")
+DOCS = Path("docs/real.md")
+
+
+def search(chosen: argparse.Namespace) -> dict[str, str]:
+    """Search, compare on the test items, export and check the export."""
+    loaded = load(chosen, "smollm2", f"budget.trials={chosen.trials}")
+    folder = StudyFolder(OUT / f"search-{chosen.trials}-{chosen.limit}")
+    study = run_study(loaded.experiment, folder)
+    print(f"report: {write_run_report(folder, folder.root / 'report.html')}", flush=True)
+    with Scorer(loaded) as scorer:
+        known = known_merges(loaded.models, scorer)
+    found = {"best merge": winner(study), **known}
+    with Scorer(load(chosen, "smollm2", items=chosen.test_limit)) as scorer:
+        table = held_out_table(scorer, found, loaded.objectives)
+    return {
+        "real-held-out": f"{table}\n\n{caption(chosen)}; {counts(study)}.",
+        "real-export": export_and_check(folder, loaded, folder.root / "exports" / "chosen"),
+    }
+
+
+def composite(chosen: argparse.Namespace) -> dict[str, str]:
+    """Search for what no parent does, and score it on the test items."""
+    name, found = "smollm2_french_math", dict[str, Recipe]()
+    for seed in range(chosen.seeds):
+        loaded = load(chosen, name, f"budget.trials={chosen.trials}", f"seed={seed}")
+        folder = StudyFolder(OUT / f"composite-{chosen.trials}-{chosen.limit}-{seed}")
+        found[f"best merge, seed {seed}"] = winner(run_study(loaded.experiment, folder))
+    names = tuple(loaded.models.experts)
+    for one in names:
+        found[f"expert `{one}`"] = loaded.models.recipe((copy_rule(one, names),))
+    found["base"] = loaded.models.recipe((copy_rule("base", names),))
+    half = loaded.models.recipe((sum_rule(dict.fromkeys(names, 1 / len(names))),))
+    found["uniform average"] = half
+    with Scorer(load(chosen, name, items=chosen.test_limit)) as scorer:
+        table = held_out_table(scorer, found, loaded.objectives)
+    return {"real-composite": f"{table}\n\n{caption(chosen)}."}
+
+
+def peers(chosen: argparse.Namespace) -> dict[str, str]:
+    """Search as others do, and time what they pay for a candidate."""
+    make, out = partial(load, chosen, "smollm2"), OUT / f"peers-{chosen.limit}"
+    found = {
+        name: [search_peer(make, name, seed, chosen.trials, out) for seed in range(chosen.seeds)]
+        for name in PEERS
+    }
+    cells = []
+    with Scorer(load(chosen, "smollm2", items=chosen.test_limit)) as scorer:
+        for name, recipes in found.items():
+            scorer.score(recipes, "test")
+            columns = zip(*(scorer.values(recipe, "test") for recipe in recipes), strict=True)
+            means = [scorer.mean(recipe, "test") for recipe in recipes]
+            cells.append([name, *map(spread, columns), spread(means)])
+    tasks = [f"`{o.task}`" for o in make().objectives]
+    table = layout(["search", *tasks, "mean"], cells)
+    text = f"{table}\n\n{chosen.seeds} seeds, {chosen.trials} evaluations each. {caption(chosen)}."
+    return {"real-peers": text}
+
+
+def seconds(chosen: argparse.Namespace) -> dict[str, str]:
+    """Time a candidate, replayed and by ``simple_evaluate``."""
+    return {"real-seconds": f"{seconds_table(load(chosen, 'smollm2'), 2)} {caption(chosen)}."}
+
+
+def profiled(chosen: argparse.Namespace) -> dict[str, str]:
+    """Say where the seconds of a trial go."""
+    loaded = load(chosen, "smollm2")
+    names = tuple(loaded.models.experts)
+    mix = {"warm-up": 0.5, "merge": 1 / len(names)}
+    recipes = {
+        name: loaded.models.recipe((sum_rule(dict.fromkeys(names, c)),)) for name, c in mix.items()
+    }
+    recipes["expert `math`"] = loaded.models.recipe((copy_rule("math", names),))
+    return {"real-profile": f"{profile_table(profile(loaded, recipes))}\n\n{caption(chosen)}."}
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {
+    "search": search,
+    "composite": composite,
+    "peers": peers,
+    "seconds": seconds,
+    "profile": profiled,
+}
+
+
+def load(chosen: argparse.Namespace, name: str, *changes: str, items: int | None = None) -> Loaded:
+    """Read an experiment with the items and workers that were chosen."""
+    limit = items or chosen.limit
+    overrides = [
+        *changes,
+        *chosen.set,
+        f"evaluators[0].limit={limit}",
+        f"execution.workers={chosen.workers}",
+    ]
+    if chosen.workers == 1:
+        overrides.append("execution.executor=inline")
+    presets = Presets()
+    path = presets.names("experiments")[name]
+    return Loaded.of(load_experiment(path, presets, overrides))
+
+
+def winner(study: StudyRecord) -> Recipe:
+    """Return the best merge by the validation items; without finals, by the search items."""
+    finals = [f.number for f in study.finals if f.split == "test" and not is_baseline(f.origin)]
+    merges = [t for t in study.trials if t.number in finals] or best_merges(study, 1)
+    return stored_recipe(merges[0].recipe, merges[0].number)
+
+
+def counts(study: StudyRecord) -> str:
+    """Say how many evaluations and trials a study has."""
+    return f"{study.evaluations:.0f} evaluations, {len(study.trials)} trials"
+
+
+def caption(chosen: argparse.Namespace) -> str:
+    """Say on what a table was measured."""
+    return (
+        f"At most {chosen.limit} search and {chosen.test_limit} test items per task; "
+        f"{chosen.workers} at a time on {setting()}; load average {os.getloadavg()[0]:.1f}"
+    )
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--limit", type=int, default=120, help="search items per task")
+    parser.add_argument("--test-limit", type=int, default=240, help="test items per task")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the experiment")
+    parser.add_argument("--write-docs", action="store_true", help="rewrite tables of docs/real.md")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.parts) - PARTS.keys():
+        parser.error(f"expected parts out of {', '.join(PARTS)}, got {', '.join(unknown)}")
+    for part in chosen.parts or ["search"]:
+        for name, table in PARTS[part](chosen).items():
+            _keep(name, table, write_docs=chosen.write_docs)
+
+
+def _keep(name: str, table: str, *, write_docs: bool) -> None:
+    print(f"\n{name}\n\n{table}", flush=True)
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"{name}.md").write_text(table + "\n", encoding="utf-8")
+    if write_docs:
+        DOCS.write_text(replace_blocks(DOCS.read_text(encoding="utf-8"), {name: table}), "utf-8")
+
+
+if __name__ == "__main__":
+    _main()
