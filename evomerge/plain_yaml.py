@@ -152,7 +152,7 @@ def yaml_reason(err: Exception) -> str:
         mark, problem = err.problem_mark, _IN_OUR_WORDS.get(err.problem, err.problem)
         text = f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
     else:
-        text = str(err)
+        text = getattr(err, "strerror", None) or str(err)
     return shorten(text, _LONGEST_REASON, placeholder=" …")
 
 

@@ -35,6 +35,11 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{tmp_path} is not readable YAML: Is a directory$"):
+        read_yaml(tmp_path)
+
+
 def test_a_merged_mapping_may_have_its_keys_replaced() -> None:
     assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, x: 2}\n") == {"a": {"x": 1}, "b": {"x": 2}}
 

@@ -108,22 +108,23 @@ def _preferred(choice: str, objectives: Sequence[Objective]) -> list[Objective] 
     """Read ``prefer:a=0.7,b=0.3``: the objectives that are named, the others do not count.
 
     Raises:
-        StudyError: A part of it names no objective, or no number above 0.
+        StudyError: A part of it names no objective, one again, or no number; or none is above 0.
     """
     if not choice.startswith("prefer:"):
         return None
-    counts = dict.fromkeys((o.name for o in objectives), 0.0)
-    for part in choice.removeprefix("prefer:").split(","):
-        name, _, number = part.rpartition("=")
-        if name not in counts or not re.fullmatch(r"\d+(\.\d*)?|\.\d+", number):
+    names, counts = [o.name for o in objectives], dict[str, float]()
+    # Names may hold commas, not "=": METRIC,FILTER is part of some.
+    for name, number in re.findall(r"([^=]+)=?([^=,]*)(?:,|$)", choice.removeprefix("prefer:")):
+        known = name in names and name not in counts
+        if not known or not re.fullmatch(r"\d+(\.\d*)?|\.\d+", number):
             raise StudyError(
-                f"expected OBJECTIVE=NUMBER with an objective out of {', '.join(counts)}, "
-                f"got {part!r} in {choice!r}"
+                f"expected OBJECTIVE=NUMBER, once for each that counts of {', '.join(names)}; got "
+                f"{name}={number} in {choice!r}"
             )
         counts[name] = float(number)
     if not any(counts.values()):
         raise StudyError(f"expected a number above 0 for one objective at least, got {choice!r}")
-    return [replace(o, preference=counts[o.name]) for o in objectives]
+    return [replace(o, preference=counts.get(o.name, 0.0)) for o in objectives]
 
 
 def _mean_choice(objectives: Sequence[Objective]) -> list[str]:

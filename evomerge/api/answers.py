@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from evomerge.cache import cache_folder
+from evomerge.errors import StudyError
 from evomerge.evaluation.prepared import PreparedSuites
+from evomerge.evaluation.suite import SPLITS
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.plain_yaml import placed_in
@@ -31,10 +33,11 @@ def answered_items(folder: StudyFolder, trial: TrialRecord, split: str) -> pd.Da
         the model gave it, ``gold``, and a column per metric, NaN where a task has no such metric.
 
     Raises:
-        EvomergeError: The models or tasks of the study are gone.
+        EvomergeError: The models or tasks of the study are gone, or it has no such split.
     """
     with placed_in(folder.experiment):
         loaded = Loaded.of(read_experiment(folder))
+    _require_split(loaded, split)
     prepared = _prepared(loaded, trial, split)
     scores = pd.DataFrame(
         [(s.task, s.item, s.metric, s.score) for s in prepared.score().items],
@@ -47,6 +50,12 @@ def answered_items(folder: StudyFolder, trial: TrialRecord, split: str) -> pd.Da
     )
     found = texts.merge(metrics.reset_index(), on=["task", "item"], how="outer", sort=False)
     return found.sort_values(["task", "item"], ignore_index=True)
+
+
+def _require_split(loaded: Loaded, split: str) -> None:
+    known = [name for name in SPLITS if loaded.tasks.prompted(name)]
+    if split not in known:
+        raise StudyError(f"expected one of the splits {', '.join(known)}, got {split!r}")
 
 
 def _prepared(loaded: Loaded, trial: TrialRecord, split: str) -> PreparedSuites:

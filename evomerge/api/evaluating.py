@@ -23,9 +23,9 @@ __all__ = ["evaluate", "model_scores", "wanted_suites"]
 
 def evaluate(
     model: str | PathLike[str] | PreTrainedModel,
-    tasks: Sequence[str] = (),
+    tasks: str | Sequence[str] = (),
     *,
-    evaluators: Sequence[str] = (),
+    evaluators: str | Sequence[str] = (),
     include_path: str | PathLike[str] | None = None,
     split: str = "test",
     limit: int | None = None,
@@ -36,7 +36,7 @@ def evaluate(
 
     Args:
         model: ``zoo:NAME``, a folder, a Hub id, or a live transformers model.
-        tasks: lm-eval tasks or groups, scored on the split that each is reported by.
+        tasks: lm-eval tasks or groups, or one, scored on the split that each is reported by.
         evaluators: Instead of tasks: presets or files of evaluators.
         include_path: Folder of task YAML, for ``tasks``.
         split: Of evaluators: ``search``, ``validation`` or ``test``.
@@ -54,8 +54,8 @@ def evaluate(
     from evomerge.api.tables import metrics_table
 
     suites = wanted_suites(
-        tasks,
-        evaluators,
+        [tasks] if isinstance(tasks, str) else tasks,
+        [evaluators] if isinstance(evaluators, str) else evaluators,
         include_path,
         split,
         limit=limit,
@@ -106,12 +106,19 @@ def model_scores(
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Scores:
     """Score a model on one split; see ``evaluate``."""
+    from torch import nn
+
     from evomerge.export.rescore import score_folder
     from evomerge.models.reference import absolute_reference, resolve_model
 
     if isinstance(model, (str, PathLike)):
         folder = resolve_model(absolute_reference(str(model), Path.cwd()))
         return score_folder(folder, suites, split).scores
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"expected zoo:NAME, a folder, a Hub id or a live model, got a {type(model).__name__}; "
+            "evomerge.merge makes a model of a recipe or a trial"
+        )
     return _live_scores(model, suites, split, tokenizer)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, SupportsIndex, get_args
 
 from evomerge.analysis.picking import pick as pick_trial
 from evomerge.config.experiment import Experiment
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from evomerge.analysis.report.figures import Figure
     from evomerge.export.model import CheckpointForm, Rescored
 
-__all__ = ["Study", "TrialChoice"]
+__all__ = ["RecipeFormat", "Study", "TrialChoice"]
 
 _RECIPES, _LIVE_RECIPES = 150, 30  # of trials that can be looked at one by one; they take time
 
-TrialChoice = str | int | TrialRecord
+RecipeFormat = Literal["recipe", "mergekit"]
+"""What a recipe is written as."""
+
+TrialChoice = str | SupportsIndex | TrialRecord
 """A trial: its number, what ``export --pick`` calls it (``knee``, ``best:NAME``), or itself."""
 
 
@@ -134,7 +137,7 @@ class Study:
         """
         if isinstance(pick, TrialRecord):
             return pick
-        return pick_trial(self.record, f"trial:{pick}" if isinstance(pick, int) else pick)
+        return pick_trial(self.record, pick if isinstance(pick, str) else f"trial:{pick}")
 
     def items(self, trial: TrialChoice, split: str = "search") -> pd.DataFrame:
         """Let the model of a trial answer the items of a split again.
@@ -175,14 +178,19 @@ class Study:
 
         Returns:
             The file.
+
+        Raises:
+            ConfigError: A folder is in its place.
         """
         from evomerge.analysis.report import About, write_report
         from evomerge.runs.compare import read_comparison
 
-        found = self.results
+        found, file = self.results, self._run.report if out is None else Path(out)
+        if file.is_dir():
+            raise ConfigError(f"expected a file for the report, got the folder {file}")
         return write_report(
             found.study,
-            self._run.report if out is None else Path(out),
+            file,
             items=found.items,
             comparison=read_comparison(found.folder.comparison),
             about=About(experiment_data(found.folder), package_versions(), str(self.dir)),
@@ -238,7 +246,7 @@ class Study:
         self,
         pick: TrialChoice,
         out: str | PathLike[str],
-        format: Literal["recipe", "mergekit"] = "recipe",
+        format: RecipeFormat = "recipe",
     ) -> Path:
         """Write a trial as YAML that ``merge`` reads.
 
@@ -256,6 +264,8 @@ class Study:
         from evomerge.export.model import export_text
 
         file, trial = Path(out), self.best(pick)
+        if format not in get_args(RecipeFormat):
+            raise ConfigError(f"expected format recipe or mergekit, got {format!r}")
         if file.is_dir():
             raise ConfigError(f"expected a file for format {format}, got the folder {file}")
         file.parent.mkdir(parents=True, exist_ok=True)

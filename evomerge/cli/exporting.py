@@ -81,6 +81,7 @@ def export(
         _export_others(opened, trials, format_)
         return
 
+    from evomerge.analysis.gain import no_gain
     from evomerge.export.model import CheckpointForm, open_repository, push_folder
     from evomerge.merging.folder import SHARD_BYTES
 
@@ -89,6 +90,8 @@ def export(
         open_repository(push_to_hub, is_public=public)
     for folder, trial in trials.items():
         _export_folder(opened, trial, folder, form)
+    found = opened.results
+    print_no_gain(no_gain(found.study, found.items))
     if push_to_hub is not None:
         console.print(push_folder(out, push_to_hub))
 
@@ -139,12 +142,8 @@ def _merges(study: StudyRecord) -> list[TrialRecord]:
 
 
 def _export_folder(study: Study, trial: TrialRecord, out: Path, form: CheckpointForm) -> None:
-    from evomerge.analysis.gain import no_gain
-
     rescored = study.export(trial, out, form)
-    found = study.results
     console.print(f"trial {trial.number} ({trial.origin}) exported to {out}", soft_wrap=True)
-    print_no_gain(no_gain(found.study, found.items))
     _print_rescored(rescored)
     if not rescored.equal:
         raise EvaluationError(f"{out} does not score what trial {trial.number} scored; not usable")

@@ -25,6 +25,8 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
     Raises:
         ConfigError: An override has no ``=``, or passes through something that holds no keys.
     """
+    if isinstance(overrides, str):  # of which each letter would be one
+        raise ConfigError(f"expected a list of KEY=VALUE, got {brief(overrides)}")
     changed = deepcopy(dict(content))
     for override in overrides:
         key, separator, value = override.partition("=")

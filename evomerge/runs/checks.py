@@ -43,8 +43,9 @@ def metric_faults(
     experiment: Experiment, tasks: TaskCatalogue, experts: tuple[str, ...]
 ) -> Iterator[Fault]:
     """Tasks and metrics must exist, and the search may not see what is only reported."""
+    measured = [(objective.task, objective.metric) for objective in experiment.objectives]
     for i, objective in enumerate(experiment.objectives):
-        if objective in experiment.objectives[:i]:
+        if measured[i] in measured[:i]:
             text = f"{objective.task} {objective.metric} is an objective already"
             yield Fault(("objectives", i), text)
         yield from (f.under("objectives", i) for f in _metric_fault(objective, tasks, experts))

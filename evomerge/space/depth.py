@@ -61,6 +61,8 @@ def module_cells(
         n_layers: Layers of the models.
         tensors: Role by name, of this group. Layers without one get no cell.
     """
+    if not tensors:
+        return ()
     if isinstance(depth, ControlPoints):
         present = sorted({role.layer for role in tensors.values()})
         starts = [0, *present[1:]]

@@ -6,6 +6,7 @@ import pytest
 
 from evomerge.analysis.picking import knee, pick
 from evomerge.errors import StudyError
+from evomerge.study.records import make_objectives
 
 from .synthetic import failed, objectives, study_of, trial
 
@@ -97,7 +98,24 @@ def test_a_preference_picks_the_best_sum() -> None:
     assert pick(study, "prefer:zoo_math=1,zoo_list=4").number == 2
 
 
-@pytest.mark.parametrize("wrong", ["", "other=1", "zoo_math", "zoo_math=-1", "zoo_math=0"])
+def test_a_preference_knows_objectives_whose_names_have_commas() -> None:
+    """One task by two filters: their names are ``TASK/METRIC,FILTER``."""
+    measures = ("exact_match,strict-match", "exact_match,rouge1")
+    named = make_objectives([("gsm8k", metric, "maximize") for metric in measures])
+    study = study_of([trial(0, (0.9, 0.1)), trial(1, (0.1, 0.8))], named)
+    one, other = (objective.name for objective in named)
+    assert pick(study, f"prefer:{one}=0.3,{other}=0.7").number == 1
+    assert pick(study, f"prefer:{other}=0.3,{one}=0.7").number == 0
+    assert pick(study, f"prefer:{other}=1").number == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("", "other=1", "zoo_math", "zoo_math=-1", "zoo_math=0", "zoo_math=1,zoo_list", "=1"),
+        *("zoo_math=1,zoo_math=2", "zoo_math=1=2", "zoo_math==1", "zoo_math=1,,zoo_list=1"),
+    ],
+)
 def test_a_preference_needs_objectives_and_numbers(wrong: str) -> None:
     study = study_of([trial(0, (0.5, 0.5))], objectives(2))
     with pytest.raises(StudyError, match="expected"):

@@ -57,6 +57,19 @@ def test_a_live_model_scores_what_its_folder_scores_and_stays_in_its_mode() -> N
     assert model.training
 
 
+def test_one_name_stands_for_itself() -> None:
+    wanted: dict[str, Any] = {"include_path": TASKS, "limit": 2}
+    one = evomerge.evaluate("zoo:facts", "zoo_facts", **wanted)
+    assert one.equals(evomerge.evaluate("zoo:facts", ["zoo_facts"], **wanted))
+    with pytest.raises(ConfigError, match=r"expected a list of KEY=VALUE, got 'budget.trials=7'"):
+        evomerge.Experiment.load("quickstart", set="budget.trials=7")
+
+
+def test_what_is_no_model_is_said_to_be_none() -> None:
+    with pytest.raises(ConfigError, match=r"or a live model, got a dict; evomerge.merge makes"):
+        evomerge.evaluate(AVERAGE, ["zoo_facts"], include_path=TASKS)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("given", [{}, {"tasks": ["a"], "evaluators": ["zoo"]}])
 def test_what_to_evaluate_must_be_clear(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"got (neither|both)"):

@@ -61,14 +61,37 @@ def test_a_notebook_shows_the_front_as_a_table_and_a_figure(study: evomerge.Stud
     assert shown.count("<tr") >= len(study.front()) + 1
     figure = study.plot_front()
     drawn = {(x, y) for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True)}
-    assert {trial.values for trial in study.trials} <= drawn
+    rounded = {tuple(float(f"{value:.6g}") for value in trial.values) for trial in study.trials}
+    assert rounded <= drawn
     assert repr(study).startswith("<Study whole: 6 complete of 6")
 
 
 def test_trials_are_picked_by_number_name_or_themselves(study: evomerge.Study) -> None:
     assert study.best(3) == study.best("trial:3") == study.best(study.trials[3])
+    assert study.best(study.front().index[0]).number == study.front().index[0]  # NumPy's integer
     with pytest.raises(StudyError, match=r"expected one of knee, chosen, best:zoo_math"):
         study.best("kne")
+    with pytest.raises(StudyError, match=r"got 'trial:2\.5' which is unknown"):
+        study.best(2.5)  # type: ignore[arg-type]
+
+
+def test_items_are_of_a_split_that_the_study_has(study: evomerge.Study) -> None:
+    expected = r"expected one of the splits search, validation, test, got 'train'"
+    with pytest.raises(StudyError, match=expected):
+        study.items(5, split="train")
+
+
+def test_a_recipe_has_a_format_that_there_is(study: evomerge.Study, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected format recipe or mergekit, got 'yaml'"):
+        study.export_recipe(5, tmp_path / "r.yaml", "yaml")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_is_a_file(study: evomerge.Study, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match="expected a file for the report, got the folder"):
+        study.report(tmp_path / "folder")
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
 def test_an_export_is_the_trial_and_a_recipe_merges_to_it(

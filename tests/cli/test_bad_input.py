@@ -61,6 +61,15 @@ def experiment(folder: Path, **change: object) -> Path:
             "models.experts['a.b']: expected an expert name of letters, digits, _ and -, got 'a.b'",
         ),
         ({"objectives": [{"task": "zoo_math", "metric": "exact_match"}] * 2}, "already"),
+        (
+            {
+                "objectives": [
+                    {"task": "zoo_math", "metric": "exact_match"},
+                    {"task": "zoo_math", "metric": "exact_match", "preference": 2},
+                ]
+            },
+            "objectives[1]: zoo_math exact_match is an objective already",
+        ),
         ({"storage": "foo"}, "expected a database URL"),
         (
             {

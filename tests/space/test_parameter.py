@@ -466,6 +466,15 @@ def test_all_faults_of_a_space_are_reported_at_once() -> None:
     assert len(error.value.faults) == 3
 
 
+@pytest.mark.parametrize("depth", ["global", {"groups": 2}, {"control_points": 2}])
+def test_a_module_without_tensors_has_no_genes(depth: object) -> None:
+    """Where the names of another group are those of every tensor."""
+    modules = {"all": {"names": ""}, "other": ["attention", "mlp", "norm", "embedding", "head"]}
+    found = space({**GLOBAL, "depth": depth, "modules": modules})
+    assert found.distributions
+    assert all(gene.startswith("coefficient.all.") for gene in found.distributions)
+
+
 @pytest.mark.parametrize("layers", [(2,), (0, 1, 11), (3, 4), (5,), (0, 11), (1, 2, 4, 7)])
 def test_control_points_of_sparse_modules_stay_independent(layers: tuple[int, ...]) -> None:
     tensors = {f"l{i}.gate": TensorRole(i, "mlp") for i in layers}
