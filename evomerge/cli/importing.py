@@ -26,7 +26,9 @@ def import_(
     include_path: Annotated[
         Path | None, typer.Option(help="Folder of task YAML: its --task-search-path.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Budget: its --max-fevals.")] = 100,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Budget, its --max-fevals; default: 100 as there.")
+    ] = None,
 ) -> None:
     """Write an experiment from a file of mergekit-evolve, or a recipe from one of mergekit."""
     from evomerge.config.evolve import experiment_from_evolve
@@ -37,8 +39,12 @@ def import_(
     out = out or Path("experiment.yaml" if is_search else "recipe.yaml")
     if out.exists():
         raise ConfigError(f"expected --out to be a new file, {out} is there already")
+    if not is_search and (trials or include_path):
+        raise ConfigError(f"expected --trials and --include-path with a search, {file} is a merge")
     if is_search:
-        text = experiment_from_evolve(file, out=out, include_path=include_path, trials=trials)
+        text = experiment_from_evolve(
+            file, out=out, include_path=include_path, trials=trials or 100
+        )
     else:
         text = dump_recipe(load_recipe(file), f"From {file.name}.", beside=out.parent)
     out.write_text(text, encoding="utf-8")

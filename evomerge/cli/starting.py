@@ -41,7 +41,7 @@ def init(
     with notes.status("opening models and tasks, and timing a trial"):
         text = first_experiment(Wanted(base, experts, wanted, include_path, hours), out)
     out.write_text(text, encoding="utf-8")
-    console.print(f"{out}: evomerge check {out}; evomerge run {out}", soft_wrap=True)
+    console.print(f"{out} written; 'evomerge run {out}' searches", soft_wrap=True)
 
 
 def _ask(option: str, question: str) -> str:

@@ -34,6 +34,7 @@ __all__ = ["EvolveFile", "EvolveTask", "Genome", "experiment_from_evolve"]
 
 _TRIALS = 100  # mergekit-evolve's --max-fevals
 _RANGE = 1.2  # CMA-ES starts at 1/n with sigma 1/6 and has no bounds: this leaves room around it
+_MOST = 10**6  # a weight beyond is a slip
 _SPLITS = {"search": 0.6, "validation": 0.2, "test": 0.2}
 _RESERVED = ("base", "merged", "skip", "uniform")
 _BY_TASK_VECTORS = ("task_arithmetic", "ties", "dare_ties")
@@ -92,7 +93,7 @@ class EvolveTask:
     """One term of the sum that is searched for."""
 
     name: str
-    weight: float = 1.0
+    weight: Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)] = 1.0
     metric: str = "acc,none"
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -104,8 +105,8 @@ class EvolveFile:
 
     genome: Genome
     tasks: Annotated[tuple[Annotated[EvolveTask, BeforeValidator(_task)], ...], Field(min_length=1)]
-    limit: int | None = None
-    num_fewshot: int | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
     shuffle: bool = False
     random_init: bool = False
     apply_chat_template: bool = True
@@ -139,6 +140,8 @@ def experiment_from_evolve(
         raise ConfigError(
             Fault(("genome",), f"expected a file of mergekit-evolve, got none in {path}")
         )
+    if include_path is not None and not include_path.is_dir():
+        raise ConfigError(f"expected a folder of task YAML at --include-path, got {include_path}")
     with placed_in(path):
         written = _Import(parse(EvolveFile, content), path.parent, out.parent)
         if faults := list(written.faults()):
@@ -208,6 +211,9 @@ class _Import:
         if len(set(map(_told, genome.models))) < len(genome.models):
             yield Fault((*at, "models"), "expected each model once")
         for position, task in enumerate(self.file.tasks):
+            if (task.name, task.metric) in {(t.name, t.metric) for t in self.file.tasks[:position]}:
+                text = f"{task.name} with {task.metric} is there already"
+                yield Fault(("tasks", position), text, "add its weight to the first")
             if task.weight == 0:
                 hint = "leave it out, or add it as an evaluator with report_only"
                 yield Fault(("tasks", position, "weight"), "expected one other than 0", hint)

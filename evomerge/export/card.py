@@ -105,6 +105,7 @@ def model_card(
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=False,
+        keep_trailing_newline=True,
     )
     environment.filters.update(
         change=_change_text, share=_share_text, text=_text, code=_code, fence=_fence

@@ -75,7 +75,7 @@ def settled(loaded: Loaded, folder: StudyFolder, events: Events) -> Loaded:
 
 def start_study(loaded: Loaded, folder: StudyFolder) -> None:
     """Make the folder of a study."""
-    folder.root.mkdir(parents=True, exist_ok=True)
+    folder.make()
     write_experiment(folder, loaded.experiment)
 
 

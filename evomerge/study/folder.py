@@ -74,6 +74,17 @@ class StudyFolder:
             )
         return self
 
+    def make(self) -> None:
+        """Make the folder if it is not there.
+
+        Raises:
+            StudyError: A file is in its place.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise StudyError(f"expected a folder for a study at {self.root}, got a file") from None
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the study for one driver; released by the system when the process ends.
@@ -86,7 +97,7 @@ class StudyFolder:
         if self._is_held:
             yield
             return
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.make()
         with (self.root / ".lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -167,6 +167,9 @@ def test_models_keep_their_place(tmp_path: Path) -> None:
         ({"merge_method": "slerp", "smooth": True}, {}, ["expected none for slerp"]),
         ({"models": [MODELS[0]] * 2}, {}, ["expected each model once"]),
         ({}, {"tasks": [{**MATH, "weight": 0}]}, ["weight: expected one other than 0"]),
+        ({}, {"tasks": [{**MATH, "weight": float("nan")}]}, ["weight"]),
+        ({}, {"tasks": [MATH, {**MATH, "weight": 2}]}, ["is there already"]),
+        ({}, {"limit": -3, "num_fewshot": -1}, ["limit", "num_fewshot"]),
     ],
 )
 def test_what_cannot_be_is_said_with_its_line(

@@ -41,3 +41,11 @@ def test_atomic_writes_replace_and_leave_nothing_behind(tmp_path: Path) -> None:
     write_atomically(tmp_path / "f.json", "2")
     assert (tmp_path / "f.json").read_text() == "2"
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_is_no_place_for_a_study(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StudyError, match="expected a folder for a study"):
+        StudyFolder(tmp_path / name).make()
+    assert (tmp_path / "file").read_text() == "mine"
