@@ -64,9 +64,10 @@ def with_settled_sampler(
         _problem(experiment, space, sloped),
     )
     name, options = resolve_sampler(sampler.name, sampler.options, problem)
-    if sampler.name == "auto" and not seeds.slopes:
-        seeds = seeds.model_copy(update={"slopes": choose(problem).climbs})
-    changed = {"sampler": SamplerConfig(name=name, **options), "seeds": seeds}
+    changed: dict[str, object] = {"sampler": SamplerConfig(name=name, **options)}
+    climbs = choose(problem).climbs if sampler.name == "auto" else 0
+    if climbs and not seeds.slopes:
+        changed["seeds"] = seeds.model_copy(update={"slopes": climbs})
     return experiment.model_copy(update=changed)
 
 

@@ -19,7 +19,7 @@ from optuna.distributions import CategoricalDistribution
 
 from evomerge.samplers.kinds import SearchProblem
 
-__all__ = ["Choice", "choose"]
+__all__ = ["SamplerChoice", "choose"]
 
 # A Gaussian process learns most per trial while genes are few, but its asks grow with trials: half
 # a second at this limit, which is what a fast trial takes.
@@ -30,7 +30,7 @@ _EVALUATIONS_PER_CLIMB = 15  # a trial and its steps take five: a third of the b
 
 
 @dataclass(frozen=True)
-class Choice:
+class SamplerChoice:
     """What ``auto`` takes.
 
     Attributes:
@@ -44,7 +44,7 @@ class Choice:
     climbs: int = 0
 
 
-def choose(problem: SearchProblem) -> Choice:
+def choose(problem: SearchProblem) -> SamplerChoice:
     """Choose a sampler.
 
     More than few genes, most of them and all objectives with slopes, and no constraints: slopes; if
@@ -64,27 +64,29 @@ def choose(problem: SearchProblem) -> Choice:
         return plain
     climbs = problem.n_trials // _EVALUATIONS_PER_CLIMB
     if n_sloped == n_genes or climbs == 0:
-        return Choice("slopes", f"{n_sloped} of {n_genes} genes and all objectives have slopes")
+        return SamplerChoice(
+            "slopes", f"{n_sloped} of {n_genes} genes and all objectives have slopes"
+        )
     is_traded_off = 1 < problem.n_objectives < _NSGA3_OBJECTIVES and not problem.preference
     reason = f"after {climbs} trials along the slopes of {n_sloped} of {n_genes} genes"
-    return Choice("map" if is_traded_off else plain.name, reason, climbs)
+    return SamplerChoice("map" if is_traded_off else plain.name, reason, climbs)
 
 
-def _without_slopes(problem: SearchProblem) -> Choice:
+def _without_slopes(problem: SearchProblem) -> SamplerChoice:
     genes, n_objectives, n_trials = problem.space.searched, problem.n_objectives, problem.n_trials
     n_genes = len(genes)
     size = f"{n_trials} trials of {n_genes} genes"
     if n_genes == 0:
-        return Choice("random", "no gene can vary")
+        return SamplerChoice("random", "no gene can vary")
     if problem.preference:
-        return Choice("catcma", f"{size}, {n_objectives} objectives as one sum")
+        return SamplerChoice("catcma", f"{size}, {n_objectives} objectives as one sum")
     if n_objectives >= _NSGA3_OBJECTIVES:
-        return Choice("nsga3", f"{n_objectives} objectives")
+        return SamplerChoice("nsga3", f"{n_objectives} objectives")
     if n_genes <= _FEW_GENES:
         is_short = n_trials <= _GP_TRIALS
         kind = "few enough for" if is_short else "few genes, too many trials for"
-        return Choice("gp" if is_short else "tpe", f"{size}: {kind} a Gaussian process")
+        return SamplerChoice("gp" if is_short else "tpe", f"{size}: {kind} a Gaussian process")
     has_categories = any(isinstance(d, CategoricalDistribution) for d in genes.values())
     if n_objectives > 1 and not has_categories:
-        return Choice("map", f"{size}, {n_objectives} objectives, numbers only")
-    return Choice("catcma", f"{size}, {'categories' if has_categories else 'one objective'}")
+        return SamplerChoice("map", f"{size}, {n_objectives} objectives, numbers only")
+    return SamplerChoice("catcma", f"{size}, {'categories' if has_categories else 'one objective'}")

@@ -183,6 +183,7 @@ def test_a_path_is_drawn(tab: Browser, study: StudyRecord) -> None:
     number = next(t.number for t in study.trials if t.recipe.get("path"))
     tab.run(f"location.hash = '#trial-{number}'; location.reload()")
     tab.wait(f"document.readyState === 'complete' && {SHOWN} === {number}")
+    tab.wait("document.querySelectorAll('#card .path .layer').length > 0")  # loaded again
     drawn = tab.run("[...document.querySelectorAll('#card .path .layer')].map(t => t.textContent)")
     assert drawn == ["0", "1", "2"]
 

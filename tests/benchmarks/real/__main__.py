@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from evomerge.analysis.winners import best_merges
-from evomerge.cli.reading import write_run_report
+from evomerge.api.study import Study
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.origins import is_baseline
@@ -55,7 +55,7 @@ def search(chosen: argparse.Namespace) -> dict[str, str]:
     loaded = load(chosen, "smollm2", f"budget.trials={chosen.trials}")
     folder = StudyFolder(OUT / f"search-{chosen.trials}-{chosen.limit}")
     study = run_study(loaded.experiment, folder)
-    print(f"report: {write_run_report(folder, folder.root / 'report.html')}", flush=True)
+    print(f"report: {Study(folder).report()}", flush=True)
     with Scorer(loaded) as scorer:
         known = known_merges(loaded.models, scorer)
     found = {"best merge": winner(study), **known}
