@@ -31,7 +31,7 @@ real: smollm2    ## search SmolLM2-135M; table, report and export in runs/real; 
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.real $(ARGS)
 
 test: install    ## run all tests that need no GPU
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install    ## check style and types
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ _FLAGS = (
     *("--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"),
     "--disable-extensions",
 )
+
+
+class PageLeftError(Exception):
+    """The page went away while it was asked."""
 
 
 class Browser:
@@ -68,10 +73,15 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, script: str) -> None:
-        """Wait until a JavaScript expression holds, for ten seconds at most."""
-        pause = "await new Promise(done => setTimeout(done, 50))"
-        tries = f"for (let i = 0; i < 200 && !({script}); i++) {pause}"
-        assert self.run(f"(async () => {{ {tries}; return Boolean({script}) }})()"), script
+        """Wait until a JavaScript expression holds, also on the page that follows this one."""
+        for _ in range(400):
+            try:
+                if self.run(f"(() => {{ try {{ return {script} }} catch {{ return false }} }})()"):
+                    return
+            except PageLeftError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(script)
 
     def press(self, *places: tuple[float, float]) -> None:
         """Press the mouse at the first place of the window, move it over the others, release it."""
@@ -107,6 +117,8 @@ class Browser:
         self._out.flush()
         while (answer := self._next()).get("id") != self._sent:
             self._note(answer)
+        if "navigated or closed" in str(answer.get("error")):
+            raise PageLeftError(method)
         assert "error" not in answer, (method, answer["error"])
         return dict(answer["result"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -182,10 +181,8 @@ def test_the_command_is_copied(tab: Browser, study: StudyRecord) -> None:
 def test_a_path_is_drawn(tab: Browser, study: StudyRecord) -> None:
     number = next(t.number for t in study.trials if t.recipe.get("path"))
     tab.run(f"location.hash = '#trial-{number}'; location.reload()")
-    tab.wait(f"document.readyState === 'complete' && {SHOWN} === {number}")
-    tab.wait("document.querySelectorAll('#card .path .layer').length > 0")  # loaded again
-    drawn = tab.run("[...document.querySelectorAll('#card .path .layer')].map(t => t.textContent)")
-    assert drawn == ["0", "1", "2"]
+    drawn = "[...document.querySelectorAll('#card .path .layer')].map(t => t.textContent).join()"
+    tab.wait(f"{SHOWN} === {number} && {drawn} === '0,1,2'")
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -207,8 +204,5 @@ def test_the_page_of_a_run_that_goes_on_loads_itself_again(
     write_report(study, out, n_recipes=3, inline_js=False, reload_s=1)
     chromium.open(out)
     chromium.run("window.isOld = true")
-    deadline = time.monotonic() + 20
-    while chromium.run("window.isOld") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not chromium.run("window.isOld")
+    chromium.wait("!window.isOld")
     assert chromium.errors == []
