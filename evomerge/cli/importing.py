@@ -42,9 +42,7 @@ def import_(
     if not is_search and (trials or include_path):
         raise ConfigError(f"expected --trials and --include-path with a search, {file} is a merge")
     if is_search:
-        text = experiment_from_evolve(
-            file, out=out, include_path=include_path, trials=trials or 100
-        )
+        text = experiment_from_evolve(file, out=out, include_path=include_path, trials=trials)
     else:
         text = dump_recipe(load_recipe(file), f"From {file.name}.", beside=out.parent)
     out.write_text(text, encoding="utf-8")

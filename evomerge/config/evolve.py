@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from evomerge.config.values import RESERVED
 from evomerge.errors import ConfigError, Fault
 from evomerge.models.configs import n_layers
 from evomerge.models.reference import (
@@ -36,7 +37,6 @@ _TRIALS = 100  # mergekit-evolve's --max-fevals
 _RANGE = 1.2  # CMA-ES starts at 1/n with sigma 1/6 and has no bounds: this leaves room around it
 _MOST = 10**6  # a weight beyond is a slip
 _SPLITS = {"search": 0.6, "validation": 0.2, "test": 0.2}
-_RESERVED = ("base", "merged", "skip", "uniform")
 _BY_TASK_VECTORS = ("task_arithmetic", "ties", "dare_ties")
 _ON_ITS_OWN_TERMS = """\
 To search as mergekit-evolve does, take "sampler: {name: pycma}" and give every objective a
@@ -116,7 +116,7 @@ class EvolveFile:
 
 
 def experiment_from_evolve(
-    path: Path, *, out: Path, include_path: Path | None = None, trials: int = _TRIALS
+    path: Path, *, out: Path, include_path: Path | None = None, trials: int | None = None
 ) -> str:
     """Write the experiment that searches what a file of mergekit-evolve searches.
 
@@ -126,7 +126,7 @@ def experiment_from_evolve(
         path: The file; relative model folders start at its folder.
         out: Where the experiment will lie; its folders are relative to there.
         include_path: Folder of task YAML, its ``--task-search-path``.
-        trials: The budget, its ``--max-fevals``.
+        trials: The budget, its ``--max-fevals``; absent: 100, as there.
 
     Returns:
         YAML with comments.
@@ -146,7 +146,7 @@ def experiment_from_evolve(
         written = _Import(parse(EvolveFile, content), path.parent, out.parent)
         if faults := list(written.faults()):
             raise ConfigError(*faults)
-        experiment = written.experiment(include_path, trials)
+        experiment = written.experiment(include_path, trials or _TRIALS)
     return write_yaml(experiment, "\n".join([f"From {path.name}.", *written.notes()]))
 
 
@@ -188,7 +188,7 @@ class _Import:
     def _names(self) -> dict[str, str]:
         return {
             model: _expert_name(name)
-            for model, name in expert_names(map(_told, self._merged), _RESERVED).items()
+            for model, name in expert_names(map(_told, self._merged), RESERVED).items()
         }
 
     def faults(self) -> Iterator[Fault]:

@@ -14,6 +14,7 @@ from evomerge.execution.costs import COST
 from evomerge.study.constraints import parse_bound
 
 __all__ = [
+    "RESERVED",
     "AutoOrCount",
     "BoundText",
     "Duration",
@@ -84,12 +85,13 @@ def better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:
 def _expert_name(name: str) -> str:
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_-]*", name):
         raise ValueError(f"expected an expert name of letters, digits, _ and -, got {name!r}")
-    if name in _RESERVED:
-        raise ValueError(f"expected an expert name other than {', '.join(_RESERVED)}, got {name!r}")
+    if name in RESERVED:
+        raise ValueError(f"expected an expert name other than {', '.join(RESERVED)}, got {name!r}")
     return name
 
 
-_RESERVED = ("base", "merged", "skip", "uniform")  # what spaces and reports mean by these
+RESERVED = ("base", "merged", "skip", "uniform")
+"""What spaces and reports mean by these is no expert."""
 ExpertName = Annotated[str, AfterValidator(_expert_name)]
 
 

@@ -41,14 +41,12 @@ class Ancestor:
 
 def parents(recipe: Recipe, origin: str) -> tuple[ModelRef, ...]:
     """List what a model is made of: all that was merged, or the one model that it is."""
-    found: tuple[ModelRef, ...]
+    base = () if recipe.base is None else (recipe.base,)
     if origin == BASE:
-        found = ()
-    elif is_single_model(origin):
+        return base
+    if is_single_model(origin):
         return (recipe.experts[kind_and_name(origin)[1]],)
-    else:
-        found = tuple(recipe.experts.values())
-    return found if recipe.base is None else (recipe.base, *found)
+    return (*base, *recipe.experts.values())
 
 
 def ancestors(references: Sequence[ModelRef]) -> tuple[Ancestor, ...]:

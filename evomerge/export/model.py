@@ -18,7 +18,6 @@ from evomerge.errors import ConfigError
 from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
-from evomerge.execution.costs import COST
 from evomerge.execution.protocol import EngineName
 from evomerge.export.card import CardRow, Findings, model_card
 from evomerge.export.lineage import ancestors, parents
@@ -207,20 +206,26 @@ def export_model(
         non_finite=non_finite,
     )
     (out / "README.md").write_text(card, encoding="utf-8")
-    again = scores["search"]
-    scored = [(i, o) for i, o in enumerate(study.objectives) if o.task != COST]
+    return replace(
+        _beside(study, trial, scores["search"]),
+        folding=folding,
+        is_same_engine=engine == "transformers",
+        non_finite=non_finite,
+        is_same_dtype=not is_other,
+    )
+
+
+def _beside(study: StudyRecord, trial: TrialRecord, again: FolderScores) -> Rescored:
+    """Put what a folder scored beside what its trial did."""
+    scored = [(i, o) for i, o in enumerate(study.objectives) if not o.is_cost]
     return Rescored(
         objectives=tuple(o.name for _, o in scored),
         trial=tuple(trial.values[i] for i, _ in scored),
         folder=tuple(again.scores.metrics[o.task][o.metric].value for _, o in scored),
         stderr=tuple(trial.stderr[i] for i, _ in scored),
-        folding=folding,
-        is_same_engine=engine == "transformers",
-        non_finite=non_finite,
         trial_device=trial.device,
         device=again.device,
         dtype=again.dtype,
-        is_same_dtype=not is_other,
     )
 
 

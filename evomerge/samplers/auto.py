@@ -26,7 +26,7 @@ __all__ = ["SamplerChoice", "choose"]
 _GP_TRIALS = 150
 _FEW_GENES = 10  # between the 3 where model-based samplers win and the 18 where they lose
 _NSGA3_OBJECTIVES = 4  # from here on, most trials are on the front
-_EVALUATIONS_PER_CLIMB = 15  # a trial and its steps take five: a third of the budget
+_BUDGET_PER_CLIMB = 15  # evaluations, of which a trial and its steps take five: a third
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def choose(problem: SearchProblem) -> SamplerChoice:
     has_slopes = bool(sloped) and all(sloped) and 2 * n_sloped > n_genes > _FEW_GENES
     if not has_slopes or problem.constrained:
         return plain
-    climbs = problem.n_trials // _EVALUATIONS_PER_CLIMB
+    climbs = problem.n_trials // _BUDGET_PER_CLIMB
     if n_sloped == n_genes or climbs == 0:
         return SamplerChoice(
             "slopes", f"{n_sloped} of {n_genes} genes and all objectives have slopes"
