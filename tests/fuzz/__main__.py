@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.fuzz.guard import BAD, Finding, Fuzzed, fuzz
+from tests.fuzz.guard import BAD, BATCH, Fuzzed, fuzz
 
 _OUTCOMES = ("accepted", "refused", *BAD)
 
 
 def main() -> int:
-    """Fuzz all kinds; return how many findings are faults of ours."""
+    """Fuzz all kinds in turn; return whether a finding is a fault of ours."""
     options = _options()
-    with TemporaryDirectory(prefix="evomerge-fuzz-") as cache:
-        os.environ["EVOMERGE_CACHE"] = cache
-        groups = _groups(options)
-        print(_row("input", *_OUTCOMES, "slowest"), flush=True)
-        n_bad = sum(
-            _fuzz_kind(name, kind, n // len(kinds) + (at < n % len(kinds)), options)
-            for kinds, n in groups
-            for at, (name, kind) in enumerate(kinds.items())
-        )
-    return min(n_bad, 1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is cut short has its table
+    with TemporaryDirectory(prefix="evomerge-fuzz-") as root:
+        os.environ["EVOMERGE_CACHE"] = f"{root}/cache"
+        kinds = [_Kind(*one, Path(root), options) for one in _wanted(options)]
+        with suppress(KeyboardInterrupt):
+            while sum(kind.go_on() for kind in kinds):
+                pass
+    print("\n".join((_cells("input", *_OUTCOMES, "slowest"), *(kind.row() for kind in kinds))))
+    return any(kind.counts[outcome] for kind in kinds for outcome in BAD)
 
 
 def _options() -> argparse.Namespace:
@@ -44,39 +46,49 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _groups(options: argparse.Namespace) -> list[tuple[Mapping[str, Fuzzed], int]]:
+def _wanted(options: argparse.Namespace) -> Iterator[tuple[str, Fuzzed, int]]:
+    """List the kinds that are chosen, and how many inputs of each are read."""
     from tests.fuzz.model_inputs import MODEL_KINDS
     from tests.fuzz.study_inputs import STUDY_KINDS
     from tests.fuzz.yaml_inputs import YAML_KINDS
 
     groups = ((YAML_KINDS, options.yaml), (MODEL_KINDS, options.models),
               (STUDY_KINDS, options.studies))  # fmt: skip
-    chosen = [
-        ({k: v for k, v in kinds.items() if any(text in k for text in options.kinds)}, n)
-        for kinds, n in groups
-    ]
-    return [(kinds, n) for kinds, n in chosen if kinds and n]
+    for kinds, n in groups:
+        chosen = [name for name in kinds if any(text in name for text in options.kinds)]
+        for at, name in enumerate(chosen):
+            yield name, kinds[name], n // len(chosen) + (at < n % len(chosen))
 
 
-def _fuzz_kind(name: str, kind: Fuzzed, n: int, options: argparse.Namespace) -> int:
-    counts: Counter[str] = Counter()
-    slowest = 0.0
-    with TemporaryDirectory(prefix="evomerge-fuzz-") as root:
-        for found in fuzz(kind, name, n, Path(root), options.first):
-            counts[found.outcome] += 1
-            slowest = max(slowest, found.seconds)
-            if options.show or found.outcome in BAD:
-                _show(name, found)
-    print(_row(name, *(counts[outcome] for outcome in _OUTCOMES), f"{slowest:.1f} s"), flush=True)
-    return sum(counts[outcome] for outcome in BAD)
+class _Kind:
+    """One kind of input, some of which are read at a time."""
+
+    def __init__(
+        self, name: str, kind: Fuzzed, n: int, root: Path, options: argparse.Namespace
+    ) -> None:
+        self._name, self._shows_all = name, options.show
+        self._found = fuzz(kind, name, n, root / name, options.first) if n else iter(())
+        self.counts: Counter[str] = Counter()
+        self._slowest = 0.0
+
+    def go_on(self) -> bool:
+        """Read some more; whether there were any left."""
+        some = list(islice(self._found, BATCH))
+        for found in some:
+            self.counts[found.outcome] += 1
+            self._slowest = max(self._slowest, found.seconds)
+            if self._shows_all or found.outcome in BAD:
+                print(f"{self._name}, seed {found.seed}: {found.outcome}\n{found.said}", flush=True)
+        return bool(some)
+
+    def row(self) -> str:
+        """Write what came of the inputs that were read."""
+        counts = (self.counts[outcome] for outcome in _OUTCOMES)
+        return _cells(self._name, *counts, f"{self._slowest:.1f} s")
 
 
-def _show(name: str, found: Finding) -> None:
-    print(f"{name}, seed {found.seed}: {found.outcome}\n{found.said}", file=sys.stderr, flush=True)
-
-
-def _row(*cells: object) -> str:
-    return f"| {cells[0]!s:20} | {' | '.join(f'{cell!s:>10}' for cell in cells[1:])} |"
+def _cells(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":

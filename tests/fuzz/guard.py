@@ -29,12 +29,12 @@ from evomerge.cli.terminal import forget_faults, notes, print_faults
 from evomerge.errors import EvomergeError
 from tests.fuzz.mutations import SECRETS
 
-__all__ = ["BAD", "Finding", "Fuzzed", "command", "fuzz"]
+__all__ = ["BAD", "BATCH", "Finding", "Fuzzed", "command", "fuzz"]
 
 BAD = ("traceback", "hang", "memory", "escape", "secret", "unclear")
-_LONGEST_S = 60.0  # of one input, on a busy machine; a sound one takes a tenth of a second
+_LONGEST_S = 120.0  # of one input, on a busy machine; a sound one takes a tenth of a second
 _MOST_BYTES = 3 << 30  # on top of what a process has when it starts
-_BATCH = 100
+BATCH = 50
 _LONGEST_LINE = 2500
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link")
@@ -106,6 +106,7 @@ def fuzz(kind: Fuzzed, name: str, n: int, root: Path, first: int = 0) -> Iterato
     Raises:
         AssertionError: The sound input is not accepted.
     """
+    root.mkdir(parents=True, exist_ok=True)
     sound = root / "sound"
     kind.make(sound)
     _write_outside(root / "outside")
@@ -114,7 +115,7 @@ def fuzz(kind: Fuzzed, name: str, n: int, root: Path, first: int = 0) -> Iterato
         kind.read(root / "input")  # imports, compiles and caches what the processes share
     left = list(range(first, first + n))
     while left:
-        for found in _batch(kind, name, left[:_BATCH], root):
+        for found in _batch(kind, name, left[:BATCH], root):
             left.remove(found.seed)
             yield found
 
@@ -183,7 +184,7 @@ class _Child:
         shutil.copytree(self._root / "sound", folder, symlinks=True)
         self._kind.damage(folder, random.Random(f"{self._name} {seed}"))
         self._escapes.clear()
-        watch, said, started = _Watch(self._root / "outside"), io.StringIO(), time.perf_counter()
+        watch, said, started = _Watch(self._root / "outside"), io.StringIO(), time.process_time()
         self._is_watched = True
         with redirect_stdout(said), redirect_stderr(said):
             outcome, trace = self._outcome(folder)
@@ -192,7 +193,7 @@ class _Child:
         text = trace or "\n".join((*self._escapes, said.getvalue()))
         if outcome in ("accepted", "refused"):
             outcome = self._judged(outcome, said.getvalue())
-        return Finding(seed, outcome, text[-4000:], round(time.perf_counter() - started, 3))
+        return Finding(seed, outcome, text[-4000:], round(time.process_time() - started, 3))
 
     def _outcome(self, folder: Path) -> tuple[str, str]:
         forget_faults()

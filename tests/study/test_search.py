@@ -227,6 +227,24 @@ def test_samplers_are_told_the_constraints_as_known_at_the_time(tmp_path: Path) 
     assert records[7].violations != (0.0, 0.0)  # held to the bounds all the same
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("stderr", [0.1]), ("stderr", [{}, 0.1]), ("stderr", 3), ("n_items", ["x"]), ("recipe", [1])],
+)
+def test_a_trial_that_was_not_stored_so_is_named(
+    tmp_path: Path, attribute: str, value: object
+) -> None:
+    drive(tmp_path, FormulaExecutor(), trials=5)
+    study = optuna.load_study(study_name="s", storage=open_storage(tmp_path / "study.journal"))
+    assert attribute in study.trials[2].user_attrs
+    trial = study.trials[2]
+    trial.user_attrs[attribute] = value
+    ledger = Ledger(study, OBJECTIVES, ItemStore(tmp_path / "items"))
+    ledger.trials = lambda: [trial]  # type: ignore[method-assign]
+    with pytest.raises(StudyError, match="what is stored of trial 2 is damaged: .*; restore"):
+        ledger.records()
+
+
 def test_a_failed_baseline_that_constraints_refer_to_is_scored_again(tmp_path: Path) -> None:
     trials = drive(tmp_path, FormulaExecutor(fail=frozenset({0, 1, 2})), constraints=LIMITS)
     origins = [t.origin for t in trials]
