@@ -81,7 +81,7 @@ def hostile_value(value: Any, rng: random.Random) -> Any:
         lambda: rng.choice(_NUMBERS),
         lambda: rng.choice(_TEXTS),
         lambda: rng.choice(_OTHERS),
-        lambda: _nested(rng.choice((5, 70, 200))),
+        lambda: _nested(rng.choice((5, 70, 120))),
         lambda: [value],
         lambda: {"a": value},
         lambda: str(value),

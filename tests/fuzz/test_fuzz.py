@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.fuzz import guard
 from tests.fuzz.guard import BAD, Finding, Fuzzed, fuzz
 from tests.fuzz.model_inputs import MODEL_KINDS
 from tests.fuzz.study_inputs import STUDY_KINDS
@@ -56,6 +58,14 @@ def test_what_must_not_be_is_seen(tmp_path: Path) -> None:
         assert one.outcome == outcome, one
 
 
+def test_a_reader_that_does_not_end_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "_LONGEST_S", 1.0)
+    (one,) = _findings(lambda folder: time.sleep(999), tmp_path)
+    assert one.outcome == "hang"
+
+
 def _findings(reader: object, root: Path) -> list[Finding]:
     calls: list[Path] = []
 
@@ -68,7 +78,7 @@ def _findings(reader: object, root: Path) -> list[Finding]:
         assert (folder / "x").is_file()
 
     def make(folder: Path) -> None:
-        folder.mkdir(parents=True)
+        folder.mkdir()
         (folder / "x").write_text("x")
 
     return list(fuzz(Fuzzed(make, damage, read), "self", 1, root))

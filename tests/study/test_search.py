@@ -241,7 +241,7 @@ def test_a_trial_that_was_not_stored_so_is_named(
     trial.user_attrs[attribute] = value
     ledger = Ledger(study, OBJECTIVES, ItemStore(tmp_path / "items"))
     ledger.trials = lambda: [trial]  # type: ignore[method-assign]
-    with pytest.raises(StudyError, match="what is stored of trial 2 is damaged: .*; restore"):
+    with pytest.raises(StudyError, match=r"what is stored of trial 2 is damaged: .*; restore"):
         ledger.records()
 
 
