@@ -32,7 +32,11 @@ def main() -> int:
         with suppress(KeyboardInterrupt):
             while sum(kind.go_on() for kind in kinds):
                 pass
-    print("\n".join((_cells("input", *_OUTCOMES, "slowest"), *(kind.row() for kind in kinds))))
+    print(
+        "\n".join(
+            (_cells("input", *_OUTCOMES, "slowest"), *(kind.row() for kind in kinds if kind.counts))
+        )
+    )
     return any(kind.counts[outcome] for kind in kinds for outcome in BAD)
 
 
