@@ -20,6 +20,7 @@ __all__ = [
     "Duration",
     "ExpertName",
     "RandomSeed",
+    "TimeLimit",
     "better",
     "by_name",
     "cost_as_metric",
@@ -42,6 +43,18 @@ def _seconds(value: object) -> object:
     if not parts or _DURATION.sub("", value).strip():
         raise ValueError(f"expected a duration such as 90s, 10m or 2h, got {brief(value)}")
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+def _time_limit(value: object) -> object:
+    """Read ``auto``, ``off``, which YAML takes for a boolean, or a duration."""
+    if value is False:
+        return "off"
+    if value in ("auto", "off"):
+        return value
+    try:
+        return _seconds(value)
+    except ValueError as err:
+        raise ValueError(str(err).replace("expected", "expected auto, off, or", 1)) from None
 
 
 def by_name(value: object) -> object:
@@ -107,6 +120,7 @@ def _auto_or_count(value: object) -> object:
 
 AutoOrCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)]
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_LONGEST_WAIT)]
+TimeLimit = Annotated[Literal["auto", "off"] | Duration, BeforeValidator(_time_limit)]
 RandomSeed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
