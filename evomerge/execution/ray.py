@@ -14,7 +14,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from evomerge.errors import EvomergeError, StudyError
 from evomerge.execution.deaths import death_reason
-from evomerge.execution.happenings import Hear, ignore
+from evomerge.execution.happenings import Hear, ignore, warnings_collected
 from evomerge.execution.interrupts import termination_kept
 from evomerge.execution.orphans import end_with_driver
 from evomerge.execution.patience import Patience
@@ -183,11 +183,12 @@ class RayExecutor:
         """Take what a worker returns; ``None`` if it died and its job runs again."""
         actor, job, attempt = self._running.pop(run)
         try:
-            outcome: Outcome = ray.get(run)
+            outcome, said = ray.get(run)
         except _DEATHS as err:
             return self._lost(run, actor, job, attempt, self._overdue.pop(run, None), err)
         except RayTaskError as err:  # a replacement that cannot load its models
-            outcome = Failed(job, _first_line(err.cause), str(err))
+            outcome, said = Failed(job, _first_line(err.cause), str(err)), []
+        self._watch.warned(actor, job.trial, said)
         self._watch.finished(run, outcome)
         self._overdue.pop(run, None)
         self._n_unloaded = 0
@@ -246,11 +247,12 @@ class _RemoteWorker:
             raise
         return os.getpid()
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job) -> tuple[Outcome, list[str]]:
+        """Run a job; returns its outcome, and what was logged as a warning on the way."""
         if self._error is not None:
             raise self._error
-        outcome: Outcome = self._worker.run(job)
-        return outcome
+        with warnings_collected() as said:
+            return self._worker.run(job), said
 
     def pid(self) -> int:
         return os.getpid()

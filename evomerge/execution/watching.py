@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from evomerge.execution.happenings import Happening, Hear
@@ -33,6 +33,7 @@ class Watch:
         self.patience, self._hear = patience, hear
         self._numbers: dict[Hashable, int] = {}
         self._runs: dict[Hashable, _Run] = {}
+        self._said: set[str] = set()
 
     def number(self, worker: Hashable) -> int:
         """Return the number of a worker: the next one if it is new."""
@@ -58,6 +59,13 @@ class Watch:
         known = self._runs.pop(run)
         if known.since is not None:
             self.patience.learn(outcome, time.monotonic() - known.since)
+
+    def warned(self, worker: Hashable, trial: int, said: Iterable[str]) -> None:
+        """Pass on what a worker warned of, unless one has said the same."""
+        for text in said:
+            if text not in self._said:
+                self._said.add(text)
+                self._hear(Happening("warned", self.number(worker), trial, text))
 
     def replaced(self, worker: Hashable, why: str, run: Hashable | None = None) -> None:
         """Note that a worker is lost, with its run."""

@@ -39,7 +39,7 @@ from evomerge.study.identity import driver_id, identify
 from evomerge.study.log import StudyLog
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
-from evomerge.study.search import Budget, Search
+from evomerge.study.search import Budget, Host, Search
 from evomerge.study.storage import open_storage
 from evomerge.study.timing import Timing, utilisation
 
@@ -193,9 +193,8 @@ def continue_study(
         keep_inputs(study, {**kept, **inputs})
         trim_cache("experts", "scores", "statistics", "structures")
         log = StudyLog(folder.log)
-        executor = start_executor(
-            experiment.execution, _hear(log, events)
-        )  # which goes on while models are measured
+        # It goes on while models are measured.
+        executor = start_executor(experiment.execution, _hear(log, events))
         try:
             _measure(loaded, folder, events)
             events.phase("loading the workers")
@@ -272,9 +271,7 @@ def _search(
             timing=timing,
             rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
             drivers=Drivers(study, None if is_alone else identify(folder)),
-            log=log,
-            is_stopping=is_stopping,
-            runs_here=loaded.experiment.execution.executor == "inline",
+            host=Host(log, is_stopping, loaded.experiment.execution.executor == "inline"),
             on_told=_told(loaded, folder, events, timing),
         )
         search.seed(loaded.seeds)

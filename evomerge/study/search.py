@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -27,7 +27,7 @@ from evomerge.study.rivals import Rivals
 from evomerge.study.storage import together
 from evomerge.study.timing import Timing
 
-__all__ = ["Budget", "Search"]
+__all__ = ["Budget", "Host", "Search"]
 
 _STARTS = 3  # of one trial, after which the driver was gone each time
 _HOPELESS = 10  # a study whose first trials all fail has a fault that more trials will not cure
@@ -50,6 +50,21 @@ class Budget:
     n_items: int = 1
 
 
+@dataclass(frozen=True)
+class Host:
+    """The process that a search runs in.
+
+    Attributes:
+        log: Hears what is asked and told.
+        is_stopping: Tells whether running trials are to be finished, and no more started.
+        runs_trials: Whether a trial that ends its process ends this one: it is given up in time.
+    """
+
+    log: StudyLog = field(default_factory=lambda: StudyLog(None))
+    is_stopping: Callable[[], bool] = lambda: False
+    runs_trials: bool = False
+
+
 class Search:
     """Runs a study until its budget is met; may be stopped anywhere and started again.
 
@@ -65,9 +80,7 @@ class Search:
         timing: Where the time goes.
         rivals: What trials race against; ``None``: every trial is scored on all items.
         drivers: Those that the study is shared with; ``None``: there are no others.
-        log: Hears what is asked and told.
-        is_stopping: Tells whether running trials are to be finished, and no more started.
-        runs_here: Whether a trial that ends its process ends this one: it is not started for ever.
+        host: This process; absent: nothing is known of it.
         on_told: Called after each finished trial.
     """
 
@@ -81,17 +94,16 @@ class Search:
         timing: Timing,
         rivals: Rivals | None = None,
         drivers: Drivers | None = None,
-        log: StudyLog | None = None,
-        is_stopping: Callable[[], bool] = lambda: False,
-        runs_here: bool = False,
+        host: Host | None = None,
         on_told: Callable[[TrialRecord], None] = lambda trial: None,
     ) -> None:
         self._ledger, self._space = ledger, space
         self._executor, self._budget = executor, budget
         self._timing, self._on_told, self._rivals = timing, on_told, rivals
         self._drivers = drivers or Drivers(ledger.study, None)
-        self._log, self._is_stopping = log or StudyLog(None), is_stopping
-        self._runs_here = runs_here
+        host = host or Host()
+        self._log, self._is_stopping = host.log, host.is_stopping
+        self._runs_here = host.runs_trials
         self._queue = BaselineQueue(ledger, budget.trials)
         self._in_flight: dict[int, Trial] = {}
         self._asked_seconds: dict[int, float] = {}

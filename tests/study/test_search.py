@@ -25,7 +25,7 @@ from evomerge.study.ledger import Ledger
 from evomerge.study.log import StudyLog
 from evomerge.study.records import TrialRecord, make_objectives
 from evomerge.study.rivals import Rivals
-from evomerge.study.search import Budget, Search
+from evomerge.study.search import Budget, Host, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing, read_timing
 from tests.study.fakes import FormulaExecutor
@@ -108,9 +108,7 @@ def drive(
         timing=Timing(folder.timing),
         drivers=Drivers(study, driver and identity(driver), patience_s),
         rivals=None if race is None else Rivals(OBJECTIVES, race, seed=1),
-        log=StudyLog(folder.log),
-        runs_here=runs_here,
-        is_stopping=is_stopping,
+        host=Host(StudyLog(folder.log), is_stopping, runs_here),
     )
     search.seed(baselines(SPACE, MODELS))
     with contextlib.suppress(KeyboardInterrupt):
