@@ -49,12 +49,13 @@ def _time_limit(value: object) -> object:
     """Read ``auto``, ``off``, which YAML takes for a boolean, or a duration."""
     if value is False:
         return "off"
-    if value in ("auto", "off"):
-        return value
     try:
-        return _seconds(value)
-    except ValueError as err:
-        raise ValueError(str(err).replace("expected", "expected auto, off, or", 1)) from None
+        if value is True or not isinstance(value, (int, float, str)):
+            raise ValueError  # as below
+        return value if value in ("auto", "off") else _seconds(value)
+    except ValueError:
+        wanted = "auto, off, or a duration such as 90s, 10m or 2h"
+        raise ValueError(f"expected {wanted}, got {brief(value)}") from None
 
 
 def by_name(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory: the allocator's own errors, and floats of smaller batches."""
+"""Batches that do not fit into memory: the allocator's own errors, floats of smaller batches."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_filled_batches_shrink_and_their_scores_have_another_name(
 ) -> None:
     write_data(tmp_path, 12)
     write_task(tmp_path, "tiny_gen")
-    suite = Suite("s", ("tiny_gen",), include_path=str(tmp_path))
+    suite = Suite("s", ("tiny_gen",), include_path=tmp_path)
     prepared = PreparedSuites.of([suite], "search", model, tokenizer)
     whole, digest = prepared.score(), prepared.digest
     assert digest == prepared.digest
