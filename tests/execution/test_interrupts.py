@@ -79,20 +79,19 @@ def test_outside_the_main_thread_nothing_is_changed() -> None:
 def test_the_first_interrupt_is_noted_and_the_second_raised() -> None:
     before, told = signal.getsignal(signal.SIGINT), []
     found = []
-    with (
-        pytest.raises(KeyboardInterrupt),
-        termination_interrupts(),
-        interrupts_kept(),
-        stops_counted(lambda: told.append(True)) as is_stopping,
-    ):
-        found.append(is_stopping())
-        signal.raise_signal(signal.SIGTERM)
-        found.append(is_stopping())
-        with interrupts_kept():
-            pass
-        found.append(True)  # the work in between went on
-        signal.raise_signal(signal.SIGTERM)
-        found.append(False)
+
+    def work() -> None:
+        with stops_counted(lambda: told.append(True)) as is_stopping:
+            found.append(is_stopping())
+            signal.raise_signal(signal.SIGTERM)
+            found.append(is_stopping())
+            with interrupts_kept():
+                found.append(True)  # the work in between goes on
+            signal.raise_signal(signal.SIGTERM)
+            found.append(False)
+
+    with pytest.raises(KeyboardInterrupt), termination_interrupts(), interrupts_kept():
+        work()
     assert found == [False, True, True]
     assert told == [True]
     assert signal.getsignal(signal.SIGINT) is before
