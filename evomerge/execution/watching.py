@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from evomerge.execution.happenings import Happening, Hear
 from evomerge.execution.patience import Patience
@@ -46,7 +47,7 @@ class Watch:
     def started(self, run: Hashable, worker: Hashable, job: Job, *, attempt: int) -> None:
         """Note that a worker has been given a job; its time begins with ``began``."""
         self._runs[run] = _Run(self.number(worker), job)
-        kind = "started" if attempt == 1 else "retried"
+        kind: Literal["started", "retried"] = "started" if attempt == 1 else "retried"
         self._hear(Happening(kind, self.number(worker), job.trial))
 
     def began(self, run: Hashable) -> None:

@@ -41,12 +41,12 @@ def start_executor(config: ExecutionConfig, hear: Hear = ignore) -> Executor:
     from evomerge.execution.ray import RayExecutor
 
     gpus = config.gpus_per_worker if _has_gpus(config) else 0
-    limit = math.inf if config.trial_timeout == "off" else config.trial_timeout
+    limit = config.trial_timeout
     return RayExecutor(
         worker_count(config),
         gpus_per_worker=gpus,
         address=config.ray_address,
-        patience=Patience(limit),
+        patience=Patience(math.inf if limit == "off" else limit),
         hear=hear,
     )
 
