@@ -48,6 +48,7 @@ _N_SCORES = "n_scores"
 _SECONDS = "seconds"
 _SAMPLES = "samples"  # an item by objective; only of baselines
 _DEVICE = "device"  # what the candidate ran on when it was scored
+_STARTS = "starts"  # only of trials that run in the driver's own process
 _ERROR = "error"
 _TRACEBACK = "traceback"
 _MEASURED = "measured"  # value per constraint
@@ -150,6 +151,14 @@ class Ledger:
         """Write down what a trial may cost, once its params are stored; it stays what it was."""
         if _EVALUATIONS not in trial.user_attrs:
             trial.set_user_attr(_EVALUATIONS, evaluations)
+
+    def starts(self, trial: Trial) -> int:
+        """Count the starts of a trial that runs in the driver's own process."""
+        return int(trial.user_attrs.get(_STARTS, 0))
+
+    def start(self, trial: Trial, change: int) -> None:
+        """Count a start, before it, or take one back."""
+        trial.set_user_attr(_STARTS, self.starts(trial) + change)
 
     def queue(self, baseline: Baseline) -> None:
         """Let a baseline be the trial that is asked next, after others that are queued."""
