@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.study import Study
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial
 
 __all__ = [
     "CONSTRAINTS_KEY",
+    "FrozenStudy",
     "contains",
     "fix_params",
+    "frozen_study",
     "generation_key",
-    "journal_backend",
     "storage_of",
     "study_id",
     "trial_id",
@@ -37,14 +39,20 @@ def contains(distribution: BaseDistribution, value: float | int | str) -> bool:
         return False
 
 
+def frozen_study(
+    number: int,
+    name: str,
+    directions: Sequence[StudyDirection],
+    user_attrs: dict[str, Any],
+    system_attrs: dict[str, Any],
+) -> FrozenStudy:
+    """Make what a storage lists its studies as."""
+    return FrozenStudy(name, None, user_attrs, system_attrs, number, directions=directions)
+
+
 def storage_of(study: Study) -> BaseStorage:
     """Return where a study is stored."""
     return study._storage
-
-
-def journal_backend(storage: JournalStorage) -> object:
-    """Return what a journal storage writes with."""
-    return storage._backend
 
 
 def study_id(study: Study) -> int:

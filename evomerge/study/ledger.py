@@ -29,6 +29,7 @@ from evomerge.space.baselines import Baseline
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.evaluations import summed
 from evomerge.study.outcomes import checked_outcome
+from evomerge.study.packed import Unread, packed, unpacked
 from evomerge.study.proposals import is_proposed
 from evomerge.study.records import Objective, Partial, TrialRecord, TrialStateName
 
@@ -112,7 +113,7 @@ class Ledger:
     def recipe(self, trial: Trial) -> Recipe | None:
         """Read the recipe that was stored with a trial; ``None`` before it was asked for."""
         data = trial.user_attrs.get(_RECIPE)
-        return stored_recipe(self._located(data), trial.number) if data else None
+        return stored_recipe(self._located(unpacked(data)), trial.number) if data else None
 
     def evaluations(self) -> float:
         """Add up what all trials cost, queued ones included; see ``study.evaluations``."""
@@ -146,7 +147,7 @@ class Ledger:
 
     def queue(self, baseline: Baseline) -> None:
         """Let a baseline be the trial that is asked next, after others that are queued."""
-        attrs = {_ORIGIN: baseline.origin, _RECIPE: baseline.recipe.as_data()}
+        attrs = {_ORIGIN: baseline.origin, _RECIPE: packed(baseline.recipe.as_data())}
         self.study.enqueue_trial(dict(baseline.params or {}), user_attrs=attrs)
 
     def give_to_search(self, trial: Trial) -> None:
@@ -159,7 +160,7 @@ class Ledger:
     def asked(self, trial: Trial, recipe: Recipe) -> None:
         """Write down what a trial of the search will try."""
         trial.set_user_attr(_ORIGIN, SEARCH)
-        trial.set_user_attr(_RECIPE, recipe.as_data())
+        trial.set_user_attr(_RECIPE, packed(recipe.as_data()))
 
     def tell(self, trial: Trial, outcome: Outcome, ask_seconds: float) -> TrialRecord:
         """Write down what became of a trial, and tell the study.
@@ -258,8 +259,8 @@ class Ledger:
             origin=origin_of(trial),
             values=tuple(trial.values) if complete else (),
             stderr=_floats(attrs.get(_STDERR, ())) if complete else (),
-            params=dict(trial.params),
-            recipe=self._located(attrs.get(_RECIPE, {})),
+            params=trial.params,
+            recipe=self._recipe(attrs.get(_RECIPE)),
             seconds=attrs.get(_SECONDS, {}),
             error=attrs.get(_ERROR),
             started=trial.datetime_start,
@@ -276,6 +277,9 @@ class Ledger:
             climb_error=attrs.get(CLIMB_ERROR),
             pull=_pull(trial),
         )
+
+    def _recipe(self, stored: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+        return Unread(lambda: self._located(unpacked(stored))) if stored else {}
 
     def _located(self, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
         """Point a stored recipe to where its models are now: they may have moved since."""

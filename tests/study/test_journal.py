@@ -5,8 +5,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from evomerge.errors import StudyError
 from evomerge.study.storage import open_storage, repair_journal, together
@@ -16,14 +14,14 @@ def new_study(path: Path) -> optuna.Study:
     return optuna.create_study(storage=open_storage(path), study_name="s", load_if_exists=True)
 
 
-def plain(path: Path) -> optuna.Study:
-    backend = JournalFileBackend(str(path), JournalFileOpenLock(str(path)))
-    return optuna.load_study(study_name="s", storage=JournalStorage(backend))
+def other(path: Path) -> optuna.Study:
+    """The study as another process sees it."""
+    return optuna.load_study(study_name="s", storage=open_storage(path))
 
 
 def test_a_batch_is_seen_at_once_here_and_after_its_end_by_others(tmp_path: Path) -> None:
     study = new_study(tmp_path / "journal")
-    reader = plain(tmp_path / "journal")
+    reader = other(tmp_path / "journal")
     trial = study.ask()
     with together(study._storage):
         trial.suggest_float("x", 0, 1)
@@ -31,8 +29,8 @@ def test_a_batch_is_seen_at_once_here_and_after_its_end_by_others(tmp_path: Path
         assert study.trials[0].params.keys() == {"x"}
         assert reader.trials[0].params == {}
         study.tell(trial, 1.0)
-    for other in (reader, plain(tmp_path / "journal"), new_study(tmp_path / "journal")):
-        assert other.trials == study.trials
+    for one in (reader, other(tmp_path / "journal"), new_study(tmp_path / "journal")):
+        assert one.trials == study.trials
     assert not (tmp_path / "journal.lock").exists()
 
 
@@ -48,19 +46,19 @@ def test_a_batch_that_fails_keeps_what_it_stored_and_nothing_before_its_end(tmp_
 
     with pytest.raises(ZeroDivisionError):
         suggest_and_fail()
-    assert plain(tmp_path / "journal").trials[0].params.keys() == {"x"}
+    assert other(tmp_path / "journal").trials[0].params.keys() == {"x"}
 
 
 def test_what_others_write_between_batches_keeps_its_place(tmp_path: Path) -> None:
     study = new_study(tmp_path / "journal")
-    other = plain(tmp_path / "journal")
+    beside = other(tmp_path / "journal")
     for turn in range(3):
         trial = study.ask()
-        other._storage.set_trial_user_attr(trial._trial_id, "comment", f"of turn {turn}")
+        beside._storage.set_trial_user_attr(trial._trial_id, "comment", f"of turn {turn}")
         with together(study._storage):
             trial.suggest_float("x", 0, 1)
             study.tell(trial, float(turn))
-    assert study.trials == plain(tmp_path / "journal").trials == other.trials
+    assert study.trials == other(tmp_path / "journal").trials == beside.trials
     assert [t.user_attrs["comment"] for t in study.trials] == [f"of turn {n}" for n in range(3)]
 
 
@@ -99,7 +97,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, garbage: bytes) -> None:
         open_storage(tmp_path / "journal")
 
 
-@pytest.mark.parametrize("place", [slice(0, 1), slice(3, 6), slice(7, 8)])
+@pytest.mark.parametrize("place", [slice(0, 1), slice(2, 4), slice(5, 6)])
 def test_lines_that_were_cut_out_are_missed(tmp_path: Path, place: slice) -> None:
     lines = lines_of_a_study(tmp_path / "journal")
     del lines[place]
@@ -118,7 +116,7 @@ def test_a_journal_whose_records_do_not_say_their_line_is_read_and_continued(
     study = new_study(tmp_path / "journal")
     study.ask()
     assert len(study.trials) == 4
-    assert len(plain(tmp_path / "journal").trials) == 4
+    assert len(other(tmp_path / "journal").trials) == 4
 
 
 def test_a_journal_that_is_damaged_while_it_is_open_is_not_written_to(tmp_path: Path) -> None:
