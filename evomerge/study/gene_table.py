@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from evomerge.study.journal import Record
 
 __all__ = ["GeneTable"]
 
+Params = tuple[dict[str, Any], dict[str, BaseDistribution]]  # values and distributions, by name
+
 
 @dataclass(frozen=True)
 class _Genes:
@@ -29,8 +31,10 @@ class _Genes:
     distributions: dict[str, BaseDistribution]
     others: tuple[str, ...]  # those whose values are not stored as they are
 
-    def params(self, numbers: array[float]) -> dict[str, Any]:
-        found: dict[str, Any] = dict(zip(self.distributions, numbers, strict=True))
+    def params(self, text: str) -> dict[str, Any]:
+        numbers = array("d")
+        numbers.frombytes(b64decode(text))
+        found: dict[str, Any] = dict(zip(self.distributions, _little(numbers), strict=True))
         for name in self.others:
             found[name] = self.distributions[name].to_external_repr(found[name])
         return found
@@ -83,16 +87,14 @@ class GeneTable:
             "params": b64encode(_little(numbers).tobytes()).decode(),
         }
 
-    def unpacked(self, record: Record) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-        """Read params from a trial's record, with their distributions, which trials share."""
+    def unpacked(self, record: Record) -> Callable[[], Params]:
+        """Take in the genes of a trial's record; its params are read by who calls the answer.
+
+        Trials with the same genes share their distributions.
+        """
         self._add([(n, self.distribution(t)) for n, t in record.get("new_genes", ())])
-        text = record["genes"]
-        if text not in self._chosen:
-            self._chosen[text] = self._choose(text)
-        numbers = array("d")
-        numbers.frombytes(b64decode(record["params"]))
-        genes = self._chosen[text]
-        return genes.params(_little(numbers)), genes.distributions
+        genes, text = self._choose(record["genes"]), str(record["params"])
+        return lambda: (genes.params(text), genes.distributions)
 
     def _add(self, genes: list[tuple[str, BaseDistribution]]) -> None:
         for gene in genes:
@@ -102,9 +104,11 @@ class GeneTable:
                 self.require_fitting(*gene)
 
     def _choose(self, ranges: str) -> _Genes:
-        found = dict(self._genes[number] for number in _numbers(ranges))
-        others = (n for n, d in found.items() if not isinstance(d, FloatDistribution))
-        return _Genes(found, tuple(others))
+        if ranges not in self._chosen:
+            found = dict(self._genes[number] for number in _numbers(ranges))
+            others = (n for n, d in found.items() if not isinstance(d, FloatDistribution))
+            self._chosen[ranges] = _Genes(found, tuple(others))
+        return self._chosen[ranges]
 
 
 def _ranges(numbers: list[int]) -> str:

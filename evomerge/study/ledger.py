@@ -26,6 +26,7 @@ from evomerge.recipe.recipe import Recipe
 from evomerge.samplers.chains import LINK
 from evomerge.samplers.learned import CLIMB, CLIMB_ERROR, CLIMBED, CONSTRAINTS, PARTIAL
 from evomerge.space.baselines import Baseline
+from evomerge.study.collecting import without_collecting
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.evaluations import summed
 from evomerge.study.outcomes import checked_outcome
@@ -33,7 +34,7 @@ from evomerge.study.packed import Unread, packed, unpacked
 from evomerge.study.proposals import is_proposed
 from evomerge.study.records import Objective, Partial, TrialRecord, TrialStateName
 
-__all__ = ["DRIVER", "Ledger", "evaluations_of", "origin_of"]
+__all__ = ["DRIVER", "Ledger", "Tally", "evaluations_of", "origin_of"]
 
 DRIVER = "driver"
 """Trial user attribute: who runs it. A driver that comes back runs only its own again."""
@@ -74,6 +75,26 @@ def evaluations_of(trial: FrozenTrial) -> float:
     return float(trial.user_attrs.get(_EVALUATIONS, 1.0))
 
 
+class Tally:
+    """Adds up what trials cost; those at the start that are finished, which stay so, only once."""
+
+    def __init__(self) -> None:
+        self._n, self._cost = 0, 0.0
+
+    def rest(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """List the trials from the first on that is not finished; of all trials of a study."""
+        while self._n < len(trials) and trials[self._n].state.is_finished():
+            self._cost += evaluations_of(trials[self._n])
+            self._n += 1
+        return trials[self._n :]
+
+    def total(self, trials: Sequence[FrozenTrial], *, with_queued: bool = True) -> float:
+        """Add up the cost of all trials of a study."""
+        rest = self.rest(trials)
+        counted = [t for t in rest if with_queued or t.state != TrialState.WAITING]
+        return summed([self._cost, *map(evaluations_of, counted)])
+
+
 class Ledger:
     """Writes down what becomes of a study's trials, and reads it back.
 
@@ -95,6 +116,7 @@ class Ledger:
     ) -> None:
         self.study, self.objectives, self.items = study, objectives, items
         self.constraints, self._models = constraints, models
+        self._tally = Tally()
 
     def trials(self) -> list[FrozenTrial]:
         """List the trials as Optuna has them, by number, queued ones included."""
@@ -107,8 +129,9 @@ class Ledger:
         is held to them, too.
         """
         trials = [t for t in self.trials() if t.state != TrialState.WAITING]
-        known = _measured_baselines(trials)
-        return tuple(self._record(trial, known) for trial in trials)
+        known = self._measured_baselines(trials)
+        with without_collecting():
+            return tuple(self._record(trial, known) for trial in trials)
 
     def recipe(self, trial: Trial) -> Recipe | None:
         """Read the recipe that was stored with a trial; ``None`` before it was asked for."""
@@ -117,7 +140,7 @@ class Ledger:
 
     def evaluations(self) -> float:
         """Add up what all trials cost, queued ones included; see ``study.evaluations``."""
-        return summed(map(evaluations_of, self.trials()))
+        return self._tally.total(self.trials())
 
     def is_settled(self, trial: Trial | FrozenTrial) -> bool:
         """Tell whether a sampler has said all it has to say of a trial, and that is stored."""
@@ -184,7 +207,7 @@ class Ledger:
                 self._write_evaluations(trial, outcome)
                 self.study.tell(trial, state=TrialState.FAIL)
         trials = self.trials()
-        return self._record(trials[trial.number], _measured_baselines(trials))
+        return self._record(trials[trial.number], self._measured_baselines(trials))
 
     def _tell_scored(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
         self._write_items(trial, scored.job.split, scored.scores.items)
@@ -241,7 +264,7 @@ class Ledger:
             return
         metrics = scored.scores.metrics
         measured = [metrics[c.task][c.metric].value for c in self.constraints]
-        known = _measured_baselines(self.trials())
+        known = self._measured_baselines(self.trials())
         trial.set_user_attr(_MEASURED, measured)
         trial.set_user_attr(CONSTRAINTS, list(violations(self.constraints, measured, known)))
 
@@ -249,6 +272,18 @@ class Ledger:
         """Hold a trial to its constraints by the baselines that are known by now."""
         measured = trial.user_attrs.get(_MEASURED)
         return () if measured is None else violations(self.constraints, measured, known)
+
+    def _measured_baselines(self, trials: Iterable[FrozenTrial]) -> _Measured:
+        """List the baselines that constraints may refer to: origin, and value per constraint."""
+        if not self.constraints:
+            return []
+        return [
+            (origin_of(trial), trial.user_attrs[_MEASURED])
+            for trial in trials
+            if trial.state == TrialState.COMPLETE
+            and _MEASURED in trial.user_attrs
+            and origin_of(trial) != SEARCH
+        ]
 
     def _record(self, trial: FrozenTrial, known: _Measured) -> TrialRecord:
         attrs: dict[str, Any] = trial.user_attrs
@@ -259,7 +294,7 @@ class Ledger:
             origin=origin_of(trial),
             values=tuple(trial.values) if complete else (),
             stderr=_floats(attrs.get(_STDERR, ())) if complete else (),
-            params=trial.params,
+            params=Unread(lambda: trial.params),
             recipe=self._recipe(attrs.get(_RECIPE)),
             seconds=attrs.get(_SECONDS, {}),
             error=attrs.get(_ERROR),
@@ -291,17 +326,6 @@ class Ledger:
             known = {name: reference_data(models[name]) for name in named if name in models}
             moved["experts"] = {**named, **known}
         return {**recipe, **moved}
-
-
-def _measured_baselines(trials: Iterable[FrozenTrial]) -> _Measured:
-    """List the baselines that constraints may refer to: origin, and value per constraint."""
-    return [
-        (origin_of(trial), trial.user_attrs[_MEASURED])
-        for trial in trials
-        if trial.state == TrialState.COMPLETE
-        and _MEASURED in trial.user_attrs
-        and origin_of(trial) != SEARCH
-    ]
 
 
 def _objective_samples(

@@ -13,11 +13,10 @@ journal, as earlier versions wrote them, are read as well.
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import threading
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -29,7 +28,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.errors import StudyError
-from evomerge.optuna_internals import FrozenStudy, frozen_study
+from evomerge.optuna_internals import FrozenStudy, UnreadTrial, frozen_study
+from evomerge.study.collecting import without_collecting
 from evomerge.study.early_journal import as_record
 from evomerge.study.gene_table import GeneTable
 from evomerge.study.journal import Journal, Record
@@ -78,7 +78,7 @@ class TrialJournal(BaseStorage):
     def _read_on(self) -> None:
         if self._held:  # nobody else writes meanwhile
             return
-        with _without_collecting():
+        with without_collecting():
             for records in self._journal.read_on():
                 self._apply(records)
 
@@ -292,7 +292,7 @@ class _Content:
         self.study: str | None = None
         self.directions: list[StudyDirection] = []
         self.attributes: dict[str, dict[str, Any]] = {name: {} for name in _STUDY_ATTRIBUTES}
-        self.trials: list[FrozenTrial] = []
+        self.trials: list[UnreadTrial] = []
         self.genes = GeneTable()
         self._unfinished: set[int] = set()
         self._own: set[int] = set()  # unfinished trials that nobody else has
@@ -322,7 +322,7 @@ class _Content:
     def _add(self) -> int:
         number = len(self.trials)
         state = TrialState.WAITING
-        self.trials.append(FrozenTrial(number, state, *_NOTHING, {}, {}, {}, {}, {}, number))
+        self.trials.append(UnreadTrial(number, state, *_NOTHING, {}, {}, {}, {}, {}, number))
         self._unfinished.add(number)
         self._own.add(number)
         return number
@@ -333,13 +333,13 @@ class _Content:
         is_taken = trial.state == TrialState.RUNNING == record.get("state")
         return is_taken or trial.state.is_finished()
 
-    def _changeable(self, number: int) -> FrozenTrial:
+    def _changeable(self, number: int) -> UnreadTrial:
         if number not in self._own:
             self.trials[number] = copy.copy(self.trials[number])
             self._own.add(number)
         return self.trials[number]
 
-    def _change(self, trial: FrozenTrial, record: Record) -> None:
+    def _change(self, trial: UnreadTrial, record: Record) -> None:
         if "state" in record:
             trial.state = TrialState(record["state"])
         if "values" in record:
@@ -349,7 +349,7 @@ class _Content:
         if "finished" in record:
             trial.datetime_complete = datetime.fromtimestamp(record["finished"])
         if "params" in record:
-            trial.params, trial.distributions = self.genes.unpacked(record)
+            trial.read_later(self.genes.unpacked(record))
         for name, number, text in record.get("param", ()):
             self._set_param(trial, name, number, self.genes.distribution(text))
         if "user" in record:
@@ -379,7 +379,7 @@ class _Content:
         """Hand out the trials in some states, by number."""
         self._own.clear()
         if states is None:
-            return list(self.trials)
+            return [*self.trials]
         if any(state in states for state in TrialState if state.is_finished()):
             return [trial for trial in self.trials if trial.state in states]
         unfinished = (self.trials[number] for number in sorted(self._unfinished))
@@ -459,15 +459,3 @@ def _merge(held: Record, record: Record) -> None:
     """Add a change to one that is held."""
     for name, part in record.items():
         held[name] = {**held.get(name, {}), **part} if isinstance(part, dict) else part
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Keep Python from looking for garbage in what is read, which takes longer than reading."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

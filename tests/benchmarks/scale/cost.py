@@ -7,10 +7,17 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["COMMANDS", "Cost", "cost_of"]
+if TYPE_CHECKING:
+    from evomerge.execution.protocol import Job
+    from evomerge.study.journal import Journal
+
+__all__ = ["COMMANDS", "Cost", "cost_of", "run_counted"]
 
 COMMANDS = ("status", "front", "resume", "report")
 
@@ -36,7 +43,8 @@ def cost_of(command: str, study: Path) -> Cost:
     """Run a command on a study; ``resume`` until its next trial is asked."""
     started = time.perf_counter()
     child = subprocess.Popen(
-        [sys.executable, "-m", __name__, command, str(study)], stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.benchmarks.scale.cost", command, str(study)],
+        stdout=subprocess.PIPE,
     )
     assert child.stdout is not None
     said = child.stdout.read().splitlines()
@@ -48,52 +56,74 @@ def cost_of(command: str, study: Path) -> Cost:
     return Cost(seconds, cpu, used.ru_maxrss / 1024, json.loads(said[-1])["reads"])
 
 
-def _main(command: str, study: str) -> None:
-    reads = _counted()
-    if command == "resume":
-        _resume(study)
-    else:
-        from evomerge.cli.main import app
+def run_counted(command: str, study: Path) -> int:
+    """Run a command in this process; ``resume`` until its next trial is asked.
 
-        app([command, study], standalone_mode=False)
-    print(json.dumps({"reads": len(reads)}))
+    Returns:
+        How many times it read the journal from its start.
+    """
+    with _counted() as reads:
+        if command == "resume":
+            _resume(study)
+        else:
+            from evomerge.cli.main import app
 
-
-def _counted() -> list[int]:
-    from optuna.storages import JournalStorage
-
-    made: list[int] = []
-    init = JournalStorage.__init__
-
-    def counted(self, backend) -> None:
-        made.append(1)
-        init(self, backend)
-
-    JournalStorage.__init__ = counted
-    return made
+            app([command, str(study)], standalone_mode=False)
+    return len(reads)
 
 
-class _Asked(Exception):
-    pass
+@contextmanager
+def _counted() -> Iterator[list[str]]:
+    from evomerge.study.trial_journal import TrialJournal
+
+    reads: list[str] = []
+    init = TrialJournal.__init__
+
+    def counted(self: TrialJournal, journal: Journal) -> None:
+        reads.append("from its start")
+        init(self, journal)
+
+    TrialJournal.__init__ = counted  # type: ignore[method-assign]
+    try:
+        yield reads
+    finally:
+        TrialJournal.__init__ = init  # type: ignore[method-assign]
 
 
-def _resume(study: str) -> None:
-    from evomerge.execution.inline import InlineExecutor
+class _AskedError(Exception):
+    """The next trial was asked, and given to the worker."""
+
+
+class _Idle:
+    """A worker that takes no job."""
+
+    n_workers = 1
+
+    def load(self, worker: object) -> None:
+        pass
+
+    def submit(self, job: Job) -> None:
+        raise _AskedError
+
+    def close(self) -> None:
+        pass
+
+
+def _resume(study: Path) -> None:
+    from evomerge.runs import run
     from evomerge.runs.events import Events
-    from evomerge.runs.run import continue_study
     from evomerge.study.folder import StudyFolder
 
-    def submit(self, job) -> None:
-        raise _Asked
-
-    InlineExecutor.submit = submit
-    InlineExecutor.load = lambda self, worker: None
+    start = run.start_executor
+    run.start_executor = lambda config: _Idle()  # type: ignore[assignment, return-value]
     try:
-        continue_study(StudyFolder(Path(study)), Events())
-    except _Asked:
+        run.continue_study(StudyFolder(study), Events())
+    except _AskedError:
         return
+    finally:
+        run.start_executor = start
     raise AssertionError("no trial was asked")
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    print(json.dumps({"reads": run_counted(sys.argv[1], Path(sys.argv[2]))}))
