@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.study import Study
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial
 
 __all__ = [
     "CONSTRAINTS_KEY",
+    "FrozenStudy",
+    "UnreadTrial",
     "contains",
     "fix_params",
+    "frozen_study",
     "generation_key",
-    "journal_backend",
     "storage_of",
     "study_id",
     "trial_id",
@@ -37,14 +40,49 @@ def contains(distribution: BaseDistribution, value: float | int | str) -> bool:
         return False
 
 
+def frozen_study(
+    number: int,
+    name: str,
+    directions: Sequence[StudyDirection],
+    user_attrs: dict[str, Any],
+    system_attrs: dict[str, Any],
+) -> FrozenStudy:
+    """Make what a storage lists its studies as."""
+    return FrozenStudy(name, None, user_attrs, system_attrs, number, directions=directions)
+
+
+class UnreadTrial(FrozenTrial):  # type: ignore[misc]
+    """A trial whose params may be read later, when somebody looks; of many trials few are."""
+
+    def read_later(self, read: Callable[[], tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Take params and distributions from ``read``, called when they are first wanted."""
+        for name in ("_params", "_distributions"):
+            self.__dict__.pop(name, None)
+        self._read = read
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("_params", "_distributions") or "_read" not in self.__dict__:
+            raise AttributeError(name)
+        self._params, self._distributions = self.__dict__.pop("_read")()
+        return self.__dict__[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        _ = self._params
+        return self.__dict__
+
+    def __eq__(self, other: object) -> bool:
+        for trial in (self, other):
+            _ = trial.params if isinstance(trial, FrozenTrial) else None
+        return bool(super().__eq__(other))
+
+    def __hash__(self) -> int:
+        _ = self._params
+        return int(super().__hash__())
+
+
 def storage_of(study: Study) -> BaseStorage:
     """Return where a study is stored."""
     return study._storage
-
-
-def journal_backend(storage: JournalStorage) -> object:
-    """Return what a journal storage writes with."""
-    return storage._backend
 
 
 def study_id(study: Study) -> int:

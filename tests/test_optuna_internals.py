@@ -9,14 +9,13 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import NSGAIIISampler, NSGAIISampler, RandomSampler
-from optuna.storages import InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import InMemoryStorage
 
 import evomerge
 from evomerge import optuna_internals
 
 PRIVATE = re.compile(
-    r"optuna[\w.]*\._|_CONSTRAINTS_KEY|(?<!self)\._(?:contains|backend|fixed_params|study_id)\b"
+    r"optuna[\w.]*\._|_CONSTRAINTS_KEY|(?<!self)\._(?:contains|fixed_params|study_id)\b"
     r"|(?<!self)\._(?:storage|trial_id|get_generation_key)\b"
 )
 
@@ -43,9 +42,12 @@ def test_fixed_params_are_suggested() -> None:
     assert trial.suggest_float("x", 0, 1) == 0.25
 
 
-def test_a_journal_storage_gives_its_backend(tmp_path: Path) -> None:
-    backend = JournalFileBackend(str(tmp_path / "journal"))
-    assert optuna_internals.journal_backend(JournalStorage(backend)) is backend
+def test_a_storage_lists_its_studies_as_optuna_reads_them() -> None:
+    study = optuna.create_study(study_name="s", directions=["minimize", "maximize"])
+    study.set_user_attr("key", "value")
+    (stored,) = optuna_internals.storage_of(study).get_all_studies()
+    made = optuna_internals.frozen_study(0, "s", study.directions, study.user_attrs, {})
+    assert made == stored
 
 
 def test_a_distribution_contains_its_values() -> None:

@@ -72,8 +72,15 @@ def hypervolume(study: StudyRecord) -> float:
     Returns:
         0 when nothing is complete. Infeasible trials add nothing.
     """
-    history = hypervolume_history(study)
-    return history[-1][1] if history else 0.0
+    trials = complete(study)
+    feasible = [trial for trial in trials if trial.is_feasible]
+    if not feasible:
+        return 0.0
+    box = _hypervolume_box(study, trials)
+    points = box.scaled(oriented(feasible, study.objectives))
+    best = points[pareto.non_dominated(points)]
+    _, firsts = np.unique(best, axis=0, return_index=True)
+    return _volume(best[np.sort(firsts)])
 
 
 def hypervolume_history(study: StudyRecord) -> list[tuple[int, float]]:
@@ -108,7 +115,7 @@ def scaled_values(study: StudyRecord, trials: Sequence[TrialRecord]) -> FloatArr
     Returns:
         (trials, objectives), dimensionless.
     """
-    return _hypervolume_box(study).scaled(oriented(trials, study.objectives))
+    return _hypervolume_box(study, complete(study)).scaled(oriented(trials, study.objectives))
 
 
 @dataclass(frozen=True)
@@ -129,9 +136,10 @@ class Box:
         return (values - self.low) / np.where(side > 0, side, 1.0)
 
 
-def _hypervolume_box(study: StudyRecord) -> Box:
-    everything = Box.around(oriented(complete(study), study.objectives))
-    reference = baselines(study)
+def _hypervolume_box(study: StudyRecord, trials: Sequence[TrialRecord]) -> Box:
+    """Make the box from the complete trials of a study."""
+    everything = Box.around(oriented(trials, study.objectives))
+    reference = [trial for trial in trials if is_baseline(trial.origin)]
     if not reference:
         return everything
     box = Box.around(oriented(reference, study.objectives))

@@ -80,7 +80,8 @@ def paired_scores(table: pd.DataFrame, measure: Objective, left: int, right: int
     Returns:
         (items, 2); no rows where one of them has no scores of items.
     """
-    of_it = table[(table["task"] == measure.task) & (table["metric"] == measure.metric)]
+    of_both = table[table["trial"].isin((left, right))]
+    of_it = of_both[(of_both["task"] == measure.task) & (of_both["metric"] == measure.metric)]
     scores = of_it.pivot(index="item", columns="trial", values="score")
     if not {left, right} <= set(scores.columns):
         return np.empty((0, 2))

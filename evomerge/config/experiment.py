@@ -61,8 +61,8 @@ _RACES: dict[bool | str, object] = {
     "careful": {},
     "fast": {"error_rate": 0.1, "tolerance": 0.005, "estimates": True},
 }
-# Beyond these a number is a slip. A million trials are a gigabyte of Optuna's journal, which every
-# driver keeps in memory; one machine has some 16 GPUs; a winner is one more expert to merge.
+# Beyond these a number is a slip. A million trials are two gigabytes of journal, and five in
+# the memory of every driver; one machine has some 16 GPUs; a winner is one more expert to merge.
 _MOST_TRIALS, _MOST_ITEMS, _MOST_EXAMPLES, _MOST_GPUS, _MOST_WINNERS = 10**6, 10**9, 1000, 1024, 100
 _MOST_PREFERRED = 10**6
 

@@ -1,9 +1,10 @@
 """Item scores on disk: parquet files that a killed process leaves whole or not at all.
 
 Each trial and split is written to a file of its own. When many have gathered they are joined into
-one larger file, which stays quick to read at millions of rows. A file of a later ``generation``
-replaces the rows of earlier ones for the same trial and split, so it does no harm if a killed
-process leaves both the joined file and its parts.
+one larger file, together with the joined files before it that are no larger: so there are few files
+at any time, and a row is written again only when its file doubles. A file with a higher number
+replaces the rows of lower ones for the same trial and split, so it does no harm if a killed process
+leaves both a joined file and its parts.
 """
 
 from __future__ import annotations
@@ -123,10 +124,15 @@ class ItemStore:
         return sorted(self._folder.glob("joined.*.parquet")) if self._folder.is_dir() else []
 
     def _join(self, singles: Sequence[Path]) -> None:
-        """Join files of one trial each; their parts go once the whole is on disk."""
-        number = len(self._joined())
-        self._replace(f"joined.{number:06d}.parquet", self._table(singles))
-        for path in singles:
+        """Join files of one trial each; parts go once the whole is on disk."""
+        parts, joined = list(singles), self._joined()
+        number = int(joined[-1].name.split(".")[1]) + 1 if joined else 0
+        size = sum(path.stat().st_size for path in parts)
+        while joined and joined[-1].stat().st_size <= size:
+            size += joined[-1].stat().st_size
+            parts.insert(0, joined.pop())
+        self._replace(f"joined.{number:06d}.parquet", self._table(parts))
+        for path in parts:
             path.unlink()
 
     def _replace(self, name: str, table: pa.Table) -> None:

@@ -11,6 +11,7 @@ from evomerge.config.experiment import Experiment
 from evomerge.config.load import experiment_digest
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
+from evomerge.optuna_internals import storage_of
 from evomerge.runs.parts import constraints_of, objectives_of
 from evomerge.runs.stored import early_digest, read_experiment
 from evomerge.study.folder import StudyFolder
@@ -33,10 +34,21 @@ _INPUTS = "inputs"  # study attribute: what models, tokenizers and items hold
 _DIGEST = "experiment"  # study attribute: which experiment the trials belong to
 
 
-def open_study(folder: StudyFolder, experiment: Experiment, sampler: BaseSampler) -> optuna.Study:
+def open_study(
+    folder: StudyFolder,
+    experiment: Experiment,
+    sampler: BaseSampler,
+    found: optuna.Study | None = None,
+) -> optuna.Study:
     """Open the study to run it, after making it or repairing what a killed driver left.
 
     Call only under the folder's lock.
+
+    Args:
+        folder: Where it is, or will be.
+        experiment: What it is about.
+        sampler: Asks its trials.
+        found: It, if this process has found it: what was read of its journal is not read again.
 
     Raises:
         StudyError: The study belongs to another experiment.
@@ -44,8 +56,9 @@ def open_study(folder: StudyFolder, experiment: Experiment, sampler: BaseSampler
     _quiet_optuna()
     if experiment.storage is None:
         repair_journal(folder.journal)
+    storage = storage_of(found) if found else open_storage(folder.journal, experiment.storage)
     study = optuna.create_study(
-        storage=open_storage(folder.journal, experiment.storage),
+        storage=storage,
         study_name=_study_name(folder, experiment),
         directions=[o.direction for o in experiment.objectives],
         sampler=sampler,
@@ -72,13 +85,13 @@ def ledger_of(study: optuna.Study, folder: StudyFolder, experiment: Experiment) 
     )
 
 
-def stored_inputs(folder: StudyFolder, experiment: Experiment) -> dict[str, str]:
+def stored_inputs(study: optuna.Study | None) -> dict[str, str]:
     """Read what the files held that a study's trials were scored with; see ``config.inputs``.
 
     Returns:
-        Digests by what they are of; empty for a study without trials, or of before this was kept.
+        Digests by what they are of; empty without a study, for one without trials, or of before
+        this was kept.
     """
-    study = find_study(folder, experiment)
     found = {} if study is None or not study.get_trials(deepcopy=False) else study.user_attrs
     return dict(found.get(_INPUTS, {}))
 

@@ -25,6 +25,7 @@ from evomerge.study.records import StudyRecord
 from evomerge.study.timing import read_timing
 
 if TYPE_CHECKING:
+    import optuna
     import pandas as pd
 
 __all__ = [
@@ -71,15 +72,19 @@ def latest_results(folder: StudyFolder) -> Results:
     return Results(latest, read_study(latest))
 
 
-def read_study(folder: StudyFolder) -> StudyRecord:
+def read_study(folder: StudyFolder, opened: optuna.Study | None = None) -> StudyRecord:
     """Read a study, running or finished, without changing it.
+
+    Args:
+        folder: Where it is.
+        opened: It, if this process has opened it: what was read of its journal is not read again.
 
     Raises:
         StudyError: No study here, or its trials are gone.
     """
     experiment = read_experiment(folder)
     constraints = constraints_of(experiment)
-    found = find_study(folder, experiment)
+    found = opened or find_study(folder, experiment)
     trials = () if found is None else ledger_of(found, folder, experiment).records()
     require_store(folder, store_name(folder, experiment), trials)
     objectives, n_trials = objectives_of(experiment), experiment.budget.trials
@@ -117,8 +122,12 @@ def package_versions() -> dict[str, str]:
     return {"evomerge": __version__, **installed, "python": platform.python_version()}
 
 
-def is_finished(folder: StudyFolder) -> bool:
+def is_finished(folder: StudyFolder, known: StudyRecord | None = None) -> bool:
     """Tell whether a run has used up its budget, in all its stages, and has had its finals.
+
+    Args:
+        folder: Where it is.
+        known: The study without stages that is there, if it was read already.
 
     Raises:
         StudyError: No study here, or its trials are gone.
@@ -127,7 +136,7 @@ def is_finished(folder: StudyFolder) -> bool:
     if experiment.stages:
         begun = begun_stages(folder, experiment)
         return len(begun) == len(experiment.stages) and is_finished(begun[-1])
-    study, budget = read_study(folder), experiment.budget
+    study, budget = known or read_study(folder), experiment.budget
     is_running = any(t.state == "running" for t in study.trials)
     out_of_trials = is_used_up(study.evaluations, budget.trials)
     limit = budget.wall_clock

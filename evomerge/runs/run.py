@@ -25,7 +25,14 @@ from evomerge.runs.compare import compare_experts, read_comparison, write_compar
 from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.optuna_study import keep_inputs, ledger_of, open_study, store_name, stored_inputs
+from evomerge.runs.optuna_study import (
+    find_study,
+    keep_inputs,
+    ledger_of,
+    open_study,
+    store_name,
+    stored_inputs,
+)
 from evomerge.runs.reading import is_finished, read_study
 from evomerge.runs.sampling import make_sampler, sampler_choice, with_settled_sampler
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
@@ -127,8 +134,9 @@ def require_same_models(folder: StudyFolder, after: Experiment, *, accept_change
     old, new = before.models.located(), after.models.located()
     if accept_changes or all(old[name] == new[name] for name in new):
         return
-    kept = stored_inputs(folder, before)
-    if not kept and read_study(folder).trials:
+    found = find_study(folder, before)
+    kept = stored_inputs(found)
+    if not kept and read_study(folder, found).trials:
         raise StudyError(
             f"expected models where they were: the study in {folder.root} keeps no fingerprints "
             "that would tell whether they are the same; 'evomerge resume' without other places "
@@ -176,18 +184,20 @@ def continue_study(
             items are not those of earlier trials.
     """
     with folder.require().lock():
-        experiment, before = read_experiment(folder), read_study(folder)
+        experiment = read_experiment(folder)
+        found = find_study(folder, experiment)
+        before = read_study(folder, found)
         store = store_name(folder, experiment)
         require_items(folder, store, before.trials, driver_id(folder))
         events.began(before)
-        if is_finished(folder):
-            _make_again(folder, experiment, events)
-            return read_study(folder)
+        if is_finished(folder, before):
+            _make_again(folder, experiment, events, found)
+            return read_study(folder, found)
         if loaded is None:
             events.phase("checking the experiment")
         loaded = _loaded(folder, experiment, loaded)
-        study = _opened(folder, loaded)
-        inputs, kept = input_digests(loaded), stored_inputs(folder, experiment)
+        study = _opened(folder, loaded, found)
+        inputs, kept = input_digests(loaded), stored_inputs(study)
         if not accept_changes:
             require_same({**earlier, **kept}, inputs, folder.root)
         keep_inputs(study, {**kept, **inputs})
@@ -200,10 +210,10 @@ def continue_study(
             events.phase("loading the workers")
             executor.load(on_device(loaded.worker, experiment.execution))
             _search(study, loaded, folder, executor, events, log)
-            _finals(loaded, folder, executor, events)
+            _finals(study, loaded, folder, executor, events)
         finally:
             executor.close()
-    return read_study(folder)
+    return read_study(folder, study)
 
 
 def _loaded(folder: StudyFolder, experiment: Experiment, known: Loaded | None) -> Loaded:
@@ -214,17 +224,19 @@ def _loaded(folder: StudyFolder, experiment: Experiment, known: Loaded | None) -
         return Loaded.of(experiment, None if known is None else known.tasks)
 
 
-def _opened(folder: StudyFolder, loaded: Loaded) -> optuna.Study:
+def _opened(folder: StudyFolder, loaded: Loaded, found: optuna.Study | None) -> optuna.Study:
     items = ItemStore(folder.items)
     sampler = make_sampler(loaded.experiment, loaded.space, loaded.sloped, items)
-    return open_study(folder, loaded.experiment, sampler)
+    return open_study(folder, loaded.experiment, sampler, found)
 
 
-def _make_again(folder: StudyFolder, experiment: Experiment, events: Events) -> None:
+def _make_again(
+    folder: StudyFolder, experiment: Experiment, events: Events, found: optuna.Study | None
+) -> None:
     """Check a study that is finished, and make again what of it is damaged."""
     events.phase("checking the experiment")
     loaded = _loaded(folder, experiment, None)
-    _opened(folder, loaded)
+    _opened(folder, loaded, found)
     if folder.comparison.is_file() and read_comparison(folder.comparison) is None:
         _measure(loaded, folder, events)
 
@@ -272,7 +284,7 @@ def _search(
             rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
             drivers=Drivers(study, None if is_alone else identify(folder)),
             host=Host(log, is_stopping, loaded.experiment.execution.executor == "inline"),
-            on_told=_told(loaded, folder, events, timing),
+            on_told=_told(study, loaded, folder, events, timing),
         )
         search.seed(loaded.seeds)
         events.phase("searching")
@@ -291,7 +303,7 @@ def _hear(log: StudyLog, events: Events) -> Hear:
 
 
 def _told(
-    loaded: Loaded, folder: StudyFolder, events: Events, timing: Timing
+    study: optuna.Study, loaded: Loaded, folder: StudyFolder, events: Events, timing: Timing
 ) -> Callable[[TrialRecord], None]:
     """Report finished trials, and once each what the person should look into.
 
@@ -311,16 +323,22 @@ def _told(
                 f"{record.climb_error}; the search goes on without steps unless others succeed"
             )
         if awaited and awaited <= {record.origin}:
-            for silence in silences(read_study(folder)):
+            for silence in silences(read_study(folder, study)):
                 events.warned(str(silence))
         awaited.discard(record.origin)
 
     return told
 
 
-def _finals(loaded: Loaded, folder: StudyFolder, executor: Executor, events: Events) -> None:
+def _finals(
+    searched: optuna.Study,
+    loaded: Loaded,
+    folder: StudyFolder,
+    executor: Executor,
+    events: Events,
+) -> None:
     n_finalists = loaded.experiment.finalists
-    study = read_study(folder)
+    study = read_study(folder, searched)
     if n_finalists == 0 or not any(t.state == "complete" for t in study.trials):
         return
     events.phase("held-out finals")

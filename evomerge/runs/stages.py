@@ -26,7 +26,7 @@ from evomerge.recipe.files import dump_recipe, stored_recipe
 from evomerge.recipe.recipe import Recipe
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.optuna_study import stored_inputs
+from evomerge.runs.optuna_study import find_study, stored_inputs
 from evomerge.runs.reading import begun_stages, read_study
 from evomerge.runs.run import (
     change_study,
@@ -182,7 +182,7 @@ def continue_run(
         for number, stage in enumerate(experiment.stages, 1):
             inside = folder.stage(number)
             if inside.winners.is_file():
-                earlier |= stored_inputs(inside, read_experiment(inside))
+                earlier |= stored_inputs(find_study(inside, read_experiment(inside)))
                 continue
             wanted = _stage_of(experiment, number, folder)
             if inside.experiment.is_file():
@@ -199,7 +199,7 @@ def continue_run(
                 earlier=earlier,
                 loaded=loaded,
             )
-            earlier |= stored_inputs(inside, wanted)
+            earlier |= stored_inputs(find_study(inside, wanted))
             if number < len(experiment.stages):
                 events.phase(f"writing the winners of stage {number}")
                 _hand_on(inside, study, number, stage_winners(study, stage.keep, stage.keep_by))

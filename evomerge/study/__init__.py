@@ -7,7 +7,12 @@ Members:
     json_files: its JSON files, read with care.
     identity: who drives a study that is in a database.
     storage: the Optuna storage of a study.
-    journal: a journal file, whose records can be written together.
+    trial_journal: Optuna's storage interface over a journal file.
+    journal: the file: records, a line each, written together.
+    gene_table: params as the journal stores them.
+    early_journal: journals of earlier versions, read.
+    packed: recipes as they are stored.
+    collecting: Python's search for garbage, put off.
     database: a database, which drivers share.
     ledger: what is kept with each trial, written and read.
     evaluations: what trials cost, counted against the budget.

@@ -1,134 +1,139 @@
-"""A journal file whose records can be written together.
+"""The journal file of a study: one JSON record per line, written together, never changed.
 
-Optuna's journal waits for the disk after every record, and a trial of 100 genes has more than 100.
-Every record says which line it is, so that lines that were cut out are missed.
+A line is whole or it is not there: what a killed writer left without its end is passed over, and
+cut off before anything follows it. Every record says which line it is, so that lines that were cut
+out are missed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileOpenLock
 
 from evomerge.errors import StudyError
 
-__all__ = ["BatchedJournal"]
+__all__ = ["Journal", "Record"]
 
-_LINE = "line"  # of a record, from 1; Optuna passes over keys that it does not know
-Record = dict[str, Any]  # as Optuna writes it
+Record = dict[str, Any]
+"""What a line says, as JSON."""
+
+_LINE = "line"  # of a record, from 1
+_CHUNK = 2**22  # bytes that are parsed at once
 
 
-class BatchedJournal(BaseJournalBackend):
-    """Optuna's journal file, the same on disk, with one wait for the disk per batch.
-
-    From the first record of a batch to its end this process holds the file's lock, so records keep
-    the order in which they took effect here. A process that is killed meanwhile leaves none of
-    them.
+class Journal:
+    """A file of records, for one process that follows it and may write.
 
     Args:
-        journal: The file; made if it is missing.
+        path: The file; made when something is written.
     """
 
-    def __init__(self, journal: Path) -> None:
-        self._path = journal
-        self._lock = JournalFileOpenLock(str(journal))
-        self._file = JournalFileBackend(str(journal), _NoLock())  # type: ignore[arg-type]
-        self._n_read = 0  # records of the file that were read
-        self._is_batch = False
-        self._held: list[Record] = []
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = JournalFileOpenLock(str(path))
+        self._n_read, self._end = 0, 0  # records, and the bytes they take
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Hold back the records of the block and write them at its end, also if it raises."""
-        self._is_batch = True
-        try:
-            yield
-        finally:
-            self._is_batch = False
-            self._write_held()
-
-    def read_logs(self, log_number_from: int) -> Iterator[Record]:
-        """See ``BaseJournalBackend``.
+    def read_on(self) -> Iterator[Sequence[Record]]:
+        """Read what was written since the last call, some thousand records at a time.
 
         Raises:
             StudyError: A line is damaged, or lines before it are missing.
         """
-        if self._held and log_number_from >= self._n_read:
-            yield from self._held[log_number_from - self._n_read :]
+        if not self._has_more():
             return
-        self._n_read = log_number_from
-        yield from self._read_on()
-        yield from self._held
+        with self._path.open("rb") as file:
+            file.seek(self._end)
+            while lines := _whole(file.readlines(_CHUNK)):
+                yield self._parsed(lines)
+                self._n_read += len(lines)  # once they are taken in: what is wrong stays wrong
+                self._end += sum(map(len, lines))
 
-    def _read_on(self) -> Iterator[Record]:
+    def _has_more(self) -> bool:
         try:
-            for record in self._file.read_logs(self._n_read):
-                self._require_line(record)
-                self._n_read += 1
-                yield record
-        except (ValueError, RecursionError):  # what follows the last record is no JSON
-            raise self._damaged(self._n_read + 1) from None
+            return os.stat(self._path).st_size > self._end
+        except FileNotFoundError:
+            return False
 
-    def _require_line(self, record: object) -> None:
-        line = self._n_read + 1
+    def _parsed(self, lines: Sequence[bytes]) -> Sequence[Record]:
+        """Parse lines, all in one go, which takes half as long as one by one."""
+        try:
+            records: list[Record] = json.loads(b"[%s]" % b",".join(lines))
+        except (ValueError, RecursionError):
+            records = []
+        if len(records) != len(lines):  # some line is not one record
+            records = [self._parsed_alone(i, line) for i, line in enumerate(lines)]
+        for i, record in enumerate(records):
+            self._require_line(i, record)
+        return records
+
+    def _parsed_alone(self, i: int, line: bytes) -> Record:
+        try:
+            record: Record = json.loads(line)
+        except (ValueError, RecursionError):
+            raise self.damaged(i) from None
+        return record
+
+    def _require_line(self, i: int, record: object) -> None:
+        line = self._n_read + i + 1
         if not isinstance(record, dict):
-            raise self._damaged(line)
+            raise self.damaged(i)
         if (said := record.get(_LINE, line)) != line:
             raise StudyError(
                 f"{self._path}, line {line}: expected record {line}, got {said!r}: lines were cut "
                 "out or put in; restore the file"
             )
 
-    def damaged(self) -> StudyError:
-        """Make the error for the last record that was read, which is none of Optuna's."""
-        return self._damaged(self._n_read)
+    def damaged(self, i: int) -> StudyError:
+        """Make the error for a line that says nothing: the ``i``-th after those that were read."""
+        return StudyError(f"{self._path}, line {self._n_read + i + 1} is damaged; restore the file")
 
-    def _damaged(self, line: int) -> StudyError:
-        return StudyError(f"{self._path}, line {line} is damaged; restore the file")
+    def again(self) -> Journal:
+        """Return the same file, nothing of it read."""
+        return Journal(self._path)
 
-    def append_logs(self, logs: list[Record]) -> None:
-        """See ``BaseJournalBackend``."""
-        if self._is_batch:
-            self._hold(logs)
-            return
-        self._hold(logs)
-        self._write_held()
+    def lock(self) -> None:
+        """Keep other writers out until ``unlock``."""
+        self._path.touch()
+        self._lock.acquire()
 
-    def _hold(self, logs: list[Record]) -> None:
-        if not self._held:
-            self._lock.acquire()  # nobody else writes from here on
-            self._read_to_end()
-        for log in logs:
-            self._held.append({**log, _LINE: self._n_read + len(self._held) + 1})
+    def unlock(self) -> None:
+        """Let other writers in again."""
+        self._lock.release()
 
-    def _read_to_end(self) -> None:
-        try:
-            for _ in self._read_on():
-                pass
-        except BaseException:
-            self._lock.release()
-            raise
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records at once and wait for the disk; none of them if that fails.
 
-    def _write_held(self) -> None:
-        if self._held:
-            held, self._held = self._held, []
-            self._append(held)
-
-    def _append(self, logs: list[Record]) -> None:
-        try:
-            self._file.append_logs(logs)
-        finally:
-            self._lock.release()
+        Call between ``lock`` and ``unlock``, with all read that is there.
+        """
+        numbered = ({**record, _LINE: self._n_read + i} for i, record in enumerate(records, 1))
+        text = "".join(json.dumps(one, separators=(",", ":")) + "\n" for one in numbered)
+        content = text.encode()
+        with self._path.open("rb+") as file, _all_or_nothing(file.fileno(), self._end):
+            file.seek(self._end)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._n_read += len(records)
+        self._end += len(content)
 
 
-class _NoLock:
-    """Stands in for the file's own lock, which is held already when records are written."""
+def _whole(lines: list[bytes]) -> list[bytes]:
+    """Leave out a last line without its end: it is being written, or never will be."""
+    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
 
-    def acquire(self) -> bool:
-        return True
 
-    def release(self) -> None:
-        pass
+@contextmanager
+def _all_or_nothing(file: int, end: int) -> Iterator[None]:
+    """Cut a file after its whole lines, before the block and if it raises."""
+    os.ftruncate(file, end)
+    try:
+        yield
+    except BaseException:
+        os.ftruncate(file, end)
+        raise

@@ -7,6 +7,7 @@ together, see ``storage.together``.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,13 +29,15 @@ from evomerge.recipe.recipe import Recipe
 from evomerge.samplers.chains import LINK
 from evomerge.samplers.learned import CLIMB, CLIMB_ERROR, CLIMBED, CONSTRAINTS, PARTIAL
 from evomerge.space.baselines import Baseline
+from evomerge.study.collecting import without_collecting
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.evaluations import summed
 from evomerge.study.outcomes import checked_outcome
+from evomerge.study.packed import Unread, packed, unpacked
 from evomerge.study.proposals import is_proposed
 from evomerge.study.records import Objective, Partial, TrialRecord, TrialStateName
 
-__all__ = ["DRIVER", "Ledger", "evaluations_of", "origin_of"]
+__all__ = ["DRIVER", "Ledger", "Tally", "evaluations_of", "origin_of"]
 
 DRIVER = "driver"
 """Trial user attribute: who runs it. A driver that comes back runs only its own again."""
@@ -76,6 +79,26 @@ def evaluations_of(trial: FrozenTrial) -> float:
     return float(trial.user_attrs.get(_EVALUATIONS, 1.0))
 
 
+class Tally:
+    """Adds up what trials cost; those at the start that are finished, which stay so, only once."""
+
+    def __init__(self) -> None:
+        self._n, self._cost = 0, 0.0
+
+    def rest(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """List the trials from the first on that is not finished; of all trials of a study."""
+        while self._n < len(trials) and trials[self._n].state.is_finished():
+            self._cost += evaluations_of(trials[self._n])
+            self._n += 1
+        return trials[self._n :]
+
+    def total(self, trials: Sequence[FrozenTrial], *, with_queued: bool = True) -> float:
+        """Add up the cost of all trials of a study."""
+        rest = self.rest(trials)
+        counted = [t for t in rest if with_queued or t.state != TrialState.WAITING]
+        return summed([self._cost, *map(evaluations_of, counted)])
+
+
 class Ledger:
     """Writes down what becomes of a study's trials, and reads it back.
 
@@ -97,6 +120,7 @@ class Ledger:
     ) -> None:
         self.study, self.objectives, self.items = study, objectives, items
         self.constraints, self._models = constraints, models
+        self._tally = Tally()
 
     def trials(self) -> list[FrozenTrial]:
         """List the trials as Optuna has them, by number, queued ones included."""
@@ -109,22 +133,19 @@ class Ledger:
         is held to them, too.
         """
         trials = [t for t in self.trials() if t.state != TrialState.WAITING]
-        records: list[TrialRecord] = []
         with _as_written("of the baselines"):
-            known = _measured_baselines(trials)
-        for trial in trials:
-            with _as_written(f"of trial {trial.number}"):
-                records.append(self._record(trial, known))
-        return tuple(records)
+            known = self._measured_baselines(trials)
+        with without_collecting():
+            return tuple(self._record(trial, known) for trial in trials)
 
     def recipe(self, trial: Trial) -> Recipe | None:
         """Read the recipe that was stored with a trial; ``None`` before it was asked for."""
         data = trial.user_attrs.get(_RECIPE)
-        return stored_recipe(self._located(data), trial.number) if data else None
+        return stored_recipe(self._located(unpacked(data)), trial.number) if data else None
 
     def evaluations(self) -> float:
         """Add up what all trials cost, queued ones included; see ``study.evaluations``."""
-        return summed(map(evaluations_of, self.trials()))
+        return self._tally.total(self.trials())
 
     def is_settled(self, trial: Trial | FrozenTrial) -> bool:
         """Tell whether a sampler has said all it has to say of a trial, and that is stored."""
@@ -162,7 +183,7 @@ class Ledger:
 
     def queue(self, baseline: Baseline) -> None:
         """Let a baseline be the trial that is asked next, after others that are queued."""
-        attrs = {_ORIGIN: baseline.origin, _RECIPE: baseline.recipe.as_data()}
+        attrs = {_ORIGIN: baseline.origin, _RECIPE: packed(baseline.recipe.as_data())}
         self.study.enqueue_trial(dict(baseline.params or {}), user_attrs=attrs)
 
     def give_to_search(self, trial: Trial) -> None:
@@ -175,7 +196,7 @@ class Ledger:
     def asked(self, trial: Trial, recipe: Recipe) -> None:
         """Write down what a trial of the search will try."""
         trial.set_user_attr(_ORIGIN, SEARCH)
-        trial.set_user_attr(_RECIPE, recipe.as_data())
+        trial.set_user_attr(_RECIPE, packed(recipe.as_data()))
 
     def tell(self, trial: Trial, outcome: Outcome, ask_seconds: float) -> TrialRecord:
         """Write down what became of a trial, and tell the study.
@@ -199,7 +220,7 @@ class Ledger:
                 self._write_evaluations(trial, outcome)
                 self.study.tell(trial, state=TrialState.FAIL)
         trials = self.trials()
-        return self._record(trials[trial.number], _measured_baselines(trials))
+        return self._record(trials[trial.number], self._measured_baselines(trials))
 
     def _tell_scored(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
         self._write_items(trial, scored.job.split, scored.scores.items)
@@ -256,7 +277,7 @@ class Ledger:
             return
         metrics = scored.scores.metrics
         measured = [metrics[c.task][c.metric].value for c in self.constraints]
-        known = _measured_baselines(self.trials())
+        known = self._measured_baselines(self.trials())
         trial.set_user_attr(_MEASURED, measured)
         trial.set_user_attr(CONSTRAINTS, list(violations(self.constraints, measured, known)))
 
@@ -265,7 +286,23 @@ class Ledger:
         measured = trial.user_attrs.get(_MEASURED)
         return () if measured is None else violations(self.constraints, measured, known)
 
+    def _measured_baselines(self, trials: Iterable[FrozenTrial]) -> _Measured:
+        """List the baselines that constraints may refer to: origin, and value per constraint."""
+        if not self.constraints:
+            return []
+        return [
+            (origin_of(trial), trial.user_attrs[_MEASURED])
+            for trial in trials
+            if trial.state == TrialState.COMPLETE
+            and _MEASURED in trial.user_attrs
+            and origin_of(trial) != SEARCH
+        ]
+
     def _record(self, trial: FrozenTrial, known: _Measured) -> TrialRecord:
+        with _as_written(f"of trial {trial.number}"):
+            return self._read(trial, known)
+
+    def _read(self, trial: FrozenTrial, known: _Measured) -> TrialRecord:
         attrs: dict[str, Any] = trial.user_attrs
         complete = trial.state == TrialState.COMPLETE
         return TrialRecord(
@@ -274,8 +311,8 @@ class Ledger:
             origin=origin_of(trial),
             values=self._estimates(trial.values) if complete else (),
             stderr=self._estimates(attrs.get(_STDERR)) if complete else (),
-            params=dict(trial.params),
-            recipe=self._located(attrs.get(_RECIPE, {})),
+            params=Unread(lambda: trial.params),
+            recipe=self._recipe(trial.number, attrs.get(_RECIPE)),
             seconds=attrs.get(_SECONDS, {}),
             error=attrs.get(_ERROR),
             started=trial.datetime_start,
@@ -300,6 +337,13 @@ class Ledger:
             raise ValueError(f"expected {len(self.objectives)} numbers, got {len(found)}")
         return found
 
+    def _recipe(self, number: int, stored: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+        def read() -> Mapping[str, Any]:
+            with _as_written(f"of trial {number}"):
+                return self._located(unpacked(stored or {}))
+
+        return Unread(read)
+
     def _located(self, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
         """Point a stored recipe to where its models are now: they may have moved since."""
         models, moved = self._models, dict[str, Any]()
@@ -317,22 +361,11 @@ def _as_written(of: str) -> Iterator[None]:
     """Say that a stored record is damaged, where the block finds what was never written."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError) as err:
+    except (LookupError, TypeError, ValueError, AttributeError, zlib.error) as err:
         raise StudyError(
             f"what is stored {of} is damaged: its content has another form than it was written "
             "in; restore the study's journal or database"
         ) from err
-
-
-def _measured_baselines(trials: Iterable[FrozenTrial]) -> _Measured:
-    """List the baselines that constraints may refer to: origin, and value per constraint."""
-    return [
-        (origin_of(trial), trial.user_attrs[_MEASURED])
-        for trial in trials
-        if trial.state == TrialState.COMPLETE
-        and _MEASURED in trial.user_attrs
-        and origin_of(trial) != SEARCH
-    ]
 
 
 def _objective_samples(

@@ -280,9 +280,11 @@ class Search:
         self._timing.save_now_and_then()
 
     def _stop_if_hopeless(self) -> None:
-        finished = [t for t in self._ledger.trials() if t.state.is_finished()]
-        failed = [t for t in finished if t.state == TrialState.FAIL]
-        if len(failed) == len(finished) >= min(_HOPELESS, self._budget.trials):
+        trials = self._ledger.trials()
+        if any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials):
+            return
+        failed = [t for t in trials if t.state == TrialState.FAIL]
+        if len(failed) >= min(_HOPELESS, self._budget.trials):
             raise StudyError(
                 f"all of the first {len(failed)} trials failed; the first one with: "
                 f"{self._ledger.records()[failed[0].number].error or 'no reason given'}"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage
 
 from evomerge.errors import StudyError
-from evomerge.optuna_internals import journal_backend
 from evomerge.study.database import open_database
-from evomerge.study.journal import BatchedJournal
+from evomerge.study.journal import Journal
+from evomerge.study.trial_journal import TrialJournal
 
 __all__ = ["open_storage", "repair_journal", "together", "writes_together"]
 
@@ -28,31 +29,19 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
     Raises:
         StudyError: The database cannot be opened, a variable is not set, or the journal is damaged.
     """
-    if url is not None:
-        return open_database(url)
-    backend = BatchedJournal(journal)
-    try:
-        return JournalStorage(backend)
-    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as err:
-        raise backend.damaged() from err  # JSON, but no record of Optuna's
+    return TrialJournal(Journal(journal)) if url is None else open_database(url)
 
 
 @contextmanager
 def together(storage: BaseStorage) -> Iterator[None]:
     """Write all that the block stores at once, at its end; a database writes as it goes."""
-    journal = _batched(storage)
-    with nullcontext() if journal is None else journal.batch():
+    with storage.batch() if isinstance(storage, TrialJournal) else nullcontext():
         yield
 
 
 def writes_together(storage: BaseStorage) -> bool:
     """Tell whether ``together`` writes at once, as it does to a journal file."""
-    return _batched(storage) is not None
-
-
-def _batched(storage: BaseStorage) -> BatchedJournal | None:
-    backend = journal_backend(storage) if isinstance(storage, JournalStorage) else None
-    return backend if isinstance(backend, BatchedJournal) else None
+    return isinstance(storage, TrialJournal)
 
 
 def repair_journal(journal: Path) -> None:
@@ -65,26 +54,24 @@ def repair_journal(journal: Path) -> None:
             what is written next would follow it.
     """
     Path(f"{journal}.lock").unlink(missing_ok=True)
-    _drop_torn_line(journal)
-    _require_last_line(journal)
-
-
-def _drop_torn_line(journal: Path) -> None:
-    """Cut the file after its last newline: Optuna fails on a half-written last record."""
-    if not journal.is_file():
+    if not journal.is_file() or not journal.stat().st_size:
         return
     with journal.open("rb+") as file:
-        content = file.read()
-        end = content.rfind(b"\n") + 1
-        if end != len(content):
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            end = content.rfind(b"\n") + 1
+            start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
+            last, size = content[start:end], len(content)
+        if end != size:
             file.truncate(end)
+    _require_record(journal, last)
 
 
-def _require_last_line(journal: Path) -> None:
-    lines = journal.read_bytes().splitlines() if journal.is_file() else []
+def _require_record(journal: Path, last: bytes) -> None:
     try:
-        json.loads(lines[-1] if lines else "{}")
+        json.loads(last or b"{}")
     except (ValueError, RecursionError):
+        with journal.open("rb") as file:
+            n_lines = sum(1 for _ in file)
         raise StudyError(
-            f"{journal}, line {len(lines)}, the last one, is damaged; restore the file"
+            f"{journal}, line {n_lines}, the last one, is damaged; restore the file"
         ) from None

@@ -98,8 +98,8 @@ def test_a_study_whose_trials_are_gone_is_refused_and_left_alone(
 
 def test_a_journal_that_has_lost_its_end_is_refused(study: StudyFolder) -> None:
     lines = study.journal.read_text().splitlines(keepends=True)
-    asked = [i for i, line in enumerate(lines) if '"op_code":4,' in line]
-    study.journal.write_text("".join(lines[: asked[-1]]))
+    asked = [i for i, line in enumerate(lines) if '"trial":4,' in line]
+    study.journal.write_text("".join(lines[: asked[0]]))
     with pytest.raises(StudyError, match=rf"holds the scores of trial 4, which {study.journal}"):
         resume(study)
 

@@ -261,7 +261,7 @@ def test_a_trial_that_was_not_stored_so_is_named(
     ledger = Ledger(study, OBJECTIVES, ItemStore(tmp_path / "items"))
     ledger.trials = lambda: [trial]  # type: ignore[method-assign]
     with pytest.raises(StudyError, match=r"what is stored of trial 2 is damaged: .*; restore"):
-        ledger.records()
+        [dict(record.recipe) for record in ledger.records()]
 
 
 def test_a_failed_baseline_that_constraints_refer_to_is_scored_again(tmp_path: Path) -> None:

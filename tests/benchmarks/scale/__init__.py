@@ -1,0 +1,1 @@
+"""What commands cost on long studies: seconds, memory, bytes on disk, reads of the journal."""
