@@ -1,0 +1,139 @@
+"""Prompts that models are observed on, with what is said after them where that is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from evomerge.errors import ConfigError, Fault
+from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.requests import PreparedTask, PromptedSuite
+from evomerge.evaluation.smooth import gold_choices, gold_texts, scored_answer, smooth_names
+from evomerge.evaluation.teacher_forcing import Reading
+
+__all__ = ["Example", "examples_text", "gold_examples", "read_examples", "readings_of"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing that models read.
+
+    Attributes:
+        prompt: What stands before the answer; of a text without answer, all of it.
+        answer: What follows, with the space between, if any; ``None``: every token of the text
+            answers those before it.
+    """
+
+    prompt: str
+    answer: str | None = None
+
+
+def read_examples(file: Path, limit: int) -> tuple[Example, ...]:
+    """Read examples from a file.
+
+    Args:
+        file: JSON lines with the keys ``prompt`` and, where there is one, ``answer``; by any other
+            ending than ``.jsonl``, plain text, of which every line that is not empty is one.
+        limit: How many, from the start.
+
+    Raises:
+        ConfigError: It cannot be read, has no examples, or a line is none; every fault.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or "it is no UTF-8 text"
+        raise ConfigError(f"expected a file of prompts at {file}: {reason}") from err
+    wanted = islice(((n, line) for n, line in enumerate(lines, 1) if line.strip()), limit)
+    if file.suffix != ".jsonl":
+        found = [Example(line) for _, line in wanted]
+    else:
+        faults: list[Fault] = []
+        found = list(_parsed(wanted, file, faults))
+        if faults:
+            raise ConfigError(*faults)
+    if not found:
+        raise ConfigError(f"expected at least one prompt in {file}, found none")
+    return tuple(found)
+
+
+def _parsed(lines: Iterable[tuple[int, str]], file: Path, faults: list[Fault]) -> Iterator[Example]:
+    for number, line in lines:
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        match content:
+            case {"prompt": str(prompt), **rest} if isinstance(rest.get("answer"), str | None):
+                yield Example(prompt, rest.get("answer") or None)
+            case _:
+                text = 'expected {"prompt": TEXT, "answer": TEXT}, where "answer" may be absent'
+                faults.append(Fault((), f"{text}, got {line[:60]!r} ({file}, line {number})"))
+
+
+def examples_text(examples: Iterable[Example]) -> str:
+    """Write examples as JSON lines; ``read_examples`` of them gives the same ones."""
+    entries = [
+        {"prompt": one.prompt} | ({} if one.answer is None else {"answer": one.answer})
+        for one in examples
+    ]
+    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+
+
+def gold_examples(suites: Sequence[PromptedSuite], limit: int) -> tuple[Example, ...]:
+    """Take examples from prepared suites, from all tasks in turn.
+
+    Args:
+        suites: Of the split that is searched: what is observed is fitted.
+        limit: How many at most.
+
+    Returns:
+        Prompts with their gold answers; without, where an item says nowhere what is right.
+    """
+    with clean_harness():
+        tasks = [list(_of_task(task)) for suite in suites for task in suite.tasks]
+    longest = max(map(len, tasks), default=0)
+    in_turn = (task[i] for i in range(longest) for task in tasks if i < len(task))
+    return tuple(islice(in_turn, limit))
+
+
+def _of_task(prepared: PreparedTask) -> Iterator[Example]:
+    task = prepared.task
+    for item in prepared.items:
+        first = item.requests[0]
+        match task.OUTPUT_TYPE:
+            case "loglikelihood_rolling":
+                yield Example(first.args[0])
+            case "loglikelihood":
+                yield Example(*first.args)
+            case "generate_until" if smooth_names(task):
+                yield Example(*scored_answer(task, item, gold_texts(task, item)[0]).args)
+            case "multiple_choice" if gold := gold_choices(
+                task, item, task.doc_to_choice(item.doc)
+            ):
+                yield Example(*item.requests[gold[0]].args)
+            case _:
+                yield Example(first.args[0])
+
+
+def readings_of(examples: Iterable[Example], lm: LanguageModel) -> tuple[Reading, ...]:
+    """Tokenise examples as prompts are.
+
+    Args:
+        examples: Of a text longer than the model's context, the beginning is read.
+        lm: Tokenises; needs no parameters.
+
+    Raises:
+        EvaluationError: An answer has no tokens.
+    """
+    return tuple(
+        Reading(tuple(context), tuple(continuation))
+        for one in examples
+        for context, continuation in [
+            lm.windows(one.prompt)[0] if one.answer is None else lm.pair(one.prompt, one.answer)
+        ]
+    )
