@@ -6,6 +6,12 @@ one elementwise pass. A parameter that a merge depends on smoothly says ``slope=
 writes a derivative (``slopes``). To add a method, write such a class and list it in ``registry``
 (or, from another package, under the entry point group ``evomerge.methods``).
 
+A method that is no such pass, because it decomposes, projects or solves, is a ``PreparedMethod``:
+it prepares one task vector per expert, tensor by tensor, and its pass adds these up. That is one
+more function, from the task vectors of a tensor to as many others; what is kept of them on disk,
+who computes them when, and how they reach kernels, slopes and exports is alike for all
+(``prepared``).
+
 Members:
     base: ``Method`` and what a lowering may use.
     declared: ``Parameter``, and how parameter values are checked and bound.
@@ -20,4 +26,7 @@ Members:
     nearswap, arcee_fusion: the base and one expert.
     slerp, nuslerp, multislerp, karcher, model_stock, variance_corrected, doge_lambda: coefficients
         from norms and angles.
+    prepared: ``PreparedMethod``, task vectors that are computed before the pass.
+    algebra: decompositions and orthogonalisation of task vectors.
+    tsv_m, iso_c: prepared task vectors that do not interfere, or a flat spectrum.
 """

@@ -44,7 +44,8 @@ class TensorContext:
     Attributes:
         name: Tensor name.
         experts: Expert names in recipe order.
-        statistics: Candidate-independent statistics.
+        statistics: Candidate-independent statistics; of prepared task vectors, if the method adds
+            up such.
         seed: The recipe's seed, for random masks.
         layer: Position of the decoder layer it belongs to; ``None`` outside the layers
             (embeddings, final norm, head).
@@ -102,6 +103,11 @@ class Method(Declared, ABC):
     @abstractmethod
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """Turn the bound parameters and the tensor's statistics into one elementwise pass."""
+
+    @property
+    def prepared(self) -> str | None:
+        """Name what its plans add up instead of the experts' own tensors (``methods.prepared``)."""
+        return None
 
     def statistics_used(self) -> tuple[str, ...]:
         """Name those of ``statistics`` that the bound parameter values ask for.

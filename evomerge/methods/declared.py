@@ -49,6 +49,8 @@ class Parameter:
         slope: Whether a merge depends smoothly on it, masks, gates and elected signs held as they
             are: then objectives have slopes along it (``methods.slopes``). What moves a mask has
             none.
+        prepares: Whether a method of matrix algebra computes its task vectors anew for each value
+            (``methods.prepared``).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Parameter:
     per_expert: bool = False
     choices: tuple[str, ...] = ()
     slope: bool = False
+    prepares: bool = False
 
     def fault(self, value: object) -> str | None:
         """Say what is wrong with one value, or ``None``."""
@@ -83,9 +86,17 @@ def per_expert(
     high: float,
     search: tuple[float, float] | None = None,
     slope: bool = False,
+    prepares: bool = False,
 ) -> Any:
     """Declare a field that holds one number per expert, in recipe order."""
-    return _declare(Parameter("", default, doc, low, high, search, per_expert=True, slope=slope))
+    return _declare(
+        Parameter(
+            *("", default, doc, low, high, search),
+            per_expert=True,
+            slope=slope,
+            prepares=prepares,
+        )
+    )
 
 
 def shared(
@@ -96,14 +107,15 @@ def shared(
     high: float = float("inf"),
     search: tuple[float, float] | None = None,
     slope: bool = False,
+    prepares: bool = False,
 ) -> Any:
     """Declare a field with one number or truth value for all experts."""
-    return _declare(Parameter("", default, doc, low, high, search, slope=slope))
+    return _declare(Parameter("", default, doc, low, high, search, slope=slope, prepares=prepares))
 
 
-def choice(choices: tuple[str, ...], doc: str) -> Any:
+def choice(choices: tuple[str, ...], doc: str, *, prepares: bool = False) -> Any:
     """Declare a field that holds one of several names; the first is the default."""
-    return _declare(Parameter("", choices[0], doc, choices=choices))
+    return _declare(Parameter("", choices[0], doc, choices=choices, prepares=prepares))
 
 
 def _declare(parameter: Parameter) -> Any:

@@ -42,6 +42,8 @@ _BUILT_IN = {
     "model_stock": "evomerge.methods.model_stock:ModelStock",
     "variance_corrected": "evomerge.methods.variance_corrected:VarianceCorrected",
     "doge_lambda": "evomerge.methods.doge_lambda:DogeLambda",
+    "tsv_m": "evomerge.methods.tsv_m:TsvM",
+    "iso_c": "evomerge.methods.iso_c:IsoC",
 }
 
 

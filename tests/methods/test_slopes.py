@@ -19,7 +19,7 @@ from evomerge.methods.modifiers import MODIFIERS, bind_modifiers
 from evomerge.methods.registry import method, method_names
 from evomerge.methods.slopes import Lowering, ParameterSlopes
 from evomerge.methods.task_arithmetic import TaskArithmetic
-from tests.methods.running import bound, context, exact_tensors, names
+from tests.methods.running import added, bound, context, exact_tensors, names
 
 GRADIENT = torch.randn(exact_tensors(0, 1)[0].shape, generator=torch.Generator().manual_seed(0))
 COEFFICIENT = (0.9, 0.35, 0.6)
@@ -95,8 +95,9 @@ def test_slopes_of_every_method_are_those_of_its_merged_tensor(name: str) -> Non
     where = context(base, experts)
     for change in variants(name):
         lowering = Lowering(bound(name, len(experts), **values_of(name, **change)))
-        ours = found(lowering, where, (base, experts))
-        theirs = differences(lowering, where, (base, experts))
+        sources = (base, added(lowering.method, base, experts))
+        ours = found(lowering, where, sources)
+        theirs = differences(lowering, where, sources)
         assert ours.keys() == theirs.keys()
         for key, slope in ours.items():
             assert slope == pytest.approx(theirs[key], rel=1e-5, abs=1e-5), (key, change)
