@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import xxhash
 
 from evomerge.cache import cache_folder, say_unusable
 from evomerge.errors import CheckpointError
+from evomerge.merging.observed import Observations
 from evomerge.merging.shared import SharedExpert, mapped, only_one
 from evomerge.methods.prepared import FactorPair, Preparation, TaskVectors
 from evomerge.models.adapter import Adapter
@@ -40,6 +42,7 @@ class PreparedTensors:
         experts: In recipe order.
         digests: Tells what the tensors of a name hold, of base and experts in this order.
         folder: Where they are kept; ``None``: in memory.
+        observations: Returns what the experts compute on prompts, for methods with data.
     """
 
     def __init__(
@@ -48,9 +51,10 @@ class PreparedTensors:
         experts: Sequence[TensorSource],
         digests: Callable[[str], Sequence[str]],
         folder: Path | None,
+        observations: Callable[[], Observations] | None = None,
     ) -> None:
         self._base, self._experts, self._digests = base, experts, digests
-        self._folder = folder
+        self._folder, self._observations = folder, observations
         self._known: dict[
             str, dict[str, tuple[torch.Tensor, ...]]
         ] = {}  # by tensor and preparation
@@ -61,9 +65,10 @@ class PreparedTensors:
         base: Checkpoint,
         experts: Sequence[TensorSource],
         digests: Callable[[str], Sequence[str]],
+        observations: Callable[[], Observations] | None = None,
     ) -> PreparedTensors:
         """Keep them in the user's cache (``evomerge.cache``)."""
-        return cls(base, experts, digests, cache_folder(PREPARED))
+        return cls(base, experts, digests, cache_folder(PREPARED), observations)
 
     def vectors(self, name: str, prepared: str) -> tuple[torch.Tensor, ...]:
         """Return the prepared task vectors of one tensor.
@@ -96,9 +101,8 @@ class PreparedTensors:
         self._known.pop(name, None)
 
     def _found(self, name: str, prepared: str) -> tuple[torch.Tensor, ...]:
-        preparation = Preparation.parse(prepared)
-        assert preparation is not None, "what a plan names"
-        made = cache(partial(preparation.run, self._task_vectors(name)))
+        preparation = _parsed(prepared)
+        made = cache(lambda: preparation.run(self._with_observations(name, preparation)))
         if self._folder is not None:
             try:
                 return self._mapped(name, self._file(name, prepared), made)
@@ -117,8 +121,22 @@ class PreparedTensors:
 
     def _file(self, name: str, prepared: str) -> Path:
         parts = [str(_ARITHMETIC), prepared, *self._digests(name)]
+        kinds = _parsed(prepared).observations
+        parts += [self._observed().digest(kind) for kind in kinds]
         digest = xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
         return Path(self._folder or "", digest[:2], f"{digest}.safetensors")
+
+    def _with_observations(self, name: str, preparation: Preparation) -> TaskVectors:
+        vectors = self._task_vectors(name)
+        observed = {
+            kind: self._observed().readers(kind, name, preparation, self._task_vectors)
+            for kind in preparation.observations
+        }
+        return replace(vectors, observed=observed)
+
+    def _observed(self) -> Observations:
+        assert self._observations is not None, "recipes of methods with data name prompts"
+        return self._observations()
 
     def _task_vectors(self, name: str) -> TaskVectors:
         factors = [partial(_factors, expert, self._base, name) for expert in self._experts]
@@ -127,6 +145,12 @@ class PreparedTensors:
             for expert, own in zip(self._experts, factors, strict=True)
         ]
         return TaskVectors(self._base.shape(name), read, factors)
+
+
+def _parsed(prepared: str) -> Preparation:
+    preparation = Preparation.parse(prepared)
+    assert preparation is not None, "what a plan names"
+    return preparation
 
 
 def prepared_bytes(shapes: Mapping[str, Sequence[int]], n_experts: int) -> tuple[int, int]:

@@ -9,8 +9,16 @@ from pathlib import Path
 
 import torch
 
-from evomerge.errors import CheckpointError, Fault, KeyPath, NonFiniteError, collected
+from evomerge.errors import (
+    CheckpointError,
+    Fault,
+    KeyPath,
+    NonFiniteError,
+    RecipeError,
+    collected,
+)
 from evomerge.merging.finite import count_elements
+from evomerge.merging.observed import Observations
 from evomerge.merging.prepared import PreparedTensors
 from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.methods.prepared import Preparation
@@ -24,6 +32,7 @@ from evomerge.models.spelling import OneSpelling
 from evomerge.models.tiles import row_blocks
 from evomerge.models.vocabulary import moved_tokens
 from evomerge.recipe.path import BASE
+from evomerge.recipe.prompts import PromptFile
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.collect import WholeModel
 from evomerge.statistics.tensor import TensorStatistics
@@ -43,6 +52,7 @@ class Sources:
         shared: Folder where the tensors of adapters and deltas are kept for all processes of
             this machine; ``None`` computes them at each use.
         open_full: Opens the full models; with ``peek_model``, no tensors can be read.
+        prompts: What methods with data run the experts on (``Recipe.prompts``).
 
     Raises:
         CheckpointError: Listing every model that is missing or does not fit the anchor.
@@ -54,6 +64,7 @@ class Sources:
         experts: Mapping[str, ModelRef],
         shared: Path | None = None,
         open_full: OpenModel = open_model,
+        prompts: PromptFile | None = None,
     ) -> None:
         faults: list[Fault] = []
         self._spelling = OneSpelling(open_full)
@@ -64,7 +75,7 @@ class Sources:
         self.anchor = self.base or next(iter(self.experts.values())).layout
         companion_files(self.anchor.folder)  # refuses links out of it before anything reads them
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
-        self._cache = StatisticsCache.default()
+        self._cache, self._prompts = StatisticsCache.default(), prompts
         self._statistics: dict[str, dict[str | None, TensorStatistics]] = {}
         self._whole_models: dict[str | None, WholeModel] = {}  # by what is prepared
         for name in self.experts:
@@ -193,9 +204,24 @@ class Sources:
                 yield from (Fault(path, text) for text in _non_finite_faults(model.parts(name)))
 
     @cached_property
+    def observations(self) -> Observations:
+        """What the experts compute on the prompts.
+
+        Raises:
+            RecipeError: There are no prompts, or others than the recipe names.
+        """
+        if self._prompts is None:
+            raise RecipeError("expected prompts to run the experts on, got none")
+        roles = {name: self.architecture.roles[name] for name in self.live_names}
+        return Observations(
+            self.anchor, self.experts, roles, self._prompts, is_untied=self.is_untied
+        )
+
+    @cached_property
     def _prepared(self) -> PreparedTensors:
         assert self.base is not None, "methods that prepare need one"
-        return PreparedTensors.default(self.base, tuple(self.experts.values()), self._digests)
+        experts = tuple(self.experts.values())
+        return PreparedTensors.default(self.base, experts, self._digests, lambda: self.observations)
 
     def _digests(self, name: str) -> Sequence[str]:
         statistics = self.statistics(name)

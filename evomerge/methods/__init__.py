@@ -10,7 +10,8 @@ A method that is no such pass, because it decomposes, projects or solves, is a `
 it prepares one task vector per expert, tensor by tensor, and its pass adds these up. That is one
 more function, from the task vectors of a tensor to as many others; what is kept of them on disk,
 who computes them when, and how they reach kernels, slopes and exports is alike for all
-(``prepared``).
+(``prepared``). One that needs data, too, is an ``ObservedMethod``: it names what experts must be
+observed on prompts for, and finds that beside the task vectors (``observed``).
 
 Members:
     base: ``Method`` and what a lowering may use.
@@ -29,4 +30,7 @@ Members:
     prepared: ``PreparedMethod``, task vectors that are computed before the pass.
     algebra: decompositions and orthogonalisation of task vectors.
     tsv_m, iso_c: prepared task vectors that do not interfere, or a flat spectrum.
+    observed: ``ObservedMethod``, which prepares them with what the experts compute on prompts.
+    regression: least squares over several experts.
+    fisher, regmean, regmean_plus_plus, mats, cat: methods with data.
 """

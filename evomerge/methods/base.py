@@ -88,6 +88,7 @@ class Method(Declared, ABC):
         covers: Published methods that are this operation on other inputs. A method whose own rule
             finds the coefficients, or acts while training, is none of them.
         statistics: Members of ``TensorStatistics`` that lowering may ask for.
+        observations: What experts must be observed on prompts for (``observation.kinds``).
         needs_base: Whether it reads a base.
         n_experts: Fewest and most experts it merges; ``None``: any number.
     """
@@ -97,6 +98,7 @@ class Method(Declared, ABC):
     source: ClassVar[str]
     covers: ClassVar[tuple[str, ...]] = ()
     statistics: ClassVar[tuple[str, ...]] = ()
+    observations: ClassVar[tuple[str, ...]] = ()
     needs_base: ClassVar[bool] = True
     n_experts: ClassVar[tuple[int, int | None]] = (1, None)
 

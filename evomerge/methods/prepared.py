@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 
 from evomerge.kernels.plan import TensorPlan
@@ -42,11 +42,16 @@ class TaskVectors:
         read: Per expert, in recipe order, returns its task vector: float32, of that shape.
         read_factors: Per expert, returns the factors of its task vector, or ``None`` where it is
             no product of two that are known.
+        observed: By kind, per expert, returns what was observed of its model on prompts
+            (``methods.observed``), or ``None`` where nothing is of such a tensor.
     """
 
     shape: tuple[int, ...]
     read: Sequence[Callable[[], torch.Tensor]]
     read_factors: Sequence[Callable[[], FactorPair | None]]
+    observed: Mapping[str, Sequence[Callable[[], torch.Tensor | None]]] = field(
+        default_factory=dict
+    )
 
     @property
     def n(self) -> int:
@@ -88,6 +93,11 @@ class Preparation:
             return None
         name, _, values = rest.partition(" ")
         return cls(name, json.loads(values))
+
+    @property
+    def observations(self) -> tuple[str, ...]:
+        """Name what must be observed of the experts for it."""
+        return method(self.method).observations
 
     def run(self, tensor: TaskVectors) -> Sequence[torch.Tensor]:
         """Prepare one tensor; see ``PreparedMethod.prepare``."""

@@ -44,6 +44,11 @@ _BUILT_IN = {
     "doge_lambda": "evomerge.methods.doge_lambda:DogeLambda",
     "tsv_m": "evomerge.methods.tsv_m:TsvM",
     "iso_c": "evomerge.methods.iso_c:IsoC",
+    "fisher": "evomerge.methods.fisher:Fisher",
+    "regmean": "evomerge.methods.regmean:RegMean",
+    "regmean_plus_plus": "evomerge.methods.regmean_plus_plus:RegMeanPlusPlus",
+    "mats": "evomerge.methods.mats:Mats",
+    "cat": "evomerge.methods.cat:Cat",
 }
 
 

@@ -2,6 +2,7 @@
 
 Members:
     examples: prompts with or without answers, from a file or from prepared suites.
+    reading: examples as the tokens that a model reads.
     labels: what the answers are taken to be, and their log-likelihood with a graph behind.
     observer: one live model and the examples that it reads.
     squares: diagonals of the Fisher information.
@@ -10,7 +11,8 @@ Members:
     routers: which experts of a mixture tokens are sent to.
     kinds: all of these by name, with the sizes of what they yield.
     blocks: as many tensors at once as memory allows.
+    memory: how much that is, before a model is loaded.
 
 To add one, write a function from an ``Observer`` and tensor names to tensors in a file of its own,
-and a row in ``kinds.KINDS``.
+and a row in ``kinds.OBSERVATIONS``.
 """

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import torch
 
-from evomerge.models.writer import TensorForm, write_safetensors
-from evomerge.observation.kinds import Kind
+from evomerge.models.writer import TensorForm
+from evomerge.observation.kinds import ObservationKind
 from evomerge.observation.observer import Observer
 
-__all__ = ["BLOCK_BYTES", "blocks", "largest_block", "write_observation"]
+__all__ = ["BLOCK_BYTES", "blocks", "in_blocks", "largest_block"]
 
 BLOCK_BYTES = 2 << 30
 """What the sums of one pass may take, unless one tensor alone takes more."""
@@ -40,27 +39,26 @@ def largest_block(forms: Mapping[str, TensorForm], n_bytes: int = BLOCK_BYTES) -
     return max(sizes, default=0)
 
 
-def write_observation(
-    path: Path,
-    observer: Observer,
-    kind: Kind,
+def in_blocks(
+    observer: Callable[[], Observer],
+    kind: ObservationKind,
+    forms: Mapping[str, TensorForm],
     *,
     n_bytes: int = BLOCK_BYTES,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Observe a model, block by block, into a safetensors file.
+) -> Callable[[str], torch.Tensor]:
+    """Observe a model block by block, as tensors are asked for in sorted order of names.
 
     Args:
-        path: Where; it gets its name when it is complete.
-        observer: The model and its examples.
+        observer: Returns the model and its examples; called for each block.
         kind: What is observed.
+        forms: All that will be asked for (``ObservationKind.forms``).
         n_bytes: See ``blocks``.
         progress: Called after each pass with (passes done, passes in all).
 
-    Raises:
-        CheckpointError: The file cannot be written.
+    Returns:
+        From a name to what was observed. One block is held.
     """
-    forms = kind.forms(observer.model, observer.names)
     cut = list(blocks(forms, n_bytes))
     held: dict[str, torch.Tensor] = {}
 
@@ -68,8 +66,8 @@ def write_observation(
         if name not in held:
             position = next(i for i, block in enumerate(cut) if name in block)
             held.clear()  # before the next ones take memory
-            held.update(kind.observe(observer, cut[position]))
+            held.update(kind.observe(observer(), cut[position]))
             progress(position + 1, len(cut))
         return held[name]
 
-    write_safetensors(path, forms, tensor_of)
+    return tensor_of

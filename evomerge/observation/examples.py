@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
 from evomerge.errors import ConfigError, Fault
-from evomerge.evaluation.harness import LanguageModel
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.smooth import gold_choices, gold_texts, scored_answer, smooth_names
-from evomerge.evaluation.teacher_forcing import Reading
 
-__all__ = ["Example", "examples_text", "gold_examples", "read_examples", "readings_of"]
+__all__ = ["Example", "examples_text", "gold_examples", "read_examples"]
 
 
 @dataclass(frozen=True)
@@ -26,18 +24,21 @@ class Example:
         prompt: What stands before the answer; of a text without answer, all of it.
         answer: What follows, with the space between, if any; ``None``: every token of the text
             answers those before it.
+        expert: Which expert it is for; ``None``: all.
     """
 
     prompt: str
     answer: str | None = None
+    expert: str | None = None
 
 
 def read_examples(file: Path, limit: int) -> tuple[Example, ...]:
     """Read examples from a file.
 
     Args:
-        file: JSON lines with the keys ``prompt`` and, where there is one, ``answer``; by any other
-            ending than ``.jsonl``, plain text, of which every line that is not empty is one.
+        file: JSON lines with the keys ``prompt`` and, where there is one, ``answer``, and
+            ``expert``, if it is for one of them alone; by any other ending than ``.jsonl``, plain
+            text, of which every line that is not empty is one.
         limit: How many, from the start.
 
     Raises:
@@ -68,18 +69,23 @@ def _parsed(lines: Iterable[tuple[int, str]], file: Path, faults: list[Fault]) -
         except ValueError:
             content = None
         match content:
-            case {"prompt": str(prompt), **rest} if isinstance(rest.get("answer"), str | None):
-                yield Example(prompt, rest.get("answer") or None)
+            case {"prompt": str(prompt), **rest} if prompt and _are_texts(rest):
+                yield Example(prompt, rest.get("answer") or None, rest.get("expert"))
             case _:
-                text = 'expected {"prompt": TEXT, "answer": TEXT}, where "answer" may be absent'
+                text = 'expected {"prompt": TEXT}, beside it at most "answer" and "expert"'
                 faults.append(Fault((), f"{text}, got {line[:60]!r} ({file}, line {number})"))
+
+
+def _are_texts(rest: dict[str, object]) -> bool:
+    return rest.keys() <= {"answer", "expert"} and all(
+        isinstance(value, str | None) for value in rest.values()
+    )
 
 
 def examples_text(examples: Iterable[Example]) -> str:
     """Write examples as JSON lines; ``read_examples`` of them gives the same ones."""
     entries = [
-        {"prompt": one.prompt} | ({} if one.answer is None else {"answer": one.answer})
-        for one in examples
+        {key: value for key, value in asdict(one).items() if value is not None} for one in examples
     ]
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
@@ -118,22 +124,3 @@ def _of_task(prepared: PreparedTask) -> Iterator[Example]:
                 yield Example(*item.requests[gold[0]].args)
             case _:
                 yield Example(first.args[0])
-
-
-def readings_of(examples: Iterable[Example], lm: LanguageModel) -> tuple[Reading, ...]:
-    """Tokenise examples as prompts are.
-
-    Args:
-        examples: Of a text longer than the model's context, the beginning is read.
-        lm: Tokenises; needs no parameters.
-
-    Raises:
-        EvaluationError: An answer has no tokens.
-    """
-    return tuple(
-        Reading(tuple(context), tuple(continuation))
-        for one in examples
-        for context, continuation in [
-            lm.windows(one.prompt)[0] if one.answer is None else lm.pair(one.prompt, one.answer)
-        ]
-    )

@@ -20,13 +20,13 @@ from evomerge.observation.squares import fisher_diagonals
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["KINDS", "Kind", "ObservationName"]
+__all__ = ["OBSERVATIONS", "ObservationKind", "ObservationName"]
 
 ObservationName = Literal["fisher", "input_gram", "gradient_gram", "input_moments", "router_usage"]
 
 
 @dataclass(frozen=True)
-class Kind:
+class ObservationKind:
     """One thing to observe.
 
     Attributes:
@@ -74,10 +74,10 @@ def _routers(model: PreTrainedModel, names: Sequence[str]) -> dict[str, tuple[in
     return {ROUTERS: (model.config.get_text_config().num_hidden_layers, n)} if n else {}
 
 
-KINDS: Mapping[ObservationName, Kind] = {
-    "fisher": Kind(_of_tensors, fisher_diagonals, needs_labels=True),
-    "input_gram": Kind(_of_inputs, input_grams),
-    "gradient_gram": Kind(_of_outputs, gradient_grams, needs_labels=True),
-    "input_moments": Kind(_moments, input_moments),
-    "router_usage": Kind(_routers, router_usage),
+OBSERVATIONS: Mapping[ObservationName, ObservationKind] = {
+    "fisher": ObservationKind(_of_tensors, fisher_diagonals, needs_labels=True),
+    "input_gram": ObservationKind(_of_inputs, input_grams),
+    "gradient_gram": ObservationKind(_of_outputs, gradient_grams, needs_labels=True),
+    "input_moments": ObservationKind(_moments, input_moments),
+    "router_usage": ObservationKind(_routers, router_usage),
 }

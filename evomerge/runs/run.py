@@ -23,6 +23,7 @@ from evomerge.runs.compare import compare_experts, read_comparison, write_compar
 from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.observed import with_prompts
 from evomerge.runs.optuna_study import keep_inputs, ledger_of, open_study, store_name, stored_inputs
 from evomerge.runs.reading import is_finished, read_study
 from evomerge.runs.sampling import make_sampler, sampler_choice, with_settled_sampler
@@ -76,7 +77,7 @@ def settled(loaded: Loaded, folder: StudyFolder, events: Events) -> Loaded:
 def start_study(loaded: Loaded, folder: StudyFolder) -> None:
     """Make the folder of a study."""
     folder.make()
-    write_experiment(folder, loaded.experiment)
+    write_experiment(folder, with_prompts(loaded, folder))
 
 
 def change_study(
@@ -235,7 +236,8 @@ def _measure(loaded: Loaded, folder: StudyFolder, events: Events) -> None:
         return
     events.phase("measuring the models")
     models = loaded.models
-    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    shared = cache_folder("experts")
+    sources = Sources(models.base, models.experts, shared=shared, prompts=models.prompts)
     counted = partial(events.part, "statistics of the models")
     measure_models(sources, loaded.space.statistics, counted)
     if read_comparison(folder.comparison) is None:

@@ -10,10 +10,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from evomerge.evaluation.teacher_forcing import Reading
-from evomerge.models.checkpoint import Checkpoint, open_safetensors
+from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.writer import TensorForm
-from evomerge.observation.blocks import blocks, largest_block, write_observation
-from evomerge.observation.kinds import KINDS
+from evomerge.observation.blocks import blocks, in_blocks, largest_block
+from evomerge.observation.kinds import OBSERVATIONS
 from evomerge.observation.observer import Observer
 from tests.architectures import tiny_model
 
@@ -47,7 +47,7 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_examples(
     family: str, tmp_path: Path
 ) -> None:
     model, observer = observed_model(family, tmp_path)
-    found = KINDS["fisher"].observe(observer, list(observer.views))
+    found = OBSERVATIONS["fisher"].observe(observer, list(observer.views))
     named = dict(model.named_parameters())
     for name, view in observer.views.items():
         wanted = [
@@ -61,7 +61,7 @@ def test_fisher_of_parts_of_a_fused_parameter_are_those_parts(tmp_path: Path) ->
     model, observer = observed_model("mixtral", tmp_path, torch.float32)
     name = "model.layers.1.block_sparse_moe.experts.2.w1.weight"
     name = name if name in observer.views else next(n for n in observer.views if "experts.2" in n)
-    found = KINDS["fisher"].observe(observer, [name])[name]
+    found = OBSERVATIONS["fisher"].observe(observer, [name])[name]
     view = observer.views[name]
     parameter = dict(model.named_parameters())[view.parameter]
     wanted = torch.stack(
@@ -80,7 +80,7 @@ def test_fisher_of_sampled_labels_is_on_average_that_of_the_predictions(tmp_path
     reading = Reading((3, 4, 5), (6,))
     name, n = "model.norm.weight", 3000
     observer = Observer(model, Checkpoint(tmp_path).names, (reading,) * n, 64, "sampled")
-    found = KINDS["fisher"].observe(observer, [name])[name]
+    found = OBSERVATIONS["fisher"].observe(observer, [name])[name]
     predicted = log_p(model, reading)[0]
     parameter = dict(model.named_parameters())[name]
     gradients = torch.stack(
@@ -105,8 +105,8 @@ def recorded_inputs(model: PreTrainedModel, layer: nn.Module) -> list[torch.Tens
 def test_input_grams_and_moments_are_those_of_all_tokens(family: str, tmp_path: Path) -> None:
     dtype = torch.float32 if "moe" in family else torch.float64
     model, observer = observed_model(family, tmp_path, dtype)
-    grams = KINDS["input_gram"].observe(observer, list(observer.layers))
-    moments = KINDS["input_moments"].observe(observer, list(observer.layers))
+    grams = OBSERVATIONS["input_gram"].observe(observer, list(observer.layers))
+    moments = OBSERVATIONS["input_moments"].observe(observer, list(observer.layers))
     assert len(grams) >= 7
     for name, layer in observer.layers.items():
         x = torch.cat(recorded_inputs(model, layer))
@@ -118,9 +118,9 @@ def test_input_grams_and_moments_are_those_of_all_tokens(family: str, tmp_path: 
 
 def test_gradient_grams_are_those_of_all_tokens(tmp_path: Path) -> None:
     model, observer = observed_model("llama", tmp_path)
-    names = list(KINDS["gradient_gram"].forms(model, observer.names))
+    names = list(OBSERVATIONS["gradient_gram"].forms(model, observer.names))
     assert names == [name for name in observer.layers if name != "lm_head.weight"]
-    found = KINDS["gradient_gram"].observe(observer, names)
+    found = OBSERVATIONS["gradient_gram"].observe(observer, names)
     seen: list[torch.Tensor] = []
     for name in names:
         handle = observer.layers[name].register_forward_hook(lambda m, i, out: seen.append(out))
@@ -137,8 +137,8 @@ def test_gradient_grams_are_those_of_all_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
 def test_router_usage_counts_tokens_by_expert(family: str, tmp_path: Path) -> None:
     model, observer = observed_model(family, tmp_path, torch.float32)
-    (form,) = KINDS["router_usage"].forms(model, observer.names).values()
-    (found,) = KINDS["router_usage"].observe(observer, ["routers"]).values()
+    (form,) = OBSERVATIONS["router_usage"].forms(model, observer.names).values()
+    (found,) = OBSERVATIONS["router_usage"].observe(observer, ["routers"]).values()
     wanted = torch.zeros(3, 3)
     for reading in READINGS:
         tokens = torch.tensor([[*reading.context, *reading.continuation[:-1]]])
@@ -148,7 +148,7 @@ def test_router_usage_counts_tokens_by_expert(family: str, tmp_path: Path) -> No
                     wanted[layer, expert] += 1
     assert form.shape == found.shape
     assert torch.equal(found, wanted)
-    assert KINDS["router_usage"].forms(tiny_model("llama", tmp_path, 0), ["a"]) == {}
+    assert OBSERVATIONS["router_usage"].forms(tiny_model("llama", tmp_path, 0), ["a"]) == {}
 
 
 def test_layers_stored_the_other_way_round_and_tied_heads_have_no_gram(tmp_path: Path) -> None:
@@ -160,17 +160,14 @@ def test_layers_stored_the_other_way_round_and_tied_heads_have_no_gram(tmp_path:
 
 def test_blocks_bound_memory_and_change_nothing(tmp_path: Path) -> None:
     model, observer = observed_model("llama", tmp_path, torch.float32)
-    kind = KINDS["input_gram"]
+    kind = OBSERVATIONS["input_gram"]
     forms = kind.forms(model, observer.names)
     whole = kind.observe(observer, list(forms))
     passes: list[tuple[int, int]] = []
-    path = tmp_path / "observed.safetensors"
-    write_observation(
-        path, observer, kind, n_bytes=4000, progress=lambda *done: passes.append(done)
+    tensor_of = in_blocks(
+        lambda: observer, kind, forms, n_bytes=4000, progress=lambda *done: passes.append(done)
     )
-    file = open_safetensors(path)
-    assert set(file.keys()) == set(whole)
-    assert all(torch.equal(file.get_tensor(name), whole[name]) for name in whole)
+    assert all(torch.equal(tensor_of(name), whole[name]) for name in sorted(whole))
     assert len(passes) == passes[-1][1] == len(list(blocks(forms, 4000))) > 3
     assert largest_block(forms, 4000) == 40 * 40 * 4  # one that is alone
 
