@@ -143,8 +143,16 @@ def _describe_method(found: type[Method]) -> None:
     console.print(f"needs a base: {needs_base}\nsource: {found.source}", soft_wrap=True)
     if issubclass(found, PreparedMethod):
         console.print(_preparing(found), soft_wrap=True)
+    if found.observations:
+        console.print(_OBSERVING, soft_wrap=True)
     if found.covers:
         console.print(f"also published as: {', '.join(found.covers)}", soft_wrap=True)
+
+
+_OBSERVING = (
+    "needs data: each expert is run once on the recipe's prompts, in a search on those of the "
+    "items that are searched; kept on disk"
+)
 
 
 def _preparing(found: type[Method]) -> str:

@@ -25,7 +25,7 @@ from evomerge.models.writer import TensorForm
 from evomerge.observation.blocks import in_blocks
 from evomerge.observation.examples import Example, read_examples
 from evomerge.observation.kinds import OBSERVATIONS
-from evomerge.observation.memory import observation_bytes
+from evomerge.observation.memory import kept_bytes, observation_bytes
 from evomerge.observation.observer import Observer
 from evomerge.observation.reading import Tokenised, tokenised
 from evomerge.recipe.prompts import PromptFile
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from evomerge.methods.prepared import Preparation, TaskVectors
 
-__all__ = ["OBSERVED", "Observations", "peak_bytes", "read_by_experts"]
+__all__ = ["OBSERVED", "Observations", "disk_bytes", "peak_bytes", "read_by_experts"]
 
 OBSERVED = "observed"
 """Room of the user's cache where observations are kept."""
@@ -254,6 +254,12 @@ def peak_bytes(
     """Reckon the memory that observing takes; see ``observation_bytes``."""
     readings = [reading for one in read_by for reading in one.readings]
     return observation_bytes(base, model_dtype(base, names), {*map(_run_as, kinds)}, readings)
+
+
+def disk_bytes(base: Checkpoint, names: Collection[str], kinds: Collection[str]) -> int:
+    """Tell what is kept of one expert; of merged layers' outputs, each time they differ."""
+    dtype = model_dtype(base, names)
+    return sum(kept_bytes(base, dtype, [_run_as(kind)]) for kind in kinds)
 
 
 class _Live:

@@ -14,7 +14,18 @@ from evomerge.models.structure import empty_model
 from evomerge.observation.blocks import largest_block
 from evomerge.observation.kinds import OBSERVATIONS, ObservationName
 
-__all__ = ["observation_bytes"]
+__all__ = ["kept_bytes", "observation_bytes"]
+
+
+def kept_bytes(
+    checkpoint: Checkpoint, dtype: torch.dtype, kinds: Collection[ObservationName]
+) -> int:
+    """Tell what is kept on disk of one model; 0 where transformers has no such model."""
+    model = empty_model(checkpoint.config, dtype)
+    if model is None:
+        return 0
+    forms = (OBSERVATIONS[kind].forms(model, checkpoint.names) for kind in kinds)
+    return sum(form.nbytes for some in forms for form in some.values())
 
 
 def observation_bytes(

@@ -18,6 +18,7 @@ from evomerge.methods.prepared import Preparation
 from evomerge.models.opening import peek_model
 from evomerge.runs.fitted_steps import FittedSteps
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.observed import observation_fact
 from evomerge.runs.sampling import sampler_choice
 from evomerge.runs.units import bytes_text
 from evomerge.runs.workers import on_device, worker_count
@@ -62,6 +63,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "configs": _other_configs(sources),
         "report only": _report_only(loaded),
         "engine": _VLLM if worker.engine == "vllm" else "",
+        "observed": observation_fact(loaded, sources),
         "prepared": _prepared(loaded, sources),
     }
     n_workers = worker_count(experiment.execution)

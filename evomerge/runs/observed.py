@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from evomerge.observation.examples import Example
     from evomerge.runs.loaded import Loaded
 
-__all__ = ["observation_faults", "observed_kinds", "prompt_file", "with_prompts"]
+__all__ = [
+    "observation_fact",
+    "observation_faults",
+    "observed_kinds",
+    "prompt_file",
+    "with_prompts",
+]
 
 
 def prompt_file(experiment: Experiment) -> PromptFile:
@@ -82,6 +88,24 @@ def observation_faults(
         text = f"expected {bytes_text(needed)} of memory to run an expert on the prompts"
         hint = "use shorter prompts, a larger machine, or methods without data"
         yield Fault(("prompts",), f"{text}, this machine has {bytes_text(machine_bytes())}", hint)
+
+
+def observation_fact(loaded: Loaded, sources: Sources) -> str:
+    """Say what observing the experts takes; nothing if the space has no methods with data."""
+    kinds = observed_kinds(loaded.space)
+    if not kinds:
+        return ""
+    from evomerge.merging.observed import disk_bytes, peak_bytes, read_by_experts
+
+    base, names = sources.anchor, sources.live_names
+    examples = _examples(loaded.experiment, loaded.tasks)
+    read_by = read_by_experts(examples, sources.experts, base)
+    kept = disk_bytes(base, names, kinds) * len(sources.experts)
+    needed = peak_bytes(base, names, kinds, read_by)
+    return (
+        f"{', '.join(kinds)} of each expert on {len(examples)} prompts, once: "
+        f"{bytes_text(needed)} of memory, {bytes_text(kept)} of disk"
+    )
 
 
 def _examples(experiment: Experiment, tasks: TaskCatalogue) -> tuple[Example, ...]:

@@ -187,7 +187,7 @@ def continue_study(
         if not accept_changes:
             require_same({**earlier, **kept}, inputs, folder.root)
         keep_inputs(study, {**kept, **inputs})
-        trim_cache("experts", "prepared", "scores", "statistics", "structures")
+        trim_cache("experts", "observed", "prepared", "scores", "statistics", "structures")
         executor = start_executor(experiment.execution)  # which goes on while models are measured
         try:
             _measure(loaded, folder, events)

@@ -230,6 +230,8 @@ def test_experts_are_run_once_on_a_machine(
         f: f.stat().st_mtime_ns for f in (tmp_path / "cache").rglob("observed/*/*.safetensors")
     }
     assert len(files) == 2
+    merge(recipe(family, "regmean", own), tmp_path / "out")
+    assert (tmp_path / "out" / "recipe.yaml").is_file()
     made: list[str] = []
     load = candidate.load_model
     monkeypatch.setattr(candidate, "load_model", lambda *a: made.append(a[0]) or load(*a))

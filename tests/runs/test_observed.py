@@ -15,6 +15,7 @@ from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
 from evomerge.recipe.files import stored_recipe
 from evomerge.runs import observed
+from evomerge.runs.cost import experiment_facts
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.run import continue_study
@@ -81,6 +82,13 @@ def test_a_search_over_methods_with_data_runs_resumes_and_exports(
             assert recipe.prompts.digest
     with_data = next(recipe for recipe in recipes if recipe.prompts is not None)
     assert merge(with_data).num_parameters() > 0
+
+
+def test_check_says_what_observing_takes(tmp_path: Path) -> None:
+    facts = dict(experiment_facts(checked(tmp_path)))
+    assert facts["observed"].startswith("fisher, input_gram of each expert on 8 prompts, once: ")
+    plain = checked(tmp_path, search_space={**CONTENT["search_space"], "method": "task_arithmetic"})
+    assert "observed" not in dict(experiment_facts(plain))
 
 
 def test_prompts_are_of_searched_items_alone(tmp_path: Path) -> None:
