@@ -44,6 +44,14 @@ _BUILT_IN = {
     "doge_lambda": "evomerge.methods.doge_lambda:DogeLambda",
     "tsv_m": "evomerge.methods.tsv_m:TsvM",
     "iso_c": "evomerge.methods.iso_c:IsoC",
+    "iso_cts": "evomerge.methods.iso_cts:IsoCts",
+    "wudi": "evomerge.methods.wudi:Wudi",
+    "optmerge": "evomerge.methods.optmerge:OptMerge",
+    "opcm": "evomerge.methods.opcm:Opcm",
+    "knots": "evomerge.methods.knots:Knots",
+    "rmm": "evomerge.methods.rmm:Rmm",
+    "lora_lego": "evomerge.methods.lora_lego:LoraLego",
+    "compeft": "evomerge.methods.compeft:Compeft",
 }
 
 

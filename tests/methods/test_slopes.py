@@ -209,8 +209,10 @@ def test_slerp_has_the_slope_of_the_arc() -> None:
     assert ours["t"] == pytest.approx(float(t.grad), rel=1e-6)
 
 
-# What has no slope although it moves no mask: a column's score that jumps, where to give up.
+# What has no slope although it moves no mask: a column's score that jumps, where to give up; places
+# in an order, which all experts have alike here; what counts with another choice only.
 JUMPS = {("widen", "above"), ("karcher", "max_iter"), ("karcher", "tol"), ("multislerp", "eps")}
+JUMPS |= {("opcm", "position"), ("wudi", "ridge")}
 
 
 def numbers() -> list[tuple[str, Parameter]]:
