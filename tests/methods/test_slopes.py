@@ -231,9 +231,10 @@ def test_what_has_no_slope_moves_masks_and_the_rest_does_not(
     base, experts = problem(name)
     where = context(base, experts)
     given = values_of(name, **({"epsilon": 0.1} if "epsilon" in method(name).parameters() else {}))
+    ends = (parameter.low, parameter.high) if parameter.prepares else (0.0, 0.2)
     at_low_and_high = [
         held(bound(name, len(experts), **{**given, parameter.name: value}).lower(where))
-        for value in (parameter.search or (0.0, 0.2))
+        for value in (parameter.search or ends)
     ]
     moves_masks = at_low_and_high[0] != at_low_and_high[1]
     assert moves_masks != parameter.slope
