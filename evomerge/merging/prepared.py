@@ -164,7 +164,7 @@ def prepared_bytes(shapes: Mapping[str, Sequence[int]], n_experts: int) -> tuple
         Bytes on disk, and about the most bytes of memory while a tensor is prepared.
     """
     sizes = [4 * n_experts * torch.Size(shape).numel() for shape in shapes.values()]
-    return sum(sizes), 4 * max(sizes, default=0)
+    return sum(sizes), max(sizes, default=0)
 
 
 def _task_vector(

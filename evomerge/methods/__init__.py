@@ -29,7 +29,11 @@ Members:
         from norms and angles.
     prepared: ``PreparedMethod``, task vectors that are computed before the pass.
     algebra: decompositions and orthogonalisation of task vectors.
-    tsv_m, iso_c: prepared task vectors that do not interfere, or a flat spectrum.
+    factors, trimming: low-rank factors of task vectors; which elements of whole tensors are kept.
+    interference: the loss of WUDI and OptMerge, descended or solved.
+    tsv_m, iso_c, iso_cts, knots: singular directions, made orthogonal, equally strong, or common.
+    wudi, optmerge, opcm: task vectors fitted or projected so that they interfere little.
+    rmm, lora_lego, compeft: adapters compressed, put together from units, or reduced to signs.
     observed: ``ObservedMethod``, which prepares them with what the experts compute on prompts.
     regression: least squares over several experts.
     fisher, regmean, regmean_plus_plus, mats, cat: methods with data.

@@ -20,6 +20,7 @@ __all__ = [
     "decomposed_factors",
     "joined",
     "polar",
+    "row_factor",
     "summed",
     "task_decomposition",
 ]
@@ -117,3 +118,11 @@ def _rounding(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Tell what singular values may come of rounding alone."""
     largest = values.max() if values.numel() else torch.zeros(())
     return largest * max(matrix.shape) * torch.finfo(torch.float32).eps
+
+
+def row_factor(tensor: TaskVectors, expert: int) -> torch.Tensor:
+    """Return F with FᵀF = τᵀτ, (rank, columns), of few rows where the rank is known to be small."""
+    factors = tensor.read_factors[expert]()
+    if factors is None:
+        return tensor.read[expert]()
+    return torch.linalg.qr(factors[0]).R @ factors[1]

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from evomerge.errors import Fault, RecipeError, did_you_mean
 
@@ -30,6 +30,7 @@ __all__ = [
 
 PerExpert: TypeAlias = tuple[float, ...]
 Scalar: TypeAlias = float | bool | str
+Prepares: TypeAlias = Literal[False, True, "order"]
 ParameterValue: TypeAlias = Scalar | Mapping[str, Scalar]
 
 
@@ -50,7 +51,7 @@ class Parameter:
             are: then objectives have slopes along it (``methods.slopes``). What moves a mask has
             none.
         prepares: Whether a method of matrix algebra computes its task vectors anew for each value
-            (``methods.prepared``).
+            (``methods.prepared``); ``order``: for each order of the experts' values.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Parameter:
     per_expert: bool = False
     choices: tuple[str, ...] = ()
     slope: bool = False
-    prepares: bool = False
+    prepares: Prepares = False
 
     def fault(self, value: object) -> str | None:
         """Say what is wrong with one value, or ``None``."""
@@ -86,7 +87,7 @@ def per_expert(
     high: float,
     search: tuple[float, float] | None = None,
     slope: bool = False,
-    prepares: bool = False,
+    prepares: Prepares = False,
 ) -> Any:
     """Declare a field that holds one number per expert, in recipe order."""
     return _declare(

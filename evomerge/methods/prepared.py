@@ -127,8 +127,14 @@ class PreparedMethod(Method):
     @property
     def preparation(self) -> Preparation:
         """What has to be prepared for these parameters."""
-        names = [name for name, p in self.parameters().items() if p.prepares]
-        return Preparation(self.name, {name: self.prepared_value(name) for name in names})
+        return Preparation(self.name, {n: self.prepared_value(n) for n in self.prepared_values()})
+
+    def prepared_values(self) -> tuple[str, ...]:
+        """Name the parameters that the preparation depends on, given the values of all.
+
+        A method overrides it where some count only with certain values of others.
+        """
+        return tuple(name for name, p in self.parameters().items() if p.prepares)
 
     @property
     def prepared(self) -> str:

@@ -227,7 +227,7 @@ def _share_faults(gene: Gene, n: int) -> Iterator[Fault]:
 def _range_faults(gene: Gene, declared: Parameter) -> Iterator[Fault]:
     if gene.choice is not None:
         yield Fault(("choice",), "this parameter is a number", "use range: [low, high]")
-    if declared.prepares and not declared.per_expert:
+    if declared.prepares is True:
         text = "each value is matrix algebra over all tensors, which no trial can wait for"
         yield Fault((), text, "give it one value under fixed")
         return
