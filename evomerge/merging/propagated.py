@@ -98,7 +98,7 @@ class Propagation:
             for name in self.names(self._n_merged):
                 self._tensors[name].copy_(self._merge(self._n_merged, name))
             self._n_merged += 1
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         for i, expert in enumerate(self._experts):
             for name in self.names(stage):
                 self._tensors[name].copy_(expert.tensor(name))

@@ -79,8 +79,9 @@ class Cat(ObservedMethod):
         harm = torch.stack(
             [v @ (gram - self.retention * g) @ v.T for v, g in zip(vectors, own, strict=True)]
         ).sum(0)
+        n = int(self.removed)
         values, directions = torch.linalg.eigh(harm)
-        top = directions[:, -int(self.removed) :][:, values[-int(self.removed) :] > 0]
+        top: torch.Tensor = directions[:, -n:][:, values[-n:] > 0]
         return top if span is None else span @ top
 
     def otherwise(self, tensor: TaskVectors) -> Sequence[torch.Tensor]:

@@ -59,7 +59,7 @@ class Mats(ObservedMethod):
 
         return [
             conjugate_gradients(
-                weighed, b @ read().double() @ a, start.double(), self.iterations
+                weighed, b @ read().double() @ a, start.double(), int(self.iterations)
             ).float()
             for a, b, read, start in zip(
                 inputs, outputs, tensor.read, self.otherwise(tensor), strict=True

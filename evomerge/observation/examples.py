@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeGuard
 
 from evomerge.errors import ConfigError, Fault
 from evomerge.evaluation.hygiene import clean_harness
@@ -68,18 +69,19 @@ def _parsed(lines: Iterable[tuple[int, str]], file: Path, faults: list[Fault]) -
             content = json.loads(line)
         except ValueError:
             content = None
-        match content:
-            case {"prompt": str(prompt), **rest} if prompt and _are_texts(rest):
-                yield Example(prompt, rest.get("answer") or None, rest.get("expert"))
-            case _:
-                text = 'expected {"prompt": TEXT}, beside it at most "answer" and "expert"'
-                faults.append(Fault((), f"{text}, got {line[:60]!r} ({file}, line {number})"))
+        if _is_example(content):
+            yield Example(content["prompt"], content.get("answer") or None, content.get("expert"))
+        else:
+            text = 'expected {"prompt": TEXT}, beside it at most "answer" and "expert"'
+            faults.append(Fault((), f"{text}, got {line[:60]!r} ({file}, line {number})"))
 
 
-def _are_texts(rest: dict[str, object]) -> bool:
-    return rest.keys() <= {"answer", "expert"} and all(
-        isinstance(value, str | None) for value in rest.values()
-    )
+def _is_example(content: object) -> TypeGuard[dict[str, str]]:
+    """Tell whether a line has a prompt, and nothing but texts by the keys of an example."""
+    if not isinstance(content, dict) or not content.get("prompt"):
+        return False
+    is_known = content.keys() <= {"prompt", "answer", "expert"}
+    return is_known and all(isinstance(value, str | None) for value in content.values())
 
 
 def examples_text(examples: Iterable[Example]) -> str:

@@ -173,6 +173,13 @@ def test_mats_without_gradients_is_regmean_and_with_diagonals_is_fisher() -> Non
     close(total(diagonal), total(fisher))
 
 
+def test_numbers_of_steps_and_directions_may_be_written_as_floats() -> None:
+    seen = {"input_gram": grams(0, COLUMNS)}
+    for name, key in (("mats", "iterations"), ("cat", "removed")):
+        whole, real = (prepared(name, vectors(), seen, **{key: n}) for n in (3, 3.0))
+        assert torch.equal(torch.stack(whole), torch.stack(real))
+
+
 def test_mats_starts_from_the_mean_and_comes_nearer() -> None:
     own, observed = vectors(), {"input_gram": grams(0, COLUMNS), "gradient_gram": grams(9, ROWS)}
 
