@@ -33,7 +33,7 @@ class Wudi(PreparedMethod):
         "closed: τ̃ᵢ = (τᵢ Cᵢ + μ τᵢ)(Σ Cⱼ + μ I)⁻¹,  Cᵢ = τᵢᵀτᵢ/‖τᵢ‖²"
     )
     source: ClassVar[str] = (
-        "Cheng et al. 2025, Whoever Started the InterferenceLoss Should End It: Guiding Data-Free "
+        "Cheng et al. 2025, Whoever Started the Interference Should End It: Guiding Data-Free "
         "Model Merging via Task Vectors, arXiv:2503.08099"
     )
 
