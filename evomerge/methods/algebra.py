@@ -53,7 +53,7 @@ def decomposed(matrix: torch.Tensor) -> Decomposition:
     """Decompose a matrix; of zeros, it has rank 0."""
     try:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    except torch.linalg.LinAlgError:  # now and then float32 does not converge
+    except RuntimeError:  # now and then float32 does not converge
         wide = torch.linalg.svd(matrix.double(), full_matrices=False)
         left, values, right = (part.float() for part in wide)
     rank = int((values > _rounding(matrix, values)).sum())
@@ -117,7 +117,8 @@ def summed(tensor: TaskVectors) -> torch.Tensor:
 def _rounding(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Tell what singular values may come of rounding alone."""
     largest = values.max() if values.numel() else torch.zeros(())
-    return largest * max(matrix.shape) * torch.finfo(torch.float32).eps
+    rounding: torch.Tensor = largest * max(matrix.shape) * torch.finfo(torch.float32).eps
+    return rounding
 
 
 def row_factor(tensor: TaskVectors, expert: int) -> torch.Tensor:
@@ -125,4 +126,5 @@ def row_factor(tensor: TaskVectors, expert: int) -> torch.Tensor:
     factors = tensor.read_factors[expert]()
     if factors is None:
         return tensor.read[expert]()
-    return torch.linalg.qr(factors[0]).R @ factors[1]
+    inner: torch.Tensor = torch.linalg.qr(factors[0]).R
+    return inner @ factors[1]

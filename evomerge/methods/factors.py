@@ -63,7 +63,7 @@ def clustered(points: torch.Tensor, k: int, rounds: int = 100) -> torch.Tensor:
 
 def _filled(distances: torch.Tensor) -> torch.Tensor:
     """Give each point its nearest centre, and a centre without one a point of a larger cluster."""
-    n, k = distances.shape
+    k = distances.shape[1]
     nearest = distances.argmin(dim=1)
     for centre in range(k):
         if not (nearest == centre).any():

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Interference", "adam", "sgd"]
+__all__ = ["InterferenceLoss", "adam", "sgd"]
 
-Step = Callable[[torch.Tensor], torch.Tensor]
+Descent = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Interference:
+class InterferenceLoss:
     """The loss for one matrix.
 
     Attributes:
@@ -34,12 +34,12 @@ class Interference:
         targets: Sequence[torch.Tensor],
         factors: Sequence[torch.Tensor],
         norms: Sequence[torch.Tensor],
-    ) -> Interference:
+    ) -> InterferenceLoss:
         """Divide by norms; an expert that did not change counts nothing."""
         scaled = [f / norm if norm > 0 else f * 0 for f, norm in zip(factors, norms, strict=True)]
         return cls(targets, scaled)
 
-    def descend(self, start: torch.Tensor, step: Step, n_steps: int) -> torch.Tensor:
+    def descend(self, start: torch.Tensor, step: Descent, n_steps: int) -> torch.Tensor:
         """Follow the gradient from a matrix; returns the last one."""
         found, slope = start.clone(), self._slope()
         for _ in range(n_steps):
@@ -66,7 +66,7 @@ class Interference:
         sums = ((t @ f.T).double() @ f.double() + pull * start.double() for t, f, start in parts)
         return [torch.cholesky_solve(each.T, lower).T.float().contiguous() for each in sums]
 
-    def _slope(self) -> Step:
+    def _slope(self) -> Descent:
         """Make the gradient, by whichever way has fewer products."""
         stacked = torch.cat(list(self.factors))
         pairs = zip(self.targets, self.factors, strict=True)
@@ -77,7 +77,7 @@ class Interference:
         return lambda matrix: 2 * (matrix @ curved - wanted)
 
 
-def adam(rate: float) -> Step:
+def adam(rate: float) -> Descent:
     """Adam with its usual settings, as a step to subtract for each gradient."""
     first, second, n = torch.zeros(()), torch.zeros(()), 0
 
@@ -92,7 +92,7 @@ def adam(rate: float) -> Step:
     return step
 
 
-def sgd(rate: float, momentum: float) -> Step:
+def sgd(rate: float, momentum: float) -> Descent:
     """Gradient descent with momentum, as a step to subtract for each gradient."""
     velocity = torch.zeros(())
 

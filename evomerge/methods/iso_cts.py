@@ -54,7 +54,10 @@ class IsoCts(PreparedMethod):
         values = torch.cat([part.values for part in parts])
         if not len(values):
             return [torch.zeros(tensor.shape) for _ in own]
-        flat = [part._replace(values=torch.full_like(part.values, values.mean())) for part in parts]
+        flat = [
+            part._replace(values=torch.full_like(part.values, float(values.mean())))
+            for part in parts
+        ]
         common, *specific = joined(flat)
         return [each + common / tensor.n for each in specific]
 

@@ -43,7 +43,7 @@ class OptMerge(PreparedMethod):
     def of_matrix(self, tensor: TaskVectors) -> Sequence[torch.Tensor]:
         """See ``PreparedMethod.of_matrix``."""
         from evomerge.methods.algebra import decomposed, task_decomposition
-        from evomerge.methods.interference import Interference, adam, sgd
+        from evomerge.methods.interference import InterferenceLoss, adam, sgd
 
         n, taus = tensor.n, tensor.all()
         rank, mean = max(1, min(tensor.shape) // n), sum(taus[1:], taus[0]) / n
@@ -55,7 +55,7 @@ class OptMerge(PreparedMethod):
         else:
             targets = [part.matrix for part in cut]
             starts, step = [tau / n for tau in taus], sgd(1e-4, 0.9)
-        loss = Interference.of(targets, rows, [tau.norm() for tau in taus])
+        loss = InterferenceLoss.of(targets, rows, [tau.norm() for tau in taus])
         start = sum(starts[1:], starts[0])
         change = (loss.descend(start, step, int(self.steps)) - start) / n
         return [each + change for each in starts]

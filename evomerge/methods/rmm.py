@@ -30,7 +30,10 @@ class Rmm(PreparedMethod):
     formula: ClassVar[str] = (
         "θ = θ₀ + λ Σ cᵢ B̂ᵢ Âᵢ,  B̂ᵢ, Âᵢ from mean and top principal components of Bⱼ, Aⱼ over j"
     )
-    source: ClassVar[str] = "Reversible Model Merging for Low-rank Weights (RMM), 2025"
+    source: ClassVar[str] = (
+        "Alipour and Amiri 2025, Towards Reversible Model Merging For Low-rank Weights, "
+        "arXiv:2510.14163"
+    )
 
     components: float = shared(
         1, "principal components that are kept", low=0, high=1000, prepares=True
@@ -61,4 +64,5 @@ def _rebuilt(points: torch.Tensor, components: int) -> torch.Tensor:
     mean = points.mean(dim=0, keepdim=True)
     left, values, right = torch.linalg.svd((points - mean).transpose(0, 1), full_matrices=False)
     values[:, components:] = 0
-    return mean + ((left * values[:, None, :]) @ right).transpose(0, 1)
+    rebuilt: torch.Tensor = mean + ((left * values[:, None, :]) @ right).transpose(0, 1)
+    return rebuilt

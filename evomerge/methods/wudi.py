@@ -22,7 +22,8 @@ class Wudi(PreparedMethod):
     By default as published: 300 steps of Adam from the sum, few enough that they stop early, and of
     one size whatever the size of changes. ``closed`` solves for the minimum, pulled towards the sum
     by ``ridge``; then an expert's coefficient multiplies its term of the solution, else its task
-    vector and a part, one of n, of what the steps changed. What is no matrix is averaged.
+    vector and a part, one of n, of what the steps changed; it takes a tenth of the time. What is no
+    matrix is averaged.
     """
 
     name: ClassVar[str] = "wudi"
@@ -54,11 +55,11 @@ class Wudi(PreparedMethod):
     def of_matrix(self, tensor: TaskVectors) -> Sequence[torch.Tensor]:
         """See ``PreparedMethod.of_matrix``."""
         from evomerge.methods.algebra import row_factor
-        from evomerge.methods.interference import Interference, adam
+        from evomerge.methods.interference import InterferenceLoss, adam
 
         taus = tensor.all()
         rows = [row_factor(tensor, i) for i in range(tensor.n)]
-        loss = Interference.of(taus, rows, [tau.norm() for tau in taus])
+        loss = InterferenceLoss.of(taus, rows, [tau.norm() for tau in taus])
         if self.solver == "closed":
             return loss.solved(taus, self.ridge)
         start = sum(taus[1:], taus[0])
