@@ -39,10 +39,11 @@ MAY_IMPORT = {
     "kernels": {"errors", "cache"},
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},
-    "recipe": {"errors", "plain_yaml", "schema", "models", "methods"},
+    "recipe": {"errors", "fingerprint", "plain_yaml", "schema", "models", "methods"},
+    "observation": {"errors", "seeds", "models", "evaluation"},
     "merging": {
         *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
-        "recipe",
+        *("recipe", "observation"),
     },
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "seeds"},
     "execution": {

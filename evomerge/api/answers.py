@@ -63,7 +63,8 @@ def _prepared(loaded: Loaded, trial: TrialRecord, split: str) -> PreparedSuites:
     from transformers import AutoTokenizer
 
     models = loaded.models
-    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    shared = cache_folder("experts")
+    sources = Sources(models.base, models.experts, shared=shared, prompts=models.prompts)
     candidate = LiveCandidate(sources, models.dtype)
     candidate.materialise(stored_recipe(trial.recipe, trial.number))
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)

@@ -106,7 +106,7 @@ def write_merge(
     from evomerge.merging.sources import Sources
 
     if cache_folder("statistics") is not None:
-        sources = Sources(recipe.base, recipe.experts)
+        sources = Sources(recipe.base, recipe.experts, prompts=recipe.prompts)
         measure_models(sources, recipe.statistics, measuring)
     return write_checkpoint(recipe, out, progress=merging, allow_non_finite=allow_non_finite)
 
@@ -116,7 +116,9 @@ def _live(recipe: Recipe) -> PreTrainedModel:
     from evomerge.merging.candidate import LiveCandidate, load_model
     from evomerge.merging.sources import Sources
 
-    sources = Sources(recipe.base, recipe.experts, shared=cache_folder("experts"))
+    sources = Sources(
+        recipe.base, recipe.experts, shared=cache_folder("experts"), prompts=recipe.prompts
+    )
     if recipe.path:
         with TemporaryDirectory(prefix="evomerge-") as folder:
             write_merge(recipe, Path(folder))

@@ -134,13 +134,35 @@ def _list(title: str, found: Sequence[type[Method] | type[Modifier]]) -> None:
 
 
 def _describe_method(found: type[Method]) -> None:
+    from evomerge.methods.prepared import PreparedMethod
+
     formula = escape(found.formula)
     console.print(f"[bold]{found.name}[/]: {found.summary}\n\n  {formula}\n", soft_wrap=True)
     _print_parameters(found)
     needs_base = "yes" if found.needs_base else "no"
     console.print(f"needs a base: {needs_base}\nsource: {found.source}", soft_wrap=True)
+    if issubclass(found, PreparedMethod):
+        console.print(_preparing(found), soft_wrap=True)
+    if found.observations:
+        console.print(_OBSERVING, soft_wrap=True)
     if found.covers:
         console.print(f"also published as: {', '.join(found.covers)}", soft_wrap=True)
+
+
+_OBSERVING = (
+    "needs data: each expert is run once on the recipe's prompts, in a search on those of the "
+    "items that are searched; kept on disk"
+)
+
+
+def _preparing(found: type[Method]) -> str:
+    """Say what matrix algebra comes before the first merge, and when it comes again."""
+    decisive = [name for name, parameter in found.parameters().items() if parameter.prepares]
+    again = f", anew for other values of {' or '.join(decisive)}" if decisive else ""
+    return (
+        f"prepares: matrix algebra on every tensor, once for the same models{again}; kept on disk "
+        "at 4 bytes per parameter and expert"
+    )
 
 
 def _describe_modifier(found: type[Modifier]) -> None:

@@ -45,6 +45,7 @@ __all__ = [
     "Experiment",
     "ModelsConfig",
     "ObjectiveConfig",
+    "PromptsConfig",
     "SamplerConfig",
     "SeedRecipe",
     "SeedsConfig",
@@ -181,6 +182,22 @@ class SamplerConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
+class PromptsConfig(_Section):
+    """What methods with data run the experts on.
+
+    Attributes:
+        file: JSON lines or text; absent: the items that are searched, with their gold answers.
+        digest: What the file holds; written when a study starts.
+        limit: Most prompts.
+        labels: What gradients are of: ``sampled`` from each expert's predictions, or ``gold``.
+    """
+
+    file: str | None = None
+    digest: str | None = None
+    limit: int = Field(default=256, gt=0, le=_MOST_ITEMS)
+    labels: Literal["sampled", "gold"] = "sampled"
+
+
 class BudgetConfig(_Section):
     """When the search ends."""
 
@@ -267,6 +284,7 @@ class Experiment(_Section):
         evaluators: Preset names, paths, or the suites themselves.
         objectives: What the search trades off; at least one.
         constraints: What a merge must keep to count.
+        prompts: What methods with data run the experts on.
         seeds: What is evaluated before the search.
         sampler: How it searches.
         budget: When it ends.
@@ -291,6 +309,7 @@ class Experiment(_Section):
     evaluators: list[str | EvaluatorConfig] = Field(min_length=1)
     objectives: list[ObjectiveConfig] = Field(min_length=1)
     constraints: list[ConstraintConfig] = []
+    prompts: PromptsConfig = PromptsConfig()
     seeds: SeedsConfig = SeedsConfig()
     sampler: Annotated[SamplerConfig, BeforeValidator(by_name)] = SamplerConfig()
     budget: BudgetConfig = BudgetConfig()

@@ -234,6 +234,7 @@ def _absolute(experiment: Experiment, beside: Path) -> Experiment:
         **experiment.model_dump(exclude_defaults=True, mode="json"),
         "models": _absolute_models(experiment, beside),
         **_absolute_seeds(experiment, beside),
+        **_absolute_prompts(experiment, beside),
     }
     return parse(Experiment, resolved)
 
@@ -275,6 +276,7 @@ def experiment_digest(experiment: Experiment) -> str:
         exclude={
             **dict.fromkeys(("budget", "execution", "finalists", "loggers", "storage"), True),
             "stages": {"__all__": {"budget"}},
+            "prompts": {"file"},
         },
         exclude_defaults=True,
         mode="json",
@@ -299,6 +301,13 @@ def _absolute_seeds(experiment: Experiment, beside: Path) -> dict[str, Any]:
             for source in seeds[key]
         ]
     return {"seeds": seeds} if seeds else {}
+
+
+def _absolute_prompts(experiment: Experiment, beside: Path) -> dict[str, Any]:
+    prompts = experiment.prompts.model_dump(exclude_defaults=True)
+    if "file" in prompts:
+        prompts["file"] = str((beside / Path(prompts["file"]).expanduser()).absolute())
+    return {"prompts": prompts} if prompts else {}
 
 
 def _absolute_models(experiment: Experiment, beside: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from evomerge.evaluation.batches import Batch, Target, likelihood_batches
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Piece", "Reading", "checkpointed", "microbatches", "read"]
+__all__ = ["Piece", "Reading", "checkpointed", "microbatches", "predictions", "read"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,17 @@ def read(model: PreTrainedModel, readings: Sequence[Reading], max_length: int) -
     Returns:
         (readings,) nats, in float32 at least.
     """
+    return _read(readings, *predictions(model, readings, max_length))
+
+
+def predictions(
+    model: PreTrainedModel, readings: Sequence[Reading], max_length: int
+) -> tuple[Sequence[Target], torch.Tensor]:
+    """Run a model on sequences and return all that it predicts; see ``read``.
+
+    Returns:
+        What each reading reads, and (rows, vocabulary) log-probabilities in float32 at least.
+    """
     n = len(readings)
     pairs = [(list(reading.context), list(reading.scored)) for reading in readings]
     here = torch.device("cpu")  # what is only looked up never has to come back from a GPU
@@ -118,7 +129,7 @@ def read(model: PreTrainedModel, readings: Sequence[Reading], max_length: int) -
     )
     logits = _logits(model, batch)
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
-    return _read(readings, batch.targets, logits.log_softmax(-1))
+    return batch.targets, logits.log_softmax(-1)
 
 
 def _read(

@@ -11,6 +11,7 @@ from evomerge.evaluation.racing import Race
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.models.reference import ModelRef
+from evomerge.recipe.prompts import PromptFile
 from evomerge.recipe.recipe import Dtype, Recipe
 from evomerge.recipe.rules import copy_rule
 
@@ -55,6 +56,7 @@ class WorkerSpec:
         space: Decodes the genes of climbs; ``None``: no job asks for one.
         objectives: Task and metric of each objective of the study, in order, for climbs.
         losses: How the losses of climbs are run, whatever they look at; ``None``: as by default.
+        prompts: What methods with data run the experts on.
     """
 
     base: str
@@ -71,6 +73,7 @@ class WorkerSpec:
     space: SearchSpace | None = None
     objectives: tuple[tuple[str, str], ...] = ()
     losses: LossSettings | None = None
+    prompts: PromptFile | None = None
 
     @property
     def merging_share(self) -> float:

@@ -42,7 +42,8 @@ def _without_places(recipe: Recipe) -> str:
     """Digest a recipe whose models are known by name."""
     base = None if recipe.base is None else BASE
     experts: dict[str, ModelRef] = {name: name for name in recipe.experts}
-    return dataclasses.replace(recipe, base=base, experts=experts).digest
+    prompts = None if recipe.prompts is None else dataclasses.replace(recipe.prompts, file="")
+    return dataclasses.replace(recipe, base=base, experts=experts, prompts=prompts).digest
 
 
 def _seconds(start: float, merged: float) -> dict[str, float]:
@@ -71,7 +72,8 @@ class Worker:
         from transformers import AutoTokenizer
 
         self._spec = spec
-        sources = Sources(spec.base, spec.experts, shared=cache_folder("experts"))
+        shared = cache_folder("experts")
+        sources = Sources(spec.base, spec.experts, shared=shared, prompts=spec.prompts)
         sources.check_finite()
         self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share)
         self._vllm = self._inside_vllm(sources) if spec.engine == "vllm" else None

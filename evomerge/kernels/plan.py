@@ -278,6 +278,8 @@ class TensorPlan:
         mixing: Coefficients that ``normalize_by_mask`` sums, where rescaling makes them differ
             from ``coefficients``; ``None`` means the same.
         scale: Factor on the merged task vector (λ).
+        prepared: Names the tensors that take the place of the experts' (``methods.prepared``);
+            ``None``: the experts themselves.
     """
 
     coefficients: tuple[float, ...]
@@ -292,6 +294,7 @@ class TensorPlan:
     normalize_by_mask: bool = False
     mixing: tuple[float, ...] | None = None
     scale: float = 1.0
+    prepared: str | None = None
 
     @property
     def reads_base(self) -> bool:

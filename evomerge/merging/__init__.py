@@ -3,6 +3,9 @@
 Members:
     sources: base and experts, opened and checked, with their statistics.
     shared: adapters and deltas, computed once per machine and mapped by every process.
+    prepared: task vectors of methods of matrix algebra, likewise.
+    observed: what experts compute on prompts, for methods with data, likewise; ``propagated`` is
+        what they compute on merged layers' outputs.
     measuring: the statistics pass, before any candidate.
     lowering: recipe to per-tensor plans, and one tensor to be merged by its plan.
     candidate: the live model of a worker.

@@ -78,7 +78,7 @@ class MergedAhead:
     def _job(self, name: str) -> MergeJob:
         origin = self._stored[name].name
         plan = lower_tensor(self._recipe, self._sources, origin)
-        return MergeJob(plan, *self._sources.tensors(origin), self._ready[name])
+        return MergeJob(plan, *self._sources.tensors(origin, plan.prepared), self._ready[name])
 
     def _fold(self, stored: Stored, out: torch.Tensor) -> None:
         is_merged = stored.source == MERGED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Protocol
 
 import torch
 
@@ -25,8 +26,14 @@ Feed = Callable[[Iterable[PlannedTensor]], None]
 ReadTensor = Callable[[str, str], torch.Tensor]
 """Returns one tensor by source (``base`` or an expert's name) and name; never write into it."""
 
-ReadTensors = Callable[[str], tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]]
-"""Returns one tensor by name, of the base (if any) and of every expert; never write into them."""
+
+class ReadTensors(Protocol):
+    """Returns one tensor of the base (if any) and of every expert; never write into them."""
+
+    def __call__(
+        self, name: str, prepared: str | None = None
+    ) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+        """See ``Sources.tensors``."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +72,25 @@ def make_supply(sources: Sources, device: torch.device, residency: Residency) ->
 
 
 def _merge(sources: ReadTensors, planned: Iterable[PlannedTensor]) -> None:
-    merge_all(MergeJob(one.plan, *sources(one.name), one.out) for one in planned)
+    merge_all(MergeJob(p.plan, *sources(p.name, p.plan.prepared), p.out) for p in planned)
 
 
 def _copied(
-    sources: Sources, device: torch.device, name: str
+    sources: Sources, device: torch.device, name: str, prepared: str | None = None
 ) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
-    base, experts = sources.tensors(name)
+    base, experts = sources.tensors(name, prepared)
     there = tuple(expert.to(device) for expert in experts)
     return None if base is None else base.to(device), there
 
 
 class _Resident:
-    """Base and experts on a device; each tensor is copied there once, when first asked for."""
+    """Base and experts on a device; each tensor is copied there once, when first asked for.
+
+    Prepared task vectors are copied at each use: how many there are shows only from recipes.
+    """
 
     def __init__(self, sources: Sources, device: torch.device) -> None:
+        self._copied = partial(_copied, sources, device)
         self._base = None if sources.base is None else _copies(sources.base, device)
         self._experts = {name: _copies(expert, device) for name, expert in sources.experts.items()}
 
@@ -89,7 +100,11 @@ class _Resident:
         assert self._base is not None  # recipes without a base do not name it
         return self._base(name)
 
-    def tensors(self, name: str) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+    def tensors(
+        self, name: str, prepared: str | None = None
+    ) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+        if prepared is not None:
+            return self._copied(name, prepared)
         base = None if self._base is None else self._base(name)
         return base, tuple(expert(name) for expert in self._experts.values())
 

@@ -78,7 +78,7 @@ def write_checkpoint(
             of another recipe.
         RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
     """
-    sources = Sources(recipe.base, recipe.experts)
+    sources = Sources(recipe.base, recipe.experts, prompts=recipe.prompts)
     PathRules(sources).check(recipe.path)
     stored = unrolled(recipe, sources)
     forms = _forms(stored, sources, output_dtype(sources, recipe.dtype))

@@ -63,7 +63,8 @@ def merged_names(recipe: Recipe, sources: Sources) -> Iterator[str]:
 
 def lower_tensor(recipe: Recipe, sources: Sources, name: str) -> TensorPlan:
     """Lower a recipe for one tensor; see ``lower``."""
-    return _lowering(recipe, sources, name).plan(_context(recipe, sources, name))
+    lowering = _lowering(recipe, sources, name)
+    return lowering.plan(_context(recipe, sources, name, lowering))
 
 
 def parameter_slopes(
@@ -77,16 +78,16 @@ def parameter_slopes(
         name: Of the tensor.
         along_plan: Slopes along the scalars of its plan.
     """
-    context = _context(recipe, sources, name)
-    return _lowering(recipe, sources, name).slopes(context, along_plan)
+    lowering = _lowering(recipe, sources, name)
+    return lowering.slopes(_context(recipe, sources, name, lowering), along_plan)
 
 
-def _context(recipe: Recipe, sources: Sources, name: str) -> TensorContext:
+def _context(recipe: Recipe, sources: Sources, name: str, lowering: Lowering) -> TensorContext:
     role = sources.architecture.roles[name]
     return TensorContext(
         name=name,
         experts=tuple(recipe.experts),
-        statistics=sources.statistics(name),
+        statistics=sources.statistics(name, lowering.method.prepared),
         seed=recipe.seed,
         layer=role.layer if role.in_layer else None,
         n_layers=sources.architecture.n_layers,

@@ -1,4 +1,4 @@
-"""The statistics pass: before any candidate, every tensor is read once and measured."""
+"""The statistics pass: before any candidate, every tensor is measured, and prepared if need be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["measure_models"]
 def measure_models(
     sources: Sources, wanted: Collection[str], progress: Callable[[int, int], None]
 ) -> None:
-    """Measure what candidates will ask for, so that all processes find it in the cache on disk.
+    """Measure, and prepare, what candidates ask for: all processes find it in the cache on disk.
 
     Tensors stream through, and nothing stays in memory: without a cache this is work for nothing.
 
@@ -35,6 +35,7 @@ def measure_models(
         faults += sources.non_finite(name)
         if not faults:
             measure(sources.statistics(name), wanted)
+            sources.prepare(name, wanted)
         sources.forget(name)
         done += size
         progress(done, sum(sizes.values()))

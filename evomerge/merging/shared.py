@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +17,7 @@ from evomerge.models.checkpoint import Checkpoint, StoredTensor, open_safetensor
 from evomerge.models.expert import TensorSource
 from evomerge.models.writer import TensorForm, write_safetensors
 
-__all__ = ["SharedExpert", "shared_expert"]
+__all__ = ["SharedExpert", "mapped", "only_one", "shared_expert"]
 
 _ARITHMETIC = 1  # raise when adapters or deltas of the same files get other values
 
@@ -64,24 +64,17 @@ class SharedExpert:
         """See ``TensorSource``."""
         return self._source.parts(name)
 
-    def _mapped(self, file: Path) -> Any:
-        with _only_one(file) as note:
-            if not self._holds_all(file) or fingerprint(file) != note.read():
-                shapes = {name: self.layout.shape(name) for name in self._names}
-                forms = {n: TensorForm(torch.float32, shape) for n, shape in shapes.items()}
-                write_safetensors(file, forms, self._source.tensor)
-                note.truncate(0)
-                note.write(fingerprint(file))
-            self._held = hold(file)
-            return open_safetensors(file)
+    @property
+    def computed_from(self) -> TensorSource:
+        """The adapter or delta."""
+        return self._source
 
-    def _holds_all(self, file: Path) -> bool:
-        """Tell whether a file is there, whole, and of this expert."""
-        try:
-            found = open_safetensors(file)
-        except CheckpointError:
-            return False
-        return set(found.keys()) == self._names
+    def _mapped(self, file: Path) -> Any:
+        forms = {n: TensorForm(torch.float32, self.layout.shape(n)) for n in self._names}
+        with only_one(file) as note:
+            found = mapped(file, note, forms, self._source.tensor)
+            self._held = hold(file)
+            return found
 
 
 def shared_expert(source: TensorSource, folder: Path) -> TensorSource:
@@ -95,8 +88,44 @@ def shared_expert(source: TensorSource, folder: Path) -> TensorSource:
         return source
 
 
+def mapped(
+    file: Path,
+    note: TextIO,
+    forms: Mapping[str, TensorForm],
+    tensor_of: Callable[[str], torch.Tensor],
+) -> Any:
+    """Open a file of computed tensors; one that is not there, or is damaged, is written.
+
+    Args:
+        file: Where.
+        note: From ``only_one``.
+        forms: What it holds.
+        tensor_of: Computes one of its tensors.
+
+    Returns:
+        The open file, as ``open_safetensors`` gives it.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
+    if not _holds_all(file, forms) or fingerprint(file) != note.read():
+        write_safetensors(file, forms, tensor_of)
+        note.truncate(0)
+        note.write(fingerprint(file))
+    return open_safetensors(file)
+
+
+def _holds_all(file: Path, forms: Mapping[str, TensorForm]) -> bool:
+    """Tell whether a file is there, whole, and of these tensors."""
+    try:
+        found = open_safetensors(file)
+    except CheckpointError:
+        return False
+    return set(found.keys()) == forms.keys()
+
+
 @contextmanager
-def _only_one(file: Path) -> Iterator[TextIO]:
+def only_one(file: Path) -> Iterator[TextIO]:
     """Let one process at a time look for a file and write it; its lock holds its fingerprint."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_suffix(".lock").open("a+") as lock:

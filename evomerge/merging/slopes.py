@@ -73,10 +73,14 @@ class PlanSlopes:
         """Add the slopes through all gradients that wait, and drop these."""
         gradients = {name: own for p in self._waiting.values() for name, own in self._parts(p)}
         self._waiting, self._n_bytes = {}, 0
-        jobs = [SlopeJob(self._plans[n], *self._tensors(n), own) for n, own in gradients.items()]
+        jobs = [self._job(name, own) for name, own in gradients.items()]
         for name, slopes in zip(gradients, slopes_all(jobs), strict=True):
             before = self.found.get(name)
             self.found[name] = slopes if before is None else Scalars.sum([before, slopes])
+
+    def _job(self, name: str, gradient: torch.Tensor) -> SlopeJob:
+        plan = self._plans[name]
+        return SlopeJob(plan, *self._tensors(name, plan.prepared), gradient)
 
     def _parts(self, parameter: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """Cut a parameter's gradient into those of the tensors it holds; it has none afterwards."""

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from evomerge.errors import CheckpointError, Fault, KeyPath, NonFiniteError, collected
+from evomerge.errors import (
+    CheckpointError,
+    Fault,
+    KeyPath,
+    NonFiniteError,
+    RecipeError,
+    collected,
+)
 from evomerge.merging.finite import count_elements
+from evomerge.merging.observed import Observations
+from evomerge.merging.prepared import PreparedTensors
 from evomerge.merging.shared import SharedExpert, shared_expert
+from evomerge.methods.prepared import Preparation
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, StoredTensor
 from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
@@ -22,6 +32,7 @@ from evomerge.models.spelling import OneSpelling
 from evomerge.models.tiles import row_blocks
 from evomerge.models.vocabulary import moved_tokens
 from evomerge.recipe.path import BASE
+from evomerge.recipe.prompts import PromptFile
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.collect import WholeModel
 from evomerge.statistics.tensor import TensorStatistics
@@ -41,6 +52,7 @@ class Sources:
         shared: Folder where the tensors of adapters and deltas are kept for all processes of
             this machine; ``None`` computes them at each use.
         open_full: Opens the full models; with ``peek_model``, no tensors can be read.
+        prompts: What methods with data run the experts on (``Recipe.prompts``).
 
     Raises:
         CheckpointError: Listing every model that is missing or does not fit the anchor.
@@ -52,6 +64,7 @@ class Sources:
         experts: Mapping[str, ModelRef],
         shared: Path | None = None,
         open_full: OpenModel = open_model,
+        prompts: PromptFile | None = None,
     ) -> None:
         faults: list[Fault] = []
         self._spelling = OneSpelling(open_full)
@@ -62,9 +75,9 @@ class Sources:
         self.anchor = self.base or next(iter(self.experts.values())).layout
         companion_files(self.anchor.folder)  # refuses links out of it before anything reads them
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
-        self._cache = StatisticsCache.default()
-        self._statistics: dict[str, TensorStatistics] = {}
-        self._whole_model = WholeModel(lambda: map(self.statistics, self.names))
+        self._cache, self._prompts = StatisticsCache.default(), prompts
+        self._statistics: dict[str, dict[str | None, TensorStatistics]] = {}
+        self._whole_models: dict[str | None, WholeModel] = {}  # by what is prepared
         for name in self.experts:
             first = islice(self._misfits(name), 1)  # the others follow from it
             faults += [Fault(("experts", name), text) for text in first]
@@ -124,9 +137,18 @@ class Sources:
         assert self.base is not None  # recipes without a base do not name it
         return self.base.tensor(name)
 
-    def tensors(self, name: str) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
-        """Return one tensor of the base (if any) and of every expert."""
+    def tensors(
+        self, name: str, prepared: str | None = None
+    ) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+        """Return one tensor of the base (if any) and of every expert.
+
+        Args:
+            name: Of the tensor.
+            prepared: What takes the place of the experts' (``TensorPlan.prepared``).
+        """
         base = None if self.base is None else self.base.tensor(name)
+        if prepared is not None:
+            return base, self._prepared.vectors(name, prepared)
         return base, tuple(expert.tensor(name) for expert in self.experts.values())
 
     def tensor_bytes(self, name: str) -> int:
@@ -141,23 +163,23 @@ class Sources:
             if not isinstance(expert, SharedExpert) and len(expert.parts(name)) > 1
         )
 
-    def statistics(self, name: str) -> TensorStatistics:
-        """Return the statistics of one tensor."""
-        if name not in self._statistics:
-            readers = [partial(model.tensor, name) for model in self.models]
-            n_bases = len(readers) - len(self.experts)
-            self._statistics[name] = TensorStatistics(
-                readers[0] if n_bases else None,
-                readers[n_bases:],
-                origins=[_origin(model, name) for model in self.models],
-                cache=self._cache,
-                model=self._whole_model,
-            )
-        return self._statistics[name]
+    def statistics(self, name: str, prepared: str | None = None) -> TensorStatistics:
+        """Return the statistics of one tensor; of prepared task vectors, those have no base."""
+        known = self._statistics.setdefault(name, {})
+        if prepared not in known:
+            known[prepared] = self._measured(name, prepared)
+        return known[prepared]
+
+    def prepare(self, name: str, wanted: Iterable[str]) -> None:
+        """Prepare one tensor in every way that is among the names of statistics."""
+        for prepared in filter(Preparation.parse, wanted):
+            self._prepared.vectors(name, prepared)
 
     def forget(self, name: str) -> None:
-        """Drop the statistics of one tensor from memory."""
+        """Drop the statistics of one tensor, and what is prepared of it, from memory."""
         self._statistics.pop(name, None)
+        if self.base is not None:
+            self._prepared.forget(name)
 
     def check_finite(self, *names: str) -> None:
         """Read tensors and refuse NaN and infinity.
@@ -180,6 +202,56 @@ class Sources:
         for index, (path, model) in enumerate(zip(paths, self.models, strict=True)):
             if statistics.non_finite(index):
                 yield from (Fault(path, text) for text in _non_finite_faults(model.parts(name)))
+
+    @cached_property
+    def observations(self) -> Observations:
+        """What the experts compute on the prompts.
+
+        Raises:
+            RecipeError: There are no prompts, or others than the recipe names.
+        """
+        if self._prompts is None:
+            raise RecipeError("expected prompts to run the experts on, got none")
+        roles = {name: self.architecture.roles[name] for name in self.live_names}
+        return Observations(
+            self.anchor, self.experts, roles, self._prompts, is_untied=self.is_untied
+        )
+
+    @cached_property
+    def _prepared(self) -> PreparedTensors:
+        assert self.base is not None, "methods that prepare need one"
+        experts = tuple(self.experts.values())
+        return PreparedTensors.default(self.base, experts, self._digests, lambda: self.observations)
+
+    def _digests(self, name: str) -> Sequence[str]:
+        statistics = self.statistics(name)
+        return [statistics.digest(i) for i in range(statistics.n_models)]
+
+    def _measured(self, name: str, prepared: str | None) -> TensorStatistics:
+        if prepared not in self._whole_models:
+            of_tensor = partial(self.statistics, prepared=prepared)
+            self._whole_models[prepared] = WholeModel(lambda: map(of_tensor, self.names))
+        whole = self._whole_models[prepared]
+        if prepared is not None:
+            return TensorStatistics(
+                None,
+                [
+                    partial(self._prepared.vector, name, prepared, i)
+                    for i in range(len(self.experts))
+                ],
+                origins=self._prepared.origins(name, prepared),
+                cache=self._cache,
+                model=whole,
+            )
+        readers = [partial(model.tensor, name) for model in self.models]
+        n_bases = len(readers) - len(self.experts)
+        return TensorStatistics(
+            readers[0] if n_bases else None,
+            readers[n_bases:],
+            origins=[_origin(model, name) for model in self.models],
+            cache=self._cache,
+            model=whole,
+        )
 
     def _is_common(self, name: str) -> bool:
         """Tell whether all models have a tensor; they may differ in what none of them loads."""

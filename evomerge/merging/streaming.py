@@ -47,7 +47,13 @@ class StreamedFeed:
 
     def __call__(self, tensors: Iterable[PlannedTensor]) -> None:
         """Queue the merge of tensors; outputs are complete when the device has caught up."""
-        batches = in_batches(tensors, lambda planned: self._need(planned.name), self._stage_bytes)
+        merging: list[PlannedTensor] = []
+        for planned in tensors:
+            if planned.plan.prepared is None:
+                merging.append(planned)
+            else:
+                self._merge_alone(planned)
+        batches = in_batches(merging, lambda planned: self._need(planned.name), self._stage_bytes)
         for stage, batch in zip(cycle(self._stages), batches, strict=False):
             self._merge(stage, batch)
 
@@ -67,6 +73,15 @@ class StreamedFeed:
         merging.wait_event(stage.copied)
         merge_all(jobs)
         stage.merged.record(merging)
+
+    def _merge_alone(self, planned: PlannedTensor) -> None:
+        """Merge prepared task vectors, which may be larger than what a stage is made for."""
+        device = planned.out.device
+        base, vectors = self._sources.tensors(planned.name, planned.plan.prepared)
+        there = [vector.to(device) for vector in vectors]
+        merge_all(
+            [MergeJob(planned.plan, None if base is None else base.to(device), there, planned.out)]
+        )
 
     def _staged(self, stage: _Stage, planned: PlannedTensor) -> MergeJob:
         base, experts = self._sources.tensors(planned.name)

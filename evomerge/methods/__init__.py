@@ -6,6 +6,13 @@ one elementwise pass. A parameter that a merge depends on smoothly says ``slope=
 writes a derivative (``slopes``). To add a method, write such a class and list it in ``registry``
 (or, from another package, under the entry point group ``evomerge.methods``).
 
+A method that is no such pass, because it decomposes, projects or solves, is a ``PreparedMethod``:
+it prepares one task vector per expert, tensor by tensor, and its pass adds these up. That is one
+more function, from the task vectors of a tensor to as many others; what is kept of them on disk,
+who computes them when, and how they reach kernels, slopes and exports is alike for all
+(``prepared``). One that needs data, too, is an ``ObservedMethod``: it names what experts must be
+observed on prompts for, and finds that beside the task vectors (``observed``).
+
 Members:
     base: ``Method`` and what a lowering may use.
     declared: ``Parameter``, and how parameter values are checked and bound.
@@ -20,4 +27,14 @@ Members:
     nearswap, arcee_fusion: the base and one expert.
     slerp, nuslerp, multislerp, karcher, model_stock, variance_corrected, doge_lambda: coefficients
         from norms and angles.
+    prepared: ``PreparedMethod``, task vectors that are computed before the pass.
+    algebra: decompositions and orthogonalisation of task vectors.
+    factors, trimming: low-rank factors of task vectors; which elements of whole tensors are kept.
+    interference: the loss of WUDI and OptMerge, descended or solved.
+    tsv_m, iso_c, iso_cts, knots: singular directions, made orthogonal, equally strong, or common.
+    wudi, optmerge, opcm: task vectors fitted or projected so that they interfere little.
+    rmm, lora_lego, compeft: adapters compressed, put together from units, or reduced to signs.
+    observed: ``ObservedMethod``, which prepares them with what the experts compute on prompts.
+    regression: least squares over several experts.
+    fisher, regmean, regmean_plus_plus, mats, cat: methods with data.
 """

@@ -44,7 +44,8 @@ class TensorContext:
     Attributes:
         name: Tensor name.
         experts: Expert names in recipe order.
-        statistics: Candidate-independent statistics.
+        statistics: Candidate-independent statistics; of prepared task vectors, if the method adds
+            up such.
         seed: The recipe's seed, for random masks.
         layer: Position of the decoder layer it belongs to; ``None`` outside the layers
             (embeddings, final norm, head).
@@ -87,6 +88,7 @@ class Method(Declared, ABC):
         covers: Published methods that are this operation on other inputs. A method whose own rule
             finds the coefficients, or acts while training, is none of them.
         statistics: Members of ``TensorStatistics`` that lowering may ask for.
+        observations: What experts must be observed on prompts for (``observation.kinds``).
         needs_base: Whether it reads a base.
         n_experts: Fewest and most experts it merges; ``None``: any number.
     """
@@ -96,12 +98,18 @@ class Method(Declared, ABC):
     source: ClassVar[str]
     covers: ClassVar[tuple[str, ...]] = ()
     statistics: ClassVar[tuple[str, ...]] = ()
+    observations: ClassVar[tuple[str, ...]] = ()
     needs_base: ClassVar[bool] = True
     n_experts: ClassVar[tuple[int, int | None]] = (1, None)
 
     @abstractmethod
     def lower(self, tensor: TensorContext) -> TensorPlan:
         """Turn the bound parameters and the tensor's statistics into one elementwise pass."""
+
+    @property
+    def prepared(self) -> str | None:
+        """Name what its plans add up instead of the experts' own tensors (``methods.prepared``)."""
+        return None
 
     def statistics_used(self) -> tuple[str, ...]:
         """Name those of ``statistics`` that the bound parameter values ask for.

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from evomerge.errors import Fault, RecipeError, did_you_mean
 
@@ -30,6 +30,7 @@ __all__ = [
 
 PerExpert: TypeAlias = tuple[float, ...]
 Scalar: TypeAlias = float | bool | str
+Prepares: TypeAlias = Literal[False, True, "order"]
 ParameterValue: TypeAlias = Scalar | Mapping[str, Scalar]
 
 
@@ -49,6 +50,8 @@ class Parameter:
         slope: Whether a merge depends smoothly on it, masks, gates and elected signs held as they
             are: then objectives have slopes along it (``methods.slopes``). What moves a mask has
             none.
+        prepares: Whether a method of matrix algebra computes its task vectors anew for each value
+            (``methods.prepared``); ``order``: for each order of the experts' values.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Parameter:
     per_expert: bool = False
     choices: tuple[str, ...] = ()
     slope: bool = False
+    prepares: Prepares = False
 
     def fault(self, value: object) -> str | None:
         """Say what is wrong with one value, or ``None``."""
@@ -83,9 +87,17 @@ def per_expert(
     high: float,
     search: tuple[float, float] | None = None,
     slope: bool = False,
+    prepares: Prepares = False,
 ) -> Any:
     """Declare a field that holds one number per expert, in recipe order."""
-    return _declare(Parameter("", default, doc, low, high, search, per_expert=True, slope=slope))
+    return _declare(
+        Parameter(
+            *("", default, doc, low, high, search),
+            per_expert=True,
+            slope=slope,
+            prepares=prepares,
+        )
+    )
 
 
 def shared(
@@ -96,14 +108,15 @@ def shared(
     high: float = float("inf"),
     search: tuple[float, float] | None = None,
     slope: bool = False,
+    prepares: bool = False,
 ) -> Any:
     """Declare a field with one number or truth value for all experts."""
-    return _declare(Parameter("", default, doc, low, high, search, slope=slope))
+    return _declare(Parameter("", default, doc, low, high, search, slope=slope, prepares=prepares))
 
 
-def choice(choices: tuple[str, ...], doc: str) -> Any:
+def choice(choices: tuple[str, ...], doc: str, *, prepares: bool = False) -> Any:
     """Declare a field that holds one of several names; the first is the default."""
-    return _declare(Parameter("", choices[0], doc, choices=choices))
+    return _declare(Parameter("", choices[0], doc, choices=choices, prepares=prepares))
 
 
 def _declare(parameter: Parameter) -> Any:

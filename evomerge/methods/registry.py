@@ -42,6 +42,21 @@ _BUILT_IN = {
     "model_stock": "evomerge.methods.model_stock:ModelStock",
     "variance_corrected": "evomerge.methods.variance_corrected:VarianceCorrected",
     "doge_lambda": "evomerge.methods.doge_lambda:DogeLambda",
+    "tsv_m": "evomerge.methods.tsv_m:TsvM",
+    "iso_c": "evomerge.methods.iso_c:IsoC",
+    "iso_cts": "evomerge.methods.iso_cts:IsoCts",
+    "wudi": "evomerge.methods.wudi:Wudi",
+    "optmerge": "evomerge.methods.optmerge:OptMerge",
+    "opcm": "evomerge.methods.opcm:Opcm",
+    "knots": "evomerge.methods.knots:Knots",
+    "rmm": "evomerge.methods.rmm:Rmm",
+    "lora_lego": "evomerge.methods.lora_lego:LoraLego",
+    "compeft": "evomerge.methods.compeft:Compeft",
+    "fisher": "evomerge.methods.fisher:Fisher",
+    "regmean": "evomerge.methods.regmean:RegMean",
+    "regmean_plus_plus": "evomerge.methods.regmean_plus_plus:RegMeanPlusPlus",
+    "mats": "evomerge.methods.mats:Mats",
+    "cat": "evomerge.methods.cat:Cat",
 }
 
 

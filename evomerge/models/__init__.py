@@ -17,6 +17,7 @@ Members:
     outline: settings, tokenizer and sizes, before any code of the model is imported.
     asked: what transformers' models tell, asked once per machine.
     parameters: checkpoint tensors as views into a live model.
+    linear: which tensors are the matrices of linear layers.
     transformers_internals: the parts of transformers that are not public.
     depth: configs of models with other layers, and whether layers can be moved at all.
     branches: how layers read and write the residual stream, by family.

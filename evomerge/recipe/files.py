@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import ConfigError, Fault, changed, placed
+from evomerge.errors import ConfigError, Fault, changed, placed, under
 from evomerge.models.reference import (
     ModelRef,
     absolute_reference,
@@ -58,6 +59,9 @@ def read_recipe(content: Mapping[str, Any], beside: Path) -> Recipe:
 
         return from_mergekit(content, beside=beside)
     recipe = recipe_from_data(content)
+    if recipe.prompts is not None:
+        with under("prompts", "file"):
+            recipe = replace(recipe, prompts=recipe.prompts.beside(beside).sealed())
     return _with_models(recipe, lambda model: absolute_reference(model, beside))
 
 
@@ -110,12 +114,19 @@ def dump_recipe(recipe: Recipe, header: str = "", *, beside: Path | None = None)
     """
     if beside is not None:
         recipe = _with_models(recipe, lambda model: relative_reference(model, beside))
+        recipe = _with_prompts(recipe, lambda file: relpath(file, beside))
     return write_yaml(recipe.as_data(), header)
 
 
 def public_recipe(recipe: Recipe) -> Recipe:
-    """Name a recipe's model folders without their place, for what others read."""
-    return _with_models(recipe, public_reference)
+    """Name a recipe's models and prompts without their place, for what others read."""
+    return _with_prompts(_with_models(recipe, public_reference), lambda file: Path(file).name)
+
+
+def _with_prompts(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
+    if (prompts := recipe.prompts) is None:
+        return recipe
+    return replace(recipe, prompts=replace(prompts, file=change(prompts.file)))
 
 
 def _with_models(recipe: Recipe, change: Callable[[ModelRef], ModelRef]) -> Recipe:

@@ -19,6 +19,7 @@ from evomerge.methods.registry import method
 from evomerge.models.architecture import Kind, TensorRole
 from evomerge.models.reference import ModelRef, mentioned_models, reference_data
 from evomerge.recipe.path import Hops, path_data, path_faults
+from evomerge.recipe.prompts import PromptFile
 
 __all__ = ["Dtype", "Recipe", "Rule", "Selector"]
 
@@ -84,6 +85,7 @@ class Recipe:
         seed: Names the random masks of this recipe.
         path: The layers that the model runs, in order; empty for those of the base (or first
             expert) as they are.
+        prompts: What methods with data run the experts on.
     """
 
     experts: Mapping[str, ModelRef]
@@ -92,6 +94,7 @@ class Recipe:
     dtype: Dtype | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     path: Hops = ()
+    prompts: PromptFile | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -149,6 +152,9 @@ class Recipe:
             return
         if self.base is None and kind.requires_base(len(names)):
             yield Fault(("method",), f"{rule.method} needs a base, the recipe has none")
+        if self.prompts is None and kind.observations:
+            text = f"{rule.method} needs prompts to run the experts on, the recipe has none"
+            yield Fault(("method",), text, "add prompts: {file: FILE} beside the rules")
         for fault in kind.faults(rule.parameters, names):
             yield fault.under("parameters" if fault.path else "method")
         yield from modifier_faults(rule.modifiers, names)
@@ -180,7 +186,9 @@ class Recipe:
         rules = [_rule_data(rule) for rule in self.rules]
         experts = {name: reference_data(reference) for name, reference in self.experts.items()}
         head = _present({"base": self.base, "experts": experts, "dtype": self.dtype})
-        tail = {"path": path_data(self.path)} if self.path else {}
+        tail: dict[str, Any] = {"path": path_data(self.path)} if self.path else {}
+        if self.prompts is not None:
+            tail["prompts"] = _present(asdict(self.prompts))
         return {**head, "seed": self.seed, "rules": rules, **tail}
 
     @cached_property

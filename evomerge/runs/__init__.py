@@ -5,6 +5,7 @@ Members:
     parts: search space, task suites, objectives and constraints from their keys.
     checks: faults that show only where parts meet.
     importance: layers grouped by the experts' task vectors.
+    observed: the prompts that methods with data run the experts on.
     seed_models: what a search starts from, read from recipes and earlier studies.
     sampling: the sampler, and what it may see of single items.
     sloped: which genes and objectives have slopes.

@@ -10,12 +10,15 @@ from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
+from evomerge.merging.prepared import PREPARED, prepared_bytes
 from evomerge.merging.residency import needed_bytes, residency_of
 from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
+from evomerge.methods.prepared import Preparation
 from evomerge.models.opening import peek_model
 from evomerge.runs.fitted_steps import FittedSteps
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.observed import observation_fact
 from evomerge.runs.sampling import sampler_choice
 from evomerge.runs.units import bytes_text
 from evomerge.runs.workers import on_device, worker_count
@@ -60,6 +63,8 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "configs": _other_configs(sources),
         "report only": _report_only(loaded),
         "engine": _VLLM if worker.engine == "vllm" else "",
+        "observed": observation_fact(loaded, sources),
+        "prepared": _prepared(loaded, sources),
     }
     n_workers = worker_count(experiment.execution)
     return [
@@ -159,6 +164,21 @@ def _disk(sources: Sources, candidate_bytes: int) -> str:
     if folder is None:
         return f"{export}; adapters and deltas are computed for each candidate, the cache is off"
     return f"{bytes_text(computed)} of computed adapters and deltas in {folder}, once; {export}"
+
+
+def _prepared(loaded: Loaded, sources: Sources) -> str:
+    """Name the methods whose task vectors are prepared, and what that takes."""
+    wanted = [p.method for text in loaded.space.statistics if (p := Preparation.parse(text))]
+    if not wanted:
+        return ""
+    shapes = {name: sources.anchor.shape(name) for name in sources.names}
+    kept, largest = prepared_bytes(shapes, len(sources.experts))
+    methods, folder = ", ".join(dict.fromkeys(wanted)), cache_folder(PREPARED)
+    place = "of memory in each worker, the cache is off" if folder is None else f"in {folder}, once"
+    return (
+        f"{methods}: {bytes_text(kept * len(wanted))} {place}; about {bytes_text(4 * largest)} of "
+        "memory while the largest tensor is prepared"
+    )
 
 
 def _budget(loaded: Loaded) -> str:

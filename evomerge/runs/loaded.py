@@ -13,6 +13,7 @@ from evomerge.execution.protocol import WorkerSpec
 from evomerge.models.reference import split_hub_id
 from evomerge.runs import checks
 from evomerge.runs.importance import with_boundaries
+from evomerge.runs.observed import observation_faults, prompt_file
 from evomerge.runs.parts import (
     build_space,
     constraints_of,
@@ -126,6 +127,7 @@ class Loaded:
             space=self.space,
             objectives=tuple((o.task, o.metric) for o in self.objectives),
             losses=None if self.sloped.steps is None else self.sloped.steps.settings,
+            prompts=self.models.prompts,
         )
 
     @property
@@ -171,6 +173,7 @@ class _Parts:
             seed=self.experiment.seed,
             tensors={} if sources is None else {name: roles[name] for name in sources.names},
             winners=tuple(config.winners),
+            prompts=prompt_file(self.experiment),
         )
 
     def _sources(self) -> Sources | None:
@@ -243,6 +246,8 @@ class _Parts:
             self.faults += checks.bound_faults(experiment, experts)
         self.faults += checks.distance_faults(experiment, self.space)
         self.faults += checks.engine_faults(experiment, self.space)
+        if not self.faults and self.space is not None:
+            self.faults += observation_faults(experiment, self.space, self.tasks, self._opened)
         self.faults += checks.final_split_faults(experiment, self.suites)
         if not self.faults and not self._gaps.paths and self.space is not None:
             self.sloped = SlopedParts.of(experiment, self.space, self.tasks, self._opened)

@@ -25,6 +25,7 @@ from evomerge.runs.compare import compare_experts, read_comparison, write_compar
 from evomerge.runs.events import Events
 from evomerge.runs.inputs import input_digests, model_digests, require_same
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.observed import with_prompts
 from evomerge.runs.optuna_study import (
     find_study,
     keep_inputs,
@@ -88,7 +89,7 @@ def settled(loaded: Loaded, folder: StudyFolder, events: Events) -> Loaded:
 def start_study(loaded: Loaded, folder: StudyFolder) -> None:
     """Make the folder of a study."""
     folder.make()
-    write_experiment(folder, loaded.experiment)
+    write_experiment(folder, with_prompts(loaded, folder))
 
 
 def change_study(
@@ -201,7 +202,7 @@ def continue_study(
         if not accept_changes:
             require_same({**earlier, **kept}, inputs, folder.root)
         keep_inputs(study, {**kept, **inputs})
-        trim_cache("experts", "scores", "statistics", "structures")
+        trim_cache("experts", "observed", "prepared", "scores", "statistics", "structures")
         log = StudyLog(folder.log)
         # It goes on while models are measured.
         executor = start_executor(experiment.execution, _hear(log, events))
@@ -254,7 +255,8 @@ def _measure(loaded: Loaded, folder: StudyFolder, events: Events) -> None:
         return
     events.phase("measuring the models")
     models = loaded.models
-    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    shared = cache_folder("experts")
+    sources = Sources(models.base, models.experts, shared=shared, prompts=models.prompts)
     counted = partial(events.part, "statistics of the models")
     measure_models(sources, loaded.space.statistics, counted)
     if read_comparison(folder.comparison) is None:

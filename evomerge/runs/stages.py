@@ -26,6 +26,7 @@ from evomerge.recipe.files import dump_recipe, stored_recipe
 from evomerge.recipe.recipe import Recipe
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.observed import with_prompts
 from evomerge.runs.optuna_study import find_study, stored_inputs
 from evomerge.runs.reading import begun_stages, read_study
 from evomerge.runs.run import (
@@ -108,7 +109,10 @@ def _made(draft: Draft, folder: StudyFolder, events: Events) -> Iterator[Loaded]
         if _is_unbegun(folder):
             for file in (folder.experiment, folder.journal):
                 file.unlink(missing_ok=True)
-        write_experiment(folder.require_free(), experiment)
+        folder.require_free()
+        if not experiment.stages:
+            experiment = with_prompts(loaded, folder)
+        write_experiment(folder, experiment)
         yield loaded
 
 

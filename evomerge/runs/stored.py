@@ -3,8 +3,8 @@
 Studies of before there were schema versions are known by the digest in the first line of the file,
 whose rule is gone; it stays there for as long as their storage knows no other.
 
-In the file the winners of earlier stages are relative to it, so that a run's folder may be moved;
-in memory they are absolute.
+In the file the winners of earlier stages, and prompts, are relative to it, so that a run's folder
+may be moved; in memory they are absolute.
 """
 
 from __future__ import annotations
@@ -96,7 +96,10 @@ def _read(folder: StudyFolder, content: Mapping[str, Any]) -> Experiment:
 
 
 def _relocated(experiment: Experiment, locate: Callable[[str], str]) -> Experiment:
-    models = experiment.models
+    models, prompts = experiment.models, experiment.prompts
+    if prompts.file is not None:
+        prompts = prompts.model_copy(update={"file": locate(prompts.file)})
+        experiment = experiment.model_copy(update={"prompts": prompts})
     return with_models_at(
         experiment, {name: locate(str(models.experts[name])) for name in models.winners}
     )

@@ -67,7 +67,7 @@ def baselines(space: SearchSpace, models: ModelSet, seeds: Seeds = Seeds()) -> t
 
 
 def over_models(recipe: Recipe, models: ModelSet) -> Recipe:
-    """Rewrite a recipe with the names, order, dtype and seed of the models that are mixed.
+    """Rewrite a recipe with the names, order, dtype, seed and prompts of the models that are mixed.
 
     Args:
         recipe: With the same base and experts under any names.
@@ -97,6 +97,7 @@ def over_models(recipe: Recipe, models: ModelSet) -> Recipe:
         path=tuple(replace(h, source=renamed.get(h.source, h.source)) for h in recipe.path),
         dtype=ours.dtype,
         seed=ours.seed,
+        prompts=ours.prompts,
     )
 
 

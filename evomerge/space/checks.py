@@ -227,6 +227,10 @@ def _share_faults(gene: Gene, n: int) -> Iterator[Fault]:
 def _range_faults(gene: Gene, declared: Parameter) -> Iterator[Fault]:
     if gene.choice is not None:
         yield Fault(("choice",), "this parameter is a number", "use range: [low, high]")
+    if declared.prepares is True:
+        text = "each value is matrix algebra over all tensors, which no trial can wait for"
+        yield Fault((), text, "give it one value under fixed")
+        return
     bounds = gene.range or ((0.0, 1.0) if gene.sum_to_one else declared.search)
     if bounds is None:
         yield Fault(("range",), "there is no usual range", "give one")

@@ -10,8 +10,10 @@ from typing import Protocol
 from optuna import Trial
 from optuna.distributions import BaseDistribution
 
+from evomerge.methods.registry import method, method_names
 from evomerge.models.architecture import Kind, TensorRole
 from evomerge.models.reference import ModelRef
+from evomerge.recipe.prompts import PromptFile
 from evomerge.recipe.recipe import Dtype, Recipe, Rule
 
 __all__ = ["GeneInfo", "ModelSet", "Params", "SearchSpace"]
@@ -31,6 +33,7 @@ class ModelSet:
         seed: Seed of the candidates' random masks.
         tensors: Role of each tensor to merge, by name; empty if they are not known.
         winners: Experts that are merges themselves, found by an earlier stage.
+        prompts: What methods with data run the experts on.
     """
 
     base: str
@@ -40,6 +43,7 @@ class ModelSet:
     seed: int = 0
     tensors: Mapping[str, TensorRole] = field(default_factory=dict)
     winners: tuple[str, ...] = ()
+    prompts: PromptFile | None = None
 
     @cached_property
     def roles(self) -> Mapping[str, TensorRole]:
@@ -53,12 +57,24 @@ class ModelSet:
 
     def recipe(self, rules: tuple[Rule, ...]) -> Recipe:
         """Make a recipe that mixes these models."""
-        return Recipe(self.experts, rules, base=self.base, dtype=self.dtype, seed=self.seed)
+        prompts = self.prompts if any(map(_has_data, rules)) else None
+        return Recipe(
+            self.experts,
+            rules,
+            base=self.base,
+            dtype=self.dtype,
+            seed=self.seed,
+            prompts=prompts,
+        )
 
     def are_mixed_by(self, recipe: Recipe) -> bool:
         """Tell whether a recipe mixes these models, and selects tensors in ways known here."""
         same = (recipe.base, [*recipe.experts.items()]) == (self.base, [*self.experts.items()])
         return same and (bool(self.tensors) or not any(rule.where.names for rule in recipe.rules))
+
+
+def _has_data(rule: Rule) -> bool:
+    return rule.method in method_names() and bool(method(rule.method).observations)
 
 
 @dataclass(frozen=True)

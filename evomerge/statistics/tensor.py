@@ -154,6 +154,10 @@ class TensorStatistics:
         """Count the NaN and infinite numbers of a model: 0 is the base (if any), experts follow."""
         return self._kept.content(index).non_finite
 
+    def digest(self, index: int) -> str:
+        """Name what a model's tensor holds: 0 is the base (if any), experts follow."""
+        return self._kept.content(index).digest
+
     def masked_l1(self, expert: int, key: int, keep: float) -> float:
         """Sum |τ| over what ``RandomMask(key, keep)`` keeps."""
         return self._masked(expert, key).kept_l1(keep)

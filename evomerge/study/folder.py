@@ -33,6 +33,7 @@ class StudyFolder:
         self.timing = root / "timing.json"
         self.log = root / "log.jsonl"
         self.comparison = root / "comparison.json"
+        self.prompts = root / "prompts.jsonl"  # that methods with data run the experts on
         self.report = root / "report.html"
         self.models = root / "models"  # of a stage: what it hands on
         self.winners = root / "winners.json"

@@ -14,6 +14,7 @@ from evomerge.kernels.plan import TensorPlan
 from evomerge.kernels.reference import merge_reference
 from evomerge.methods.base import Method, ParameterValue, TensorContext
 from evomerge.methods.modifiers import bind_modifiers
+from evomerge.methods.prepared import Preparation, TaskVectors
 from evomerge.methods.registry import method
 from evomerge.methods.slopes import Lowering
 from evomerge.statistics.tensor import TensorStatistics
@@ -59,6 +60,21 @@ def _by_name(value: ParameterValue | Sequence[float], k: int) -> ParameterValue:
     return dict(zip(names(k), value, strict=True)) if isinstance(value, tuple) else value
 
 
+def task_vectors(base: torch.Tensor | None, experts: Sequence[torch.Tensor]) -> TaskVectors:
+    """The task vectors of whole tensors, as a preparation reads them."""
+    read = [lambda e=e: (e - base if base is not None else e).float() for e in experts]
+    return TaskVectors(tuple(experts[0].shape), read, [lambda: None] * len(experts))
+
+
+def added(
+    method: Method, base: torch.Tensor | None, experts: Sequence[torch.Tensor]
+) -> Sequence[torch.Tensor]:
+    """The tensors that a method's plans add up: the experts, or what it prepares of them."""
+    if method.prepared is None:
+        return experts
+    return Preparation.parse(method.prepared).run(task_vectors(base, experts))
+
+
 def context(
     base: torch.Tensor | None, experts: Sequence[torch.Tensor], **fields: int | None
 ) -> TensorContext:
@@ -79,10 +95,11 @@ def merge(
     **values: ParameterValue,
 ) -> FloatArray:
     """Lower and run a method; float64, in the shape of the tensors."""
-    where = context(base, experts)
+    method = bound(name, len(experts), **values)
+    sources = added(method, base, experts)
+    where = context(base if method.prepared is None else None, sources)
     changes = bind_modifiers(modifiers or {}, where.experts)
-    plan = Lowering(bound(name, len(experts), **values), changes).plan(where)
-    return run(plan, base, experts).double().numpy()
+    return run(Lowering(method, changes).plan(where), base, sources).double().numpy()
 
 
 def is_kept(expert: int, keep: FloatArray | float) -> NDArray[np.bool_]:

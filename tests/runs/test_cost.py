@@ -23,6 +23,7 @@ from evomerge.models.reference import AdapterRef
 from evomerge.models.zoo import zoo_path
 from evomerge.runs.cost import example_recipe, experiment_facts
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.units import bytes_text
 
 GPU = 8_000_000  # bytes; holds the three models, the live one and what is left for evaluation
 EXPERIMENT = """
@@ -168,3 +169,24 @@ def test_an_expert_that_would_be_run_in_another_way_than_the_base_is_named(tmp_p
     assert facts(tmp_path, str(other))["configs"] == (
         "code has another rms_norm_eps: merges, and the expert itself, are run as the base"
     )
+
+
+def test_prepared_task_vectors_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = """
+  method: {choice: [tsv_m, iso_c, task_arithmetic]}
+  genes: {coefficient: {range: [0, 1]}}
+"""
+    file = tmp_path / "e.yaml"
+    written = EXPERIMENT % ("zoo:list", "{}")
+    file.write_text(written.replace("search_space: global_linear", f"search_space:{space}"))
+    loaded = Loaded.of(load_experiment(file, Presets(None)))
+    base = Checkpoint(zoo_path("base"))
+    sizes = [4 * 2 * base.tensor(name).numel() for name in Sources("zoo:base", {}).names]
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path))
+    wanted = f"{bytes_text(2 * sum(sizes))} in {cache_folder('prepared')}, once"
+    line = dict(experiment_facts(loaded))["prepared"]
+    assert line.startswith(f"iso_c, tsv_m: {wanted}")
+    assert f"about {bytes_text(4 * max(sizes))} of memory" in line
+    monkeypatch.setenv("EVOMERGE_CACHE", "off")
+    assert "of memory in each worker" in dict(experiment_facts(loaded))["prepared"]
+    assert "prepared" not in facts(tmp_path)

@@ -21,3 +21,11 @@ def test_a_name_with_a_colon_is_no_parameter_of_a_method() -> None:
         error.value
     )
     assert "fixed.den:sity: no method here (task_arithmetic) has it" in str(error.value)
+
+
+def test_what_is_prepared_anew_for_each_value_is_no_gene() -> None:
+    spec = ParameterSpec("tsv_m", genes={"rank_share": Gene(range=(0.1, 1.0))})
+    with pytest.raises(SpaceError, match=r"genes\.rank_share: each value is matrix algebra.*fixed"):
+        ParameterSpace(spec, MODELS)
+    fixed = ParameterSpec("tsv_m", genes={"coefficient": Gene()}, fixed={"rank_share": 0.5})
+    assert ParameterSpace(fixed, MODELS).statistics == ('prepared tsv_m {"rank_share":0.5}',)

@@ -48,7 +48,7 @@ def check_adds_task_vectors(name: str, plan: TensorPlan, tensor: TensorContext) 
     Raises:
         RecipeError: The plan averages models.
     """
-    if not plan.delta or plan.base_coefficient != 1.0:
+    if not (plan.delta or plan.prepared) or plan.base_coefficient != 1.0:
         raise RecipeError(
             f"modifier {name!r}: expected a method that adds task vectors to the base, got one "
             f"that averages models (tensor {tensor.name}); use e.g. task_arithmetic"
