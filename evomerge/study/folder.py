@@ -35,6 +35,7 @@ class StudyFolder:
         self.report = root / "report.html"
         self.models = root / "models"  # of a stage: what it hands on
         self.winners = root / "winners.json"
+        self.tensorboard = root / "tensorboard"  # where that logger writes
         self._is_held = False
 
     @property

@@ -47,6 +47,7 @@ def test_a_folder_with_other_files_is_no_place_for_a_study(tmp_path: Path) -> No
     folder = StudyFolder(tmp_path)
     (tmp_path / ".lock").touch()
     (tmp_path / "report.html").write_text("of a study before")
+    (tmp_path / "tensorboard").mkdir()
     assert folder.require_free() is folder
     (tmp_path / "sums.yaml").write_text("mine")
     with pytest.raises(StudyError, match=r"expected a new or empty .* with sums\.yaml; choose"):
