@@ -259,7 +259,8 @@ class Study:
             The file.
 
         Raises:
-            EvomergeError: No such trial, or mergekit cannot express its recipe.
+            EvomergeError: No such trial, something else is there, or mergekit cannot express its
+                recipe.
         """
         from evomerge.export.model import export_text
 
@@ -268,8 +269,11 @@ class Study:
             raise ConfigError(f"expected format recipe or mergekit, got {format!r}")
         if file.is_dir():
             raise ConfigError(f"expected a file for format {format}, got the folder {file}")
+        text = export_text(trial, format, file)
+        if file.exists() and not file.read_bytes().startswith(text.partition("\n")[0].encode()):
+            raise ConfigError(f"expected a new file for format {format}, {file} is there already")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(export_text(trial, format, file), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
         return file
 
     def __repr__(self) -> str:

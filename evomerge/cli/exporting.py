@@ -75,6 +75,7 @@ def export(
     if pick == _FRONT:  # before what takes seconds to import
         end = _SUFFIXES.get(format_, "")
         trials = {out / f"trial-{t.number}{end}": t for t in _merges(opened.record)}
+        _require_no_others(out, end, trials)
     else:
         trials = {out: opened.best(pick)}
     if format_ is not ExportFormat.hf:
@@ -139,6 +140,17 @@ def _merges(study: StudyRecord) -> list[TrialRecord]:
     if not merges:
         raise ConfigError("expected merges on the front, got none; --pick trial:N takes any trial")
     return merges
+
+
+def _require_no_others(out: Path, end: str, trials: Mapping[Path, TrialRecord]) -> None:
+    """Make sure that a folder will hold this front alone, not merges that have left it."""
+    there = (place for place in out.glob(f"trial-*{end}") if place.is_dir() == (not end))
+    others = sorted(place.name for place in there if place not in trials)
+    if others:
+        raise ConfigError(
+            f"expected a folder for this front, got {out} with {', '.join(others)}, which is not "
+            "on it; remove that, or choose another folder"
+        )
 
 
 def _export_folder(study: Study, trial: TrialRecord, out: Path, form: CheckpointForm) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from evomerge.config.values import RESERVED
-from evomerge.errors import ConfigError, Fault
+from evomerge.errors import ConfigError, Fault, collected
 from evomerge.models.configs import n_layers
 from evomerge.models.reference import (
     AdapterRef,
@@ -29,7 +29,7 @@ from evomerge.models.reference import (
 )
 from evomerge.plain_yaml import placed_in
 from evomerge.recipe.mergekit.heads import expert_names
-from evomerge.schema import parse, read_yaml, write_yaml
+from evomerge.schema import fit, read_yaml, write_yaml
 
 __all__ = ["EvolveFile", "EvolveTask", "Genome", "experiment_from_evolve"]
 
@@ -143,10 +143,16 @@ def experiment_from_evolve(
     if include_path is not None and not include_path.is_dir():
         raise ConfigError(f"expected a folder of task YAML at --include-path, got {include_path}")
     with placed_in(path):
-        written = _Import(parse(EvolveFile, content), path.parent, out.parent)
-        if faults := list(written.faults()):
+        fitted = fit(EvolveFile, content)
+        if fitted.value is None:
+            raise ConfigError(*fitted.faults)
+        written = _Import(fitted.value, path.parent, out.parent)
+        faults = [one for one in written.faults() if not fitted.gaps.touch(*one.path)]
+        if not faults:
+            with collected(faults):
+                experiment = written.experiment(include_path, trials or _TRIALS)
+        if faults := [*fitted.faults, *faults]:
             raise ConfigError(*faults)
-        experiment = written.experiment(include_path, trials or _TRIALS)
     return write_yaml(experiment, "\n".join([f"From {path.name}.", *written.notes()]))
 
 

@@ -132,6 +132,11 @@ def draft_of(
         source = source.model_dump(exclude_unset=True, mode="json")
     if isinstance(source, Mapping):
         return draft_content(source, presets, Path.cwd(), overrides)
+    if not isinstance(source, (str, PathLike)):
+        raise ConfigError(
+            "expected an experiment: its keys in a dict, a file, or the name of a preset, got "
+            f"{source!r:.40}"
+        )
     path = presets.find("experiments", str(source), Path.cwd())
     return draft_experiment(path, presets, overrides)
 

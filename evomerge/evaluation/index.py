@@ -34,6 +34,13 @@ Entry = Any  # lm_eval's index entry: name, yaml_path, cfg (functions as text), 
 _TRUSTED = ("model", "pretrained", "tokenizer", "trust_remote_code")
 
 
+_FILES = (".jsonl", ".json", ".csv", ".parquet", ".yaml", ".yml")
+_OF_A_FILE = (
+    "a task goes by its name: five lines of YAML make one of a file of items (docs/tasks.md), and "
+    "its folder is the include_path"
+)
+
+
 def open_index(suite: Suite) -> tuple[TaskManager, dict[str, list[Fault]]]:
     """Index the tasks a suite names, checked and with data paths made absolute.
 
@@ -150,6 +157,7 @@ def _name_faults(suite: Suite, index: Mapping[str, Entry]) -> dict[str, list[Fau
     for name in _unknown(index, suite.tasks):
         nearest = difflib.get_close_matches(name, index, n=3)
         hint = f"nearest: {', '.join(nearest)}" if nearest else ""
+        hint = _OF_A_FILE if Path(name).suffix in _FILES else hint
         faults[name] = [Fault(suite.path_of(name), f"unknown task {name!r}", hint)]
     if faults and suite.include_path:  # one of the unreadable may be what is missing
         texts = _unreadable(suite.include_path)

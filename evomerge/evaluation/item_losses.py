@@ -56,20 +56,22 @@ def choice_log_probabilities(readings: torch.Tensor, sizes: tuple[float, ...]) -
     """Compute the log-probabilities of choices as a metric compares them.
 
     Args:
-        readings: (choices,) log-likelihoods, or (2 choices,): without the question, too, which
-            counts against them.
+        readings: (..., choices) log-likelihoods, or (..., 2 choices): without the question, too,
+            which counts against them.
         sizes: (choices,) what the log-likelihoods are divided by.
 
     Returns:
-        (choices,).
+        (..., choices).
     """
     n = len(sizes)
-    scores = readings[:n] - readings[n:] if len(readings) > n else readings
+    scores = readings[..., :n] - readings[..., n:] if readings.shape[-1] > n else readings
     return (scores / scores.new_tensor(sizes)).log_softmax(-1)
 
 
 class ItemLoss(Protocol):
-    """From the readings of one item to its loss; less is better.
+    """From the readings of an item to its loss; less is better.
+
+    Equal ones do the same: items that have them are taken together.
 
     Attributes:
         is_linear: Whether the loss of all readings is the sum of the losses of each.
@@ -78,7 +80,7 @@ class ItemLoss(Protocol):
     is_linear: ClassVar[bool]
 
     def __call__(self, readings: torch.Tensor) -> torch.Tensor:
-        """Compute the loss, a scalar, of (n,) readings."""
+        """Compute the losses (...) of (..., n) readings."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class ChoiceLoss:
 
     def __call__(self, readings: torch.Tensor) -> torch.Tensor:
         """See ``ItemLoss``."""
-        right = choice_log_probabilities(readings, self.sizes)[list(self.gold)].logsumexp(-1)
+        right = choice_log_probabilities(readings, self.sizes)[..., list(self.gold)].logsumexp(-1)
         return generalised_cross_entropy(right, self.q)
 
 
@@ -116,7 +118,7 @@ class ChoiceEntropy:
     def __call__(self, readings: torch.Tensor) -> torch.Tensor:
         """See ``ItemLoss``."""
         log_p = choice_log_probabilities(readings, self.sizes)
-        return -(log_p.exp() * log_p).sum()
+        return -(log_p.exp() * log_p).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class AnswerLoss:
 
     def __call__(self, readings: torch.Tensor) -> torch.Tensor:
         """See ``ItemLoss``."""
-        return generalised_cross_entropy(readings.sum(), self.q)
+        return generalised_cross_entropy(readings.sum(-1), self.q)
 
 
 @dataclass(frozen=True)
@@ -148,4 +150,4 @@ class SumLoss:
 
     def __call__(self, readings: torch.Tensor) -> torch.Tensor:
         """See ``ItemLoss``."""
-        return readings.sum() / self.size
+        return readings.sum(-1) / self.size

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
 
-from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.sloped_objectives import SlopedObjective
 from evomerge.evaluation.step_memory import Outline, pass_bytes
@@ -71,7 +71,7 @@ class Losses:
         forward = functools.partial(read, model, max_length=objective.max_length)
         found: list[torch.Tensor] = []
         checkpointing = checkpointed(model, self._settings.checkpointing)
-        with clean_harness(), torch.enable_grad(), _evaluating(model), checkpointing:
+        with torch.enable_grad(), _evaluating(model), checkpointing:
             items = [objective.items[row] for row in rows]
             pieces = [piece for item in items for piece in self._pieces(item, forward)]
             for batch in microbatches(pieces, self._settings.n_tokens):
@@ -108,7 +108,7 @@ class Losses:
 
         Then the loss is replaced by its tangent, which takes a pass without gradients to find.
         """
-        whole = Piece(item.readings, lambda readings: item.share * item.loss(readings))
+        whole = Piece(item.readings, item.loss, item.share)
         if len(item.readings) == 1 or whole.n_tokens <= self._settings.n_tokens:
             return [whole]
         parts = _parts(whole)
@@ -122,7 +122,7 @@ class Losses:
                 for p, v in zip(b, forward(_readings(b)), strict=True)
             }
         point = torch.stack([found[reading] for reading in item.readings]).requires_grad_()
-        loss = whole.loss(point)
+        loss = whole.share * whole.loss(point)
         (slopes,) = torch.autograd.grad(loss, point)
         rest = (loss.detach() - slopes @ point.detach()) / len(parts)
         return [
@@ -132,11 +132,11 @@ class Losses:
 
 
 def _tangent(slope: torch.Tensor, rest: torch.Tensor, reading: torch.Tensor) -> torch.Tensor:
-    return slope * reading.sum() + rest
+    return slope * reading.sum(-1) + rest
 
 
 def _parts(whole: Piece) -> list[Piece]:
-    return [Piece((reading,), whole.loss) for reading in whole.readings]
+    return [Piece((reading,), whole.loss, whole.share) for reading in whole.readings]
 
 
 def _readings(batch: Sequence[Piece]) -> list[Reading]:
@@ -144,17 +144,29 @@ def _readings(batch: Sequence[Piece]) -> list[Reading]:
 
 
 def _loss(batch: Sequence[Piece], forward: Callable[..., torch.Tensor]) -> torch.Tensor:
-    """Sum the losses of a microbatch."""
-    values = forward(_readings(batch)).split([len(piece.readings) for piece in batch])
-    return torch.stack([p.loss(own) for p, own in zip(batch, values, strict=True)]).sum()
+    """Sum the losses of a microbatch, those that are alike at once."""
+    alike: dict[tuple[Callable[..., torch.Tensor], float, int], list[list[int]]]
+    alike, start = defaultdict(list), 0
+    for piece in batch:
+        stop = start + len(piece.readings)
+        alike[piece.loss, piece.share, stop - start].append([*range(start, stop)])
+        start = stop
+    values = forward(_readings(batch))
+    found = []
+    for (loss, share, _), own in alike.items():
+        rows = torch.tensor(own, device=values.device)  # (pieces, readings)
+        found.append(share * loss(values[rows]).sum())
+    return torch.stack(found).sum()
 
 
 @contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Run a model without dropout; afterwards its mode is as before."""
-    was_training = model.training
-    model.eval()
+    """Run a model without dropout; afterwards every part's mode is as before."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True

@@ -41,7 +41,7 @@ class Reading:
         """The continuation with one token that ends it, if any."""
         return self.continuation + self.ends[:1]
 
-    @property
+    @functools.cached_property
     def tokens(self) -> tuple[int, ...]:
         """What the model reads: everything but the last token."""
         return (*self.context, *self.scored)[:-1]
@@ -53,18 +53,20 @@ class Piece:
 
     Attributes:
         readings: At least one.
-        loss: From (readings,) to a scalar.
+        loss: From (..., readings) to (...).
+        share: What it is multiplied with.
     """
 
     readings: tuple[Reading, ...]
     loss: Callable[[torch.Tensor], torch.Tensor]
+    share: float = 1.0
 
-    @property
+    @functools.cached_property
     def n_sequences(self) -> int:
         """Sequences it takes; readings that differ only in their last token share one."""
         return len({reading.tokens for reading in self.readings})
 
-    @property
+    @functools.cached_property
     def length(self) -> int:
         """Tokens of the longest sequence."""
         return max(len(reading.tokens) for reading in self.readings)

@@ -26,7 +26,7 @@ Compiled = Callable[[Iterable[MergeJob]], None]
 
 _CHOICE = "EVOMERGE_KERNEL"
 _WORTH_COMPILING = 1 << 24  # elements, which take eager about as long as compiling takes
-_SMALLEST_COMPILED = 1 << 12  # elements, for whose slopes eager needs milliseconds
+_FEWEST_COMPILED = 1 << 16  # elements of a call, for whose slopes eager needs milliseconds
 
 
 def merge_all(jobs: Iterable[MergeJob]) -> None:
@@ -57,8 +57,9 @@ def merge_all(jobs: Iterable[MergeJob]) -> None:
 def slopes_all(jobs: Iterable[SlopeJob]) -> list[Scalars]:
     """Find the slopes along the scalars of many plans, each with the fastest kernel for it.
 
-    Eager takes over where ``merge_all`` lets it, for plans with factors of rows or columns, and for
-    small tensors. Which kernel runs depends on the job alone, and so do the last bits of its sums.
+    Eager takes over where ``merge_all`` lets it, for plans with factors of rows or columns, and
+    where all tensors of a call are small together. Which kernel runs depends on the jobs alone, and
+    so do the last bits of their sums.
 
     Args:
         jobs: On any devices.
@@ -66,18 +67,18 @@ def slopes_all(jobs: Iterable[SlopeJob]) -> list[Scalars]:
     Returns:
         Slopes per job, in order.
     """
+    jobs = [*jobs]
+    are_few = sum(job.gradient.numel() for job in jobs) < _FEWEST_COMPILED
+    is_eager = _is_eager_wanted() or are_few
     found: list[Scalars] = []
-    for kernel, group in groupby(jobs, _slope_kernel):
+    for kernel, group in groupby(jobs, lambda job: _slope_kernel(job, is_eager)):
         found += kernel([*group])
     return found
 
 
-def _slope_kernel(job: SlopeJob) -> Callable[[Sequence[SlopeJob]], list[Scalars]]:
-    device = job.gradient.device.type
-    compiled = None if _is_eager_wanted() else _compiled_slopes(device)
-    if compiled and has_compiled_slopes(job) and job.gradient.numel() >= _SMALLEST_COMPILED:
-        return compiled
-    return _slopes_eager
+def _slope_kernel(job: SlopeJob, is_eager: bool) -> Callable[[Sequence[SlopeJob]], list[Scalars]]:
+    compiled = None if is_eager else _compiled_slopes(job.gradient.device.type)
+    return compiled if compiled and has_compiled_slopes(job) else _slopes_eager
 
 
 def _slopes_eager(jobs: Sequence[SlopeJob]) -> list[Scalars]:

@@ -38,6 +38,7 @@ _REPLACED = (*COMPANIONS, "README.md")
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _REPLACED_KEYS = ("_name_or_path", "torch_dtype")  # the recipe says more; see ``dtype``
 _CLAIM, _RECIPE = ".merge-in-progress", "recipe.yaml"
+_WRITTEN = "evomerge merged the model in this folder."  # tells it from a recipe that was put there
 _REMEDY = (
     "choose dtype bfloat16 or float32, or smaller coefficients; or keep them with "
     "--allow-non-finite"
@@ -94,7 +95,7 @@ def write_checkpoint(
     if len(shards) > 1:
         _write(out / INDEX, index_text(shards).encode())
     _write_companions(sources, recipe, out)
-    _write(out / _RECIPE, dump_recipe(recipe, beside=out).encode())
+    _write(out / _RECIPE, dump_recipe(recipe, _WRITTEN, beside=out).encode())
     (out / _CLAIM).unlink()
     return found
 
@@ -199,15 +200,19 @@ def _claim(out: Path, recipe: Recipe, sources: Sources, shard_bytes: int) -> Non
 
 def _keep_what_is_no_merge(out: Path) -> None:
     """Make sure that the files to replace, if there are any, were written by a merge."""
-    if (out / _CLAIM).exists() or (out / _RECIPE).exists():
+    if (out / _CLAIM).exists() or _is_merge(out / _RECIPE):
         return
     names = sorted(file.name for file in out.iterdir())
     for name in names:
         if is_model_file(name) or any(fnmatch(name, pattern) for pattern in _REPLACED):
             raise CheckpointError(
-                f"expected an empty folder or an earlier merge (with {_RECIPE}), got {out}, whose "
-                f"{name} no merge has written; choose another folder"
+                f"expected an empty folder or an earlier merge (with its {_RECIPE}), got {out}, "
+                f"whose {name} no merge has written; choose another folder"
             )
+
+
+def _is_merge(recipe: Path) -> bool:
+    return recipe.is_file() and recipe.read_bytes().startswith(f"# {_WRITTEN}".encode())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -106,6 +106,7 @@ class Checkpoint:
         self._open_files = _opened(weight_files(folder, config)) if files is None else dict(files)
         self._file_of = _names_in(self._open_files)
         self._stored = {name: name for name in self._file_of}  # what a file calls it
+        self._mapped: dict[str, torch.Tensor] = {}  # views of the files, which take no memory
         self.names = tuple(sorted(self._stored))
         self._refuse_quantised(config)
         self.config = without_keys(config, "quantization_config")
@@ -156,7 +157,10 @@ class Checkpoint:
         Raises:
             CheckpointError: The checkpoint has no such tensor.
         """
-        return self._handle(name).get_tensor(self._stored[name])  # type: ignore[no-any-return]
+        stored = self._stored.get(name, name)
+        if stored not in self._mapped:
+            self._mapped[stored] = self._handle(name).get_tensor(stored)
+        return self._mapped[stored]
 
     @property
     def layout(self) -> Checkpoint:

@@ -37,6 +37,7 @@ class StudyFolder:
         self.report = root / "report.html"
         self.models = root / "models"  # of a stage: what it hands on
         self.winners = root / "winners.json"
+        self.tensorboard = root / "tensorboard"  # where that logger writes
         self._is_held = False
 
     @property
@@ -51,17 +52,30 @@ class StudyFolder:
         return StudyFolder(self.root / _STAGES / str(number))
 
     def require_free(self) -> StudyFolder:
-        """Return self if no study is here yet.
+        """Return self if no study is here yet, nor anything else that is not hidden.
 
         Raises:
-            StudyError: One is.
+            StudyError: One is, or there are other files.
         """
         if self.experiment.is_file():
             raise StudyError(
                 f"{self.root} holds a study already; 'evomerge resume {self.root}' continues it, "
                 "with --set KEY=VALUE under another budget; or choose another folder with --dir"
             )
+        if others := self._others():
+            raise StudyError(
+                f"expected a new or empty folder for a study at {self.root}, got one with "
+                f"{', '.join(others[:3])}{' …' if others[3:] else ''}; choose another with --dir"
+            )
         return self
+
+    def _others(self) -> list[str]:
+        """Name what no study has put here."""
+        own = {_STAGES, *(place.name for place in vars(self).values() if isinstance(place, Path))}
+        names = [place.name for place in self.root.iterdir()] if self.root.is_dir() else []
+        return sorted(
+            name for name in names if name[0] != "." and name.removesuffix(".partial") not in own
+        )
 
     def require(self) -> StudyFolder:
         """Return self if a study is here.

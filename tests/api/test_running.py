@@ -53,6 +53,12 @@ def test_faults_of_plain_data_are_named_by_their_keys_all_at_once(
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("wrong", [[], None, 3])
+def test_what_is_no_experiment_at_all_is_said_so(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"expected an experiment: its keys in a dict, .* got "):
+        evomerge.Experiment.from_dict(wrong)
+
+
 def test_plain_data_and_overrides_say_what_a_file_says(keys: dict[str, Any]) -> None:
     changed = evomerge.Experiment.from_dict(keys, set=["budget.trials=7"])
     assert changed.budget.trials == 7

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import optuna
 import pytest
+from typer.testing import CliRunner
 
 import evomerge
+from evomerge.cli.main import app
 from evomerge.errors import ConfigError, StudyError
 
 
@@ -103,6 +106,30 @@ def test_an_export_is_the_trial_and_a_recipe_merges_to_it(
     assert (merged / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
     with pytest.raises(ConfigError, match="expected a file for format mergekit, got the folder"):
         study.export_recipe(5, tmp_path, "mergekit")
+
+
+@pytest.mark.parametrize("format", ["recipe", "mergekit"])
+def test_a_recipe_replaces_only_one_of_its_kind(
+    study: evomerge.Study, tmp_path: Path, format: Literal["recipe", "mergekit"]
+) -> None:
+    mine = tmp_path / "README.md"
+    mine.write_text("# Mine\n")
+    with pytest.raises(ConfigError, match=f"expected a new file for format {format}, "):
+        study.export_recipe(5, mine, format)
+    assert mine.read_text() == "# Mine\n"
+    first = study.export_recipe(5, tmp_path / "r.yaml", format).read_text()
+    assert study.export_recipe(5, tmp_path / "r.yaml", format).read_text() == first
+
+
+def test_a_folder_of_a_front_holds_no_merge_that_has_left_it(
+    study: evomerge.Study, tmp_path: Path
+) -> None:
+    ask = ["export", str(study.dir), "--pick", "front", "--format", "recipe"]
+    (tmp_path / "trial-999.yaml").write_text("of an earlier front")
+    refused = CliRunner().invoke(app, [*ask, "--out", str(tmp_path)])
+    assert isinstance(refused.exception, ConfigError)
+    assert "with trial-999.yaml, which is not on it" in str(refused.exception)
+    assert [file.name for file in tmp_path.iterdir()] == ["trial-999.yaml"]
 
 
 def test_there_is_a_study_or_a_fault(tmp_path: Path) -> None:

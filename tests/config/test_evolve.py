@@ -164,6 +164,8 @@ def test_models_keep_their_place(tmp_path: Path) -> None:
         ({"merge_method": "ties", "base_model": None}, {}, ["base_model: expected one for ties"]),
         ({"layer_granularity": 4}, {}, ["expected a divisor of the 6 layers"]),
         ({"filterz": ["mlp"]}, {"lmit": 3}, ["did you mean 'filters'?", "did you mean 'limit'?"]),
+        ({"filterz": [], "layer_granularity": 4}, {}, ["'filters'", "a divisor of the 6 layers"]),
+        ({"filterz": [], "models": [MODELS[0]] * 2}, {}, ["'filters'", "expected each model once"]),
         ({"merge_method": "slerp", "smooth": True}, {}, ["expected none for slerp"]),
         ({"models": [MODELS[0]] * 2}, {}, ["expected each model once"]),
         ({}, {"tasks": [{**MATH, "weight": 0}]}, ["weight: expected one other than 0"]),

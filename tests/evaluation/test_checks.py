@@ -66,6 +66,13 @@ def test_an_unknown_task_names_the_nearest(folder, monkeypatch):
     assert fault.startswith("mine.tasks[0]: unknown task 'tiny_choise'; nearest: tiny_choice")
 
 
+def test_a_file_of_items_is_no_task_by_itself(folder, monkeypatch):
+    monkeypatch.setattr("evomerge.evaluation.index.builtin_index", dict)
+    (folder / "x.jsonl").write_text("{}")
+    fault = only_fault_of(one(folder, "x.jsonl"))
+    assert "unknown task 'x.jsonl'; a task goes by its name: five lines of YAML make one" in fault
+
+
 def test_an_unknown_member_of_a_group_is_named(folder, monkeypatch):
     monkeypatch.setattr("evomerge.evaluation.index.builtin_index", dict)
     group = {"group": "bag", "task": ["tiny_choice", "tiny_generat"]}

@@ -286,6 +286,19 @@ def test_what_no_merge_has_written_is_kept(tiny_family: Family, tmp_path: Path, 
     assert contents(tmp_path) == {name: b"precious"}
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md"])
+def test_a_recipe_beside_it_makes_no_merge_of_a_users_model(
+    tiny_family: Family, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"precious")
+    text = dump_recipe(recipe(tiny_family), "evomerge merge THIS --out DIR")
+    (tmp_path / "recipe.yaml").write_text(text)
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match=f"whose {name} no merge has written"):
+        write_checkpoint(recipe(tiny_family), tmp_path)
+    assert contents(tmp_path) == before
+
+
 def test_an_earlier_merge_is_replaced_and_other_files_stay(
     tiny_family: Family, tmp_path: Path
 ) -> None:

@@ -43,6 +43,17 @@ def test_atomic_writes_replace_and_leave_nothing_behind(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
 
 
+def test_a_folder_with_other_files_is_no_place_for_a_study(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    (tmp_path / ".lock").touch()
+    (tmp_path / "report.html").write_text("of a study before")
+    (tmp_path / "tensorboard").mkdir()
+    assert folder.require_free() is folder
+    (tmp_path / "sums.yaml").write_text("mine")
+    with pytest.raises(StudyError, match=r"expected a new or empty .* with sums\.yaml; choose"):
+        folder.require_free()
+
+
 @pytest.mark.parametrize("name", ["file", "file/below"])
 def test_a_file_is_no_place_for_a_study(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
