@@ -1,4 +1,4 @@
-"""Keys and values of answers that grow: room for what comes, and few rows move when others leave."""
+"""Keys and values of growing answers: room for what comes; few rows move when others leave."""
 
 from __future__ import annotations
 
@@ -10,47 +10,56 @@ from transformers.cache_utils import DynamicLayer
 
 __all__ = ["RoomyLayer", "closed_up", "keep_rows", "make_room"]
 
+_ROOM = 64  # tokens: copies are rare, and little memory is taken for answers that end before
+
 
 class RoomyLayer(DynamicLayer):
-    """A layer of a cache that copies nothing when a token comes: it is written behind the others.
+    """A layer of a cache that seldom copies what it has: a token is written behind the others.
 
     Args:
         layer: Keys and values so far, (sequences, heads, length, size).
-        room: How many tokens may come.
     """
 
-    def __init__(self, layer: DynamicLayer, room: int) -> None:
+    def __init__(self, layer: DynamicLayer) -> None:
         super().__init__()
         self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
-        self._all_keys, self._all_values = (_with_room(t, room) for t in (layer.keys, layer.values))
-        self._show(len(layer.keys), layer.keys.shape[-2])
+        self.keys, self.values = layer.keys, layer.values
+        self._make_room(0)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``DynamicLayer``."""
-        rows, start, new = len(key_states), self.get_seq_length(), key_states.shape[-2]
+        start, new = self.get_seq_length(), key_states.shape[-2]
+        if start + new > self._all_keys.shape[-2]:
+            self._make_room(new)
         self._all_keys[..., start : start + new, :] = key_states
         self._all_values[..., start : start + new, :] = value_states
-        self._show(rows, start + new)
+        self._show(start + new)
         return self.keys, self.values
 
     def keep(self, n: int, moved: torch.Tensor, to: torch.Tensor) -> None:
         """Put some rows in the place of others, and keep the first n."""
         self.keys[to], self.values[to] = self.keys[moved], self.values[moved]
         self._all_keys, self._all_values = self._all_keys[:n], self._all_values[:n]
-        self._show(n, self.get_seq_length())
+        self._show(self.get_seq_length())
 
-    def _show(self, rows: int, length: int) -> None:
-        self.keys = self._all_keys[:rows, :, :length]
-        self.values = self._all_values[:rows, :, :length]
+    def _make_room(self, new: int) -> None:
+        length = self.get_seq_length()
+        self._all_keys = _with_room(self.keys, new + _ROOM)
+        self._all_values = _with_room(self.values, new + _ROOM)
+        self._show(length)
+
+    def _show(self, length: int) -> None:
+        self.keys = self._all_keys[:, :, :length]
+        self.values = self._all_values[:, :, :length]
 
 
-def make_room(cache: DynamicCache, room: int) -> None:
-    """Give the layers of a cache room for some tokens; those with sliding windows stay."""
+def make_room(cache: DynamicCache) -> None:
+    """Give the layers of a filled cache room for tokens; those with sliding windows stay."""
     for i, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.is_initialized:
-            cache.layers[i] = RoomyLayer(layer, room)
+            cache.layers[i] = RoomyLayer(layer)
 
 
 def closed_up(going: Sequence[int]) -> list[int]:
@@ -67,9 +76,14 @@ def closed_up(going: Sequence[int]) -> list[int]:
     return [place if place in stay else next(last) for place in range(n)]
 
 
-def keep_rows(cache: DynamicCache, rows: Sequence[int]) -> None:
-    """Keep some rows of a cache, in this order."""
-    device = cache.layers[0].keys.device
+def keep_rows(cache: DynamicCache, rows: Sequence[int], device: torch.device) -> None:
+    """Keep some rows of a cache, in this order.
+
+    Args:
+        cache: Of all sequences.
+        rows: Which of them comes to each place.
+        device: Where it is.
+    """
     places = [place for place, row in enumerate(rows) if place != row]
     to, moved, order = (
         torch.tensor(x, dtype=torch.int64, device=device)

@@ -186,7 +186,7 @@ def decode_greedily(
             logits_to_keep=1,
         ).logits
         if step == 0:
-            make_room(cache, prompts.max_tokens)
+            make_room(cache)
         chosen = logits[:, -1].float().argmax(dim=-1)  # as generate does, and faster than bfloat16
         for i, token in zip(active, chosen.tolist(), strict=True):
             answers[i].append(token)
@@ -195,7 +195,7 @@ def decode_greedily(
             break
         if len(going) < len(active):
             going = closed_up(going)
-            keep_rows(cache, going)
+            keep_rows(cache, going, tokens.device)
             rows = torch.tensor(going, device=tokens.device)
             chosen, mask, positions = chosen[rows], mask[rows], positions[rows]
             active = [active[k] for k in going]
