@@ -30,6 +30,7 @@ from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.origins import SEARCH, is_baseline
 from evomerge.recipe.files import stored_recipe
+from evomerge.recipe.path import MERGED
 from evomerge.recipe.recipe import Recipe
 from evomerge.recipe.rules import copy_rule, sum_rule
 from evomerge.runs.loaded import Loaded
@@ -187,12 +188,17 @@ def winner(study: StudyRecord) -> TrialRecord:
 
 
 def best_path(study: StudyRecord) -> TrialRecord:
-    """Return the best by the validation items of what the study has found by itself."""
-    own = {t.number: t for t in study.trials if t.origin == SEARCH}
+    """Return the best by the validation items that is more than a merge of every layer."""
+    own = {t.number: t for t in study.trials if t.origin == SEARCH and is_path(stored(t))}
     held = [f for f in study.finals if f.split == "validation" and f.number in own]
     rated = zip(merits([f.values for f in held], study.objectives), held, strict=True)
     _, best = max(rated, key=lambda pair: pair[0])
     return own[best.number]
+
+
+def is_path(recipe: Recipe) -> bool:
+    """Tell whether a recipe visits layers that are not merged, or scales any."""
+    return any(hop.source != MERGED or hop.scale != 1 for hop in recipe.path)
 
 
 def stored(trial: TrialRecord) -> Recipe:
