@@ -25,7 +25,6 @@
     shared_context.py  the same where choices share their prompt
     prefix.py         the same where all prompts of a task begin alike
     decoding.py       its greedy answers
-    answer_cache.py   keys and values of these, which grow
     vllm_engine.py    vLLM, kept equal to the live model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields

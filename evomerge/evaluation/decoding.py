@@ -13,7 +13,6 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from evomerge.evaluation.answer_cache import closed_up, keep_rows, make_room
 from evomerge.evaluation.prefix import Family, PrefixCache
 
 __all__ = [
@@ -176,7 +175,7 @@ def decode_greedily(
     active = list(range(len(answers)))
     tokens = prompts.tokens
     cache, mask, positions = prefix.before(prompts.mask)
-    for step in range(prompts.max_tokens):
+    for _ in range(prompts.max_tokens):
         logits = model(
             tokens,
             attention_mask=mask,
@@ -185,18 +184,15 @@ def decode_greedily(
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        if step == 0:
-            make_room(cache)
-        chosen = logits[:, -1].float().argmax(dim=-1)  # as generate does, and faster than bfloat16
+        chosen = logits[:, -1].float().argmax(dim=-1)  # as generate does; slow in bfloat16
         for i, token in zip(active, chosen.tolist(), strict=True):
             answers[i].append(token)
         going = [k for k, i in enumerate(active) if not stops.is_finished(answers[i])]
         if not going:
             break
         if len(going) < len(active):
-            going = closed_up(going)
-            keep_rows(cache, going, tokens.device)
             rows = torch.tensor(going, device=tokens.device)
+            cache.batch_select_indices(rows)
             chosen, mask, positions = chosen[rows], mask[rows], positions[rows]
             active = [active[k] for k in going]
         tokens, positions = chosen[:, None], positions[:, -1:] + 1
