@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 real test lint docs bench bench-search bench-landscapes gpu clean help
+.PHONY: install demo smollm2 real test fuzz chaos lint docs bench bench-search bench-landscapes gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -32,6 +32,12 @@ real: smollm2    ## search SmolLM2-135M; table, report and export in runs/real; 
 
 test: install    ## run all tests that need no GPU
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+fuzz: install    ## read 22,000 damaged inputs of every kind, watched; an hour
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(ARGS)
+
+chaos: install   ## kill small studies 300 times and resume them; two hours, resumable
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos $(ARGS)
 
 lint: install    ## check style and types
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -172,13 +173,18 @@ def in_file(fault: Fault, file: Path) -> Fault:
 
 def _line(text: str, path: KeyPath) -> int | None:
     """Find the line of what a path leads to, or of as much of it as is there."""
-    node, line = _Loader(text).get_single_node(), None
+    node, line = _tree(text), None
     for part in path:
         if (child := _child(node, part)) is None:
             return line
         mark, node = child
         line = mark.line + 1
     return line
+
+
+@lru_cache(maxsize=4)  # a file may have many faults
+def _tree(text: str) -> yaml.Node | None:
+    return _Loader(text).get_single_node()
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[Any, yaml.Node] | None:

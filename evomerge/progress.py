@@ -98,7 +98,7 @@ class SearchProgress:
         self._n_trials = 0
         self._done, self._failed, self._dropped = 0, 0, 0
         self._used = 0.0  # of the budget, by what is done
-        self._best = _Best()
+        self._best, self._busy = _Best(), ""
         self._pace = _Pace()
         self._started, self._last_line = time.monotonic(), 0.0
         self._bar = progress_bar()
@@ -127,6 +127,7 @@ class SearchProgress:
             warned=self.warned,
             noted=self.noted,
             began=self.began,
+            busy=self.busy,
         )
 
     def began(self, study: StudyRecord) -> None:
@@ -167,12 +168,16 @@ class SearchProgress:
         """Show what was decided in the person's place, above the bar."""
         notes.print(text, soft_wrap=True, markup=False, highlight=False)
 
+    def busy(self, share: float) -> None:
+        """Keep which share of the workers' time went into trials, for what is shown next."""
+        self._busy = f"workers {share:.0%} busy"
+
     def told(self, trial: TrialRecord) -> None:
         """Count one finished trial."""
         self._count(trial)
         failed = f"{self._failed} failed" if self._failed else ""
         dropped = f"{self._dropped} dropped early" if self._dropped else ""
-        note = " · ".join(filter(None, (self._best.text, failed, dropped)))
+        note = " · ".join(filter(None, (self._best.text, failed, dropped, self._busy)))
         now = time.monotonic()
         left = self._pace.left(self._used, self._n_trials, now)
         self._bar.update(

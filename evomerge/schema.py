@@ -250,26 +250,8 @@ def _at_most(faults: list[Fault]) -> list[Fault]:
     return faults if more <= 0 else [*faults[:_MOST_FAULTS], Fault((), f"and {more} more faults")]
 
 
-def _of_members_meant(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Leave out what follows from another fault.
-
-    A mapping is no text where a union also says what is wrong in the mapping; a default could not
-    be worked out from values that are wrong themselves.
-    """
-    return [
-        error
-        for error in errors
-        if error["type"] != "default_factory_not_called"
-        and not (_is_no_text(error) and any(_is_beside(other, error) for other in errors))
-    ]
-
-
 def _is_no_text(error: ErrorDetails) -> bool:
     return error["type"] == "string_type" and isinstance(error["input"], Mapping)
-
-
-def _is_beside(other: ErrorDetails, error: ErrorDetails) -> bool:
-    return other is not error and other["loc"][: len(error["loc"]) - 1] == error["loc"][:-1]
 
 
 class _Reading:
@@ -287,14 +269,28 @@ class _Reading:
     def by_path(self, errors: list[ErrorDetails]) -> dict[KeyPath, list[ErrorDetails]]:
         """Sort errors by their place in the file; those of one place are one fault."""
         places: dict[KeyPath, list[ErrorDetails]] = {}
-        for error in _of_members_meant(errors):
-            places.setdefault(self._path(error), []).append(error)
+        for error, path in self._of_members_meant(errors):
+            places.setdefault(path, []).append(error)
         misspelt = {self.meant(path) for path, found in places.items() if _is(found, _UNKNOWN_KEY)}
         return {
             path: found
             for path, found in places.items()
             if not (_is(found, _MISSING) and path in misspelt)
         }
+
+    def _of_members_meant(self, errors: list[ErrorDetails]) -> list[tuple[ErrorDetails, KeyPath]]:
+        """Leave out what follows from another fault; give the rest with its place.
+
+        A mapping is no text where a union also says what is wrong in the mapping; a default could
+        not be worked out from values that are wrong themselves.
+        """
+        found = [(e, self._path(e)) for e in errors if e["type"] != "default_factory_not_called"]
+        of_mappings = [path for error, path in found if not _is_no_text(error)]
+        return [
+            (error, path)
+            for error, path in found
+            if not (_is_no_text(error) and any(p[: len(path)] == path for p in of_mappings))
+        ]
 
     def _path(self, error: ErrorDetails) -> KeyPath:
         """Leave out of pydantic's path what is no key: members of unions, validators."""

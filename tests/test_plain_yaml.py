@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 
 import pytest
 import yaml
 
-from evomerge.plain_yaml import dump_yaml, parse_yaml, yaml_reason
+from evomerge import plain_yaml
+from evomerge.errors import Fault
+from evomerge.plain_yaml import dump_yaml, in_file, parse_yaml, yaml_reason
 
 
 def bomb(levels: int) -> str:
@@ -105,3 +108,15 @@ def test_what_is_written_is_read_as_it_was() -> None:
     assert parse_yaml(dump_yaml(content)) == content
     # Other readers know other numbers; what is text here is text for them, too.
     assert yaml.safe_load(dump_yaml(TEXTS)) == TEXTS
+
+
+def test_a_file_is_read_once_for_all_that_is_wrong_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("".join(f"- key {i}\n" for i in range(99)))
+    loader, loaded = plain_yaml._Loader, list[str]()
+    monkeypatch.setattr(plain_yaml, "_Loader", lambda text: (loaded.append(text), loader(text))[1])
+    places = [in_file(Fault((i,), "no"), file).place for i in range(99)]
+    assert places == [f"{file}:{i + 1}" for i in range(99)]
+    assert len(loaded) == 1

@@ -141,3 +141,12 @@ def test_a_switch_is_no_number(switch: str) -> None:
     assert len(caught.value.faults) == 2
     expected = f"expected a whole number, got {got}"
     assert [fault.text for fault in caught.value.faults] == [expected] * 2
+
+
+def test_keys_and_values_are_no_text() -> None:
+    """One such key beside another, or beside a default that depends on it, hides no fault."""
+    objective = {"task": {"a": "b"}, "metric": {"c": "d"}}
+    assert faults_of(Experiment, {**EXPERIMENT, "objectives": [objective]}) == (
+        "objectives[0].task: expected text, got {'a': 'b'}",
+        "objectives[0].metric: expected text, got {'c': 'd'}",
+    )

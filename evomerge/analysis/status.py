@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from evomerge.analysis.front import hypervolume
 from evomerge.study.records import StudyRecord, TrialStateName
+from evomerge.study.timing import utilisation
 
 __all__ = ["Status", "items_saved", "study_status"]
 
@@ -29,6 +30,7 @@ class Status:
         seconds: Time per phase, summed over workers and drivers.
         elapsed_s: Wall-clock seconds of searching.
         trials_per_minute: Finished trials per minute of searching.
+        utilisation: Share of the workers' time that went into merging, evaluating and slopes.
         items_saved: Share of item evaluations of the objectives that races saved.
         unenforced: Constraints that hold nothing, and why; see ``study.constraints``.
     """
@@ -42,6 +44,7 @@ class Status:
     seconds: Mapping[str, float]
     elapsed_s: float
     trials_per_minute: float
+    utilisation: float = 0.0
     items_saved: float = 0.0
     unenforced: tuple[str, ...] = ()
     failed_climbs: int = 0
@@ -73,6 +76,7 @@ def study_status(study: StudyRecord, timing: Mapping[str, float]) -> Status:
         seconds={phase: s for phase, s in timing.items() if phase != "elapsed"},
         elapsed_s=elapsed,
         trials_per_minute=60 * finished / elapsed if elapsed > 0 else 0.0,
+        utilisation=utilisation(timing),
         items_saved=items_saved(study),
         unenforced=study.unenforced,
         failed_climbs=len(errors),

@@ -27,7 +27,7 @@ from evomerge.cli import (
 )
 from evomerge.cli.terminal import forget_faults, print_error, print_faults
 from evomerge.errors import EvomergeError
-from evomerge.execution.interrupts import interrupts_kept
+from evomerge.execution.interrupts import interrupts_kept, termination_interrupts
 from evomerge.secrets import without_secrets
 
 __all__ = ["app", "main"]
@@ -82,7 +82,7 @@ def main() -> None:
     gc.set_threshold(_OBJECTS_BEFORE_GC)
     forget_faults()
     try:
-        with interrupts_kept():
+        with termination_interrupts(), interrupts_kept():
             sys.exit(app(standalone_mode=False))
     except EvomergeError as err:
         _show_traceback()

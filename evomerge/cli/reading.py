@@ -76,6 +76,7 @@ def _print_status(found: Status) -> None:
     print_unenforced(found.unenforced)
     console.print(f"hypervolume  {found.hypervolume:.4f}")
     console.print(f"throughput   {found.trials_per_minute:.1f} trials per minute")
+    console.print(f"utilisation  {found.utilisation:.0%} of the workers' time")
     if found.items_saved:
         console.print(f"races        saved {found.items_saved:.0%} of the item evaluations")
     for phase, seconds in found.seconds.items():

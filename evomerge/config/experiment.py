@@ -23,6 +23,7 @@ from evomerge.config.values import (
     Duration,
     ExpertName,
     RandomSeed,
+    TimeLimit,
     better,
     by_name,
     cost_as_metric,
@@ -245,12 +246,15 @@ class ExecutionConfig(_Section):
         workers: Number of workers; ``auto``: one per GPU, else one per core.
         gpus_per_worker: Only where there are GPUs.
         ray_address: ``local``, or the address of a running cluster.
+        trial_timeout: How long a trial may take before its worker is replaced; ``auto``: much
+            longer than those that have finished; ``off``: for ever.
     """
 
     executor: Literal["ray", "inline"] = "ray"
     workers: AutoOrCount = "auto"
     gpus_per_worker: float = Field(default=1, ge=0, le=_MOST_GPUS)
     ray_address: str = "local"
+    trial_timeout: TimeLimit = "auto"
 
 
 class Experiment(_Section):

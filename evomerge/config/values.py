@@ -20,6 +20,7 @@ __all__ = [
     "Duration",
     "ExpertName",
     "RandomSeed",
+    "TimeLimit",
     "better",
     "by_name",
     "cost_as_metric",
@@ -42,6 +43,19 @@ def _seconds(value: object) -> object:
     if not parts or _DURATION.sub("", value).strip():
         raise ValueError(f"expected a duration such as 90s, 10m or 2h, got {brief(value)}")
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+def _time_limit(value: object) -> object:
+    """Read ``auto``, ``off``, which YAML takes for a boolean, or a duration."""
+    if value is False:
+        return "off"
+    try:
+        if value is True or not isinstance(value, (int, float, str)):
+            raise ValueError  # as below
+        return value if value in ("auto", "off") else _seconds(value)
+    except ValueError:
+        wanted = "auto, off, or a duration such as 90s, 10m or 2h"
+        raise ValueError(f"expected {wanted}, got {brief(value)}") from None
 
 
 def by_name(value: object) -> object:
@@ -107,6 +121,7 @@ def _auto_or_count(value: object) -> object:
 
 AutoOrCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)]
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_LONGEST_WAIT)]
+TimeLimit = Annotated[Literal["auto", "off"] | Duration, BeforeValidator(_time_limit)]
 RandomSeed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 

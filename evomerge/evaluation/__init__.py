@@ -21,6 +21,7 @@
     kinds.py          requests by kind, as every engine answers them
     transformers_engine.py  the default engine
     batches.py        which requests go through the model together
+    memory.py         fewer of them where memory runs out
     likelihood.py     its log-likelihoods
     shared_context.py  the same where choices share their prompt
     prefix.py         the same where all prompts of a task begin alike

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,6 +89,7 @@ class PreparedSuites:
         make_engine: MakeEngine = TransformersEngine,
     ) -> None:
         self._runs: list[_PreparedSuite] = []
+        self._digests: dict[tuple[object, ...], str] = {}  # by what decides over the last digits
         faults: list[Fault] = []
         for one in prompted:
             with clean_harness(), collected(faults, one.suite.name):
@@ -129,13 +129,19 @@ class PreparedSuites:
         """Every task with its items and requests, in suite order."""
         return tuple(prepared for run in self._runs for prepared in run.tasks)
 
-    @functools.cached_property
+    @property
     def digest(self) -> str | None:
-        """Name what is scored and how, by content; ``None`` where scores are drawn at random."""
+        """Name what is scored and how, by content; ``None`` where scores are drawn at random.
+
+        It changes with the batches, where memory runs out.
+        """
         if any(one.is_sampled for one in self.tasks):
             return None
-        libraries = [version(name) for name in _LIBRARIES]
-        return digest_of(libraries, [run.content() for run in self._runs])
+        how = tuple(tuple(run.engine.arithmetic) for run in self._runs)
+        if how not in self._digests:
+            libraries = [version(name) for name in _LIBRARIES]
+            self._digests[how] = digest_of(libraries, [run.content() for run in self._runs])
+        return self._digests[how]
 
     def probes(self, gates: Gates) -> list[Probe]:
         """Prepare a short look at the model with the prompts of each suite."""

@@ -161,6 +161,8 @@ def _unless_joined_meanwhile(read: Callable[[], T]) -> T:
 
 def _read(path: Path, trial: int | None = None) -> pa.Table:
     """Read a file of any version; of one trial only, if it is named."""
+    if path.is_symlink():
+        raise StudyError(f"expected item scores at {path}, got a link; put a copy in its place")
     try:
         table = pq.read_table(path, filters=None if trial is None else [("trial", "==", trial)])
         for name, value in _MISSING.items():

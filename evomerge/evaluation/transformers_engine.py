@@ -23,6 +23,7 @@ from evomerge.evaluation.engine import Answer, device_name
 from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
 from evomerge.evaluation.kinds import Part, Requests, prepare_requests
 from evomerge.evaluation.likelihood import log_likelihoods
+from evomerge.evaluation.memory import Halving
 from evomerge.evaluation.prefix import Family, families, keeps_positions, unrelated
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
@@ -39,6 +40,9 @@ _LOGITS_SHARE = 16  # what part of a GPU's memory they may take there, the same 
 class TransformersEngine:
     """See ``Engine``. Greedy answers and log-likelihoods run in prepared batches.
 
+    Where memory runs out, all batches of the engine are halved for good, down to one sequence, and
+    the requests are answered again: floats are then those of the smaller batch size.
+
     Args:
         model: A causal language model, used as it is at each call.
         tokenizer: Copied.
@@ -54,6 +58,7 @@ class TransformersEngine:
         self._model, self._batch_size = model, batch_size
         lm_eval_size = _LM_EVAL_BATCH if batch_size == "auto" else batch_size
         self._lm = LanguageModel(model, tokenizer, lm_eval_size)
+        self._halving = Halving()
 
     @property
     def language_model(self) -> LanguageModel:
@@ -66,10 +71,11 @@ class TransformersEngine:
         return self._model
 
     @property
-    def arithmetic(self) -> tuple[str, int]:
+    def arithmetic(self) -> tuple[object, ...]:
         """See ``Engine``."""
         device = torch.device(self._lm.lm.device)
-        return device_name(device), self._tokens_per_batch
+        halved = self._halving.divisor
+        return (device_name(device), self._tokens_per_batch, *([halved] if halved > 1 else []))
 
     def prepare(self, instances: Sequence[Instance]) -> Requests:
         """See ``Engine``."""
@@ -82,8 +88,8 @@ class TransformersEngine:
 
     def _size(self, length: int) -> int:
         if self._batch_size == "auto":
-            return max(1, self._tokens_per_batch // length)
-        return self._batch_size
+            return self._halving.size(self._tokens_per_batch // length)
+        return self._halving.size(self._batch_size)
 
     @functools.cached_property
     def _tokens_per_batch(self) -> int:
@@ -109,6 +115,9 @@ class TransformersEngine:
 
     def likelihoods(self, pairs: Sequence[Pair], tasks: Sequence[str]) -> Part:
         """See ``Runner``."""
+        return self._halving.part(lambda: self._likelihoods(pairs, tasks))
+
+    def _likelihoods(self, pairs: Sequence[Pair], tasks: Sequence[str]) -> Part:
         fit = all(len(context) + len(scored) <= self._lm.lm.max_length for context, scored in pairs)
         contexts = [context for context, _ in pairs]
         found = self._families(contexts, tasks) if fit else [unrelated(len(pairs))]
@@ -116,6 +125,9 @@ class TransformersEngine:
 
     def windows(self, pairs: Sequence[Pair]) -> Part:
         """See ``Runner``."""
+        return self._halving.part(lambda: self._windows(pairs))
+
+    def _windows(self, pairs: Sequence[Pair]) -> Part:
         # lm-eval sorts windows only within chunks of the batch size.
         step = len(pairs) if self._batch_size == "auto" else self._batch_size
         chunks = [pairs[i : i + step] for i in range(0, len(pairs), step)]
@@ -155,6 +167,11 @@ class TransformersEngine:
         self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
     ) -> Part:
         """See ``Runner``."""
+        return self._halving.part(lambda: self._greedy(texts, tasks, settings))
+
+    def _greedy(
+        self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
+    ) -> Part:
         strings, n = self._lm.stop_strings(settings), self._lm.longest_answer(settings)
         stops = Stops(self._lm.lm.tokenizer, strings, end_tokens(self._model))
         found = self._greedy_families(texts, tasks, n)

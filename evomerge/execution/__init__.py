@@ -9,6 +9,11 @@ Members:
     meter: measures it.
     worker: merges and scores one recipe at a time.
     inline: in the driver's process.
-    interrupts: Ctrl-C there.
+    interrupts: Ctrl-C and SIGTERM.
     ray: on Ray actors, on one machine or a cluster.
+    patience: how long a job may take.
+    watching: which worker does what since when.
+    happenings: what is told of workers.
+    deaths: why a worker died.
+    orphans: what a killed driver leaves behind.
 """

@@ -176,7 +176,8 @@ class Worker:
         self.prepare(job.split)
         prepared = self._prepared[job.split]
         start = time.perf_counter()
-        if (known := self._known(job)) is not None:
+        digest = self._digest(job)
+        if digest is not None and (known := self._cache.load(digest)) is not None:
             return self._raced(job, prepared.looks_at(known), start, start)
         gate = self._gate if job.is_gated else None  # the first one merges the parents
         start = time.perf_counter()
@@ -186,8 +187,8 @@ class Worker:
         if reason is not None:
             return Pruned(job, reason, _seconds(start, merged))
         outcome = self._raced(job, self._looks(job, prepared), start, merged)
-        digest = self._digest(job)
-        if isinstance(outcome, Scored) and digest is not None:
+        is_whole = digest == self._digest(job)  # else batches became smaller in between
+        if isinstance(outcome, Scored) and digest is not None and is_whole:
             self._cache.store(digest, outcome.scores)
         return outcome
 
@@ -216,13 +217,11 @@ class Worker:
                 return Pruned(job, drop.reason, seconds, drop.estimates, scores.items)
         raise AssertionError("the last look has metrics")
 
-    def _known(self, job: Job) -> Scores | None:
-        """Return the scores of an earlier trial, of this study or another, with the same recipe."""
-        digest = self._digest(job)
-        return None if digest is None else self._cache.load(digest)
-
     def _digest(self, job: Job) -> str | None:
-        """Name everything the scores and costs of a job depend on; ``None`` for what may vary."""
+        """Name everything the scores and costs of a job depend on; ``None`` for what may vary.
+
+        An earlier trial, of this study or another, has stored the scores of the same recipe by it.
+        """
         suites = None if self._models is None else self._prepared[job.split].digest
         costs = [] if job.is_report_only else sorted(self._spec.costs)
         if suites is None or any(Cost.of(cost).is_timed for cost in costs):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, brief
 from evomerge.models.checkpoint import (
     Checkpoint,
     StoredTensor,
@@ -43,6 +43,7 @@ _OTHER_FORMULAS = (
     "use_dora",
     "use_qalora",
 )
+_LARGEST_ALPHA = 1e30  # beyond, float32 overflows
 # Initialisations that change the base, too; such an adapter means nothing on the original base.
 _OTHER_BASES = ("corda", "loftq", "lora_ga", "olora", "pissa")
 
@@ -174,7 +175,7 @@ class Adapter:
             raise self._misfit(key, "its other factor is missing")
         name, module = self._in_layout(changed, key), changed.removesuffix(".weight")
         a, b = self._shape(found["A"]), self._shape(found["B"])
-        if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
+        if len(a) != 2 or len(b) != 2 or a[0] != b[1] or not a[0]:
             raise self._misfit(key, f"factors of shapes {a} and {b} have no common rank")
         straight, turned = (b[0], a[1]), (a[1], b[0])
         shape = self.layout.shape(name)
@@ -220,8 +221,34 @@ def _check_supported(config: Mapping[str, Any], folder: Path) -> None:
         found.append(f"init_lora_weights {start}")
     if config.get("peft_type", "LORA") != "LORA":
         found.append(f"peft_type {config['peft_type']}")
+    _check_scales(config, folder)
     if found:
         raise CheckpointError(
             f"expected a plain LoRA adapter in {folder}, got one with {', '.join(found)}; merge it "
             "into its model with PEFT's merge_and_unload and give that folder as the expert"
         )
+
+
+def _check_scales(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse what is no number, or no pattern, where a scale comes from."""
+    patterns = config.get("alpha_pattern") or {}
+    named = {"lora_alpha": config.get("lora_alpha", 1)}
+    if isinstance(patterns, Mapping) and all(map(_is_pattern, patterns)):
+        named |= {f"alpha_pattern of {pattern}": value for pattern, value in patterns.items()}
+    else:
+        named["alpha_pattern"] = patterns
+    for name, value in named.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not abs(value) < _LARGEST_ALPHA:
+            raise CheckpointError(
+                f"expected {'numbers by pattern' if value is patterns else 'a number'} as {name} "
+                f"in the adapter_config.json in {folder}, got {brief(value)}"
+            )
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True

@@ -95,8 +95,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         folder: Of a model on this machine.
 
     Raises:
-        OSError: Something is missing.
-        ValueError: Something is wrong.
+        Exception: Something is missing or wrong; every class has its own ways to refuse.
     """
     loaded: list[PreTrainedTokenizerBase] = []
 

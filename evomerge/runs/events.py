@@ -22,6 +22,7 @@ class Events:
         warned: Called with what the person should look into while the run goes on.
         noted: Called with what was decided in the person's place.
         faulty: Called with what is wrong with an experiment file, before its parts are looked at.
+        busy: Called after each trial with the share of the workers' time that went into trials.
         began: Called with a study, as earlier drivers left it, before it is continued.
     """
 
@@ -31,4 +32,5 @@ class Events:
     warned: Callable[[str], None] = lambda text: None
     noted: Callable[[str], None] = lambda text: None
     faulty: Callable[[Sequence[Fault]], None] = lambda faults: None
+    busy: Callable[[float], None] = lambda share: None
     began: Callable[[StudyRecord], None] = lambda study: None

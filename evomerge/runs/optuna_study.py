@@ -96,7 +96,7 @@ def find_study(folder: StudyFolder, experiment: Experiment) -> optuna.Study | No
     _quiet_optuna()
     storage = open_storage(folder.journal, experiment.storage)
     name = _study_name(folder, experiment)
-    names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    names = [study.study_name for study in storage.get_all_studies()]
     return optuna.load_study(study_name=name, storage=storage) if name in names else None
 
 

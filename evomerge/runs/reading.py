@@ -82,10 +82,11 @@ def read_study(folder: StudyFolder) -> StudyRecord:
     found = find_study(folder, experiment)
     trials = () if found is None else ledger_of(found, folder, experiment).records()
     require_store(folder, store_name(folder, experiment), trials)
-    finals, n_trials = read_finals(folder.finals), experiment.budget.trials
+    objectives, n_trials = objectives_of(experiment), experiment.budget.trials
+    finals = read_finals(folder.finals, len(objectives))
     return StudyRecord(
         name=folder.name,
-        objectives=objectives_of(experiment),
+        objectives=objectives,
         trials=trials,
         finals=finals.records,
         n_trials=n_trials,

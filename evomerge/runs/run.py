@@ -16,6 +16,8 @@ from evomerge.cache import cache_folder, trim_cache
 from evomerge.config.experiment import Experiment
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
+from evomerge.execution.happenings import Happening, Hear
+from evomerge.execution.interrupts import stops_counted
 from evomerge.execution.protocol import Executor
 from evomerge.origins import is_single_model
 from evomerge.plain_yaml import placed_in
@@ -34,11 +36,14 @@ from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import driver_id, identify
+from evomerge.study.log import StudyLog
 from evomerge.study.records import StudyRecord, TrialRecord
 from evomerge.study.rivals import Rivals
-from evomerge.study.search import Budget, Search
+from evomerge.study.search import Budget, Host, Search
 from evomerge.study.storage import open_storage
-from evomerge.study.timing import Timing
+from evomerge.study.timing import Timing, utilisation
+
+_STOPPING = "stopping: trials that run are finished; a second Ctrl-C or SIGTERM stops at once"
 
 __all__ = [
     "change_study",
@@ -187,12 +192,14 @@ def continue_study(
             require_same({**earlier, **kept}, inputs, folder.root)
         keep_inputs(study, {**kept, **inputs})
         trim_cache("experts", "scores", "statistics", "structures")
-        executor = start_executor(experiment.execution)  # which goes on while models are measured
+        log = StudyLog(folder.log)
+        # It goes on while models are measured.
+        executor = start_executor(experiment.execution, _hear(log, events))
         try:
             _measure(loaded, folder, events)
             events.phase("loading the workers")
             executor.load(on_device(loaded.worker, experiment.execution))
-            _search(study, loaded, folder, executor, events)
+            _search(study, loaded, folder, executor, events, log)
             _finals(loaded, folder, executor, events)
         finally:
             executor.close()
@@ -249,26 +256,43 @@ def _search(
     folder: StudyFolder,
     executor: Executor,
     events: Events,
+    log: StudyLog,
 ) -> None:
     budget, is_alone = loaded.experiment.budget, loaded.experiment.storage is None
     rules, seed = loaded.experiment.race, loaded.experiment.seed
     folder.finals.unlink(missing_ok=True)  # of an earlier, smaller budget
-    search = Search(
-        ledger_of(study, folder, loaded.experiment),
-        loaded.space,
-        executor,
-        budget=Budget(budget.trials, budget.wall_clock, loaded.tasks.n_items("search")),
-        timing=Timing(folder.timing),
-        rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
-        drivers=Drivers(study, None if is_alone else identify(folder)),
-        on_told=_told(loaded, folder, events),
-    )
-    search.seed(loaded.seeds)
-    events.phase("searching")
-    search.run()
+    timing = Timing(folder.timing)
+    with stops_counted(lambda: events.noted(_STOPPING)) as is_stopping:
+        search = Search(
+            ledger_of(study, folder, loaded.experiment),
+            loaded.space,
+            executor,
+            budget=Budget(budget.trials, budget.wall_clock, loaded.tasks.n_items("search")),
+            timing=timing,
+            rivals=None if rules is None else Rivals(loaded.objectives, rules, seed),
+            drivers=Drivers(study, None if is_alone else identify(folder)),
+            host=Host(log, is_stopping, loaded.experiment.execution.executor == "inline"),
+            on_told=_told(loaded, folder, events, timing),
+        )
+        search.seed(loaded.seeds)
+        events.phase("searching")
+        search.run()
 
 
-def _told(loaded: Loaded, folder: StudyFolder, events: Events) -> Callable[[TrialRecord], None]:
+def _hear(log: StudyLog, events: Events) -> Hear:
+    """Write down what happens to workers, and report what people should know of it."""
+
+    def hear(one: Happening) -> None:
+        log.write(one.kind, one.trial, one.worker, text=one.text)
+        if one.text:
+            events.warned(one.text)
+
+    return hear
+
+
+def _told(
+    loaded: Loaded, folder: StudyFolder, events: Events, timing: Timing
+) -> Callable[[TrialRecord], None]:
     """Report finished trials, and once each what the person should look into.
 
     That is the first climb that fails, and, when base and experts are scored, objectives that say
@@ -278,6 +302,7 @@ def _told(loaded: Loaded, folder: StudyFolder, events: Events) -> Callable[[Tria
     awaited = {seed.origin for seed in loaded.seeds if is_single_model(seed.origin)}
 
     def told(record: TrialRecord) -> None:
+        events.busy(utilisation(timing.total()))
         events.told(record)
         if record.climb_error is not None and not failed:
             failed.append(record)

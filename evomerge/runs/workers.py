@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 
 from evomerge.config.experiment import ExecutionConfig
+from evomerge.execution.happenings import Hear, ignore
+from evomerge.execution.patience import Patience
 from evomerge.execution.protocol import Executor, WorkerSpec
 
 __all__ = [
@@ -24,16 +27,28 @@ _CONTAINER_LIMITS = (  # of control groups, version 2 and 1
 )
 
 
-def start_executor(config: ExecutionConfig) -> Executor:
-    """Start the workers of an experiment, which load nothing yet."""
+def start_executor(config: ExecutionConfig, hear: Hear = ignore) -> Executor:
+    """Start the workers of an experiment, which load nothing yet.
+
+    Args:
+        config: Of the experiment.
+        hear: Hears what happens to them.
+    """
     if config.executor == "inline":
         from evomerge.execution.inline import InlineExecutor
 
-        return InlineExecutor()
+        return InlineExecutor(hear)
     from evomerge.execution.ray import RayExecutor
 
     gpus = config.gpus_per_worker if _has_gpus(config) else 0
-    return RayExecutor(worker_count(config), gpus_per_worker=gpus, address=config.ray_address)
+    limit = config.trial_timeout
+    return RayExecutor(
+        worker_count(config),
+        gpus_per_worker=gpus,
+        address=config.ray_address,
+        patience=Patience(math.inf if limit == "off" else limit),
+        hear=hear,
+    )
 
 
 def on_device(worker: WorkerSpec, config: ExecutionConfig) -> WorkerSpec:

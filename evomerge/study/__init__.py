@@ -14,6 +14,7 @@ Members:
     proposals: the params of a trial, stored whole or not at all.
     drivers: which trials are whose, where several drivers share a study.
     timing: seconds per phase.
+    log: what happened when, a line each.
     search: ask, run, tell.
     baseline_queue: baselines, queued before the search and again where constraints need them.
     outcomes: what comes back from workers, checked.

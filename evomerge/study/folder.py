@@ -31,6 +31,7 @@ class StudyFolder:
         self.driver = root / "driver.json"  # only of a study in a database
         self.finals = root / "finals.json"
         self.timing = root / "timing.json"
+        self.log = root / "log.jsonl"
         self.comparison = root / "comparison.json"
         self.report = root / "report.html"
         self.models = root / "models"  # of a stage: what it hands on

@@ -69,7 +69,7 @@ class BatchedJournal(BaseJournalBackend):
                 self._require_line(record)
                 self._n_read += 1
                 yield record
-        except ValueError:  # what follows the last record is no JSON
+        except (ValueError, RecursionError):  # what follows the last record is no JSON
             raise self._damaged(self._n_read + 1) from None
 
     def _require_line(self, record: object) -> None:

@@ -13,6 +13,8 @@ from evomerge.errors import ConfigError, StudyError
 
 __all__ = ["read_json", "read_json_or_warn"]
 
+# What is raised where content is not as it was written.
+_OTHERWISE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -31,7 +33,7 @@ def read_json(path: Path, make: Callable[[Any], T]) -> T | None:
         return make(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (ValueError, LookupError, TypeError, AttributeError, ConfigError) as err:
+    except (*_OTHERWISE, ConfigError) as err:
         raise StudyError(f"{path} is damaged: {_reason(err)}") from err
 
 
@@ -61,6 +63,6 @@ def _reason(err: Exception) -> str:
         return str(err)
     if isinstance(err, LookupError):
         return f"it lacks {err}"
-    if isinstance(err, (TypeError, AttributeError)):
+    if isinstance(err, (TypeError, AttributeError, RecursionError)):
         return "its content has another form than it was written in"
     return str(err.faults[0] if isinstance(err, ConfigError) else err).partition("\n")[0]

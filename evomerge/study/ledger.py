@@ -7,13 +7,15 @@ together, see ``storage.together``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from evomerge.errors import StudyError
 from evomerge.evaluation.scores import ItemScore, MetricValue, Sample
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Climb, Failed, Outcome, Pruned, Scored
@@ -46,6 +48,7 @@ _N_SCORES = "n_scores"
 _SECONDS = "seconds"
 _SAMPLES = "samples"  # an item by objective; only of baselines
 _DEVICE = "device"  # what the candidate ran on when it was scored
+_STARTS = "starts"  # only of trials that run in the driver's own process
 _ERROR = "error"
 _TRACEBACK = "traceback"
 _MEASURED = "measured"  # value per constraint
@@ -106,8 +109,13 @@ class Ledger:
         is held to them, too.
         """
         trials = [t for t in self.trials() if t.state != TrialState.WAITING]
-        known = _measured_baselines(trials)
-        return tuple(self._record(trial, known) for trial in trials)
+        records: list[TrialRecord] = []
+        with _as_written("of the baselines"):
+            known = _measured_baselines(trials)
+        for trial in trials:
+            with _as_written(f"of trial {trial.number}"):
+                records.append(self._record(trial, known))
+        return tuple(records)
 
     def recipe(self, trial: Trial) -> Recipe | None:
         """Read the recipe that was stored with a trial; ``None`` before it was asked for."""
@@ -143,6 +151,14 @@ class Ledger:
         """Write down what a trial may cost, once its params are stored; it stays what it was."""
         if _EVALUATIONS not in trial.user_attrs:
             trial.set_user_attr(_EVALUATIONS, evaluations)
+
+    def starts(self, trial: Trial) -> int:
+        """Count the starts of a trial that runs in the driver's own process."""
+        return int(trial.user_attrs.get(_STARTS, 0))
+
+    def start(self, trial: Trial, change: int) -> None:
+        """Count a start, before it, or take one back."""
+        trial.set_user_attr(_STARTS, self.starts(trial) + change)
 
     def queue(self, baseline: Baseline) -> None:
         """Let a baseline be the trial that is asked next, after others that are queued."""
@@ -256,18 +272,18 @@ class Ledger:
             number=trial.number,
             state=_STATES[trial.state],
             origin=origin_of(trial),
-            values=tuple(trial.values) if complete else (),
-            stderr=_floats(attrs.get(_STDERR, ())) if complete else (),
+            values=self._estimates(trial.values) if complete else (),
+            stderr=self._estimates(attrs.get(_STDERR)) if complete else (),
             params=dict(trial.params),
             recipe=self._located(attrs.get(_RECIPE, {})),
             seconds=attrs.get(_SECONDS, {}),
             error=attrs.get(_ERROR),
             started=trial.datetime_start,
             finished=trial.datetime_complete,
-            n_items=tuple(attrs.get(_N_ITEMS, ())) if complete else (),
+            n_items=tuple(map(int, attrs.get(_N_ITEMS, ()))) if complete else (),
             partial=_partial(attrs[PARTIAL]) if PARTIAL in attrs else None,
             violations=self._violations(trial, known),
-            n_scores=attrs.get(_N_SCORES, 0) if trial.state.is_finished() else 0,
+            n_scores=int(attrs.get(_N_SCORES, 0)) if trial.state.is_finished() else 0,
             driver=attrs.get(DRIVER),
             device=attrs.get(_DEVICE),
             samples={name: Sample(**sample) for name, sample in attrs.get(_SAMPLES, {}).items()},
@@ -276,6 +292,13 @@ class Ledger:
             climb_error=attrs.get(CLIMB_ERROR),
             pull=_pull(trial),
         )
+
+    def _estimates(self, values: Sequence[float | None] | None) -> tuple[float, ...]:
+        """Read a number per objective; none are known of trials that somebody else told."""
+        found = _floats([None] * len(self.objectives) if values is None else values)
+        if len(found) != len(self.objectives):
+            raise ValueError(f"expected {len(self.objectives)} numbers, got {len(found)}")
+        return found
 
     def _located(self, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
         """Point a stored recipe to where its models are now: they may have moved since."""
@@ -287,6 +310,18 @@ class Ledger:
             known = {name: reference_data(models[name]) for name in named if name in models}
             moved["experts"] = {**named, **known}
         return {**recipe, **moved}
+
+
+@contextmanager
+def _as_written(of: str) -> Iterator[None]:
+    """Say that a stored record is damaged, where the block finds what was never written."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as err:
+        raise StudyError(
+            f"what is stored {of} is damaged: its content has another form than it was written "
+            "in; restore the study's journal or database"
+        ) from err
 
 
 def _measured_baselines(trials: Iterable[FrozenTrial]) -> _Measured:
@@ -332,4 +367,4 @@ def _as_data(estimates: Sequence[MetricValue]) -> dict[str, list[float]]:
 
 
 def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(float("nan") if value is None else value for value in values)
+    return tuple(float("nan") if value is None else float(value) for value in values)

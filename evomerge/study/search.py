@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.errors import StudyError
 from evomerge.evaluation.racing import Race
-from evomerge.execution.protocol import Executor, Job, Outcome, Scored
+from evomerge.execution.protocol import Executor, Failed, Job, Outcome, Pruned, Scored
 from evomerge.optuna_internals import storage_of, trial_id
 from evomerge.origins import SEARCH
 from evomerge.recipe.recipe import Recipe
@@ -20,14 +20,16 @@ from evomerge.study.baseline_queue import BaselineQueue
 from evomerge.study.drivers import Drivers
 from evomerge.study.evaluations import climb_evaluations
 from evomerge.study.ledger import Ledger, origin_of
+from evomerge.study.log import StudyLog
 from evomerge.study.proposals import propose
 from evomerge.study.records import TrialRecord
 from evomerge.study.rivals import Rivals
 from evomerge.study.storage import together
 from evomerge.study.timing import Timing
 
-__all__ = ["Budget", "Search"]
+__all__ = ["Budget", "Host", "Search"]
 
+_STARTS = 3  # of one trial, after which the driver was gone each time
 _HOPELESS = 10  # a study whose first trials all fail has a fault that more trials will not cure
 
 
@@ -48,6 +50,21 @@ class Budget:
     n_items: int = 1
 
 
+@dataclass(frozen=True)
+class Host:
+    """The process that a search runs in.
+
+    Attributes:
+        log: Hears what is asked and told.
+        is_stopping: Tells whether running trials are to be finished, and no more started.
+        runs_trials: Whether a trial that ends its process ends this one: it is given up in time.
+    """
+
+    log: StudyLog = field(default_factory=lambda: StudyLog(None))
+    is_stopping: Callable[[], bool] = lambda: False
+    runs_trials: bool = False
+
+
 class Search:
     """Runs a study until its budget is met; may be stopped anywhere and started again.
 
@@ -63,6 +80,7 @@ class Search:
         timing: Where the time goes.
         rivals: What trials race against; ``None``: every trial is scored on all items.
         drivers: Those that the study is shared with; ``None``: there are no others.
+        host: This process; absent: nothing is known of it.
         on_told: Called after each finished trial.
     """
 
@@ -76,12 +94,16 @@ class Search:
         timing: Timing,
         rivals: Rivals | None = None,
         drivers: Drivers | None = None,
+        host: Host | None = None,
         on_told: Callable[[TrialRecord], None] = lambda trial: None,
     ) -> None:
         self._ledger, self._space = ledger, space
         self._executor, self._budget = executor, budget
         self._timing, self._on_told, self._rivals = timing, on_told, rivals
         self._drivers = drivers or Drivers(ledger.study, None)
+        host = host or Host()
+        self._log, self._is_stopping = host.log, host.is_stopping
+        self._runs_here = host.runs_trials
         self._queue = BaselineQueue(ledger, budget.trials)
         self._in_flight: dict[int, Trial] = {}
         self._asked_seconds: dict[int, float] = {}
@@ -94,27 +116,39 @@ class Search:
         """Search until the budget is met.
 
         Raises:
+            KeyboardInterrupt: It was to stop, and what ran is finished.
             StudyError: The first trials have all failed, or a baseline that constraints refer to
                 has failed twice.
         """
         self._timing.start(self._executor.n_workers)
         try:
             self._run()
+        except KeyboardInterrupt:
+            self._log.write("stopped", running=sorted(self._in_flight))
+            self._forgive()
+            raise
         finally:
             self._timing.save()
+
+    def _forgive(self) -> None:
+        """Take back the starts of trials that are ended from outside, not by themselves."""
+        for trial in self._in_flight.values() if self._runs_here else ():
+            self._ledger.start(trial, -1)
 
     def _run(self) -> None:
         self._restore_rivals()
         interrupted = self._drivers.unfinished()
         while True:
             interrupted += self._drivers.abandoned()
-            while len(self._in_flight) < self._executor.n_workers:
+            while len(self._in_flight) < self._executor.n_workers and not self._is_stopping():
                 if interrupted:
                     self._restart(interrupted.pop(0))
                 elif not (self._is_in_time() and self._start_next()):
                     break
             if self._in_flight:
                 self._finish(self._executor.next_outcome())
+            elif self._is_stopping():
+                raise KeyboardInterrupt
             elif self._drivers.is_waiting:
                 self._drivers.wait()
             else:
@@ -148,6 +182,7 @@ class Search:
             if trial is None:
                 return False
             recipe = self._recipe(trial)
+        self._log.write("asked", trial.number, origin=origin_of(trial))
         self._submit(trial, recipe, time.perf_counter() - started)
         return True
 
@@ -159,11 +194,15 @@ class Search:
             opened = self._drivers.reopen if is_settled else self._drivers.open
             trial = opened(trial_id(frozen))  # its stored params stay as they are
             recipe = self._recipe(trial)
+        self._log.write("asked", trial.number, origin=origin_of(trial), again=True)
         self._submit(trial, recipe, 0.0)
 
     def _recipe(self, trial: Trial) -> Recipe:
         with together(storage_of(self._ledger.study)):
-            return self._stored_or_drawn(trial)
+            recipe = self._stored_or_drawn(trial)
+            if self._runs_here:
+                self._ledger.start(trial, 1)
+            return recipe
 
     def _stored_or_drawn(self, trial: Trial) -> Recipe:
         if self._queue.is_repeated(trial):
@@ -197,6 +236,10 @@ class Search:
         race = self._race(trial.number) if may_end_early else None
         climb = self._ledger.climb(trial)
         job = Job(trial.number, recipe, is_gated=may_end_early, race=race, climb=climb)
+        if self._runs_here and self._ledger.starts(trial) > _STARTS:
+            error = f"it ended the process that ran it {_STARTS} times"
+            self._finish(Failed(job, f"{error}, as a crash or the system's memory limit does"))
+            return
         self._executor.submit(replace(job, wants_samples=not may_end_early))
 
     def _race(self, number: int) -> Race | None:
@@ -209,13 +252,27 @@ class Search:
     def _finish(self, outcome: Outcome) -> None:
         trial = self._in_flight.pop(outcome.job.trial)
         asked = self._asked_seconds.pop(trial.number)
+        self._log_outcome(outcome)
         with self._timing.measure("tell"), together(storage_of(self._ledger.study)):
             told = self._ledger.tell(trial, outcome, asked)
             self._meet_rivals(told, outcome)
         self._keep_time(told)
+        self._log.write("told", told.number, state=told.state, values=told.values)
         self._on_told(told)
         self._stop_if_hopeless()
         self._queue.try_again(told.origin)
+
+    def _log_outcome(self, outcome: Outcome) -> None:
+        """Write down what a worker returned, before anything is made of it."""
+        match outcome:
+            case Scored():
+                error = outcome.climb_error
+                self._log.write("scored", outcome.job.trial, seconds=outcome.seconds, error=error)
+            case Pruned():
+                reason, seconds = outcome.reason, outcome.seconds
+                self._log.write("pruned", outcome.job.trial, seconds=seconds, reason=reason)
+            case Failed():
+                self._log.write("failed", outcome.job.trial, error=outcome.error)
 
     def _keep_time(self, told: TrialRecord) -> None:
         for phase in told.seconds.keys() - {"ask"}:  # measured here already

@@ -84,7 +84,7 @@ def _require_last_line(journal: Path) -> None:
     lines = journal.read_bytes().splitlines() if journal.is_file() else []
     try:
         json.loads(lines[-1] if lines else "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise StudyError(
             f"{journal}, line {len(lines)}, the last one, is damaged; restore the file"
         ) from None

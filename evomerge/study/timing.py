@@ -12,10 +12,11 @@ from pathlib import Path
 from evomerge.study.folder import write_atomically
 from evomerge.study.json_files import read_json_or_warn
 
-__all__ = ["PHASES", "Timing", "read_timing"]
+__all__ = ["PHASES", "Timing", "read_timing", "utilisation"]
 
 _SECONDS_BETWEEN_SAVES = 1.0
 PHASES = ("ask", "merge", "evaluate", "slopes", "tell", "idle")
+_WORK = ("merge", "evaluate", "slopes")
 
 
 class Timing:
@@ -63,12 +64,25 @@ class Timing:
 
     def save(self) -> None:
         """Write the sums."""
-        wall = time.monotonic() - self._started
-        busy = sum(self._seconds[phase] for phase in ("merge", "evaluate", "slopes"))
-        seconds = {**self._seconds, "idle": max(0.0, wall * self._n_workers - busy)}
-        total = {phase: self._before[phase] + seconds[phase] for phase in PHASES}
-        write_atomically(self._path, json.dumps({**total, "elapsed": self.elapsed}))
+        write_atomically(self._path, json.dumps({**self.total(), "elapsed": self.elapsed}))
         self._saved = time.monotonic()
+
+    def total(self) -> dict[str, float]:
+        """Return the seconds of each phase up to now, over all drivers."""
+        wall = time.monotonic() - self._started
+        busy = sum(self._seconds[phase] for phase in _WORK)
+        seconds = {**self._seconds, "idle": max(0.0, wall * self._n_workers - busy)}
+        return {phase: self._before[phase] + seconds[phase] for phase in PHASES}
+
+
+def utilisation(seconds: Mapping[str, float]) -> float:
+    """Tell which share of the workers' time went into finished trials; 0 before there is any.
+
+    Args:
+        seconds: Of each phase.
+    """
+    busy = sum(seconds[phase] for phase in _WORK)
+    return busy / (busy + seconds["idle"]) if busy > 0 else 0.0
 
 
 def read_timing(path: Path) -> dict[str, float]:

@@ -217,6 +217,23 @@ def test_models_of_other_shapes_are_refused(
     assert "must share their architecture" in err
 
 
+def test_a_damaged_tokenizer_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from evomerge.models.zoo import zoo_path
+
+    shutil.copytree(zoo_path("base"), tmp_path / "bad")
+    file = tmp_path / "bad" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token": 3}))
+    models = {"base": "bad", "experts": {"math": "zoo:math"}}
+    code, err = run_cli(["check", str(experiment(tmp_path, models=models))], monkeypatch, capsys)
+    assert code == 2
+    (line,) = faults_in(err)
+    assert "models.base: expected bad to have a tokenizer: " in line.replace(f"{tmp_path}/", "")
+
+
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_nan_in_a_checkpoint_is_found_before_any_trial(
     executor: str,

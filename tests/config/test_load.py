@@ -140,3 +140,21 @@ def test_every_preset_says_what_it_is_for(kind: str) -> None:
     files = Presets().names(kind)  # type: ignore[arg-type]
     assert files
     assert all(len(purpose(file)) > 20 for file in files.values())
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("auto", "auto"), ("off", "off"), (False, "off"), ("30m", 1800.0), (90, 90.0)],
+)
+def test_a_limit_of_trials_is_a_duration_or_a_word(written: object, read: object) -> None:
+    content = minimal() | {"execution": {"trial_timeout": written}}
+    found = parse(Experiment, content)
+    assert found.execution.trial_timeout == read
+    again = parse(Experiment, {**content, **found.model_dump(include={"execution"}, mode="json")})
+    assert again == found
+
+
+def test_a_limit_of_trials_that_is_neither_says_what_there_is() -> None:
+    content = minimal() | {"execution": {"trial_timeout": "soon"}}
+    with pytest.raises(ConfigError, match="expected auto, off, or a duration such as 90s"):
+        parse(Experiment, content)

@@ -213,6 +213,14 @@ def test_a_damaged_file_is_named(tmp_path, damage):
             read()
 
 
+def test_a_link_is_no_file_of_scores(tmp_path):
+    ItemStore(tmp_path / "items").write(0, "search", rows(0))
+    path = (tmp_path / "items" / "000000.search.parquet").rename(tmp_path / "elsewhere")
+    (tmp_path / "items" / "000000.search.parquet").symlink_to(path)
+    with pytest.raises(StudyError, match=r"expected item scores at .*search\.parquet, got a link"):
+        ItemStore(tmp_path / "items").read()
+
+
 def test_the_trials_of_a_split(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_JOIN_AT", 3)
     for trial in range(4):

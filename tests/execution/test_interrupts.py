@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import pytest
 
-from evomerge.execution.interrupts import interrupts_kept
+from evomerge.evaluation.scores import Scores
+from evomerge.execution.happenings import Happening
+from evomerge.execution.inline import InlineExecutor
+from evomerge.execution.interrupts import (
+    interrupts_kept,
+    stops_counted,
+    termination_interrupts,
+    termination_kept,
+)
+from evomerge.execution.protocol import Job, Scored
+from evomerge.recipe.recipe import Recipe, Rule
 
 
 def swallow() -> str:
@@ -63,3 +74,55 @@ def test_outside_the_main_thread_nothing_is_changed() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_the_first_interrupt_is_noted_and_the_second_raised() -> None:
+    before, told = signal.getsignal(signal.SIGINT), []
+    found = []
+
+    def work() -> None:
+        with stops_counted(lambda: told.append(True)) as is_stopping:
+            found.append(is_stopping())
+            signal.raise_signal(signal.SIGTERM)
+            found.append(is_stopping())
+            with interrupts_kept():
+                found.append(True)  # the work in between goes on
+            signal.raise_signal(signal.SIGTERM)
+            found.append(False)
+
+    with pytest.raises(KeyboardInterrupt), termination_interrupts(), interrupts_kept():
+        work()
+    assert found == [False, True, True]
+    assert told == [True]
+    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_interrupt_that_is_only_noted_is_not_raised_at_the_end() -> None:
+    with stops_counted(lambda: None) as is_stopping:
+        with interrupts_kept():
+            signal.raise_signal(signal.SIGINT)
+        assert is_stopping()
+
+
+def test_what_a_library_makes_of_termination_is_undone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with termination_kept():
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_job_that_hangs_in_this_process_is_reported_once() -> None:
+    heard: list[Happening] = []
+    executor = InlineExecutor(heard.append, scale=0.001)  # slow from 60 ms on
+    job = Job(3, Recipe({"a": "a"}, (Rule("linear", {}),)))
+    with executor._watched(job):  # nothing is known yet
+        time.sleep(0.1)
+    for _ in range(3):
+        executor._watch.patience.learn(Scored(job, Scores({}, (), 0.0), {"merge": 1.0}), 0.001)
+    with executor._watched(job):
+        deadline = time.monotonic() + 30
+        while heard[-1].kind != "waiting" and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert [one.kind for one in heard] == ["started", "started", "waiting"]
+    assert "trial 3 has run for" in heard[-1].text

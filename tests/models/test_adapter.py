@@ -131,6 +131,29 @@ def test_other_formulas_are_refused(option: dict[str, Any], tmp_path: Path) -> N
         Adapter(folder, base)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"lora_alpha": "4"}, "expected a number as lora_alpha in .*, got '4'"),
+        ({"lora_alpha": float("nan")}, "expected a number as lora_alpha in .*, got nan"),
+        ({"lora_alpha": True}, "expected a number as lora_alpha in .*, got True"),
+        ({"lora_alpha": 10**400}, "expected a number as lora_alpha in .*, got 1000"),
+        ({"alpha_pattern": ["q"]}, "expected numbers by pattern as alpha_pattern in "),
+        ({"alpha_pattern": {"(": 1}}, "expected numbers by pattern as alpha_pattern in "),
+        ({"alpha_pattern": {"q": None}}, "expected a number as alpha_pattern of q in .*, got None"),
+    ],
+)
+def test_what_is_no_scale_is_refused(
+    changes: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    folder, base = simple(tmp_path)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(CheckpointError, match=expected) as error:
+        Adapter(folder, base)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_a_real_dora_adapter_is_refused(tmp_path: Path) -> None:
     trained(tmp_path / "a", llama(tmp_path / "base"), target_modules=["q_proj"], use_dora=True)
     with pytest.raises(CheckpointError, match="use_dora"):
@@ -163,6 +186,10 @@ UP = "base_model.model.model.layers.0.mlp.up_proj"
         (
             {f"{UP}.lora_A.weight": torch.ones(5, 16)},
             "of shapes (5, 16) and (40, 8) have no common rank",
+        ),
+        (
+            {f"{UP}.lora_A.weight": torch.ones(0, 16), f"{UP}.lora_B.weight": torch.ones(40, 0)},
+            "of shapes (0, 16) and (40, 0) have no common rank",
         ),
         ({f"{UP}.lora_B.weight": None}, "other factor is missing"),
         ({f"{UP}.lora_magnitude_vector": torch.ones(40)}, "no tensor model.layers.0.mlp.up"),

@@ -10,7 +10,7 @@ import pytest
 
 from evomerge.errors import CheckpointError
 from evomerge.merging.sources import Sources
-from evomerge.models.vocabulary import moved_tokens
+from evomerge.models.vocabulary import moved_tokens, tokens_of
 
 Family = dict[str, Path]
 
@@ -58,3 +58,22 @@ def test_every_model_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
         Sources(str(tmp_path / "a"), {"one": str(tmp_path / "b"), "two": str(tmp_path / "c")})
     lines = str(error.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["base", "experts.one", "experts.two"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": {"vocab": [{}]}},
+        {"model": {"vocab": 3}},
+        {"model": {"vocab": [[[]]]}},
+        {"model": {"vocab": {}}, "added_tokens": [{"id": 1}]},
+        {"model": {"vocab": {}}, "added_tokens": [3]},
+    ],
+)
+def test_a_damaged_vocabulary_is_named(
+    content: object, tiny_family: Family, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    for read in (lambda: tokens_of(tmp_path), lambda: moved_tokens(tiny_family["base"], tmp_path)):
+        with pytest.raises(CheckpointError, match=r"expected tokens with their ids in .*r\.json"):
+            read()

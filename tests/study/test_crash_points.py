@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from optuna.storages import RDBStorage
 
+from tests.chaos.points import KILLED, MOMENTS, Moment, Point, Writes
 from tests.study.fakes import FormulaExecutor
 from tests.study.test_climbs import Chain, climbs
 from tests.study.test_search import drive, outcome
 
-KILLED = 9
 CHANGES = (  # of a database
     *("_create_new_trial", "_set_trial_param", "set_trial_state_values"),
     *("set_trial_user_attr", "set_trial_system_attr"),
@@ -24,11 +24,11 @@ CHANGES = (  # of a database
 search = partial(drive, trials=8, sampler="map", options={"n_startup_trials": 4})
 
 
-class Writes:
-    """Counts what this process writes, and may end it right before a write."""
+class Waits:
+    """Counts waits for the disk, or changes of a database; may end the process before one."""
 
-    def __init__(self, die_at: int) -> None:
-        self._die_at, self.n = die_at, 0
+    def __init__(self, die_at: int, *, is_database: bool) -> None:
+        self._die_at, self._is_database, self.n = die_at, is_database, 0
 
     def counted(self, write: Callable[..., Any]) -> Callable[..., Any]:
         def count_and_write(*args: Any, **kwargs: Any) -> Any:
@@ -39,20 +39,25 @@ class Writes:
 
         return count_and_write
 
-    def watch(self, is_database: bool) -> None:
-        for name in CHANGES if is_database else ():
+    def watch(self) -> None:
+        for name in CHANGES if self._is_database else ():
             setattr(RDBStorage, name, self.counted(getattr(RDBStorage, name)))
-        os.fsync = os.fsync if is_database else self.counted(os.fsync)
+        os.fsync = os.fsync if self._is_database else self.counted(os.fsync)
 
 
 def life(
-    folder: Path, url: str | None, *, die_at: int = -1, search: Callable[..., Any] = search
+    folder: Path,
+    url: str | None,
+    *,
+    die_at: int = -1,
+    search: Callable[..., Any] = search,
+    writes: Waits | Writes | None = None,
 ) -> int:
     """One driver in a process of its own: how many writes it made; 0 if it was killed."""
+    writes = writes or Waits(die_at, is_database=url is not None)
     ours, theirs = os.pipe()
     if (child := os.fork()) == 0:
-        writes = Writes(die_at)
-        writes.watch(url is not None)
+        writes.watch()
         search(folder, FormulaExecutor(), url=url)
         os.write(theirs, str(writes.n).encode())
         os._exit(0)
@@ -103,3 +108,17 @@ def test_killed_at_any_write_of_an_ask_the_climbs_are_the_same(
         assert life(*at, die_at=told + write, search=climbing) == 0
         life(*at, search=climbing)
         assert climbs(*at) == climbs(*place("whole"))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_change_of_a_file_the_search_is_the_same(
+    moment: Moment, tmp_path: Path
+) -> None:
+    """Before, in the middle of and after waits, renames and removals, all over a search."""
+    whole = outcome(search(tmp_path / "whole", FormulaExecutor()))
+    n_writes = life(tmp_path / "count", None, writes=Writes(tmp_path / "count"))
+    assert n_writes > 50
+    for n in range(1 + MOMENTS.index(moment), n_writes, 17):
+        folder = tmp_path / str(n)
+        assert life(folder, None, writes=Writes(folder, Point(n, moment))) == 0
+        assert outcome(search(folder, FormulaExecutor())) == whole, n

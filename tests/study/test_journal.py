@@ -87,7 +87,16 @@ def test_every_record_says_which_line_it_is(tmp_path: Path) -> None:
     assert [json.loads(line)["line"] for line in lines] == list(range(1, len(lines) + 1))
 
 
-GARBAGE = [b"garbage", b'{"op_co', bytes(4), b"\xff\xfe", b"[]", b"{}", b'{"op_code":6,"line":5}']
+GARBAGE = [
+    b"[" * 100_000,
+    b"garbage",
+    b'{"op_co',
+    bytes(4),
+    b"\xff\xfe",
+    b"[]",
+    b"{}",
+    b'{"op_code":6,"line":5}',
+]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)

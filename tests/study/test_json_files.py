@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,15 @@ RECORD = FinalRecord(3, "search", "test", (0.5,), (float("nan"),), True, (0.25,)
 FINALS = Finals(
     (RECORD,), ReportOnly((Objective("t", "acc", "maximize", "t"),), (RECORD,))
 )  # fmt: skip
-DAMAGED = ["", "{", "[]", "{}", '{"comparison": 1, "records": [1], "ask": "x"}', '{"records": 3}']
+DAMAGED = [
+    "[" * 100_000,
+    "",
+    "{",
+    "[]",
+    "{}",
+    '{"comparison": 1, "records": [1], "ask": "x"}',
+    '{"records": 3}',
+]
 
 
 def test_finals_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -65,3 +74,12 @@ def test_what_cannot_be_done_without_is_named_with_its_line(tmp_path: Path) -> N
         read_json(tmp_path / "f.json", lambda content: content["b"])
     assert read_json(tmp_path / "f.json", dict) == {"a": 1}
     assert read_json(tmp_path / "none.json", dict) is None
+
+
+@pytest.mark.parametrize("change", [{"stderr": ()}, {"values": (0.5, 0.5), "stderr": (0.1, 0.1)}])
+def test_finals_have_a_value_and_an_error_bar_per_objective(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: dict[str, tuple[float, ...]]
+) -> None:
+    write_finals(tmp_path / "finals.json", Finals((replace(RECORD, **change),)))
+    assert read_finals(tmp_path / "finals.json", n_objectives=1) == Finals()
+    assert "finals.json is damaged: expected a value and an error bar for each" in caplog.text

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import optuna
@@ -11,7 +12,7 @@ from optuna.samplers import BaseSampler
 from evomerge.errors import StudyError
 from evomerge.evaluation.racing import RaceRules
 from evomerge.evaluation.store import ItemStore
-from evomerge.execution.protocol import Executor
+from evomerge.execution.protocol import Executor, Outcome
 from evomerge.runs.parts import build_space
 from evomerge.samplers import GeneSpace, SearchProblem, build_sampler, sampler_names
 from evomerge.space.baselines import baselines
@@ -21,9 +22,10 @@ from evomerge.study.drivers import Drivers
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import Identity
 from evomerge.study.ledger import Ledger
+from evomerge.study.log import StudyLog
 from evomerge.study.records import TrialRecord, make_objectives
 from evomerge.study.rivals import Rivals
-from evomerge.study.search import Budget, Search
+from evomerge.study.search import Budget, Host, Search
 from evomerge.study.storage import open_storage, repair_journal
 from evomerge.study.timing import Timing, read_timing
 from tests.study.fakes import FormulaExecutor
@@ -37,6 +39,20 @@ LIMITS = (
     Constraint("two", "acc", "at_most", parse_bound("expert:b - 0.1"), "expert:b - 0.1"),
 )
 OBJECTIVES = make_objectives([("one", "acc", "maximize"), ("two", "acc", "maximize")])
+
+
+class Crash(BaseException):
+    """Ends a driver as a signal would: nothing of it is written after."""
+
+
+class CrashingExecutor(FormulaExecutor):
+    """Ends its driver whenever it runs trial 2."""
+
+    def next_outcome(self) -> Outcome:
+        outcome = super().next_outcome()
+        if outcome.job.trial == 2:
+            raise Crash
+        return outcome
 
 
 def identity(name: str) -> Identity:
@@ -55,6 +71,8 @@ def drive(
     patience_s: float = 0.0,
     constraints: tuple[Constraint, ...] = (),
     race: RaceRules | None = None,
+    runs_here: bool = False,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[TrialRecord, ...]:
     """One driver's life: open the study, search, perhaps be interrupted."""
     folder = StudyFolder(root)
@@ -90,6 +108,7 @@ def drive(
         timing=Timing(folder.timing),
         drivers=Drivers(study, driver and identity(driver), patience_s),
         rivals=None if race is None else Rivals(OBJECTIVES, race, seed=1),
+        host=Host(StudyLog(folder.log), is_stopping, runs_here),
     )
     search.seed(baselines(SPACE, MODELS))
     with contextlib.suppress(KeyboardInterrupt):
@@ -227,6 +246,24 @@ def test_samplers_are_told_the_constraints_as_known_at_the_time(tmp_path: Path) 
     assert records[7].violations != (0.0, 0.0)  # held to the bounds all the same
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("stderr", [0.1]), ("stderr", [{}, 0.1]), ("stderr", 3), ("n_items", ["x"]), ("recipe", [1])],
+)
+def test_a_trial_that_was_not_stored_so_is_named(
+    tmp_path: Path, attribute: str, value: object
+) -> None:
+    drive(tmp_path, FormulaExecutor(), trials=5)
+    study = optuna.load_study(study_name="s", storage=open_storage(tmp_path / "study.journal"))
+    assert attribute in study.trials[2].user_attrs
+    trial = study.trials[2]
+    trial.user_attrs[attribute] = value
+    ledger = Ledger(study, OBJECTIVES, ItemStore(tmp_path / "items"))
+    ledger.trials = lambda: [trial]  # type: ignore[method-assign]
+    with pytest.raises(StudyError, match=r"what is stored of trial 2 is damaged: .*; restore"):
+        ledger.records()
+
+
 def test_a_failed_baseline_that_constraints_refer_to_is_scored_again(tmp_path: Path) -> None:
     trials = drive(tmp_path, FormulaExecutor(fail=frozenset({0, 1, 2})), constraints=LIMITS)
     origins = [t.origin for t in trials]
@@ -271,3 +308,36 @@ def test_killed_and_resumed_equals_uninterrupted_with_constraints(
     resumed = drive(tmp_path / "parts", FormulaExecutor(), sampler=sampler, constraints=LIMITS)
     assert outcome(resumed) == outcome(whole)
     assert [t.violations for t in resumed] == [t.violations for t in whole]
+
+
+def test_a_trial_that_ends_its_process_three_times_has_failed(tmp_path: Path) -> None:
+    ran = []
+    for _ in range(5):
+        executor = CrashingExecutor()
+        with contextlib.suppress(Crash):
+            trials = drive(tmp_path, executor, trials=6, runs_here=True)
+        ran.append(executor.ran)
+    assert ran == [[0, 1, 2], [2], [2], [3, 4, 5], []]
+    assert [t.state for t in trials] == [*(["complete"] * 2), "failed", *(["complete"] * 3)]
+    assert trials[2].error is not None
+    assert "ended the process that ran it 3 times" in trials[2].error
+
+
+def test_a_trial_that_is_interrupted_is_started_as_often_as_need_be(tmp_path: Path) -> None:
+    for _ in range(5):
+        drive(tmp_path, FormulaExecutor(die_after=0), trials=6, runs_here=True)
+    trials = drive(tmp_path, FormulaExecutor(), trials=6, runs_here=True)
+    assert [t.state for t in trials] == ["complete"] * 6
+
+
+def test_a_search_that_is_to_stop_finishes_what_runs(tmp_path: Path) -> None:
+    executor = FormulaExecutor(n_workers=3)
+    trials = drive(tmp_path, executor, is_stopping=lambda: len(executor.ran) >= 4)
+    assert sorted(executor.ran) == list(range(6))
+    assert [t.state for t in trials] == ["complete"] * 6 + ["running"] * (len(trials) - 6)
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [one["trial"] for one in events if one["event"] == "asked"] == list(range(6))
+    assert [one["event"] for one in events if one.get("trial") == 0] == ["asked", "scored", "told"]
+    scored = next(one for one in events if one["event"] == "scored")
+    assert scored["seconds"] == {"merge": 0.001, "evaluate": 0.002}
+    assert events[-1]["event"] == "stopped"
