@@ -184,7 +184,7 @@ def decode_greedily(
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        chosen = logits[:, -1].argmax(dim=-1)
+        chosen = logits[:, -1].float().argmax(dim=-1)  # as generate does; slow in bfloat16
         for i, token in zip(active, chosen.tolist(), strict=True):
             answers[i].append(token)
         going = [k for k, i in enumerate(active) if not stops.is_finished(answers[i])]

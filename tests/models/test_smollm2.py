@@ -331,7 +331,9 @@ def test_what_cannot_be_built_is_refused(monkeypatch, tmp_path):
         build_family("smollm2", tmp_path, train=False, seed=0)
 
 
-@pytest.mark.parametrize(("name", "n_genes"), [("smollm2", 18), ("smollm2_french_math", 24)])
+@pytest.mark.parametrize(
+    ("name", "n_genes"), [("smollm2", 18), ("smollm2_french_math", 24), ("smollm2_flow", 62)]
+)
 def test_experiments_fit_as_far_as_can_be_seen_without_the_models(name, n_genes):
     presets = Presets()
     experiment = load_experiment(presets.names("experiments")[name], presets)

@@ -40,7 +40,11 @@ BENCHMARKS = {  # need downloads, too: test_benchmark_presets.py
     *("llama3_japanese_math", "mergebench_gemma2b", "mergebench_llama3b"),
     *("qwen3_thinking", "qwen_math_code"),
 }
-BUILT = {"smollm2", "smollm2_french_math"}  # on models of their own: tests/models/test_smollm2.py
+BUILT = {
+    "smollm2",
+    "smollm2_flow",
+    "smollm2_french_math",
+}  # on models of their own: tests/models/test_smollm2.py
 
 
 @pytest.mark.parametrize(

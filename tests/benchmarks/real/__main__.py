@@ -6,12 +6,13 @@ The models must be built (``make smollm2``). Parts:
 
 - ``search``: the experiment ``smollm2``, its winner, parents and merges without search on the test
   items; the winner's export, scored by lm-eval alone.
+- ``flow``: the experiment ``smollm2_flow`` from the front of ``search``; the same of its best path.
 - ``composite``: the experiment ``smollm2_french_math``, some seeds.
 - ``peers``: other searches at equal evaluations, and seconds per candidate.
 - ``profile``: where the seconds of a trial go.
 
-Without a part, ``search`` runs. Studies are kept in ``runs/real`` and go on where they were;
-tables are written there, too, and with ``--write-docs`` into ``docs/real.md``.
+Without a part, ``search`` and ``flow`` run. Studies are kept in ``runs/real`` and go on where they
+were; tables are written there, too, and with ``--write-docs`` into ``docs/real.md``.
 """
 
 from __future__ import annotations
@@ -22,21 +23,24 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from evomerge.analysis.picking import pick
 from evomerge.analysis.winners import best_merges
 from evomerge.api.study import Study
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.origins import is_baseline
+from evomerge.origins import SEARCH, is_baseline
 from evomerge.recipe.files import stored_recipe
+from evomerge.recipe.path import MERGED
 from evomerge.recipe.recipe import Recipe
 from evomerge.recipe.rules import copy_rule, sum_rule
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
-from evomerge.study.records import StudyRecord
+from evomerge.study.records import StudyRecord, TrialRecord, merits
 from tests.benchmarks.readme import replace_blocks
 from tests.benchmarks.real.exported import export_and_check
 from tests.benchmarks.real.held_out import held_out_table
-from tests.benchmarks.real.known import known_merges
+from tests.benchmarks.real.known import known_merges, parents_and_average
 from tests.benchmarks.real.peers import PEERS, search_peer, seconds_table, spread
 from tests.benchmarks.real.profile import profile, profile_table
 from tests.benchmarks.real.scoring import Scorer
@@ -44,26 +48,54 @@ from tests.benchmarks.results import layout, setting
 from tests.benchmarks.studies import run_study
 
 TABLES = tuple(
-    f"real-{name}" for name in ("held-out", "export", "composite", "peers", "seconds", "profile")
+    f"real-{name}"
+    for name in (
+        *("held-out", "export", "flow", "flow-export"),
+        *("composite", "peers", "seconds", "profile"),
+    )
 )
 OUT = Path("runs/real")
 DOCS = Path("docs/real.md")
+FLOW_TRIALS, FLOW_ITEMS = 25, 60  # what is left of half an hour for paths
 
 
 def search(chosen: argparse.Namespace) -> dict[str, str]:
     """Search, compare on the test items, export and check the export."""
     loaded = load(chosen, "smollm2", f"budget.trials={chosen.trials}")
-    folder = StudyFolder(OUT / f"search-{chosen.trials}-{chosen.limit}")
+    folder = searched(chosen)
     study = run_study(loaded.experiment, folder)
     print(f"report: {Study(folder).report()}", flush=True)
     with Scorer(loaded) as scorer:
         known = known_merges(loaded.models, scorer)
-    found = {"best merge": winner(study), **known}
+    found = {"best merge": stored(winner(study)), **known}
     with Scorer(load(chosen, "smollm2", items=chosen.test_limit)) as scorer:
         table = held_out_table(scorer, found, loaded.objectives)
     return {
         "real-held-out": f"{table}\n\n{caption(chosen)}; {counts(study)}.",
-        "real-export": export_and_check(folder, loaded, folder.root / "exports" / "chosen"),
+        "real-export": checked_export(folder, loaded, pick(study, "chosen")),
+    }
+
+
+def flow(chosen: argparse.Namespace) -> dict[str, str]:
+    """Search paths through merged and experts' own layers from what ``search`` found."""
+    before = searched(chosen)
+    seeds = f"seeds.studies=[{before.root.resolve()}]"
+    trials, items = f"budget.trials={FLOW_TRIALS}", min(chosen.limit, FLOW_ITEMS)
+    loaded = load(chosen, "smollm2_flow", trials, seeds, items=items)
+    folder = StudyFolder(OUT / f"flow-{chosen.trials}-{chosen.limit}")
+    study = run_study(loaded.experiment, folder)
+    print(f"report: {Study(folder).report()}", flush=True)
+    path = best_path(study)
+    found = {
+        "best path": stored(path),
+        "best merge": stored(winner(read_study(before))),
+        **parents_and_average(loaded.models),
+    }
+    with Scorer(load(chosen, "smollm2_flow", items=chosen.test_limit)) as scorer:
+        table = held_out_table(scorer, found, loaded.objectives)
+    return {
+        "real-flow": f"{table}\n\n{caption(chosen)}; {counts(study)}, {items} search items.",
+        "real-flow-export": checked_export(folder, loaded, path),
     }
 
 
@@ -73,13 +105,8 @@ def composite(chosen: argparse.Namespace) -> dict[str, str]:
     for seed in range(chosen.seeds):
         loaded = load(chosen, name, f"budget.trials={chosen.trials}", f"seed={seed}")
         folder = StudyFolder(OUT / f"composite-{chosen.trials}-{chosen.limit}-{seed}")
-        found[f"best merge, seed {seed}"] = winner(run_study(loaded.experiment, folder))
-    names = tuple(loaded.models.experts)
-    for one in names:
-        found[f"expert `{one}`"] = loaded.models.recipe((copy_rule(one, names),))
-    found["base"] = loaded.models.recipe((copy_rule("base", names),))
-    half = loaded.models.recipe((sum_rule(dict.fromkeys(names, 1 / len(names))),))
-    found["uniform average"] = half
+        found[f"best merge, seed {seed}"] = stored(winner(run_study(loaded.experiment, folder)))
+    found |= parents_and_average(loaded.models)
     with Scorer(load(chosen, name, items=chosen.test_limit)) as scorer:
         table = held_out_table(scorer, found, loaded.objectives)
     return {"real-composite": f"{table}\n\n{caption(chosen)}."}
@@ -124,6 +151,7 @@ def profiled(chosen: argparse.Namespace) -> dict[str, str]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {
     "search": search,
+    "flow": flow,
     "composite": composite,
     "peers": peers,
     "seconds": seconds,
@@ -147,11 +175,40 @@ def load(chosen: argparse.Namespace, name: str, *changes: str, items: int | None
     return Loaded.of(load_experiment(path, presets, overrides))
 
 
-def winner(study: StudyRecord) -> Recipe:
+def searched(chosen: argparse.Namespace) -> StudyFolder:
+    """Name the folder of what ``search`` searches."""
+    return StudyFolder(OUT / f"search-{chosen.trials}-{chosen.limit}")
+
+
+def winner(study: StudyRecord) -> TrialRecord:
     """Return the best merge by the validation items; without finals, by the search items."""
     finals = [f.number for f in study.finals if f.split == "test" and not is_baseline(f.origin)]
     merges = [t for t in study.trials if t.number in finals] or best_merges(study, 1)
-    return stored_recipe(merges[0].recipe, merges[0].number)
+    return merges[0]
+
+
+def best_path(study: StudyRecord) -> TrialRecord:
+    """Return the best by the validation items that is more than a merge of every layer."""
+    own = {t.number: t for t in study.trials if t.origin == SEARCH and is_path(stored(t))}
+    held = [f for f in study.finals if f.split == "validation" and f.number in own]
+    rated = zip(merits([f.values for f in held], study.objectives), held, strict=True)
+    _, best = max(rated, key=lambda pair: pair[0])
+    return own[best.number]
+
+
+def is_path(recipe: Recipe) -> bool:
+    """Tell whether a recipe visits layers that are not merged, or scales any."""
+    return any(hop.source != MERGED or hop.scale != 1 for hop in recipe.path)
+
+
+def stored(trial: TrialRecord) -> Recipe:
+    """Read the recipe of a trial."""
+    return stored_recipe(trial.recipe, trial.number)
+
+
+def checked_export(folder: StudyFolder, loaded: Loaded, trial: TrialRecord) -> str:
+    """Export a trial into its study's folder, and hold it against what lm-eval says of it."""
+    return export_and_check(folder, loaded, trial, folder.root / "exports" / str(trial.number))
 
 
 def counts(study: StudyRecord) -> str:
@@ -182,7 +239,7 @@ def _main() -> None:
     chosen = parser.parse_args()
     if unknown := set(chosen.parts) - PARTS.keys():
         parser.error(f"expected parts out of {', '.join(PARTS)}, got {', '.join(unknown)}")
-    for part in chosen.parts or ["search"]:
+    for part in chosen.parts or ["search", "flow"]:
         for name, table in PARTS[part](chosen).items():
             _keep(name, table, write_docs=chosen.write_docs)
 

@@ -1,4 +1,4 @@
-"""The export of a study's winner, held against what transformers and lm-eval say of it alone."""
+"""The export of a trial, held against what transformers and lm-eval say of it alone."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import subprocess
 import sys
 from pathlib import Path
 
-from evomerge.analysis.picking import pick
 from evomerge.export.model import export_model
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.reading import latest_results
 from evomerge.study.folder import StudyFolder
+from evomerge.study.records import TrialRecord
 from tests.benchmarks.real.plain import key
 from tests.benchmarks.results import layout
 
 __all__ = ["export_and_check"]
 
 
-def export_and_check(folder: StudyFolder, loaded: Loaded, out: Path) -> str:
-    """Export what validation chose, and score its search items without evomerge.
+def export_and_check(folder: StudyFolder, loaded: Loaded, trial: TrialRecord, out: Path) -> str:
+    """Export a trial, and score its search items without evomerge.
 
     Args:
         folder: A finished study.
         loaded: Its experiment.
+        trial: One of its trials.
         out: The model folder to write.
 
     Returns:
         Scores of the trial and of the folder, as Markdown.
     """
     found = latest_results(folder)
-    trial = pick(found.study, "chosen")
     if not out.is_dir():
         export_model(found.study, trial, out, loaded.suites, items=found.items)
     (suite,) = loaded.suites

@@ -28,8 +28,8 @@ def held_out_table(
         above it, with the standard error of differences on the same items.
     """
     scorer.score(recipes.values(), "test")
-    best = next(iter(recipes.values()))
-    columns = ["model", *(f"`{o.task}`" for o in objectives), "mean", "best merge leads by"]
+    first, best = next(iter(recipes.items()))
+    columns = ["model", *(f"`{o.task}`" for o in objectives), "mean", f"{first} leads by"]
     cells = []
     for name, recipe in recipes.items():
         lead = "" if recipe == best else _text(scorer.lead(best, recipe, "test"), "+")

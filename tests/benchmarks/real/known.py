@@ -7,13 +7,21 @@ from evomerge.recipe.rules import copy_rule, sum_rule
 from evomerge.space.protocol import ModelSet
 from tests.benchmarks.real.scoring import Scorer
 
-__all__ = ["known_merges"]
+__all__ = ["known_merges", "parents_and_average"]
 
 _COEFFICIENTS = (0.3, 0.5, 0.7, 1.0)
 # Yadav et al. 2023: the largest 20 % of each whole task vector, votes without coefficients, λ = 1.
 _TIES = {"density": 0.2, "scope": "global", "vote": "unweighted", "normalize": True, "lambda": 1.0}
 # Yu et al. 2024: nine of ten changes dropped, the rest rescaled by ten; then signs as TIES elects.
 _DARE_TIES = {"density": 0.1, "vote": "unweighted", "normalize": True, "lambda": 1.0}
+
+
+def parents_and_average(models: ModelSet) -> dict[str, Recipe]:
+    """Name the experts, the base and the uniform average of the experts."""
+    names = tuple(models.experts)
+    found = {f"expert `{name}`": models.recipe((copy_rule(name, names),)) for name in names}
+    found["base"] = models.recipe((copy_rule("base", names),))
+    return {**found, "uniform average": _average(models, names)}
 
 
 def known_merges(models: ModelSet, scorer: Scorer) -> dict[str, Recipe]:
@@ -23,13 +31,10 @@ def known_merges(models: ModelSet, scorer: Scorer) -> dict[str, Recipe]:
         models: Base and experts.
         scorer: Scores what is chosen among.
     """
-    names = tuple(models.experts)
-    found = {f"expert `{name}`": models.recipe((copy_rule(name, names),)) for name in names}
-    found["base"] = models.recipe((copy_rule("base", names),))
-    found["uniform average"] = _average(models, names)
+    found = parents_and_average(models)
     found |= [_best_sum(models, scorer)]
     found |= [_greedy_soup(models, scorer)]
-    ones = dict.fromkeys(names, 1.0)
+    ones = dict.fromkeys(models.experts, 1.0)
     found["TIES, density 0.2"] = models.recipe((Rule("ties", {"coefficient": ones, **_TIES}),))
     dare = Rule("dare_ties", {"coefficient": ones, **_DARE_TIES})
     return {**found, "DARE-TIES, density 0.1": models.recipe((dare,))}
