@@ -11,4 +11,7 @@ Members:
     inline: in the driver's process.
     interrupts: Ctrl-C there.
     ray: on Ray actors, on one machine or a cluster.
+    placement: machines, and how many workers they have room for.
+    cluster: the cluster's machines, and whether their software is the driver's.
+    contents: whether a machine's model files hold what the driver's do.
 """

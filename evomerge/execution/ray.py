@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
-from evomerge.errors import EvomergeError, StudyError
+from evomerge.cache import cache_id
+from evomerge.errors import EvomergeError, StudyError, placed
+from evomerge.execution.cluster import (
+    join,
+    live_nodes,
+    node_name,
+    require_versions,
+    versions,
+)
+from evomerge.execution.placement import n_slots
 from evomerge.execution.protocol import Failed, Job, Outcome, WorkerSpec
 
 __all__ = ["RayExecutor"]
@@ -19,117 +31,227 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 3  # a job that has killed this many workers is at fault itself
 _DEATHS = (RayActorError, OutOfMemoryError)  # the latter: killed by Ray to save the machine
 _OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
+_LOOK_S = 2.0  # between looks at which machines a cluster has
+_NODE_DIED = "node has died"  # in Ray's words
+_PLACING_S = 60.0  # until a cluster with room has started a worker there
 
 
 class RayExecutor:
     """A pool of Ray actors; see ``Executor``.
 
-    The actors start at once, and import what they need while others are at work.
+    The actors start at once, and import what they need while others are at work. One that dies is
+    replaced, and its job runs again on whichever is free. On a cluster machines may join and leave.
 
     Args:
-        n_workers: How many actors.
+        n_workers: How many actors; ``None``: as many as a cluster has room for at any time. Where
+            it has room for fewer, the others start when there is.
         gpus_per_worker: GPUs of each; 0 gives each one core and one thread.
         address: ``local`` starts Ray on this machine; else the address of a running cluster.
+
+    Raises:
+        StudyError: The cluster cannot be joined, or has no room for any worker.
     """
 
     def __init__(
-        self, n_workers: int, *, gpus_per_worker: float = 0, address: str = "local"
+        self, n_workers: int | None, *, gpus_per_worker: float = 0, address: str = "local"
     ) -> None:
+        self._is_cluster, self._n_wanted = address != "local", n_workers
+        self._gpus = gpus_per_worker
         _start_ray(address, n_workers)
-        self._n_workers = n_workers
         self._actor_type: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(_RemoteWorker)
+        self._driver = versions() if self._is_cluster else None
         self._spec: Any = None  # what actors load, as an object of Ray: sent once per machine
+        self._waiting: deque[tuple[Job, int]] = deque()
         self._running: dict[Any, tuple[Any, Job, int]] = {}
-        self._idle: list[Any] = [self._actor_type.remote() for _ in range(n_workers)]
+        self._loading: dict[Any, tuple[Any, int]] = {}
+        self._refused: dict[Any, str] = {}  # cannot load; each keeps a place that none could use
+        self._machines: dict[Any, str] = {}  # of the actors that have loaded, by Ray's id
+        self._idle: list[Any] = [self._actor_type.remote() for _ in range(self._n_target())]
 
     def load(self, spec: WorkerSpec) -> None:
         """See ``Executor``."""
         self._spec = ray.put(spec)
-        loading = [(actor, actor.load.remote(self._spec)) for actor in self._idle]
-        self._idle = [self._loaded(actor, ready, attempt=1) for actor, ready in loading]
+        new, self._idle = self._idle, []
+        if self._is_cluster:
+            with _users_fault():
+                self._measure_once(new)
+        for actor in new:
+            self._load(actor, attempt=1)
+        while len(self._idle) < self._n_placeable():
+            self._settle_loading(is_start=True)
 
     @property
     def n_workers(self) -> int:
         """See ``Executor``."""
-        return self._n_workers
+        return max(1, len(self._idle) + len(self._running))
 
     def submit(self, job: Job) -> None:
         """See ``Executor``."""
-        self._start(job, attempt=1)
+        self._waiting.append((job, 1))
+        self._dispatch()
 
-    def next_outcome(self) -> Outcome:
+    def next_outcome(self) -> Outcome | None:
         """See ``Executor``."""
         while True:
-            finished, _ = ray.wait(list(self._running), num_returns=1)
-            actor, job, attempt = self._running.pop(finished[0])
-            try:
-                outcome: Outcome = ray.get(finished[0])
-            except _DEATHS as err:
-                _log.warning("the worker of trial %d died; starting another", job.trial)
-                self._idle.append(self._new_actor()[0])
-                if attempt == _ATTEMPTS:
-                    return Failed(job, f"its worker died {attempt} times: {_first_line(err)}")
-                self._start(job, attempt=attempt + 1)
-                continue
-            except RayTaskError as err:  # a replacement that cannot load its models
-                outcome = Failed(job, _first_line(err.cause), str(err))
-            self._idle.append(actor)
-            return outcome
+            self._fill()
+            self._dispatch()
+            pending = [*self._running, *self._loading]
+            if not pending:
+                raise StudyError(f"no worker is left: {'; '.join(set(self._refused.values()))}")
+            timeout_s = _LOOK_S if self._is_cluster else None
+            finished, _ = ray.wait(pending, num_returns=1, timeout=timeout_s)
+            if finished and finished[0] in self._running:
+                if (outcome := self._finished(finished[0])) is not None:
+                    return outcome
+            elif finished:
+                self._settle_loading()
+                if self._idle and not self._waiting:
+                    return None
 
     def close(self) -> None:
         """See ``Executor``."""
         ray.shutdown()
 
-    def _new_actor(self) -> tuple[Any, Any]:
-        """Start another actor; returns it with what tells that it has loaded."""
-        actor = self._actor_type.remote()
-        return actor, actor.load.remote(self._spec)
-
-    def _start(self, job: Job, *, attempt: int) -> None:
-        actor = self._idle.pop()
-        self._running[actor.run.remote(job)] = (actor, job, attempt)
-
-    def _loaded(self, actor: Any, ready: Any, *, attempt: int) -> Any:
-        try:
-            ray.get(ready)
-        except RayTaskError as err:
-            raise (err.cause if isinstance(err.cause, EvomergeError) else err) from err
-        except _DEATHS as err:
-            if attempt == _ATTEMPTS:
-                raise StudyError(f"workers die while they load: {_first_line(err)}") from err
-            _log.warning("a worker died while it loaded; starting another")
-            return self._loaded(*self._new_actor(), attempt=attempt + 1)
-        return actor
-
     def worker_pids(self) -> list[int]:
         """List the process ids of the idle workers."""
         return ray.get([actor.pid.remote() for actor in self._idle])
+
+    def _n_target(self) -> int:
+        """How many actors there should be now."""
+        if self._n_wanted is not None:
+            return self._n_wanted
+        n = n_slots(live_nodes(), self._gpus)
+        if n == 0 and self._spec is None:
+            needs = f"a core and {self._gpus:g} GPUs" if self._gpus else "a core"
+            raise StudyError(
+                f"expected a machine of the cluster with {needs} for a worker, got none of "
+                f"{len(live_nodes())}; set execution.workers to wait for one to join"
+            )
+        return n
+
+    def _n_placeable(self) -> int:
+        """How many actors there is room for, of those that there should be; at least one."""
+        if not self._is_cluster:
+            return self._n_target()
+        return max(1, min(self._n_target(), n_slots(live_nodes(), self._gpus)))
+
+    def _fill(self) -> None:
+        """Replace actors that died, and use machines that joined."""
+        there = len(self._idle) + len(self._running) + len(self._loading) + len(self._refused)
+        for _ in range(self._n_target() - there):
+            self._load(self._actor_type.remote(), attempt=1)
+
+    def _load(self, actor: Any, *, attempt: int) -> None:
+        self._loading[actor.load.remote(self._spec, self._driver)] = (actor, attempt)
+
+    def _dispatch(self) -> None:
+        while self._idle and self._waiting:
+            actor, (job, attempt) = self._idle.pop(), self._waiting.popleft()
+            self._running[actor.run.remote(job)] = (actor, job, attempt)
+
+    def _finished(self, ref: Any) -> Outcome | None:
+        """Take what an actor returns; ``None`` if it died and its job runs again."""
+        actor, job, attempt = self._running.pop(ref)
+        try:
+            outcome: Outcome = ray.get(ref)
+        except _DEATHS as err:
+            is_lost = self._is_lost(actor, err)
+            what = "machine" if is_lost else "worker"
+            _log.warning("the %s of trial %d died; it runs again elsewhere", what, job.trial)
+            if attempt == _ATTEMPTS and not is_lost:
+                return Failed(job, f"its worker died {attempt} times: {_first_line(err)}")
+            self._waiting.appendleft((job, attempt + (not is_lost)))
+            return None
+        except RayTaskError as err:
+            outcome = Failed(job, _first_line(err.cause), str(err))
+        self._idle.append(actor)
+        return outcome
+
+    def _settle_loading(self, *, is_start: bool = False) -> None:
+        """Wait for the next actor to have loaded; at the start all must."""
+        ready, _ = ray.wait(list(self._loading), num_returns=1, timeout=_PLACING_S)
+        if not ready:
+            _log.warning("the cluster has no free place for a worker; waiting for one")
+            return
+        actor, attempt = self._loading.pop(ready[0])
+        try:
+            with _users_fault():
+                self._machines[actor] = ray.get(ready[0])
+            self._idle.append(actor)
+        except _DEATHS as err:
+            self._died_loading(actor, attempt, err, is_start=is_start)
+        except (EvomergeError, RayTaskError) as err:
+            if is_start:
+                raise
+            self._refuse(actor, err)
+
+    def _died_loading(self, actor: Any, attempt: int, err: Exception, *, is_start: bool) -> None:
+        if (reason := _missing_package(err)) is not None:
+            raise StudyError(reason) from err
+        if attempt < _ATTEMPTS:
+            _log.warning("a worker died while it loaded; starting another")
+            self._load(self._actor_type.remote(), attempt=attempt + 1)
+        elif is_start:
+            raise StudyError(f"workers die while they load: {_first_line(err)}") from err
+        else:
+            self._refuse(actor, err)
+
+    def _refuse(self, actor: Any, err: Exception) -> None:
+        self._refused[actor] = _first_line(err)
+        _log.warning("a worker cannot load, and is left out: %s", _first_line(err))
+
+    def _is_lost(self, actor: Any, err: Exception) -> bool:
+        """Tell an actor that died with its machine from one that died of its job."""
+        ray.kill(actor)  # one that cannot be reached any more may be alive
+        is_gone = self._machines.get(actor) not in {node.id for node in live_nodes()}
+        return self._is_cluster and (is_gone or _NODE_DIED in str(err))
+
+    def _measure_once(self, actors: list[Any]) -> None:
+        """Let one actor per cache measure the models; the others find it there when they load."""
+        caches = {actor.prepare.remote(self._driver): actor for actor in actors}
+        n = min(len(actors), self._n_placeable())
+        ready, _ = ray.wait(list(caches), num_returns=n, timeout=_PLACING_S)
+        first = {ray.get(ref): caches[ref] for ref in ready}
+        first.pop(None, None)  # caches that are off
+        ray.get([actor.measure.remote(self._spec) for actor in first.values()])
 
 
 class _RemoteWorker:
     """Builds its worker in ``load``: an actor whose constructor raises hides the type of the error.
 
-    An actor that stands in for a dead one loads while nobody looks; then its job raises.
+    Faults of a worker on a cluster, whose driver names its versions, say on which machine they are.
     """
 
     def __init__(self) -> None:
         import evomerge.execution.worker  # noqa: F401  seconds that would pass later
 
         self._worker: Any = None
-        self._error: Exception | None = None
 
-    def load(self, spec: WorkerSpec) -> None:
+    def prepare(self, driver: Mapping[str, str]) -> str | None:
+        """Compare versions with the driver's; returns which cache is used here."""
+        with _on_machine(driver):
+            require_versions(driver)
+            return cache_id()
+
+    def measure(self, spec: WorkerSpec) -> None:
+        """Measure the models for all that share this worker's cache."""
+        from evomerge.execution.worker import measure
+
+        with placed(f"machine {node_name()}"):
+            measure(spec)
+
+    def load(self, spec: WorkerSpec, driver: Mapping[str, str] | None) -> str:
+        """Load models and tasks; returns Ray's id of the machine."""
         from evomerge.execution.worker import Worker
 
-        try:
+        with _on_machine(driver):
+            if driver is not None:
+                require_versions(driver)
+            _require_device(spec.device)
             self._worker = Worker(spec)
-        except Exception as err:
-            self._error = err
-            raise
+        return ray.get_runtime_context().get_node_id()
 
     def run(self, job: Job) -> Outcome:
-        if self._error is not None:
-            raise self._error
         outcome: Outcome = self._worker.run(job)
         return outcome
 
@@ -137,20 +259,46 @@ class _RemoteWorker:
         return os.getpid()
 
 
-def _start_ray(address: str, n_workers: int) -> None:
+def _on_machine(driver: Mapping[str, str] | None) -> Any:
+    """Say on which machine faults are, where there are several."""
+    return nullcontext() if driver is None else placed(f"machine {node_name()}")
+
+
+def _require_device(device: str) -> None:
+    """Refuse to stand in for a GPU with a core: scores would not be the same."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StudyError(
+            "expected torch to see the GPU that Ray counts, got none; install torch for GPUs "
+            "there, or set execution.gpus_per_worker: 0"
+        )
+
+
+@contextmanager
+def _users_fault() -> Iterator[None]:
+    """Raise what a user can mend as itself, not as an error of Ray's."""
+    try:
+        yield
+    except RayTaskError as err:
+        raise (err.cause if isinstance(err.cause, EvomergeError) else err) from err
+
+
+def _start_ray(address: str, n_workers: int | None) -> None:
     _silence_ray()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
-    if address == "local":
-        ray.init(
-            address="local",
-            num_cpus=n_workers,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    if address != "local":
+        join(address)
+        return
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by Ray's 15 any other process goes first
+    ray.init(
+        address="local",
+        num_cpus=n_workers,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
 
 
 def _silence_ray() -> None:
@@ -163,3 +311,11 @@ def _silence_ray() -> None:
 
 def _first_line(err: BaseException) -> str:
     return str(err).splitlines()[0] if str(err) else type(err).__name__
+
+
+def _missing_package(err: BaseException) -> str | None:
+    """Say which package a machine lacks on which no actor can start."""
+    lines = [line.strip() for line in str(err).splitlines() if "No module named" in line]
+    if not lines:
+        return None
+    return f"expected the driver's packages on all machines of the cluster, got: {lines[-1]}"
