@@ -7,7 +7,9 @@ import logging
 import os
 import platform
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -38,11 +40,11 @@ def join(address: str) -> None:
     Raises:
         StudyError: In one line: nobody is there, or this driver is not let in.
     """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is wrong is said once, below
     if address != _AUTO:
         _require_listener(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        with _quiet():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as err:
         reason = " ".join(str(err).split())
         raise StudyError(
@@ -129,10 +131,27 @@ def _name(address: str, host: str) -> str:
     return address if host in ("", address) else f"{address} ({host})"
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Ray's own code prints from the terminal: each attempt to join, a line a second."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _require_listener(address: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
-        raise StudyError(f"expected HOST:PORT or auto as execution.ray_address, got {address!r}")
+    host, _, port = address.rpartition(":")
+    if "/" in host or not (host and port.isdigit()):
+        raise StudyError(
+            f"expected local, auto or HOST:PORT as execution.ray_address, got {address!r}; the "
+            "driver runs on a machine of the cluster (ray start --address=HOST:PORT --num-cpus=0)"
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
     except OSError as err:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from evomerge.errors import CheckpointError, Fault
+from evomerge.errors import CheckpointError, Fault, KeyPath
 from evomerge.fingerprint import fingerprint
 from evomerge.merging.sources import Sources
 from evomerge.recipe.path import BASE
@@ -95,16 +95,19 @@ def _difference(here: tuple[str, Path] | None, there: FileContent | None) -> Ite
     hint = "copy the driver's files, or name a folder that all machines share"
     if here is None:
         assert there is not None, "one of a pair is there"
-        yield Fault((there.of,), f"expected a file {there.name} as the driver has, got none", hint)
+        text = f"expected a file {there.name} as the driver has, got none"
+        yield Fault(_path(there.of), text, hint)
     elif there is None:
-        yield Fault((here[0],), f"expected the driver's files, got {here[1]} as well", hint)
-    elif (here[0], here[1].name, _digest_like(there, here[1])) != (
-        there.of,
-        there.name,
-        there.digest,
-    ):
+        yield Fault(_path(here[0]), f"expected the driver's files, got {here[1]} as well", hint)
+    elif not here[1].exists():
+        yield Fault(_path(here[0]), f"expected {here[1]} as the driver has, got no such file", hint)
+    elif FileContent(here[0], here[1].name, _digest_like(there, here[1])) != there:
         text = f"expected {here[1]} to hold what the driver's {there.name} does, got other content"
-        yield Fault((there.of,), text, hint)
+        yield Fault(_path(there.of), text, hint)
+
+
+def _path(of: str) -> KeyPath:
+    return (of,) if of == BASE else ("experts", of)
 
 
 def _digest_like(there: FileContent, file: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -33,6 +34,7 @@ _DEATHS = (RayActorError, OutOfMemoryError)  # the latter: killed by Ray to save
 _OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
 _LOOK_S = 2.0  # between looks at which machines a cluster has
 _NODE_DIED = "node has died"  # in Ray's words
+_SETTLED_S = 3.0  # until Ray knows that a machine whose workers died is gone itself
 _PLACING_S = 60.0  # until a cluster with room has started a worker there
 
 
@@ -178,6 +180,8 @@ class RayExecutor:
             with _users_fault():
                 self._machines[actor] = ray.get(ready[0])
             self._idle.append(actor)
+            if not is_start:
+                _log.info("%d workers are at work", self.n_workers)
         except _DEATHS as err:
             self._died_loading(actor, attempt, err, is_start=is_start)
         except (EvomergeError, RayTaskError) as err:
@@ -203,8 +207,14 @@ class RayExecutor:
     def _is_lost(self, actor: Any, err: Exception) -> bool:
         """Tell an actor that died with its machine from one that died of its job."""
         ray.kill(actor)  # one that cannot be reached any more may be alive
-        is_gone = self._machines.get(actor) not in {node.id for node in live_nodes()}
-        return self._is_cluster and (is_gone or _NODE_DIED in str(err))
+        machine, until = self._machines.get(actor), time.monotonic() + _SETTLED_S
+        while self._is_cluster and _NODE_DIED not in str(err):
+            if machine not in {node.id for node in live_nodes()}:
+                break
+            if time.monotonic() > until:
+                return False
+            time.sleep(_SETTLED_S / 10)
+        return self._is_cluster
 
     def _measure_once(self, actors: list[Any]) -> None:
         """Let one actor per cache measure the models; the others find it there when they load."""
