@@ -16,7 +16,7 @@ from pathlib import Path
 import ray
 
 import evomerge
-from evomerge.errors import StudyError
+from evomerge.errors import StudyError, brief
 from evomerge.execution.placement import Node
 from evomerge.fingerprint import digest_of
 
@@ -46,7 +46,7 @@ def join(address: str) -> None:
         with _quiet():
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as err:
-        reason = " ".join(str(err).split())
+        reason = brief(" ".join(str(err.__cause__ or err).split())).strip("'\"")
         raise StudyError(
             f"expected a Ray cluster to join at {address}, got: {reason}; {_what_to_do(reason)}"
         ) from err

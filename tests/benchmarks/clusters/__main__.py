@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from tests.benchmarks.clusters.machines import PORT, Lan, Machine, kill
 
-N_TRIALS = 60
+N_TRIALS = 40
 _PATIENCE_S = 600.0
 _DRIVER = "tests.benchmarks.clusters.driver"
 
@@ -74,10 +76,16 @@ class Life:
         return max((b - a for a, b in pairwise(marks)), default=0.0)
 
 
+def fresh(logs: Path) -> None:
+    """Make a folder, without what an earlier measurement left there."""
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+
+
 @contextmanager
 def cluster(n_machines: int, logs: Path) -> Iterator[tuple[Lan, Machine, list[Machine]]]:
     """A head without workers, where the driver runs, and machines of one worker each."""
-    logs.mkdir(parents=True, exist_ok=True)
+    fresh(logs)
     with Lan() as lan:
         head = lan.machine()
         head.head(logs / "head.log")
@@ -173,9 +181,7 @@ def other_code(logs: Path) -> Row:
     with cluster(1, logs) as (lan, head, _others):
         copy = lan.root / "other"
         copy.mkdir()
-        from shutil import copytree
-
-        copytree("evomerge", copy / "evomerge")
+        shutil.copytree("evomerge", copy / "evomerge")
         (copy / "evomerge" / "added.py").write_text("")
         odd = lan.machine({"PYTHONPATH": str(copy)})
         odd.join(head, 1, logs / "odd.log")
@@ -199,11 +205,9 @@ def other_code(logs: Path) -> Row:
 
 def server_away(logs: Path, seconds: float, event_name: str) -> Row:
     """Two drivers on two machines, folders of one path, and a server of PostgreSQL that goes."""
-    import tempfile
-
     from tests.study.test_postgres import Server
 
-    logs.mkdir(parents=True, exist_ok=True)
+    fresh(logs)
     with tempfile.TemporaryDirectory(prefix="pg") as folder, Lan() as lan:
         server = Server(Path(folder))
         server.control("start")

@@ -87,11 +87,11 @@ class Machine:
 
     def start(self, *command: str, log: Path) -> subprocess.Popen[bytes]:
         """Run a command here, with a process tree that dies as a whole."""
-        inside = f'hostname {self.host}; mount --bind {self._disk} /tmp; exec "$@"'
-        apart = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        first = next((child for child in self._running if child.poll() is None), None)
+        words = self._apart() if first is None else self._beside(first)
         with log.open("ab") as out:
             child = subprocess.Popen(
-                ["ip", "netns", "exec", self._space, *apart, "sh", "-c", inside, "sh", *command],
+                [*words, *command],
                 env=self._environ,
                 stdout=out,
                 stderr=out,
@@ -99,6 +99,17 @@ class Machine:
             )
         self._running.append(child)
         return child
+
+    def _apart(self) -> list[str]:
+        """Start the first process, which all others end with."""
+        inside = f'hostname {self.host}; mount --bind {self._disk} /tmp; exec "$@"'
+        apart = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        return ["ip", "netns", "exec", self._space, *apart, "sh", "-c", inside, "sh"]
+
+    def _beside(self, first: subprocess.Popen[bytes]) -> list[str]:
+        """Start another one beside the first."""
+        inner = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()[0]
+        return ["nsenter", "--target", inner, "--mount", "--uts", "--pid", "--net"]
 
     def head(self, log: Path) -> None:
         """Start a cluster here, without room for workers."""
