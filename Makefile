@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 real test lint docs bench bench-search bench-landscapes gpu clean help
+.PHONY: install demo smollm2 real test lint docs bench bench-search bench-landscapes clusters gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -49,6 +49,10 @@ bench-search: install ## compare samplers on real searches, write docs/samplers.
 
 bench-landscapes: install ## compare samplers on landscapes fitted to real merges; hours, resumable
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.landscapes --jobs 2
+
+# Machines are network namespaces: root, Linux, iproute2 and PostgreSQL's server are needed.
+clusters: install ## lose, join and cut off machines, drivers and databases; table in runs/benchmarks/clusters
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.clusters $(ARGS)
 
 # On a machine with a GPU nothing need be installed: what its python has is used, or .venv.
 gpu:             ## check and measure what needs a GPU, 8 minutes; DRY=1: in miniature, without one

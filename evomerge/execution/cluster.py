@@ -25,6 +25,7 @@ __all__ = [
     "join",
     "live_nodes",
     "node_name",
+    "require_device",
     "require_versions",
     "versions",
 ]
@@ -116,6 +117,21 @@ def require_versions(wanted: Mapping[str, str]) -> None:
             f"expected {', '.join(f'{name} {wanted[name]}' for name in others)} as the driver has, "
             f"got {', '.join(f'{name} {found[name]}' for name in others)}; install the same on all "
             "machines"
+        )
+
+
+def require_device(device: str) -> None:
+    """Refuse to stand in for a GPU with a core: scores would not be the same.
+
+    Raises:
+        StudyError: This process was given a GPU that torch does not see.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StudyError(
+            "expected torch to see the GPU that Ray counts, got none; install torch for GPUs "
+            "there, or set execution.gpus_per_worker: 0"
         )
 
 

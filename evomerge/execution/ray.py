@@ -19,6 +19,7 @@ from evomerge.execution.cluster import (
     join,
     live_nodes,
     node_name,
+    require_device,
     require_versions,
     versions,
 )
@@ -257,7 +258,7 @@ class _RemoteWorker:
         with _on_machine(driver):
             if driver is not None:
                 require_versions(driver)
-            _require_device(spec.device)
+            require_device(spec.device)
             self._worker = Worker(spec)
         return ray.get_runtime_context().get_node_id()
 
@@ -272,17 +273,6 @@ class _RemoteWorker:
 def _on_machine(driver: Mapping[str, str] | None) -> Any:
     """Say on which machine faults are, where there are several."""
     return nullcontext() if driver is None else placed(f"machine {node_name()}")
-
-
-def _require_device(device: str) -> None:
-    """Refuse to stand in for a GPU with a core: scores would not be the same."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StudyError(
-            "expected torch to see the GPU that Ray counts, got none; install torch for GPUs "
-            "there, or set execution.gpus_per_worker: 0"
-        )
 
 
 @contextmanager

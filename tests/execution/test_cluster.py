@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
+import torch
 from ray.cluster_utils import Cluster
 
 from evomerge.errors import CheckpointError, StudyError
-from evomerge.execution.cluster import join, require_versions, versions
+from evomerge.execution.cluster import join, require_device, require_versions, versions
 from evomerge.execution.contents import ModelContents
 from evomerge.execution.protocol import Executor, Scored, WorkerSpec
 from evomerge.execution.ray import RayExecutor
@@ -44,18 +44,19 @@ def homes(tmp_path_factory: pytest.TempPathFactory, tiny_family: dict[str, Path]
 def cluster(homes: list[Path]) -> Iterator[Cluster]:
     """A head without workers, where the driver runs, and two machines of one worker each."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for home in homes:
-        made.add_node(num_cpus=1, env_vars={"HF_HOME": str(home)})
+    for n_gpus, home in enumerate(homes):  # the second one says that it has a GPU
+        made.add_node(num_cpus=1, num_gpus=n_gpus, env_vars={"HF_HOME": str(home)})
     yield made
     made.shutdown()
 
 
-def test_a_machine_whose_model_has_other_content_is_refused_by_name(
-    cluster: Cluster, homes: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_a_worker_is_put_where_a_gpu_is_and_refuses_a_model_of_other_content(
+    cluster: Cluster, homes: list[Path]
 ) -> None:
+    """The driver's machine has no GPU; the one that Ray counts one for has another base."""
     here = Sources(str(hub_folder(homes[0])), {})
     wanted = WorkerSpec(HUB_ID, {}, (), contents=ModelContents.of(here))
-    executor = RayExecutor(2, address=cluster.address)
+    executor = RayExecutor(None, gpus_per_worker=0.6, address=cluster.address)
     try:
         with pytest.raises(CheckpointError) as caught:
             executor.load(wanted)
@@ -96,14 +97,11 @@ def next_outcome(executor: Executor) -> Scored:
     return outcome
 
 
-def test_a_core_does_not_stand_in_for_a_gpu_that_only_ray_sees(cluster: Cluster) -> None:
-    cluster.add_node(num_cpus=2, num_gpus=1)
-    executor = RayExecutor(1, gpus_per_worker=0.5, address=cluster.address)
-    try:
-        with pytest.raises(StudyError, match="to see the GPU that Ray counts, got none"):
-            executor.load(replace(spec(), device="cuda"))
-    finally:
-        executor.close()
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
+def test_a_core_does_not_stand_in_for_a_gpu_that_only_ray_sees() -> None:
+    with pytest.raises(StudyError, match="to see the GPU that Ray counts, got none"):
+        require_device("cuda")
+    require_device("cpu")
 
 
 def test_other_versions_than_the_drivers_are_named() -> None:

@@ -56,6 +56,8 @@ class Life:
         while len(found := self.times(pattern)) < n:
             if time.time() > end:
                 raise TimeoutError(f"{pattern!r} was not said {n} times; see {self._log}")
+            if self._log.is_file() and "\nTraceback" in self._log.read_text(errors="replace"):
+                raise RuntimeError(f"the driver failed before {pattern!r}; see {self._log}")
             time.sleep(0.05)
         return found[n - 1][0]
 
@@ -260,7 +262,10 @@ def main() -> None:
     chosen = parser.parse_args()
     rows = []
     for name in chosen.scenes:
-        rows.append(SCENES[name](chosen.out.resolve() / name))
+        try:
+            rows.append(SCENES[name](chosen.out.resolve() / name))
+        except (RuntimeError, TimeoutError) as err:
+            rows.append(Row(name, f"not measured: {err}", "", ""))
         print(rows[-1], flush=True)
     table = "| what happened | what came of it | seconds | trials told |\n|---|---|---|---|\n"
     (chosen.out / "table.md").write_text(table + "\n".join(map(str, rows)) + "\n")
