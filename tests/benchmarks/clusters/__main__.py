@@ -181,11 +181,9 @@ def driver_lost(logs: Path) -> Row:
 def other_code(logs: Path) -> Row:
     """A machine whose evomerge is another one."""
     with cluster(1, logs) as (lan, head, _others):
-        copy = lan.root / "other"
-        copy.mkdir()
-        shutil.copytree("evomerge", copy / "evomerge")
-        (copy / "evomerge" / "added.py").write_text("")
-        odd = lan.machine({"PYTHONPATH": str(copy)})
+        odd = lan.machine({"PYTHONPATH": "/tmp/other"})
+        shutil.copytree("evomerge", odd.disk / "other" / "evomerge")
+        (odd.disk / "other" / "evomerge" / "added.py").write_text("")
         odd.join(head, 1, logs / "odd.log")
         time.sleep(10.0)
         event = time.time()
@@ -210,7 +208,7 @@ def server_away(logs: Path, seconds: float, event_name: str) -> Row:
     from tests.study.test_postgres import Server
 
     fresh(logs)
-    with tempfile.TemporaryDirectory(prefix="pg") as folder, Lan() as lan:
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/var/tmp") as folder, Lan() as lan:
         server = Server(Path(folder))
         server.control("start")
         lives = []

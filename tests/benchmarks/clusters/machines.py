@@ -57,7 +57,7 @@ class Lan:
 
 
 class Machine:
-    """One machine; its processes live until it is lost.
+    """One machine; its processes live until it is lost, and its ``/tmp`` is ``disk``.
 
     Args:
         bridge: What it is plugged into.
@@ -69,7 +69,8 @@ class Machine:
     def __init__(self, bridge: str, number: int, disk: Path, environ: Mapping[str, str]) -> None:
         self.address, self.host = f"{_NET}.{number}", f"machine{number}"
         self._space, self._cable = f"{bridge}n{number}", f"{bridge}v{number}"
-        self._disk, self._running = disk, list[subprocess.Popen[bytes]]()
+        self.disk = disk
+        self._running = list[subprocess.Popen[bytes]]()
         self._environ = {**os.environ, **_TOKEN, "EVOMERGE_CACHE": f"/tmp/{self.host}", **environ}
         disk.mkdir()
         _ip("netns", "add", self._space)
@@ -102,7 +103,7 @@ class Machine:
 
     def _apart(self) -> list[str]:
         """Start the first process, which all others end with."""
-        inside = f'hostname {self.host}; mount --bind {self._disk} /tmp; exec "$@"'
+        inside = f'hostname {self.host}; mount --bind {self.disk} /tmp; exec "$@"'
         apart = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         return ["ip", "netns", "exec", self._space, *apart, "sh", "-c", inside, "sh"]
 
