@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.benchmarks.clusters.machines import PORT, Lan, Machine, kill
 
-N_TRIALS = 40
+N_TRIALS = 30
 _PATIENCE_S = 600.0
 _DRIVER = "tests.benchmarks.clusters.driver"
 
@@ -84,6 +84,15 @@ def fresh(logs: Path) -> None:
     logs.mkdir(parents=True)
 
 
+def started(log: Path) -> None:
+    """Wait until Ray says that it runs on a machine."""
+    end = time.time() + _PATIENCE_S
+    while "Ray runtime started" not in log.read_text(errors="replace"):
+        if time.time() > end:
+            raise TimeoutError(f"Ray did not start; see {log}")
+        time.sleep(0.1)
+
+
 @contextmanager
 def cluster(n_machines: int, logs: Path) -> Iterator[tuple[Lan, Machine, list[Machine]]]:
     """A head without workers, where the driver runs, and machines of one worker each."""
@@ -91,11 +100,12 @@ def cluster(n_machines: int, logs: Path) -> Iterator[tuple[Lan, Machine, list[Ma
     with Lan() as lan:
         head = lan.machine()
         head.head(logs / "head.log")
-        time.sleep(10.0)
+        started(logs / "head.log")
         others = [lan.machine() for _ in range(n_machines)]
         for machine in others:
             machine.join(head, 1, logs / f"{machine.host}.log")
-        time.sleep(15.0)
+        for machine in others:
+            started(logs / f"{machine.host}.log")
         yield lan, head, others
 
 
@@ -117,7 +127,7 @@ def undisturbed(logs: Path) -> Row:
 def machine_lost(logs: Path) -> Row:
     with cluster(3, logs) as (_, head, others):
         life, _ = drive(head, logs)
-        life.until("^told", 15)
+        life.until("^told", 10)
         event = time.time()
         others[1].lose()
         noticed = life.until("log the machine of trial") - event
@@ -134,7 +144,7 @@ def machine_lost(logs: Path) -> Row:
 def machine_cut_off(logs: Path) -> Row:
     with cluster(3, logs) as (_, head, others):
         life, _ = drive(head, logs)
-        life.until("^told", 15)
+        life.until("^told", 10)
         event = time.time()
         others[1].unplug()
         life.until("^done")
@@ -164,7 +174,7 @@ def machine_joined(logs: Path) -> Row:
 def driver_lost(logs: Path) -> Row:
     with cluster(3, logs) as (_, head, _others):
         life, lose = drive(head, logs)
-        life.until("^told", 15)
+        life.until("^told", 10)
         lose()
         event, n = time.time(), len(life.told())
         drive(head, logs)
@@ -185,7 +195,7 @@ def other_code(logs: Path) -> Row:
         shutil.copytree("evomerge", odd.disk / "other" / "evomerge")
         (odd.disk / "other" / "evomerge" / "added.py").write_text("")
         odd.join(head, 1, logs / "odd.log")
-        time.sleep(10.0)
+        started(logs / "odd.log")
         event = time.time()
         drive(head, logs)
         log = logs / "driver.log"

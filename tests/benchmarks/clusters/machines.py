@@ -21,6 +21,7 @@ PORT = 6379
 _NET = "10.77.0"
 _NO_DASHBOARD = "--include-dashboard=false"
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+_PATIENT = {"RAY_raylet_start_wait_time_s": "300"}  # where many machines are one
 _RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
@@ -71,7 +72,13 @@ class Machine:
         self._space, self._cable = f"{bridge}n{number}", f"{bridge}v{number}"
         self.disk = disk
         self._running = list[subprocess.Popen[bytes]]()
-        self._environ = {**os.environ, **_TOKEN, "EVOMERGE_CACHE": f"/tmp/{self.host}", **environ}
+        self._environ = {
+            **os.environ,
+            **_TOKEN,
+            **_PATIENT,
+            "EVOMERGE_CACHE": f"/tmp/{self.host}",
+            **environ,
+        }
         disk.mkdir()
         _ip("netns", "add", self._space)
         _ip("link", "add", self._cable, "type", "veth", "peer", "name", "e0", "netns", self._space)
