@@ -21,7 +21,6 @@ PORT = 6379
 _NET = "10.77.0"
 _NO_DASHBOARD = "--include-dashboard=false"
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-_PATIENT = {"RAY_raylet_start_wait_time_s": "300"}  # where many machines are one
 _RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
@@ -75,7 +74,6 @@ class Machine:
         self._environ = {
             **os.environ,
             **_TOKEN,
-            **_PATIENT,
             "EVOMERGE_CACHE": f"/tmp/{self.host}",
             **environ,
         }
