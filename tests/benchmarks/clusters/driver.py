@@ -30,7 +30,11 @@ def main(root: str, address: str, n_trials: str, *more: str) -> None:
     folder = StudyFolder(Path(root))
     if not folder.experiment.is_file():
         key = "executor" if address == "inline" else "ray_address"
-        budget = [f"budget.trials={n_trials}", "finalists=0"]
+        budget = [
+            f"budget.trials={n_trials}",
+            "finalists=0",
+            "sampler=nsga2",
+        ]  # no trial counts as two
         experiment = load_quickstart([f"execution.{key}={address}", *budget, *more])
         start_study(settled(Loaded.of(experiment), folder, SPOKEN), folder)
     continue_study(folder, SPOKEN)
