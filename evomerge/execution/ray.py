@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -34,8 +33,6 @@ _ATTEMPTS = 3  # a job that has killed this many workers is at fault itself
 _DEATHS = (RayActorError, OutOfMemoryError)  # the latter: killed by Ray to save the machine
 _OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
 _LOOK_S = 2.0  # between looks at which machines a cluster has
-_NODE_DIED = "node has died"  # in Ray's words
-_SETTLED_S = 3.0  # until Ray knows that a machine whose workers died is gone itself
 _PLACING_S = 60.0  # until a cluster with room has started a worker there
 
 
@@ -64,8 +61,9 @@ class RayExecutor:
         self._actor_type: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(_RemoteWorker)
         self._driver = versions() if self._is_cluster else None
         self._spec: Any = None  # what actors load, as an object of Ray: sent once per machine
-        self._waiting: deque[tuple[Job, int]] = deque()
-        self._running: dict[Any, tuple[Any, Job, int]] = {}
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Any, tuple[Any, Job]] = {}
+        self._deaths: defaultdict[tuple[int, str], list[str]] = defaultdict(list)  # where, by job
         self._loading: dict[Any, tuple[Any, int]] = {}
         self._refused: dict[Any, str] = {}  # cannot load; each keeps a place that none could use
         self._machines: dict[Any, str] = {}  # of the actors that have loaded, by Ray's id
@@ -90,7 +88,7 @@ class RayExecutor:
 
     def submit(self, job: Job) -> None:
         """See ``Executor``."""
-        self._waiting.append((job, 1))
+        self._waiting.append(job)
         self._dispatch()
 
     def next_outcome(self) -> Outcome | None:
@@ -149,26 +147,36 @@ class RayExecutor:
 
     def _dispatch(self) -> None:
         while self._idle and self._waiting:
-            actor, (job, attempt) = self._idle.pop(), self._waiting.popleft()
-            self._running[actor.run.remote(job)] = (actor, job, attempt)
+            actor, job = self._idle.pop(), self._waiting.popleft()
+            self._running[actor.run.remote(job)] = (actor, job)
 
     def _finished(self, ref: Any) -> Outcome | None:
         """Take what an actor returns; ``None`` if it died and its job runs again."""
-        actor, job, attempt = self._running.pop(ref)
+        actor, job = self._running.pop(ref)
         try:
             outcome: Outcome = ray.get(ref)
         except _DEATHS as err:
-            is_lost = self._is_lost(actor, err)
-            what = "machine" if is_lost else "worker"
-            _log.warning("the %s of trial %d died; it runs again elsewhere", what, job.trial)
-            if attempt == _ATTEMPTS and not is_lost:
-                return Failed(job, f"its worker died {attempt} times: {_first_line(err)}")
-            self._waiting.appendleft((job, attempt + (not is_lost)))
-            return None
+            return self._lost(actor, job, err)
         except RayTaskError as err:
             outcome = Failed(job, _first_line(err.cause), str(err))
         self._idle.append(actor)
         return outcome
+
+    def _lost(self, actor: Any, job: Job, err: Exception) -> Failed | None:
+        """Let the job of a dead worker run again, unless it has killed too many.
+
+        Workers that died with their machines do not count. Of one that went without a word it takes
+        Ray a while to know; until then it does.
+        """
+        ray.kill(actor)  # one that cannot be reached any more may be alive
+        _log.warning("the worker of trial %d died; it runs again elsewhere", job.trial)
+        where = self._deaths[job.trial, job.split]
+        where.append(self._machines[actor])
+        alive = {node.id for node in live_nodes()}
+        if sum(machine in alive for machine in where) >= _ATTEMPTS:
+            return Failed(job, f"its worker died {len(where)} times: {_first_line(err)}")
+        self._waiting.appendleft(job)
+        return None
 
     def _settle_loading(self, *, is_start: bool = False) -> None:
         """Wait for the next actor to have loaded; at the start all must."""
@@ -191,8 +199,7 @@ class RayExecutor:
             self._refuse(actor, err)
 
     def _died_loading(self, actor: Any, attempt: int, err: Exception, *, is_start: bool) -> None:
-        if (reason := _missing_package(err)) is not None:
-            raise StudyError(reason) from err
+        _require_packages(err)
         if attempt < _ATTEMPTS:
             _log.warning("a worker died while it loaded; starting another")
             self._load(self._actor_type.remote(), attempt=attempt + 1)
@@ -205,26 +212,17 @@ class RayExecutor:
         self._refused[actor] = _first_line(err)
         _log.warning("a worker cannot load, and is left out: %s", _first_line(err))
 
-    def _is_lost(self, actor: Any, err: Exception) -> bool:
-        """Tell an actor that died with its machine from one that died of its job."""
-        ray.kill(actor)  # one that cannot be reached any more may be alive
-        machine, until = self._machines.get(actor), time.monotonic() + _SETTLED_S
-        while self._is_cluster and _NODE_DIED not in str(err):
-            if machine not in {node.id for node in live_nodes()}:
-                break
-            if time.monotonic() > until:
-                return False
-            time.sleep(_SETTLED_S / 10)
-        return self._is_cluster
-
     def _measure_once(self, actors: list[Any]) -> None:
         """Let one actor per cache measure the models; the others find it there when they load."""
         caches = {actor.prepare.remote(self._driver): actor for actor in actors}
         n = min(len(actors), self._n_placeable())
         ready, _ = ray.wait(list(caches), num_returns=n, timeout=_PLACING_S)
-        first = {ray.get(ref): caches[ref] for ref in ready}
-        first.pop(None, None)  # caches that are off
-        ray.get([actor.measure.remote(self._spec) for actor in first.values()])
+        try:
+            first = {ray.get(ref): caches[ref] for ref in ready}
+            first.pop(None, None)  # caches that are off
+            ray.get([actor.measure.remote(self._spec) for actor in first.values()])
+        except _DEATHS as err:  # what is not measured now is measured when it is needed
+            _require_packages(err)
 
 
 class _RemoteWorker:
@@ -313,9 +311,14 @@ def _first_line(err: BaseException) -> str:
     return str(err).splitlines()[0] if str(err) else type(err).__name__
 
 
-def _missing_package(err: BaseException) -> str | None:
-    """Say which package a machine lacks on which no actor can start."""
+def _require_packages(err: BaseException) -> None:
+    """Name the package that a machine lacks, if that is why no actor can start there.
+
+    Raises:
+        StudyError: It is.
+    """
     lines = [line.strip() for line in str(err).splitlines() if "No module named" in line]
-    if not lines:
-        return None
-    return f"expected the driver's packages on all machines of the cluster, got: {lines[-1]}"
+    if lines:
+        raise StudyError(
+            f"expected the driver's packages on all machines of the cluster, got: {lines[-1]}"
+        ) from err

@@ -146,3 +146,17 @@ def test_a_cluster_that_lets_nobody_in_is_one_line(
 def test_an_address_without_a_cluster_is_said_at_once(address: str, said: str) -> None:
     with pytest.raises(StudyError, match=said):
         join(address)
+
+
+def test_a_machine_without_evomerge_is_said_in_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    """Its Python finds a package of that name that is empty."""
+    (tmp_path / "evomerge").mkdir()
+    (tmp_path / "evomerge" / "__init__.py").write_text("")
+    bare = cluster.add_node(num_cpus=1, num_gpus=2, env_vars={"PYTHONPATH": str(tmp_path)})
+    executor = RayExecutor(1, gpus_per_worker=2, address=cluster.address)
+    try:
+        with pytest.raises(StudyError, match=r"expected the driver's packages .*No module named"):
+            executor.load(spec())
+    finally:
+        executor.close()
+        cluster.remove_node(bare, allow_graceful=False)

@@ -130,7 +130,7 @@ def machine_lost(logs: Path) -> Row:
         life.until("^told", 10)
         event = time.time()
         others[1].lose()
-        noticed = life.until("log the machine of trial") - event
+        noticed = life.until("log the worker of trial") - event
         life.until("^done")
         happened = f"noticed after {noticed:.1f} s; its trial ran again on another"
         return Row(
@@ -148,7 +148,7 @@ def machine_cut_off(logs: Path) -> Row:
         event = time.time()
         others[1].unplug()
         life.until("^done")
-        said = life.times("log the (machine|worker) of trial")
+        said = life.times("log the worker of trial")
         noticed = f"noticed after {said[0][0] - event:.1f} s" if said else "not noticed"
         happened = f"{noticed}; its trial ran again on another"
         return Row(
