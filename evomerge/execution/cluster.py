@@ -26,6 +26,7 @@ __all__ = [
     "live_nodes",
     "node_name",
     "require_device",
+    "require_packages",
     "require_versions",
     "versions",
 ]
@@ -133,6 +134,19 @@ def require_device(device: str) -> None:
             "expected torch to see the GPU that Ray counts, got none; install torch for GPUs "
             "there, or set execution.gpus_per_worker: 0"
         )
+
+
+def require_packages(err: BaseException) -> None:
+    """Name the package that a machine lacks, if that is why no actor can start there.
+
+    Raises:
+        StudyError: It is.
+    """
+    lines = [line.strip() for line in str(err).splitlines() if "No module named" in line]
+    if lines:
+        raise StudyError(
+            f"expected the driver's packages on all machines of the cluster, got: {lines[-1]}"
+        ) from err
 
 
 def _code() -> str:

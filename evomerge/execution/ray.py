@@ -19,6 +19,7 @@ from evomerge.execution.cluster import (
     live_nodes,
     node_name,
     require_device,
+    require_packages,
     require_versions,
     versions,
 )
@@ -199,7 +200,7 @@ class RayExecutor:
             self._refuse(actor, err)
 
     def _died_loading(self, actor: Any, attempt: int, err: Exception, *, is_start: bool) -> None:
-        _require_packages(err)
+        require_packages(err)
         if attempt < _ATTEMPTS:
             _log.warning("a worker died while it loaded; starting another")
             self._load(self._actor_type.remote(), attempt=attempt + 1)
@@ -222,7 +223,7 @@ class RayExecutor:
             first.pop(None, None)  # caches that are off
             ray.get([actor.measure.remote(self._spec) for actor in first.values()])
         except _DEATHS as err:  # what is not measured now is measured when it is needed
-            _require_packages(err)
+            require_packages(err)
 
 
 class _RemoteWorker:
@@ -309,16 +310,3 @@ def _silence_ray() -> None:
 
 def _first_line(err: BaseException) -> str:
     return str(err).splitlines()[0] if str(err) else type(err).__name__
-
-
-def _require_packages(err: BaseException) -> None:
-    """Name the package that a machine lacks, if that is why no actor can start there.
-
-    Raises:
-        StudyError: It is.
-    """
-    lines = [line.strip() for line in str(err).splitlines() if "No module named" in line]
-    if lines:
-        raise StudyError(
-            f"expected the driver's packages on all machines of the cluster, got: {lines[-1]}"
-        ) from err

@@ -13,7 +13,13 @@ import torch
 from ray.cluster_utils import Cluster
 
 from evomerge.errors import CheckpointError, StudyError
-from evomerge.execution.cluster import join, require_device, require_versions, versions
+from evomerge.execution.cluster import (
+    join,
+    require_device,
+    require_packages,
+    require_versions,
+    versions,
+)
 from evomerge.execution.contents import ModelContents
 from evomerge.execution.protocol import Executor, Scored, WorkerSpec
 from evomerge.execution.ray import RayExecutor
@@ -148,15 +154,10 @@ def test_an_address_without_a_cluster_is_said_at_once(address: str, said: str) -
         join(address)
 
 
-def test_a_machine_without_evomerge_is_said_in_one_line(cluster: Cluster, tmp_path: Path) -> None:
-    """Its Python finds a package of that name that is empty."""
-    (tmp_path / "evomerge").mkdir()
-    (tmp_path / "evomerge" / "__init__.py").write_text("")
-    bare = cluster.add_node(num_cpus=1, num_gpus=2, env_vars={"PYTHONPATH": str(tmp_path)})
-    executor = RayExecutor(1, gpus_per_worker=2, address=cluster.address)
-    try:
-        with pytest.raises(StudyError, match=r"expected the driver's packages .*No module named"):
-            executor.load(spec())
-    finally:
-        executor.close()
-        cluster.remove_node(bare, allow_graceful=False)
+def test_a_package_that_a_machine_lacks_is_named() -> None:
+    said = (
+        "the actor failed to import on the worker:\n  ModuleNotFoundError: No module named 'mine'"
+    )
+    with pytest.raises(StudyError, match=r"driver's packages .*: No module named 'mine'$"):
+        require_packages(RuntimeError(said))
+    require_packages(RuntimeError("the actor died"))

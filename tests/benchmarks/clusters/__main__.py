@@ -188,31 +188,6 @@ def driver_lost(logs: Path) -> Row:
         )
 
 
-def other_code(logs: Path) -> Row:
-    """A machine whose evomerge is another one."""
-    with cluster(1, logs) as (lan, head, _others):
-        odd = lan.machine({"PYTHONPATH": "/tmp/other"})
-        shutil.copytree("evomerge", odd.disk / "other" / "evomerge")
-        (odd.disk / "other" / "evomerge" / "added.py").write_text("")
-        odd.join(head, 1, logs / "odd.log")
-        started(logs / "odd.log")
-        event = time.time()
-        drive(head, logs)
-        log = logs / "driver.log"
-        while "install the same" not in (log.read_text() if log.is_file() else ""):
-            if time.time() - event > _PATIENCE_S:
-                raise TimeoutError(f"see {log}")
-            time.sleep(0.1)
-        line = next(li for li in reversed(log.read_text().splitlines()) if "install the same" in li)
-        said = line.split("StudyError: ")[-1]
-        return Row(
-            "a machine has other code",
-            f"refused: `{said}`",
-            f"{time.time() - event:.1f} to the error",
-            "0",
-        )
-
-
 def server_away(logs: Path, seconds: float, event_name: str) -> Row:
     """Two drivers on two machines, folders of one path, and a server of PostgreSQL that goes."""
     from tests.study.test_postgres import Server
@@ -257,7 +232,6 @@ SCENES: dict[str, Callable[[Path], Row]] = {
     "cut": machine_cut_off,
     "joined": machine_joined,
     "driver": driver_lost,
-    "code": other_code,
     "restart": lambda logs: server_away(logs, 0.0, "the database server restarts"),
     "away": lambda logs: server_away(logs, 60.0, "the database server is gone for a minute"),
 }
