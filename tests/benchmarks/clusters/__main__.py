@@ -41,8 +41,8 @@ class Row:
 class Life:
     """A driver's output, read while it is written."""
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
+    def __init__(self, log: Path, n_trials: int = N_TRIALS) -> None:
+        self._log, self._n_trials = log, n_trials
 
     def times(self, pattern: str) -> list[tuple[float, str]]:
         """When something was said, and what."""
@@ -67,8 +67,8 @@ class Life:
     def counted(self) -> str:
         """Check that each trial of the budget was told once."""
         told = self.told()
-        lost, twice = set(range(N_TRIALS)) - set(told), len(told) - len(set(told))
-        return f"{len(set(told))} of {N_TRIALS}, {len(lost)} lost, {twice} doubled"
+        lost, twice = set(range(self._n_trials)) - set(told), len(told) - len(set(told))
+        return f"{len(set(told))} of {self._n_trials}, {len(lost)} lost, {twice} doubled"
 
     def pause_after(self, event: float) -> float:
         """The longest time without a trial told, from shortly before an event."""
@@ -109,12 +109,12 @@ def cluster(n_machines: int, logs: Path) -> Iterator[tuple[Lan, Machine, list[Ma
         yield lan, head, others
 
 
-def drive(head: Machine, logs: Path) -> tuple[Life, Callable[[], None]]:
+def drive(head: Machine, logs: Path, n_trials: int = N_TRIALS) -> tuple[Life, Callable[[], None]]:
     """Start a driver on the head, or start it again; returns its output and what kills it."""
     log, study = logs / "driver.log", logs / "study"
-    words = (str(study), f"{head.address}:{PORT}", str(N_TRIALS))
+    words = (str(study), f"{head.address}:{PORT}", str(n_trials))
     child = head.start(sys.executable, "-m", _DRIVER, *words, log=log)
-    return Life(log), lambda: kill(child)
+    return Life(log, n_trials), lambda: kill(child)
 
 
 def undisturbed(logs: Path) -> Row:
@@ -161,7 +161,7 @@ def machine_cut_off(logs: Path) -> Row:
 
 def machine_joined(logs: Path) -> Row:
     with cluster(1, logs) as (lan, head, _others):
-        life, _ = drive(head, logs)
+        life, _ = drive(head, logs, 4 * N_TRIALS)  # time to join
         life.until("^told", 5)
         event = time.time()
         lan.machine().join(head, 1, logs / "late.log")
