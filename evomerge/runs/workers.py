@@ -125,12 +125,12 @@ def _has_gpus(config: ExecutionConfig) -> bool:
 
 
 def _nodes(config: ExecutionConfig) -> tuple[Node, ...]:
-    """List the machines that workers may run on; on this one those with GPUs share its cores."""
+    """List the machines that workers may run on; on this one workers with GPUs share its cores."""
     if is_on_cluster(config):
         from evomerge.execution.cluster import cluster_nodes
 
         return cluster_nodes(config.ray_address)
-    if n_gpus := _n_gpus():
+    if config.gpus_per_worker > 0 and (n_gpus := _n_gpus()):
         return (Node("", "", math.inf, n_gpus),)
     return (Node("", "", _n_cores(), 0),)
 

@@ -75,6 +75,7 @@ def test_more_workers_than_the_gpus_hold_are_refused_instead_of_waited_for(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert worker_count(ExecutionConfig(gpus_per_worker=0.4)) == 8
+    assert worker_count(ExecutionConfig(gpus_per_worker=0)) == len(os.sched_getaffinity(0))
     require_room(ExecutionConfig(gpus_per_worker=0.4, workers=8))
     with pytest.raises(ConfigError, match=r"execution.workers: expected at most 8 .*, got 9"):
         require_room(ExecutionConfig(gpus_per_worker=0.4, workers=9))
