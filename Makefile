@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 real test fuzz chaos lint docs bench bench-search bench-landscapes scale gpu clean help
+.PHONY: install demo smollm2 real test fuzz chaos lint docs bench bench-search bench-landscapes scale clusters gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -58,6 +58,10 @@ bench-landscapes: install ## compare samplers on landscapes fitted to real merge
 
 scale: install   ## what commands cost on studies of 1,000 to 100,000 trials; an hour
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.scale $(ARGS)
+
+# Machines are network namespaces: root, Linux, iproute2 and PostgreSQL's server are needed.
+clusters: install ## lose, join and cut off machines, drivers and databases; table in runs/benchmarks/clusters
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.clusters $(ARGS)
 
 # On a machine with a GPU nothing need be installed: what its python has is used, or .venv.
 gpu:             ## check and measure what needs a GPU, 8 minutes; DRY=1: in miniature, without one

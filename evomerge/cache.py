@@ -15,7 +15,15 @@ import xxhash
 
 from evomerge.errors import ConfigError
 
-__all__ = ["cache_folder", "hold", "read_entry", "say_unusable", "trim_cache", "write_entry"]
+__all__ = [
+    "cache_folder",
+    "cache_id",
+    "hold",
+    "read_entry",
+    "say_unusable",
+    "trim_cache",
+    "write_entry",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +50,28 @@ def cache_folder(room: str) -> Path | None:
         return Path(chosen).expanduser() / room
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "evomerge" / room
+
+
+def cache_id() -> str | None:
+    """Name the user's cache: the same on all machines that share it, another on any other.
+
+    Returns:
+        ``None`` if there is none, or it cannot be written to.
+    """
+    folder = cache_folder("")
+    if folder is None:
+        return None
+    made, kept = folder / f".id-{uuid.uuid4().hex}", folder / "id"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        made.write_text(made.name)
+        with contextlib.suppress(FileExistsError):
+            os.link(made, kept)  # the first one to do so names it
+        made.unlink()
+        return kept.read_text()
+    except OSError as err:
+        say_unusable(folder, err)
+        return None
 
 
 def trim_cache(*rooms: str) -> None:

@@ -51,7 +51,7 @@ def frozen_study(
     return FrozenStudy(name, None, user_attrs, system_attrs, number, directions=directions)
 
 
-class UnreadTrial(FrozenTrial):  # type: ignore[misc]
+class UnreadTrial(FrozenTrial):
     """A trial whose params may be read later, when somebody looks; of many trials few are."""
 
     def read_later(self, read: Callable[[], tuple[dict[str, Any], dict[str, Any]]]) -> None:

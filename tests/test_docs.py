@@ -27,7 +27,7 @@ from evomerge.space.spec import ParameterSpec
 from tests.pages import DOCS, ROOT, blocks, run_page
 
 PAGE = DOCS / "experiments.md"
-WRITTEN_BY_US = {"winners", "origin", "recipe"}  # into resolved experiments only
+WRITTEN_BY_US = {"winners", "origin", "recipe", "digest"}  # into resolved experiments only
 
 
 def example() -> dict[str, Any]:
@@ -76,8 +76,8 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @by_page
 def test_every_command_line_is_one(page: Path) -> None:
     """Whole lines of blocks are parsed as they would be; in prose, names are looked up."""
-    faults = [fault for line in _lines(page) if (fault := _fault(line, whole=True))]
-    faults += [fault for line in _in_prose(page) if (fault := _fault(line, whole=False))]
+    faults = [fault for line in _lines(page) if (fault := command_fault(line, whole=True))]
+    faults += [fault for line in _in_prose(page) if (fault := command_fault(line, whole=False))]
     assert not faults
 
 
@@ -87,16 +87,16 @@ def test_commands_of_the_makefile_and_of_presets_are_some() -> None:
     texts = [f.read_text(encoding="utf-8") for kind in kinds for f in (ROOT / kind).glob("*.yaml")]
     lines += re.findall(r"Run it: (evomerge run \w+(?: --set \S+)*)", "\n".join(texts))
     assert len(lines) > 20
-    assert not [fault for line in lines if (fault := _fault(line, whole=True))]
+    assert not [fault for line in lines if (fault := command_fault(line, whole=True))]
 
 
 def test_what_is_no_command_line_is_found() -> None:
-    assert _fault("evomerge front runs/my --jsn", whole=False)
-    assert _fault("evomerge frnt runs/my", whole=False)
-    assert _fault("evomerge export runs/my", whole=True)
-    assert _fault("evomerge export runs/my --out x --format gguf", whole=True)
-    assert not _fault("evomerge export runs/my", whole=False)
-    assert not _fault("A=1 evomerge presets copy ties . # to edit", whole=True)
+    assert command_fault("evomerge front runs/my --jsn", whole=False)
+    assert command_fault("evomerge frnt runs/my", whole=False)
+    assert command_fault("evomerge export runs/my", whole=True)
+    assert command_fault("evomerge export runs/my --out x --format gguf", whole=True)
+    assert not command_fault("evomerge export runs/my", whole=False)
+    assert not command_fault("A=1 evomerge presets copy ties . # to edit", whole=True)
 
 
 def _lines(page: Path) -> list[str]:
@@ -109,7 +109,7 @@ def _in_prose(page: Path) -> list[str]:
     return re.findall(r"`(evomerge [^`…|]+)`", page.read_text(encoding="utf-8"))
 
 
-def _fault(line: str, *, whole: bool) -> str | None:
+def command_fault(line: str, *, whole: bool) -> str | None:
     """Say what the command line would, without running anything."""
     words = shlex.split(line, comments=True)
     words = words[words.index("evomerge") + 1 :]

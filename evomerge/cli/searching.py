@@ -67,14 +67,14 @@ def check(
 def _print_loaded(loaded: Loaded) -> None:
     from evomerge.runs.cost import example_recipe, experiment_facts
 
-    genes = loaded.space.describe()
+    genes, facts = loaded.space.describe(), experiment_facts(loaded)
     print_table(
         "",
         [f"{len(genes)} genes", "range", "neutral", "meaning"],
         list(gene_rows(genes)),
     )
     console.print()
-    for name, value in (*experiment_facts(loaded), ("example", "the neutral genes decode to")):
+    for name, value in (*facts, ("example", "the neutral genes decode to")):
         console.print(f"{name:<12}{value}", soft_wrap=True)
     example = indent(example_recipe(loaded), " " * 12)
     console.print(example, soft_wrap=True, markup=False, highlight=False)

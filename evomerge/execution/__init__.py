@@ -11,9 +11,13 @@ Members:
     inline: in the driver's process.
     interrupts: Ctrl-C and SIGTERM.
     ray: on Ray actors, on one machine or a cluster.
+    remote: what runs in such an actor.
     patience: how long a job may take.
     watching: which worker does what since when.
     happenings: what is told of workers.
     deaths: why a worker died.
     orphans: what a killed driver leaves behind.
+    placement: machines, and how many workers they have room for.
+    cluster: the cluster's machines, and whether their software is the driver's.
+    contents: whether a machine's model files hold what the driver's do.
 """

@@ -22,5 +22,6 @@ def run_all(executor: Executor, jobs: Iterable[Job]) -> Iterator[Outcome]:
         while waiting and n_in_flight < executor.n_workers:
             executor.submit(waiting.popleft())
             n_in_flight += 1
-        yield executor.next_outcome()
-        n_in_flight -= 1
+        if (outcome := executor.next_outcome()) is not None:
+            yield outcome
+            n_in_flight -= 1

@@ -65,7 +65,6 @@ class InlineExecutor:
     def _watched(self, job: Job) -> Iterator[None]:
         """Look from another thread at whether a job takes longer than usual."""
         self._watch.started(job.trial, self, job, attempt=1)
-        self._watch.began(job.trial)
         slow_s = self._watch.patience.slow_s(job)
         timer = threading.Timer(slow_s, lambda: list(self._watch.overdue()))
         if slow_s < threading.TIMEOUT_MAX:

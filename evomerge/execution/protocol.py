@@ -18,6 +18,7 @@ from evomerge.recipe.rules import copy_rule
 if TYPE_CHECKING:
     from evomerge.evaluation.item_losses import LossKind, LossSettings
     from evomerge.evaluation.requests import PromptedSuite
+    from evomerge.execution.contents import ModelContents
     from evomerge.space.protocol import SearchSpace
 
 __all__ = [
@@ -57,6 +58,7 @@ class WorkerSpec:
         objectives: Task and metric of each objective of the study, in order, for climbs.
         losses: How the losses of climbs are run, whatever they look at; ``None``: as by default.
         prompts: What methods with data run the experts on.
+        contents: What the files of the models must hold; ``None``: it is not looked at.
     """
 
     base: str
@@ -74,6 +76,7 @@ class WorkerSpec:
     objectives: tuple[tuple[str, str], ...] = ()
     losses: LossSettings | None = None
     prompts: PromptFile | None = None
+    contents: ModelContents | None = None
 
     @property
     def merging_share(self) -> float:
@@ -238,13 +241,17 @@ class Executor(Protocol):
 
     @property
     def n_workers(self) -> int:
-        """How many jobs run at once."""
+        """How many jobs run at once; it may change at any ``next_outcome``."""
 
     def submit(self, job: Job) -> None:
         """Start a job; call only while fewer than ``n_workers`` are in flight."""
 
-    def next_outcome(self) -> Outcome:
-        """Wait for the next job to finish; call only while some are in flight."""
+    def next_outcome(self) -> Outcome | None:
+        """Wait for the next job to finish; call only while some are in flight.
+
+        Returns:
+            ``None`` where none has finished, but there are more workers now.
+        """
 
     def close(self) -> None:
         """Stop the workers; jobs in flight are dropped."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from contextlib import suppress
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,91 +15,121 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from evomerge.errors import EvomergeError, StudyError
+from evomerge.execution.cluster import (
+    join,
+    live_nodes,
+    require_packages,
+    versions,
+)
 from evomerge.execution.deaths import death_reason
-from evomerge.execution.happenings import Hear, ignore, warnings_collected
+from evomerge.execution.happenings import Hear, ignore
 from evomerge.execution.interrupts import termination_kept
 from evomerge.execution.orphans import end_with_driver
 from evomerge.execution.patience import Patience
+from evomerge.execution.placement import n_slots
 from evomerge.execution.protocol import Failed, Job, Outcome, WorkerSpec
+from evomerge.execution.remote import RemoteWorker
 from evomerge.execution.watching import Watch
 
 __all__ = ["RayExecutor"]
 
+_log = logging.getLogger(__name__)
+
 _ATTEMPTS = 3  # a job that has killed this many workers is at fault itself
 _TIMEOUTS = 2  # a job that has taken too long so often will not come back
-_LOOK_S = 1.0  # between looks at how long jobs take
 _DEATHS = (RayActorError, OutOfMemoryError)  # the latter: killed by Ray to save the machine
 _OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
+_LOOK_S = 1.0  # between looks at how long jobs take, and at which machines a cluster has
+_PLACING_S = 60.0  # until a cluster with room has started a worker there
 
 
 class RayExecutor:
     """A pool of Ray actors; see ``Executor``.
 
-    The actors start at once, and import what they need while others are at work.
+    The actors start at once, and import what they need while others are at work. One that dies is
+    replaced, and its job runs again on whichever is free. On a cluster machines may join and leave.
 
     Args:
-        n_workers: How many actors.
+        n_workers: How many actors; ``None``: as many as a cluster has room for at any time. Where
+            it has room for fewer, the others start when there is.
         gpus_per_worker: GPUs of each; 0 gives each one core and one thread.
         address: ``local`` starts Ray on this machine; else the address of a running cluster.
         patience: How long jobs may take; absent: twenty times what others took.
         hear: Hears what happens to workers.
+
+    Raises:
+        StudyError: The cluster cannot be joined, or has no room for any worker.
     """
 
     def __init__(
         self,
-        n_workers: int,
+        n_workers: int | None,
         *,
         gpus_per_worker: float = 0,
         address: str = "local",
         patience: Patience | None = None,
         hear: Hear = ignore,
     ) -> None:
+        self._is_cluster, self._n_wanted = address != "local", n_workers
+        self._gpus = gpus_per_worker
         with termination_kept():
             _start_ray(address, n_workers)
-        self._session = _session() if address == "local" else None
+        self._session = None if self._is_cluster else _session()
         self._reaper = None if self._session is None else end_with_driver(str(self._session))
-        self._n_workers = n_workers
-        self._actor_type: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(_RemoteWorker)
-        self._spec: Any = None  # what actors load, as an object of Ray: sent once per machine
         self._watch = Watch(patience or Patience(), hear)
-        self._running: dict[Any, tuple[Any, Job, int]] = {}
+        self._actor_type: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(RemoteWorker)
+        self._driver = versions() if self._is_cluster else None
+        self._spec: Any = None  # what actors load, as an object of Ray: sent once per machine
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Any, tuple[Any, Job]] = {}
+        self._deaths: defaultdict[tuple[int, str], list[str]] = defaultdict(list)  # where, by job
         self._overdue: dict[Any, str] = {}  # runs whose workers were killed, and why
-        self._n_timeouts: dict[int, int] = {}  # by trial
-        self._loading: dict[Any, Any] = {}  # by actor, what tells that it has loaded
-        self._pids: dict[Any, int] = {}
-        self._n_unloaded = 0  # workers that died while they loaded since the last outcome
-        self._idle: list[Any] = [self._actor_type.remote() for _ in range(n_workers)]
+        self._n_timeouts: defaultdict[tuple[int, str], int] = defaultdict(int)  # by job
+        self._pids: dict[Any, int] = {}  # of the actors that have loaded
+        self._loading: dict[Any, tuple[Any, int]] = {}
+        self._refused: dict[Any, str] = {}  # cannot load; each keeps a place that none could use
+        self._machines: dict[Any, str] = {}  # of the actors that have loaded, by Ray's id
+        self._idle: list[Any] = [self._actor_type.remote() for _ in range(self._n_target())]
 
     def load(self, spec: WorkerSpec) -> None:
         """See ``Executor``."""
         self._spec = ray.put(spec)
-        for actor in self._idle:
-            self._load(actor)
-        for attempt in range(1, _ATTEMPTS + 1):
-            dead = self._dead_while_loading()
-            if not dead:
-                return
-            reason = next(iter(dead.values()))
-            if len(dead) == self._n_workers or attempt == _ATTEMPTS:
-                raise StudyError(f"workers die while they load: {reason}")
-            self._replace_loading(dead, reason)
+        new, self._idle = self._idle, []
+        if self._is_cluster:
+            with _users_fault():
+                self._measure_once(new)
+        for actor in new:
+            self._load(actor, attempt=1)
+        while len(self._idle) < self._n_placeable():
+            self._settle_loading(is_start=True)
 
     @property
     def n_workers(self) -> int:
         """See ``Executor``."""
-        return self._n_workers
+        return max(1, len(self._idle) + len(self._running))
 
     def submit(self, job: Job) -> None:
         """See ``Executor``."""
-        self._start(job, attempt=1)
+        self._waiting.append(job)
+        self._dispatch()
 
-    def next_outcome(self) -> Outcome:
+    def next_outcome(self) -> Outcome | None:
         """See ``Executor``."""
         while True:
+            self._fill()
+            self._dispatch()
             self._give_up_overdue()
-            finished, _ = ray.wait(list(self._running), num_returns=1, timeout=_LOOK_S)
-            if finished and (outcome := self._finished(finished[0])) is not None:
-                return outcome
+            pending = [*self._running, *self._loading]
+            if not pending:
+                raise StudyError(f"no worker is left: {'; '.join(set(self._refused.values()))}")
+            finished, _ = ray.wait(pending, num_returns=1, timeout=_LOOK_S)
+            if finished and finished[0] in self._running:
+                if (outcome := self._finished(finished[0])) is not None:
+                    return outcome
+            elif finished:
+                self._settle_loading()
+                if self._idle and not self._waiting:
+                    return None
 
     def close(self) -> None:
         """See ``Executor``."""
@@ -110,70 +142,51 @@ class RayExecutor:
         """List the process ids of the idle workers."""
         return ray.get([actor.pid.remote() for actor in self._idle])
 
-    def _load(self, actor: Any) -> None:
-        self._loading[actor] = actor.load.remote(self._spec)
+    def _n_target(self) -> int:
+        """How many actors there should be now."""
+        if self._n_wanted is not None:
+            return self._n_wanted
+        n = n_slots(live_nodes(), self._gpus)
+        if n == 0 and self._spec is None:
+            needs = f"a core and {self._gpus:g} GPUs" if self._gpus else "a core"
+            raise StudyError(
+                f"expected a machine of the cluster with {needs} for a worker, got none of "
+                f"{len(live_nodes())}; set execution.workers to wait for one to join"
+            )
+        return n
+
+    def _n_placeable(self) -> int:
+        """How many actors there is room for, of those that there should be; at least one."""
+        if not self._is_cluster:
+            return self._n_target()
+        return max(1, min(self._n_target(), n_slots(live_nodes(), self._gpus)))
+
+    def _fill(self) -> None:
+        """Replace actors that died, and use machines that joined."""
+        there = len(self._idle) + len(self._running) + len(self._loading) + len(self._refused)
+        for _ in range(self._n_target() - there):
+            self._load(self._actor_type.remote(), attempt=1)
+
+    def _load(self, actor: Any, *, attempt: int) -> None:
+        self._loading[actor.load.remote(self._spec, self._driver)] = (actor, attempt)
         self._watch.number(actor)
 
-    def _new_actor(self) -> Any:
-        """Start another actor, which loads while nobody waits for it."""
-        actor = self._actor_type.remote()
-        self._load(actor)
-        return actor
-
-    def _dead_while_loading(self) -> dict[Any, str]:
-        """Wait for the idle actors to load; returns why those died that did."""
-        dead = {}
-        for actor in self._idle:
-            try:
-                self._pids[actor] = ray.get(self._loading[actor])
-            except RayTaskError as err:
-                raise (err.cause if isinstance(err.cause, EvomergeError) else err) from err
-            except _DEATHS as err:
-                dead[actor] = self._why(err)
-        for actor in self._loading.keys() & self._pids.keys():
-            self._watch.loaded(actor)
-            del self._loading[actor]
-        return dead
-
-    def _replace_loading(self, dead: dict[Any, str], reason: str) -> None:
-        """Start others for actors that died, and say so once."""
-        text = f"{len(dead)} of {self._n_workers} workers died while they loaded, others start: "
-        for actor in dead:
-            self._watch.replaced(actor, text + reason)
-            text, reason = "", ""
-            self._idle.remove(actor)
-            self._idle.append(self._new_actor())
-
-    def _is_loaded(self, actor: Any) -> bool:
-        ready = self._loading.get(actor)
-        if ready is None:
-            return True
-        if not ray.wait([ready], timeout=0)[0]:
-            return False
-        with suppress(RayTaskError, *_DEATHS):  # which the job on it reports
-            self._pids[actor] = ray.get(ready)
-            self._watch.loaded(actor)
-            del self._loading[actor]
-        return actor not in self._loading
-
-    def _start(self, job: Job, *, attempt: int) -> None:
-        actor = self._idle.pop()
-        run = actor.run.remote(job)
-        self._running[run] = (actor, job, attempt)
-        self._watch.started(run, actor, job, attempt=attempt)
+    def _dispatch(self) -> None:
+        while self._idle and self._waiting:
+            actor, job = self._idle.pop(), self._waiting.popleft()
+            run = actor.run.remote(job)
+            self._running[run] = (actor, job)
+            self._watch.started(run, actor, job, attempt=1 + len(self._deaths[_key(job)]))
 
     def _give_up_overdue(self) -> None:
         """Kill the workers of jobs that take too long; that they died is seen like any death."""
-        for run, (actor, _, _) in self._running.items():
-            if self._is_loaded(actor):
-                self._watch.began(run)
         for run, why in self._watch.overdue():
             if run not in self._overdue and not ray.wait([run], timeout=0)[0]:
                 self._overdue[run] = why
                 self._kill(self._running[run][0])
 
     def _kill(self, actor: Any) -> None:
-        """Kill a worker, even one that is stopped or hangs in the system, where it is here."""
+        """Kill a worker, even one that is stopped, hangs in the system, or cannot be reached."""
         ray.kill(actor)
         if self._session is not None:
             with suppress(ProcessLookupError):
@@ -181,105 +194,127 @@ class RayExecutor:
 
     def _finished(self, run: Any) -> Outcome | None:
         """Take what a worker returns; ``None`` if it died and its job runs again."""
-        actor, job, attempt = self._running.pop(run)
+        outcome: Outcome
+        actor, job = self._running.pop(run)
+        overdue = self._overdue.pop(run, None)
         try:
             outcome, said = ray.get(run)
         except _DEATHS as err:
-            return self._lost(run, actor, job, attempt, self._overdue.pop(run, None), err)
-        except RayTaskError as err:  # a replacement that cannot load its models
+            return self._lost(run, actor, job, overdue, err)
+        except RayTaskError as err:
             outcome, said = Failed(job, _first_line(err.cause), str(err)), []
         self._watch.warned(actor, job.trial, said)
         self._watch.finished(run, outcome)
-        self._overdue.pop(run, None)
-        self._n_unloaded = 0
         self._idle.append(actor)
         return outcome
 
     def _lost(
-        self, run: Any, actor: Any, job: Job, attempt: int, overdue: str | None, err: Exception
-    ) -> Outcome | None:
-        """Replace a worker; its job runs again, or has failed."""
-        why = overdue or self._why(err)
-        self._require_some_load(actor, why)
-        self._watch.replaced(actor, why, run)
-        self._idle.append(self._new_actor())
-        n_timeouts = self._n_timeouts.get(job.trial, 0) + (overdue is not None)
-        self._n_timeouts[job.trial] = n_timeouts
-        if n_timeouts == _TIMEOUTS and overdue is not None:
-            return Failed(job, f"given up {n_timeouts} times: {why} (execution.trial_timeout)")
-        if attempt == _ATTEMPTS:
-            return Failed(job, f"its worker died {attempt} times: {why}")
-        self._start(job, attempt=attempt + 1)
-        return None
+        self, run: Any, actor: Any, job: Job, overdue: str | None, err: Exception
+    ) -> Failed | None:
+        """Let the job of a dead worker run again, unless it has killed too many or hangs.
 
-    def _require_some_load(self, actor: Any, why: str) -> None:
-        """End the run where one worker after another dies before it is ready."""
-        self._n_unloaded = 0 if self._is_loaded(actor) else self._n_unloaded + 1
-        if self._n_unloaded >= max(_ATTEMPTS, self._n_workers):
-            raise StudyError(f"workers die while they load: {why}")
+        Workers that died with their machines do not count. Of one that went without a word it takes
+        Ray a while to know; until then it does.
+        """
+        ray.kill(actor)  # one that cannot be reached any more may be alive
+        why = overdue or self._why(err)
+        self._watch.replaced(actor, why, run)
+        if overdue is not None:
+            self._n_timeouts[_key(job)] += 1
+            if (n := self._n_timeouts[_key(job)]) >= _TIMEOUTS:
+                return Failed(job, f"given up {n} times: {why} (execution.trial_timeout)")
+        where = self._deaths[_key(job)]
+        where.append(self._machines[actor])
+        alive = {node.id for node in live_nodes()}
+        if sum(machine in alive for machine in where) >= _ATTEMPTS:
+            return Failed(job, f"its worker died {len(where)} times: {why}")
+        self._waiting.appendleft(job)
+        return None
 
     def _why(self, err: Exception) -> str:
         if isinstance(err, OutOfMemoryError):
             return _first_line(err)
         return death_reason(str(err), None if self._session is None else self._session / "logs")
 
-
-class _RemoteWorker:
-    """Builds its worker in ``load``: an actor whose constructor raises hides the type of the error.
-
-    An actor that stands in for a dead one loads while nobody looks; then its job raises.
-    """
-
-    def __init__(self) -> None:
-        import evomerge.execution.worker  # noqa: F401  seconds that would pass later
-
-        self._worker: Any = None
-        self._error: Exception | None = None
-
-    def load(self, spec: WorkerSpec) -> int:
-        """Load models and tasks; returns the process id."""
-        from evomerge.execution.worker import Worker
-
+    def _settle_loading(self, *, is_start: bool = False) -> None:
+        """Wait for the next actor to have loaded; at the start all must."""
+        ready, _ = ray.wait(list(self._loading), num_returns=1, timeout=_PLACING_S)
+        if not ready:
+            _log.warning("the cluster has no free place for a worker; waiting for one")
+            return
+        actor, attempt = self._loading.pop(ready[0])
         try:
-            self._worker = Worker(spec)
-        except Exception as err:
-            self._error = err
-            raise
-        return os.getpid()
+            with _users_fault():
+                self._pids[actor], self._machines[actor] = ray.get(ready[0])
+            self._watch.loaded(actor)
+            self._idle.append(actor)
+            if not is_start:
+                _log.info("%d workers are at work", self.n_workers)
+        except _DEATHS as err:
+            self._died_loading(actor, attempt, err, is_start=is_start)
+        except (EvomergeError, RayTaskError) as err:
+            if is_start:
+                raise
+            self._refuse(actor, _first_line(err))
 
-    def run(self, job: Job) -> tuple[Outcome, list[str]]:
-        """Run a job; returns its outcome, and what was logged as a warning on the way."""
-        if self._error is not None:
-            raise self._error
-        with warnings_collected() as said:
-            return self._worker.run(job), said
+    def _died_loading(self, actor: Any, attempt: int, err: Exception, *, is_start: bool) -> None:
+        require_packages(err)
+        why = self._why(err)
+        if attempt < _ATTEMPTS:
+            self._watch.replaced(actor, f"a worker died while it loaded, another starts: {why}")
+            self._load(self._actor_type.remote(), attempt=attempt + 1)
+        elif is_start:
+            raise StudyError(f"workers die while they load: {why}") from err
+        else:
+            self._refuse(actor, why)
 
-    def pid(self) -> int:
-        return os.getpid()
+    def _refuse(self, actor: Any, why: str) -> None:
+        self._refused[actor] = why
+        self._watch.replaced(actor, f"a worker cannot load, and is left out: {why}")
+
+    def _measure_once(self, actors: list[Any]) -> None:
+        """Let one actor per cache measure the models; the others find it there when they load."""
+        caches = {actor.prepare.remote(self._driver): actor for actor in actors}
+        n = min(len(actors), self._n_placeable())
+        ready, _ = ray.wait(list(caches), num_returns=n, timeout=_PLACING_S)
+        try:
+            first = {ray.get(ref): caches[ref] for ref in ready}
+            first.pop(None, None)  # caches that are off
+            ray.get([actor.measure.remote(self._spec) for actor in first.values()])
+        except _DEATHS as err:  # what is not measured now is measured when it is needed
+            require_packages(err)
 
 
-def _start_ray(address: str, n_workers: int) -> None:
+@contextmanager
+def _users_fault() -> Iterator[None]:
+    """Raise what a user can mend as itself, not as an error of Ray's."""
+    try:
+        yield
+    except RayTaskError as err:
+        raise (err.cause if isinstance(err.cause, EvomergeError) else err) from err
+
+
+def _start_ray(address: str, n_workers: int | None) -> None:
     _silence_ray()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
-    if address == "local":
-        os.environ.setdefault(
-            "RAY_worker_niceness", "0"
-        )  # by Ray's 15 any other process goes first
-        ray.init(
-            address="local",
-            num_cpus=n_workers,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    if address != "local":
+        join(address)
+        return
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by Ray's 15 any other process goes first
+    ray.init(
+        address="local",
+        num_cpus=n_workers,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
 
 
 def _session() -> Path:
     """Find the folder of this Ray's logs: one of two parts of Ray used that are not public."""
-    return Path(ray._private.worker._global_node.get_session_dir_path())
+    node: Any = ray._private.worker._global_node
+    return Path(node.get_session_dir_path())
 
 
 def _silence_ray() -> None:
@@ -292,3 +327,7 @@ def _silence_ray() -> None:
 
 def _first_line(err: BaseException) -> str:
     return str(err).splitlines()[0] if str(err) else type(err).__name__
+
+
+def _key(job: Job) -> tuple[int, str]:
+    return job.trial, job.split

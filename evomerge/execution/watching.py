@@ -18,7 +18,7 @@ __all__ = ["Watch"]
 class _Run:
     worker: int
     job: Job
-    since: float | None = None  # None: its worker is not ready yet
+    since: float
     is_slow: bool = False
 
 
@@ -45,21 +45,14 @@ class Watch:
         self._hear(Happening("loaded", self.number(worker)))
 
     def started(self, run: Hashable, worker: Hashable, job: Job, *, attempt: int) -> None:
-        """Note that a worker has been given a job; its time begins with ``began``."""
-        self._runs[run] = _Run(self.number(worker), job)
+        """Note that a worker, which is ready, has been given a job."""
+        self._runs[run] = _Run(self.number(worker), job, time.monotonic())
         kind: Literal["started", "retried"] = "started" if attempt == 1 else "retried"
         self._hear(Happening(kind, self.number(worker), job.trial))
 
-    def began(self, run: Hashable) -> None:
-        """Note that the worker of a run is ready, if that is not known yet."""
-        if self._runs[run].since is None:
-            self._runs[run].since = time.monotonic()
-
     def finished(self, run: Hashable, outcome: Outcome) -> None:
         """Learn from a run how long jobs take."""
-        known = self._runs.pop(run)
-        if known.since is not None:
-            self.patience.learn(outcome, time.monotonic() - known.since)
+        self.patience.learn(outcome, time.monotonic() - self._runs.pop(run).since)
 
     def warned(self, worker: Hashable, trial: int, said: Iterable[str]) -> None:
         """Pass on what a worker warned of, unless one has said the same."""
@@ -78,8 +71,6 @@ class Watch:
         """Report the runs that have become slow, and yield those beyond their limit, with why."""
         now = time.monotonic()
         for key, run in list(self._runs.items()):
-            if run.since is None:
-                continue
             seconds = now - run.since
             if seconds > self.patience.limit_s(run.job):
                 yield key, self.patience.limit_text(run.job)

@@ -21,11 +21,13 @@ from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.execution.climbing import Climber
+from evomerge.execution.contents import require_contents
 from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.protocol import Climb, Failed, Job, Outcome, Pruned, Scored, WorkerSpec
 from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.candidate import LiveCandidate
+from evomerge.merging.measuring import measure_models
 from evomerge.merging.sources import Sources
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.path import BASE
@@ -35,7 +37,7 @@ from evomerge.secrets import without_secrets
 if TYPE_CHECKING:
     from evomerge.evaluation.vllm_engine import VllmModel
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "measure"]
 
 
 def _without_places(recipe: Recipe) -> str:
@@ -57,6 +59,21 @@ def _line(err: Exception) -> str:
     return without_secrets(f"{type(err).__name__}: {line}")
 
 
+def measure(spec: WorkerSpec) -> None:
+    """Measure the models once for all workers that share this one's cache on disk.
+
+    Adapters and deltas are computed into that cache, too.
+
+    Raises:
+        CheckpointError: A model is missing, is not the driver's, does not fit, or is not finite.
+    """
+    sources = Sources(spec.base, spec.experts, shared=cache_folder("experts"))
+    if spec.contents is not None:
+        require_contents(sources, spec.contents)
+    if spec.space is not None:
+        measure_models(sources, spec.space.statistics, lambda done, total: None)
+
+
 class Worker:
     """Runs any recipe over its models; two workers give the same scores.
 
@@ -74,6 +91,8 @@ class Worker:
         self._spec = spec
         shared = cache_folder("experts")
         sources = Sources(spec.base, spec.experts, shared=shared, prompts=spec.prompts)
+        if spec.contents is not None:
+            require_contents(sources, spec.contents)
         sources.check_finite()
         self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share)
         self._vllm = self._inside_vllm(sources) if spec.engine == "vllm" else None

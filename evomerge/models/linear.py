@@ -30,7 +30,8 @@ def linear_layers(model: PreTrainedModel, names: Iterable[str]) -> Mapping[str, 
     found: dict[str, nn.Linear] = {}
     for name, view in sorted(live_views(model, names).items()):
         module = model.get_submodule(view.parameter.rpartition(".")[0])
-        is_whole = isinstance(module, nn.Linear) and view.parameter.endswith(".weight")
-        if is_whole and view.tensor.shape == module.weight.shape and view.tensor.is_contiguous():
+        if not isinstance(module, nn.Linear) or not view.parameter.endswith(".weight"):
+            continue
+        if view.tensor.shape == module.weight.shape and view.tensor.is_contiguous():
             found[name] = module
     return found

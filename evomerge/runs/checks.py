@@ -13,6 +13,7 @@ from evomerge.errors import Fault, KeyPath, did_you_mean
 from evomerge.evaluation.suite import SPLITS, Suite
 from evomerge.execution.costs import COST, cost_fault
 from evomerge.runs.parts import bounds_of
+from evomerge.runs.workers import worker_device
 from evomerge.space.baselines import Baseline
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.constraints import parse_bound
@@ -26,6 +27,7 @@ __all__ = [
     "engine_faults",
     "final_split_faults",
     "metric_faults",
+    "placement_faults",
     "task_faults",
     "unreached_faults",
 ]
@@ -121,16 +123,22 @@ def distance_faults(experiment: Experiment, space: SearchSpace | None) -> Iterat
             yield Fault((*path, "cost"), text, "use the cost kl")
 
 
+def placement_faults(experiment: Experiment) -> Iterator[Fault]:
+    """A candidate lives on one GPU, so that more of them would idle."""
+    if (n := experiment.execution.gpus_per_worker) > 1:
+        text = f"expected at most 1, since a candidate is held and scored by one GPU, got {n:g}"
+        hint = "a model too large for one needs bfloat16; experts may be streamed from memory"
+        yield Fault(("execution", "gpus_per_worker"), text, hint)
+
+
 def engine_faults(experiment: Experiment, space: SearchSpace | None) -> Iterator[Fault]:
     """What stands in the way of vLLM."""
-    import torch
-
     path = ("engine",)
     if experiment.engine != "vllm":
         return
     if find_spec("vllm") is None:
         yield Fault(path, "vllm is not installed", "pip install vllm")
-    if not torch.cuda.device_count() or experiment.execution.gpus_per_worker == 0:
+    if worker_device(experiment.execution)[0] == "cpu":
         yield Fault(path, "expected transformers for workers without a GPU, got vllm")
     if _has_paths(space):
         text = "expected transformers for a space with data-flow paths, which vLLM cannot run"

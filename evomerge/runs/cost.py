@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from evomerge.cache import cache_folder
+from evomerge.config.experiment import ExecutionConfig
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -21,7 +22,7 @@ from evomerge.runs.loaded import Loaded
 from evomerge.runs.observed import observation_fact
 from evomerge.runs.sampling import sampler_choice
 from evomerge.runs.units import bytes_text
-from evomerge.runs.workers import on_device, worker_count
+from evomerge.runs.workers import is_on_cluster, on_device, require_room, worker_count
 from evomerge.schema import write_yaml
 from evomerge.study.evaluations import climb_evaluations
 from evomerge.study.records import Objective
@@ -48,7 +49,11 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
 
     Args:
         loaded: A checked experiment.
+
+    Raises:
+        EvomergeError: There is no room for its workers, or no such cluster.
     """
+    require_room(loaded.experiment.execution)
     experiment, models = loaded.experiment, loaded.models
     sources = Sources(models.base, models.experts, open_full=peek_model)
     parameters = n_parameters(tuple(range(models.n_layers)), sources)
@@ -77,7 +82,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         ("budget", _budget(loaded)),
         ("gates", "off" if experiment.gates is None else experiment.gates.summary),
         ("race", _RACE_OFF if experiment.race is None else experiment.race.summary),
-        ("workers", f"{n_workers} on {worker.device}, {experiment.execution.executor}"),
+        ("workers", f"{n_workers} on {worker.device}, {_where(experiment.execution)}"),
         ("kernel", ": ".join(kernel_choice(worker.device))),
         ("experts", _experts(sources, dtype, worker)),
         ("memory", f"{bytes_text(candidate_bytes)} of live model for each of {n_workers} workers"),
@@ -99,6 +104,14 @@ def example_recipe(loaded: Loaded) -> str:
     path = {"path": recipe["path"]} if "path" in recipe else {}
     text = write_yaml({"rules": rules[:_MOST_RULES], **path})
     return f"{text}# and {more} more rules\n" if more > 0 else text
+
+
+def _where(execution: ExecutionConfig) -> str:
+    """Name what runs the workers; how many a cluster has room for changes with its machines."""
+    if not is_on_cluster(execution):
+        return execution.executor
+    joins = ", more as machines join" if execution.workers == "auto" else ""
+    return f"the Ray cluster at {execution.ray_address}{joins}"
 
 
 def _objective(objective: Objective) -> str:

@@ -7,24 +7,23 @@ that is now; on a machine that has seen the files before, they are not read (``f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
 from evomerge.errors import StudyError
 from evomerge.evaluation.suite import SPLITS
-from evomerge.fingerprint import digest_of, fingerprint
+from evomerge.fingerprint import digest_of
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.workers import is_on_cluster
 
 if TYPE_CHECKING:
+    from evomerge.execution.protocol import WorkerSpec
+    from evomerge.merging.sources import Sources
     from evomerge.models.expert import TensorSource
 
-__all__ = ["input_digests", "model_digests", "require_same"]
-
-_TOKENIZER = (
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
-    *("vocab*", "merges.txt", "*.model", "*.tiktoken", "generation_config.json"),
-)
+__all__ = ["input_digests", "model_digests", "require_same", "with_contents"]
 
 
 def input_digests(loaded: Loaded) -> dict[str, str]:
@@ -46,18 +45,34 @@ def input_digests(loaded: Loaded) -> dict[str, str]:
 
 def model_digests(experiment: Experiment) -> dict[str, str]:
     """Look at the models and the tokenizer alone; see ``input_digests``."""
+    from evomerge.execution.contents import file_digest, tokenizer_files
+
+    sources = _sources(experiment)
+    found: dict[str, str] = {}
+    for name, model in zip(experiment.models.located(), sources.models, strict=True):
+        found |= {f"{kind} of {name}": digest for kind, digest in _digests(model)}
+    files = tokenizer_files(sources.anchor.folder)
+    found["tokenizer of base"] = digest_of([[f.name, file_digest(f)] for f in files])
+    return found
+
+
+def with_contents(worker: WorkerSpec, experiment: Experiment) -> WorkerSpec:
+    """Tell workers on other machines what their model files must hold: what this machine's do."""
+    from evomerge.execution.contents import ModelContents
+
+    if not is_on_cluster(experiment.execution):
+        return worker
+    return replace(worker, contents=ModelContents.of(_sources(experiment)))
+
+
+def _sources(experiment: Experiment) -> Sources:
+    """Open the models; those of workers elsewhere need not have their tensors here."""
     from evomerge.merging.sources import Sources
     from evomerge.models.opening import open_model, peek_model
 
-    is_remote, models = experiment.execution.ray_address != "local", experiment.models
-    open_full = peek_model if is_remote else open_model
-    sources = Sources(models.base, models.experts, open_full=open_full)
-    found: dict[str, str] = {}
-    for name, model in zip(models.located(), sources.models, strict=True):
-        found |= {f"{kind} of {name}": digest for kind, digest in _digests(model)}
-    files = sorted(f for pattern in _TOKENIZER for f in sources.anchor.folder.glob(pattern))
-    found["tokenizer of base"] = digest_of([[f.name, _digest(f)] for f in files if f.is_file()])
-    return found
+    models = experiment.models
+    open_full = peek_model if is_on_cluster(experiment.execution) else open_model
+    return Sources(models.base, models.experts, open_full=open_full)
 
 
 def require_same(before: Mapping[str, str], now: Mapping[str, str], where: Path) -> None:
@@ -83,12 +98,9 @@ def require_same(before: Mapping[str, str], now: Mapping[str, str], where: Path)
 
 def _digests(model: TensorSource) -> Iterator[tuple[str, str]]:
     """Digest configs and tensors apart: to a person they are different things."""
+    from evomerge.execution.contents import file_digest
+
     configs = [file for file in model.files if file.suffix == ".json"]
     tensors = [file for file in model.files if file.suffix != ".json"]
-    yield "config", digest_of(list(map(_digest, configs)))
-    yield "weights", digest_of(list(map(_digest, tensors)))
-
-
-def _digest(file: Path) -> str:
-    """Of a Hub model that only the workers download, the commit says what it holds."""
-    return fingerprint(file) if file.is_file() else f"commit {file.parent.name}"
+    yield "config", digest_of(list(map(file_digest, configs)))
+    yield "weights", digest_of(list(map(file_digest, tensors)))

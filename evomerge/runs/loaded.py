@@ -245,7 +245,9 @@ class _Parts:
         if self._are_named and not self._gaps.touch("seeds"):
             self.faults += checks.bound_faults(experiment, experts)
         self.faults += checks.distance_faults(experiment, self.space)
-        self.faults += checks.engine_faults(experiment, self.space)
+        self.faults += checks.placement_faults(experiment)
+        with collected(self.faults, "execution", "ray_address"):
+            self.faults += checks.engine_faults(experiment, self.space)
         if not self.faults and self.space is not None:
             self.faults += observation_faults(experiment, self.space, self.tasks, self._opened)
         self.faults += checks.final_split_faults(experiment, self.suites)

@@ -23,7 +23,7 @@ from evomerge.origins import is_single_model
 from evomerge.plain_yaml import placed_in
 from evomerge.runs.compare import compare_experts, read_comparison, write_comparison
 from evomerge.runs.events import Events
-from evomerge.runs.inputs import input_digests, model_digests, require_same
+from evomerge.runs.inputs import input_digests, model_digests, require_same, with_contents
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.observed import with_prompts
 from evomerge.runs.optuna_study import (
@@ -38,7 +38,7 @@ from evomerge.runs.reading import is_finished, read_study
 from evomerge.runs.sampling import make_sampler, sampler_choice, with_settled_sampler
 from evomerge.runs.stored import change_experiment, read_experiment, write_experiment
 from evomerge.runs.wholeness import require_items
-from evomerge.runs.workers import on_device, start_executor
+from evomerge.runs.workers import is_on_cluster, on_device, start_executor
 from evomerge.study.drivers import Drivers
 from evomerge.study.finals import run_finals
 from evomerge.study.finals_file import write_finals
@@ -209,7 +209,8 @@ def continue_study(
         try:
             _measure(loaded, folder, events)
             events.phase("loading the workers")
-            executor.load(on_device(loaded.worker, experiment.execution))
+            worker = on_device(loaded.worker, experiment.execution)
+            executor.load(with_contents(worker, experiment))
             _search(study, loaded, folder, executor, events, log)
             _finals(study, loaded, folder, executor, events)
         finally:
@@ -245,13 +246,13 @@ def _make_again(
 def _measure(loaded: Loaded, folder: StudyFolder, events: Events) -> None:
     """Measure the models before the workers load, which then find all in the cache on disk.
 
-    Without that cache, or on another machine, each worker measures what it needs when it needs it.
+    On a cluster one worker does so for all that share its cache. Without a cache each worker
+    measures what it needs when it needs it.
     """
     from evomerge.merging.measuring import measure_models
     from evomerge.merging.sources import Sources
 
-    is_remote = loaded.experiment.execution.ray_address != "local"
-    if cache_folder("statistics") is None or is_remote:
+    if cache_folder("statistics") is None or is_on_cluster(loaded.experiment.execution):
         return
     events.phase("measuring the models")
     models = loaded.models

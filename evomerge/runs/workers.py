@@ -8,13 +8,17 @@ import os
 from pathlib import Path
 
 from evomerge.config.experiment import ExecutionConfig
+from evomerge.errors import ConfigError, Fault
 from evomerge.execution.happenings import Hear, ignore
 from evomerge.execution.patience import Patience
+from evomerge.execution.placement import Node, n_slots
 from evomerge.execution.protocol import Executor, WorkerSpec
 
 __all__ = [
+    "is_on_cluster",
     "machine_bytes",
     "on_device",
+    "require_room",
     "start_executor",
     "worker_bytes",
     "worker_count",
@@ -33,7 +37,12 @@ def start_executor(config: ExecutionConfig, hear: Hear = ignore) -> Executor:
     Args:
         config: Of the experiment.
         hear: Hears what happens to them.
+
+    Raises:
+        ConfigError: There is no room for them; see ``require_room``.
+        StudyError: There is no such cluster, or it lets nobody in.
     """
+    require_room(config)
     if config.executor == "inline":
         from evomerge.execution.inline import InlineExecutor
 
@@ -41,14 +50,38 @@ def start_executor(config: ExecutionConfig, hear: Hear = ignore) -> Executor:
     from evomerge.execution.ray import RayExecutor
 
     gpus = config.gpus_per_worker if _has_gpus(config) else 0
+    is_any = is_on_cluster(config) and config.workers == "auto"
     limit = config.trial_timeout
     return RayExecutor(
-        worker_count(config),
+        None if is_any else worker_count(config),
         gpus_per_worker=gpus,
         address=config.ray_address,
         patience=Patience(math.inf if limit == "off" else limit),
         hear=hear,
     )
+
+
+def is_on_cluster(config: ExecutionConfig) -> bool:
+    """Tell whether workers run on other machines, too."""
+    return config.executor == "ray" and config.ray_address != "local"
+
+
+def require_room(config: ExecutionConfig) -> None:
+    """Refuse more workers than this machine's GPUs hold, which Ray would wait for without end.
+
+    On a cluster machines may join, so nothing is too many.
+
+    Raises:
+        ConfigError: By the keys of the experiment.
+        StudyError: There is no such cluster, or it lets nobody in.
+    """
+    if config.executor == "inline" or is_on_cluster(config) or not _has_gpus(config):
+        return
+    room, wanted = _room(config), worker_count(config)
+    if wanted > room:
+        text = f"expected at most {room} workers of {config.gpus_per_worker:g} GPUs on {_n_gpus()}"
+        hint = "lower gpus_per_worker, so that workers share a GPU"
+        raise ConfigError(Fault(("execution", "workers"), f"{text}, got {wanted}", hint))
 
 
 def on_device(worker: WorkerSpec, config: ExecutionConfig) -> WorkerSpec:
@@ -66,7 +99,7 @@ def worker_device(config: ExecutionConfig) -> tuple[str, float]:
 
 def worker_bytes(config: ExecutionConfig) -> int | None:
     """Tell the memory of a worker before anything is there; ``None`` on a cluster elsewhere."""
-    if config.executor == "ray" and config.ray_address != "local":
+    if is_on_cluster(config):
         return None
     device, share = worker_device(config)
     if device == "cpu":
@@ -84,18 +117,34 @@ def machine_bytes() -> int:
 
 
 def worker_count(config: ExecutionConfig) -> int:
-    """Resolve ``workers: auto``: as many as the GPUs hold, else one per core."""
+    """Resolve ``workers: auto``: as many as the GPUs hold, else one per core.
+
+    On a cluster that is what its machines have room for now.
+    """
     if config.executor == "inline":
         return 1
-    if config.workers != "auto":
-        return config.workers
-    if _has_gpus(config):
-        return max(1, int(_n_gpus() / config.gpus_per_worker))
-    return _n_cores()
+    return config.workers if config.workers != "auto" else max(1, _room(config))
+
+
+def _room(config: ExecutionConfig) -> int:
+    """Count the workers that there is room for, whatever the experiment asks for."""
+    gpus = config.gpus_per_worker if _has_gpus(config) else 0
+    return n_slots(_nodes(config), gpus)
 
 
 def _has_gpus(config: ExecutionConfig) -> bool:
-    return config.gpus_per_worker > 0 and _n_gpus() > 0
+    return config.gpus_per_worker > 0 and any(node.n_gpus for node in _nodes(config))
+
+
+def _nodes(config: ExecutionConfig) -> tuple[Node, ...]:
+    """List the machines that workers may run on; on this one workers with GPUs share its cores."""
+    if is_on_cluster(config):
+        from evomerge.execution.cluster import cluster_nodes
+
+        return cluster_nodes(config.ray_address)
+    if config.gpus_per_worker > 0 and (n_gpus := _n_gpus()):
+        return (Node("", "", math.inf, n_gpus),)
+    return (Node("", "", _n_cores(), 0),)
 
 
 def _n_gpus() -> int:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from evomerge.optuna_internals import storage_of, study_id, trial_id, without_sampler
 from evomerge.study.evaluations import is_used_up
 from evomerge.study.identity import Identity
-from evomerge.study.ledger import DRIVER, Tally
+from evomerge.study.ledger import DRIVER, CostSoFar
 from evomerge.study.storage import together
 
 __all__ = ["Drivers"]
@@ -44,7 +44,7 @@ class Drivers:
         self, study: optuna.Study, identity: Identity | None, patience_s: float = 60.0
     ) -> None:
         self._study, self._patience_s = study, patience_s
-        self._tally = Tally()
+        self._cost_so_far = CostSoFar()
         self._name = None if identity is None else identity.id
         self._seen: dict[int, float] = {}  # by number, from when nobody's
         self._claimed: dict[int, float] = {}  # by number, from when marked here
@@ -68,9 +68,9 @@ class Drivers:
         storage, study = storage_of(self._study), study_id(self._study)
         while True:
             trials = self._study.get_trials(deepcopy=False)
-            rest = self._tally.rest(trials)
+            rest = self._cost_so_far.rest(trials)
             queued = next((t for t in rest if t.state == TrialState.WAITING), None)
-            if is_used_up(self._tally.total(trials, with_queued=False), n_trials):
+            if is_used_up(self._cost_so_far.total(trials, with_queued=False), n_trials):
                 return None
             if queued is None:
                 storage.create_new_trial(study, create_trial(state=TrialState.WAITING))

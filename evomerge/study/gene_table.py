@@ -21,7 +21,9 @@ from evomerge.study.journal import Record
 
 __all__ = ["GeneTable"]
 
-Params = tuple[dict[str, Any], dict[str, BaseDistribution]]  # values and distributions, by name
+ParamsAndRanges = tuple[
+    dict[str, Any], dict[str, BaseDistribution]
+]  # values and distributions, by name
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class GeneTable:
             "params": b64encode(_little(numbers).tobytes()).decode(),
         }
 
-    def unpacked(self, record: Record) -> Callable[[], Params]:
+    def unpacked(self, record: Record) -> Callable[[], ParamsAndRanges]:
         """Take in the genes of a trial's record; its params are read by who calls the answer.
 
         Trials with the same genes share their distributions.

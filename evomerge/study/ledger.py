@@ -37,7 +37,7 @@ from evomerge.study.packed import Unread, packed, unpacked
 from evomerge.study.proposals import is_proposed
 from evomerge.study.records import Objective, Partial, TrialRecord, TrialStateName
 
-__all__ = ["DRIVER", "Ledger", "Tally", "evaluations_of", "origin_of"]
+__all__ = ["DRIVER", "CostSoFar", "Ledger", "evaluations_of", "origin_of"]
 
 DRIVER = "driver"
 """Trial user attribute: who runs it. A driver that comes back runs only its own again."""
@@ -79,7 +79,7 @@ def evaluations_of(trial: FrozenTrial) -> float:
     return float(trial.user_attrs.get(_EVALUATIONS, 1.0))
 
 
-class Tally:
+class CostSoFar:
     """Adds up what trials cost; those at the start that are finished, which stay so, only once."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Ledger:
     ) -> None:
         self.study, self.objectives, self.items = study, objectives, items
         self.constraints, self._models = constraints, models
-        self._tally = Tally()
+        self._cost_so_far = CostSoFar()
 
     def trials(self) -> list[FrozenTrial]:
         """List the trials as Optuna has them, by number, queued ones included."""
@@ -145,7 +145,7 @@ class Ledger:
 
     def evaluations(self) -> float:
         """Add up what all trials cost, queued ones included; see ``study.evaluations``."""
-        return self._tally.total(self.trials())
+        return self._cost_so_far.total(self.trials())
 
     def is_settled(self, trial: Trial | FrozenTrial) -> bool:
         """Tell whether a sampler has said all it has to say of a trial, and that is stored."""

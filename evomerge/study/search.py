@@ -146,7 +146,8 @@ class Search:
                 elif not (self._is_in_time() and self._start_next()):
                     break
             if self._in_flight:
-                self._finish(self._executor.next_outcome())
+                if (outcome := self._executor.next_outcome()) is not None:
+                    self._finish(outcome)
             elif self._is_stopping():
                 raise KeyboardInterrupt
             elif self._drivers.is_waiting:

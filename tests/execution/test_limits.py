@@ -75,7 +75,7 @@ def test_a_worker_that_stands_still_is_reported_then_replaced(
     assert f"trial {trial} has run for" in late[0].text
     assert late[1].text.startswith(f"the worker of trial {trial} is replaced: it ran for more than")
     assert late[0].worker == late[1].worker in (0, 1)
-    assert late[2].worker == 2
+    assert late[2].worker != late[1].worker
 
 
 def test_a_job_that_hangs_every_worker_has_failed(

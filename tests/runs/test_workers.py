@@ -8,9 +8,13 @@ from typing import Literal
 import pytest
 import torch
 
-from evomerge.config.experiment import ExecutionConfig
+from evomerge.config.experiment import ExecutionConfig, Experiment
+from evomerge.errors import ConfigError
+from evomerge.execution import cluster
+from evomerge.execution.placement import Node
 from evomerge.execution.protocol import WorkerSpec
-from evomerge.runs.workers import on_device, worker_count
+from evomerge.runs.loaded import Loaded
+from evomerge.runs.workers import on_device, require_room, worker_count
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell")
@@ -51,3 +55,40 @@ def test_workers_run_on_gpus_if_there_are_any_and_they_are_wanted(
     config = ExecutionConfig(executor=executor, gpus_per_worker=gpus_per_worker)
     worker = on_device(WorkerSpec("zoo:base", {}, ()), config)
     assert (worker.device, worker.device_share) == expected
+
+
+def test_what_counts_on_a_cluster_are_its_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = (Node("a", "head", 8, 0), Node("b", "10.0.0.2", 16, 4), Node("c", "10.0.0.3", 16, 4))
+    monkeypatch.setattr(cluster, "cluster_nodes", lambda address: machines)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # of the driver's machine
+    config = ExecutionConfig(ray_address="10.0.0.1:6379", gpus_per_worker=0.4)
+    worker = on_device(WorkerSpec("zoo:base", {}, ()), config)
+    assert (worker.device, worker.device_share, worker_count(config)) == ("cuda", 0.4, 16)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(cluster, "cluster_nodes", lambda address: machines[:1])
+    assert on_device(worker, config).device == "cpu"
+    assert worker_count(config) == 8
+
+
+def test_more_workers_than_the_gpus_hold_are_refused_instead_of_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert worker_count(ExecutionConfig(gpus_per_worker=0.4)) == 8
+    assert worker_count(ExecutionConfig(gpus_per_worker=0)) == len(os.sched_getaffinity(0))
+    require_room(ExecutionConfig(gpus_per_worker=0.4, workers=8))
+    with pytest.raises(ConfigError, match=r"execution.workers: expected at most 8 .*, got 9"):
+        require_room(ExecutionConfig(gpus_per_worker=0.4, workers=9))
+
+
+def test_several_gpus_for_one_candidate_are_refused_since_one_would_idle() -> None:
+    models = {"base": "zoo:base", "experts": {"math": "zoo:math"}}
+    content = {
+        "models": models,
+        "search_space": "global_linear",
+        "evaluators": ["zoo"],
+        "objectives": [{"task": "zoo_math", "metric": "exact_match"}],
+        "execution": {"gpus_per_worker": 2},
+    }
+    with pytest.raises(ConfigError, match=r"execution.gpus_per_worker: expected at most 1, since"):
+        Loaded.of(Experiment.from_dict(content))
