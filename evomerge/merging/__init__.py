@@ -19,6 +19,6 @@ Members:
     size: decoder layers run and parameters of a merge.
     distance: how far a candidate is from a reference model, and the slope of that.
     folder: a checkpoint on disk, resumable; cut into files by ``shards``, made some ``batches``
-        ``ahead``.
+        ``ahead``, into a folder of its own (``output``).
     finite: NaN and infinity that a merge makes, counted.
 """
