@@ -45,6 +45,10 @@ MAY_IMPORT = {
         *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
         *("recipe", "observation"),
     },
+    "mixtures": {
+        *("errors", "fingerprint", "seeds", "plain_yaml", "schema", "models", "recipe", "merging"),
+        *("observation", "evaluation"),
+    },
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "seeds"},
     "execution": {
         *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
@@ -64,7 +68,7 @@ MAY_IMPORT = {
     "export": {
         *("errors", "fingerprint", "seeds", "models", "kernels", "recipe", "merging"),
         "evaluation",
-        *("execution", "study", "origins", "analysis"),
+        *("execution", "study", "origins", "analysis", "mixtures"),
     },
     "config": {
         *("errors", "plain_yaml", "schema", "secrets", "models", "recipe", "evaluation"),

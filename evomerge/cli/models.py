@@ -1,4 +1,4 @@
-"""Commands on single models: ``merge``, ``evaluate``."""
+"""Commands on single models: ``merge``, ``moe``, ``evaluate``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (merge, evaluate):
+    for command in (merge, moe, evaluate):
         app.command()(command)
 
 
@@ -40,6 +40,31 @@ def merge(
     console.print(f"recipe {loaded.digest} merged to {out}", soft_wrap=True)
     if found:
         console.print(f"warning: it holds {found}", soft_wrap=True)
+
+
+def moe(
+    file: Annotated[Path, typer.Argument(help="YAML of mergekit-moe.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+) -> None:
+    """Put models side by side as the experts of one mixture."""
+    from evomerge.export.mixture import export_mixture
+    from evomerge.mixtures.file import load_mixture
+    from evomerge.progress import PassProgress, progress_bar
+
+    loaded = load_mixture(file)
+    with progress_bar() as bar:
+        written = export_mixture(loaded, out, progress=PassProgress(bar, "writing"))
+    console.print(
+        f"{written.name} of {len(loaded.experts)} experts written to {out}: "
+        f"{written.n_parameters:,} parameters, {written.n_active:,} for each token",
+        soft_wrap=True,
+    )
+    if written.alike:
+        console.print(
+            f"warning: routers of {len(written.alike)} layers hardly tell the experts apart; "
+            "choose prompts that differ more, or train the routers",
+            soft_wrap=True,
+        )
 
 
 def evaluate(
