@@ -45,6 +45,7 @@ MAY_IMPORT = {
         *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
         *("recipe", "observation"),
     },
+    "ensembles": {"errors", "schema", "plain_yaml", "models", "merging", "evaluation"},
     "mixtures": {
         *("errors", "fingerprint", "seeds", "plain_yaml", "schema", "models", "recipe", "merging"),
         *("observation", "evaluation"),

@@ -68,7 +68,7 @@ def moe(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="zoo:NAME, folder or Hub id.")],
+    model: Annotated[str, typer.Argument(help="zoo:NAME, folder, Hub id, or YAML of an ensemble.")],
     evaluator: Annotated[
         list[str] | None, typer.Option(help="Evaluator preset or file; repeatable.")
     ] = None,
@@ -82,19 +82,30 @@ def evaluate(
     json: Json = False,
     presets: PresetFolder = None,
 ) -> None:
-    """Score a model on a task suite."""
-    from evomerge.api.evaluating import model_scores, wanted_suites
+    """Score a model on a task suite, or several that answer together."""
+    from dataclasses import asdict
+
+    from evomerge.api.evaluating import (
+        ensemble_file,
+        ensemble_scores,
+        model_scores,
+        wanted_suites,
+    )
     from evomerge.config.presets import Presets
 
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     suites = wanted_suites(names, evaluator or [], include_path, split, presets=Presets(presets))
-    scores = model_scores(model, suites, split)
+    costs, file = None, ensemble_file(model)
+    if file is None:
+        scores = model_scores(model, suites, split)
+    else:
+        scores, costs = ensemble_scores(file, suites, split)
     if json:
         results = {
             task: {m: {"value": v.value, "stderr": v.stderr, "n": v.n} for m, v in metrics.items()}
             for task, metrics in scores.metrics.items()
         }
-        print_json({"results": results})
+        print_json({"results": results, **({"costs": asdict(costs)} if costs else {})})
         return
     rows = [
         (task, metric, value_text(value.value, value.stderr), str(value.n))
@@ -102,3 +113,9 @@ def evaluate(
         for metric, value in metrics.items()
     ]
     print_table(f"{model} on {split} items", ["task", "metric", "value", "items"], rows)
+    if costs is not None:
+        console.print(
+            f"{costs.parameters:,} parameters held, {costs.active_parameters:,} met by each token, "
+            f"{costs.forwards} forward passes per token",
+            soft_wrap=True,
+        )
