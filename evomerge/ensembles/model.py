@@ -138,6 +138,7 @@ def _joint_config(members: Sequence[PreTrainedModel]) -> PretrainedConfig:
             for config in configs
         ]
         joint.layer_types = [kind for kinds in of_each for kind in kinds]
+        joint.sliding_window = next(filter(None, map(_window, configs)), None)
     joint.vocab_size = min(config.vocab_size for config in configs)
     lengths = [getattr(config, "max_position_embeddings", None) or math.inf for config in configs]
     if math.isfinite(min(lengths)):
@@ -150,6 +151,11 @@ def _joint_config(members: Sequence[PreTrainedModel]) -> PretrainedConfig:
             "side, got others; choose models of one architecture, or by: vote"
         )
     return joint
+
+
+def _window(config: PretrainedConfig) -> int | None:
+    found: int | None = getattr(config, "sliding_window", None)
+    return found
 
 
 def _remembered(config: PretrainedConfig) -> list[tuple[type, object]]:

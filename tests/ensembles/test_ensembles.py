@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 from evomerge.api.evaluating import evaluate
@@ -22,7 +22,7 @@ from evomerge.ensembles.voting import VotingEngine
 from evomerge.errors import CheckpointError, ConfigError
 from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.transformers_engine import TransformersEngine
-from tests.tiny import WORDS, save_tiny_llama
+from tests.tiny import WORDS, save_tiny_llama, save_tokenizer
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
 TOKENS = torch.tensor([[3, 9, 4, 11, 5, 7, 21, 8], [5, 2, 8, 30, 12, 6, 19, 4]])
@@ -98,6 +98,40 @@ def test_answers_are_those_of_the_whole_text_read_again_for_every_token(
     tokens = made.tokenizer(texts[0], return_tensors="pt")
     own = made.model.generate(**tokens, max_new_tokens=6, do_sample=False)[0, 4:]  # type: ignore[operator]
     assert made.tokenizer.decode(own, skip_special_tokens=True) == answers[0]
+
+
+def save_windowed(folder: Path, *, window: int, start: int) -> str:
+    """A model whose layers look back over a few tokens only, from some layer on."""
+    torch.manual_seed(start)
+    sizes = {"hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    ends = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    windows = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": start}
+    config = Qwen2Config(vocab_size=len(WORDS) + start, **sizes, **heads, **ends, **windows)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return str(folder)
+
+
+def test_windows_are_those_of_each_model(
+    models: dict[str, PreTrainedModel], tmp_path: Path
+) -> None:
+    a, b, c = (
+        save_windowed(tmp_path / name, window=window, start=start)
+        for name, window, start in (("a", 4, 1), ("b", 4, 2), ("c", 6, 1))
+    )
+    prompt = torch.arange(3, 15)[None]
+    for names in ([a, b], [next(iter(models)), a]):
+        model = LiveEnsemble(read_ensemble({"ensemble": {"models": names}}, tmp_path)).model
+        tokens = prompt
+        with torch.no_grad():
+            for _ in range(6):
+                likeliest = model(tokens).logits[:, -1:].argmax(-1)
+                tokens = torch.cat([tokens, likeliest], dim=-1)
+        found = model.generate(prompt, max_new_tokens=6, do_sample=False, eos_token_id=-1)  # type: ignore[operator]
+        assert found.tolist() == tokens.tolist()
+    with pytest.raises(CheckpointError, match="remember keys and values alike"):
+        _ = LiveEnsemble(read_ensemble({"ensemble": {"models": [a, c]}}, tmp_path)).model
 
 
 def request(kind: str, text: str, other: Any, item: int) -> Instance:

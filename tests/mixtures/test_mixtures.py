@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -248,6 +249,25 @@ def test_experts_may_have_more_tokens_than_the_base(tmp_path: Path) -> None:
     model = loaded(tmp_path / "out")
     assert model.dtype == torch.bfloat16
     assert model.config.vocab_size == len(WORDS)
+
+
+def test_an_adapter_on_a_model_is_an_expert(llamas: Path, tmp_path: Path) -> None:
+    """Written as mergekit does, and as recipes do."""
+    tuned = get_peft_model(
+        LlamaForCausalLM.from_pretrained(llamas / "base"),
+        LoraConfig(r=2, target_modules=["up_proj", "down_proj"], init_lora_weights=False),
+    )
+    tuned.save_pretrained(tmp_path / "adapter")
+    base, adapter = str(llamas / "base"), str(tmp_path / "adapter")
+    sources = [f"{base}+{adapter}", {"adapter": adapter, "on": base}, {"model": {"path": base}}]
+    experts = [{"source_model": source} for source in sources]
+    file = write(tmp_path, base_model=base, gate_mode="random", experts=experts)
+    write_mixture(load_mixture(file), tmp_path / "out")
+    found = loaded(tmp_path / "out").model.layers[1].mlp.experts.down_proj
+    wanted = tuned.merge_and_unload().model.layers[1].mlp.down_proj.weight
+    torch.testing.assert_close(found[0], wanted)
+    assert torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], found[2])
 
 
 def test_the_recipe_beside_it_makes_it_again(llamas: Path, tmp_path: Path) -> None:
