@@ -131,11 +131,11 @@ def ensemble_file(model: object) -> EnsembleFile | None:
     """Read an ensemble, whatever it comes as; ``None``: it is a single model.
 
     Raises:
-        ConfigError: It is a YAML file or keys, and no ensemble; every fault.
+        ConfigError: It is a YAML file, and no ensemble; every fault.
     """
     from evomerge.ensembles.file import load_ensemble, read_ensemble
 
-    if isinstance(model, Mapping):
+    if isinstance(model, Mapping) and "ensemble" in model:
         return read_ensemble(model, Path.cwd())
     is_path = isinstance(model, (str, PathLike))
     if is_path and Path(model).suffix in (".yaml", ".yml"):  # type: ignore[arg-type]

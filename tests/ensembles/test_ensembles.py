@@ -103,11 +103,21 @@ def test_answers_are_those_of_the_whole_text_read_again_for_every_token(
 def save_windowed(folder: Path, *, window: int, start: int) -> str:
     """A model whose layers look back over a few tokens only, from some layer on."""
     torch.manual_seed(start)
-    sizes = {"hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 3}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    ends = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
-    windows = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": start}
-    config = Qwen2Config(vocab_size=len(WORDS) + start, **sizes, **heads, **ends, **windows)
+    settings: dict[str, Any] = {
+        "vocab_size": len(WORDS) + start,
+        "hidden_size": 16,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "use_sliding_window": True,
+        "sliding_window": window,
+        "max_window_layers": start,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+    }
+    config = Qwen2Config(**settings)
     Qwen2ForCausalLM(config).save_pretrained(folder)
     save_tokenizer(folder)
     return str(folder)

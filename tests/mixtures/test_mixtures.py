@@ -253,11 +253,11 @@ def test_experts_may_have_more_tokens_than_the_base(tmp_path: Path) -> None:
 
 def test_an_adapter_on_a_model_is_an_expert(llamas: Path, tmp_path: Path) -> None:
     """Written as mergekit does, and as recipes do."""
-    tuned = get_peft_model(
+    tuned: Any = get_peft_model(
         LlamaForCausalLM.from_pretrained(llamas / "base"),
         LoraConfig(r=2, target_modules=["up_proj", "down_proj"], init_lora_weights=False),
     )
-    tuned.save_pretrained(tmp_path / "adapter")
+    tuned.save_pretrained(str(tmp_path / "adapter"))
     base, adapter = str(llamas / "base"), str(tmp_path / "adapter")
     sources = [f"{base}+{adapter}", {"adapter": adapter, "on": base}, {"model": {"path": base}}]
     experts = [{"source_model": source} for source in sources]
