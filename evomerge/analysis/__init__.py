@@ -11,6 +11,7 @@ Members:
     gene_shares: how much of the scores follows from each gene by itself.
     held_out: held-out scores with intervals, and relative to base and best expert.
     forgetting: what merging did to tasks that the search never saw.
+    once: what is computed once for each record.
     calibration: what a metric can tell apart, before a search.
     interference: how the experts' task vectors get in one another's way, before a merge.
     seeded: what average and sums scored, and what follows for the method.

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge import pareto
+from evomerge.analysis.once import once
 from evomerge.arrays import FloatArray
 from evomerge.origins import is_baseline
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
@@ -26,7 +28,10 @@ __all__ = [
     "scaled_values",
 ]
 
+_AT_ONCE = 128  # trials that are held against the front so far, before one by one
 
+
+@once
 def complete(study: StudyRecord) -> tuple[TrialRecord, ...]:
     """List the trials that can be compared: complete, every value finite."""
     return tuple(
@@ -34,6 +39,7 @@ def complete(study: StudyRecord) -> tuple[TrialRecord, ...]:
     )
 
 
+@once
 def contenders(study: StudyRecord) -> tuple[TrialRecord, ...]:
     """List the complete trials that may win: the feasible ones, else the least infeasible."""
     trials = complete(study)
@@ -41,11 +47,13 @@ def contenders(study: StudyRecord) -> tuple[TrialRecord, ...]:
     return tuple(t for t in trials if t.violation == least)
 
 
+@once
 def baselines(study: StudyRecord) -> tuple[TrialRecord, ...]:
     """List the complete baselines: base, experts and the uniform average."""
     return tuple(t for t in complete(study) if is_baseline(t.origin))
 
 
+@once
 def front(study: StudyRecord) -> tuple[TrialRecord, ...]:
     """Find the non-dominated complete trials that violate no constraint.
 
@@ -58,6 +66,7 @@ def front(study: StudyRecord) -> tuple[TrialRecord, ...]:
     return non_dominated(contenders(study), study.objectives)
 
 
+@once
 def hypervolume(study: StudyRecord) -> float:
     """Measure the front by one number: larger is better, 0 is no better than the worst baseline.
 
@@ -83,6 +92,7 @@ def hypervolume(study: StudyRecord) -> float:
     return _volume(best[np.sort(firsts)])
 
 
+@once
 def hypervolume_history(study: StudyRecord) -> list[tuple[int, float]]:
     """Follow `hypervolume` over the trials, all on the scale of the whole record.
 
@@ -92,17 +102,24 @@ def hypervolume_history(study: StudyRecord) -> list[tuple[int, float]]:
     trials = complete(study)
     if not trials:
         return []
-    history: list[tuple[int, float]] = []
-    archive = np.empty((0, len(study.objectives)))
-    volume = 0.0
-    for trial, point in zip(trials, scaled_values(study, trials), strict=True):
-        # A covered point changes nothing; without this check long studies cost seconds.
-        if trial.is_feasible and not (archive >= point).all(axis=1).any():
-            archive = np.vstack([archive[~(archive <= point).all(axis=1)], point])
-            # Both are monotone in exact arithmetic; max() keeps rounding from showing a fall.
-            volume = max(volume, _volume(archive))
-        history.append((trial.number, volume))
-    return history
+    points = scaled_values(study, trials)
+    volumes, feasible = np.zeros(len(trials)), np.array([t.is_feasible for t in trials])
+    archive = np.empty((0, points.shape[1]))
+    for start in range(0, len(points), _AT_ONCE):
+        block = points[start : start + _AT_ONCE]
+        is_new = feasible[start : start + _AT_ONCE] & ~_covered(block, archive)
+        for i in np.flatnonzero(is_new).tolist():
+            if not _covered(block[[i]], archive)[0]:
+                archive = np.vstack([archive[~(archive <= block[i]).all(axis=1)], block[i]])
+                volumes[start + i] = _volume(archive)
+    rising = np.maximum.accumulate(volumes).tolist()  # rounding must not show a fall
+    return list(zip([trial.number for trial in trials], rising, strict=True))
+
+
+def _covered(points: FloatArray, archive: FloatArray) -> NDArray[np.bool_]:
+    """Tell (n,) which points some point of an archive is no worse than in anything."""
+    covered: NDArray[np.bool_] = (archive >= points[:, None]).all(axis=2).any(axis=1)
+    return covered
 
 
 def scaled_values(study: StudyRecord, trials: Sequence[TrialRecord]) -> FloatArray:

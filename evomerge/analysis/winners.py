@@ -31,9 +31,9 @@ def best_merges(study: StudyRecord, n: int, by: Choice = "mean") -> list[TrialRe
         Best first, fewer than ``n`` if there are no more.
     """
     merges = [t for t in contenders(study) if not is_single_model(t.origin)]
-    entrants = [t for t in front(study) if t in merges] or merges
+    entrants = [t for t in front(study) if not is_single_model(t.origin)] or merges
     order = {"mean": _by_mean, "knee": _by_knee, "front": _by_objective}[by]
-    return order(entrants, study.objectives)[:n]
+    return order(entrants, study.objectives, n)
 
 
 def finalists(study: StudyRecord, n: int) -> tuple[list[TrialRecord], list[TrialRecord]]:
@@ -51,7 +51,7 @@ def finalists(study: StudyRecord, n: int) -> tuple[list[TrialRecord], list[Trial
     """
     merges = replace(study, trials=tuple(t for t in study.trials if not is_baseline(t.origin)))
     seated = _best_by_pull(merges)
-    chosen = [*seated, *(t for t in best_merges(merges, n) if t not in seated)][:n]
+    chosen = [*seated, *_without(best_merges(merges, n), seated)][:n]
     others = best_beside(merges, chosen)[: n - len(chosen)]
     return ([*chosen, *others], []) if len(study.objectives) == 1 else (chosen, others)
 
@@ -82,36 +82,47 @@ def stage_winners(study: StudyRecord, n: int, by: Choice) -> list[TrialRecord]:
 
 def best_beside(study: StudyRecord, chosen: Sequence[TrialRecord]) -> list[TrialRecord]:
     """List the other merges that may win, best first by what decides the finals."""
-    others = [t for t in contenders(study) if not is_single_model(t.origin) and t not in chosen]
-    return _by_mean(others, study.objectives)
+    merges = [t for t in contenders(study) if not is_single_model(t.origin)]
+    return _by_mean(_without(merges, chosen), study.objectives)
+
+
+def _without(trials: Sequence[TrialRecord], left_out: Sequence[TrialRecord]) -> list[TrialRecord]:
+    numbers = {trial.number for trial in left_out}
+    return [trial for trial in trials if trial.number not in numbers]
 
 
 def _best_by_pull(merges: StudyRecord) -> list[TrialRecord]:
     """List the best trial of each pull, best first; none if there is one pull or less."""
-    ranked = _by_mean(contenders(merges), merges.objectives)
-    best = {t.pull: t for t in reversed(ranked) if t.pull is not None}
-    return [t for t in ranked if t in best.values()] if len(best) > 1 else []
+    best: dict[float, TrialRecord] = {}
+    for trial in _by_mean(contenders(merges), merges.objectives):
+        if trial.pull is not None:
+            best.setdefault(trial.pull, trial)
+    return list(best.values()) if len(best) > 1 else []
 
 
-def _by_mean(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
+def _by_mean(
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], n: int | None = None
+) -> list[TrialRecord]:
     rated = zip(merits([t.values for t in trials], objectives), trials, strict=True)
-    return [trial for _, trial in sorted(rated, key=lambda pair: -pair[0])]
+    return [trial for _, trial in sorted(rated, key=lambda pair: -pair[0])[:n]]
 
 
-def _by_knee(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
+def _by_knee(
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], n: int
+) -> list[TrialRecord]:
     left, chosen = list(trials), list[TrialRecord]()
-    while left:
+    while left and len(chosen) < n:
         chosen.append(knee(left, objectives))
         left.remove(chosen[-1])
     return chosen
 
 
 def _by_objective(
-    trials: Sequence[TrialRecord], objectives: Sequence[Objective]
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], n: int
 ) -> list[TrialRecord]:
     left, chosen = _by_mean(trials, objectives), list[TrialRecord]()
     for i, objective in cycle(enumerate(objectives)):
-        if not left:
+        if not left or len(chosen) == n:
             return chosen
         chosen.append(max(left, key=lambda t: objective.sign * t.values[i]))
         left.remove(chosen[-1])

@@ -148,9 +148,10 @@ class Replay(Generic[Point]):
     def _catch_up(self) -> None:
         """End every generation that the store has ended or has the results for."""
         trials = self._study.get_trials(deepcopy=False)
-        recorded = self._recorded()
+        recorded, asked = self._recorded(), self._asked(trials)
         while True:
-            self._draw_asked(trials)
+            for number in asked.get(self._generations.generation, ()):
+                self._draw(number)
             generation = self._generations.generation
             if generation < len(recorded):
                 batch = [self._told(self._result(trials[n])) for n in recorded[generation]]
@@ -165,11 +166,14 @@ class Replay(Generic[Point]):
             self._batches.append(_numbers(batch))
             self._n_drawn = 0
 
-    def _draw_asked(self, trials: Sequence[FrozenTrial]) -> None:
+    def _asked(self, trials: Sequence[FrozenTrial]) -> dict[int, list[int]]:
+        """List the trials that were asked, and are not drawn here yet, by generation."""
+        asked: dict[int, list[int]] = {}
         for trial in trials:
             label = trial.system_attrs.get(self._generation_attr)
-            if label == self._generations.generation and trial.number not in self._points:
-                self._draw(trial.number)
+            if label is not None and trial.number not in self._points:
+                asked.setdefault(label, []).append(trial.number)
+        return asked
 
     def _waiting(self) -> list[Told[Point]]:
         """List the results that have not been told."""

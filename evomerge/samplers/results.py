@@ -83,8 +83,10 @@ class Trials:
     def finished(self, study: Study) -> list[Result]:
         """List the finished trials by number, without failures that were run again."""
         trials = study.get_trials(deepcopy=False)
-        results = [self.result(t, study) for t in trials if t.state.is_finished()]
-        return [r for r in results if r is not None and not _is_run_again(r, trials)]
+        found = [self.result(t, study) for t in trials if t.state.is_finished()]
+        results = [r for r in found if r is not None]
+        again = _run_again([r for r in results if r.losses is None and not r.pruned], trials)
+        return [r for r in results if r.number not in again]
 
     def running(self, study: Study) -> list[dict[str, GeneValue]]:
         """List the active params of the trials that are being evaluated, by number."""
@@ -116,10 +118,17 @@ class Trials:
         )
 
 
-def _is_run_again(result: Result, trials: Sequence[FrozenTrial]) -> bool:
-    if result.losses is not None or result.pruned:
-        return False
-    return any(later.params == result.active for later in trials[result.number + 1 :])
+def _run_again(failed: Sequence[Result], trials: Sequence[FrozenTrial]) -> set[int]:
+    """Find the failures whose params a later trial has: in one pass, whatever number failed."""
+    numbers, again = {result.number for result in failed}, set[int]()
+    latest: dict[frozenset[tuple[str, GeneValue]], int] = {}  # failure with these params
+    for trial in trials[min(numbers, default=len(trials)) :]:
+        params = frozenset(trial.params.items())
+        if params in latest:
+            again.add(latest.pop(params))
+        if trial.number in numbers:
+            latest[params] = trial.number
+    return again
 
 
 def _minimised(values: Sequence[float], directions: Sequence[StudyDirection]) -> tuple[float, ...]:

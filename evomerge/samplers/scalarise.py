@@ -28,7 +28,7 @@ class Scalariser:
 
     def __init__(self, seed: int, preference: Sequence[float] = ()) -> None:
         self._seed, self._preference = seed, np.array(preference)
-        self._seen: list[tuple[float, ...]] = []
+        self._seen: FloatArray | None = None  # (2, objectives): the least and the most of each
 
     def losses(self, results: Sequence[Result], generation: int) -> list[float] | None:
         """Scalarise by the preference of a generation.
@@ -45,7 +45,6 @@ class Scalariser:
         scored = [r.losses for r in results if r.losses is not None]
         if not scored:
             return None
-        self._seen += scored
         values = iter(self._as_one(np.array(scored), generation).tolist())
         losses = [None if r.losses is None else next(values) for r in results]
         return _in_order(results, losses)
@@ -53,8 +52,10 @@ class Scalariser:
     def _as_one(self, scored: FloatArray, generation: int) -> FloatArray:
         if self._preference.size:
             return np.asarray(scored @ self._preference)
+        known = scored if self._seen is None else np.vstack([self._seen, scored])
+        self._seen = np.array([known.min(axis=0), known.max(axis=0)])
         preference = draw_preference(self._seed, generation, scored.shape[1])
-        return tchebycheff(scored, np.array(self._seen), preference)
+        return tchebycheff(scored, self._seen, preference)
 
 
 def draw_preference(seed: int, generation: int, n_objectives: int) -> FloatArray:

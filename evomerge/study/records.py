@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from evomerge.evaluation.scores import Sample
 from evomerge.execution.costs import COST
@@ -24,7 +25,6 @@ __all__ = [
     "has_mean",
     "make_objectives",
     "mean_name",
-    "mean_value",
     "merits",
     "scales",
     "shares",
@@ -108,12 +108,6 @@ def mean_name(objectives: Sequence[Objective]) -> str:
     return "mean" if len({o.preference for o in objectives}) == 1 else "weighted mean"
 
 
-def mean_value(values: Sequence[float], objectives: Sequence[Objective]) -> float:
-    """Average values over objectives so that more is better: minimised ones count negatively."""
-    terms = zip(shares(objectives), objectives, values, strict=True)
-    return sum(share * o.sign * v for share, o, v in terms)
-
-
 def scales(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[float]:
     """Say what values are divided by so that no objective outweighs the others by its unit.
 
@@ -142,11 +136,12 @@ def merits(
         units: What values are divided by first; ``None``: the ``scales`` of the rows.
 
     Returns:
-        The mean of each row.
+        The mean of each row, in which minimised values count negatively.
     """
     units = units or scales(rows, objectives)
+    factors = [share * o.sign for share, o in zip(shares(objectives), objectives, strict=True)]
     return [
-        mean_value([v / unit for v, unit in zip(row, units, strict=True)], objectives)
+        sum(factor * (v / unit) for factor, v, unit in zip(factors, row, units, strict=True))
         for row in rows
     ]
 
@@ -300,3 +295,8 @@ class StudyRecord:
     def evaluations(self) -> float:
         """What its trials cost, counted against the budget; see ``study.evaluations``."""
         return summed(trial.evaluations for trial in self.trials)
+
+    @cached_property
+    def derived(self) -> dict[object, Any]:
+        """What was computed from it, see ``analysis.once``; kept as long as the record is."""
+        return {}

@@ -141,3 +141,28 @@ def test_trials_without_comparable_scores_are_left_out() -> None:
     )
     assert [t.number for t in complete(study)] == [2]
     assert [t.number for t in front(study)] == [2]
+
+
+def test_hypervolume_of_many_trials_is_the_area_under_each_start_of_them() -> None:
+    rng = random.Random(5)
+    points = [(1 - rng.random() ** 3, 1 - rng.random() ** 3) for _ in range(300)]
+    parents = [trial(0, (0.0, 0.0), origin="base"), trial(1, (0.5, 0.5), origin="expert:a")]
+    study = study_of([*parents, *(trial(2 + i, p) for i, p in enumerate(points))], objectives(2))
+
+    def area(covered: Sequence[tuple[float, ...]]) -> float:
+        total, height = 0.0, 0.0
+        for x, y in sorted(covered, reverse=True):
+            total, height = total + x * max(0.0, y - height), max(height, y)
+        return total / 0.5**2  # on the scale of the parents
+
+    values = [t.values for t in study.trials]
+    expected = [area(values[: i + 1]) for i in range(len(values))]
+    assert [v for _, v in hypervolume_history(study)] == pytest.approx(expected)
+
+
+def test_what_follows_from_a_record_is_computed_once_for_each() -> None:
+    study = make_study(2)
+    assert complete(study) is complete(study)
+    assert front(study) is front(study)
+    assert complete(study) is not complete(dataclasses.replace(study, trials=study.trials[:3]))
+    assert len(complete(dataclasses.replace(study, trials=study.trials[:3]))) == 3

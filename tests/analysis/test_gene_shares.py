@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import f_oneway
 
-from evomerge.analysis.gene_shares import gene_shares
+from evomerge.analysis.gene_shares import gene_shares, trials_with_genes
 from evomerge.study.records import StudyRecord
 from tests.analysis.synthetic import objectives, study_of, trial
 
@@ -63,3 +63,13 @@ def test_scores_that_do_not_differ_depend_on_nothing() -> None:
 
 def test_a_few_trials_say_nothing() -> None:
     assert gene_shares(made(19)) is None
+
+
+def test_of_very_many_trials_an_even_choice_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evomerge.analysis.gene_shares._MOST", 100)
+    study = made(1000)
+    found = gene_shares(study)
+    assert found is not None
+    assert found.n_trials == 100
+    assert set(found.genes[:2]) == {"method", "strong"}
+    assert [t.number for t in trials_with_genes(study)] == list(range(0, 1000, 10))

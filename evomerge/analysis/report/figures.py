@@ -28,7 +28,7 @@ from evomerge.analysis.report.labels import labels
 from evomerge.analysis.report.layers import Layer, Layers, layers_of
 from evomerge.analysis.report.numbers import format_estimate
 from evomerge.analysis.report.palette import LIGHT
-from evomerge.analysis.report.scores import summary_measure
+from evomerge.analysis.report.scores import summaries, summary_measure
 from evomerge.origins import BASE, EXPERT, UNIFORM, kind_and_name, model_label
 from evomerge.study.records import Objective, StudyRecord, TrialRecord
 
@@ -124,11 +124,11 @@ def pair_figures(study: StudyRecord) -> list[str]:
 
 def hypervolume_figure(study: StudyRecord) -> str:
     """Draw hypervolume against trials."""
-    history = hypervolume_history(study)
+    numbers, volumes = _corners(hypervolume_history(study))
     figure = go.Figure()
     figure.add_scatter(
-        x=[number for number, _ in history],
-        y=[volume for _, volume in history],
+        x=numbers,
+        y=volumes,
         mode="lines",
         line={"color": LIGHT["accent"], "width": 2, "shape": "hv"},
         hovertemplate="after trial %{x}: %{y:.3f}<extra></extra>",
@@ -150,11 +150,13 @@ def progress_figure(study: StudyRecord) -> str:
             y = [measure.of(trial).value for trial in layer.trials]
             figure.add_trace(_points(study.objectives, layer, x, y).update(marker_size=6))
     figure.add_trace(_ring())
-    numbers = [trial.number for trial in contenders(study)]
-    signed = [measure.sign * measure.of(trial).value for trial in contenders(study)]
+    merit = summaries(study)
+    rated = [(trial.number, merit[trial.number]) for trial in contenders(study)]
+    best = np.maximum.accumulate([value for _, value in rated])
+    numbers, values = _corners([(n, b) for (n, _), b in zip(rated, best.tolist(), strict=True)])
     figure.add_scatter(
         x=numbers,
-        y=(measure.sign * np.maximum.accumulate(signed)).tolist(),
+        y=[measure.sign * value for value in values],
         mode="lines",
         line={"color": LIGHT["accent"], "width": 2, "shape": "hv"},
         name="best so far",
@@ -271,6 +273,13 @@ def _points(
         name=layer.name,
         cliponaxis=False,
     )
+
+
+def _corners(line: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    """Leave the points of a staircase where it rises, and its ends; apart: numbers and values."""
+    ends = (0, len(line) - 1)
+    kept = [p for i, p in enumerate(line) if i in ends or p[1] != line[i - 1][1]]
+    return [number for number, _ in kept], [value for _, value in kept]
 
 
 def _rounded(value: float) -> float:

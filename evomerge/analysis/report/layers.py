@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evomerge.analysis.front import baselines, complete, front
+from evomerge.analysis.once import once
 from evomerge.analysis.report.palette import LIGHT
-from evomerge.analysis.report.scores import chosen_number, summary_measure
+from evomerge.analysis.report.scores import chosen_number, summaries
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = ["Layer", "Layers", "layers_of"]
@@ -49,19 +50,21 @@ class Layers:
         return self.infeasible, self.cloud, self.front, self.baselines, self.chosen
 
 
+@once
 def layers_of(study: StudyRecord) -> Layers:
     """Sort the complete trials of a study into layers."""
     chosen, reference = chosen_number(study), {t.number for t in baselines(study)}
     on_front = {t.number for t in front(study)} - reference - {chosen}
     rest = [t for t in complete(study) if t.number not in reference and t.number != chosen]
-    plain = [t for t in rest if t.is_feasible or t.number in on_front]
-    beaten = [t for t in plain if t.number not in on_front]
+    ahead = [t for t in rest if t.number in on_front]
+    beaten = [t for t in rest if t.is_feasible and t.number not in on_front]
+    infeasible = [t for t in rest if not t.is_feasible and t.number not in on_front]
     best = _best(beaten, study)
     some = "" if len(best) == len(beaten) else f", the best {len(best):,}"
     return Layers(
-        Layer("infeasible", tuple(t for t in rest if t not in plain), LIGHT["faint"]),
+        Layer("infeasible", tuple(infeasible), LIGHT["faint"]),
         Layer(f"dominated{some}", best, LIGHT["cloud"]),
-        Layer("front", tuple(t for t in plain if t.number in on_front), LIGHT["accent"]),
+        Layer("front", tuple(ahead), LIGHT["accent"]),
         Layer("baselines", tuple(t for t in baselines(study) if t.number != chosen), LIGHT["ink"]),
         Layer("chosen", tuple(t for t in complete(study) if t.number == chosen), LIGHT["chosen"]),
     )
@@ -69,6 +72,6 @@ def layers_of(study: StudyRecord) -> Layers:
 
 def _best(trials: Sequence[TrialRecord], study: StudyRecord) -> tuple[TrialRecord, ...]:
     """Leave as many as a page has room for, by number."""
-    measure = summary_measure(study.objectives)
-    ranked = sorted(trials, key=lambda t: -measure.sign * measure.of(t).value)[:_MOST_DOMINATED]
+    merit = summaries(study)
+    ranked = sorted(trials, key=lambda t: -merit[t.number])[:_MOST_DOMINATED]
     return tuple(sorted(ranked, key=lambda t: t.number))

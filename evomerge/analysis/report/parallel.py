@@ -9,12 +9,13 @@ from evomerge.analysis.front import complete
 from evomerge.analysis.gene_shares import GeneShares
 from evomerge.analysis.report.layers import Layers, layers_of
 from evomerge.analysis.report.numbers import format_number
-from evomerge.analysis.report.scores import summary_measure
+from evomerge.analysis.report.scores import summaries
 from evomerge.origins import model_label
 from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = ["Line", "Parallel", "ScoreAxis", "parallel"]
 
+_AHEAD = ("chosen", "baselines", "front")  # layers that are drawn first
 _MOST_LINES = 250
 _MOST_GENES = 3
 _MOST_LETTERS = 26
@@ -142,15 +143,15 @@ class _Column:
 
 def _drawn(study: StudyRecord, layers: Layers) -> list[_Drawn]:
     """List trials with the name of their layer; of many dominated ones the best."""
-    measure = summary_measure(study.objectives)
+    merit = summaries(study)
     found = [
         (layer.name.partition(",")[0], t)
         for layer in reversed(layers.back_to_front)
         for t in layer.trials
     ]
-    of_front = [pair for pair in found if pair[0] in ("chosen", "baselines", "front")]
-    rest = [pair for pair in found if pair not in of_front]
-    rest.sort(key=lambda pair: -measure.sign * measure.of(pair[1]).value)
+    of_front = [pair for pair in found if pair[0] in _AHEAD]
+    rest = [pair for pair in found if pair[0] not in _AHEAD]
+    rest.sort(key=lambda pair: -merit[pair[1].number])
     return list(reversed([*of_front, *rest][:_MOST_LINES]))
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from evomerge.analysis.front import complete
 from evomerge.analysis.intervals import Estimate, mean
+from evomerge.analysis.once import once
 from evomerge.analysis.picking import pick
 from evomerge.origins import is_baseline, kind_and_name
 from evomerge.study.records import (
@@ -31,6 +32,7 @@ __all__ = [
     "final_split",
     "measures",
     "standings",
+    "summaries",
     "summary_measure",
 ]
 
@@ -106,6 +108,7 @@ def summary_measure(objectives: Sequence[Objective]) -> Measure:
     return measures(objectives)[0]
 
 
+@once
 def chosen_number(study: StudyRecord) -> int | None:
     """Find the trial the report is about: validation's choice, before that the front's knee."""
     for final in study.finals:
@@ -124,12 +127,20 @@ def final_split(study: StudyRecord) -> Split:
     return "search"
 
 
+@once
 def standings(study: StudyRecord, split: Split) -> tuple[Standing, ...]:
     """List every model scored on a split, in order of trial number."""
     scored: Sequence[TrialRecord | FinalRecord] = (
         complete(study) if split == "search" else [f for f in study.finals if f.split == split]
     )
     return tuple(sorted(map(Standing.of, scored), key=lambda s: s.number))
+
+
+@once
+def summaries(study: StudyRecord) -> dict[int, float]:
+    """Sum every complete trial up by the ``summary_measure``, by number; larger is better."""
+    measure = summary_measure(study.objectives)
+    return {t.number: measure.sign * measure.of(t).value for t in complete(study)}
 
 
 def best(candidates: Sequence[Standing], measure: Measure, *, kind: str) -> Standing | None:

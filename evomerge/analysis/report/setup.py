@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from evomerge.analysis.gene_shares import trials_with_genes
 from evomerge.origins import EXPERT, kind_and_name, model_label
 from evomerge.schema import write_yaml
 from evomerge.study.records import StudyRecord
@@ -57,7 +58,7 @@ def _rows(study: StudyRecord, about: About) -> Iterator[tuple[str, str]]:
     space, evaluators = experiment.get("search_space"), experiment.get("evaluators")
     if isinstance(space, Mapping):
         yield "search space", "; ".join(f"{key} {_short(value)}" for key, value in space.items())
-    genes = {name for trial in study.trials for name in trial.params}
+    genes = {name for trial in trials_with_genes(study) for name in trial.params}
     yield "genes", str(len(genes)) if genes else ""
     yield "sampler", _short(experiment.get("sampler"))
     yield "objectives", "; ".join(_objective(o.name, o.direction) for o in study.objectives)

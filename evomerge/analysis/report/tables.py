@@ -147,7 +147,7 @@ def front_rows(study: StudyRecord) -> tuple[ScoreRow, ...]:
     With one objective the front is one trial, so the best trials stand in for it.
     """
     trials = front(study) if len(study.objectives) > 1 else complete(study)
-    return _score_rows(study, [Standing.of(t) for t in trials])[:_FRONT_ROWS]
+    return _score_rows(study, [Standing.of(t) for t in trials], most=_FRONT_ROWS)
 
 
 def gap_rows(study: StudyRecord) -> tuple[GapRow, ...]:
@@ -219,11 +219,14 @@ def wall_clock(study: StudyRecord) -> timedelta | None:
     return max(finished) - min(started) if started and finished else None
 
 
-def _score_rows(study: StudyRecord, scored: Sequence[Standing]) -> tuple[ScoreRow, ...]:
+def _score_rows(
+    study: StudyRecord, scored: Sequence[Standing], most: int | None = None
+) -> tuple[ScoreRow, ...]:
+    """Describe models, the best first; the best ``most`` of them, if it is given."""
     every = measures(study.objectives)
     summary = summary_measure(study.objectives)
     chosen = chosen_number(study)
-    ordered = _ordered(scored, summary)
+    ordered = _ordered(scored, summary)[:most]
     whiskers = _whiskers([summary.of(s) for s in ordered], summary)
     return tuple(
         ScoreRow(

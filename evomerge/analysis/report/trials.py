@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evomerge.analysis.front import complete, front
+import numpy as np
+
+from evomerge.analysis.front import complete, front, oriented
 from evomerge.analysis.intervals import Estimate, confidence_interval
 from evomerge.analysis.picking import pick
 from evomerge.analysis.report.coefficients import RecipeView, view_recipe
@@ -17,8 +19,10 @@ from evomerge.analysis.report.scores import (
     Standing,
     chosen_number,
     standings,
+    summaries,
     summary_measure,
 )
+from evomerge.arrays import FloatArray
 from evomerge.origins import is_baseline, is_single_model, model_label
 from evomerge.study.records import Objective, StudyRecord, TrialRecord, merits, scales
 
@@ -132,8 +136,7 @@ def trial_views(
             lines=tuple(
                 ScoreLine(
                     objective,
-                    1
-                    + sum(objective.sign * (t.values[i] - trial.values[i]) > 0 for t in known.all),
+                    known.rank(trial, i),
                     tuple(known.score(split, trial.number, i) for split in splits),
                 )
                 for i, objective in enumerate(study.objectives)
@@ -171,7 +174,8 @@ class _Known:
     """What every view of a trial of one study needs."""
 
     objectives: Sequence[Objective]
-    all: tuple[TrialRecord, ...]
+    sorted: FloatArray  # (objectives + 1, trials): each objective, and the summary, rising
+    merits: Mapping[int, float]
     chosen: int | None
     knee: int | None
     front: frozenset[int]
@@ -182,7 +186,8 @@ class _Known:
     def of(cls, study: StudyRecord, items: pd.DataFrame | None) -> _Known:
         return cls(
             objectives=study.objectives,
-            all=complete(study),
+            sorted=_sorted(study),
+            merits=summaries(study),
             chosen=chosen_number(study),
             knee=pick(study, "knee").number if complete(study) else None,
             front=frozenset(t.number for t in front(study)),
@@ -192,8 +197,15 @@ class _Known:
 
     def rank(self, trial: TrialRecord, i: int) -> int:
         """Say which place a trial has in one objective."""
-        sign, own = self.objectives[i].sign, trial.values[i]
-        return 1 + sum(sign * (other.values[i] - own) > 0 for other in self.all)
+        return self._place(i, self.objectives[i].sign * trial.values[i])
+
+    def summary_rank(self, trial: TrialRecord) -> int:
+        """Say which place a trial has by what sums it up."""
+        return self._place(len(self.objectives), self.merits[trial.number])
+
+    def _place(self, row: int, own: float) -> int:
+        column = self.sorted[row]
+        return 1 + len(column) - int(np.searchsorted(column, own, side="right"))
 
     def score(self, split: Split, number: int, i: int) -> Score:
         """Read the score of a trial in one objective, with its interval."""
@@ -205,18 +217,26 @@ class _Known:
         return Score(Estimate(value, stderr), *bounds)
 
 
+def _sorted(study: StudyRecord) -> FloatArray:
+    values, merit = oriented(complete(study), study.objectives), summaries(study)
+    return np.sort(np.column_stack([values, list(merit.values())]).T, axis=1)
+
+
 def _shares(items: pd.DataFrame) -> _Shares:
     """Count the items, and the share of right ones, where items are right or wrong."""
-    of = items.groupby(["split", "trial", "task", "metric"], observed=True)["score"]
-    table = of.agg(n="size", share="mean", right=lambda scores: scores.isin((0.0, 1.0)).all())
-    return {
-        (str(split), int(trial), str(task), str(metric)): (int(row.n), float(row.share))
-        for (split, trial, task, metric), row in table[table["right"].astype(bool)].iterrows()
-    }
+    keys = ["split", "trial", "task", "metric"]
+    of = items.assign(right=items["score"].isin((0.0, 1.0))).groupby(keys, observed=True)
+    table = of.agg(n=("score", "size"), share=("score", "mean"), right=("right", "all"))
+    table = table[table["right"]]
+    return dict(
+        zip(
+            table.index, zip(table["n"].tolist(), table["share"].tolist(), strict=True), strict=True
+        )
+    )
 
 
 def _ordered(study: StudyRecord) -> list[TrialRecord]:
-    summary = summary_measure(study.objectives)
+    merit = summaries(study)
     on_front, finals = {t.number for t in front(study)}, {f.number for f in study.finals}
     chosen = chosen_number(study)
 
@@ -226,7 +246,7 @@ def _ordered(study: StudyRecord) -> list[TrialRecord]:
             trial.number not in on_front,
             trial.number not in finals,
             not is_baseline(trial.origin),
-            -summary.sign * summary.of(trial).value,
+            -merit[trial.number],
             trial.number,
         )
 
@@ -235,10 +255,6 @@ def _ordered(study: StudyRecord) -> list[TrialRecord]:
 
 def _place(study: StudyRecord, trial: TrialRecord, known: _Known) -> str:
     """Say where a trial stands: ``On the front, the knee. Rank 3 of 60 by mean …``."""
-    summary = summary_measure(study.objectives)
-    better = [
-        t for t in known.all if summary.sign * (summary.of(t).value - summary.of(trial).value) > 0
-    ]
     parts = ["on the front" if trial.number in known.front else "not on the front"]
     parts += ["its knee"] * (trial.number == known.knee and trial.number in known.front)
     if trial.number in known.scored["validation"]:
@@ -246,5 +262,6 @@ def _place(study: StudyRecord, trial: TrialRecord, known: _Known) -> str:
         parts.append("chosen on the validation items" if is_chosen else "in the finals")
     parts += ["violates a constraint"] * (not trial.is_feasible)
     where = ", ".join(parts)
-    rank = f"rank {1 + len(better)} of {len(known.all)} by {summary.label}"
+    label = summary_measure(study.objectives).label
+    rank = f"rank {known.summary_rank(trial)} of {len(known.merits)} by {label}"
     return f"Trial {trial.number}: {where}; {rank} on the search items."

@@ -14,10 +14,11 @@ import pytest
 
 from evomerge.analysis.report import write_report
 from evomerge.analysis.report.words import headline
+from evomerge.analysis.winners import finalists
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.costs import COST
-from evomerge.study.records import FinalRecord, Objective, StudyRecord
+from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord
 
 from ..synthetic import failed, make_study, objectives, study_of, trial
 
@@ -227,3 +228,15 @@ def test_every_column_bears_the_name_of_what_is_in_it(tmp_path: Path, place: int
 def test_an_objective_may_be_called_mean(tmp_path: Path) -> None:
     study = study_of([trial(0, (0.5,))], [Objective("mean", "exact_match", "maximize", "mean")])
     assert "The plain average" not in page_of(study, tmp_path).text
+
+
+def test_no_trial_is_compared_with_every_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records are told apart by number: to compare all with all takes hours for 100,000."""
+    study = dataclasses.replace(make_study(2, n_trials=60, layers=2), finals=())
+    compared: list[object] = []
+    monkeypatch.setattr(TrialRecord, "__eq__", lambda one, other: compared.append(other))
+    write_report(study, tmp_path / "report.html")
+    finalists(study, 8)
+    assert compared == []

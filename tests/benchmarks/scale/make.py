@@ -5,11 +5,13 @@ Everything is written as a search writes it, but for the waits for the disk.
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +29,11 @@ from evomerge.runs.run import settled, start_study
 from evomerge.runs.sampling import make_sampler
 from evomerge.seeds import seed_for
 from evomerge.study.folder import StudyFolder
+from evomerge.study.journal import Record
 from evomerge.study.search import Budget, Search
 from evomerge.study.timing import Timing
 
-__all__ = ["N_GENES", "FormulaExecutor", "make_study", "without_waits"]
+__all__ = ["N_GENES", "FormulaExecutor", "lengthen", "make_study", "without_waits"]
 
 N_GENES = 50
 _EXPERTS = ("math", "list", "facts", "math_step200", "math_step400")
@@ -72,12 +75,13 @@ class FormulaExecutor:
     def next_outcome(self) -> Outcome:
         """Score the job that has waited for longest."""
         job = self._jobs.popleft()
-        return Scored(job, self._scores(job.trial), {"merge": 0.0123, "evaluate": 1.2345})
+        return Scored(job, self.scores(job.trial), {"merge": 0.0123, "evaluate": 1.2345})
 
     def close(self) -> None:
         """Nothing to stop."""
 
-    def _scores(self, number: int) -> Scores:
+    def scores(self, number: int) -> Scores:
+        """Score a trial."""
         rng = np.random.default_rng(seed_for(0, "scale", number))
         angle, short = rng.random() * np.pi / 2, rng.exponential() / np.sqrt(10 + number)
         near = max(0.0, 1 - float(short))
@@ -137,3 +141,41 @@ def without_waits() -> Iterator[None]:
         yield
     finally:
         os.fsync = fsync
+
+
+def lengthen(folder: StudyFolder, n_trials: int, n_items: int) -> None:
+    """Repeat the trials of a study under new numbers, with scores of their own.
+
+    Args:
+        folder: Of a study that ``make_study`` made.
+        n_trials: How many it shall have.
+        n_items: Items whose scores are stored with each new trial.
+    """
+    records = list(map(json.loads, folder.journal.read_text().splitlines()))
+    by_trial = _searched_records(records)
+    scorer, items, n_lines = FormulaExecutor(n_items), ItemStore(folder.items), len(records)
+    with folder.journal.open("a") as journal, without_waits():
+        news = range(1 + max(by_trial), n_trials)
+        for number, repeated in zip(news, cycle(by_trial.values()), strict=False):
+            scores = scorer.scores(number)
+            items.write(number, "search", scores.items)
+            values = [task["exact_match"].value for task in scores.metrics.values()]
+            for record in repeated:
+                n_lines += 1
+                told = {"values": values} if "values" in record else {}
+                journal.write(json.dumps({**record, **told, "trial": number, "line": n_lines}))
+                journal.write("\n")
+
+
+def _searched_records(records: Sequence[Record]) -> dict[int, list[Record]]:
+    """Group the records of the trials of the search, without those that introduce genes."""
+    found: dict[int, list[Record]] = {}
+    for record in records:
+        if "trial" in record:
+            found.setdefault(record["trial"], []).append(record)
+    n_records = Counter(map(len, found.values())).most_common(1)[0][0]
+    return {
+        number: of_it
+        for number, of_it in found.items()
+        if len(of_it) == n_records and not any("new_genes" in record for record in of_it)
+    }
