@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from evomerge.alignment.matching import FloatArray, Likeness, Orders
+from evomerge.alignment.matching import Likeness, Orders, most_alike
+from evomerge.arrays import FloatArray
 from evomerge.models.units import ModelUnits, UnitGroup
 from evomerge.observation.observer import Observer
 
-__all__ = ["activation_likeness", "correlations", "reading_matrices"]
+__all__ = ["activation_likeness", "correlations", "reading_matrices", "unordered_likeness"]
 
 _BLOCK_BYTES = 2**31  # of sums that are gathered in one pass over the prompts
 
@@ -42,6 +43,27 @@ def activation_likeness(found: Mapping[str, FloatArray]) -> Likeness:
             if axis in found:
                 for own in members.T:
                     total += found[axis][np.ix_(own, orders[axis][own])]
+        return total
+
+    return likeness
+
+
+def unordered_likeness(found: Mapping[str, FloatArray]) -> Likeness:
+    """Compare units whatever the order of what is in them, which is not known at first.
+
+    Args:
+        found: See ``activation_likeness``.
+    """
+    in_order = activation_likeness(found)
+
+    def likeness(group: UnitGroup, orders: Orders) -> FloatArray:
+        if not group.has_inner:
+            return in_order(group, orders)
+        total = np.zeros((group.n, group.n))
+        for axis, members in group.members.items():
+            if axis in found:
+                theirs = orders[axis][members]
+                total += [[most_alike(found[axis][np.ix_(a, b)]) for b in theirs] for a in members]
         return total
 
     return likeness
@@ -106,9 +128,9 @@ class _Sums:
         """Add what both layers read last."""
         self._n += len(self._last[0])
         self._products += self._last[0].T @ self._last[1]
-        for first, second, last in zip(self._first, self._second, self._last, strict=True):
-            first += last.double().sum(0)
-            second += last.double().square().sum(0)
+        for i, last in enumerate(self._last):
+            self._first[i] += last.double().sum(0)
+            self._second[i] += last.double().square().sum(0)
 
     def correlations(self) -> FloatArray:
         """Stop reading, and relate the sums."""
@@ -121,4 +143,4 @@ class _Sums:
         ]
         shared = self._products.double() / self._n - torch.outer(*means)
         found = shared / torch.outer(*spreads)
-        return found.nan_to_num(0.0, 0.0, 0.0).cpu().numpy()  # type: ignore[no-any-return]
+        return found.nan_to_num(0.0, 0.0, 0.0).cpu().numpy()

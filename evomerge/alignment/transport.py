@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from evomerge.alignment.matching import FloatArray
+from evomerge.arrays import FloatArray
 
 __all__ = ["transport_plan"]
 
@@ -37,4 +37,4 @@ def transport_plan(cost: FloatArray) -> FloatArray:
         scores = scores - rows
         if rows.abs().max() < _PRECISION:
             break
-    return scores.exp().numpy()  # type: ignore[no-any-return]
+    return scores.exp().numpy()

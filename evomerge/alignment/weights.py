@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
 
-from evomerge.alignment.matching import FloatArray, Likeness, Orders
+from evomerge.alignment.matching import Likeness, Orders
 from evomerge.alignment.placing import placed
-from evomerge.models.units import IntArray, ModelUnits, UnitGroup
+from evomerge.arrays import FloatArray, IntArray
+from evomerge.models.units import ModelUnits, UnitGroup
 
 __all__ = ["squared_lengths", "weight_likeness"]
 
 _Read = Callable[[str], torch.Tensor]
 
 
-def weight_likeness(units: ModelUnits, ours: _Read, theirs: _Read) -> Likeness:
+def weight_likeness(
+    units: ModelUnits, ours: _Read, theirs: _Read, moving: Collection[str]
+) -> Likeness:
     """Compare units by inner products.
 
     The sum over matched units is largest where base and permuted expert are nearest (L2). Memory:
@@ -26,6 +29,7 @@ def weight_likeness(units: ModelUnits, ours: _Read, theirs: _Read) -> Likeness:
         units: Of both models.
         ours: Returns a tensor of the base.
         theirs: Returns one of the expert.
+        moving: The axes whose positions may move.
 
     Source:
         Ainsworth et al. 2023, arXiv:2209.04836, section 3.2.
@@ -33,7 +37,10 @@ def weight_likeness(units: ModelUnits, ours: _Read, theirs: _Read) -> Likeness:
 
     def likeness(group: UnitGroup, orders: Orders) -> FloatArray:
         total = np.zeros((group.n, group.n))
+        unknown = {axis for axis in moving if axis not in orders}
         for name in units.tensors(group):
+            if not unknown.isdisjoint(units.axes[name]):
+                continue
             maps = [_map(orders, axis) for axis in units.axes[name]]
             both = ours(name).float(), placed(theirs(name).float(), maps)
             for a, b in zip(*(_rows(t, name, units, group) for t in both), strict=True):
@@ -45,12 +52,15 @@ def weight_likeness(units: ModelUnits, ours: _Read, theirs: _Read) -> Likeness:
 
 def squared_lengths(units: ModelUnits, group: UnitGroup, read: _Read) -> FloatArray:
     """Sum the squares of all numbers of each unit of a group: (units,)."""
-    rows = (r for name in units.tensors(group) for r in _rows(read(name).float(), name, units, group))
-    return np.sum([r.square().sum(1).double().numpy() for r in rows], axis=0)  # type: ignore[no-any-return]
+    total = np.zeros(group.n)
+    for name in units.tensors(group):
+        for rows in _rows(read(name).float(), name, units, group):
+            total += rows.square().sum(1).double().numpy()
+    return total
 
 
 def _map(orders: Orders, axis: str | None) -> torch.Tensor | None:
-    return torch.from_numpy(orders[axis]) if axis in orders else None
+    return torch.from_numpy(orders[axis]) if axis is not None and axis in orders else None
 
 
 def _rows(
@@ -60,7 +70,7 @@ def _rows(
     return [
         _members(tensor.movedim(dim, 0), group.members[axis])
         for dim, axis in enumerate(units.axes[name])
-        if axis in group.members
+        if axis is not None and axis in group.members
     ]
 
 

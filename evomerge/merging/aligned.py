@@ -29,7 +29,9 @@ ALIGNED = "aligned"
 _ARITHMETIC = 1  # raise when the same models are aligned in another way
 
 
-def open_aligned(reference: ModelRef, base: Checkpoint | None, open_full: OpenModel) -> TensorSource:
+def open_aligned(
+    reference: ModelRef, base: Checkpoint | None, open_full: OpenModel
+) -> TensorSource:
     """Open an expert of any kind, aligned ones too; see ``open_expert``."""
     if not isinstance(reference, AlignedRef):
         return open_expert(reference, base, open_full)

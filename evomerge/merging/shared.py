@@ -1,4 +1,4 @@
-"""Adapters, deltas and aligned models at memory speed: computed once per machine, then mapped by every process."""
+"""Experts that are computed, at memory speed: once per machine, then mapped by every process."""
 
 from __future__ import annotations
 

@@ -51,9 +51,9 @@ class UnitMaps:
 
     def found(self) -> dict[str, torch.Tensor]:
         """Find the maps of all axes."""
-        alike, spread = self._likeness(), self._spread
+        (alike, at_first), spread = self._likeness(), self._spread
         moved = [group for group in self._groups if not any(group is one for one in spread)]
-        orders = matched(self.units, moved, alike)
+        orders = matched(self.units, moved, alike, at_first)
         maps = {axis: torch.from_numpy(order) for axis, order in orders.items()}
         for group in spread:
             maps |= self._shares(group, alike, orders)
@@ -79,23 +79,26 @@ class UnitMaps:
         n = self.units.sizes[axis]
         return TensorForm(torch.float32, (n, n)) if is_spread else TensorForm(torch.int64, (n,))
 
-    def _likeness(self) -> Likeness:
+    def _likeness(self) -> tuple[Likeness, Likeness]:
+        """Choose what is compared, and what at first."""
         if self.reference.prompts is None:
-            return weight_likeness(self.units, self.base.tensor, self.model.tensor)
+            read = self.base.tensor, self.model.tensor
+            alike = weight_likeness(self.units, *read, self._moving)
+            return alike, alike
         from evomerge.alignment.activations import (
             activation_likeness,
             correlations,
             reading_matrices,
+            unordered_likeness,
         )
 
         matrices = reading_matrices(self.units)
         ours, theirs = (self._observer(model) for model in (self.base, self.model))
-        found = correlations(ours, theirs, list(matrices.values()))
-        return activation_likeness({axis: found[name] for axis, name in matrices.items()})
+        by_name = correlations(ours, theirs, list(matrices.values()))
+        found = {axis: by_name[name] for axis, name in matrices.items()}
+        return activation_likeness(found), unordered_likeness(found)
 
-    def _shares(
-        self, group: UnitGroup, alike: Likeness, orders: Orders
-    ) -> dict[str, torch.Tensor]:
+    def _shares(self, group: UnitGroup, alike: Likeness, orders: Orders) -> dict[str, torch.Tensor]:
         still = {axis: np.arange(self.units.sizes[axis]) for axis in group.members}
         ours = squared_lengths(self.units, group, self.base.tensor)
         theirs = squared_lengths(self.units, group, self.model.tensor)

@@ -1,4 +1,4 @@
-"""Where a model comes from: a full model, an adapter on one, two models' difference, an aligned one."""
+"""Where a model comes from: it is full, an adapter on one, two models' difference, or aligned."""
 
 from __future__ import annotations
 

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evomerge.arrays import IntArray
 from evomerge.errors import CheckpointError
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.loading import read_loading
 
-__all__ = ["STREAM", "IntArray", "ModelUnits", "UnitGroup", "units_of"]
+__all__ = ["STREAM", "ModelUnits", "UnitGroup", "units_of"]
 
-IntArray = NDArray[np.int64]
 STREAM = "stream"
 """The axis of the residual stream; every other one belongs to a module of a layer."""
 
@@ -99,9 +98,11 @@ class UnitGroup:
     Attributes:
         members: By axis, the positions of each unit: (units, positions of one). A position of one
             unit has its like at the same column of another.
+        has_inner: Whether positions within a unit are units of a later group.
     """
 
     members: Mapping[str, IntArray]
+    has_inner: bool = False
 
     @property
     def n(self) -> int:
@@ -116,7 +117,7 @@ class ModelUnits:
     Attributes:
         axes: By tensor, of each of its dimensions.
         sizes: Positions of each axis.
-        groups: All of two units or more; that of the residual stream last.
+        groups: All of two units or more, from the outside to the inside: first the residual stream.
     """
 
     axes: Mapping[str, _Axes]
@@ -125,7 +126,9 @@ class ModelUnits:
 
     def tensors(self, group: UnitGroup) -> tuple[str, ...]:
         """List the tensors that a group's units are parts of, sorted."""
-        return tuple(n for n in sorted(self.axes) if not group.members.keys().isdisjoint(self.axes[n]))
+        return tuple(
+            n for n in sorted(self.axes) if not group.members.keys().isdisjoint(self.axes[n])
+        )
 
 
 def units_of(checkpoint: Checkpoint) -> ModelUnits:
@@ -168,54 +171,53 @@ def _axes(name: str, family: _Family, checkpoint: Checkpoint) -> _Axes:
             found = tuple(a if a in (None, STREAM) else f"{at}{a}" for a in axes)
             return found[: len(checkpoint.shape(name))]
     raise CheckpointError(
-        f"expected the tensors that models of type {checkpoint.config['model_type']} have, to align "
-        f"an expert with one, got {name} in {checkpoint.folder}"
+        f"expected the tensors that models of type {checkpoint.config['model_type']} have, to "
+        f"align an expert with one, got {name} in {checkpoint.folder}"
     )
 
 
 def _groups(
     sizes: Mapping[str, int], family: _Family, config: Mapping[str, Any]
 ) -> Iterator[UnitGroup]:
+    yield UnitGroup({STREAM: np.arange(sizes[STREAM])[:, None]})
     modules: dict[str, dict[str, int]] = defaultdict(dict)  # sizes by axis of a module
     for axis, size in sizes.items():
-        at, _, kind = axis.rpartition(".")
-        modules[f"{at}."][kind] = size
+        if axis != STREAM:
+            at, _, kind = axis.rpartition(".")
+            modules[f"{at}."][kind] = size
     for at, own in modules.items():
         for group in (*_neurons(own), *_heads(own, family, config)):
-            members = {f"{at}{kind}": np.array(found) for kind, found in group.items()}
-            if len(next(iter(members.values()))) > 1:
-                yield UnitGroup(members)
-    yield UnitGroup({STREAM: np.arange(sizes[STREAM])[:, None]})
+            if group.n > 1:
+                members = {f"{at}{kind}": found for kind, found in group.members.items()}
+                yield UnitGroup(members, group.has_inner)
 
 
-def _neurons(sizes: Mapping[str, int]) -> Iterator[Mapping[str, IntArray]]:
+def _neurons(sizes: Mapping[str, int]) -> Iterator[UnitGroup]:
     if "hidden" in sizes:
         own = np.arange(sizes["hidden"])[:, None]
         both = {"gate_up": np.hstack([own, own + len(own)])} if "gate_up" in sizes else {}
-        yield {"hidden": own, **both}
+        yield UnitGroup({"hidden": own, **both})
 
 
 def _heads(
     sizes: Mapping[str, int], family: _Family, config: Mapping[str, Any]
-) -> Iterator[Mapping[str, IntArray]]:
-    """List the groups of an attention: sets of heads that share keys, the heads of each set, the
-    positions that values have in a head, and, where no frequencies tell them apart, those of keys.
-    """
+) -> Iterator[UnitGroup]:
+    """List sets of heads that share keys, the heads of each, and what may move in a head."""
     if "o" not in sizes:
         return
     n = int(config.get("num_attention_heads") or config["n_head"])
     axis = {kind: kind if kind in sizes else "qkv" for kind in "qkvo"}
     at = _positions(sizes, n)
 
-    def group(**found: IntArray) -> Mapping[str, IntArray]:
+    def group(has_inner: bool = False, **found: IntArray) -> UnitGroup:
         joined: dict[str, list[IntArray]] = defaultdict(list)
         for kind, positions in found.items():
             joined[axis[kind]].append(positions.reshape(len(positions), -1))
-        return {kind: np.hstack(parts) for kind, parts in joined.items()}
+        return UnitGroup({kind: np.hstack(parts) for kind, parts in joined.items()}, has_inner)
 
-    yield group(**at)
+    yield group(has_inner=True, **at)
     for q, k, v, o in zip(at["q"], at["k"], at["v"], at["o"], strict=True):
-        yield group(q=q, o=o)
+        yield group(has_inner=True, q=q, o=o)
         yield group(v=v[0], o=o.T)
         if not family.has_rotary:
             yield group(q=q.T, k=k[0])

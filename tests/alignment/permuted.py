@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 
-import torch
-
 from evomerge.alignment.placing import placed
+from evomerge.arrays import IntArray
 from evomerge.models.checkpoint import Checkpoint
-from evomerge.models.units import STREAM, IntArray, units_of
+from evomerge.models.units import STREAM, units_of
 
 FAMILIES = (
     *("llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "olmo2"),
