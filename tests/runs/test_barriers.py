@@ -22,7 +22,7 @@ from tests.alignment.permuted import save_permuted
 
 TASKS = Presets().names("evaluators")["zoo"].parent / "tasks"
 LINES = (TASKS / "zoo_math" / "search.jsonl").read_text().splitlines()[:12]
-EXAMPLES = [Example(item["prompt"], item["answer"]) for item in map(json.loads, LINES)]
+EXAMPLES = [Example(item["prompt"], f" {item['answer']}") for item in map(json.loads, LINES)]
 
 
 def test_a_permuted_copy_is_behind_a_barrier_until_it_is_aligned(tmp_path: Path) -> None:
