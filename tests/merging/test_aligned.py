@@ -137,7 +137,7 @@ def test_it_is_computed_once_and_told_from_other_alignments(tmp_path: Path) -> N
     shared = tmp_path / "experts"
     digests = set()
     for align in ("weights", "weights_and_stream", "transport"):
-        reference = AlignedRef(str(folder / "permuted"), align)  # type: ignore[arg-type]
+        reference = AlignedRef(str(folder / "permuted"), align)
         for _ in range(2):
             sources = Sources(str(folder / "base"), {"e": reference}, shared)
             digests.add(content_digest(sources.experts["e"]))

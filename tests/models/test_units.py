@@ -39,7 +39,8 @@ def test_a_model_with_all_units_permuted_answers_the_same(family: str, tmp_path:
 
 
 def test_groups_are_those_of_the_architecture(tmp_path: Path) -> None:
-    tiny_model("llama", tmp_path, 0, num_hidden_layers=1, **grouped_heads("llama"))
+    settings = grouped_heads("llama")
+    tiny_model("llama", tmp_path, 0, torch.bfloat16, num_hidden_layers=1, **settings)
     found = [
         {a: m.shape for a, m in g.members.items()} for g in units_of(Checkpoint(tmp_path)).groups
     ]
