@@ -41,9 +41,10 @@ MAY_IMPORT = {
     "methods": {"errors", "seeds", "kernels", "statistics"},
     "recipe": {"errors", "fingerprint", "plain_yaml", "schema", "models", "methods"},
     "observation": {"errors", "seeds", "models", "evaluation"},
+    "alignment": {"seeds", "models", "observation"},
     "merging": {
         *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
-        *("recipe", "observation"),
+        *("recipe", "observation", "alignment"),
     },
     "ensembles": {"errors", "schema", "plain_yaml", "models", "merging", "evaluation"},
     "mixtures": {
@@ -82,6 +83,7 @@ HEAVY = ("torch", "ray", "lm_eval", "transformers", "plotly", "numba")
 ONE_IMPORTER = {
     "ray": "execution/cluster.py execution/ray.py",
     "lm_eval": "evaluation/harness.py",
+    "scipy": "alignment/matching.py",
     "cma": "samplers/evolution.py",
     "cmaes": "samplers/cmaes_internals.py",
     "plotly": "analysis/report/figures.py",

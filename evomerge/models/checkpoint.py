@@ -100,6 +100,8 @@ class Checkpoint:
             quantised.
     """
 
+    computation = ""
+
     def __init__(self, folder: Path, files: Mapping[Path, Any] | None = None) -> None:
         self.folder = folder
         config = read_config(folder)
