@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 real test fuzz chaos lint docs bench bench-search bench-landscapes scale clusters gpu clean help
+.PHONY: install demo smollm2 real test fuzz chaos lint docs inventory bench bench-search bench-landscapes scale clusters gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -46,6 +46,9 @@ lint: install    ## check style and types
 
 docs: install    ## write the documentation as a site to build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+inventory: install ## write docs/inventory.md: where every published system lives
+	$(BIN)/python -m tests.inventory
 
 bench: install   ## measure what the README claims, and write it there
 	$(OFFLINE) $(BIN)/python -m tests.benchmarks --write-readme
