@@ -19,12 +19,12 @@ _TABLE = Path(__file__).with_name("systems.yaml")
 _HEAD = """\
 # All systems of the literature
 
-What evomerge is measured against: {total} systems that merge, average or search merges, or say how to
-judge them. {here} are here, {part} of them in part, {out} are [out of scope](#out-of-scope), {missing} are
-[not here yet](#not-here-yet).
+What evomerge is measured against: {total} systems that merge, average or search merges, or say how
+to judge them. {here} are here, {part} of them in part, {out} are [out of scope](#out-of-scope),
+{missing} are [not here yet](#not-here-yet).
 
-This page is generated: `make inventory`. Every place and every test that it names exists, which tests
-make sure of; another merges a recipe of every method.
+This page is generated: `make inventory`. Every place and every test that it names exists, which
+tests make sure of; another merges a recipe of every method.
 
 | system | where it lives | published | shown by |
 |---|---|---|---|
