@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},
     "recipe": {"errors", "fingerprint", "plain_yaml", "schema", "models", "methods"},
+    "averaging": {"errors", "models", "recipe"},
     "observation": {"errors", "seeds", "models", "evaluation"},
     "alignment": {"seeds", "models", "observation"},
     "merging": {
