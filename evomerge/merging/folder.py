@@ -79,7 +79,9 @@ def write_checkpoint(
             of another recipe.
         RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
     """
-    sources = Sources(recipe.base, recipe.experts, prompts=recipe.prompts)
+    sources = Sources(
+        recipe.base, recipe.experts, prompts=recipe.prompts, tokenizer=recipe.tokenizer
+    )
     PathRules(sources).check(recipe.path)
     stored = unrolled(recipe, sources)
     forms = _forms(stored, sources, output_dtype(sources, recipe.dtype))
@@ -222,7 +224,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
     """Copy everything but tensors and code from the anchor; its config learns what is different."""
-    for name, file in companion_files(sources.anchor.folder).items():
+    for name, file in companion_files(sources.anchor.companions).items():
         (out / name).parent.mkdir(exist_ok=True)
         _write(out / name, _portable(file))
     config = sources.anchor.config

@@ -1,0 +1,105 @@
+"""Models with different vocabularies merged by mergekit 0.1.5 and here, row for row.
+
+Runs where ``mergekit`` can be imported. Where the two differ on purpose a test says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from evomerge.merging.folder import write_checkpoint
+from evomerge.recipe.mergekit import from_mergekit
+from tests.vocabularies import EMBEDDING, HEAD, PLAIN, save_model
+
+pytest.importorskip("mergekit.merge")
+
+BASE = (*PLAIN, "<a>", "<b>")
+MATH = (*PLAIN, "<b>", "<a>", "<m>")
+CODE = (*PLAIN, "<c>", "<a>", "<m>", "<d>")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("parity")
+    base = save_model(root / "base", BASE, seed=0)
+    save_model(root / "math", MATH, seed=1, n_rows=24, near=base)
+    save_model(root / "code", CODE, seed=2, near=base)
+    return root
+
+
+def config(root: Path, **keys: Any) -> dict[str, Any]:
+    weights = {"base": None, "math": 0.7, "code": -0.4}
+    models = [
+        {"model": str(root / name), **({"parameters": {"weight": w}} if w else {})}
+        for name, w in weights.items()
+    ]
+    return {
+        "merge_method": "task_arithmetic",
+        "base_model": str(root / "base"),
+        "models": models,
+        "dtype": "float32",
+        **keys,
+    }
+
+
+def by_mergekit(content: dict[str, Any], out: Path) -> None:
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import run_merge
+    from mergekit.options import MergeOptions
+
+    read = MergeConfiguration.model_validate(yaml.safe_load(yaml.safe_dump(content)))
+    run_merge(read, str(out), options=MergeOptions(quiet=True, write_model_card=False))
+
+
+def tables(folder: Path) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoTokenizer.from_pretrained(folder).get_vocab(), model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("keys", "cut"),
+    [
+        ({"tokenizer_source": "base"}, None),
+        ({"tokenizer_source": "union"}, None),
+        ({"tokenizer": {"source": "union", "pad_to_multiple_of": 16}}, None),
+        ({"tokenizer_source": "code"}, None),
+        # mergekit cuts the rows of padding that a model has; here they stay.
+        ({"tokenizer_source": "math"}, len(MATH)),
+        (
+            {
+                "tokenizer": {
+                    "source": "base",
+                    "tokens": {
+                        "<a>": {"source": "math", "force": True},
+                        "<b>": {"source": {"kind": "zero"}, "force": True},
+                        "<c>": {"source": {"kind": "model_token", "model": "code", "token": "<d>"}},
+                    },
+                }
+            },
+            None,
+        ),
+    ],
+)
+def test_rows_and_ids_are_mergekits(
+    root: Path, tmp_path: Path, keys: dict[str, Any], cut: int | None
+) -> None:
+    content = config(root, **located(keys, root))
+    by_mergekit(content, tmp_path / "theirs")
+    write_checkpoint(from_mergekit(content, beside=root), tmp_path / "ours")
+    (ids, ours), (their_ids, theirs) = tables(tmp_path / "ours"), tables(tmp_path / "theirs")
+    assert ids == their_ids
+    for name in (EMBEDDING, HEAD):
+        torch.testing.assert_close(ours[name][:cut], theirs[name], atol=1e-6, rtol=1e-6)
+
+
+def located(value: Any, root: Path) -> Any:
+    """Name models by their folders."""
+    if isinstance(value, dict):
+        return {key: located(inner, root) for key, inner in value.items()}
+    return str(root / value) if value in ("math", "code") else value
