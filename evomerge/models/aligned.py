@@ -23,16 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GENERATION",
-    "SPECIAL_IDS",
     "AlignedModel",
     "Alignment",
     "fit_vocabulary",
+    "special_ids",
     "write_vocabulary",
 ]
 
 GENERATION = "generation_config.json"
-SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-"""Keys of configs that name tokens by their ids."""
+
+
+def special_ids(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Find what a config names by a token's id, such as ``eos_token_id``: ids, lists, ``None``."""
+    return {key: value for key, value in config.items() if key.endswith(_SPECIAL)}
+
+
+_SPECIAL = ("_token_id", "_token_index")
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +185,8 @@ def fit_vocabulary(model: PreTrainedModel, anchor: Checkpoint) -> None:
 
     if model.get_input_embeddings().weight.shape[0] != anchor.n_rows:
         model.resize_token_embeddings(anchor.n_rows, mean_resizing=False)
-    for key in SPECIAL_IDS:
-        if key in anchor.config:
-            setattr(model.config, key, anchor.config[key])
+    for key, value in special_ids(anchor.config).items():
+        setattr(model.config, key, value)
     if (anchor.companions / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(str(anchor.companions))
     else:

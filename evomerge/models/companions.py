@@ -16,7 +16,7 @@ from typing import Any
 from evomerge.cache import cache_folder
 from evomerge.errors import CheckpointError, Fault
 from evomerge.fingerprint import digest_of, fingerprint
-from evomerge.models.aligned import GENERATION, SPECIAL_IDS
+from evomerge.models.aligned import GENERATION, special_ids
 from evomerge.models.files import companion_files, read_json
 from evomerge.models.vocabulary import tokens_of
 
@@ -109,7 +109,7 @@ class Companions:
         if not self.anchor == self.tokenizer == self.template:
             theirs = read_json(self.template / "config.json")
             settings = {**(theirs.get("text_config") or {}), **theirs}
-            special = dict.fromkeys(SPECIAL_IDS) | self._special(settings, rows)
+            special = dict.fromkeys(special_ids(config)) | self._special(settings, rows)
         found = {**config, **special}
         if isinstance(text := config.get("text_config"), Mapping):
             inside = {key: value for key, value in special.items() if key in text}
@@ -119,7 +119,7 @@ class Companions:
 
     def _special(self, settings: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
         """Read the ids of special tokens from settings of the template's model, as the merge's."""
-        found = {key: settings[key] for key in SPECIAL_IDS if settings.get(key) is not None}
+        found = {key: ids for key, ids in special_ids(settings).items() if ids is not None}
         if self.template == self.tokenizer:
             return found
         return _renumbered(found, tokens_of(self.template), rows, self.template)

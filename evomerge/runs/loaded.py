@@ -251,7 +251,7 @@ class _Parts:
         self.faults += checks.distance_faults(experiment, self.space)
         self.faults += checks.placement_faults(experiment)
         with collected(self.faults, "execution", "ray_address"):
-            self.faults += checks.engine_faults(experiment, self.space)
+            self.faults += checks.engine_faults(experiment, self.space, self._opened)
         if not self.faults and self.space is not None:
             self.faults += observation_faults(experiment, self.space, self.tasks, self._opened)
         self.faults += checks.final_split_faults(experiment, self.suites)

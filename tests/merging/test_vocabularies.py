@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from evomerge.errors import CheckpointError
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.sources import Sources
+from evomerge.models.reference import AdapterRef, DeltaRef
 from evomerge.models.tokenizer_choice import TokenizerChoice, TokenOf, TokenRow
 from evomerge.recipe.recipe import Recipe, Rule
 from tests.vocabularies import EMBEDDING, HEAD, PLAIN, rows_by_token, save_model
@@ -246,3 +248,88 @@ def test_a_recipe_keeps_its_choice_in_its_file(root: Path) -> None:
     again = recipe_from_data(json.loads(json.dumps(wanted.as_data())))
     assert again == wanted
     assert again.digest != replace(wanted, tokenizer=None).digest
+
+
+def test_an_adapter_of_embeddings_is_what_peft_merges_it_to(root: Path, tmp_path: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(root / "base")
+    targets = ["embed_tokens", "lm_head", "up_proj"]
+    tuned = get_peft_model(base, LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "lora")
+    expected = tuned.merge_and_unload().state_dict()
+    plain = AutoModelForCausalLM.from_pretrained(root / "base").state_dict()
+    code = rows_by_token(root / "code", CODE, EMBEDDING)
+    experts = {
+        "math": AdapterRef(str(tmp_path / "lora"), on=str(root / "base")),
+        "code": str(root / "code"),
+    }
+    wanted = replace(recipe(root, TokenizerChoice("union")), experts=experts)
+    tokens, found = merged(wanted, tmp_path / "out")
+    for word, row in ((word, row) for row, word in enumerate(BASE)):
+        delta = C["math"] * (expected[EMBEDDING][row] - plain[EMBEDDING][row])
+        delta += C["code"] * (code.get(word, plain[EMBEDDING][row]) - plain[EMBEDDING][row])
+        torch.testing.assert_close(found[EMBEDDING][tokens[word]], plain[EMBEDDING][row] + delta)
+    up = "model.layers.0.mlp.up_proj.weight"
+    theirs = AutoModelForCausalLM.from_pretrained(root / "code").state_dict()[up]
+    delta = C["math"] * (expected[up] - plain[up]) + C["code"] * (theirs - plain[up])
+    torch.testing.assert_close(found[up], plain[up] + delta)
+
+
+def test_a_delta_of_another_vocabulary_than_the_bases_is_refused(root: Path) -> None:
+    experts = {"chat": DeltaRef(str(root / "code"), minus=str(root / "code"))}
+    with pytest.raises(CheckpointError, match=r"experts\.chat: .*a delta to have the vocabulary"):
+        Sources(str(root / "base"), experts, tokenizer=TokenizerChoice("union"))
+
+
+def written_out(root: Path, tokens: dict[str, int], out: Path) -> None:
+    """Write the models with the rows of a union, by transformers."""
+    known = {"base": BASE, "math": MATH, "code": CODE}
+    for name in (EMBEDDING, HEAD):
+        rows = {model: rows_by_token(root / model, known[model], name) for model in known}
+        for model in known:
+            folder = out / model if (out / model).is_dir() else root / model
+            live = AutoModelForCausalLM.from_pretrained(folder)
+            live.resize_token_embeddings(len(tokens), mean_resizing=False)
+            for token, row in tokens.items():
+                holders = [r[token] for r in rows.values() if token in r]
+                base = rows["base"].get(token, torch.stack(holders).mean(0))
+                live.state_dict()[name][row] = rows[model].get(token, base)
+            live.save_pretrained(out / model)
+
+
+@pytest.mark.parametrize("method", ["tsv_m", "ties"])
+def test_prepared_and_trimmed_task_vectors_are_of_aligned_rows(
+    root: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
+    rule = Rule(method, {"coefficient": 0.8})
+    wanted = replace(recipe(root, TokenizerChoice("union")), rules=(rule,))
+    tokens, found = merged(wanted, tmp_path / "out")
+    written_out(root, tokens, tmp_path / "plain")
+    plain = replace(recipe(tmp_path / "plain"), rules=(rule,))
+    write_checkpoint(plain, tmp_path / "expected")
+    expected = AutoModelForCausalLM.from_pretrained(tmp_path / "expected").state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor)
+
+
+def test_slopes_are_what_finite_differences_find(root: Path, tmp_path: Path) -> None:
+    wanted = recipe(root, TokenizerChoice("union"))
+    sources = Sources(wanted.base, wanted.experts, tmp_path, tokenizer=wanted.tokenizer)
+    candidate = LiveCandidate(sources, "float32")
+    ids = torch.tensor([[3, 17, 18, 19, 5, 16]])
+
+    def loss(math: float) -> torch.Tensor:
+        rule = Rule("task_arithmetic", {"coefficient": {**C, "math": math}})
+        candidate.materialise(replace(wanted, rules=(rule,)))
+        logits = candidate.model(ids).logits[0, :-1].double()
+        return torch.nn.functional.cross_entropy(logits, ids[0, 1:])
+
+    loss(C["math"])
+    with candidate.slopes() as found:
+        logits = candidate.model(ids).logits[0, :-1].double()
+        torch.nn.functional.cross_entropy(logits, ids[0, 1:]).backward()
+    slope = found.along_recipe()
+    with torch.no_grad():
+        numeric = float(loss(C["math"] + 1e-2) - loss(C["math"] - 1e-2)) / 2e-2
+    math = sum(own["coefficient"]["math"] for own in slope.tensors.values())
+    assert math == pytest.approx(numeric, rel=1e-2, abs=1e-4)
