@@ -19,7 +19,7 @@ from evomerge.runs.loaded import Loaded
 EXPERIMENT = """
 models: {base: zoo:base, experts: {math: zoo:math, list: ./list}, tokenizer: {source: union}}
 search_space: global_linear
-evaluators: [{tasks: [zoo_math], limit: 8}]
+evaluators: [zoo]
 objectives: [{task: zoo_math, metric: exact_match}]
 """
 
