@@ -41,6 +41,8 @@ def align(
     Raises:
         CheckpointError: Every model that cannot be aligned, and what of the choice no model has.
     """
+    if not all(any(name in model.layout for name in tensors) for model in models.values()):
+        return None  # no embedding is known, or a model lacks it, which is another fault
     aligning = _Aligning(models, tuple(tensors), choice or TokenizerChoice())
     if choice is None and not aligning.is_needed:
         return None
@@ -100,11 +102,13 @@ class _Aligning:
             f"special tokens and generation settings of {template}"
         )
         for name, rows in maps.items():
-            assumed = "" if self._own_tokens(name) else "without a tokenizer.json, as the base's: "
+            assumed = (
+                "" if self._own_tokens(name) else "no tokenizer.json is here, taken as the base's: "
+            )
             yield f"{name}: {assumed}{rows.summary}"
 
     def _name_of(self, folder: Path) -> str:
-        return next(n for n, model in self._models.items() if model.layout.folder == folder)
+        return next(name for name in self._models if self._folder(name) == folder)
 
     @cached_property
     def _vocabularies(self) -> dict[str, Vocabulary]:
@@ -117,8 +121,7 @@ class _Aligning:
         return Vocabulary({token: row for token, row in tokens.items() if row < n_rows}, n_rows)
 
     def _own_tokens(self, name: str) -> dict[str, int]:
-        source = self._models[name]
-        return tokens_of(source.layout.folder)
+        return tokens_of(self._folder(name))
 
     @cached_property
     def _lender(self) -> str:
@@ -153,7 +156,7 @@ class _Aligning:
         return next(folder for folder, text in found.items() if text == most)
 
     def _folder(self, name: str) -> Path:
-        return self._models[name].layout.folder
+        return self._models[name].layout.companions
 
     def _added(self) -> Iterator[Mapping[str, Any]]:
         """List tokens that the tokenizer gets: ordinary ones of all models, then added ones."""
@@ -234,7 +237,7 @@ class _Aligning:
 
 def _is_moved(one: TensorSource, other: TensorSource) -> bool:
     """Tell whether a token, added or not, is another row of the second model."""
-    folders = [model.layout.folder for model in (one, other)]
+    folders = [model.layout.companions for model in (one, other)]
     files = [file_in(folder, "tokenizer.json") for folder in folders]
     if not all(file.is_file() for file in files):
         return False
