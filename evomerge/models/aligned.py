@@ -183,7 +183,7 @@ def fit_vocabulary(model: PreTrainedModel, anchor: Checkpoint) -> None:
         return
     from transformers import GenerationConfig
 
-    if model.get_input_embeddings().weight.shape[0] != anchor.n_rows:
+    if model.get_input_embeddings().num_embeddings != anchor.n_rows:
         model.resize_token_embeddings(anchor.n_rows, mean_resizing=False)
     for key, value in special_ids(anchor.config).items():
         setattr(model.config, key, value)

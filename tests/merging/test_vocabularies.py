@@ -15,7 +15,7 @@ from evomerge.errors import CheckpointError
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.sources import Sources
-from evomerge.models.reference import AdapterRef, DeltaRef
+from evomerge.models.reference import AdapterRef, DeltaRef, ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice, TokenOf, TokenRow
 from evomerge.recipe.recipe import Recipe, Rule
 from tests.vocabularies import EMBEDDING, HEAD, PLAIN, rows_by_token, save_model
@@ -254,11 +254,11 @@ def test_an_adapter_of_embeddings_is_what_peft_merges_it_to(root: Path, tmp_path
     base = AutoModelForCausalLM.from_pretrained(root / "base")
     targets = ["embed_tokens", "lm_head", "up_proj"]
     tuned = get_peft_model(base, LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
-    tuned.save_pretrained(tmp_path / "lora")
+    tuned.save_pretrained(str(tmp_path / "lora"))
     expected = tuned.merge_and_unload().state_dict()
     plain = AutoModelForCausalLM.from_pretrained(root / "base").state_dict()
     code = rows_by_token(root / "code", CODE, EMBEDDING)
-    experts = {
+    experts: dict[str, ModelRef] = {
         "math": AdapterRef(str(tmp_path / "lora"), on=str(root / "base")),
         "code": str(root / "code"),
     }
@@ -331,5 +331,5 @@ def test_slopes_are_what_finite_differences_find(root: Path, tmp_path: Path) -> 
     slope = found.along_recipe()
     with torch.no_grad():
         numeric = float(loss(C["math"] + 1e-2) - loss(C["math"] - 1e-2)) / 2e-2
-    math = sum(own["coefficient"][0] for own in slope.tensors.values())
+    math = sum(own["coefficient"][0] for own in slope.tensors.values())  # type: ignore[index]
     assert math == pytest.approx(numeric, rel=1e-2, abs=1e-4)

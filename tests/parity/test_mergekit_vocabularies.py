@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.merging.folder import write_checkpoint
 from evomerge.recipe.mergekit import from_mergekit
 from tests.vocabularies import EMBEDDING, HEAD, PLAIN, save_model
 
-pytest.importorskip("mergekit.merge")
+mergekit = pytest.importorskip("mergekit.merge")
+configuration = pytest.importorskip("mergekit.config")
 
 BASE = (*PLAIN, "<a>", "<b>")
 MATH = (*PLAIN, "<b>", "<a>", "<m>")
@@ -49,12 +49,9 @@ def config(root: Path, **keys: Any) -> dict[str, Any]:
 
 
 def by_mergekit(content: dict[str, Any], out: Path) -> None:
-    from mergekit.config import MergeConfiguration
-    from mergekit.merge import run_merge
-    from mergekit.options import MergeOptions
-
-    read = MergeConfiguration.model_validate(yaml.safe_load(yaml.safe_dump(content)))
-    run_merge(read, str(out), options=MergeOptions(quiet=True, write_model_card=False))
+    options = mergekit.MergeOptions(quiet=True, write_model_card=False)
+    read = configuration.MergeConfiguration.model_validate(content)
+    mergekit.run_merge(read, str(out), options=options)
 
 
 def tables(folder: Path) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
