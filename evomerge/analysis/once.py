@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from evomerge.study.records import StudyRecord
 
@@ -32,4 +32,4 @@ def once(
         found: T = study.derived[key]
         return found
 
-    return remembered
+    return cast("Callable[Concatenate[StudyRecord, P], T]", remembered)

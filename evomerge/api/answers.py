@@ -64,8 +64,14 @@ def _prepared(loaded: Loaded, trial: TrialRecord, split: str) -> PreparedSuites:
 
     models = loaded.models
     shared = cache_folder("experts")
-    sources = Sources(models.base, models.experts, shared=shared, prompts=models.prompts)
+    sources = Sources(
+        models.base,
+        models.experts,
+        shared=shared,
+        prompts=models.prompts,
+        tokenizer=models.tokenizer,
+    )
     candidate = LiveCandidate(sources, models.dtype)
     candidate.materialise(stored_recipe(trial.recipe, trial.number))
-    tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
+    tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)
     return PreparedSuites(loaded.tasks.prompted(split), candidate.model, tokenizer)

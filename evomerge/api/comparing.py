@@ -40,7 +40,12 @@ def compare(
     from evomerge.runs.compare import compare_experts
 
     models = draft_of(experiment, set).complete().models
-    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    sources = Sources(
+        models.base,
+        models.experts,
+        shared=cache_folder("experts"),
+        tokenizer=models.tokenizer,
+    )
     return compare_experts(sources, progress)
 
 

@@ -106,7 +106,9 @@ def write_merge(
     from evomerge.merging.sources import Sources
 
     if cache_folder("statistics") is not None:
-        sources = Sources(recipe.base, recipe.experts, prompts=recipe.prompts)
+        sources = Sources(
+            recipe.base, recipe.experts, prompts=recipe.prompts, tokenizer=recipe.tokenizer
+        )
         measure_models(sources, recipe.statistics, measuring)
     return write_checkpoint(recipe, out, progress=merging, allow_non_finite=allow_non_finite)
 
@@ -117,13 +119,17 @@ def _live(recipe: Recipe) -> PreTrainedModel:
     from evomerge.merging.sources import Sources
 
     sources = Sources(
-        recipe.base, recipe.experts, shared=cache_folder("experts"), prompts=recipe.prompts
+        recipe.base,
+        recipe.experts,
+        shared=cache_folder("experts"),
+        prompts=recipe.prompts,
+        tokenizer=recipe.tokenizer,
     )
     if recipe.path:
         with TemporaryDirectory(prefix="evomerge-") as folder:
             write_merge(recipe, Path(folder))
             model = load_model(folder, "auto")
-        model.name_or_path = str(sources.anchor.folder)  # where its tokenizer is
+        model.name_or_path = str(sources.anchor.companions)  # where its tokenizer is
         return model
     sources.check_finite()
     candidate = LiveCandidate(sources, recipe.dtype)

@@ -231,6 +231,7 @@ class _Import:
                 "base": self._placed(self._base),
                 "experts": {self._names[_told(m)]: self._placed(m) for m in self._merged},
                 "dtype": "bfloat16",
+                **({} if self._tokenizer is None else {"tokenizer": {"source": self._tokenizer}}),
             },
             "search_space": self._space(),
             "evaluators": [self._evaluator(include_path)],
@@ -313,6 +314,16 @@ class _Import:
                 objective["preference"] = abs(task.weight)
             yield objective
 
+    @property
+    def _tokenizer(self) -> str | None:
+        """Say which tokenizer is asked for, as experiments do; ``None``: none that is known."""
+        source = self._genome.tokenizer_source
+        if source in ("base", "union"):
+            return source
+        if source == _told(self._base):
+            return "base"
+        return f"model:{self._names[source]}" if source in self._names else None
+
     def notes(self) -> Iterator[str]:
         """Say what is not as it was."""
         genome = self._genome
@@ -321,11 +332,8 @@ class _Import:
             yield "two here: between models of one ancestor the arc is as good as straight."
         if len(self._merged) < len(genome.models) and not self._is_an_arc:
             yield "The base among the models had genes without effect; it has none here."
-        if genome.tokenizer_source not in (None, "base", _told(self._base)):
-            yield (
-                f"tokenizer_source {genome.tokenizer_source}: exports carry the base's tokenizer; "
-                "'evomerge check' says whether vocabularies differ."
-            )
+        if genome.tokenizer_source is not None and self._tokenizer is None:
+            yield f"tokenizer_source {genome.tokenizer_source} is none of the models; left out."
         if self.file.random_init:
             yield "random_init: samplers here begin with the models and their average."
         yield from _ON_ITS_OWN_TERMS.splitlines()

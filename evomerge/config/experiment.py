@@ -34,6 +34,7 @@ from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import RaceRules
 from evomerge.execution.protocol import EngineName
 from evomerge.models.reference import ModelRef
+from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Dtype
 
@@ -84,6 +85,8 @@ class ModelsConfig(_Section):
         base: Model reference of the common ancestor.
         experts: Model, adapter or delta by expert name.
         dtype: Dtype of candidates and exports; absent: the base's.
+        tokenizer: Which vocabulary the models are brought to; absent: the base's, where theirs
+            differ.
         winners: Which experts are merges that earlier stages handed on; written by stages. Such a
             merge may win again, an original expert is only ever a baseline.
     """
@@ -91,6 +94,7 @@ class ModelsConfig(_Section):
     base: str
     experts: dict[ExpertName, ModelRef] = Field(min_length=1)
     dtype: Dtype | None = None
+    tokenizer: TokenizerChoice | None = None
     winners: list[str] = []
 
     @model_validator(mode="after")

@@ -10,16 +10,12 @@ from pathlib import Path
 from evomerge.errors import CheckpointError, Fault, KeyPath
 from evomerge.fingerprint import fingerprint
 from evomerge.merging.sources import Sources
+from evomerge.models.companions import TOKENIZER_FILES
 from evomerge.recipe.path import BASE
 
 __all__ = ["FileContent", "ModelContents", "file_digest", "require_contents", "tokenizer_files"]
 
 _COMMIT = "commit "
-
-_TOKENIZER = (
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
-    *("vocab*", "merges.txt", "*.model", "*.tiktoken", "generation_config.json"),
-)
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class ModelContents:
     @classmethod
     def of(cls, sources: Sources) -> ModelContents:
         """Look at the files on this machine; each is read once (``fingerprint``)."""
-        tokenizer = tokenizer_files(sources.anchor.folder)
+        tokenizer = tokenizer_files(sources.anchor.companions)
         return cls(
             tuple(FileContent(of, file.name, file_digest(file)) for of, file in _files(sources)),
             tuple(FileContent(BASE, file.name, file_digest(file)) for file in tokenizer),
@@ -66,7 +62,7 @@ def file_digest(file: Path) -> str:
 
 def tokenizer_files(folder: Path) -> list[Path]:
     """List the files of a model's tokenizer, and of how it generates; some match twice."""
-    files = sorted(file for pattern in _TOKENIZER for file in folder.glob(pattern))
+    files = sorted(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern))
     return [file for file in files if file.is_file()]
 
 
@@ -82,7 +78,7 @@ def require_contents(sources: Sources, wanted: ModelContents) -> None:
     """
     pairs = zip_longest(_files(sources), wanted.files)
     faults = [fault for here, there in pairs for fault in _difference(here, there)]
-    folder = sources.anchor.folder
+    folder = sources.anchor.companions
     is_of_hub = folder.parent.name == "snapshots"  # where what nobody has read is not there
     for there in wanted.tokenizer:
         if (folder / there.name).is_file() or not is_of_hub:

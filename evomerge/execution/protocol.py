@@ -11,6 +11,7 @@ from evomerge.evaluation.racing import Race
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.models.reference import ModelRef
+from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.prompts import PromptFile
 from evomerge.recipe.recipe import Dtype, Recipe
 from evomerge.recipe.rules import copy_rule
@@ -58,6 +59,7 @@ class WorkerSpec:
         objectives: Task and metric of each objective of the study, in order, for climbs.
         losses: How the losses of climbs are run, whatever they look at; ``None``: as by default.
         prompts: What methods with data run the experts on.
+        tokenizer: Which vocabulary the models are brought to (``Recipe.tokenizer``).
         contents: What the files of the models must hold; ``None``: it is not looked at.
     """
 
@@ -76,6 +78,7 @@ class WorkerSpec:
     objectives: tuple[tuple[str, str], ...] = ()
     losses: LossSettings | None = None
     prompts: PromptFile | None = None
+    tokenizer: TokenizerChoice | None = None
     contents: ModelContents | None = None
 
     @property
@@ -90,7 +93,13 @@ class WorkerSpec:
             parent: ``base`` or an expert's name.
         """
         rules = (copy_rule(parent, self.experts),)
-        return Recipe(experts=self.experts, rules=rules, base=self.base, dtype=self.dtype)
+        return Recipe(
+            experts=self.experts,
+            rules=rules,
+            base=self.base,
+            dtype=self.dtype,
+            tokenizer=self.tokenizer,
+        )
 
 
 @dataclass(frozen=True)

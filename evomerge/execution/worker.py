@@ -68,7 +68,8 @@ def measure(spec: WorkerSpec) -> None:
     Raises:
         CheckpointError: A model is missing, is not the driver's, does not fit, or is not finite.
     """
-    sources = Sources(spec.base, spec.experts, shared=cache_folder("experts"))
+    shared = cache_folder("experts")
+    sources = Sources(spec.base, spec.experts, shared=shared, tokenizer=spec.tokenizer)
     if spec.contents is not None:
         require_contents(sources, spec.contents)
     if spec.space is not None:
@@ -91,7 +92,8 @@ class Worker:
 
         self._spec = spec
         shared = cache_folder("experts")
-        sources = Sources(spec.base, spec.experts, shared=shared, prompts=spec.prompts)
+        models = spec.base, spec.experts
+        sources = Sources(*models, shared=shared, prompts=spec.prompts, tokenizer=spec.tokenizer)
         if spec.contents is not None:
             require_contents(sources, spec.contents)
         sources.check_finite()
@@ -99,7 +101,7 @@ class Worker:
         self._vllm = self._inside_vllm(sources) if spec.engine == "vllm" else None
         self._sources = sources
         self._cache = ScoreCache(cache_folder("scores"))
-        self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)
         self._prepared: dict[str, PreparedSuites] = {}
         self._meter = CostMeter(spec, sources, self._candidate, self._tokenizer)
         self.prepare("search")

@@ -59,7 +59,8 @@ def fold_error(recipe: Recipe, folder: Path) -> FoldError:
         folder: Where.
     """
     candidate = LiveCandidate(
-        Sources(recipe.base, recipe.experts, prompts=recipe.prompts), recipe.dtype
+        Sources(recipe.base, recipe.experts, prompts=recipe.prompts, tokenizer=recipe.tokenizer),
+        recipe.dtype,
     )
     candidate.materialise(recipe)
     written = load_model(str(folder), "auto")

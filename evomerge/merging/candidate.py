@@ -18,6 +18,7 @@ from evomerge.merging.residency import residency_of
 from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
 from evomerge.merging.sources import Sources
 from evomerge.merging.wiring import Wiring
+from evomerge.models.aligned import fit_vocabulary, write_vocabulary
 from evomerge.models.checkpoint import Checkpoint, model_dtype
 from evomerge.models.files import read_json
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors, untie
@@ -57,10 +58,12 @@ class LiveCandidate:
         self._device, live_dtype = torch.device(device), output_dtype(sources, dtype)
         residency = residency_of(sources, live_dtype, self._device, device_share)
         self.model = load_model(str(sources.anchor.folder), live_dtype)
+        fit_vocabulary(self.model, sources.anchor)
         if sources.is_untied:
             untie(self.model)
         self.model.to(self._device)  # type: ignore[arg-type]
         self._live = live_tensors(self.model, sources.live_names)
+        write_vocabulary(self._live, sources.anchor)
         check_live(self._live, sources.anchor)
         supply = make_supply(sources, self._device, residency)
         self._feed, self._tensor, self._tensors = supply.feed, supply.tensor, supply.tensors

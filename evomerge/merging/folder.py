@@ -72,7 +72,9 @@ def write_checkpoint(
             of another recipe.
         RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
     """
-    sources = Sources(recipe.base, recipe.experts, prompts=recipe.prompts)
+    sources = Sources(
+        recipe.base, recipe.experts, prompts=recipe.prompts, tokenizer=recipe.tokenizer
+    )
     PathRules(sources).check(recipe.path)
     stored = unrolled(recipe, sources)
     forms = _forms(stored, sources, output_dtype(sources, recipe.dtype))
@@ -163,7 +165,7 @@ def _forms(
 
 def _write_companions(sources: Sources, recipe: Recipe, out: Path) -> None:
     """Copy everything but tensors and code from the anchor; its config learns what is different."""
-    copy_companions(sources.anchor.folder, out)
+    copy_companions(sources.anchor.companions, out)
     config = sources.anchor.config
     if recipe.path:
         config = config_along(config, [hop.layer for hop in recipe.path])

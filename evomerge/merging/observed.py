@@ -16,6 +16,7 @@ from evomerge.errors import CheckpointError, RecipeError
 from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.propagated import PROPAGATED, Propagation, stage_of
 from evomerge.merging.shared import mapped, only_one
+from evomerge.models.aligned import fit_vocabulary
 from evomerge.models.checkpoint import Checkpoint, model_dtype
 from evomerge.models.expert import TensorSource, content_digest
 from evomerge.models.parameters import live_tensors, untie
@@ -189,6 +190,7 @@ class Observations:
         from evomerge.merging.candidate import load_model  # which needs the sources of this room
 
         model = load_model(str(self._base.folder), self._dtype)
+        fit_vocabulary(model, self._base)
         if self._is_untied:
             untie(model)
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]

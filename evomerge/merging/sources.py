@@ -23,6 +23,8 @@ from evomerge.merging.observed import Observations
 from evomerge.merging.prepared import PreparedTensors
 from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.methods.prepared import Preparation
+from evomerge.models.aligned import AlignedModel, Alignment
+from evomerge.models.aligning import align
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, StoredTensor
 from evomerge.models.expert import TensorSource, tensor_bytes
@@ -31,7 +33,7 @@ from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import ModelRef
 from evomerge.models.spelling import OneSpelling
 from evomerge.models.tiles import row_blocks
-from evomerge.models.vocabulary import moved_tokens
+from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.path import BASE
 from evomerge.recipe.prompts import PromptFile
 from evomerge.statistics.cache import Origin, StatisticsCache
@@ -54,6 +56,7 @@ class Sources:
             this machine; ``None`` computes them at each use.
         open_full: Opens the full models; with ``peek_model``, no tensors can be read.
         prompts: What methods with data run the experts on (``Recipe.prompts``).
+        tokenizer: Which vocabulary the models are brought to, where theirs differ.
 
     Raises:
         CheckpointError: Listing every model that is missing or does not fit the anchor.
@@ -66,6 +69,7 @@ class Sources:
         shared: Path | None = None,
         open_full: OpenModel = open_model,
         prompts: PromptFile | None = None,
+        tokenizer: TokenizerChoice | None = None,
     ) -> None:
         faults: list[Fault] = []
         self._spelling = OneSpelling(open_full)
@@ -76,6 +80,7 @@ class Sources:
         self.anchor = self.base or next(iter(self.experts.values())).layout
         companion_files(self.anchor.folder)  # refuses links out of it before anything reads them
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
+        self.vocabulary = None if faults else self._aligned(tokenizer, faults)
         self._cache, self._prompts = StatisticsCache.default(), prompts
         self._statistics: dict[str, dict[str | None, TensorStatistics]] = {}
         self._whole_models: dict[str | None, WholeModel] = {}  # by what is prepared
@@ -86,6 +91,20 @@ class Sources:
             raise CheckpointError(*faults)
         if shared is not None:
             self.experts = {name: shared_expert(e, shared) for name, e in self.experts.items()}
+            if isinstance(self.base, AlignedModel):
+                self.base = self.anchor = self.base.read_by(shared_expert(self.base, shared).tensor)
+
+    def _aligned(self, tokenizer: TokenizerChoice | None, faults: list[Fault]) -> Alignment | None:
+        """Bring the models to one vocabulary."""
+        base: dict[str, TensorSource] = {} if self.base is None else {BASE: self.base}
+        models, found = base | self.experts, None
+        with collected(faults):
+            found = align(models, self.architecture.vocabulary, tokenizer)
+        if found is not None:
+            self.experts = {name: found.view(name) for name in self.experts}
+            self.base = None if self.base is None else found.view(BASE)
+            self.anchor = self.base or next(iter(self.experts.values())).layout
+        return found
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -279,17 +298,6 @@ class Sources:
                     "their architecture and vocabulary"
                 )
                 return
-        yield from self._moved_tokens(name)
-
-    def _moved_tokens(self, name: str) -> Iterator[str]:
-        folder = self.experts[name].layout.folder
-        moved = moved_tokens(self.anchor.folder, folder)
-        for token, (at, instead) in list(moved.items())[:1]:
-            yield (
-                f"expected the token ids of {self.anchor.folder}, got "
-                f"{len(moved)} others in {folder}, e.g. {token!r} is {instead} instead of {at}; "
-                "models must share their vocabulary"
-            )
 
 
 def _is_one(model: TensorSource, name: str, other: str) -> bool:

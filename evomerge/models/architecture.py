@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ class Architecture:
         roles: By tensor name.
         tied: Tensors that the config ties to another one of the checkpoint, by name, with that
             other's name: the live model has one parameter for both.
+        vocabulary: Tensors with a row for each token: of embedding and head, in no layer.
         source: What the roles were read from.
 
     Raises:
@@ -35,6 +37,7 @@ class Architecture:
     n_layers: int
     roles: Mapping[str, TensorRole]
     tied: Mapping[str, str]
+    vocabulary: tuple[str, ...]
     source: Literal["structure", "names"]
 
     def __init__(self, config: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -47,12 +50,18 @@ class Architecture:
             self.source, self.tied = "names", {}
             self.roles = _guessed(names, config.get("model_type"))
             self.n_layers = 1 + max(role.layer for role in self.roles.values())
+            self.vocabulary = tuple(filter(self._is_of_tokens, names))
         else:
             self.source, self.tied = "structure", structure.tied
-            self.n_layers = structure.n_layers
+            self.n_layers, self.vocabulary = structure.n_layers, structure.vocabulary
             # Names that the model does not hold: of unused tensors, or such as loading takes apart.
             unread = [name for name in names if name not in structure.roles]
             self.roles = {**roles_from_names(unread, self.n_layers), **structure.roles}
+
+    def _is_of_tokens(self, name: str) -> bool:
+        role = self.roles[name]
+        is_of_places = re.search(r"wpe|position", name)
+        return not (role.in_layer or is_of_places) and role.kind in ("embedding", "head")
 
 
 def _guessed(names: Sequence[str], model_type: str | None) -> dict[str, TensorRole]:

@@ -170,6 +170,11 @@ class Checkpoint:
         return self
 
     @property
+    def companions(self) -> Path:
+        """Folder of its tokenizer, chat template and generation settings."""
+        return self.folder
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """See ``TensorSource``."""
         return (self.folder / "config.json", *sorted(set(self._file_of.values())))

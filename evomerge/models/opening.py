@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,13 @@ from typing import Any
 from evomerge.errors import CheckpointError
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.files import read_json
-from evomerge.models.reference import cached_snapshot, hub_fault, resolve_model, split_hub_id
+from evomerge.models.reference import (
+    cached_snapshot,
+    companion_snapshot,
+    hub_fault,
+    resolve_model,
+    split_hub_id,
+)
 
 __all__ = ["OpenModel", "open_model", "peek_model"]
 
@@ -66,7 +72,30 @@ def _headers(repository: str, revision: str | None) -> Checkpoint:
         config.parent / name: _HeaderOnly(f"{repository}/{name}", content.tensors)
         for name, content in sorted(found.files_metadata.items())
     }
-    return Checkpoint(config.parent, files)
+    return _Peeked(config.parent, files, (repository, revision))
+
+
+class _Peeked(Checkpoint):
+    """A Hub model without tensors, whose tokenizer is fetched when it is asked for."""
+
+    def __init__(
+        self, folder: Path, files: Mapping[Path, Any], hub_id: tuple[str, str | None]
+    ) -> None:
+        super().__init__(folder, files)
+        self._hub_id = hub_id
+
+    @property
+    def companions(self) -> Path:
+        """See ``Checkpoint``; where nothing can be fetched, what is here must do."""
+        return _companions(*self._hub_id) or self.folder
+
+
+@cache
+def _companions(repository: str, revision: str | None) -> Path | None:
+    try:
+        return companion_snapshot(repository, revision)
+    except Exception:  # the hub raises a dozen unrelated types for "not there"
+        return None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ __all__ = [
     "ModelRef",
     "absolute_reference",
     "cached_snapshot",
+    "companion_snapshot",
     "hub_fault",
     "mentioned_models",
     "public_reference",
@@ -319,6 +320,11 @@ def cached_snapshot(repository: str, revision: str | None) -> Path | None:
         return Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+
+
+def companion_snapshot(repository: str, revision: str | None) -> Path:
+    """Fetch what belongs to a Hub model beside its tensors: config, tokenizer, templates."""
+    return _snapshot(repository, revision, COMPANIONS, ignored="*/*")
 
 
 def hub_fault(reference: str, err: Exception) -> CheckpointError:

@@ -125,11 +125,13 @@ class ModelStructure:
         n_layers: Decoder layers.
         roles: By tensor name, for all tensors that the model holds in a form it can be asked about.
         tied: As in ``Architecture``.
+        vocabulary: Likewise.
     """
 
     n_layers: int
     roles: Mapping[str, TensorRole]
     tied: Mapping[str, str]
+    vocabulary: tuple[str, ...] = ()
 
 
 def read_structure(config: Mapping[str, Any], names: Iterable[str]) -> ModelStructure | None:
@@ -159,7 +161,8 @@ def _asked(config: Mapping[str, Any], names: Iterable[str]) -> ModelStructure | 
     if not found or not modules.n_layers:
         return None
     roles = {name: modules.role(view.parameter) for name, view in found.items()}
-    return ModelStructure(modules.n_layers, roles, tied_names(found))
+    ends = [name for name, view in found.items() if modules.is_end(view.parameter)]
+    return ModelStructure(modules.n_layers, roles, tied_names(found), tuple(ends))
 
 
 def live_dtypes(
@@ -196,6 +199,7 @@ class _Modules:
     def __init__(self, model: PreTrainedModel) -> None:
         self._by_path = dict(model.named_modules())
         self._head = model.get_output_embeddings()
+        self._ends = (model.get_input_embeddings(), self._head)
         self._layers, self.n_layers = decoder_layers(model)
 
     def role(self, parameter: str) -> TensorRole:
@@ -205,6 +209,11 @@ class _Modules:
             return TensorRole(layer, kind)
         nearest = 0 if kind == "embedding" else self.n_layers - 1
         return TensorRole(nearest, kind, in_layer=False)
+
+    def is_end(self, parameter: str) -> bool:
+        """Tell whether the rows of a parameter are tokens."""
+        module = self._by_path[parameter.rpartition(".")[0]]
+        return any(module is end for end in self._ends)
 
     def _layer(self, parameter: str) -> int | None:
         inside = parameter.removeprefix(f"{self._layers}.")

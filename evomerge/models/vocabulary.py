@@ -1,4 +1,4 @@
-"""Whether two models mean the same tokens by the same rows of their embeddings."""
+"""Which tokens a model knows, and by which ids."""
 
 from __future__ import annotations
 
@@ -15,27 +15,16 @@ _FILE = "tokenizer.json"
 
 
 def moved_tokens(one: Path, other: Path) -> dict[str, tuple[int, int]]:
-    """Find tokens that two tokenizers know by different ids.
+    """Find tokens that two tokenizers know by different ids; both ids by token.
 
     Tokens that were added to a finished tokenizer (chat markers, padding) are not compared: fine-
-    tunes rename them freely, and hardly any text is made of them.
-
-    Args:
-        one: Model folder.
-        other: Model folder.
-
-    Returns:
-        Both ids by token; empty if they agree, or if one has no ``tokenizer.json`` to look at.
+    tunes rename them freely, and hardly any text is made of them. Nor is a model without a
+    ``tokenizer.json``.
 
     Raises:
         CheckpointError: A ``tokenizer.json`` holds no tokens, or lies elsewhere.
     """
-    files = (file_in(one, _FILE), file_in(other, _FILE))
-    if not all(file.is_file() for file in files):
-        return {}
-    if files[0].read_bytes() == files[1].read_bytes():
-        return {}
-    ids, other_ids = (_of(file, _ids) for file in files)
+    ids, other_ids = (_tokens(folder, _ids) for folder in (one, other))
     return {
         token: (at, other_ids[token]) for token, at in ids.items() if other_ids.get(token, at) != at
     }
@@ -47,16 +36,16 @@ def tokens_of(folder: Path) -> dict[str, int]:
     Raises:
         CheckpointError: It holds no tokens, or lies elsewhere.
     """
+    return _tokens(folder, lambda content: {**_ids(content), **_added_ids(content)})
+
+
+def _tokens(folder: Path, read: Callable[[Mapping[str, Any]], dict[str, int]]) -> dict[str, int]:
     file = file_in(folder, _FILE)
     if not file.is_file():
         return {}
-    return _of(file, lambda content: {**_ids(content), **_added_ids(content)})
-
-
-def _of(file: Path, ids: Callable[[Mapping[str, Any]], dict[str, int]]) -> dict[str, int]:
     content = read_json(file)
     try:
-        return ids(content)
+        return read(content)
     except (LookupError, TypeError, AttributeError) as err:
         raise CheckpointError(
             f"expected tokens with their ids in {file}, got something else; save the tokenizer "
@@ -75,5 +64,4 @@ def _ids(content: Mapping[str, Any]) -> dict[str, int]:
     vocabulary = model.get("vocab", {}) if isinstance(model, Mapping) else {}
     if isinstance(vocabulary, list):
         vocabulary = {entry[0]: at for at, entry in enumerate(vocabulary)}
-    names = _added_ids(content).keys()
-    return {token: at for token, at in vocabulary.items() if token not in names}
+    return dict(vocabulary)

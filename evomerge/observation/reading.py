@@ -45,7 +45,7 @@ def tokenised(examples: Iterable[Example], checkpoint: Checkpoint) -> Tokenised:
             tokenizer.
         EvaluationError: An answer has no tokens.
     """
-    folder, config = checkpoint.folder, plain_config(checkpoint.config)
+    folder, config = checkpoint.companions, plain_config(checkpoint.config)
     if reason := class_fault(checkpoint.config):
         raise CheckpointError(f"{folder}: {reason}")
     if config is None:

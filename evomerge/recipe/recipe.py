@@ -18,6 +18,7 @@ from evomerge.methods.modifiers import bind_modifiers, modifier_faults
 from evomerge.methods.registry import method
 from evomerge.models.architecture import Kind, TensorRole
 from evomerge.models.reference import ModelRef, mentioned_models, reference_data
+from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.path import Hops, path_data, path_faults
 from evomerge.recipe.prompts import PromptFile
 
@@ -78,7 +79,7 @@ class Recipe:
     """One merged model. For each tensor the first rule that selects it applies.
 
     Attributes:
-        experts: Model, adapter, delta or aligned model by expert name; their order is the order of summation.
+        experts: Model, adapter, delta or aligned model by name; their order is that of summation.
         rules: At least one; every tensor must be selected by some rule.
         base: Model reference of the common ancestor; may be absent for methods without one.
         dtype: Dtype of the result; ``None`` takes that of the base (or first expert).
@@ -86,6 +87,8 @@ class Recipe:
         path: The layers that the model runs, in order; empty for those of the base (or first
             expert) as they are.
         prompts: What methods with data run the experts on.
+        tokenizer: Which vocabulary the models are brought to; ``None``: the base's, where theirs
+            differ.
     """
 
     experts: Mapping[str, ModelRef]
@@ -95,6 +98,7 @@ class Recipe:
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     path: Hops = ()
     prompts: PromptFile | None = None
+    tokenizer: TokenizerChoice | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -141,6 +145,8 @@ class Recipe:
         ]
         for position, rule in enumerate(self.rules):
             found += [fault.under("rules", position) for fault in self._rule_faults(rule)]
+        if self.tokenizer is not None:
+            found += [f.under("tokenizer") for f in self.tokenizer.faults(self.experts)]
         return found + path_faults(self.path, self.experts, has_base=self.base is not None)
 
     def _rule_faults(self, rule: Rule) -> Iterator[Fault]:
@@ -189,6 +195,8 @@ class Recipe:
         tail: dict[str, Any] = {"path": path_data(self.path)} if self.path else {}
         if self.prompts is not None:
             tail["prompts"] = _present(asdict(self.prompts))
+        if self.tokenizer is not None:
+            tail["tokenizer"] = self.tokenizer.as_data()
         return {**head, "seed": self.seed, "rules": rules, **tail}
 
     @cached_property

@@ -20,6 +20,7 @@ from evomerge.study.constraints import parse_bound
 
 if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue
+    from evomerge.merging.sources import Sources
 
 __all__ = [
     "bound_faults",
@@ -131,7 +132,9 @@ def placement_faults(experiment: Experiment) -> Iterator[Fault]:
         yield Fault(("execution", "gpus_per_worker"), text, hint)
 
 
-def engine_faults(experiment: Experiment, space: SearchSpace | None) -> Iterator[Fault]:
+def engine_faults(
+    experiment: Experiment, space: SearchSpace | None, sources: Sources | None
+) -> Iterator[Fault]:
     """What stands in the way of vLLM."""
     path = ("engine",)
     if experiment.engine != "vllm":
@@ -140,6 +143,9 @@ def engine_faults(experiment: Experiment, space: SearchSpace | None) -> Iterator
         yield Fault(path, "vllm is not installed", "pip install vllm")
     if worker_device(experiment.execution)[0] == "cpu":
         yield Fault(path, "expected transformers for workers without a GPU, got vllm")
+    if sources is not None and sources.vocabulary is not None:
+        text = "expected transformers for models whose vocabularies differ, which vLLM loads as the"
+        yield Fault(path, f"{text} base has it, got vllm", "set engine: transformers")
     if _has_paths(space):
         text = "expected transformers for a space with data-flow paths, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")

@@ -55,7 +55,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
     """
     require_room(loaded.experiment.execution)
     experiment, models = loaded.experiment, loaded.models
-    sources = Sources(models.base, models.experts, open_full=peek_model)
+    sources = Sources(models.base, models.experts, open_full=peek_model, tokenizer=models.tokenizer)
     parameters = n_parameters(tuple(range(models.n_layers)), sources)
     dtype = output_dtype(sources, models.dtype)
     candidate_bytes = parameters * dtype.itemsize
@@ -66,6 +66,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "constraints": ", ".join(constraint.name for constraint in loaded.constraints),
         "costs": ", ".join(map(_cost, loaded.worker.costs)),
         "configs": _other_configs(sources),
+        "vocabulary": _vocabulary(sources),
         "report only": _report_only(loaded),
         "engine": _VLLM if worker.engine == "vllm" else "",
         "observed": observation_fact(loaded, sources),
@@ -121,6 +122,12 @@ def _objective(objective: Objective) -> str:
 
 def _cost(metric: str) -> str:
     return f"{metric} ({COSTS[Cost.of(metric).name]})"
+
+
+def _vocabulary(sources: Sources) -> str:
+    """Say how models are brought to one vocabulary, a line each; nothing if they have one."""
+    notes = () if sources.vocabulary is None else sources.vocabulary.notes
+    return f"\n{'':12}".join(notes)
 
 
 def _other_configs(sources: Sources) -> str:

@@ -34,7 +34,11 @@ def with_boundaries(experiment: Experiment) -> Experiment:
     from evomerge.merging.sources import Sources  # only where it is needed: it takes seconds
 
     try:
-        sources = Sources(experiment.models.base, experiment.models.experts)
+        sources = Sources(
+            experiment.models.base,
+            experiment.models.experts,
+            tokenizer=experiment.models.tokenizer,
+        )
     except CheckpointError:
         return experiment
     if not 1 <= n_groups <= sources.architecture.n_layers:

@@ -51,7 +51,7 @@ def model_digests(experiment: Experiment) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, model in zip(experiment.models.located(), sources.models, strict=True):
         found |= {f"{kind} of {name}": digest for kind, digest in _digests(model)}
-    files = tokenizer_files(sources.anchor.folder)
+    files = tokenizer_files(sources.anchor.companions)
     found["tokenizer of base"] = digest_of([[f.name, file_digest(f)] for f in files])
     return found
 
@@ -72,7 +72,7 @@ def _sources(experiment: Experiment) -> Sources:
 
     models = experiment.models
     open_full = peek_model if is_on_cluster(experiment.execution) else open_model
-    return Sources(models.base, models.experts, open_full=open_full)
+    return Sources(models.base, models.experts, open_full=open_full, tokenizer=models.tokenizer)
 
 
 def require_same(before: Mapping[str, str], now: Mapping[str, str], where: Path) -> None:

@@ -128,6 +128,7 @@ class Loaded:
             objectives=tuple((o.task, o.metric) for o in self.objectives),
             losses=None if self.sloped.steps is None else self.sloped.steps.settings,
             prompts=self.models.prompts,
+            tokenizer=self.models.tokenizer,
         )
 
     @property
@@ -174,6 +175,7 @@ class _Parts:
             tensors={} if sources is None else {name: roles[name] for name in sources.names},
             winners=tuple(config.winners),
             prompts=prompt_file(self.experiment),
+            tokenizer=config.tokenizer,
         )
 
     def _sources(self) -> Sources | None:
@@ -183,7 +185,9 @@ class _Parts:
 
         config = self.experiment.models
         with collected(self.faults, "models"):
-            return Sources(config.base, config.experts, open_full=peek_model)
+            return Sources(
+                config.base, config.experts, open_full=peek_model, tokenizer=config.tokenizer
+            )
         with suppress(CheckpointError):
             return Sources(config.base, {}, open_full=peek_model)
         return None
@@ -231,7 +235,7 @@ class _Parts:
         if not self.models.n_layers:
             return None
         with collected(self.faults, "models", "base"):
-            return _make_reader(self.models.base)
+            return _make_reader(self.models.base, self._opened)
         return None
 
     def _check(self) -> None:
@@ -247,7 +251,7 @@ class _Parts:
         self.faults += checks.distance_faults(experiment, self.space)
         self.faults += checks.placement_faults(experiment)
         with collected(self.faults, "execution", "ray_address"):
-            self.faults += checks.engine_faults(experiment, self.space)
+            self.faults += checks.engine_faults(experiment, self.space, self._opened)
         if not self.faults and self.space is not None:
             self.faults += observation_faults(experiment, self.space, self.tasks, self._opened)
         self.faults += checks.final_split_faults(experiment, self.suites)
@@ -267,8 +271,12 @@ class _Parts:
         return key == "task" and any(not part or part[0] in _WHICH for part in lost)
 
 
-def _make_reader(base: str) -> LanguageModel:
-    """Read prompts as candidates will: with the base's tokenizer and its context, no parameters.
+def _make_reader(base: str, sources: Sources | None) -> LanguageModel:
+    """Read prompts as candidates will: with their tokenizer and context, no parameters.
+
+    Args:
+        base: Its reference.
+        sources: All models; ``None`` if they do not fit together.
 
     Raises:
         CheckpointError: The base is no causal language model, or has no tokenizer.
@@ -281,8 +289,9 @@ def _make_reader(base: str) -> LanguageModel:
     from evomerge.models.outline import load_tokenizer, plain_config
     from evomerge.models.structure import class_fault
 
-    checkpoint, hub_id = peek_model(base), split_hub_id(base)
-    folder = checkpoint.folder
+    checkpoint = peek_model(base) if sources is None else sources.anchor
+    folder = checkpoint.companions
+    hub_id = split_hub_id(base) if folder == checkpoint.folder else None
     if reason := class_fault(checkpoint.config):
         raise CheckpointError(f"{base}: {reason}")
     config = plain_config(checkpoint.config)

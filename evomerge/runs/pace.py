@@ -51,10 +51,15 @@ def measure_pace(loaded: Loaded) -> Pace:
     from evomerge.merging.sources import Sources
 
     models, execution = loaded.models, loaded.experiment.execution
-    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    sources = Sources(
+        models.base,
+        models.experts,
+        shared=cache_folder("experts"),
+        tokenizer=models.tokenizer,
+    )
     device = on_device(loaded.worker, execution).device
     candidate = LiveCandidate(sources, models.dtype, device)
-    tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
+    tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)
     suites = [
         replace(suite, limit=min(suite.limit or _MOST_ITEMS, _MOST_ITEMS))
         for suite in loaded.suites

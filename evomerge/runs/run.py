@@ -258,7 +258,13 @@ def _measure(loaded: Loaded, folder: StudyFolder, events: Events) -> None:
     events.phase("measuring the models")
     models = loaded.models
     shared = cache_folder("experts")
-    sources = Sources(models.base, models.experts, shared=shared, prompts=models.prompts)
+    sources = Sources(
+        models.base,
+        models.experts,
+        shared=shared,
+        prompts=models.prompts,
+        tokenizer=models.tokenizer,
+    )
     counted = partial(events.part, "statistics of the models")
     measure_models(sources, loaded.space.statistics, counted)
     if read_comparison(folder.comparison) is None:

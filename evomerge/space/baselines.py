@@ -98,6 +98,7 @@ def over_models(recipe: Recipe, models: ModelSet) -> Recipe:
         dtype=ours.dtype,
         seed=ours.seed,
         prompts=ours.prompts,
+        tokenizer=ours.tokenizer,
     )
 
 

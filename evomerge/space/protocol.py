@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution
 from evomerge.methods.registry import method, method_names
 from evomerge.models.architecture import Kind, TensorRole
 from evomerge.models.reference import ModelRef
+from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.prompts import PromptFile
 from evomerge.recipe.recipe import Dtype, Recipe, Rule
 
@@ -34,6 +35,7 @@ class ModelSet:
         tensors: Role of each tensor to merge, by name; empty if they are not known.
         winners: Experts that are merges themselves, found by an earlier stage.
         prompts: What methods with data run the experts on.
+        tokenizer: Which vocabulary they are brought to (``Recipe.tokenizer``).
     """
 
     base: str
@@ -44,6 +46,7 @@ class ModelSet:
     tensors: Mapping[str, TensorRole] = field(default_factory=dict)
     winners: tuple[str, ...] = ()
     prompts: PromptFile | None = None
+    tokenizer: TokenizerChoice | None = None
 
     @cached_property
     def roles(self) -> Mapping[str, TensorRole]:
@@ -65,6 +68,7 @@ class ModelSet:
             dtype=self.dtype,
             seed=self.seed,
             prompts=prompts,
+            tokenizer=self.tokenizer,
         )
 
     def are_mixed_by(self, recipe: Recipe) -> bool:

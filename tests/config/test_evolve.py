@@ -186,6 +186,23 @@ def test_what_cannot_be_is_said_with_its_line(
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("union", {"source": "union"}),
+        ("base", {"source": "base"}),
+        (BASE, {"source": "base"}),
+        (MODELS[1], {"source": "model:list"}),
+        (None, None),
+    ],
+)
+def test_the_tokenizer_is_the_one_that_is_asked_for(
+    tmp_path: Path, source: str | None, expected: dict[str, str] | None
+) -> None:
+    genome = {**KINDS["task arithmetic"], "tokenizer_source": source}
+    assert imported(tmp_path, genome)["models"].get("tokenizer") == expected
+
+
 def test_the_page_names_every_key() -> None:
     page = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
     keys = {*Genome.__dataclass_fields__, *EvolveFile.__dataclass_fields__} - {"genome"}

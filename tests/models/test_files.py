@@ -22,7 +22,7 @@ from evomerge.models.adapter import Adapter
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.files import INDEX, companion_files, file_in
 from evomerge.models.reference import resolve_adapter, resolve_model
-from evomerge.models.vocabulary import moved_tokens
+from evomerge.models.vocabulary import tokens_of
 from tests.tiny import save_tiny_llama
 
 Tensors = dict[str, torch.Tensor]
@@ -326,7 +326,7 @@ def test_vocabularies_and_adapters_are_read_from_their_folders(
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.json").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match=r"got tokenizer\.json, a link out of it"):
-        moved_tokens(source, folder)
+        tokens_of(folder)
     (folder / "adapter_model.safetensors").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match=r"got adapter_model\.safetensors, a link out of it"):
         Adapter(folder, Checkpoint(source))

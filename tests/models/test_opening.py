@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from evomerge.models import opening
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.opening import peek_model
 from evomerge.models.reference import DeltaRef
+from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.runs.cost import experiment_facts
 from evomerge.runs.loaded import Loaded
 
@@ -68,9 +70,11 @@ def hub(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", config)
     monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", headers)
-    opening._headers.cache_clear()
+    for known in (opening._headers, opening._companions):
+        known.cache_clear()
     yield asked
-    opening._headers.cache_clear()
+    for known in (opening._headers, opening._companions):
+        known.cache_clear()
 
 
 def test_names_shapes_and_dtypes_are_those_of_the_model(
@@ -136,3 +140,21 @@ def test_check_downloads_no_model(hub: list[str], tmp_path: Path) -> None:
     assert "4 layers" in facts["models"]
     assert facts["experts"].startswith("mapped: ")
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.safetensors"))
+
+
+def test_the_tokenizer_is_fetched_where_vocabularies_are_compared(
+    hub: list[str], tiny_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = tmp_path / "with one more token"
+    shutil.copytree(tiny_family["one"], added)
+    content = json.loads((added / "tokenizer.json").read_text())
+    content["added_tokens"].append({**content["added_tokens"][0], "content": "<new>", "id": 31})
+    content["model"]["vocab"].pop(next(w for w, i in content["model"]["vocab"].items() if i == 31))
+    (added / "tokenizer.json").write_text(json.dumps(content))
+    monkeypatch.setattr(opening, "companion_snapshot", lambda *_: added)
+    choice = TokenizerChoice("union")
+    sources = Sources(
+        str(tiny_family["base"]), {"one": "owner/one"}, open_full=peek_model, tokenizer=choice
+    )
+    assert sources.vocabulary is not None
+    assert "union of all tokens, 33 in 33 rows" in sources.vocabulary.notes[0]

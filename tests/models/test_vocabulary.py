@@ -1,4 +1,4 @@
-"""Models whose embeddings mean other tokens are found by their tokenizers."""
+"""Tokens and their ids as a model's files have them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+import torch
 
 from evomerge.errors import CheckpointError
 from evomerge.merging.sources import Sources
-from evomerge.models.vocabulary import moved_tokens, tokens_of
+from evomerge.models.vocabulary import tokens_of
 
 Family = dict[str, Path]
 
@@ -26,31 +27,21 @@ def swapped(folder: Path, out: Path, one: str, other: str) -> Path:
     return out
 
 
-def test_moved_tokens_are_found_with_both_ids(tiny_family: Family, tmp_path: Path) -> None:
+def test_unigram_vocabularies_are_numbered_by_place(tmp_path: Path) -> None:
+    vocabulary = [[token, -1.0] for token in ("a", "b", "c")]
+    content = {"model": {"type": "Unigram", "vocab": vocabulary}}
+    content["added_tokens"] = [{"content": "<x>", "id": 7}]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert tokens_of(tmp_path) == {"a": 0, "b": 1, "c": 2, "<x>": 7}
+    assert tokens_of(tmp_path / "none") == {}
+
+
+def test_an_expert_with_moved_tokens_is_read_by_token(tiny_family: Family, tmp_path: Path) -> None:
     moved = swapped(tiny_family["one"], tmp_path / "moved", "w1", "w2")
-    assert moved_tokens(tiny_family["base"], moved) == {"w1": (4, 5), "w2": (5, 4)}
-
-
-def test_added_tokens_may_move(tiny_family: Family, tmp_path: Path) -> None:
-    moved = swapped(tiny_family["one"], tmp_path / "moved", "<pad>", "<eos>")
-    assert moved_tokens(tiny_family["base"], moved) == {}
-
-
-def test_unigram_vocabularies_are_compared_by_place(tmp_path: Path) -> None:
-    for name, tokens in (("one", ["a", "b", "c"]), ("other", ["a", "c"])):
-        (tmp_path / name).mkdir()
-        vocabulary = [[token, -1.0] for token in tokens]
-        content = json.dumps({"model": {"type": "Unigram", "vocab": vocabulary}})
-        (tmp_path / name / "tokenizer.json").write_text(content)
-    assert moved_tokens(tmp_path / "one", tmp_path / "other") == {"c": (2, 1)}
-    assert moved_tokens(tmp_path / "one", tmp_path / "none") == {}
-
-
-def test_an_expert_with_moved_tokens_is_refused(tiny_family: Family, tmp_path: Path) -> None:
-    moved = swapped(tiny_family["one"], tmp_path / "moved", "w1", "w2")
-    expected = r"experts\.one: expected the token ids of .* e.g. 'w1' is 5 instead of 4"
-    with pytest.raises(CheckpointError, match=expected):
-        Sources(str(tiny_family["base"]), {"one": str(moved)})
+    sources = Sources(str(tiny_family["base"]), {"one": str(tiny_family["one"]), "two": str(moved)})
+    plain, swap = sources.tensors("lm_head.weight")[1]
+    assert torch.equal(swap[[5, 4]], plain[[4, 5]].float())
+    assert torch.equal(swap[6:], plain[6:].float())
 
 
 def test_every_model_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
@@ -70,10 +61,7 @@ def test_every_model_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
         {"model": {"vocab": {}}, "added_tokens": [3]},
     ],
 )
-def test_a_damaged_vocabulary_is_named(
-    content: object, tiny_family: Family, tmp_path: Path
-) -> None:
+def test_a_damaged_vocabulary_is_named(content: object, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    for read in (lambda: tokens_of(tmp_path), lambda: moved_tokens(tiny_family["base"], tmp_path)):
-        with pytest.raises(CheckpointError, match=r"expected tokens with their ids in .*r\.json"):
-            read()
+    with pytest.raises(CheckpointError, match=r"expected tokens with their ids in .*r\.json"):
+        tokens_of(tmp_path)

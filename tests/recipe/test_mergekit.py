@@ -24,6 +24,7 @@ from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.lowering import lower
 from evomerge.merging.sources import Sources
 from evomerge.methods.registry import method
+from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.models.zoo import zoo_path
 from evomerge.recipe.files import load_recipe
 from evomerge.recipe.mergekit import from_mergekit, to_mergekit
@@ -128,6 +129,7 @@ def test_plain_models_become_one_rule_with_mergekits_defaults(zoo: Path) -> None
         experts={"a": str(zoo / "a"), "b": str(zoo / "b")},
         base=str(zoo / "base"),
         dtype="bfloat16",
+        tokenizer=TokenizerChoice("base"),
         rules=(
             Rule(
                 "ties",
@@ -340,7 +342,7 @@ def test_columns_that_turn_are_exported_as_not_flattened(zoo: Path) -> None:
         ({**LINEAR, "parameters": {}}, "expected a value of weight"),
         ({**LINEAR, "parameters": {"weight": [{"filter": "mlp", "value": 1}]}}, "of weight"),
         ({**LINEAR, "dtype": "float64"}, "float64"),
-        ({**LINEAR, "tokenizer": {"source": "a", "tokens": {"<x>": {}}}}, "expected none: rows"),
+        ({**LINEAR, "tokenizer": {"source": "x"}}, "source: expected one of the models"),
         ({**LINEAR, "chat_template": "chatml"}, "expected auto"),
         ({**LINEAR, "models": [], "slices": sliced((0, 2), (1, 4))}, "repeated"),
         ({**LINEAR, "models": [], "slices": sliced((2, 4), (0, 2))}, "reordered"),

@@ -154,7 +154,7 @@ def test_a_base_among_the_slices_is_the_first_expert(zoo: Path) -> None:
     [
         (("{model: b, layer_range: [1, 3]}", "{model: b}, {model: a}"), "expected one source"),
         (("[1, 3]", "[1, 5]"), "within the models' 4 layers"),
-        (("dtype", "tokenizer_source: b\ndtype"), "expected tokenizers of one"),
+        (("dtype", "tokenizer_source: x\ndtype"), "expected one of the models"),
     ],
 )
 def test_what_a_path_cannot_say_is_refused(

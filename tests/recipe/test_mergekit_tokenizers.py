@@ -1,17 +1,20 @@
-"""Tokenizers and templates that mergekit files ask for: what a merge has anyway is taken."""
+"""Tokenizers and templates that mergekit files ask for."""
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from evomerge.errors import ConfigError, RecipeError
+from evomerge.models.tokenizer_choice import TokenizerChoice, TokenOf, TokenRow
 from evomerge.models.zoo import zoo_path
-from evomerge.recipe.mergekit import from_mergekit
+from evomerge.recipe.mergekit import from_mergekit, to_mergekit
+from evomerge.recipe.recipe import Recipe
 
 
 @pytest.fixture
@@ -21,58 +24,67 @@ def models(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def imported(models: Path, **keys: Any) -> None:
+def imported(models: Path, **keys: Any) -> Recipe:
     listed = [{"model": name, "parameters": {"weight": 1.0}} for name in ("math", "list")]
-    from_mergekit({"merge_method": "linear", "models": listed, **keys}, beside=models)
-
-
-def add_token(folder: Path, at: int | None = None) -> None:
-    file = folder / "tokenizer.json"
-    content = json.loads(file.read_text())
-    vocabulary = content["model"]["vocab"]
-    content["added_tokens"].append(
-        {**content["added_tokens"][0], "content": "<new>", "id": at or len(vocabulary)}
-    )
-    file.write_text(json.dumps(content))
+    return from_mergekit({"merge_method": "linear", "models": listed, **keys}, beside=models)
 
 
 @pytest.mark.parametrize(
-    "keys",
+    ("keys", "choice"),
     [
-        {"tokenizer_source": "union"},
-        {"tokenizer_source": "list"},
-        {"tokenizer_source": "base"},
-        {"tokenizer": {"source": "union", "pad_to_multiple_of": 1}},
-        {"chat_template": "auto"},
+        ({}, None),
+        ({"tokenizer_source": "union"}, TokenizerChoice("union")),
+        ({"tokenizer_source": "list"}, TokenizerChoice("model:list")),
+        ({"tokenizer_source": "base"}, TokenizerChoice("base")),
+        ({"tokenizer_source": "base", "base_model": "list"}, TokenizerChoice("base")),
+        ({"tokenizer": {"pad_to_multiple_of": 64}}, TokenizerChoice("union", {}, 64)),
+        ({"chat_template": "auto"}, TokenizerChoice("base", chat_template="auto")),
     ],
 )
-def test_what_a_merge_has_anyway_may_be_asked_for(models: Path, keys: dict[str, Any]) -> None:
-    imported(models, **keys)
+def test_tokenizer_keys_are_a_recipes(
+    models: Path, keys: dict[str, Any], choice: TokenizerChoice | None
+) -> None:
+    assert imported(models, **keys).tokenizer == choice
 
 
-@pytest.mark.parametrize("source", ["union", "list"])
-def test_a_larger_vocabulary_is_refused_by_name(models: Path, source: str) -> None:
-    add_token(models / "list")
-    with pytest.raises(RecipeError, match=r"got list with 1 more tokens, such as '<new>'"):
-        imported(models, tokenizer_source=source)
+def test_rows_of_single_tokens_come_through_both_ways(models: Path) -> None:
+    token = {"kind": "model_token", "model": "list", "token": "<eos>"}
+    rows = {"<a>": {"source": "math", "force": True}, "<b>": {"source": {"kind": "zero"}}}
+    keys = {"source": "base", "tokens": {**rows, "<c>": {"source": token}}}
+    recipe = imported(models, tokenizer=keys)
+    assert recipe.tokenizer is not None
+    assert recipe.tokenizer.tokens == {
+        "<a>": TokenRow("model:math", force=True),
+        "<b>": TokenRow("zero"),
+        "<c>": TokenRow(TokenOf("list", token="<eos>")),
+    }
+    text = to_mergekit(recipe, beside=models)
+    again = from_mergekit(yaml.safe_load(text), beside=models)
+    assert again.tokenizer == recipe.tokenizer
 
 
-def test_a_vocabulary_within_the_first_one_is_a_union_already(models: Path) -> None:
-    add_token(models / "math")
-    imported(models, tokenizer_source="union")
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"tokenizer_source": "code"}, r"tokenizer_source: expected one of the models math, list"),
+        ({"chat_template": "chatml"}, "chat_template: expected auto"),
+        ({"tokenizer": {"tokens": {"x": {"source": 3}}}}, r"tokens\.x\.source: expected a model"),
+    ],
+)
+def test_what_a_recipe_cannot_have_is_refused(
+    models: Path, keys: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(RecipeError, match=fault):
+        imported(models, **keys)
 
 
-def test_the_template_that_most_have_is_taken_where_it_is_the_first_ones(models: Path) -> None:
-    (models / "math" / "chat_template.jinja").write_text("one")
-    imported(models, chat_template="auto")
-    (models / "list" / "chat_template.jinja").write_text("two")
-    with pytest.raises(RecipeError, match="expected one chat template, got another in list"):
-        imported(models, chat_template="auto")
-
-
-def test_rows_are_not_padded(models: Path) -> None:
-    with pytest.raises(RecipeError, match=r"of: expected a divisor of the \d+ rows"):
-        imported(models, tokenizer={"source": "base", "pad_to_multiple_of": 4096})
+@pytest.mark.parametrize(
+    "choice",
+    [TokenizerChoice(chat_template="list"), TokenizerChoice(tokens={"x": TokenRow("pieces")})],
+)
+def test_what_mergekit_cannot_do_is_refused(models: Path, choice: TokenizerChoice) -> None:
+    with pytest.raises(RecipeError, match="mergekit"):
+        to_mergekit(replace(imported(models), tokenizer=choice))
 
 
 @pytest.mark.parametrize("key", ["random_seed", "write_model_card", "trust_remote_code"])

@@ -16,6 +16,7 @@ from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import absolute_reference, relative_reference, resolve_model
 from evomerge.recipe.mergekit.filters import setting_of
 from evomerge.recipe.mergekit.keys import COUNTERPARTS, PASSTHROUGH, Counterpart, counterpart_of
+from evomerge.recipe.mergekit.tokenizers import mergekit_tokenizer
 from evomerge.recipe.mergekit.unstacking import copied_slices
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
@@ -33,7 +34,7 @@ For mergekit 0.1.5 or later. Tensors are those that evomerge writes; config and 
 of base_model.
 """
 _PLACE_HEADER = "Folders are named from where this file lies: run mergekit there.\n"
-_MODEL_KEYS = ("model", "base_model", "path")
+_MODEL_KEYS = ("model", "base_model", "path", "source")
 _ONLY_FULL_MODELS = "mergekit merges full models; this recipe has adapters or deltas"
 
 _Values = Mapping[str, Any]  # of one tensor: a number, or one per expert, by mergekit's name
@@ -79,6 +80,7 @@ def to_mergekit(recipe: Recipe, *, beside: Path | None = None) -> str:
         parameters=parameters,
         dtype="float32",  # of the arithmetic
         out_dtype=recipe.dtype or _dtype_of(anchor),
+        **_tokenizer(recipe),
     )
     return _text(content, _HEADER.format(method=counterpart.difference), beside)
 
@@ -123,7 +125,19 @@ def _stack(recipe: Recipe, anchor: Checkpoint, roles: Mapping[str, TensorRole]) 
         slices=slices,
         dtype="float32",  # of the arithmetic
         out_dtype=recipe.dtype or _dtype_of(anchor),
+        **_tokenizer(recipe),
     )
+
+
+def _tokenizer(recipe: Recipe) -> dict[str, Any]:
+    if recipe.tokenizer is None:
+        return {}
+    anchor = next(iter(recipe.experts)) if recipe.base is None else BASE
+
+    def model_of(name: str) -> Any:
+        return _reference(_full_model(recipe, name if recipe.base or name != BASE else anchor))
+
+    return mergekit_tokenizer(recipe.tokenizer, model_of)
 
 
 def _full_model(recipe: Recipe, source: str) -> str:

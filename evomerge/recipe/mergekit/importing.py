@@ -19,7 +19,7 @@ from evomerge.recipe.mergekit.heads import (
 from evomerge.recipe.mergekit.keys import COUNTERPARTS, PASSTHROUGH
 from evomerge.recipe.mergekit.rules import gather_rules
 from evomerge.recipe.mergekit.stacking import stacked
-from evomerge.recipe.mergekit.tokenizers import check_tokenizer
+from evomerge.recipe.mergekit.tokenizers import tokenizer_choice
 from evomerge.recipe.mergekit.values import evaluate_settings
 from evomerge.recipe.recipe import Recipe
 
@@ -47,7 +47,6 @@ def from_mergekit(content: Mapping[str, Any], *, beside: Path) -> Recipe:
     base = _base(file)
     experts = _experts(file, base)
     anchor = next(iter(experts)) if base is None else base
-    check_tokenizer(file, anchor, beside=beside)
     checkpoint = Checkpoint(resolve_model(absolute_reference(anchor, beside)))
     architecture = Architecture(checkpoint.config, checkpoint.names)
     slices = _slices_by_layers(file, architecture.n_layers)
@@ -57,6 +56,7 @@ def from_mergekit(content: Mapping[str, Any], *, beside: Path) -> Recipe:
         rules=gather_rules(rules, architecture.roles, all_filters(file)),
         base=None if base is None else absolute_reference(base, beside),
         dtype=recipe_dtype(file),
+        tokenizer=tokenizer_choice(file, experts, base),
     )
     if faults := recipe.faults():
         raise RecipeError(*map(str, faults))

@@ -20,7 +20,7 @@ from evomerge.recipe.mergekit.heads import (
 )
 from evomerge.recipe.mergekit.keys import SCALE
 from evomerge.recipe.mergekit.rules import gather_rules
-from evomerge.recipe.mergekit.tokenizers import check_tokenizer
+from evomerge.recipe.mergekit.tokenizers import tokenizer_choice
 from evomerge.recipe.mergekit.values import value_for
 from evomerge.recipe.path import BASE, MERGED, Hop
 from evomerge.recipe.recipe import Recipe, Rule
@@ -63,7 +63,6 @@ def stacked(file: MergekitFile, *, beside: Path) -> Recipe:
     experts = _experts(file)
     base = file.base_model if file.base_model not in experts else None
     anchor = base or next(iter(experts))
-    check_tokenizer(file, anchor, beside=beside)
     checkpoint = Checkpoint(resolve_model(absolute_reference(anchor, beside)))
     architecture = Architecture(checkpoint.config, checkpoint.names)
     roles = architecture.roles
@@ -78,6 +77,7 @@ def stacked(file: MergekitFile, *, beside: Path) -> Recipe:
         rules=gather_rules(rules, roles, all_filters(file)),
         base=None if base is None else absolute_reference(base, beside),
         dtype=recipe_dtype(file),
+        tokenizer=tokenizer_choice(file, experts, base),
         path=path,
     )
     if faults := recipe.faults():

@@ -1,114 +1,140 @@
-"""What a mergekit file asks of tokenizer and chat template, where that is what a merge has anyway.
-
-A merge carries the files of its base (or first model) as they are.
-"""
+"""What a mergekit file asks of tokenizer and chat template, as a recipe's choice, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from evomerge.errors import Fault, RecipeError
-from evomerge.models.files import file_in, read_json
-from evomerge.models.reference import absolute_reference, resolve_model
-from evomerge.models.vocabulary import moved_tokens, tokens_of
+from evomerge.errors import Fault, RecipeError, brief
+from evomerge.models.tokenizer_choice import BASE_TOKENS, TokenizerChoice, TokenOf, TokenRow
 from evomerge.recipe.mergekit.file import MergekitFile, Tokenizer
+from evomerge.schema import parse
 
-__all__ = ["check_tokenizer"]
+__all__ = ["mergekit_tokenizer", "tokenizer_choice"]
 
+_UNION, _AUTO = "union", "auto"
 _LATER = "leave the key out, and change the merged folder's files"
 
 
-def check_tokenizer(file: MergekitFile, anchor: str, *, beside: Path) -> None:
-    """Refuse what would change tokenizer, embeddings or chat template of the anchor.
-
-    Looks into the models' tokenizers only where a file asks for a union, another model's, or the
-    template that most have.
+def tokenizer_choice(
+    file: MergekitFile, experts: Mapping[str, str], base: str | None
+) -> TokenizerChoice | None:
+    """Read what a file asks for.
 
     Args:
         file: As read.
-        anchor: The model that lends its files.
-        beside: Relative model folders start here.
+        experts: Names of the recipe's experts, by mergekit's name of the model.
+        base: The recipe's base, by mergekit's name.
+
+    Returns:
+        ``None`` if the file says nothing of it.
 
     Raises:
-        RecipeError: Every key that asks for something else.
-        CheckpointError: A model has to be looked into and cannot be found.
+        RecipeError: Every key that a recipe cannot have.
     """
-    asked = _Asked(file, anchor, beside)
-    if faults := [*asked.source_faults(), *asked.token_faults(), *asked.template_faults()]:
-        raise RecipeError(*faults)
+    if file.tokenizer is None and file.tokenizer_source is None and file.chat_template is None:
+        return None
+    asked = _Asked(file, experts, base)
+    source, rows = asked.source(), asked.rows()
+    template = asked.template()
+    if asked.faults:
+        raise RecipeError(*asked.faults)
+    return TokenizerChoice(source, rows, asked.tokenizer.pad_to_multiple_of, template)
 
 
 class _Asked:
-    """The wishes of one file."""
+    """The wishes of one file, and what is wrong with them."""
 
-    def __init__(self, file: MergekitFile, anchor: str, beside: Path) -> None:
-        self._file, self._anchor, self._beside = file, anchor, beside
-        self._named = file.tokenizer is not None
-        self._tokenizer = file.tokenizer or Tokenizer(source=file.tokenizer_source or "base")
+    def __init__(self, file: MergekitFile, experts: Mapping[str, str], base: str | None) -> None:
+        self._file, self._experts, self._base = file, experts, base
+        self.tokenizer = file.tokenizer or Tokenizer(source=file.tokenizer_source or BASE_TOKENS)
+        self.faults: list[Fault] = []
 
-    def source_faults(self) -> Iterator[Fault]:
-        source = self._tokenizer.source
-        if source in ("base", self._anchor):
-            return
-        others = self._others() if source == "union" else [source]
-        for model in others:
-            if unlike := self._unlike(model):
-                key = ("tokenizer", "source") if self._named else ("tokenizer_source",)
-                yield Fault(
-                    key,
-                    f"expected tokenizers of one vocabulary, for a merge has {self._anchor}'s; "
-                    f"got {model} with {unlike}",
-                    "take source: base, or a fine-tune with the vocabulary of its base",
-                )
+    def source(self) -> str:
+        asked = self.tokenizer.source
+        if asked in (BASE_TOKENS, _UNION):
+            return asked
+        is_named = self._file.tokenizer is not None
+        return self._named(asked, ("tokenizer", "source") if is_named else ("tokenizer_source",))
 
-    def token_faults(self) -> Iterator[Fault]:
-        if self._tokenizer.tokens:
-            text = "expected none: rows of embeddings are merged as all tensors are"
-            yield Fault(("tokenizer", "tokens"), text, "set single rows in the merged folder")
-        if not (multiple := self._tokenizer.pad_to_multiple_of):
-            return
-        rows = read_json(self._folder(self._anchor) / "config.json").get("vocab_size", 1)
-        if rows % multiple:
-            text = f"expected a divisor of the {rows} rows of {self._anchor}, got {multiple}"
-            yield Fault(("tokenizer", "pad_to_multiple_of"), text, _LATER)
+    def rows(self) -> dict[str, TokenRow]:
+        return {
+            token: self._row(row, ("tokenizer", "tokens", token))
+            for token, row in (self.tokenizer.tokens or {}).items()
+        }
 
-    def template_faults(self) -> Iterator[Fault]:
-        asked = self._file.chat_template
-        if asked is None:
-            return
-        if asked != "auto":
-            text = f"expected auto: a merge has the chat template of {self._anchor}"
-            yield Fault(("chat_template",), text, _LATER)
-            return
-        own = _template(self._folder(self._anchor))
-        for model in self._others():
-            if _template(self._folder(model)) not in (None, own):
-                text = f"expected one chat template, got another in {model} than in {self._anchor}"
-                yield Fault(("chat_template",), text, _LATER)
+    def template(self) -> str | None:
+        if self._file.chat_template in (None, _AUTO):
+            return self._file.chat_template
+        text = "expected auto: a merge has the chat template of one of its models"
+        self.faults.append(Fault(("chat_template",), text, _LATER))
+        return None
 
-    def _unlike(self, model: str) -> str:
-        """Say in what a model's tokenizer differs from the anchor's; empty if in nothing."""
-        own, other = self._folder(self._anchor), self._folder(model)
-        if not (tokens_of(own) and tokens_of(other)):
-            return "no tokenizer.json beside it to compare"
-        if more := tokens_of(other).keys() - tokens_of(own).keys():
-            return f"{len(more)} more tokens, such as {min(more)!r}"
-        moved = moved_tokens(own, other)
-        return f"{len(moved)} tokens at other ids" if moved else ""
+    def _row(self, row: Any, path: tuple[str, ...]) -> TokenRow:
+        row = {} if row is None else row
+        if not isinstance(row, Mapping) or not set(row) <= {"source", "force"}:
+            self.faults.append(Fault(path, f"expected source and force, got {brief(row)}"))
+            return TokenRow()
+        return TokenRow(
+            self._row_source(row.get("source"), (*path, "source")), bool(row.get("force", False))
+        )
 
-    def _others(self) -> list[str]:
-        models = (source.model for piece in self._file.slices for source in piece.sources)
-        return [model for model in dict.fromkeys(models) if model != self._anchor]
+    def _row_source(self, source: Any, path: tuple[str, ...]) -> str | TokenOf | None:
+        if source is None or isinstance(source, str):
+            return source if source is None else self._named(source, path)
+        kind = source.get("kind") if isinstance(source, Mapping) else None
+        if kind == "zero":
+            return "zero"
+        if kind != "model_token":
+            text = (
+                f"expected a model, {{kind: zero}} or {{kind: model_token, …}}, got {brief(source)}"
+            )
+            self.faults.append(Fault(path, text))
+            return None
+        name = self._named(str(source.get("model")), (*path, "model")).removeprefix("model:")
+        return parse(TokenOf, {**{k: v for k, v in source.items() if k != "kind"}, "model": name})
 
-    def _folder(self, model: str) -> Path:
-        return resolve_model(absolute_reference(model, self._beside))
+    def _named(self, model: str, path: tuple[str, ...]) -> str:
+        """Name a model as the recipe does."""
+        if model in self._experts:
+            return f"model:{self._experts[model]}"
+        if model != self._base:
+            known = ", ".join([*([] if self._base is None else [self._base]), *self._experts])
+            self.faults.append(Fault(path, f"expected one of the models {known}, got {model!r}"))
+        return BASE_TOKENS
 
 
-def _template(folder: Path) -> object:
-    """Read the chat template of a model; ``None`` if it has none."""
-    own = file_in(folder, "chat_template.jinja")
-    if own.is_file():
-        return own.read_text(encoding="utf-8")
-    settings = file_in(folder, "tokenizer_config.json")
-    return read_json(settings).get("chat_template") if settings.is_file() else None
+def mergekit_tokenizer(choice: TokenizerChoice, model_of: Callable[[str], Any]) -> dict[str, Any]:
+    """Write a recipe's choice as the keys of a mergekit file.
+
+    Args:
+        choice: Of the recipe.
+        model_of: Writes ``base`` or an expert, by name, as mergekit names models.
+
+    Raises:
+        RecipeError: mergekit cannot do it.
+    """
+    if choice.chat_template not in (None, _AUTO):
+        raise RecipeError(
+            "mergekit cannot take chat template and special tokens from one of the models; leave "
+            "tokenizer.chat_template out, or export the model"
+        )
+    is_own = choice.source in (BASE_TOKENS, _UNION)
+    tokens = {token: _row_data(token, row, model_of) for token, row in choice.tokens.items()}
+    content = {"source": choice.source if is_own else model_of(choice.model)}
+    content |= {"tokens": tokens} if tokens else {}
+    if choice.pad_to_multiple_of is not None:
+        content["pad_to_multiple_of"] = choice.pad_to_multiple_of
+    template = {} if choice.chat_template is None else {"chat_template": choice.chat_template}
+    return {"tokenizer": content, **template}
+
+
+def _row_data(token: str, row: TokenRow, model_of: Callable[[str], Any]) -> dict[str, Any]:
+    if row.is_of_pieces:
+        raise RecipeError(f"mergekit makes no row of a token's pieces, as {token!r} asks for")
+    if isinstance(row.source, TokenOf):
+        which = {k: v for k, v in vars(row.source).items() if k != "model" and v is not None}
+        own: Any = {"kind": "model_token", "model": model_of(row.source.model), **which}
+    else:
+        own = {"kind": "zero"} if row.is_zero else row.model and model_of(row.model)
+    return {**({} if own is None else {"source": own}), "force": row.force}
