@@ -43,13 +43,13 @@ from evomerge.analysis.report.scores import (
 from evomerge.analysis.report.setup import About, Setup, setup
 from evomerge.analysis.report.tables import (
     Failure,
-    GapRow,
+    Gaps,
     PhaseTime,
     ScoreRow,
     failures,
     final_rows,
     front_rows,
-    gap_rows,
+    gaps,
     phase_times,
 )
 from evomerge.analysis.report.tiles import Tile, tiles
@@ -157,7 +157,7 @@ class _Page:
     progress: tuple[str, ...]
     split: Split
     finals: tuple[ScoreRow, ...]
-    gaps: tuple[GapRow, ...]
+    gaps: tuple[Gaps, ...]
     held_out: tuple[HeldOutRow, ...]
     paired: tuple[PairedRow, ...]
     forgetting: tuple[ForgettingRow, ...]
@@ -200,7 +200,7 @@ def _gather(study: StudyRecord, beside: _Beside) -> _Page:
         progress=_progress(study) if any_complete else (),
         split=final_split(study),
         finals=final_rows(study) if has_finals else (),
-        gaps=gap_rows(study),
+        gaps=gaps(study),
         held_out=() if items is None else held_out_rows(study, items),
         paired=() if items is None else paired_rows(study, items),
         forgetting=() if items is None else forgetting_rows(study, items),
