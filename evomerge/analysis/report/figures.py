@@ -316,7 +316,7 @@ def _add_labels(
     texts, positions = labels(names, places(layer.trials), places(others))
     points.update(
         mode="markers+text",
-        text=[_text(text) for text in texts],
+        text=[_text(f"\N{NO-BREAK SPACE}{text}\N{NO-BREAK SPACE}") if text else "" for text in texts],
         textposition=positions,
         textfont={"size": 12, "color": layer.color},
     )
