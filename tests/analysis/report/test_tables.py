@@ -13,7 +13,6 @@ from evomerge.analysis.report.tables import (
     phase_times,
     wall_clock,
 )
-
 from evomerge.study.records import FinalRecord, Objective
 
 from ..synthetic import failed, make_study, objectives, study_of, trial
@@ -40,7 +39,7 @@ def test_every_objective_has_its_gap_search_minus_test_of_the_same_trial() -> No
 
 
 def test_what_flatters_is_positive_whichever_way_is_better() -> None:
-    of = [Objective("t", name, way, name) for name, way in (("acc", "maximize"), ("bpb", "minimize"))]
+    of = [Objective("t", "acc", "maximize", "acc"), Objective("t", "bpb", "minimize", "bpb")]
     final = FinalRecord(0, "search", "test", (0.5, 2.0), (0.1, 0.1), chosen=True)
     study = study_of([trial(0, (0.6, 1.5))], of, finals=[final])
     assert {one.measure: one.rows[0].gap.value for one in gaps(study)} == pytest.approx(
