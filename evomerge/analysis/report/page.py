@@ -62,7 +62,9 @@ from evomerge.study.records import StudyRecord, has_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["write_report"]
+__all__ = ["REPORT_MARK", "write_report"]
+
+REPORT_MARK = ": evomerge report</title>"  # every report has it in its first lines
 
 _ROOM = 650_000  # bytes for the cards of trials
 _NOTHING = About()
@@ -108,6 +110,7 @@ def write_report(
         .get_template("report.html.j2")
         .render(
             page=_gather(study, beside),
+            mark=REPORT_MARK,
             light=LIGHT,
             dark=DARK,
             palette=json.dumps([[LIGHT[role], DARK[role]] for role in LIGHT]),
