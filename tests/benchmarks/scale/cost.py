@@ -115,7 +115,7 @@ def _resume(study: Path) -> None:
     from evomerge.study.folder import StudyFolder
 
     start = run.start_executor
-    run.start_executor = lambda config: _Idle()  # type: ignore[assignment, return-value]
+    run.start_executor = lambda config, hear: _Idle()  # type: ignore[assignment, return-value]
     try:
         run.continue_study(StudyFolder(study), Events())
     except _AskedError:
