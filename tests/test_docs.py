@@ -264,12 +264,11 @@ RUN_ELSEWHERE = {
 
 def names_without_preset(content: dict[str, Any]) -> Iterator[str]:
     """List what an experiment calls by a name that neither ships nor is a file."""
-    named = [("search_spaces", content.get("search_space"))]
-    named += [("search_spaces", s.get("search_space")) for s in content.get("stages", [])]
-    named += [("evaluators", suite) for suite in content.get("evaluators", [])]
-    for kind, name in named:
-        is_name = isinstance(name, str) and not name.endswith(".yaml")
-        if is_name and name not in Presets().names(kind):
+    spaces = [content.get("search_space"), *(s["search_space"] for s in content.get("stages", []))]
+    presets = Presets()
+    known = {*presets.names("search_spaces"), *presets.names("evaluators")}
+    for name in (*spaces, *content.get("evaluators", [])):
+        if isinstance(name, str) and not name.endswith(".yaml") and name not in known:
             yield name
 
 
