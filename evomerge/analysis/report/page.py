@@ -43,7 +43,7 @@ from evomerge.analysis.report.scores import (
 from evomerge.analysis.report.setup import About, Setup, setup
 from evomerge.analysis.report.tables import (
     Failure,
-    Gaps,
+    GapTable,
     PhaseTime,
     ScoreRow,
     failures,
@@ -160,7 +160,7 @@ class _Page:
     progress: tuple[str, ...]
     split: Split
     finals: tuple[ScoreRow, ...]
-    gaps: tuple[Gaps, ...]
+    gaps: tuple[GapTable, ...]
     held_out: tuple[HeldOutRow, ...]
     paired: tuple[PairedRow, ...]
     forgetting: tuple[ForgettingRow, ...]

@@ -26,7 +26,7 @@ from evomerge.study.records import StudyRecord, TrialRecord
 __all__ = [
     "Failure",
     "GapRow",
-    "Gaps",
+    "GapTable",
     "PhaseTime",
     "ScoreRow",
     "Whisker",
@@ -107,7 +107,7 @@ class GapRow:
 
 
 @dataclass(frozen=True)
-class Gaps:
+class GapTable:
     """The finalists in one measure.
 
     Attributes:
@@ -165,7 +165,7 @@ def front_rows(study: StudyRecord) -> tuple[ScoreRow, ...]:
     return _score_rows(study, [Standing.of(t) for t in trials])[:_FRONT_ROWS]
 
 
-def gaps(study: StudyRecord) -> tuple[Gaps, ...]:
+def gaps(study: StudyRecord) -> tuple[GapTable, ...]:
     """Compare search and held-out scores measure by measure, the summary first.
 
     Rows have one order in all of them: best held-out summary first, those with test scores before
@@ -196,7 +196,7 @@ def gaps(study: StudyRecord) -> tuple[Gaps, ...]:
         )
 
     return tuple(
-        Gaps(measure.label, tuple(row(measure, number) for number in numbers))
+        GapTable(measure.label, tuple(row(measure, number) for number in numbers))
         for measure in measures(study.objectives)
         if numbers
     )
