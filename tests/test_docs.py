@@ -7,6 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,10 @@ from evomerge.cli.main import app
 from evomerge.config import experiment as module
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import draft_of
+from evomerge.config.overrides import apply_overrides
 from evomerge.config.presets import Presets
 from evomerge.ensembles.file import read_ensemble
+from evomerge.errors import ConfigError
 from evomerge.evaluation.gates import Gates
 from evomerge.mixtures.file import MixtureFile
 from evomerge.recipe.files import recipe_from_data
@@ -74,6 +79,16 @@ def test_what_is_shown_as_a_default_is_one() -> None:
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+SMALLEST: dict[str, Any] = {
+    "models": {"base": "zoo:base", "experts": {"math": "zoo:math"}},
+    "search_space": "global_linear",
+    "evaluators": ["zoo"],
+    "objectives": [{"task": "zoo_math", "metric": "exact_match"}],
+}
+PICK = re.compile(
+    r"knee|chosen|front|[A-Z]+|best:\w+|trial:(\d+|N)|prefer:\w+=[\d.]+(,\w+=[\d.]+)*"
+)
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -103,10 +118,74 @@ def test_what_is_no_command_line_is_found() -> None:
     assert not command_fault("A=1 evomerge presets copy ties . # to edit", whole=True)
 
 
+@by_page
+def test_what_command_lines_name_exists(page: Path) -> None:
+    """Presets, the keys and values of --set, splits of --pick, extras of pip, options of make."""
+    lines = [*_lines(page), *_in_prose(page)]
+    assert not [fault for line in lines for fault in faults_of_names(line)]
+    text = page.read_text(encoding="utf-8")
+    extras = set(re.findall(r"pip install (?:-e )?'?(?:\.|evomerge)\[([\w,]+)\]", text))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert {name for names in extras for name in names.split(",")} <= {
+        *re.findall(r"^(\w+) = \[", project, flags=re.M)
+    }
+    for target, options in re.findall(r'^make ([\w-]+) ARGS="([^"]*)"', text, flags=re.M):
+        module = re.search(rf"^{target}:.*\n\t.*-m ([\w.]+) \$\(ARGS\)", MAKEFILE, flags=re.M)
+        assert module, target
+        parser = vars(import_module(f"{module[1]}.__main__"))["_options"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [module[1], *options.split()])
+            parser()
+
+
+def test_what_no_command_line_may_name_is_found() -> None:
+    assert list(faults_of_names("evomerge run quikstart"))
+    assert list(faults_of_names("evomerge run quickstart --set budget.trails=3"))
+    assert list(faults_of_names("evomerge export runs/my --pick best --out x"))
+    assert not list(faults_of_names("evomerge run my.yaml --set budget.trials=3 --executor inline"))
+
+
+def faults_of_names(line: str) -> Iterator[str]:
+    """List what the files and studies that a line is about could not be asked for."""
+    words = shlex.split(line, comments=True)
+    words = words[words.index("evomerge") + 1 :]
+    if words[:1] and words[0] in ("run", "check", "compare", "calibrate") and len(words) > 1:
+        name = words[1]
+        known = Presets().names("experiments")
+        if not (name.endswith(".yaml") or name.isupper() or name.startswith("-") or name in known):
+            yield f"{line}: no experiment {name!r}"
+    for option, value in pairwise(words):
+        if option == "--set" and "=" in value and "…" not in value:
+            try:
+                parse(Experiment, apply_overrides(SMALLEST, [value]))
+            except ConfigError as error:
+                yield f"{line}: {error}"
+        is_pick = re.fullmatch(
+            r"knee|chosen|front|[A-Z]+|best:\w+|trial:(\d+|N)|prefer:\w+=[\d.]+(,\w+=[\d.]+)*",
+            value,
+        )
+        if option == "--pick" and not is_pick:
+            yield f"{line}: no way to pick {value!r}"
+
+
 def _lines(page: Path) -> list[str]:
     shells = [block.text for block in blocks(page) if block.language in ("sh", "bash", "")]
     lines = "\n".join(shells).replace("\\\n", " ").splitlines()
     return [line for line in lines if re.match(r"\s*(\w+=\S+ )*(srun )?evomerge ", line)]
+
+
+@by_page
+def test_every_line_of_a_shell_is_of_a_program_that_is_looked_at(page: Path) -> None:
+    """Ours and make are parsed; of the others only what they are is known."""
+    shells = [b.text for b in blocks(page) if b.language in ("sh", "bash", "")]
+    lines = "\n".join(shells).replace("\\\n", " ").splitlines()
+    programs = {
+        next(word for word in shlex.split(line, comments=True) if "=" not in word)
+        for line in lines
+        if line.strip() and not line.startswith(("#", "export "))
+    }
+    others = {"pip", ".", "python", "llama.cpp/build/bin/llama-quantize"}
+    assert programs <= {"evomerge", "make", *others}
 
 
 def _in_prose(page: Path) -> list[str]:
@@ -158,12 +237,14 @@ def test_every_anchor_is_a_heading(page: Path) -> None:
 
 @by_page
 def test_blocks_of_yaml_are_what_they_look_like(page: Path) -> None:
+    """Experiments, recipes, spaces, suites; a fragment is read as a part of a small experiment."""
     for block in blocks(page):
-        if block.language != "yaml" or "!function" in block.text or "apiVersion" in block.text:
+        if block.language != "yaml" or block.file in RUN_ELSEWHERE:
             continue
         content = parse_yaml(block.text)
         if {"models", "objectives"} <= content.keys():
             parse(Experiment, content)
+            assert not list(names_without_preset(content)), block.text
         elif is_mixture(content):
             assert not list(parse(MixtureFile, content).faults())
         elif "ensemble" in content:
@@ -172,18 +253,48 @@ def test_blocks_of_yaml_are_what_they_look_like(page: Path) -> None:
             recipe_from_data(content)
         elif content.keys() & {"method", "kind"}:
             parse(ParameterSpec, content)
-        elif not content.keys() & {"task", "tasks"}:
-            assert content.keys() <= Experiment.model_fields.keys(), block.text
+        elif "tasks" in content:
+            parse(module.EvaluatorConfig, content)
+        else:
+            whole = {**SMALLEST, **content}
+            if "stages" in content:
+                del whole["search_space"]
+            parse(Experiment, whole)
+            assert not list(names_without_preset(content)), block.text
 
 
-def test_the_python_of_the_readme_is_there() -> None:
+RUN_ELSEWHERE = {
+    "tasks/zoo_math/zoo_words.yaml",  # tests/api/test_extending_page.py
+    *("tasks/capitals.yaml", "tasks/seas.yaml"),  # below
+}
+
+
+def names_without_preset(content: dict[str, Any]) -> Iterator[str]:
+    """List what an experiment calls by a name that neither ships nor is a file."""
+    spaces = [content.get("search_space"), *(s["search_space"] for s in content.get("stages", []))]
+    presets = Presets()
+    known = {*presets.names("search_spaces"), *presets.names("evaluators")}
+    for name in (*spaces, *content.get("evaluators", [])):
+        if isinstance(name, str) and not name.endswith(".yaml") and name not in known:
+            yield name
+
+
+RUN = {"python.md", "extending.md", "tasks.md"}  # tests/api, and below
+
+
+@by_page
+def test_python_that_is_not_run_is_there(page: Path) -> None:
     """It needs an experiment of one's own; docs/python.md shows the same, and runs."""
-    (block,) = (b for b in blocks(ROOT / "README.md") if b.language == "python")
+    shown = [b.text for b in blocks(page) if b.language == "python"]
+    if page.name in RUN:
+        assert shown
+        return
     owners = {"evomerge": evomerge, "study": evomerge.Study}
-    used = [n for n in ast.walk(ast.parse(block.text)) if isinstance(n, ast.Attribute)]
-    names = [(n.value.id, n.attr) for n in used if isinstance(n.value, ast.Name)]
-    assert len(names) == 6
-    assert [name for owner, name in names if not hasattr(owners[owner], name)] == []
+    for text in shown:
+        used = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Attribute)]
+        names = [(n.value.id, n.attr) for n in used if isinstance(n.value, ast.Name)]
+        assert names
+        assert [name for owner, name in names if not hasattr(owners[owner], name)] == []
 
 
 def test_the_page_on_tasks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,15 +84,15 @@ def wanted_suites(
     """
     if evaluators:
         if tasks or include_path is not None:
-            raise ConfigError("expected --evaluator, or --tasks with --include-path; got both")
+            raise ConfigError("expected evaluators, or tasks with their include path; got both")
         return load_suites(evaluators, presets or Presets(), Path.cwd())
     if not tasks:
-        raise ConfigError("expected --tasks NAME,NAME or --evaluator NAME, got neither")
+        raise ConfigError("expected tasks or evaluators by name, got neither")
     folder = None if include_path is None else Path(include_path).resolve()
     if folder is not None and not folder.is_dir():
-        raise ConfigError(f"expected a folder of task YAML for --include-path, got {include_path}")
+        raise ConfigError(f"expected a folder of task YAML as include path, got {include_path}")
     suite = Suite(
-        "--tasks",
+        "tasks",
         tuple(tasks),
         folder,
         splits={split: 1.0},

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RecipeFormat", "Study", "TrialChoice"]
 
+_HEAD = 4096  # bytes of a file that show whose it is
 _RECIPES, _LIVE_RECIPES = 150, 30  # of trials that can be looked at one by one; they take time
 
 RecipeFormat = Literal["recipe", "mergekit"]
@@ -180,14 +181,14 @@ class Study:
             The file.
 
         Raises:
-            ConfigError: A folder is in its place.
+            ConfigError: Something else is in its place.
         """
-        from evomerge.analysis.report import About, write_report
+        from evomerge.analysis.report import REPORT_MARK, About, write_report
         from evomerge.runs.compare import read_comparison
 
         found, file = self.results, self._run.report if out is None else Path(out)
-        if file.is_dir():
-            raise ConfigError(f"expected a file for the report, got the folder {file}")
+        if out is not None:
+            _check_replaceable(file, REPORT_MARK, "the report")
         return write_report(
             found.study,
             file,
@@ -267,11 +268,8 @@ class Study:
         file, trial = Path(out), self.best(pick)
         if format not in get_args(RecipeFormat):
             raise ConfigError(f"expected format recipe or mergekit, got {format!r}")
-        if file.is_dir():
-            raise ConfigError(f"expected a file for format {format}, got the folder {file}")
         text = export_text(trial, format, file)
-        if file.exists() and not file.read_bytes().startswith(text.partition("\n")[0].encode()):
-            raise ConfigError(f"expected a new file for format {format}, {file} is there already")
+        _check_replaceable(file, text.partition("\n")[0], f"format {format}")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
         return file
@@ -285,3 +283,17 @@ class Study:
         from evomerge.api.page import study_html
 
         return study_html(self.record)
+
+
+def _check_replaceable(file: Path, mark: str, what: str) -> None:
+    """Refuse a place that is taken by anything but what would be written anew.
+
+    Args:
+        file: The place.
+        mark: What such a file has near its beginning.
+        what: In words.
+    """
+    if file.is_dir():
+        raise ConfigError(f"expected a file for {what}, got the folder {file}")
+    if file.exists() and mark.encode() not in file.read_bytes()[:_HEAD]:
+        raise ConfigError(f"expected a new file for {what}, {file} is there already")

@@ -23,11 +23,13 @@ from evomerge.export.card import CardRow, Findings, model_card
 from evomerge.export.lineage import ancestors, parents
 from evomerge.export.rescore import FolderScores, score_folder, score_splits
 from evomerge.export.rounding import FoldError, fold_error
+from evomerge.merging.candidate import output_dtype
 from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import SHARD_BYTES, write_checkpoint
+from evomerge.merging.sources import Sources
 from evomerge.origins import is_baseline, is_single_model, model_label
 from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, stored_recipe
-from evomerge.recipe.recipe import Dtype
+from evomerge.recipe.recipe import Dtype, Recipe
 from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -169,7 +171,7 @@ def export_model(
     """
     form = form or CheckpointForm()
     recipe = stored_recipe(trial.recipe, trial.number)
-    is_other = form.dtype not in (None, recipe.dtype)
+    is_other = form.dtype is not None and form.dtype != _dtype_name(recipe)
     recipe = replace(recipe, dtype=form.dtype or recipe.dtype)
     non_finite = write_checkpoint(
         recipe,
@@ -213,6 +215,13 @@ def export_model(
         non_finite=non_finite,
         is_same_dtype=not is_other,
     )
+
+
+def _dtype_name(recipe: Recipe) -> str:
+    """Name the dtype that candidates of a recipe have."""
+    if recipe.dtype is not None:
+        return recipe.dtype
+    return str(output_dtype(Sources(recipe.base, recipe.experts), None)).removeprefix("torch.")
 
 
 def _beside(study: StudyRecord, trial: TrialRecord, again: FolderScores) -> Rescored:

@@ -26,13 +26,12 @@ from evomerge.methods.prepared import Preparation
 from evomerge.models.aligned import AlignedModel, Alignment
 from evomerge.models.aligning import align
 from evomerge.models.architecture import Architecture
-from evomerge.models.checkpoint import Checkpoint, StoredTensor
+from evomerge.models.checkpoint import Checkpoint, StoredTensor, is_one_tensor
 from evomerge.models.expert import TensorSource, tensor_bytes
 from evomerge.models.files import companion_files
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import ModelRef
 from evomerge.models.spelling import OneSpelling
-from evomerge.models.tiles import row_blocks
 from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.path import BASE
 from evomerge.recipe.prompts import PromptFile
@@ -132,7 +131,9 @@ class Sources:
         or an adapter that changes one of them, is untied, and so is a merge with it.
         """
         tied = self.architecture.tied
-        is_tied = all(_is_one(m, name, other) for m in self.models for name, other in tied.items())
+        is_tied = all(
+            is_one_tensor(m, name, other) for m in self.models for name, other in tied.items()
+        )
         return tied if is_tied else {}
 
     @property
@@ -298,18 +299,6 @@ class Sources:
                     "their architecture and vocabulary"
                 )
                 return
-
-
-def _is_one(model: TensorSource, name: str, other: str) -> bool:
-    """Tell whether two tensors of a model are the same, stored once or twice."""
-    stored = [[(part.file, part.name) for part in model.parts(n)] for n in (name, other)]
-    if stored[0] == stored[1]:
-        return True
-    try:
-        one, two = model.tensor(name), model.tensor(other)
-    except CheckpointError:  # only looked at: what the config says must do
-        return True
-    return all(bool((one[rows] == two[rows]).all()) for rows in row_blocks(one.shape))
 
 
 def _origin(model: TensorSource, name: str) -> Origin:

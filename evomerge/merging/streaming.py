@@ -7,6 +7,7 @@ into the other: by the host from the files into pinned memory, from there by a s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import cycle
 
 import torch
@@ -17,7 +18,7 @@ from evomerge.merging.batches import in_batches
 from evomerge.merging.lowering import PlannedTensor
 from evomerge.merging.sources import Sources
 
-__all__ = ["StreamedFeed"]
+__all__ = ["StreamedFeed", "stage_size"]
 
 _STAGE_BYTES = 256 << 20
 _ALIGNMENT = 256  # bytes, of every tensor in a stage
@@ -41,8 +42,7 @@ class StreamedFeed:
         self._sources = sources
         self._backend = torch.get_device_module(device)
         self._copying = self._backend.Stream()
-        needs = [self._need(name) for name in sources.names]
-        self._stage_bytes = max(*needs, min(stage_bytes, sum(needs)))
+        self._stage_bytes = stage_size(sources, stage_bytes)
         self._stages = [_Stage(self._stage_bytes, device) for _ in range(2)]
 
     def __call__(self, tensors: Iterable[PlannedTensor]) -> None:
@@ -53,13 +53,10 @@ class StreamedFeed:
                 merging.append(planned)
             else:
                 self._merge_alone(planned)
-        batches = in_batches(merging, lambda planned: self._need(planned.name), self._stage_bytes)
+        need = partial(_need, self._sources)
+        batches = in_batches(merging, lambda planned: need(planned.name), self._stage_bytes)
         for stage, batch in zip(cycle(self._stages), batches, strict=False):
             self._merge(stage, batch)
-
-    def _need(self, name: str) -> int:
-        """Bytes of a stage that one tensor of all models may take."""
-        return self._sources.tensor_bytes(name) + _ALIGNMENT * len(self._sources.models)
 
     def _merge(self, stage: _Stage, batch: Sequence[PlannedTensor]) -> None:
         merging = self._backend.current_stream()
@@ -88,6 +85,22 @@ class StreamedFeed:
         staged_base = None if base is None or not planned.plan.reads_base else stage.put(base)
         staged = [stage.put(expert) for expert in experts]
         return MergeJob(planned.plan, staged_base, staged, planned.out)
+
+
+def stage_size(sources: Sources, stage_bytes: int = _STAGE_BYTES) -> int:
+    """Tell the bytes of one of the two stages, which are on the device and pinned on the host.
+
+    Args:
+        sources: Models to merge.
+        stage_bytes: As of ``StreamedFeed``.
+    """
+    needs = [_need(sources, name) for name in sources.names]
+    return max(*needs, min(stage_bytes, sum(needs)))
+
+
+def _need(sources: Sources, name: str) -> int:
+    """Bytes of a stage that one tensor of all models may take."""
+    return sources.tensor_bytes(name) + _ALIGNMENT * len(sources.models)
 
 
 class _Stage:

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from evomerge.errors import CheckpointError, brief
+from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import (
     Checkpoint,
     StoredTensor,
+    is_one_tensor,
     open_safetensors,
     stored_dtype,
 )
@@ -98,7 +100,8 @@ class Adapter:
                 whole[_WRAPPERS.sub("", key.removeprefix(_PREFIX))] = key
         elsewhere = [name for name in sorted({*whole, *factors}) if name not in on]
         self._spelt = same_tensors(on, elsewhere) if elsewhere else {}
-        self._whole = {self._whole_name(name, key): key for name, key in whole.items()}
+        own = {self._whole_name(name, key): key for name, key in whole.items()}
+        self._whole = self._beneath_twins(own) | own
         self._low_rank = dict(self._matched(name, found) for name, found in factors.items())
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -162,6 +165,24 @@ class Adapter:
         if shape != wanted:
             raise self._misfit(key, f"its shape is {shape}, that of the model's tensor {wanted}")
         return name
+
+    def _beneath_twins(self, whole: Mapping[str, str]) -> dict[str, str]:
+        """Find what is loaded beneath factors of head or embedding, and so into the other, too.
+
+        PEFT's copies of modules are apart from the model's; the tensor that factors are added to
+        is the model's own, which a tied model has once.
+        """
+        beneath = {name for name, key in whole.items() if ".base_layer." in key}
+        if not beneath:
+            return {}
+        on = self.layout
+        pairs = Architecture(on.config, on.names).tied.items()
+        return {
+            two: whole[one]
+            for pair in pairs
+            for one, two in (pair, pair[::-1])
+            if one in beneath and is_one_tensor(on, one, two)
+        }
 
     def _in_layout(self, changed: str, key: str) -> str:
         """Find a tensor of the model, whose files may spell it in another way than PEFT."""

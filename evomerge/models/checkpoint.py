@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,11 +18,16 @@ from safetensors import SafetensorError, safe_open
 from evomerge.errors import CheckpointError
 from evomerge.models.configs import read_config, without_keys
 from evomerge.models.files import weight_files
+from evomerge.models.tiles import row_blocks
+
+if TYPE_CHECKING:
+    from evomerge.models.expert import TensorSource
 
 __all__ = [
     "DTYPES",
     "Checkpoint",
     "StoredTensor",
+    "is_one_tensor",
     "model_dtype",
     "open_safetensors",
     "quantised_tensor",
@@ -267,6 +272,18 @@ def stored_dtype(file: Any, name: str, path: Path) -> torch.dtype:
             "a quantised model in bfloat16 first"
         )
     return DTYPES[found]
+
+
+def is_one_tensor(model: TensorSource, name: str, other: str) -> bool:
+    """Tell whether two tensors of a model are the same, stored once or twice."""
+    stored = [[(part.file, part.name) for part in model.parts(n)] for n in (name, other)]
+    if stored[0] == stored[1]:
+        return True
+    try:
+        one, two = model.tensor(name), model.tensor(other)
+    except CheckpointError:  # only looked at: what the config says must do
+        return True
+    return all(bool((one[rows] == two[rows]).all()) for rows in row_blocks(one.shape))
 
 
 def model_dtype(checkpoint: Checkpoint, names: Iterable[str]) -> torch.dtype:

@@ -15,6 +15,7 @@ from evomerge.merging.prepared import PREPARED, prepared_bytes
 from evomerge.merging.residency import needed_bytes, residency_of
 from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
+from evomerge.merging.streaming import stage_size
 from evomerge.methods.prepared import Preparation
 from evomerge.models.opening import peek_model
 from evomerge.runs.fitted_steps import FittedSteps
@@ -172,7 +173,11 @@ def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
         case "resident":
             return f"resident: {size} with the base, on the device of each worker"
         case "streamed":
-            return f"streamed: {size} with the base pass through the device for each candidate"
+            stage = bytes_text(stage_size(sources))
+            return (
+                f"streamed: {size} with the base pass through the device for each candidate, by "
+                f"two buffers of {stage}, there and pinned in memory, for each worker"
+            )
 
 
 def _disk(sources: Sources, candidate_bytes: int) -> str:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import evomerge
 from evomerge.cli.main import app
 from evomerge.errors import ConfigError, StudyError
+from evomerge.export.model import CheckpointForm
 
 
 def test_a_trial_answers_again_what_was_scored(study: evomerge.Study) -> None:
@@ -97,10 +98,25 @@ def test_a_report_is_a_file(study: evomerge.Study, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_report_replaces_only_a_report(study: evomerge.Study, tmp_path: Path) -> None:
+    mine = tmp_path / "index.html"
+    mine.write_text("<!doctype html>\n<title>Mine</title>\n")
+    with pytest.raises(
+        ConfigError, match=r"expected a new file for the report, .* is there already"
+    ):
+        study.report(mine)
+    assert "Mine" in mine.read_text()
+    page = study.report(tmp_path / "report.html", reload_s=5)
+    assert "<body data-reload" in page.read_text()
+    assert "<body data-reload" not in study.report(page).read_text()
+
+
 def test_an_export_is_the_trial_and_a_recipe_merges_to_it(
     study: evomerge.Study, tmp_path: Path
 ) -> None:
     assert study.export(5, tmp_path / "model").equal
+    named = study.export(5, tmp_path / "named", CheckpointForm(dtype="bfloat16"))
+    assert named.rule.endswith("values must be equal"), "the base has it, too"
     merged = evomerge.merge(study.export_recipe(5, tmp_path / "r.yaml"), tmp_path / "merged")
     name = "model.safetensors"
     assert (merged / name).read_bytes() == (tmp_path / "model" / name).read_bytes()

@@ -163,6 +163,35 @@ def test_an_adapter_of_a_tied_model_is_what_peft_runs(
         torch.testing.assert_close(logits(candidate.model), merged, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("targets", [["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]])
+@pytest.mark.parametrize("stored", ["once", "twice"])
+def test_what_an_adapter_keeps_beside_its_factors_is_loaded_as_peft_does(
+    targets: list[str], stored: str, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """PEFT loads the tensor beneath the factors into the model, where it is head and embedding."""
+    peft = pytest.importorskip("peft")
+    base, _ = pair
+    if stored == "twice":
+        rewrite(base, head=tensors(base)[EMBEDDING].clone())
+    torch.manual_seed(1)
+    config = peft.LoraConfig(
+        r=2, init_lora_weights=False, task_type="CAUSAL_LM", target_modules=targets
+    )
+    trained = peft.get_peft_model(load(base), config)
+    with torch.no_grad():
+        trained.get_input_embeddings().weight.add_(0.1)
+    trained.save_pretrained(tmp_path / "lora", save_embedding_layers=True)
+    kept = load_file(tmp_path / "lora" / "adapter_model.safetensors")
+    assert [name for name in kept if name.endswith("base_layer.weight")]
+    wanted = logits(peft.PeftModel.from_pretrained(load(base), tmp_path / "lora"))
+    expert = AdapterRef(str(tmp_path / "lora"), on=str(base))
+    recipe = Recipe({"e": expert}, (Rule("linear", {"coefficient": 1.0}),), base=str(base))
+    candidate = LiveCandidate(Sources(recipe.base, recipe.experts, tmp_path / "shared"))
+    candidate.materialise(recipe)
+    torch.testing.assert_close(logits(candidate.model), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_statistics_of_one_stored_tensor_under_two_names_are_not_mixed_up(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

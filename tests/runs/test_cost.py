@@ -114,6 +114,11 @@ def test_on_a_gpu_check_says_once_how_to_compare_with_plain_torch(
 def test_workers_that_share_a_gpu_share_its_memory(tmp_path: Path) -> None:
     found = facts(tmp_path, execution="{gpus_per_worker: 0.5}", gpu_bytes=GPU)
     assert found["experts"].startswith("streamed: 4.08 MB")
+    # Two stages, one after the other filled; all tensors of the three models fit into one.
+    models = [Checkpoint(zoo_path(name)) for name in ("base", "math", "list")]
+    sources = Sources("zoo:base", {"math": "zoo:math", "code": "zoo:list"})
+    size = sum(m.tensor(name).nbytes + 256 for m in models for name in sources.names)
+    assert f"two buffers of {bytes_text(size)}, there and pinned" in found["experts"]
     assert "2 on cuda" in found["workers"]
 
 

@@ -23,7 +23,7 @@ Add a section as a frozen record made by one function, a field of the page's con
 in the template.
 """
 
-from evomerge.analysis.report.page import write_report
+from evomerge.analysis.report.page import REPORT_MARK, write_report
 from evomerge.analysis.report.setup import About
 
-__all__ = ["About", "write_report"]
+__all__ = ["REPORT_MARK", "About", "write_report"]

@@ -323,9 +323,10 @@ def _add_labels(
 
     names = [_short_label(trial) for trial in layer.trials]
     texts, positions = labels(names, places(layer.trials), places(others))
+    space = "\N{NO-BREAK SPACE}"  # between a name and its mark
     points.update(
         mode="markers+text",
-        text=[_text(text) for text in texts],
+        text=[f"{space}{_text(text)}{space}" if text else "" for text in texts],
         textposition=positions,
         textfont={"size": 12, "color": layer.color},
     )

@@ -43,13 +43,13 @@ from evomerge.analysis.report.scores import (
 from evomerge.analysis.report.setup import About, Setup, setup
 from evomerge.analysis.report.tables import (
     Failure,
-    GapRow,
+    GapTable,
     PhaseTime,
     ScoreRow,
     failures,
     final_rows,
     front_rows,
-    gap_rows,
+    gaps,
     phase_times,
 )
 from evomerge.analysis.report.tiles import Tile, tiles
@@ -62,7 +62,9 @@ from evomerge.study.records import StudyRecord, has_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["write_report"]
+__all__ = ["REPORT_MARK", "write_report"]
+
+REPORT_MARK = ": evomerge report</title>"  # every report has it in its first lines
 
 _ROOM = 650_000  # bytes for the cards of trials
 _NOTHING = About()
@@ -108,6 +110,7 @@ def write_report(
         .get_template("report.html.j2")
         .render(
             page=_gather(study, beside),
+            mark=REPORT_MARK,
             light=LIGHT,
             dark=DARK,
             palette=json.dumps([[LIGHT[role], DARK[role]] for role in LIGHT]),
@@ -157,7 +160,7 @@ class _Page:
     progress: tuple[str, ...]
     split: Split
     finals: tuple[ScoreRow, ...]
-    gaps: tuple[GapRow, ...]
+    gaps: tuple[GapTable, ...]
     held_out: tuple[HeldOutRow, ...]
     paired: tuple[PairedRow, ...]
     forgetting: tuple[ForgettingRow, ...]
@@ -200,7 +203,7 @@ def _gather(study: StudyRecord, beside: _Beside) -> _Page:
         progress=_progress(study) if any_complete else (),
         split=final_split(study),
         finals=final_rows(study) if has_finals else (),
-        gaps=gap_rows(study),
+        gaps=gaps(study),
         held_out=() if items is None else held_out_rows(study, items),
         paired=() if items is None else paired_rows(study, items),
         forgetting=() if items is None else forgetting_rows(study, items),

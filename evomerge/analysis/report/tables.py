@@ -26,13 +26,14 @@ from evomerge.study.records import StudyRecord, TrialRecord
 __all__ = [
     "Failure",
     "GapRow",
+    "GapTable",
     "PhaseTime",
     "ScoreRow",
     "Whisker",
     "failures",
     "final_rows",
     "front_rows",
-    "gap_rows",
+    "gaps",
     "phase_times",
     "wall_clock",
 ]
@@ -90,7 +91,8 @@ class GapRow:
         search: What the search saw.
         validation: What the choice among finalists saw; ``None`` if it was not scored there.
         test: What nothing was chosen by; ``None`` for all but baselines and the best merge.
-        gap: Search minus test, or else validation; for the winner usually an overstatement.
+        gap: By how much the search score is better than that on test, or else on validation; for
+            the winner usually an overstatement.
         judgement: ``clear``, ``within noise`` or ``noise unknown``.
     """
 
@@ -102,6 +104,19 @@ class GapRow:
     test: Estimate | None
     gap: Estimate
     judgement: str
+
+
+@dataclass(frozen=True)
+class GapTable:
+    """The finalists in one measure.
+
+    Attributes:
+        measure: Its label.
+        rows: One per model.
+    """
+
+    measure: str
+    rows: tuple[GapRow, ...]
 
 
 @dataclass(frozen=True)
@@ -150,38 +165,47 @@ def front_rows(study: StudyRecord) -> tuple[ScoreRow, ...]:
     return _score_rows(study, [Standing.of(t) for t in trials], most=_FRONT_ROWS)
 
 
-def gap_rows(study: StudyRecord) -> tuple[GapRow, ...]:
-    """Compare search and held-out scores by the summary, best held-out first.
+def gaps(study: StudyRecord) -> tuple[GapTable, ...]:
+    """Compare search and held-out scores measure by measure, the summary first.
 
-    Those with test scores come before finalists that were scored on ``validation`` alone.
+    Rows have one order in all of them: best held-out summary first, those with test scores before
+    finalists that were scored on ``validation`` alone.
     """
-    measure = summary_measure(study.objectives)
-    splits: tuple[Split, ...] = ("search", "validation", "test")
-    search, validation, test = (
-        {s.number: measure.of(s) for s in standings(study, split)} for split in splits
-    )
+    search, validation, test = _by_number(study)
     held_out = {**validation, **test}
-    labels = {f.number: model_label(f.origin, f.number) for f in study.finals}
+    summary = summary_measure(study.objectives)
+    numbers = sorted(
+        held_out.keys() & search.keys(),
+        key=lambda n: (n not in test, -summary.sign * summary.of(held_out[n]).value, n),
+    )
     chosen = chosen_number(study)
-    rows = []
-    for number in sorted(
-        held_out, key=lambda n: (n not in test, -measure.sign * held_out[n].value, n)
-    ):
-        if number in search:
-            gap = difference(search[number], held_out[number])
-            rows.append(
-                GapRow(
-                    label=labels[number],
-                    number=number,
-                    is_chosen=number == chosen,
-                    search=search[number],
-                    validation=validation.get(number),
-                    test=test.get(number),
-                    gap=gap,
-                    judgement=versus_noise(gap),
-                )
-            )
-    return tuple(rows)
+
+    def row(measure: Measure, number: int) -> GapRow:
+        seen, held = measure.of(search[number]), measure.of(held_out[number])
+        ahead = difference(seen, held)
+        gap = Estimate(measure.sign * ahead.value, ahead.stderr)
+        return GapRow(
+            label=model_label(held_out[number].origin, number),
+            number=number,
+            is_chosen=number == chosen,
+            search=seen,
+            validation=measure.of(validation[number]) if number in validation else None,
+            test=measure.of(test[number]) if number in test else None,
+            gap=gap,
+            judgement=versus_noise(gap),
+        )
+
+    return tuple(
+        GapTable(measure.label, tuple(row(measure, number) for number in numbers))
+        for measure in measures(study.objectives)
+        if numbers
+    )
+
+
+def _by_number(study: StudyRecord) -> list[dict[int, Standing]]:
+    """Look up by trial number who was scored on the search, validation and test splits."""
+    splits: tuple[Split, ...] = ("search", "validation", "test")
+    return [{s.number: s for s in standings(study, split)} for split in splits]
 
 
 def failures(study: StudyRecord) -> tuple[Failure, ...]:

@@ -34,6 +34,9 @@ OVERLAPPING = """[...document.querySelectorAll("figure svg")].flatMap(svg => {
         .map(([b]) => `${a} on ${b}`));
 })"""
 
+LAST_GAP = """Math.max(...[...document.querySelectorAll(".blocks td.summary")]
+    .map(cell => cell.getBoundingClientRect().right))"""
+
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
@@ -194,6 +197,7 @@ def test_nothing_overlaps_or_sticks_out(
     assert chromium.run("document.documentElement.scrollWidth") <= width
     assert chromium.run("document.querySelectorAll('.textpoint text').length") == 4  # baselines
     assert chromium.run(OVERLAPPING) == []
+    assert chromium.run(LAST_GAP) <= width, "it is what the table is for: none has to scroll to it"
     assert chromium.errors == []
 
 

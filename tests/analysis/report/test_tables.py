@@ -9,22 +9,42 @@ from evomerge.analysis.report.tables import (
     failures,
     final_rows,
     front_rows,
-    gap_rows,
+    gaps,
     phase_times,
     wall_clock,
 )
+from evomerge.study.records import FinalRecord, Objective
 
 from ..synthetic import failed, make_study, objectives, study_of, trial
 
 
-def test_gap_is_search_minus_test_of_the_same_trial() -> None:
+def test_every_objective_has_its_gap_search_minus_test_of_the_same_trial() -> None:
     study = make_study(2)
-    searched = {t.number: sum(t.values) / 2 for t in study.trials if t.values}
-    (chosen,) = [row for row in gap_rows(study) if row.is_chosen]
     number = next(f.number for f in study.finals if f.chosen)
-    assert chosen.search.value == pytest.approx(searched[number])
-    assert chosen.gap.value == pytest.approx(0.035)
-    assert chosen.gap.stderr == pytest.approx(0.02)
+    searched = next(t.values for t in study.trials if t.number == number)
+    found = gaps(study)
+    assert [one.measure for one in found] == ["mean", "zoo_math", "zoo_list"]
+    wanted = [sum(searched) / 2, *searched]
+    for one, value in zip(found, wanted, strict=True):
+        (chosen,) = [row for row in one.rows if row.is_chosen]
+        assert chosen.validation is not None
+        assert chosen.test is not None
+        assert chosen.search.value == pytest.approx(value)
+        assert chosen.validation.value == pytest.approx(value - 0.03)
+        assert chosen.test.value == pytest.approx(value - 0.035)
+        assert chosen.gap.value == pytest.approx(0.035)
+    noise = [next(row.gap.stderr for row in one.rows if row.is_chosen) for one in found]
+    assert noise == pytest.approx([0.02, 0.02 * 2**0.5, 0.02 * 2**0.5])
+    assert len({tuple(row.number for row in one.rows) for one in found}) == 1, "one order"
+
+
+def test_what_flatters_is_positive_whichever_way_is_better() -> None:
+    of = [Objective("t", "acc", "maximize", "acc"), Objective("t", "bpb", "minimize", "bpb")]
+    final = FinalRecord(0, "search", "test", (0.5, 2.0), (0.1, 0.1), chosen=True)
+    study = study_of([trial(0, (0.6, 1.5))], of, finals=[final])
+    assert {one.measure: one.rows[0].gap.value for one in gaps(study)} == pytest.approx(
+        {"acc": 0.1, "bpb": 0.5}
+    )
 
 
 def test_rows_are_sorted_best_first_also_when_smaller_is_better() -> None:
