@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 real test fuzz chaos lint docs bench bench-search bench-landscapes scale clusters gpu clean help
+.PHONY: install demo smollm2 real test fuzz chaos lint docs inventory bench bench-search bench-landscapes bench-methods scale clusters gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -47,6 +47,9 @@ lint: install    ## check style and types
 docs: install    ## write the documentation as a site to build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+inventory: install ## write docs/inventory.md: where every published system lives
+	$(BIN)/python -m tests.inventory
+
 bench: install   ## measure what the README claims, and write it there
 	$(OFFLINE) $(BIN)/python -m tests.benchmarks --write-readme
 
@@ -55,6 +58,9 @@ bench-search: install ## compare samplers on real searches, write docs/samplers.
 
 bench-landscapes: install ## compare samplers on landscapes fitted to real merges; hours, resumable
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.landscapes --jobs 2
+
+bench-methods: install ## compare methods on the embedded models, write docs/methods.md; hours, resumable
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.methods --write-docs $(ARGS)
 
 scale: install   ## what commands cost on studies of 1,000 to 100,000 trials; an hour
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.scale $(ARGS)

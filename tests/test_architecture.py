@@ -40,10 +40,17 @@ MAY_IMPORT = {
     "statistics": {"errors", "cache", "kernels"},
     "methods": {"errors", "seeds", "kernels", "statistics"},
     "recipe": {"errors", "fingerprint", "plain_yaml", "schema", "models", "methods"},
+    "averaging": {"errors", "models", "recipe"},
     "observation": {"errors", "seeds", "models", "evaluation"},
+    "alignment": {"seeds", "models", "observation"},
     "merging": {
         *("errors", "cache", "fingerprint", "models", "kernels", "statistics", "methods"),
-        *("recipe", "observation"),
+        *("recipe", "observation", "alignment"),
+    },
+    "ensembles": {"errors", "schema", "plain_yaml", "models", "merging", "evaluation"},
+    "mixtures": {
+        *("errors", "fingerprint", "seeds", "plain_yaml", "schema", "models", "recipe", "merging"),
+        *("observation", "evaluation"),
     },
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "seeds"},
     "execution": {
@@ -64,7 +71,7 @@ MAY_IMPORT = {
     "export": {
         *("errors", "fingerprint", "seeds", "models", "kernels", "recipe", "merging"),
         "evaluation",
-        *("execution", "study", "origins", "analysis"),
+        *("execution", "study", "origins", "analysis", "mixtures"),
     },
     "config": {
         *("errors", "plain_yaml", "schema", "secrets", "models", "recipe", "evaluation"),
@@ -77,6 +84,7 @@ HEAVY = ("torch", "ray", "lm_eval", "transformers", "plotly", "numba")
 ONE_IMPORTER = {
     "ray": "execution/cluster.py execution/ray.py",
     "lm_eval": "evaluation/harness.py",
+    "scipy": "alignment/matching.py",
     "cma": "samplers/evolution.py",
     "cmaes": "samplers/cmaes_internals.py",
     "plotly": "analysis/report/figures.py",

@@ -20,7 +20,11 @@ from evomerge.config import experiment as module
 from evomerge.config.experiment import Experiment
 from evomerge.config.load import draft_of
 from evomerge.config.presets import Presets
+from evomerge.ensembles.file import read_ensemble
 from evomerge.evaluation.gates import Gates
+from evomerge.mixtures.file import MixtureFile
+from evomerge.recipe.files import recipe_from_data
+from evomerge.recipe.foreign import is_mixture
 from evomerge.runs.stages import load_draft
 from evomerge.schema import parse, parse_yaml
 from evomerge.space.spec import ParameterSpec
@@ -160,6 +164,12 @@ def test_blocks_of_yaml_are_what_they_look_like(page: Path) -> None:
         content = parse_yaml(block.text)
         if {"models", "objectives"} <= content.keys():
             parse(Experiment, content)
+        elif is_mixture(content):
+            assert not list(parse(MixtureFile, content).faults())
+        elif "ensemble" in content:
+            read_ensemble(content, ROOT)
+        elif {"experts", "rules"} <= content.keys():
+            recipe_from_data(content)
         elif content.keys() & {"method", "kind"}:
             parse(ParameterSpec, content)
         elif not content.keys() & {"task", "tasks"}:

@@ -12,8 +12,9 @@ from evomerge.config.load import ExperimentSource, draft_of
 
 if TYPE_CHECKING:
     from evomerge.analysis.interference import Comparison
+    from evomerge.runs.barriers import Barrier
 
-__all__ = ["compare", "measured_advice"]
+__all__ = ["compare", "compare_losses", "measured_advice"]
 
 
 def compare(
@@ -41,6 +42,35 @@ def compare(
     models = draft_of(experiment, set).complete().models
     sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
     return compare_experts(sources, progress)
+
+
+def compare_losses(
+    experiment: ExperimentSource,
+    set: Sequence[str] = (),
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Barrier, ...]:
+    """Measure how the loss on search items rises between every two of base and experts.
+
+    Args:
+        experiment: See ``compare``.
+        set: See ``compare``.
+        progress: Called with (models run, models in all).
+
+    Returns:
+        A barrier for each pair; see ``runs.barriers.barriers`` for what it costs.
+
+    Raises:
+        EvomergeError: The experiment is wrong, or its models are missing.
+    """
+    from evomerge.merging.sources import Sources
+    from evomerge.runs.barriers import search_barriers
+    from evomerge.runs.loaded import Loaded
+
+    loaded = Loaded.of(draft_of(experiment, set).complete())
+    models = loaded.experiment.models
+    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    return search_barriers(loaded, sources, progress)
 
 
 def measured_advice(experiment: Experiment, folder: Path) -> str | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from evomerge.ensembles.file import EnsembleFile
+    from evomerge.ensembles.loading import EnsembleCosts
     from evomerge.evaluation.scores import Scores
 
-__all__ = ["evaluate", "model_scores", "wanted_suites"]
+__all__ = ["ensemble_file", "ensemble_scores", "evaluate", "model_scores", "wanted_suites"]
 
 
 def evaluate(
-    model: str | PathLike[str] | PreTrainedModel,
+    model: str | PathLike[str] | PreTrainedModel | Mapping[str, Any],
     tasks: str | Sequence[str] = (),
     *,
     evaluators: str | Sequence[str] = (),
@@ -35,7 +37,8 @@ def evaluate(
     """Score a model as lm-eval does.
 
     Args:
-        model: ``zoo:NAME``, a folder, a Hub id, or a live transformers model.
+        model: ``zoo:NAME``, a folder, a Hub id, or a live transformers model; or an ensemble, a
+            YAML file or its keys (see docs/artefacts.md).
         tasks: lm-eval tasks or groups, or one, scored on the split that each is reported by.
         evaluators: Instead of tasks: presets or files of evaluators.
         include_path: Folder of task YAML, for ``tasks``.
@@ -100,7 +103,7 @@ def wanted_suites(
 
 
 def model_scores(
-    model: str | PathLike[str] | PreTrainedModel,
+    model: str | PathLike[str] | PreTrainedModel | Mapping[str, Any],
     suites: Sequence[Suite],
     split: str,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -111,6 +114,8 @@ def model_scores(
     from evomerge.export.rescore import score_folder
     from evomerge.models.reference import absolute_reference, resolve_model
 
+    if (file := ensemble_file(model)) is not None:
+        return ensemble_scores(file, suites, split)[0]
     if isinstance(model, (str, PathLike)):
         folder = resolve_model(absolute_reference(str(model), Path.cwd()))
         return score_folder(folder, suites, split).scores
@@ -120,6 +125,34 @@ def model_scores(
             "evomerge.merge makes a model of a recipe or a trial"
         )
     return _live_scores(model, suites, split, tokenizer)
+
+
+def ensemble_file(model: object) -> EnsembleFile | None:
+    """Read an ensemble, whatever it comes as; ``None``: it is a single model.
+
+    Raises:
+        ConfigError: It is a YAML file, and no ensemble; every fault.
+    """
+    from evomerge.ensembles.file import load_ensemble, read_ensemble
+
+    if isinstance(model, Mapping) and "ensemble" in model:
+        return read_ensemble(model, Path.cwd())
+    is_path = isinstance(model, (str, PathLike))
+    if is_path and Path(model).suffix in (".yaml", ".yml"):  # type: ignore[arg-type]
+        return load_ensemble(Path(model))  # type: ignore[arg-type]
+    return None
+
+
+def ensemble_scores(
+    file: EnsembleFile, suites: Sequence[Suite], split: str
+) -> tuple[Scores, EnsembleCosts]:
+    """Score an ensemble on one split, and say what it takes."""
+    from evomerge.ensembles.loading import LiveEnsemble
+    from evomerge.export.rescore import score_model
+
+    live = LiveEnsemble(file)
+    scores = score_model(live.model, live.tokenizer, suites, split, make_engine=live.make_engine)
+    return scores, live.costs
 
 
 def _live_scores(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from evomerge.cli.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
     from evomerge.analysis.interference import Comparison, ExpertPair, Interference
+    from evomerge.runs.barriers import Barrier
 
 __all__ = ["register"]
 
@@ -30,21 +32,38 @@ def compare(
     study: Annotated[
         Path | None, typer.Option(help="Study whose seeds are quoted; default: runs/NAME.")
     ] = None,
+    barrier: Annotated[
+        bool, typer.Option("--barrier", help="Run the models between every two, on search items.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure how far the experts moved, and how much they get in one another's way."""
     from evomerge.api.comparing import compare as compare_models
-    from evomerge.api.comparing import measured_advice
+    from evomerge.api.comparing import compare_losses, measured_advice
     from evomerge.progress import PassProgress, progress_bar
 
     resolved = resolve(experiment, set_, presets)
     advice = measured_advice(resolved, study or Path("runs") / Path(experiment).stem)
     with progress_bar() as bar:
         comparison = compare_models(resolved, progress=PassProgress(bar, "comparing the experts"))
+        running = PassProgress(bar, "running what lies between them")
+        found = compare_losses(resolved, progress=running) if barrier else ()
     if json:
-        print_json({**asdict(comparison), "measured": advice})
-    else:
-        _print(comparison, advice or comparison.hint)
+        barriers = [{**asdict(one), "height": one.height} for one in found]
+        print_json({**asdict(comparison), "measured": advice, "barriers": barriers})
+        return
+    _print(comparison, advice or comparison.hint)
+    if found:
+        _print_barriers(found)
+
+
+def _print_barriers(found: Sequence[Barrier]) -> None:
+    """Show a matrix of all pairs."""
+    names = list(dict.fromkeys(name for one in found for name in one.models))
+    heights = {frozenset(one.models): f"{one.height:.3f}" for one in found}
+    rows = [(a, *(heights.get(frozenset((a, b)), "–") for b in names)) for a in names]
+    console.print()
+    print_table("Barriers: loss above the straight line, nats per token", ["", *names], rows)
 
 
 def _print(comparison: Comparison, advice: str) -> None:

@@ -1,21 +1,25 @@
-"""Commands on single models: ``merge``, ``evaluate``."""
+"""Commands on single models: ``merge``, ``average``, ``moe``, ``evaluate``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from evomerge.cli.options import AllowNonFinite, Json, PresetFolder
 from evomerge.cli.terminal import console, print_json, print_table, value_text
+from evomerge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evomerge.recipe.recipe import Recipe
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (merge, evaluate):
+    for command in (merge, average, moe, evaluate):
         app.command()(command)
 
 
@@ -25,25 +29,123 @@ def merge(
     allow_non_finite: AllowNonFinite = False,
 ) -> None:
     """Materialise one recipe as a checkpoint."""
-    from evomerge.api.merging import recipe_of, write_merge
+    from evomerge.api.merging import recipe_of
+
+    _merge_into(recipe_of(recipe), out, allow_non_finite=allow_non_finite)
+
+
+def average(  # noqa: PLR0913, PLR0917  a command has as many as it has options
+    run: Annotated[Path, typer.Argument(help="output_dir of a Hugging Face Trainer.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    last: Annotated[
+        int | None, typer.Option(min=1, help="How many checkpoints, from the end; default: all.")
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, help="Take each so many, counted from the last.")
+    ] = 1,
+    ema: Annotated[float | None, typer.Option(help="Decay of a moving average, as 0.99.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="One per checkpoint, earliest first, as 1,2,3.")
+    ] = None,
+    by: Annotated[
+        Literal["power", "softmax"] | None,
+        typer.Option(help="Weigh by --metric: by a power of it, or a softmax over it."),
+    ] = None,
+    alpha: Annotated[float, typer.Option(min=0, help="Exponent of --by.")] = 1.0,
+    metric: Annotated[
+        str, typer.Option(help="Of trainer_state.json, or step; less is better of a loss.")
+    ] = "eval_loss",
+    base: Annotated[
+        str | None,
+        typer.Option(help="What LoRA checkpoints were trained on; default: as they say."),
+    ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Write LoRA checkpoints' average as an adapter.")
+    ] = False,
+    allow_non_finite: AllowNonFinite = False,
+) -> None:
+    """Average the checkpoints of one training run: SWA, LaWA, EMA, weights by loss."""
+    from evomerge.averaging.averaging import Averaging
+
+    chosen = Averaging(
+        last=last,
+        every=every,
+        ema=ema,
+        weights=None if weights is None else _numbers(weights),
+        by=by,
+        alpha=alpha,
+        metric=metric,
+        base=base,
+    )
+    recipe = chosen.recipe(run)
+    if lora and recipe.base is None:
+        raise ConfigError(f"expected LoRA checkpoints with --lora, got full models in {run}")
+    print_table("", ["checkpoint", "share"], [(n, f"{s:.4f}") for n, s in _mix(recipe).items()])
+    if not lora:
+        _merge_into(recipe, out, allow_non_finite=allow_non_finite)
+        return
+    from evomerge.export.adapter import write_adapter
+
+    console.print(f"an adapter of rank {write_adapter(recipe, out)}: {out}", soft_wrap=True)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as err:
+        raise ConfigError(f"expected --weights as numbers, 1,2,3, got {text!r}") from err
+
+
+def _mix(recipe: Recipe) -> dict[str, float]:
+    mix = recipe.rules[0].parameters["coefficient"]
+    assert isinstance(mix, dict), "of an average, one per checkpoint"
+    return mix
+
+
+def _merge_into(recipe: Recipe, out: Path, *, allow_non_finite: bool) -> None:
+    from evomerge.api.merging import write_merge
     from evomerge.progress import PassProgress, progress_bar
 
-    loaded = recipe_of(recipe)
     with progress_bar() as bar:
         found = write_merge(
-            loaded,
+            recipe,
             out,
             allow_non_finite=allow_non_finite,
             measuring=PassProgress(bar, "statistics"),
             merging=PassProgress(bar, "merging"),
         )
-    console.print(f"recipe {loaded.digest} merged to {out}", soft_wrap=True)
+    console.print(f"recipe {recipe.digest} merged to {out}", soft_wrap=True)
     if found:
         console.print(f"warning: it holds {found}", soft_wrap=True)
 
 
+def moe(
+    file: Annotated[Path, typer.Argument(help="YAML of mergekit-moe.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+) -> None:
+    """Put models side by side as the experts of one mixture."""
+    from evomerge.export.mixture import export_mixture
+    from evomerge.mixtures.file import load_mixture
+    from evomerge.progress import PassProgress, progress_bar
+
+    loaded = load_mixture(file)
+    with progress_bar() as bar:
+        written = export_mixture(loaded, out, progress=PassProgress(bar, "writing"))
+    console.print(
+        f"{written.name} of {len(loaded.experts)} experts written to {out}: "
+        f"{written.n_parameters:,} parameters, {written.n_active:,} for each token",
+        soft_wrap=True,
+    )
+    if written.alike:
+        console.print(
+            f"warning: routers of {len(written.alike)} layers hardly tell the experts apart; "
+            "choose prompts that differ more, or train the routers",
+            soft_wrap=True,
+        )
+
+
 def evaluate(
-    model: Annotated[str, typer.Argument(help="zoo:NAME, folder or Hub id.")],
+    model: Annotated[str, typer.Argument(help="zoo:NAME, folder, Hub id, or YAML of an ensemble.")],
     evaluator: Annotated[
         list[str] | None, typer.Option(help="Evaluator preset or file; repeatable.")
     ] = None,
@@ -57,19 +159,30 @@ def evaluate(
     json: Json = False,
     presets: PresetFolder = None,
 ) -> None:
-    """Score a model on a task suite."""
-    from evomerge.api.evaluating import model_scores, wanted_suites
+    """Score a model on a task suite, or several that answer together."""
+    from dataclasses import asdict
+
+    from evomerge.api.evaluating import (
+        ensemble_file,
+        ensemble_scores,
+        model_scores,
+        wanted_suites,
+    )
     from evomerge.config.presets import Presets
 
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     suites = wanted_suites(names, evaluator or [], include_path, split, presets=Presets(presets))
-    scores = model_scores(model, suites, split)
+    costs, file = None, ensemble_file(model)
+    if file is None:
+        scores = model_scores(model, suites, split)
+    else:
+        scores, costs = ensemble_scores(file, suites, split)
     if json:
         results = {
             task: {m: {"value": v.value, "stderr": v.stderr, "n": v.n} for m, v in metrics.items()}
             for task, metrics in scores.metrics.items()
         }
-        print_json({"results": results})
+        print_json({"results": results, **({"costs": asdict(costs)} if costs else {})})
         return
     rows = [
         (task, metric, value_text(value.value, value.stderr), str(value.n))
@@ -77,3 +190,9 @@ def evaluate(
         for metric, value in metrics.items()
     ]
     print_table(f"{model} on {split} items", ["task", "metric", "value", "items"], rows)
+    if costs is not None:
+        console.print(
+            f"{costs.parameters:,} parameters held, {costs.active_parameters:,} met by each token, "
+            f"{costs.forwards} forward passes per token",
+            soft_wrap=True,
+        )

@@ -25,10 +25,11 @@ from evomerge.execution.contents import require_contents
 from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.protocol import Climb, Failed, Job, Outcome, Pruned, Scored, WorkerSpec
-from evomerge.fingerprint import digest_of, fingerprint
+from evomerge.fingerprint import digest_of
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.measuring import measure_models
 from evomerge.merging.sources import Sources
+from evomerge.models.expert import content_digest
 from evomerge.models.reference import ModelRef
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
@@ -257,5 +258,5 @@ class Worker:
         """Name what the models hold, wherever they are; ``None`` if nobody will ask."""
         if not self._cache.is_on:
             return None
-        found = [fingerprint(*model.files) for model in self._sources.models]
+        found = [content_digest(model) for model in self._sources.models]
         return [str(self._spec.dtype), found, list(self._spec.experts)]

@@ -4,6 +4,7 @@ Members:
     model: folder, recipe or mergekit YAML of one trial; Hub push.
     adapter: the merge of adapters as one adapter.
     card: the model card.
+    mixture: a mixture of experts with its card.
     lineage: what a model is made of: content and licences.
     rounding: what folding the scales of a path costs.
     rescore: a folder's scores, by plain transformers.

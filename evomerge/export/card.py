@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -21,7 +21,7 @@ from evomerge.origins import SEARCH, is_single_model, model_label
 from evomerge.recipe.files import dump_recipe, public_recipe
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["CardRow", "Findings", "model_card"]
+__all__ = ["CardRow", "Findings", "card_templates", "hub_ids", "model_card"]
 
 # Underscores within words, as tasks have, are no markup.
 _MARKUP = re.compile(r"([\\`*\[\]<>|~&$#@!]|:(?=//)|(?<![^\W_])_|_(?![^\W_]))")
@@ -94,11 +94,35 @@ def model_card(
         tags=["evomerge"] if is_single_model(origin) else ["merge", "evomerge"],
         model_name=name if findings.results else None,
         license=common_license(descent),
-        base_model=[_hub_id(m) for m in dict.fromkeys(mentioned) if _is_hub_id(m)] or None,
+        base_model=hub_ids(mentioned) or None,
         base_model_relation=None if is_single_model(origin) else "merge",
         eval_results=list(findings.results) or None,
     )
     shown = public_recipe(recipe)
+    return (
+        card_templates()
+        .get_template("card.md.j2")
+        .render(
+            header=header.to_yaml(),
+            name=name,
+            recipe=shown,
+            single=model_label(origin, 0) if is_single_model(origin) else None,
+            descent=[replace(a, reference=public_reference(a.reference)) for a in descent],
+            license_note=license_note(descent),
+            digest=recipe.digest,
+            recipe_yaml=dump_recipe(shown),
+            methods=sorted({rule.method for rule in recipe.rules}),
+            **vars(findings),
+            hops=Counter(hop.source for hop in recipe.path),
+            folding=folding,
+            non_finite=non_finite,
+            version=__version__,
+        )
+    )
+
+
+def card_templates() -> Environment:
+    """Open the templates of model cards, with what keeps names from being markup."""
     environment = Environment(
         loader=PackageLoader("evomerge.export"),
         undefined=StrictUndefined,
@@ -110,22 +134,12 @@ def model_card(
     environment.filters.update(
         change=_change_text, share=_share_text, text=_text, code=_code, fence=_fence
     )
-    return environment.get_template("card.md.j2").render(
-        header=header.to_yaml(),
-        name=name,
-        recipe=shown,
-        single=model_label(origin, 0) if is_single_model(origin) else None,
-        descent=[replace(a, reference=public_reference(a.reference)) for a in descent],
-        license_note=license_note(descent),
-        digest=recipe.digest,
-        recipe_yaml=dump_recipe(shown),
-        methods=sorted({rule.method for rule in recipe.rules}),
-        **vars(findings),
-        hops=Counter(hop.source for hop in recipe.path),
-        folding=folding,
-        non_finite=non_finite,
-        version=__version__,
-    )
+    return environment
+
+
+def hub_ids(references: Iterable[str]) -> list[str]:
+    """List the repositories on the Hub among references, each once."""
+    return [_hub_id(m) for m in dict.fromkeys(references) if _is_hub_id(m)]
 
 
 def _text(name: object) -> str:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from evomerge.evaluation.engine import device_name
-from evomerge.evaluation.prepared import PreparedSuites
+from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
+from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def score_model(
     suites: Sequence[Suite],
     split: str,
     rungs: Sequence[float] = (),
+    make_engine: MakeEngine = TransformersEngine,
 ) -> Scores:
     """Score a live model where it is, on one thread as a worker does.
 
@@ -98,10 +100,12 @@ def score_model(
         suites: Task suites.
         split: One of ``search``, ``validation`` and ``test``.
         rungs: What cuts the batches.
+        make_engine: See ``PreparedSuites``.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order could flip a close call
     try:
-        return PreparedSuites.of(suites, split, model, tokenizer, rungs).score()
+        prepared = PreparedSuites.of(suites, split, model, tokenizer, rungs, make_engine)
+        return prepared.score()
     finally:
         torch.set_num_threads(threads)

@@ -2,7 +2,8 @@
 
 Members:
     sources: base and experts, opened and checked, with their statistics.
-    shared: adapters and deltas, computed once per machine and mapped by every process.
+    aligned: models with their units where the base has its own; ``unit_maps`` says what goes where.
+    shared: experts that are computed: once per machine, mapped by every process.
     prepared: task vectors of methods of matrix algebra, likewise.
     observed: what experts compute on prompts, for methods with data, likewise; ``propagated`` is
         what they compute on merged layers' outputs.
@@ -19,6 +20,6 @@ Members:
     size: decoder layers run and parameters of a merge.
     distance: how far a candidate is from a reference model, and the slope of that.
     folder: a checkpoint on disk, resumable; cut into files by ``shards``, made some ``batches``
-        ``ahead``.
+        ``ahead``, into a folder of its own (``output``).
     finite: NaN and infinity that a merge makes, counted.
 """

@@ -17,7 +17,7 @@ from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.propagated import PROPAGATED, Propagation, stage_of
 from evomerge.merging.shared import mapped, only_one
 from evomerge.models.checkpoint import Checkpoint, model_dtype
-from evomerge.models.expert import TensorSource
+from evomerge.models.expert import TensorSource, content_digest
 from evomerge.models.parameters import live_tensors, untie
 from evomerge.models.roles import TensorRole
 from evomerge.models.structure import empty_model
@@ -133,7 +133,7 @@ class Observations:
         read = self._read_by[expert]
         labels = self._prompts.labels if OBSERVATIONS[_run_as(kind)].needs_labels else None
         tokens = [[reading.context, reading.continuation] for reading in read.readings]
-        models = [fingerprint(*source.files), self._names, str(self._dtype), self._is_untied]
+        models = [content_digest(source), self._names, str(self._dtype), self._is_untied]
         return digest_of(_ARITHMETIC, kind, models, tokens, read.max_length, labels)
 
     def _observed(self, kind: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Adapters and deltas at memory speed: computed once per machine, then mapped by every process."""
+"""Experts that are computed, at memory speed: once per machine, then mapped by every process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evomerge.cache import hold, say_unusable
 from evomerge.errors import CheckpointError
 from evomerge.fingerprint import fingerprint
 from evomerge.models.checkpoint import Checkpoint, StoredTensor, open_safetensors
-from evomerge.models.expert import TensorSource
+from evomerge.models.expert import TensorSource, content_digest
 from evomerge.models.writer import TensorForm, write_safetensors
 
 __all__ = ["SharedExpert", "mapped", "only_one", "shared_expert"]
@@ -29,7 +29,7 @@ class SharedExpert:
     parameter.
 
     Args:
-        source: An adapter or a delta.
+        source: An adapter, a delta or an aligned model.
         folder: Holds one file per expert, named by what the files of the expert hold; any process
             that finds none, or a damaged one, writes it.
 
@@ -41,7 +41,7 @@ class SharedExpert:
     def __init__(self, source: TensorSource, folder: Path) -> None:
         self._source = source
         self._names = {name for name in source.layout.names if len(source.parts(name)) > 1}
-        content = f"{_ARITHMETIC}-{fingerprint(*source.files)}"
+        content = f"{_ARITHMETIC}-{content_digest(source)}"
         self._computed = self._mapped(folder / f"{content}.safetensors")
 
     @property
@@ -53,6 +53,11 @@ class SharedExpert:
     def files(self) -> tuple[Path, ...]:
         """See ``TensorSource``."""
         return self._source.files
+
+    @property
+    def computation(self) -> str:
+        """See ``TensorSource``."""
+        return self._source.computation
 
     def tensor(self, name: str) -> torch.Tensor:
         """See ``TensorSource``; always mapped."""
@@ -66,7 +71,7 @@ class SharedExpert:
 
     @property
     def computed_from(self) -> TensorSource:
-        """The adapter or delta."""
+        """The adapter, delta or aligned model."""
         return self._source
 
     def _mapped(self, file: Path) -> Any:

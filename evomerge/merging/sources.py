@@ -17,6 +17,7 @@ from evomerge.errors import (
     RecipeError,
     collected,
 )
+from evomerge.merging.aligned import open_aligned
 from evomerge.merging.finite import count_elements
 from evomerge.merging.observed import Observations
 from evomerge.merging.prepared import PreparedTensors
@@ -24,7 +25,7 @@ from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.methods.prepared import Preparation
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, StoredTensor
-from evomerge.models.expert import TensorSource, open_expert, tensor_bytes
+from evomerge.models.expert import TensorSource, tensor_bytes
 from evomerge.models.files import companion_files
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import ModelRef
@@ -48,8 +49,8 @@ class Sources:
 
     Args:
         base: Model reference, or ``None`` for recipes without a base.
-        experts: Model, adapter or delta by name, in recipe order.
-        shared: Folder where the tensors of adapters and deltas are kept for all processes of
+        experts: Model, adapter, delta or aligned model by name, in recipe order.
+        shared: Folder where the tensors that experts compute are kept for all processes of
             this machine; ``None`` computes them at each use.
         open_full: Opens the full models; with ``peek_model``, no tensors can be read.
         prompts: What methods with data run the experts on (``Recipe.prompts``).
@@ -305,8 +306,10 @@ def _is_one(model: TensorSource, name: str, other: str) -> bool:
 
 def _origin(model: TensorSource, name: str) -> Origin:
     parts = model.parts(name)
-    files = (parts[0].file,) if len(parts) == 1 else model.files
-    return Origin(files, " ".join(part.name for part in parts))  # of two tensors one may be shared
+    if len(parts) == 1:
+        return Origin((parts[0].file,), parts[0].name)
+    names = " ".join(part.name for part in parts)  # of two tensors one may be shared
+    return Origin(model.files, f"{model.computation} {names}".strip())
 
 
 def _non_finite_faults(parts: tuple[StoredTensor, ...]) -> list[str]:
@@ -339,5 +342,5 @@ def _opened(
     found: dict[str, TensorSource] = {}
     for name, reference in experts.items():
         with collected(faults, "experts", name):
-            found[name] = open_expert(reference, base, open_full)
+            found[name] = open_aligned(reference, base, open_full)
     return found

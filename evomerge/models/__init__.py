@@ -1,7 +1,7 @@
 """Checkpoints in: where models come from, their tensors, and what each tensor is.
 
 Members:
-    reference: models, adapters and differences of models, as files mention them.
+    reference: models, adapters, differences of models and aligned models, as files mention them.
     files: which files of a folder are the model; links and names that lead out of it.
     configs: ``config.json`` as transformers reads and writes it.
     checkpoint: memory-mapped safetensors, sharded or not; its dtype, and whether it is quantised.
@@ -20,6 +20,7 @@ Members:
     linear: which tensors are the matrices of linear layers.
     transformers_internals: the parts of transformers that are not public.
     depth: configs of models with other layers, and whether layers can be moved at all.
+    units: neurons, heads and channels that may change places, by family.
     branches: how layers read and write the residual stream, by family.
     twins: modules that share parameters.
     zoo: the embedded, really trained small models.

@@ -78,6 +78,8 @@ class Adapter:
         Kalajdzievski 2023, arXiv:2312.03732.
     """
 
+    computation = ""
+
     def __init__(self, folder: Path, on: Checkpoint) -> None:
         self.layout = on
         self._file = file_in(folder, "adapter_model.safetensors")

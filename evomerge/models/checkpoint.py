@@ -100,6 +100,8 @@ class Checkpoint:
             quantised.
     """
 
+    computation = ""
+
     def __init__(self, folder: Path, files: Mapping[Path, Any] | None = None) -> None:
         self.folder = folder
         config = read_config(folder)
@@ -157,9 +159,9 @@ class Checkpoint:
         Raises:
             CheckpointError: The checkpoint has no such tensor.
         """
-        stored = self._stored.get(name, name)
+        handle, stored = self._handle(name), self._stored.get(name, name)
         if stored not in self._mapped:
-            self._mapped[stored] = self._handle(name).get_tensor(stored)
+            self._mapped[stored] = handle.get_tensor(stored)
         return self._mapped[stored]
 
     @property

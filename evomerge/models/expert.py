@@ -10,14 +10,15 @@ from typing import Protocol
 import torch
 
 from evomerge.errors import CheckpointError
+from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.models.adapter import Adapter
 from evomerge.models.checkpoint import Checkpoint, StoredTensor
 from evomerge.models.loading import read_loading
 from evomerge.models.opening import OpenModel, open_model
-from evomerge.models.reference import AdapterRef, DeltaRef, ModelRef, resolve_adapter
+from evomerge.models.reference import AdapterRef, AlignedRef, DeltaRef, ModelRef, resolve_adapter
 from evomerge.models.tiles import row_blocks
 
-__all__ = ["Delta", "TensorSource", "open_expert", "tensor_bytes"]
+__all__ = ["Delta", "TensorSource", "content_digest", "open_expert", "tensor_bytes"]
 
 
 class TensorSource(Protocol):
@@ -35,6 +36,10 @@ class TensorSource(Protocol):
     def files(self) -> tuple[Path, ...]:
         """All files that its values depend on."""
 
+    @property
+    def computation(self) -> str:
+        """What its values depend on beside its files; empty for most."""
+
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor of the expert; never write into it."""
 
@@ -49,13 +54,23 @@ def tensor_bytes(source: TensorSource, name: str) -> int:
     return math.prod(source.layout.shape(name)) * dtype.itemsize
 
 
+def content_digest(source: TensorSource) -> str:
+    """Name what all tensors of an expert hold, wherever its files are.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    files = fingerprint(*source.files)
+    return digest_of(files, source.computation) if source.computation else files
+
+
 def open_expert(
     reference: ModelRef, base: Checkpoint | None, open_full: OpenModel = open_model
 ) -> TensorSource:
-    """Open an expert of any kind; reads headers only.
+    """Open an expert that is made of its own files and the base's; reads headers only.
 
     Args:
-        reference: Where it comes from.
+        reference: Where it comes from; no aligned model, which it takes more to open.
         base: The recipe's base, which deltas are added to.
         open_full: Opens the full models that it is made of.
 
@@ -71,6 +86,8 @@ def open_expert(
                     f"expected a base that {reference} can be added to, the recipe has none"
                 )
             return _delta(base, open_full(model), open_full(minus))
+        case AlignedRef():
+            raise CheckpointError(f"expected a model of its own files, got {reference}")
         case _:
             return open_full(reference)
 
@@ -103,6 +120,8 @@ class Delta:
                     f"{model.folder} and {found[1]} in {minus.folder}; a difference needs models "
                     "of one architecture and vocabulary"
                 )
+
+    computation = ""
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""Where a model comes from: a full model, an adapter on one, or the difference of two."""
+"""Where a model comes from: it is full, an adapter on one, two models' difference, or aligned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from glob import escape
 from pathlib import Path
-from typing import Annotated, Any, overload
+from typing import Annotated, Any, Literal, get_args, overload
 
 from pydantic import BeforeValidator
 
@@ -19,6 +19,8 @@ from evomerge.models.zoo import zoo_path
 
 __all__ = [
     "AdapterRef",
+    "AlignedRef",
+    "Aligner",
     "DeltaRef",
     "ModelRef",
     "absolute_reference",
@@ -73,33 +75,81 @@ class DeltaRef:
         return f"{self.model} minus {self.minus}"
 
 
+Aligner = Literal["weights", "weights_and_stream", "activations", "transport"]
+"""How an expert's units are matched with the base's (``evomerge.alignment``)."""
+
+
+@dataclass(frozen=True)
+class AlignedRef:
+    """A full model whose units (neurons, heads) are put where the recipe's base has theirs.
+
+    Attributes:
+        model: What is aligned; written like any full model.
+        align: How units are matched.
+        prompts: File of prompts that both models are run on, for ``activations`` alone.
+    """
+
+    model: str
+    align: Aligner
+    prompts: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.model} aligned by {self.align}"
+
+
 def _read(value: object) -> object:
-    """Read ``{adapter, on}`` and ``{model, minus}``, the forms that files have for the classes."""
-    if isinstance(value, str | AdapterRef | DeltaRef):
+    """Read the mappings that files have for the classes."""
+    if isinstance(value, str | AdapterRef | DeltaRef | AlignedRef):
         return value
     if isinstance(value, Mapping) and all(isinstance(part, str) for part in value.values()):
         if value.keys() == {"adapter", "on"}:
             return AdapterRef(**value)
         if value.keys() == {"model", "minus"}:
             return DeltaRef(**value)
+        if {"model", "align"} <= value.keys() <= {"model", "align", "prompts"}:
+            return _aligned(AlignedRef(**value))
     hint = quotes_hint(value)
     raise ValueError(
-        "expected zoo:NAME, a folder, a Hub id, {adapter: FOLDER, on: MODEL} or "
-        f"{{model: MODEL, minus: MODEL}}, got {brief(value)}{hint and f'; {hint}'}"
+        "expected zoo:NAME, a folder, a Hub id, {adapter: FOLDER, on: MODEL}, "
+        f"{{model: MODEL, minus: MODEL}} or {{model: MODEL, align: {get_args(Aligner)[0]}}}, got "
+        f"{brief(value)}{hint and f'; {hint}'}"
     )
 
 
-ModelRef = Annotated[str | AdapterRef | DeltaRef, BeforeValidator(_read)]
+def _aligned(reference: AlignedRef) -> AlignedRef:
+    known = get_args(Aligner)
+    if reference.align not in known:
+        raise ValueError(f"expected align to be one of {', '.join(known)}, got {reference.align}")
+    if (reference.align == "activations") != (reference.prompts is not None):
+        state = "none" if reference.prompts is None else f"some for {reference.align}"
+        raise ValueError(
+            "expected prompts: FILE beside align: activations, which runs the models, and nowhere "
+            f"else, got {state}"
+        )
+    return reference
+
+
+ModelRef = Annotated[str | AdapterRef | DeltaRef | AlignedRef, BeforeValidator(_read)]
 
 
 def reference_data(reference: ModelRef) -> str | dict[str, str]:
     """Return a reference as plain data, the way files write it."""
-    return reference if isinstance(reference, str) else asdict(reference)
+    if isinstance(reference, str):
+        return reference
+    return {key: part for key, part in asdict(reference).items() if part is not None}
 
 
 def mentioned_models(reference: ModelRef) -> tuple[str, ...]:
     """List the models and adapters that a reference is made of."""
-    return (reference,) if isinstance(reference, str) else tuple(asdict(reference).values())
+    if isinstance(reference, str):
+        return (reference,)
+    return tuple(part for key, part in _places(reference).items() if key != "prompts")
+
+
+def _places(reference: AdapterRef | DeltaRef | AlignedRef) -> dict[str, str]:
+    """Take the parts of a reference that say where something is."""
+    parts = asdict(reference).items()
+    return {key: part for key, part in parts if key != "align" and part is not None}
 
 
 @overload
@@ -117,8 +167,9 @@ def absolute_reference(reference: ModelRef, beside: Path) -> ModelRef:
         ``zoo:`` and Hub references unchanged; folders as absolute paths.
     """
     if not isinstance(reference, str):
-        parts = asdict(reference).items()
-        return replace(reference, **{key: absolute_reference(part, beside) for key, part in parts})
+        places = _places(reference).items()
+        moved = {key: absolute_reference(place, beside) for key, place in places}
+        return replace(reference, **moved)  # type: ignore[arg-type]
     if reference.startswith("zoo:"):
         return reference
     folder = (beside / Path(reference).expanduser()).resolve()
@@ -165,7 +216,7 @@ def _with_folders(reference: ModelRef, change: Callable[[str], str]) -> ModelRef
 
     if isinstance(reference, str):
         return changed(reference)
-    parts: dict[str, Any] = {key: changed(part) for key, part in asdict(reference).items()}
+    parts: dict[str, Any] = {key: changed(part) for key, part in _places(reference).items()}
     return replace(reference, **parts)
 
 

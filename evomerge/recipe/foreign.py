@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.errors import ConfigError
 
-__all__ = ["refuse_foreign"]
+__all__ = ["is_mixture", "refuse_foreign"]
 
 _EXPERIMENT = "an experiment; 'evomerge run {path}' searches, 'evomerge merge' takes a recipe"
 _RECIPE = (
@@ -20,7 +20,7 @@ _EVOLVE = (
 )
 _MOE = (
     "a file of mergekit-moe, which puts models beside one another as a mixture of experts; "
-    "evomerge merges them into one: write a recipe with a method, base and experts, or stay with it"
+    "'evomerge moe {path} --out DIR' does that, 'evomerge merge' takes a recipe of one model"
 )
 
 
@@ -30,7 +30,7 @@ def refuse_foreign(content: Mapping[str, Any], path: Path, *, wanted: str) -> No
     Args:
         content: Of the file.
         path: Named in the fault.
-        wanted: ``a recipe`` or ``an experiment``.
+        wanted: ``a recipe``, ``an experiment`` or ``a mixture of experts``.
 
     Raises:
         ConfigError: The file is recognised; the message says what it is and what to do with it.
@@ -40,11 +40,16 @@ def refuse_foreign(content: Mapping[str, Any], path: Path, *, wanted: str) -> No
         raise ConfigError(f"{path}: expected {wanted}, got {kind.format(path=path)}")
 
 
-def _kind(content: Mapping[str, Any]) -> str | None:
+def is_mixture(content: Mapping[str, Any]) -> bool:
+    """Tell whether these are the keys of a file of mergekit-moe."""
     experts = content.get("experts")
+    return "gate_mode" in content or (isinstance(experts, list) and "base_model" in content)
+
+
+def _kind(content: Mapping[str, Any]) -> str | None:
     if "genome" in content:
         return _EVOLVE
-    if "gate_mode" in content or (isinstance(experts, list) and "base_model" in content):
+    if is_mixture(content):
         return _MOE
     if "objectives" in content or "evaluators" in content:
         return _EXPERIMENT

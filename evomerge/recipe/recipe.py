@@ -78,7 +78,7 @@ class Recipe:
     """One merged model. For each tensor the first rule that selects it applies.
 
     Attributes:
-        experts: Model, adapter or delta by expert name; their order is the order of summation.
+        experts: Model, adapter, delta or aligned model by expert name; their order is the order of summation.
         rules: At least one; every tensor must be selected by some rule.
         base: Model reference of the common ancestor; may be absent for methods without one.
         dtype: Dtype of the result; ``None`` takes that of the base (or first expert).

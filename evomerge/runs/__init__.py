@@ -24,4 +24,5 @@ Members:
     calibrate: what objectives can tell apart, measured before a search.
     units: sizes as people read them.
     compare: how the experts' task vectors relate.
+    barriers: how the loss rises between models.
 """

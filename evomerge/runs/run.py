@@ -202,7 +202,8 @@ def continue_study(
         if not accept_changes:
             require_same({**earlier, **kept}, inputs, folder.root)
         keep_inputs(study, {**kept, **inputs})
-        trim_cache("experts", "observed", "prepared", "scores", "statistics", "structures")
+        rooms = ("aligned", "experts", "observed", "prepared", "scores", "statistics")
+        trim_cache(*rooms, "structures")
         log = StudyLog(folder.log)
         # It goes on while models are measured.
         executor = start_executor(experiment.execution, _hear(log, events))

@@ -41,6 +41,21 @@ def test_tasks_are_evaluated_as_lm_eval_does_by_name_and_folder(tmp_path: Path) 
         assert ours[task][metric]["value"] == theirs["results"][task][f"{metric},none"]
 
 
+def test_models_are_put_side_by_side(tmp_path: Path) -> None:
+    file = tmp_path / "moe.yaml"
+    file.write_text(
+        "base_model: zoo:base\n"
+        "gate_mode: cheap_embed\n"
+        "experts:\n"
+        '  - {source_model: zoo:math, positive_prompts: ["3 + 4 ="]}\n'
+        '  - {source_model: zoo:list, positive_prompts: ["sort: b a c"]}\n'
+    )
+    done = CliRunner().invoke(app, ["moe", str(file), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "Mixtral of 2 experts written to" in done.stdout
+    assert (tmp_path / "out" / "README.md").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

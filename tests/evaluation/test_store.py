@@ -65,7 +65,7 @@ def test_a_trial_written_again_replaces_its_rows_also_after_joining(tmp_path, mo
     expected = {(t, "search"): [float(t)] * 3 for t in range(6)}
     expected |= {(1, "search"): [100.0] * 3, (1, "test"): [50.0] * 3}
     assert scores(tmp_path) == expected
-    assert len(list(tmp_path.glob("*.parquet"))) == 2
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
 
 
 @pytest.mark.parametrize("deleted", [0, 1, 3])
@@ -141,7 +141,7 @@ def test_many_trials_are_compact_and_read_at_once(tmp_path):
         ItemStore(tmp_path).write(trial, "search", items)
     assert len(ItemStore(tmp_path).read()) == 260_000
     files = list(tmp_path.glob("*.parquet"))
-    assert len(files) == 2 + 2
+    assert len(files) == 1 + 2
     assert sum(file.stat().st_size for file in files) < 1_500_000
 
 

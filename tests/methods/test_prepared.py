@@ -10,12 +10,17 @@ import pytest
 import torch
 
 from evomerge.methods.base import ParameterValue
+from evomerge.methods.observed import ObservedMethod
 from evomerge.methods.prepared import Preparation, PreparedMethod, TaskVectors
 from evomerge.methods.registry import method, method_names
 from tests.methods.running import bound, task_vectors
 
 Matrix = np.ndarray
-PREPARED = [name for name in method_names() if issubclass(method(name), PreparedMethod)]
+PREPARED = [
+    name
+    for name in method_names()
+    if issubclass(method(name), PreparedMethod) and not issubclass(method(name), ObservedMethod)
+]
 SHAPES = [(12, 30), (30, 12), (16, 16)]
 
 

@@ -147,7 +147,7 @@ def test_a_constraint_without_its_baseline_is_said_loudly_until_it_is_scored(
     path = write(tmp_path, constraints=[limit], finalists=1)
     create_run(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
     with monkeypatch.context() as patch:
-        patch.setattr(run, "start_executor", lambda config: _FailsAt({0, 4}))
+        patch.setattr(run, "start_executor", lambda *_: _FailsAt({0, 4}))
         with pytest.raises(StudyError, match="base was not scored"):
             continue_study(folder, Events())
 

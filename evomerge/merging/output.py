@@ -1,0 +1,134 @@
+"""The folder that a merge is written into: claimed, continued, never another one's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from evomerge import __version__
+from evomerge.errors import CheckpointError
+from evomerge.fingerprint import stamp
+from evomerge.merging.shards import is_model_file
+from evomerge.models.files import COMPANIONS, companion_files, read_json
+from evomerge.models.writer import write_file
+
+__all__ = ["WRITTEN", "claim_folder", "copy_companions", "discard", "finish", "put"]
+
+WRITTEN = "evomerge merged the model in this folder."
+"""First line of the recipe beside a merge: tells it from a recipe that was put there."""
+_REPLACED = (*COMPANIONS, "README.md")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_CLAIM, _RECIPE = ".merge-in-progress", "recipe.yaml"
+
+
+def claim_folder(out: Path, digest: str, sources: Iterable[Path], shard_bytes: int) -> None:
+    """Make sure that all shards in a folder are, or will be, of one very merge.
+
+    Args:
+        out: The folder; created if needed. What an earlier merge left in it is removed.
+        digest: Of the recipe.
+        sources: All files that the merge depends on.
+        shard_bytes: Largest size of one file.
+
+    Raises:
+        CheckpointError: It cannot be written, is one of the sources, or holds a model that no merge
+            has written, or an unfinished merge of another recipe.
+    """
+    sources = tuple(sources)
+    if out.resolve() in {file.resolve().parent for file in sources}:
+        raise CheckpointError(f"expected a folder of its own for the merge, got its source {out}")
+    claim = {
+        "recipe": digest,
+        "sources": stamp(*sources),
+        "shard_bytes": shard_bytes,
+        "evomerge": __version__,
+    }
+    before = read_json(out / _CLAIM) if (out / _CLAIM).exists() else {}
+    if before == claim:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _keep_what_is_no_merge(out)
+        leftover = [file for file in out.iterdir() if is_model_file(file.name)]
+        if leftover and before.get("recipe") not in (None, digest):
+            raise CheckpointError(
+                f"{out} holds an unfinished merge of recipe {before.get('recipe')}, this is "
+                f"recipe {digest}; finish that one, remove the folder, or choose another"
+            )
+        for file in leftover:
+            file.unlink()
+    except OSError as err:
+        raise CheckpointError(f"cannot write into {out}: {err.strerror}") from err
+    put(out / _CLAIM, json.dumps(claim).encode())
+
+
+def _keep_what_is_no_merge(out: Path) -> None:
+    """Make sure that the files to replace, if there are any, were written by a merge."""
+    if (out / _CLAIM).exists() or _is_merge(out / _RECIPE):
+        return
+    names = sorted(file.name for file in out.iterdir())
+    for name in names:
+        if is_model_file(name) or any(fnmatch(name, pattern) for pattern in _REPLACED):
+            raise CheckpointError(
+                f"expected an empty folder or an earlier merge (with its {_RECIPE}), got {out}, "
+                f"whose {name} no merge has written; choose another folder"
+            )
+
+
+def _is_merge(recipe: Path) -> bool:
+    return recipe.is_file() and recipe.read_bytes().startswith(f"# {WRITTEN}".encode())
+
+
+def copy_companions(source: Path, out: Path) -> None:
+    """Copy everything but tensors and code of a model, without what it says of code and places."""
+    for name, file in companion_files(source).items():
+        (out / name).parent.mkdir(exist_ok=True)
+        put(out / name, _portable(file))
+
+
+def finish(out: Path, recipe: str) -> None:
+    """Write the recipe beside a complete merge, and give up the claim.
+
+    Args:
+        out: The folder.
+        recipe: YAML whose first line is a comment with ``WRITTEN``.
+    """
+    put(out / _RECIPE, recipe.encode())
+    (out / _CLAIM).unlink()
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file that has its name only when it is complete."""
+    with write_file(path) as file:
+        file.write(content)
+
+
+def discard(out: Path) -> None:
+    """Remove what was written of a merge that shall not be."""
+    for file in out.iterdir():
+        if is_model_file(file.name):
+            file.unlink()
+    (out / _CLAIM).unlink()
+
+
+def _portable(file: Path) -> bytes:
+    """Read a companion without what it says of remote code, or of folders where it was made."""
+    content = file.read_bytes()
+    if not file.name.endswith("config.json"):
+        return content
+    settings = read_json(file)
+    is_tokenizer = file.name == _TOKENIZER_CONFIG
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key != "auto_map" and not (is_tokenizer and _is_place(value))
+    }
+    if kept == settings:
+        return content
+    return (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(("/", "~")) and "/" in value[1:]

@@ -1,0 +1,1 @@
+"""The inventory of published systems: its table, its page, and what both may name."""
