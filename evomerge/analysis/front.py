@@ -118,8 +118,7 @@ def hypervolume_history(study: StudyRecord) -> list[tuple[int, float]]:
 
 def _covered(points: FloatArray, archive: FloatArray) -> NDArray[np.bool_]:
     """Tell (n,) which points some point of an archive is no worse than in anything."""
-    is_above: NDArray[np.bool_] = archive >= points[:, None]
-    return np.any(np.all(is_above, axis=2), axis=1)
+    return np.asarray(np.any(np.all(archive >= points[:, None], axis=2), axis=1))
 
 
 def scaled_values(study: StudyRecord, trials: Sequence[TrialRecord]) -> FloatArray:

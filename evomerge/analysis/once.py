@@ -25,7 +25,7 @@ def once(
     name = f"{compute.__module__}.{compute.__qualname__}"
 
     @wraps(compute)
-    def remembered(study: StudyRecord, *args: P.args, **kwargs: P.kwargs) -> T:
+    def remembered(study: StudyRecord, /, *args: P.args, **kwargs: P.kwargs) -> T:
         key = (name, args, *sorted(kwargs.items()))
         if key not in study.derived:
             study.derived[key] = compute(study, *args, **kwargs)
