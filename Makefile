@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 real test fuzz chaos lint docs inventory bench bench-search bench-landscapes bench-methods scale clusters gpu clean help
+.PHONY: install demo smollm2 real test survival fuzz chaos lint docs inventory bench bench-search bench-landscapes bench-methods scale clusters gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -32,6 +32,9 @@ real: smollm2    ## search SmolLM2-135M; table, report and export in runs/real; 
 
 test: install    ## run all tests that need no GPU
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+survival: install ## tests of clusters, hung workers and orphans of a real Ray, some minutes
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m survival tests/execution
 
 fuzz: install    ## read 22,000 damaged inputs of every kind, watched; an hour
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(ARGS)

@@ -18,9 +18,9 @@ from evomerge.merging.residency import residency_of
 from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
 from evomerge.merging.sources import Sources
 from evomerge.merging.wiring import Wiring
-from evomerge.models.aligned import fit_vocabulary, write_vocabulary
 from evomerge.models.checkpoint import Checkpoint, model_dtype
 from evomerge.models.files import read_json
+from evomerge.models.merged_vocabulary import fit_vocabulary, write_vocabulary
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors, untie
 from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Dtype, Recipe

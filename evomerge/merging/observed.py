@@ -16,9 +16,9 @@ from evomerge.errors import CheckpointError, RecipeError
 from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.propagated import PROPAGATED, Propagation, stage_of
 from evomerge.merging.shared import mapped, only_one
-from evomerge.models.aligned import fit_vocabulary
 from evomerge.models.checkpoint import Checkpoint, model_dtype
 from evomerge.models.expert import TensorSource, content_digest
+from evomerge.models.merged_vocabulary import fit_vocabulary
 from evomerge.models.parameters import live_tensors, untie
 from evomerge.models.roles import TensorRole
 from evomerge.models.structure import empty_model

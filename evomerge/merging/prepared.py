@@ -16,9 +16,9 @@ from evomerge.merging.observed import Observations
 from evomerge.merging.shared import SharedExpert, mapped, only_one
 from evomerge.methods.prepared import FactorPair, Preparation, TaskVectors
 from evomerge.models.adapter import Adapter
-from evomerge.models.aligned import AlignedModel
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.expert import TensorSource
+from evomerge.models.merged_vocabulary import OnMergedVocabulary
 from evomerge.models.tiles import row_blocks
 from evomerge.models.writer import TensorForm
 from evomerge.statistics.content import Origin
@@ -184,7 +184,7 @@ def _task_vector(
 def _factors(expert: TensorSource, base: Checkpoint, name: str) -> FactorPair | None:
     """Read the factors of an adapter's task vector, if it is one on this very base."""
     source = expert.computed_from if isinstance(expert, SharedExpert) else expert
-    if isinstance(source, AlignedModel) and not source.is_mapped(name):
+    if isinstance(source, OnMergedVocabulary) and not source.is_mapped(name):
         source = source.source
     if not isinstance(source, Adapter) or name not in source.low_rank or name in source.whole:
         return None

@@ -13,9 +13,9 @@ import torch
 from evomerge.cache import hold, say_unusable
 from evomerge.errors import CheckpointError
 from evomerge.fingerprint import digest_of, fingerprint
-from evomerge.models.aligned import AlignedModel
 from evomerge.models.checkpoint import Checkpoint, StoredTensor, open_safetensors
 from evomerge.models.expert import TensorSource, content_digest
+from evomerge.models.merged_vocabulary import OnMergedVocabulary
 from evomerge.models.writer import TensorForm, write_safetensors
 
 __all__ = ["SharedExpert", "mapped", "only_one", "shared_expert"]
@@ -85,7 +85,7 @@ class SharedExpert:
 
 def shared_expert(source: TensorSource, folder: Path) -> TensorSource:
     """Map the computed tensors of an expert; where no file can be kept, leave it as it is."""
-    if isinstance(source, Checkpoint) and not isinstance(source, AlignedModel):
+    if isinstance(source, Checkpoint) and not isinstance(source, OnMergedVocabulary):
         return source
     try:
         return SharedExpert(source, folder)
@@ -95,8 +95,8 @@ def shared_expert(source: TensorSource, folder: Path) -> TensorSource:
 
 
 def _mapped_rows(source: TensorSource) -> str:
-    """Name the map of rows that an aligned model is seen through, beside what files hold."""
-    if not isinstance(source, AlignedModel):
+    """Name the map of rows that a model is seen through, beside what files hold."""
+    if not isinstance(source, OnMergedVocabulary):
         return ""
     names = sorted(filter(source.is_mapped, source.names))
     return f"-{digest_of([[part.name for part in source.parts(name)] for name in names])}"

@@ -23,12 +23,12 @@ from evomerge.merging.observed import Observations
 from evomerge.merging.prepared import PreparedTensors
 from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.methods.prepared import Preparation
-from evomerge.models.aligned import AlignedModel, Alignment
-from evomerge.models.aligning import align
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, StoredTensor, is_one_tensor
 from evomerge.models.expert import TensorSource, tensor_bytes
 from evomerge.models.files import companion_files
+from evomerge.models.merged_vocabulary import MergedVocabulary, OnMergedVocabulary
+from evomerge.models.merging_vocabularies import merge_vocabularies
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.reference import ModelRef
 from evomerge.models.spelling import OneSpelling
@@ -79,7 +79,7 @@ class Sources:
         self.anchor = self.base or next(iter(self.experts.values())).layout
         companion_files(self.anchor.folder)  # refuses links out of it before anything reads them
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
-        self.vocabulary = None if faults else self._aligned(tokenizer, faults)
+        self.vocabulary = None if faults else self._one_vocabulary(tokenizer, faults)
         self._cache, self._prompts = StatisticsCache.default(), prompts
         self._statistics: dict[str, dict[str | None, TensorStatistics]] = {}
         self._whole_models: dict[str | None, WholeModel] = {}  # by what is prepared
@@ -90,15 +90,17 @@ class Sources:
             raise CheckpointError(*faults)
         if shared is not None:
             self.experts = {name: shared_expert(e, shared) for name, e in self.experts.items()}
-            if isinstance(self.base, AlignedModel):
+            if isinstance(self.base, OnMergedVocabulary):
                 self.base = self.anchor = self.base.read_by(shared_expert(self.base, shared).tensor)
 
-    def _aligned(self, tokenizer: TokenizerChoice | None, faults: list[Fault]) -> Alignment | None:
+    def _one_vocabulary(
+        self, tokenizer: TokenizerChoice | None, faults: list[Fault]
+    ) -> MergedVocabulary | None:
         """Bring the models to one vocabulary."""
         base: dict[str, TensorSource] = {} if self.base is None else {BASE: self.base}
         models, found = base | self.experts, None
         with collected(faults):
-            found = align(models, self.architecture.vocabulary, tokenizer)
+            found = merge_vocabularies(models, self.architecture.vocabulary, tokenizer)
         if found is not None:
             self.experts = {name: found.view(name) for name in self.experts}
             self.base = None if self.base is None else found.view(BASE)

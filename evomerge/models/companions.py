@@ -16,8 +16,8 @@ from typing import Any
 from evomerge.cache import cache_folder
 from evomerge.errors import CheckpointError, Fault
 from evomerge.fingerprint import digest_of, fingerprint
-from evomerge.models.aligned import GENERATION, special_ids
 from evomerge.models.files import companion_files, read_json
+from evomerge.models.merged_vocabulary import GENERATION, special_ids
 from evomerge.models.vocabulary import tokens_of
 
 __all__ = ["TOKENIZER_FILES", "Companions", "chat_template"]

@@ -1,4 +1,4 @@
-"""Which rows of which models the rows of a merged vocabulary are: models aligned by token."""
+"""Which rows of which models the rows of a merged vocabulary are: matched by token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import xxhash
 
 from evomerge.models.tokenizer_choice import BASE_TOKENS, TokenOf, TokenRow
 
-__all__ = ["RowMap", "TokenRows", "Vocabulary", "aligned_rows"]
+__all__ = ["RowMap", "TokenRows", "Vocabulary", "merged_rows"]
 
 TokenRows = tuple[tuple[str, int], ...]
 """Rows by model and number whose mean is meant; none: zeros."""
@@ -97,7 +97,7 @@ class RowMap:
         return ", ".join(parts)
 
 
-def aligned_rows(
+def merged_rows(
     models: Mapping[str, Vocabulary],
     merge: Vocabulary,
     lender: str,
@@ -120,12 +120,12 @@ def aligned_rows(
     Returns:
         By model.
     """
-    known = _Alignment(models, merge, lender, asked, pieces)
+    known = _Rows(models, merge, lender, asked, pieces)
     return {name: known.of(name) for name in models}
 
 
 @dataclass(frozen=True)
-class _Alignment:
+class _Rows:
     models: Mapping[str, Vocabulary]
     merge: Vocabulary
     lender: str

@@ -56,6 +56,7 @@ def cluster(homes: list[Path]) -> Iterator[Cluster]:
     made.shutdown()
 
 
+@pytest.mark.survival
 def test_a_worker_is_put_where_a_gpu_is_and_refuses_a_model_of_other_content(
     cluster: Cluster, homes: list[Path]
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_worker_is_put_where_a_gpu_is_and_refuses_a_model_of_other_content(
     assert fault.text.startswith(f"expected {hub_folder(homes[1])}")
 
 
+@pytest.mark.survival
 def test_a_search_outlives_a_machine_and_uses_one_that_joins(cluster: Cluster) -> None:
     executor = RayExecutor(None, address=cluster.address)
     try:

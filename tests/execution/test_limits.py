@@ -63,6 +63,7 @@ def pool(heard: list[Happening]) -> Iterator[RayExecutor]:
     executor.close()
 
 
+@pytest.mark.survival
 def test_a_worker_that_stands_still_is_reported_then_replaced(
     pool: RayExecutor, heard: list[Happening]
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_worker_that_stands_still_is_reported_then_replaced(
     assert late[2].worker != late[1].worker
 
 
+@pytest.mark.survival
 def test_a_job_that_hangs_every_worker_has_failed(
     pool: RayExecutor, heard: list[Happening], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +95,7 @@ def test_a_job_that_hangs_every_worker_has_failed(
     ]
 
 
+@pytest.mark.survival
 def test_a_killed_driver_leaves_no_process_and_a_dead_worker_says_why() -> None:
     driver = subprocess.Popen(
         [sys.executable, "-c", LOADING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -297,7 +297,7 @@ def written_out(root: Path, tokens: dict[str, int], out: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["tsv_m", "ties"])
-def test_prepared_and_trimmed_task_vectors_are_of_aligned_rows(
+def test_prepared_and_trimmed_task_vectors_are_of_merged_rows(
     root: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))

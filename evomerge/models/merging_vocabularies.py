@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import CheckpointError, Fault
-from evomerge.models.aligned import Alignment
 from evomerge.models.companions import Companions, chat_template
 from evomerge.models.expert import Delta, TensorSource
 from evomerge.models.files import file_in, read_json
-from evomerge.models.rows import RowMap, Vocabulary, aligned_rows
+from evomerge.models.merged_vocabulary import MergedVocabulary
+from evomerge.models.rows import RowMap, Vocabulary, merged_rows
 from evomerge.models.tokenizer_choice import BASE_TOKENS, TokenizerChoice, TokenOf
 from evomerge.models.vocabulary import tokens_of
 
-__all__ = ["align"]
+__all__ = ["merge_vocabularies"]
 
 _LEAST_SHARED = 0.5  # of the smaller vocabulary
 
 
-def align(
+def merge_vocabularies(
     models: Mapping[str, TensorSource], tensors: Collection[str], choice: TokenizerChoice | None
-) -> Alignment | None:
+) -> MergedVocabulary | None:
     """Find the vocabulary of a merge, and how each model has it.
 
     Without a choice, models whose rows all stand at the same places are left as they are, whatever
@@ -39,19 +39,20 @@ def align(
         ``None`` where no model changes, nor any file beside the tensors.
 
     Raises:
-        CheckpointError: Every model that cannot be aligned, and what of the choice no model has.
+        CheckpointError: Every model with too different a vocabulary, and what of the choice no
+            model has.
     """
     if not all(any(name in model.layout for name in tensors) for model in models.values()):
         return None  # no embedding is known, or a model lacks it, which is another fault
-    aligning = _Aligning(models, tuple(tensors), choice or TokenizerChoice())
-    if choice is None and not aligning.is_needed:
+    merging = _Merging(models, tuple(tensors), choice or TokenizerChoice())
+    if choice is None and not merging.is_needed:
         return None
-    if faults := list(aligning.faults()):
+    if faults := list(merging.faults()):
         raise CheckpointError(*faults)
-    return aligning.alignment
+    return merging.vocabulary
 
 
-class _Aligning:
+class _Merging:
     def __init__(
         self, models: Mapping[str, TensorSource], tensors: Sequence[str], choice: TokenizerChoice
     ) -> None:
@@ -78,13 +79,13 @@ class _Aligning:
         yield from (fault.under("tokenizer") for fault in self._source_faults())
 
     @property
-    def alignment(self) -> Alignment | None:
+    def vocabulary(self) -> MergedVocabulary | None:
         merge, lender, companions = self._merge, self._lender, self._companions
-        maps = aligned_rows(self._vocabularies, merge, lender, self._choice.tokens, self._pieces)
+        maps = merged_rows(self._vocabularies, merge, lender, self._choice.tokens, self._pieces)
         if companions.is_plain and all(rows.is_whole for rows in maps.values()):
             return None
         anchor = self._models[self._anchor].layout
-        return Alignment(
+        return MergedVocabulary(
             frozenset(self._tensors),
             maps,
             self._models,

@@ -1,4 +1,4 @@
-"""A model seen through a map of its vocabulary's rows: aligned with others by token."""
+"""The one vocabulary of a merge, and its models seen through a map of their rows."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GENERATION",
-    "AlignedModel",
-    "Alignment",
+    "MergedVocabulary",
+    "OnMergedVocabulary",
     "fit_vocabulary",
     "special_ids",
     "write_vocabulary",
@@ -42,7 +42,7 @@ _SPECIAL = ("_token_id", "_token_index")
 
 
 @dataclass(frozen=True, eq=False)
-class Alignment:
+class MergedVocabulary:
     """How a set of models is brought to one vocabulary.
 
     Attributes:
@@ -61,31 +61,31 @@ class Alignment:
     companions: Path
     notes: tuple[str, ...] = ()
 
-    def view(self, name: str) -> AlignedModel:
-        """Return one of the models, aligned."""
-        return AlignedModel(self, name)
+    def view(self, name: str) -> OnMergedVocabulary:
+        """Return one of the models, with this vocabulary."""
+        return OnMergedVocabulary(self, name)
 
 
-class AlignedModel(Checkpoint):
+class OnMergedVocabulary(Checkpoint):
     """One model with the vocabulary of a merge.
 
     A tensor of the vocabulary whose first rows are the merge's is a view of them. Any other is
     computed in float32 at each call, unless that is done elsewhere (``read_by``).
 
     Args:
-        alignment: Of all models.
+        vocabulary: Of all models.
         name: Which of them.
 
     Attributes:
         source: The model as it is.
     """
 
-    def __init__(self, alignment: Alignment, name: str) -> None:
-        self.source = alignment.sources[name]
+    def __init__(self, vocabulary: MergedVocabulary, name: str) -> None:
+        self.source = vocabulary.sources[name]
         vars(self).update(vars(self.source.layout))
-        self._alignment, self._rows = alignment, alignment.maps[name]
+        self._vocabulary, self._rows = vocabulary, vocabulary.maps[name]
         self._read: Callable[[str], torch.Tensor] = self._computed
-        self.config = dict(alignment.config)
+        self.config = dict(vocabulary.config)
 
     @property
     def layout(self) -> Checkpoint:
@@ -100,19 +100,19 @@ class AlignedModel(Checkpoint):
     @property
     def companions(self) -> Path:
         """See ``Checkpoint``."""
-        return self._alignment.companions
+        return self._vocabulary.companions
 
     @property
     def files(self) -> tuple[Path, ...]:
         """See ``TensorSource``; those of models that lend rows, too."""
         donors = dict.fromkeys(name for rows in self._rows.given.values() for name, _ in rows)
-        models = [self.source, *(self._alignment.sources[name] for name in donors)]
+        models = [self.source, *(self._vocabulary.sources[name] for name in donors)]
         found = [file for model in models for file in (*model.files, *_tokenizer(model))]
         return tuple(dict.fromkeys([*found, *_tokenizer(self)]))
 
     def is_mapped(self, name: str) -> bool:
         """Tell whether the rows of a tensor are others than the model's own, or fewer."""
-        return name in self._alignment.names and not self._rows.is_whole
+        return name in self._vocabulary.names and not self._rows.is_whole
 
     def shape(self, name: str) -> tuple[int, ...]:
         """See ``Checkpoint``."""
@@ -136,7 +136,7 @@ class AlignedModel(Checkpoint):
         rows = tuple(replace(part, name=f"{part.name} by {self._rows.digest}") for part in found)
         return rows if len(rows) > 1 else rows * 2  # several parts: computed
 
-    def read_by(self, tensor_of: Callable[[str], torch.Tensor]) -> AlignedModel:
+    def read_by(self, tensor_of: Callable[[str], torch.Tensor]) -> OnMergedVocabulary:
         """Take computed tensors from elsewhere, where the same is kept."""
         other = copy(self)
         other._read = tensor_of
@@ -153,7 +153,7 @@ class AlignedModel(Checkpoint):
             here = (own[block] >= 0).nonzero().squeeze(1)
             out[block][here] = source[own[block][here]].float()
         for donor, (places, theirs) in self._given.items():
-            lent = self._alignment.sources[donor].tensor(name)
+            lent = self._vocabulary.sources[donor].tensor(name)
             out.index_add_(0, places, lent[theirs].float())
         for row, lent_rows in rows.given.items():
             if len(lent_rows) > 1:
@@ -173,13 +173,13 @@ class AlignedModel(Checkpoint):
 
 
 def fit_vocabulary(model: PreTrainedModel, anchor: Checkpoint) -> None:
-    """Give a live model that was loaded from an aligned model's folder its rows and special tokens.
+    """Give a live model that was loaded from such a model's folder its rows and special tokens.
 
     Args:
         model: Changed; new rows hold any values (``write_vocabulary``).
-        anchor: What it was loaded from; if it is not aligned, nothing happens.
+        anchor: What it was loaded from; if it has its own vocabulary, nothing happens.
     """
-    if not isinstance(anchor, AlignedModel):
+    if not isinstance(anchor, OnMergedVocabulary):
         return
     from transformers import GenerationConfig
 
@@ -195,13 +195,13 @@ def fit_vocabulary(model: PreTrainedModel, anchor: Checkpoint) -> None:
 
 @torch.no_grad()
 def write_vocabulary(live: Mapping[str, torch.Tensor], anchor: Checkpoint) -> None:
-    """Write the rows of an aligned model into the live one that was loaded from its folder.
+    """Write the rows of such a model into the live one that was loaded from its folder.
 
     Args:
         live: Views into the live model, by tensor name.
-        anchor: What it was loaded from; if it is not aligned, nothing happens.
+        anchor: What it was loaded from; if it has its own vocabulary, nothing happens.
     """
-    if isinstance(anchor, AlignedModel):
+    if isinstance(anchor, OnMergedVocabulary):
         for name in filter(anchor.is_mapped, live):
             live[name].copy_(anchor.tensor(name))
 
