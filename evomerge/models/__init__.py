@@ -12,7 +12,8 @@ Members:
     adapter: LoRA adapters, computed in row blocks (``tiles``).
     vocabulary: which tokens a model knows. ``tokenizer_choice`` says which ones a merge has,
         ``merging_vocabularies`` brings models to them: ``rows`` finds rows by token,
-        ``merged_vocabulary`` shows a model by them, ``companions`` are the files of the merge's tokenizer and chat template.
+        ``merged_vocabulary`` shows a model by them, ``companions`` are the files of the merge's
+        tokenizer and chat template.
     writer: safetensors files written tensor by tensor.
     architecture: layer and kind of each tensor; their words in ``roles``, read by ``structure``
         from the model's modules, or guessed from tensor names.
