@@ -279,7 +279,7 @@ def names_without_preset(content: dict[str, Any]) -> Iterator[str]:
             yield name
 
 
-RUN = {"python.md", "extending.md", "tasks.md"}  # tests/api, and below
+RUN = {"python.md", "extending.md", "tasks.md", "averaging.md"}  # tests/api, averaging; below
 
 
 @by_page

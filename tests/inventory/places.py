@@ -61,7 +61,7 @@ def _has_heading(name: str) -> bool:
     text = (DOCS / page).read_text(encoding="utf-8") if (DOCS / page).is_file() else ""
     titles = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
     kept = ["".join(c for c in title.lower() if c.isalnum() or c in " -_") for title in titles]
-    return anchor in [title.replace(" ", "-") for title in kept]
+    return bool(text) and (not anchor or anchor in [title.replace(" ", "-") for title in kept])
 
 
 def _presets(kind: str) -> Callable[[], Collection[str]]:

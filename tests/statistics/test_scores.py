@@ -44,7 +44,7 @@ def test_clips_and_cuts_equal_a_sort(seed: int, ratio: float, clip: float) -> No
     scores = competition_scores(tau, statistics.low, statistics.high)
     assert statistics.top == pytest.approx(scores.max(axis=1))
     for score, cut in zip(scores, statistics.cut(ratio), strict=True):
-        assert abs((score >= cut).mean() - ratio) < 1e-3  # cuts below zero, too
+        assert abs((score >= cut).mean() - ratio) < 2e-3  # cuts below zero, too
 
 
 def test_every_cut_lies_between_the_smallest_and_the_largest_score() -> None:
