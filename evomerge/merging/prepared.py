@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import xxhash
 
 from evomerge.cache import cache_folder, say_unusable
 from evomerge.errors import CheckpointError
-from evomerge.merging.observed import Observations
 from evomerge.merging.shared import SharedExpert, mapped, only_one
 from evomerge.methods.prepared import FactorPair, Preparation, TaskVectors
 from evomerge.models.adapter import Adapter
@@ -22,6 +22,9 @@ from evomerge.models.merged_vocabulary import OnMergedVocabulary
 from evomerge.models.tiles import row_blocks
 from evomerge.models.writer import TensorForm
 from evomerge.statistics.content import Origin
+
+if TYPE_CHECKING:
+    from evomerge.merging.observed import Observations
 
 __all__ = ["PREPARED", "PreparedTensors", "prepared_bytes"]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,7 +20,6 @@ from evomerge.errors import (
 )
 from evomerge.merging.aligned import open_aligned
 from evomerge.merging.finite import count_elements
-from evomerge.merging.observed import Observations
 from evomerge.merging.prepared import PreparedTensors
 from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.methods.prepared import Preparation
@@ -38,6 +38,9 @@ from evomerge.recipe.prompts import PromptFile
 from evomerge.statistics.cache import Origin, StatisticsCache
 from evomerge.statistics.collect import WholeModel
 from evomerge.statistics.tensor import TensorStatistics
+
+if TYPE_CHECKING:
+    from evomerge.merging.observed import Observations
 
 __all__ = ["Sources"]
 
@@ -233,6 +236,8 @@ class Sources:
         Raises:
             RecipeError: There are no prompts, or others than the recipe names.
         """
+        from evomerge.merging.observed import Observations  # which needs lm-eval
+
         if self._prompts is None:
             raise RecipeError("expected prompts to run the experts on, got none")
         roles = {name: self.architecture.roles[name] for name in self.live_names}

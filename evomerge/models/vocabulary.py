@@ -45,7 +45,10 @@ def _tokens(folder: Path, read: Callable[[Mapping[str, Any]], dict[str, int]]) -
         return {}
     content = read_json(file)
     try:
-        return read(content)
+        found = read(content)
+        if not all(type(at) is int for at in found.values()):
+            raise TypeError("ids are numbers")
+        return found
     except (LookupError, TypeError, AttributeError) as err:
         raise CheckpointError(
             f"expected tokens with their ids in {file}, got something else; save the tokenizer "

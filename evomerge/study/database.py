@@ -118,9 +118,11 @@ def _tried(call: Callable[[], Any], patience_s: float) -> Any:
 
 def _lost_connection(err: Exception) -> str | None:
     """Say why the server is away; ``None`` if something else went wrong."""
-    from sqlalchemy.exc import InterfaceError, OperationalError
+    from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 
     cause = err.__cause__ if isinstance(err, StorageInternalError) else err
+    if isinstance(cause, PendingRollbackError):  # of a transaction that lost its connection
+        return "the connection was lost in a transaction"
     if not isinstance(cause, (InterfaceError, OperationalError)):
         return None
     return str(cause.orig or cause).splitlines()[0]
