@@ -18,7 +18,7 @@ __all__ = ["Line", "Parallel", "ScoreAxis", "parallel"]
 _AHEAD = ("chosen", "baselines", "front")  # layers that are drawn first
 _MOST_LINES = 250
 _MOST_GENES = 3
-_MOST_LETTERS = 26
+_MOST_LETTERS = 18
 _LETTER = 7.0  # pixels
 _TOP, _BOTTOM = 24, 266  # pixels
 
@@ -127,7 +127,8 @@ def parallel(study: StudyRecord, genes: GeneShares | None) -> Parallel | None:
         axes=axes,
         lines=tuple(_line(layer, trial, axes, columns) for layer, trial in drawn),
         n_trials=len(complete(study)),
-        width=round(_LETTER * max(len(a.text) for a in axes) * (len(axes) - 1)),
+        # Texts at both ends stand on one side of their axis, where half of the next one is, too.
+        width=round(1.5 * _LETTER * max(len(a.text) for a in axes) * (len(axes) - 1)),
     )
 
 
@@ -182,13 +183,22 @@ def _axis(column: _Column, i: int, n: int, drawn: Sequence[_Drawn]) -> ScoreAxis
     name = column.name
     return ScoreAxis(
         name=name,
-        text=name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…",
+        text=_short(name),
         is_gene=column.is_gene,
         x=round(1 + 98 * i / (n - 1), 2),
         anchor="start" if i == 0 else "end" if i == n - 1 else "middle",
         bottom=bottom,
         top=top,
     )
+
+
+def _short(name: str) -> str:
+    """Leave out the first parts of a long name, else its end."""
+    rest = name
+    while len(rest) > _MOST_LETTERS and "." in rest:
+        rest = rest.partition(".")[2]
+    shown = rest if rest == name else f"…{rest}"
+    return shown if len(shown) <= _MOST_LETTERS + 1 else f"{shown[:_MOST_LETTERS]}…"
 
 
 def _line(
