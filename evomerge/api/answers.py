@@ -63,14 +63,7 @@ def _prepared(loaded: Loaded, trial: TrialRecord, split: str) -> PreparedSuites:
     from transformers import AutoTokenizer
 
     models = loaded.models
-    shared = cache_folder("experts")
-    sources = Sources(
-        models.base,
-        models.experts,
-        shared=shared,
-        prompts=models.prompts,
-        tokenizer=models.tokenizer,
-    )
+    sources = Sources.of(models, cache_folder("experts"))
     candidate = LiveCandidate(sources, models.dtype)
     candidate.materialise(stored_recipe(trial.recipe, trial.number))
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)

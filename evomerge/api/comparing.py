@@ -73,8 +73,7 @@ def compare_losses(
     from evomerge.runs.loaded import Loaded
 
     loaded = Loaded.of(draft_of(experiment, set).complete())
-    models = loaded.experiment.models
-    sources = Sources(models.base, models.experts, shared=cache_folder("experts"))
+    sources = Sources.of(loaded.models, cache_folder("experts"))
     return search_barriers(loaded, sources, progress)
 
 

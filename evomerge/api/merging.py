@@ -106,10 +106,7 @@ def write_merge(
     from evomerge.merging.sources import Sources
 
     if cache_folder("statistics") is not None:
-        sources = Sources(
-            recipe.base, recipe.experts, prompts=recipe.prompts, tokenizer=recipe.tokenizer
-        )
-        measure_models(sources, recipe.statistics, measuring)
+        measure_models(Sources.of(recipe), recipe.statistics, measuring)
     return write_checkpoint(recipe, out, progress=merging, allow_non_finite=allow_non_finite)
 
 
@@ -118,13 +115,7 @@ def _live(recipe: Recipe) -> PreTrainedModel:
     from evomerge.merging.candidate import LiveCandidate, load_model
     from evomerge.merging.sources import Sources
 
-    sources = Sources(
-        recipe.base,
-        recipe.experts,
-        shared=cache_folder("experts"),
-        prompts=recipe.prompts,
-        tokenizer=recipe.tokenizer,
-    )
+    sources = Sources.of(recipe, cache_folder("experts"))
     if recipe.path:
         with TemporaryDirectory(prefix="evomerge-") as folder:
             write_merge(recipe, Path(folder))

@@ -68,8 +68,7 @@ def measure(spec: WorkerSpec) -> None:
     Raises:
         CheckpointError: A model is missing, is not the driver's, does not fit, or is not finite.
     """
-    shared = cache_folder("experts")
-    sources = Sources(spec.base, spec.experts, shared=shared, tokenizer=spec.tokenizer)
+    sources = Sources.of(spec, cache_folder("experts"))
     if spec.contents is not None:
         require_contents(sources, spec.contents)
     if spec.space is not None:
@@ -91,9 +90,7 @@ class Worker:
         from transformers import AutoTokenizer
 
         self._spec = spec
-        shared = cache_folder("experts")
-        models = spec.base, spec.experts
-        sources = Sources(*models, shared=shared, prompts=spec.prompts, tokenizer=spec.tokenizer)
+        sources = Sources.of(spec, cache_folder("experts"))
         if spec.contents is not None:
             require_contents(sources, spec.contents)
         sources.check_finite()

@@ -44,9 +44,7 @@ def write_adapter(recipe: Recipe, out: Path) -> int:
     """
     if faults := list(_faults(recipe)):
         raise RecipeError(*faults)
-    sources = Sources(
-        recipe.base, recipe.experts, prompts=recipe.prompts, tokenizer=recipe.tokenizer
-    )
+    sources = Sources.of(recipe)
     assert sources.base is not None, "or there were faults"
     adapters = {name: _opened(reference, sources) for name, reference in recipe.experts.items()}
     tensors: dict[str, torch.Tensor] = {}

@@ -221,7 +221,7 @@ def _dtype_name(recipe: Recipe) -> str:
     """Name the dtype that candidates of a recipe have."""
     if recipe.dtype is not None:
         return recipe.dtype
-    return str(output_dtype(Sources(recipe.base, recipe.experts), None)).removeprefix("torch.")
+    return str(output_dtype(Sources.of(recipe), None)).removeprefix("torch.")
 
 
 def _beside(study: StudyRecord, trial: TrialRecord, again: FolderScores) -> Rescored:

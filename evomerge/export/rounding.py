@@ -58,10 +58,7 @@ def fold_error(recipe: Recipe, folder: Path) -> FoldError:
         recipe: What was written.
         folder: Where.
     """
-    candidate = LiveCandidate(
-        Sources(recipe.base, recipe.experts, prompts=recipe.prompts, tokenizer=recipe.tokenizer),
-        recipe.dtype,
-    )
+    candidate = LiveCandidate(Sources.of(recipe), recipe.dtype)
     candidate.materialise(recipe)
     written = load_model(str(folder), "auto")
     generator = torch.Generator().manual_seed(seed_for(0, "fold_error"))

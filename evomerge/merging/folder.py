@@ -72,9 +72,7 @@ def write_checkpoint(
             of another recipe.
         RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
     """
-    sources = Sources(
-        recipe.base, recipe.experts, prompts=recipe.prompts, tokenizer=recipe.tokenizer
-    )
+    sources = Sources.of(recipe)
     PathRules(sources).check(recipe.path)
     stored = unrolled(recipe, sources)
     forms = _forms(stored, sources, output_dtype(sources, recipe.dtype))

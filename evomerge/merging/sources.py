@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -42,7 +42,27 @@ from evomerge.statistics.tensor import TensorStatistics
 if TYPE_CHECKING:
     from evomerge.merging.observed import Observations
 
-__all__ = ["Sources"]
+__all__ = ["NamedModels", "Sources"]
+
+
+class NamedModels(Protocol):
+    """What names the models of a merge: recipes, experiments' models, what workers start from."""
+
+    @property
+    def base(self) -> str | None:
+        """See ``Sources``."""
+
+    @property
+    def experts(self) -> Mapping[str, ModelRef]:
+        """See ``Sources``."""
+
+    @property
+    def prompts(self) -> PromptFile | None:
+        """See ``Sources``."""
+
+    @property
+    def tokenizer(self) -> TokenizerChoice | None:
+        """See ``Sources``."""
 
 
 class Sources:
@@ -95,6 +115,17 @@ class Sources:
             self.experts = {name: shared_expert(e, shared) for name, e in self.experts.items()}
             if isinstance(self.base, OnMergedVocabulary):
                 self.base = self.anchor = self.base.read_by(shared_expert(self.base, shared).tensor)
+
+    @classmethod
+    def of(
+        cls, models: NamedModels, shared: Path | None = None, open_full: OpenModel = open_model
+    ) -> Sources:
+        """Open the models that a recipe, an experiment or a worker names, with all that goes along.
+
+        Raises:
+            CheckpointError: See ``Sources``.
+        """
+        return cls(models.base, models.experts, shared, open_full, models.prompts, models.tokenizer)
 
     def _one_vocabulary(
         self, tokenizer: TokenizerChoice | None, faults: list[Fault]

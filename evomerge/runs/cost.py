@@ -56,7 +56,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
     """
     require_room(loaded.experiment.execution)
     experiment, models = loaded.experiment, loaded.models
-    sources = Sources(models.base, models.experts, open_full=peek_model, tokenizer=models.tokenizer)
+    sources = Sources.of(models, open_full=peek_model)
     parameters = n_parameters(tuple(range(models.n_layers)), sources)
     dtype = output_dtype(sources, models.dtype)
     candidate_bytes = parameters * dtype.itemsize

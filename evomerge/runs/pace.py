@@ -51,12 +51,7 @@ def measure_pace(loaded: Loaded) -> Pace:
     from evomerge.merging.sources import Sources
 
     models, execution = loaded.models, loaded.experiment.execution
-    sources = Sources(
-        models.base,
-        models.experts,
-        shared=cache_folder("experts"),
-        tokenizer=models.tokenizer,
-    )
+    sources = Sources.of(models, cache_folder("experts"))
     device = on_device(loaded.worker, execution).device
     candidate = LiveCandidate(sources, models.dtype, device)
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)

@@ -256,15 +256,7 @@ def _measure(loaded: Loaded, folder: StudyFolder, events: Events) -> None:
     if cache_folder("statistics") is None or is_on_cluster(loaded.experiment.execution):
         return
     events.phase("measuring the models")
-    models = loaded.models
-    shared = cache_folder("experts")
-    sources = Sources(
-        models.base,
-        models.experts,
-        shared=shared,
-        prompts=models.prompts,
-        tokenizer=models.tokenizer,
-    )
+    sources = Sources.of(loaded.models, cache_folder("experts"))
     counted = partial(events.part, "statistics of the models")
     measure_models(sources, loaded.space.statistics, counted)
     if read_comparison(folder.comparison) is None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tests.benchmarks.clusters.machines import PORT, Lan, Machine, kill
+from tests.benchmarks.clusters.machines import OWN, PORT, Lan, Machine, kill
 
 N_TRIALS = 30
 _PATIENCE_S = 600.0
@@ -132,13 +132,7 @@ def machine_lost(logs: Path) -> Row:
         others[1].lose()
         noticed = life.until("log the worker of trial") - event
         life.until("^done")
-        happened = f"noticed after {noticed:.1f} s; its trial ran again on another"
-        return Row(
-            "a machine is turned off",
-            happened,
-            f"{life.pause_after(event):.1f} without a trial told",
-            life.counted(),
-        )
+        return _lost_one("a machine is turned off", f"noticed after {noticed:.1f} s", life, event)
 
 
 def machine_cut_off(logs: Path) -> Row:
@@ -150,13 +144,12 @@ def machine_cut_off(logs: Path) -> Row:
         life.until("^done")
         said = life.times("log the worker of trial")
         noticed = f"noticed after {said[0][0] - event:.1f} s" if said else "not noticed"
-        happened = f"{noticed}; its trial ran again on another"
-        return Row(
-            "a machine's network is cut",
-            happened,
-            f"{life.pause_after(event):.1f} without a trial told",
-            life.counted(),
-        )
+        return _lost_one("a machine's network is cut", noticed, life, event)
+
+
+def _lost_one(name: str, noticed: str, life: Life, event: float) -> Row:
+    pause = f"{life.pause_after(event):.1f} without a trial told"
+    return Row(name, f"{noticed}; its trial ran again on another", pause, life.counted())
 
 
 def machine_joined(logs: Path) -> Row:
@@ -201,7 +194,7 @@ def server_away(logs: Path, seconds: float, event_name: str) -> Row:
             storage = "storage=" + server.new_database("shared")
             for machine in (lan.machine(), lan.machine()):
                 log = logs / f"{machine.host}.log"
-                words = ("/tmp/shared", "inline", str(N_TRIALS), storage)
+                words = (str(OWN / "shared"), "inline", str(N_TRIALS), storage)
                 machine.start(sys.executable, "-m", _DRIVER, *words, log=log)
                 lives.append(Life(log))
             for life in lives:

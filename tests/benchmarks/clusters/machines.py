@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["PORT", "Lan", "Machine"]
+__all__ = ["OWN", "PORT", "Lan", "Machine"]
 
+OWN = Path(tempfile.gettempdir())
+"""Where every machine has a disk of its own, under the same path."""
 PORT = 6379
 _NET = "10.77.0"
 _NO_DASHBOARD = "--include-dashboard=false"
@@ -57,12 +59,12 @@ class Lan:
 
 
 class Machine:
-    """One machine; its processes live until it is lost, and its ``/tmp`` is ``disk``.
+    """One machine; its processes live until it is lost, and has ``disk`` at ``OWN``.
 
     Args:
         bridge: What it is plugged into.
         number: Its last byte of the address.
-        disk: Its own ``/tmp``.
+        disk: What it has at ``OWN``.
         environ: Beside that of this process.
     """
 
@@ -74,7 +76,7 @@ class Machine:
         self._environ = {
             **os.environ,
             **_TOKEN,
-            "EVOMERGE_CACHE": f"/tmp/{self.host}",
+            "EVOMERGE_CACHE": str(OWN / self.host),
             **environ,
         }
         disk.mkdir()
@@ -108,7 +110,7 @@ class Machine:
 
     def _apart(self) -> list[str]:
         """Start the first process, which all others end with."""
-        inside = f'hostname {self.host}; mount --bind {self.disk} /tmp; exec "$@"'
+        inside = f'hostname {self.host}; mount --bind {self.disk} {OWN}; exec "$@"'
         apart = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         return ["ip", "netns", "exec", self._space, *apart, "sh", "-c", inside, "sh"]
 
