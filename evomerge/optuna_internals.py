@@ -63,7 +63,8 @@ class UnreadTrial(FrozenTrial):
     def __getattr__(self, name: str) -> Any:
         if name not in ("_params", "_distributions") or "_read" not in self.__dict__:
             raise AttributeError(name)
-        self._params, self._distributions = self.__dict__.pop("_read")()
+        self._params, self._distributions = self._read()
+        del self._read
         return self.__dict__[name]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -59,12 +59,12 @@ class LiveEnsemble:
     def __init__(self, file: EnsembleFile) -> None:
         self._file, folders = file, _folders(file.models)
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = load_tokenizer(folders[0])
         self.members: list[PreTrainedModel] = []
         for folder in folders:
             model = load_model(str(folder), "auto")
             model.to(device)  # type: ignore[arg-type]
             self.members.append(model)
-        self.tokenizer = load_tokenizer(folders[0])
 
     @cached_property
     def model(self) -> PreTrainedModel:

@@ -28,13 +28,13 @@ class InlineExecutor:
 
     Args:
         hear: Hears what happens.
-        scale: See ``Patience``.
+        patience: How long jobs may take; absent: any time.
     """
 
-    def __init__(self, hear: Hear = ignore, scale: float = 1.0) -> None:
+    def __init__(self, hear: Hear = ignore, patience: Patience | None = None) -> None:
         self._worker: Worker | None = None
         self._waiting: deque[Job] = deque()
-        self._watch = Watch(Patience(math.inf, scale), hear)
+        self._watch = Watch(patience or Patience(math.inf), hear)
 
     def load(self, spec: WorkerSpec) -> None:
         """See ``Executor``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -101,6 +102,7 @@ class RayExecutor:
         for actor in new:
             self._load(actor, attempt=1)
         while len(self._idle) < self._n_placeable():
+            self._fill()  # machines may have joined
             self._settle_loading(is_start=True)
 
     @property
@@ -120,8 +122,11 @@ class RayExecutor:
             self._dispatch()
             self._give_up_overdue()
             pending = [*self._running, *self._loading]
-            if not pending:
+            if not pending and self._refused:
                 raise StudyError(f"no worker is left: {'; '.join(set(self._refused.values()))}")
+            if not pending:
+                self._wait_for_machines()
+                continue
             finished, _ = ray.wait(pending, num_returns=1, timeout=_LOOK_S)
             if finished and finished[0] in self._running:
                 if (outcome := self._finished(finished[0])) is not None:
@@ -166,6 +171,12 @@ class RayExecutor:
         there = len(self._idle) + len(self._running) + len(self._loading) + len(self._refused)
         for _ in range(self._n_target() - there):
             self._load(self._actor_type.remote(), attempt=1)
+
+    def _wait_for_machines(self) -> None:
+        """Stand by for a cluster that has no machine with room for a worker."""
+        _log.warning("no machine of the cluster has room for a worker; waiting for one")
+        while not self._n_target():
+            time.sleep(_LOOK_S)
 
     def _load(self, actor: Any, *, attempt: int) -> None:
         self._loading[actor.load.remote(self._spec, self._driver)] = (actor, attempt)
@@ -238,6 +249,9 @@ class RayExecutor:
 
     def _settle_loading(self, *, is_start: bool = False) -> None:
         """Wait for the next actor to have loaded; at the start all must."""
+        if not self._loading:
+            self._wait_for_machines()
+            return
         ready, _ = ray.wait(list(self._loading), num_returns=1, timeout=_PLACING_S)
         if not ready:
             _log.warning("the cluster has no free place for a worker; waiting for one")

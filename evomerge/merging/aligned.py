@@ -104,7 +104,7 @@ class Aligned:
         if (folder := cache_folder(ALIGNED)) is not None:
             try:
                 return self._kept(folder / name)
-            except OSError as err:
+            except (OSError, CheckpointError) as err:
                 say_unusable(folder, err)
         self._own = TemporaryDirectory(prefix="evomerge-")
         return self._kept(Path(self._own.name, name))

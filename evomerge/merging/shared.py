@@ -12,7 +12,7 @@ import torch
 
 from evomerge.cache import hold, say_unusable
 from evomerge.errors import CheckpointError
-from evomerge.fingerprint import digest_of, fingerprint
+from evomerge.fingerprint import fingerprint
 from evomerge.models.checkpoint import Checkpoint, StoredTensor, open_safetensors
 from evomerge.models.expert import TensorSource, content_digest
 from evomerge.models.merged_vocabulary import OnMergedVocabulary
@@ -42,7 +42,7 @@ class SharedExpert:
     def __init__(self, source: TensorSource, folder: Path) -> None:
         self._source = source
         self._names = {name for name in source.layout.names if len(source.parts(name)) > 1}
-        content = f"{_ARITHMETIC}-{content_digest(source)}{_mapped_rows(source)}"
+        content = f"{_ARITHMETIC}-{content_digest(source)}"
         self._computed = self._mapped(folder / f"{content}.safetensors")
 
     @property
@@ -92,14 +92,6 @@ def shared_expert(source: TensorSource, folder: Path) -> TensorSource:
     except (OSError, CheckpointError) as err:
         say_unusable(folder, err)
         return source
-
-
-def _mapped_rows(source: TensorSource) -> str:
-    """Name the map of rows that a model is seen through, beside what files hold."""
-    if not isinstance(source, OnMergedVocabulary):
-        return ""
-    names = sorted(filter(source.is_mapped, source.names))
-    return f"-{digest_of([[part.name for part in source.parts(name)] for name in names])}"
 
 
 def mapped(

@@ -89,11 +89,7 @@ def _unit(rows: torch.Tensor) -> torch.Tensor:
 
 def _tokens(sources: MixtureSources) -> Callable[[str], tuple[int, ...]]:
     folder = sources.base.folder
-    try:
-        tokenizer = load_tokenizer(folder)
-    except (OSError, ValueError) as err:
-        reason = " ".join(str(err).split())
-        raise CheckpointError(f"expected {folder} to have a tokenizer: {reason}") from err
+    tokenizer = load_tokenizer(folder)
     first = tokenizer.bos_token or ""
 
     def tokens(text: str) -> tuple[int, ...]:

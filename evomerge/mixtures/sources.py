@@ -13,7 +13,7 @@ import torch
 from evomerge.errors import CheckpointError, Fault, collected
 from evomerge.mixtures.file import MixtureFile
 from evomerge.mixtures.kinds import PROJECTIONS, MixtureKind, kind_for
-from evomerge.models.checkpoint import Checkpoint, model_dtype
+from evomerge.models.checkpoint import Checkpoint, is_one_tensor, model_dtype
 from evomerge.models.expert import TensorSource, open_expert
 from evomerge.models.loading import Loading, read_loading
 from evomerge.models.opening import OpenModel, open_model
@@ -83,8 +83,8 @@ class MixtureSources:
         """Whether head and embedding are one tensor, by the base's config and in its files."""
         is_said = bool(self.base.config.get("tie_word_embeddings", False))
         return is_said and all(
-            torch.equal(*(self.base.tensor(self._own[name]) for name in pair))
-            for pair in self._tied.items()
+            is_one_tensor(self.base, self._own[one], self._own[other])
+            for one, other in self._tied.items()
         )
 
     @cached_property

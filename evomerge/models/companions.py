@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
-from evomerge.cache import cache_folder
+from evomerge.cache import cache_folder, say_unusable
 from evomerge.errors import CheckpointError, Fault
 from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.models.files import companion_files, read_json
@@ -82,16 +82,27 @@ class Companions:
         """
         if self.is_plain:
             return self.anchor
-        place = cache_folder("tokenizers") or Path(_own_folder())
-        out = place / self._digest(rows)
-        if not out.is_dir():
-            place.mkdir(parents=True, exist_ok=True)
-            made = Path(mkdtemp(dir=place))
-            self._write(made, rows)
+        name = self._digest(rows)
+        if (place := cache_folder("tokenizers")) is not None:
             try:
-                made.rename(out)
-            except OSError:  # another process was faster
-                shutil.rmtree(made)
+                return self._kept(place / name, rows)
+            except OSError as err:
+                say_unusable(place, err)
+        return self._kept(Path(_own_folder()) / name, rows)
+
+    def _kept(self, out: Path, rows: Mapping[str, int]) -> Path:
+        if out.is_dir():
+            return out
+        out.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(mkdtemp(dir=out.parent))
+        try:
+            self._write(made, rows)
+            made.rename(out)
+        except OSError:
+            if not out.is_dir():  # else another process was faster
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
         return out
 
     def config(self, config: Mapping[str, Any], rows: Mapping[str, int], n: int) -> dict[str, Any]:

@@ -86,6 +86,8 @@ class OnMergedVocabulary(Checkpoint):
         self._vocabulary, self._rows = vocabulary, vocabulary.maps[name]
         self._read: Callable[[str], torch.Tensor] = self._computed
         self.config = dict(vocabulary.config)
+        own = self.source.computation
+        self.computation = own if self._rows.is_whole else f"{own} rows {self._rows.digest}".strip()
 
     @property
     def layout(self) -> Checkpoint:

@@ -58,13 +58,14 @@ class _Merging:
     ) -> None:
         self._models, self._tensors, self._choice = models, tensors, choice
         self._anchor = next(iter(models))
+        self._known: dict[Path, dict[str, int]] = {}  # tokens by folder: files of megabytes
 
     @property
     def is_needed(self) -> bool:
         """Whether models have other numbers of rows, or the same token in other rows."""
         first, *others = self._models.values()
         return any(self._sizes(first) != self._sizes(m) for m in others) or any(
-            first.layout.folder != other.layout.folder and _is_moved(first, other)
+            first.layout.folder != other.layout.folder and self._is_moved(first, other)
             for other in others
         )
 
@@ -122,7 +123,23 @@ class _Merging:
         return Vocabulary({token: row for token, row in tokens.items() if row < n_rows}, n_rows)
 
     def _own_tokens(self, name: str) -> dict[str, int]:
-        return tokens_of(self._folder(name))
+        return self._tokens_of(self._folder(name))
+
+    def _tokens_of(self, folder: Path) -> dict[str, int]:
+        if folder not in self._known:
+            self._known[folder] = tokens_of(folder)
+        return self._known[folder]
+
+    def _is_moved(self, one: TensorSource, other: TensorSource) -> bool:
+        """Tell whether a token, added or not, is another row of the second model."""
+        folders = [model.layout.companions for model in (one, other)]
+        files = [file_in(folder, "tokenizer.json") for folder in folders]
+        if not all(file.is_file() for file in files):
+            return False
+        if files[0].read_bytes() == files[1].read_bytes():
+            return False
+        ours, theirs = map(self._tokens_of, folders)
+        return any(theirs.get(token, row) != row for token, row in ours.items())
 
     @cached_property
     def _lender(self) -> str:
@@ -204,7 +221,8 @@ class _Merging:
             text = f"expected as many rows in embedding and head, got {sizes} in {folder}"
             yield text, "save the model again with transformers"
         anchor = self._models[self._anchor]
-        if isinstance(model, Delta) and (sizes != self._sizes(anchor) or _is_moved(anchor, model)):
+        is_same = sizes == self._sizes(anchor) and not self._is_moved(anchor, model)
+        if isinstance(model, Delta) and not is_same:
             yield (
                 f"expected both models of a delta to have the vocabulary of the base, got {folder}",
                 "give the model itself as an expert",
@@ -234,18 +252,6 @@ class _Merging:
             if at is not None and at >= model.n_rows:
                 text = f"expected a row of {row.model}, which has {model.n_rows}, got {at}"
                 yield Fault(("tokens", token, "source", "token_id"), text)
-
-
-def _is_moved(one: TensorSource, other: TensorSource) -> bool:
-    """Tell whether a token, added or not, is another row of the second model."""
-    folders = [model.layout.companions for model in (one, other)]
-    files = [file_in(folder, "tokenizer.json") for folder in folders]
-    if not all(file.is_file() for file in files):
-        return False
-    if files[0].read_bytes() == files[1].read_bytes():
-        return False
-    ours, theirs = map(tokens_of, folders)
-    return any(theirs.get(token, row) != row for token, row in ours.items())
 
 
 def _added_tokens(folder: Path) -> list[dict[str, Any]]:

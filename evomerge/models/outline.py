@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -16,13 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evomerge.errors import CheckpointError
 from evomerge.fingerprint import fingerprint
 from evomerge.models.asked import asked_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["ModelOutline", "PlainConfig", "load_tokenizer", "model_outline", "plain_config"]
+__all__ = [
+    "ModelOutline",
+    "PlainConfig",
+    "load_tokenizer",
+    "model_outline",
+    "plain_config",
+    "tokenizer_of",
+]
 
 Setting = bool | int | float | str | list[int] | None
 
@@ -88,15 +97,35 @@ class _Class:
     name: str
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+@contextmanager
+def tokenizer_of(model: str) -> Iterator[None]:
+    """Say in one line that a model has no tokenizer; every class has its own ways to refuse files.
+
+    Raises:
+        CheckpointError: The block raised anything.
+    """
+    try:
+        yield
+    except Exception as err:
+        reason = " ".join(str(err).split())
+        raise CheckpointError(f"expected {model} to have a tokenizer: {reason}") from err
+
+
+def load_tokenizer(folder: Path, model: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer that ``AutoTokenizer`` loads.
 
     Args:
         folder: Of a model on this machine.
+        model: What it is called; absent: as the folder.
 
     Raises:
-        Exception: Something is missing or wrong; every class has its own ways to refuse.
+        CheckpointError: Something is missing or wrong.
     """
+    with tokenizer_of(model or str(folder)):
+        return _loaded_tokenizer(folder)
+
+
+def _loaded_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     loaded: list[PreTrainedTokenizerBase] = []
 
     def ask() -> _Class | None:

@@ -286,7 +286,7 @@ def _make_reader(base: str, sources: Sources | None) -> LanguageModel:
     from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.hygiene import clean_harness
     from evomerge.models.opening import peek_model
-    from evomerge.models.outline import load_tokenizer, plain_config
+    from evomerge.models.outline import load_tokenizer, plain_config, tokenizer_of
     from evomerge.models.structure import class_fault
 
     checkpoint = peek_model(base) if sources is None else sources.anchor
@@ -301,12 +301,9 @@ def _make_reader(base: str, sources: Sources | None) -> LanguageModel:
             f"{checkpoint.config.get('model_type')!r}; upgrade transformers"
         )
     with clean_harness():
-        try:
-            if hub_id is None:
-                tokenizer = load_tokenizer(folder)
-            else:  # the folder need not have its files yet
+        if hub_id is None:
+            tokenizer = load_tokenizer(folder, base)
+        else:  # the folder need not have its files yet
+            with tokenizer_of(base):
                 tokenizer = AutoTokenizer.from_pretrained(hub_id[0], revision=hub_id[1])
-        except Exception as err:  # every class of tokenizers has its own ways to refuse a file
-            reason = " ".join(str(err).split())
-            raise CheckpointError(f"expected {base} to have a tokenizer: {reason}") from err
         return LanguageModel.without_parameters(tokenizer, config)

@@ -12,7 +12,7 @@ from evomerge.fingerprint import fingerprint
 from evomerge.methods.prepared import Preparation
 from evomerge.recipe.prompts import PromptFile
 from evomerge.runs.units import bytes_text
-from evomerge.runs.workers import machine_bytes
+from evomerge.runs.workers import is_on_cluster, machine_bytes
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.folder import StudyFolder, write_atomically
 
@@ -72,7 +72,7 @@ def observation_faults(
     kinds = observed_kinds(space)
     if not kinds or sources is None:
         return
-    if experiment.execution.ray_address != "local":
+    if is_on_cluster(experiment.execution):
         text = "expected local for methods with data, which run the experts on this machine, got "
         yield Fault(("execution", "ray_address"), f"{text}{experiment.execution.ray_address}")
     from evomerge.merging.observed import peak_bytes, read_by_experts

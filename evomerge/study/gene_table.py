@@ -17,7 +17,9 @@ from optuna.distributions import (
     json_to_distribution,
 )
 
+from evomerge.errors import StudyError
 from evomerge.study.journal import Record
+from evomerge.study.json_files import MALFORMED
 
 __all__ = ["GeneTable"]
 
@@ -96,7 +98,16 @@ class GeneTable:
         """
         self._add([(n, self.distribution(t)) for n, t in record.get("new_genes", ())])
         genes, text = self._choose(record["genes"]), str(record["params"])
-        return lambda: (genes.params(text), genes.distributions)
+
+        def read() -> ParamsAndRanges:
+            try:
+                return genes.params(text), genes.distributions
+            except MALFORMED as err:
+                raise StudyError(
+                    f"the params {text!r} of a trial are damaged; restore the study's journal"
+                ) from err
+
+        return read
 
     def _add(self, genes: list[tuple[str, BaseDistribution]]) -> None:
         for gene in genes:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from evomerge.errors import ConfigError, StudyError
 
-__all__ = ["read_json", "read_json_or_warn"]
+__all__ = ["MALFORMED", "read_json", "read_json_or_warn"]
 
-# What is raised where content is not as it was written.
-_OTHERWISE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading raises where the content has another form than it was written in."""
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def read_json(path: Path, make: Callable[[Any], T]) -> T | None:
         return make(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (*_OTHERWISE, ConfigError) as err:
+    except (*MALFORMED, ConfigError) as err:
         raise StudyError(f"{path} is damaged: {_reason(err)}") from err
 
 

@@ -32,6 +32,7 @@ from evomerge.space.baselines import Baseline
 from evomerge.study.collecting import without_collecting
 from evomerge.study.constraints import Constraint, violations
 from evomerge.study.evaluations import summed
+from evomerge.study.json_files import MALFORMED
 from evomerge.study.outcomes import checked_outcome
 from evomerge.study.packed import Unread, packed, unpacked
 from evomerge.study.proposals import is_proposed
@@ -66,7 +67,7 @@ _STATES: Mapping[TrialState, TrialStateName] = {
 }
 
 
-_WRONG = (LookupError, TypeError, ValueError, AttributeError, zlib.error)  # of what was not written
+_WRONG = (*MALFORMED, zlib.error)
 
 _Measured = list[tuple[str, list[float]]]  # baselines: origin, and value per constraint
 

@@ -48,7 +48,7 @@ class StudyLog:
             return
         time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         content = {"time": time, "event": event, "trial": trial, "worker": worker, **facts}
-        known = {key: value for key, value in content.items() if value not in (None, "", {}, [])}
+        known = {k: value for k, value in content.items() if value not in (None, "", {}, [], ())}
         line = without_secrets(json.dumps(known, ensure_ascii=False)) + "\n"
         try:
             self._append(self._path, line.encode())

@@ -33,13 +33,13 @@ from evomerge.study.collecting import without_collecting
 from evomerge.study.early_journal import as_record
 from evomerge.study.gene_table import GeneTable
 from evomerge.study.journal import Journal, Record
+from evomerge.study.json_files import MALFORMED
 
 __all__ = ["TrialJournal"]
 
 _STUDY_ID = 0  # a journal holds one study; a trial's id is its number
 _NOTHING = (None, None, None)  # value, start, end
 _STUDY_ATTRIBUTES = ("study_user", "study_system")
-_WRONG = (LookupError, TypeError, ValueError, AttributeError)  # of a record that is none
 
 
 class TrialJournal(BaseStorage):
@@ -86,7 +86,7 @@ class TrialJournal(BaseStorage):
         for i, record in enumerate(records):
             try:
                 self._content.apply(as_record(record))
-            except _WRONG as err:
+            except MALFORMED as err:
                 raise self._journal.damaged(i) from err
 
     @contextmanager
@@ -127,9 +127,13 @@ class TrialJournal(BaseStorage):
 
     def _store(self, number: int | None, **changes: Any) -> None:
         """Let a change take effect and hold it until it is written."""
-        record = json.loads(json.dumps(changes))  # as whoever reads it will see it
         if number is not None:
             self._content.require_unfinished(number)
+        self._take(number, changes)
+
+    def _take(self, number: int | None, changes: Record) -> None:
+        record = json.loads(json.dumps(changes))  # as whoever reads it will see it
+        if number is not None:
             record = {"trial": number, **record}
         self._content.apply(record)
         _merge(self._held.setdefault(number, {}), record)
@@ -207,10 +211,7 @@ class TrialJournal(BaseStorage):
         with self._writing() as content:
             content.require_study(study_id)
             number = len(content.trials)
-            record = _new() if template_trial is None else _as_template(template_trial)
-            record = {"trial": number, **json.loads(json.dumps(record))}
-            content.apply(record)
-            _merge(self._held.setdefault(number, {}), record)
+            self._take(number, _new() if template_trial is None else _as_template(template_trial))
         return number
 
     def set_trial_param(

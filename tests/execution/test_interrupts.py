@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from evomerge.execution.interrupts import (
     termination_interrupts,
     termination_kept,
 )
+from evomerge.execution.patience import Patience
 from evomerge.execution.protocol import Job, Scored
 from evomerge.recipe.recipe import Recipe, Rule
 
@@ -114,7 +116,7 @@ def test_what_a_library_makes_of_termination_is_undone() -> None:
 
 def test_a_job_that_hangs_in_this_process_is_reported_once() -> None:
     heard: list[Happening] = []
-    executor = InlineExecutor(heard.append, scale=0.001)  # slow from 60 ms on
+    executor = InlineExecutor(heard.append, Patience(math.inf, scale=0.001))  # slow from 60 ms on
     job = Job(3, Recipe({"a": "a"}, (Rule("linear", {}),)))
     with executor._watched(job):  # nothing is known yet
         time.sleep(0.1)

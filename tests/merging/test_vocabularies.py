@@ -15,7 +15,8 @@ from evomerge.errors import CheckpointError
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.sources import Sources
-from evomerge.models.reference import AdapterRef, DeltaRef, ModelRef
+from evomerge.models.expert import content_digest
+from evomerge.models.reference import AdapterRef, AlignedRef, DeltaRef, ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice, TokenOf, TokenRow
 from evomerge.recipe.recipe import Recipe, Rule
 from tests.vocabularies import EMBEDDING, HEAD, PLAIN, rows_by_token, save_model
@@ -238,6 +239,20 @@ def test_statistics_of_another_map_of_the_same_files_are_others(
         sources = Sources(wanted.base, wanted.experts, tmp_path / "x", tokenizer=choice)
         norms.append(sources.statistics(EMBEDDING).task_gram.tolist())
     assert norms[0] == norms[2] != norms[1]
+
+
+def test_what_an_expert_is_made_of_counts_on_another_vocabulary_too(root: Path) -> None:
+    zeros = TokenizerChoice("union", tokens={"<m>": TokenRow("zero", force=True)})
+    digests = [
+        content_digest(Sources(str(root / "base"), {"e": expert}, tokenizer=choice).experts["e"])
+        for expert, choice in (
+            (AlignedRef(str(root / "math"), "weights"), TokenizerChoice("union")),
+            (AlignedRef(str(root / "math"), "transport"), TokenizerChoice("union")),
+            (str(root / "math"), TokenizerChoice("union")),
+            (str(root / "math"), zeros),
+        )
+    ]
+    assert len(set(digests)) == 4
 
 
 def test_a_recipe_keeps_its_choice_in_its_file(root: Path) -> None:

@@ -146,6 +146,18 @@ def test_a_journal_that_is_damaged_while_it_is_open_is_not_written_to(tmp_path: 
     assert not (tmp_path / "journal.lock").exists()
 
 
+def test_damaged_params_are_said_to_be_whenever_somebody_looks(tmp_path: Path) -> None:
+    study = new_study(tmp_path / "journal")
+    study.optimize(suggest_mixed, n_trials=1)
+    text = (tmp_path / "journal").read_text()
+    start = text.rindex('"params":"') + len('"params":"')
+    (tmp_path / "journal").write_text(f"{text[:start]}AAAA{text[start + 4 :][4:]}")
+    (trial,) = other(tmp_path / "journal").get_trials(deepcopy=False)
+    for _ in range(2):
+        with pytest.raises(StudyError, match=r"params .* are damaged; restore"):
+            _ = trial.params
+
+
 def test_a_last_line_that_is_whole_but_damaged_is_named_before_anything_follows_it(
     tmp_path: Path,
 ) -> None:
