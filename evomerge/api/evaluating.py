@@ -164,12 +164,9 @@ def _live_scores(
     """Score a live model, and leave it in the mode it was in."""
     from transformers import AutoTokenizer
 
+    from evomerge.evaluation.teacher_forcing import as_evaluated
     from evomerge.export.rescore import score_model
 
-    was_training = model.training
-    model.eval()
-    try:
-        reader = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
+    reader = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
+    with as_evaluated(model):
         return score_model(model, reader, suites, split)
-    finally:
-        model.train(was_training)

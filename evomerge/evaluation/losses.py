@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -14,7 +13,14 @@ from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.sloped_objectives import SlopedObjective
 from evomerge.evaluation.step_memory import Outline, pass_bytes
 from evomerge.evaluation.targets import SlopedItem
-from evomerge.evaluation.teacher_forcing import Piece, Reading, checkpointed, microbatches, read
+from evomerge.evaluation.teacher_forcing import (
+    Piece,
+    Reading,
+    as_evaluated,
+    checkpointed,
+    microbatches,
+    read,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,7 +77,7 @@ class Losses:
         forward = functools.partial(read, model, max_length=objective.max_length)
         found: list[torch.Tensor] = []
         checkpointing = checkpointed(model, self._settings.checkpointing)
-        with torch.enable_grad(), _evaluating(model), checkpointing:
+        with torch.enable_grad(), as_evaluated(model), checkpointing:
             items = [objective.items[row] for row in rows]
             pieces = [piece for item in items for piece in self._pieces(item, forward)]
             for batch in microbatches(pieces, self._settings.n_tokens):
@@ -157,16 +163,3 @@ def _loss(batch: Sequence[Piece], forward: Callable[..., torch.Tensor]) -> torch
         rows = torch.tensor(own, device=values.device)  # (pieces, readings)
         found.append(share * loss(values[rows]).sum())
     return torch.stack(found).sum()
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Run a model without dropout; afterwards every part's mode is as before."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -17,7 +17,15 @@ from evomerge.evaluation.batches import Batch, Target, likelihood_batches
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Piece", "Reading", "checkpointed", "microbatches", "predictions", "read"]
+__all__ = [
+    "Piece",
+    "Reading",
+    "as_evaluated",
+    "checkpointed",
+    "microbatches",
+    "predictions",
+    "read",
+]
 
 
 @dataclass(frozen=True)
@@ -211,3 +219,16 @@ def checkpointed(model: PreTrainedModel, is_on: bool) -> Iterator[None]:
             )
             stack.callback(vars(layer).pop, "forward")
         yield
+
+
+@contextmanager
+def as_evaluated(model: PreTrainedModel) -> Iterator[None]:
+    """Run a model without dropout; afterwards every part's mode is as before."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

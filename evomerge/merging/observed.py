@@ -76,6 +76,7 @@ class Observations:
         self._dtype = model_dtype(base, self._names)
         self._files: dict[str, list[Any]] = {}
         self._held = ExitStack()
+        self._digests: dict[tuple[str, int], str] = {}  # asked for with every tensor
 
     @cached_property
     def _read_by(self) -> tuple[Tokenised, ...]:
@@ -130,6 +131,11 @@ class Observations:
         return _tensor(self._files[key][stage], f"{expert} {name}")
 
     def _digest(self, kind: str, expert: int) -> str:
+        if (kind, expert) not in self._digests:
+            self._digests[kind, expert] = self._digest_of(kind, expert)
+        return self._digests[kind, expert]
+
+    def _digest_of(self, kind: str, expert: int) -> str:
         source = list(self._experts.values())[expert]
         read = self._read_by[expert]
         labels = self._prompts.labels if OBSERVATIONS[_run_as(kind)].needs_labels else None

@@ -15,7 +15,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from evomerge.kernels.plan import TensorPlan
 from evomerge.methods.base import Method, ParameterValue, PerExpert, Scalar, TensorContext
@@ -92,7 +92,8 @@ class Preparation:
         if word != _WORD:
             return None
         name, _, values = rest.partition(" ")
-        return cls(name, json.loads(values))
+        found = json.loads(values)
+        return cls(name, {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()})
 
     @property
     def observations(self) -> tuple[str, ...]:
@@ -103,8 +104,8 @@ class Preparation:
         """Prepare one tensor; see ``PreparedMethod.prepare``."""
         experts = [str(i) for i in range(tensor.n)]
         values: dict[str, ParameterValue] = {
-            name: dict(zip(experts, value, strict=True)) if isinstance(value, list) else value
-            for name, value in cast(Mapping[str, Scalar], self.values).items()
+            name: dict(zip(experts, value, strict=True)) if isinstance(value, tuple) else value
+            for name, value in self.values.items()
         }
         bound = method(self.method).bind(values, experts)
         assert isinstance(bound, PreparedMethod), "or nothing would have been prepared"

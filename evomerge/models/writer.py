@@ -52,13 +52,17 @@ def write_safetensors(
 
     Raises:
         CheckpointError: The file cannot be written; nothing is left behind.
+        ValueError: A tensor has another form than was said.
     """
     # Like the library: larger elements first, so that every tensor is aligned to its own.
     names = sorted(forms, key=lambda name: (-forms[name].dtype.itemsize, name))
     with write_file(path) as file:
         file.write(_header({name: forms[name] for name in names}))
         for name in names:
-            flat = tensor_of(name).contiguous().reshape(-1)
+            tensor = tensor_of(name)
+            if (found := TensorForm(tensor.dtype, tuple(tensor.shape))) != forms[name]:
+                raise ValueError(f"expected {name} as {forms[name]}, got {found}")
+            flat = tensor.contiguous().reshape(-1)
             file.write(flat.view(torch.uint8).numpy().data)
 
 

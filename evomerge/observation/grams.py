@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from evomerge.observation.observer import Observer
+from evomerge.observation.observer import Observer, hooked
 
 __all__ = ["gradient_grams", "input_grams"]
 
@@ -26,14 +26,13 @@ def input_grams(observer: Observer, names: Sequence[str]) -> dict[str, torch.Ten
         Jin et al. 2023, RegMean, arXiv:2212.09849, section 3.1.
     """
     sums = {name: _Sum(observer.layers[name].in_features, observer) for name in names}
-    handles = [
+    handles = (
         observer.layers[name].register_forward_pre_hook(_on_input(total))
         for name, total in sums.items()
-    ]
-    for _ in observer.read_forward():
-        pass
-    for handle in handles:
-        handle.remove()
+    )
+    with hooked(handles):
+        for _ in observer.read_forward():
+            pass
     return {name: total.mean() for name, total in sums.items()}
 
 
@@ -51,15 +50,13 @@ def gradient_grams(observer: Observer, names: Sequence[str]) -> dict[str, torch.
         Tam et al. 2023, MaTS, arXiv:2312.04339, section 3.2 (K-FAC).
     """
     sums = {name: _Sum(observer.layers[name].out_features, observer) for name in names}
-    handles = [
+    handles = (
         observer.layers[name].register_forward_hook(_on_gradient(total))
         for name, total in sums.items()
-    ]
-    with observer.only():
+    )
+    with hooked(handles), observer.only():
         for _ in observer.read_backward():
             pass
-    for handle in handles:
-        handle.remove()
     return {name: total.mean() for name, total in sums.items()}
 
 

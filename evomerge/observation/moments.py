@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from evomerge.observation.observer import Observer
+from evomerge.observation.observer import Observer, hooked
 
 __all__ = ["input_moments"]
 
@@ -31,15 +31,14 @@ def input_moments(observer: Observer, names: Sequence[str]) -> dict[str, torch.T
         )
         for name in names
     }
-    handles = [
+    handles = (
         observer.layers[name].register_forward_pre_hook(_adding(total))
         for name, total in sums.items()
-    ]
+    )
     n = 0
-    for reading, _ in zip(observer.readings, observer.read_forward(), strict=True):
-        n += len(reading.tokens[-observer.max_length :])
-    for handle in handles:
-        handle.remove()
+    with hooked(handles):
+        for reading, _ in zip(observer.readings, observer.read_forward(), strict=True):
+            n += len(reading.tokens[-observer.max_length :])
     return {name: torch.stack([t[0] / n, (t[1] / n).sqrt()]).cpu() for name, t in sums.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-from evomerge.evaluation.teacher_forcing import Reading
+from evomerge.evaluation.teacher_forcing import Reading, as_evaluated
 from evomerge.models.linear import linear_layers
 from evomerge.models.parameters import LiveView, live_views
 from evomerge.observation.labels import LabelKind, log_likelihood
@@ -19,7 +20,7 @@ from evomerge.observation.labels import LabelKind, log_likelihood
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Observer"]
+__all__ = ["Observer", "hooked"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Observer:
     @torch.no_grad()
     def read_forward(self, **settings: bool) -> Iterator[object]:
         """Run every example, as one sequence, and yield what the model returns."""
-        with self._as_evaluated():
+        with as_evaluated(self.model):
             for reading in self.readings:
                 tokens = torch.tensor([reading.tokens[-self.max_length :]])
                 tokens = tokens.to(self.model.device)
@@ -69,22 +70,13 @@ class Observer:
 
         Only what asks for a gradient gets one.
         """
-        with self._as_evaluated():
+        with as_evaluated(self.model):
             for i, reading in enumerate(self.readings):
                 with torch.enable_grad():
                     log_likelihood(
                         self.model, reading, self.max_length, self.labels, example=i
                     ).backward()
                 yield
-
-    @contextmanager
-    def _as_evaluated(self) -> Iterator[None]:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.train(was_training)
 
     @contextmanager
     def only(self, *parameters: nn.Parameter) -> Iterator[None]:
@@ -105,3 +97,12 @@ def _leaf(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) 
     """Start a graph here."""
     del inputs
     return output.detach().requires_grad_()
+
+
+@contextmanager
+def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Take hooks out of a model after the block, also if it raises."""
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.enter_context(handle)
+        yield

@@ -34,14 +34,14 @@ def router_usage(observer: Observer, names: Sequence[str]) -> dict[str, torch.Te
         names: ``ROUTERS``.
 
     Returns:
-        (layers with a router, experts) float32 by name, on the CPU.
+        (layers with a router, experts) by name, in float32 or more digits, on the CPU.
     """
     taken = observer.model.config.get_text_config().num_experts_per_tok
     counts: list[torch.Tensor] = []
     for output in observer.read_forward(output_router_logits=True):
         scores: tuple[torch.Tensor, ...] = output.router_logits  # type: ignore[attr-defined]
         counts.append(torch.stack([_counted(own, taken) for own in scores]))
-    total = torch.stack(counts).sum(0).float().cpu()
+    total = torch.stack(counts).sum(0).to(observer.accumulated).cpu()
     return dict.fromkeys(names, total)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -32,15 +33,13 @@ def fisher_diagonals(observer: Observer, names: Sequence[str]) -> dict[str, torc
     parameters = dict(observer.model.named_parameters())
     wanted = {observer.views[name].parameter for name in names}
     sums = {name: torch.zeros_like(parameters[name], dtype=observer.accumulated) for name in wanted}
-    with observer.only(*(parameters[name] for name in wanted)):
-        handles = [
-            parameters[name].register_post_accumulate_grad_hook(_adding(total))
-            for name, total in sums.items()
-        ]
+    with ExitStack() as stack:
+        stack.enter_context(observer.only(*(parameters[name] for name in wanted)))
+        for name, total in sums.items():
+            handle = parameters[name].register_post_accumulate_grad_hook(_adding(total))
+            stack.callback(handle.remove)
         for _ in observer.read_backward():
             pass
-        for handle in handles:
-            handle.remove()
     n = len(observer.readings)
     found = {}
     for name in names:

@@ -33,5 +33,6 @@ else
 fi
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap "${command[@]}" &
 driver=$!
-trap 'kill -INT "$driver"; wait "$driver"' INT   # two minutes before the limit: stop and keep all
+# Two minutes before the limit: finish what runs and stop. To evomerge TERM is as INT, which jobs in the background ignore.
+trap 'kill -TERM "$driver"; wait "$driver"' INT
 wait "$driver"

@@ -118,8 +118,9 @@ def test_a_job_that_hangs_in_this_process_is_reported_once() -> None:
     heard: list[Happening] = []
     executor = InlineExecutor(heard.append, Patience(math.inf, scale=0.001))  # slow from 60 ms on
     job = Job(3, Recipe({"a": "a"}, (Rule("linear", {}),)))
-    with executor._watched(job):  # nothing is known yet
-        time.sleep(0.1)
+    assert executor._watch.patience.slow_s(job) == math.inf  # nothing is known yet
+    with executor._watched(job):
+        pass
     for _ in range(3):
         executor._watch.patience.learn(Scored(job, Scores({}, (), 0.0), {"merge": 1.0}), 0.001)
     with executor._watched(job):

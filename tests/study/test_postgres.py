@@ -207,6 +207,7 @@ def test_a_server_that_is_gone_for_a_while_costs_no_trial(server: Server, tmp_pa
 
     children = [started(life("a")), started(life("b"))]
     until(lambda: len(ran(log["a"])) >= 1 and len(ran(log["b"])) >= 1)
+    assert len(ran(log["a"])) + len(ran(log["b"])) < N_TRIALS, "the server stops in mid-search"
     server.control("stop", "-m", "immediate")
     time.sleep(1.0)
     server.control("start")
