@@ -109,7 +109,9 @@ class Judge:
             EvaluationError: No reply, or none with a verdict; what was said so far is kept.
         """
         asked = [(item, text, self._question(metric, item, text)) for item, text in _texts(items)]
-        askers = {question: item for item, _, question in reversed(asked)}
+        askers: dict[str, AnsweredItem] = {}
+        for item, _, question in asked:
+            askers.setdefault(question, item)
         with ThreadPoolExecutor(min(self.parallel, max(1, len(askers)))) as pool:
             try:
                 found = list(pool.map(lambda q: self._answered(metric, askers[q], q), askers))

@@ -40,7 +40,7 @@ def find_function(file: str | None, entry_point: str | None, name: str) -> ItemM
     if file is not None:
         module = _module(Path(file))
         if not hasattr(module, name):
-            known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+            known = [key for key, value in vars(module).items() if _is_of(value, module)]
             text = f"expected a function {name!r} in {file}, which has {', '.join(known) or 'none'}"
             raise EvaluationError(Fault(("name",), text + did_you_mean(name, known)))
         return _callable(getattr(module, name), "name", name)
@@ -108,6 +108,10 @@ def _module(file: Path) -> ModuleType:
             del sys.modules[name]
             raise EvaluationError(Fault(("file",), f"cannot run {file}: {_line(err)}")) from err
     return sys.modules[name]
+
+
+def _is_of(value: object, module: ModuleType) -> bool:
+    return inspect.isfunction(value) and value.__module__ == module.__name__
 
 
 def _callable(found: Any, key: str, name: str) -> ItemMetric:
