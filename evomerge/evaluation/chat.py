@@ -17,7 +17,8 @@ from evomerge.secrets import filled_in, without_secrets
 
 __all__ = ["Endpoint"]
 
-_WAITS_S = (1.0, 2.0, 4.0, 8.0)  # between tries
+_WAITS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)  # between tries
+_FEWER_WAITS = 2  # where somebody looks on
 _LONGEST_WAIT_S = 60.0  # that an endpoint may ask for
 _PASSING = (408, 409, 425, 429)  # and all above 500
 _PATH = "/chat/completions"
@@ -52,15 +53,19 @@ class Endpoint:
     timeout_s: float
     options: Mapping[str, object]
 
-    def ask(self, prompt: str) -> str:
-        """Ask once more and more patiently until there is a reply.
+    def ask(self, prompt: str, *, is_patient: bool = True) -> str:
+        """Ask again and again, at growing intervals, until there is a reply.
+
+        Args:
+            prompt: The only message.
+            is_patient: Whether an endpoint that is down is waited for: for two minutes.
 
         Raises:
             EvaluationError: There is none, after all tries, or at once where another try would not
                 help. The message has neither key nor password.
         """
         url, key = self._address(), self._key()
-        for wait in (*_WAITS_S, None):
+        for wait in (*_WAITS_S[: None if is_patient else _FEWER_WAITS], None):
             try:
                 return self._reply(url, key, prompt)
             except (HTTPError, URLError, HTTPException, OSError, ValueError) as err:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated
@@ -102,8 +103,15 @@ class Judge:
         asked = [self.model, self.prompt, list(self.scale), self.samples, self._pattern]
         return [*asked, dict(self._options)]
 
-    def scores(self, metric: str, items: Sequence[AnsweredItem]) -> list[OwnScore]:
+    def scores(
+        self, metric: str, items: Sequence[AnsweredItem], *, is_patient: bool = True
+    ) -> list[OwnScore]:
         """Judge items; a question that was asked before, here or in the cache, is not asked again.
+
+        Args:
+            metric: What messages and verdicts call it.
+            items: What to judge.
+            is_patient: Whether a judge that does not reply is waited for.
 
         Raises:
             EvaluationError: No reply, or none with a verdict; what was said so far is kept.
@@ -114,7 +122,7 @@ class Judge:
             askers.setdefault(question, item)
         with ThreadPoolExecutor(min(self.parallel, max(1, len(askers)))) as pool:
             try:
-                found = list(pool.map(lambda q: self._answered(metric, askers[q], q), askers))
+                found = list(pool.map(partial(self._answered, metric, is_patient), askers.items()))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -137,31 +145,34 @@ class Judge:
         numbers = tuple(map(self._number, replies))
         return Verdict(item.task, item.row, metric, question, text, tuple(replies), numbers)
 
-    def _answered(self, metric: str, item: AnsweredItem, question: str) -> list[str]:
+    def _answered(
+        self, metric: str, is_patient: bool, asker: tuple[str, AnsweredItem]
+    ) -> list[str]:
+        question, item = asker
         try:
-            return self._replies(question)
+            return self._replies(question, is_patient)
         except EvaluationError as err:
             raise item.fault(metric, str(err)) from None
 
-    def _replies(self, question: str) -> list[str]:
+    def _replies(self, question: str, is_patient: bool) -> list[str]:
         """Give as many replies as there are samples, those that are known first."""
         digest = digest_of(self.model, question, self._pattern, self.scale, dict(self._options))
         known = _replies.get(digest) or _kept(digest)
         replies = list(known)
         try:
             while len(replies) < self.samples:
-                replies.append(self._reply(question))
+                replies.append(self._reply(question, is_patient))
         finally:  # what was said before a failure is kept
             if len(replies) > len(known):
                 _keep(digest, replies)
             _replies[digest] = replies
         return replies[: self.samples]
 
-    def _reply(self, question: str) -> str:
+    def _reply(self, question: str, is_patient: bool) -> str:
         """Ask until a reply has a verdict."""
         endpoint = Endpoint(self.url, self.model, self.api_key_env, self.timeout, self._options)
         for left in reversed(range(_TRIES)):
-            reply = endpoint.ask(question)
+            reply = endpoint.ask(question, is_patient=is_patient)
             try:
                 self._number(reply)
                 return reply

@@ -24,21 +24,25 @@ ItemMetric = Callable[[dict[str, object], list[object], object], float]
 """Called with the dataset row, the answers and what is right; see ``AnsweredItem``."""
 
 _GROUP = "evomerge.metrics"
+_SOURCE = "__evomerge_source__"  # name in a module for the text that it was made of
 
 
-def find_function(file: str | None, entry_point: str | None, name: str) -> ItemMetric:
-    """Find a function; a file that has not changed runs once per process.
+def find_function(
+    file: str | None, entry_point: str | None, name: str, *, anew: bool = False
+) -> ItemMetric:
+    """Find a function; a file stays what it was when it was read, until it is read anew.
 
     Args:
         file: A Python file; ``None``: by entry point.
         entry_point: A name in the group ``evomerge.metrics``.
         name: The function in the file.
+        anew: Whether to read the file again.
 
     Raises:
         EvaluationError: It is not there, or no function; by the keys of the metric.
     """
     if file is not None:
-        module = _module(Path(file))
+        module = _module(file, anew=anew)
         if not hasattr(module, name):
             known = [key for key, value in vars(module).items() if _is_of(value, module)]
             text = f"expected a function {name!r} in {file}, which has {', '.join(known) or 'none'}"
@@ -81,33 +85,37 @@ def call(function: ItemMetric, metric: str, item: AnsweredItem) -> float:
 def source_texts(file: str | None, entry_point: str | None, name: str) -> Iterator[str]:
     """Yield the code that a function is: its file; of a package the modules beside it, too."""
     if file is not None:
-        yield Path(file).read_text(encoding="utf-8", errors="replace")
+        yield str(vars(_module(file))[_SOURCE])
         return
     found = inspect.getsourcefile(inspect.unwrap(find_function(file, entry_point, name)))
     for beside in sorted(Path(found).parent.glob("*.py")) if found else ():
         yield beside.read_text(encoding="utf-8", errors="replace")
 
 
-def _module(file: Path) -> ModuleType:
-    """Run a file as a module named by its content.
+def _module(file: str, *, anew: bool = False) -> ModuleType:
+    """Run a file as a module, once in a process unless it is to be read anew and has changed.
 
     Raises:
         EvaluationError: It cannot be read, or raises.
     """
+    name = f"evomerge_metrics_{digest_of(file)}"
+    known = sys.modules.get(name)
+    if known is not None and not anew:
+        return known
     try:
-        text = file.read_text(encoding="utf-8")
+        text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         raise EvaluationError(Fault(("file",), f"cannot read {file}: {_line(err)}")) from err
-    name = f"evomerge_metrics_{digest_of(str(file), text)}"
-    if name not in sys.modules:
-        module = sys.modules[name] = ModuleType(name)  # dataclasses in it look there
-        module.__file__ = str(file)
-        try:
-            exec(compile(text, str(file), "exec"), vars(module))
-        except Exception as err:  # code of others raises anything
-            del sys.modules[name]
-            raise EvaluationError(Fault(("file",), f"cannot run {file}: {_line(err)}")) from err
-    return sys.modules[name]
+    if known is not None and vars(known)[_SOURCE] == text:
+        return known
+    module = sys.modules[name] = ModuleType(name)  # dataclasses in it look there
+    vars(module).update({"__file__": file, _SOURCE: text})
+    try:
+        exec(compile(text, file, "exec"), vars(module))
+    except Exception as err:  # code of others raises anything
+        del sys.modules[name]
+        raise EvaluationError(Fault(("file",), f"cannot run {file}: {_line(err)}")) from err
+    return module
 
 
 def _is_of(value: object, module: ModuleType) -> bool:

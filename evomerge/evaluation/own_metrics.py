@@ -82,22 +82,25 @@ class OwnMetric:
             yield Fault(("file",), text)
         elif not self.reads_texts:
             try:
-                find_function(self.file, self.entry_point, self.name or metric)
+                find_function(self.file, self.entry_point, self.name or metric, anew=True)
             except EvaluationError as err:
                 yield from err.faults
 
-    def scores(self, metric: str, items: Sequence[AnsweredItem]) -> list[OwnScore]:
+    def scores(
+        self, metric: str, items: Sequence[AnsweredItem], *, is_patient: bool = True
+    ) -> list[OwnScore]:
         """Score items, in order.
 
         Args:
             metric: What it is called.
             items: Of one task, with one filter's answers.
+            is_patient: Whether a judge that does not reply is waited for.
 
         Raises:
             EvaluationError: An item has no score; names metric, task and item.
         """
         if self.judge is not None:
-            return self.judge.scores(metric, items)
+            return self.judge.scores(metric, items, is_patient=is_patient)
         if self.runs is not None:
             return self.runs.scores(metric, items)
         function = find_function(self.file, self.entry_point, self.name or metric)

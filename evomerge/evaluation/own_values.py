@@ -67,7 +67,7 @@ def trial_faults(prepared: PreparedTask, without: Collection[str]) -> Iterator[F
         gold = _item(prepared, item, answers)
         for metric in prepared.own.keys() - without:
             try:
-                prepared.own[metric].scores(metric, [gold])
+                prepared.own[metric].scores(metric, [gold], is_patient=False)
             except EvaluationError as err:
                 text = f"{err} (called with the gold answer, before anything is scored)"
                 yield Fault(("metrics", metric), text)

@@ -118,7 +118,10 @@ def test_scores_are_known_again_by_the_code_of_their_metrics(folder, metrics, mo
 
     before = digests()
     assert before == digests()
+    running = PreparedSuites.of([suite], "search", model, tokenizer)
     metrics.write_text(METRICS.replace("least: int = 0", "least: int = 9"))
+    assert running.score().metrics["tiny_generate"]["words"].value < 9.0
+    assert running.digest == before[0]  # what runs goes on with what it has read
     after = digests()
     assert before[0] != after[0]
     assert before[1].keys() == after[1].keys() == {"words"}
