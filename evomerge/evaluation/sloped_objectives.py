@@ -122,6 +122,8 @@ def expected_objective(
         direction: Which way the study wants it, ``maximize`` or ``minimize``.
         kind: What losses look at; entropies need no parent.
     """
+    if any(_is_own(task, wanted.metric) for task in wanted.tasks):
+        return SlopedObjective((), _OWN)
     if wanted.tasks and direction != wanted.direction:
         return SlopedObjective((), f"to {direction} it is to make it worse, which no loss does")
     found = sloped_objective(wanted, LossSettings(kind), {})
