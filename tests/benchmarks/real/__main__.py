@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -40,7 +40,7 @@ from evomerge.recipe.rules import copy_rule, sum_rule
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
-from evomerge.study.records import StudyRecord, TrialRecord, merits
+from evomerge.study.records import FinalRecord, StudyRecord, TrialRecord, merits
 from tests.benchmarks.readme import replace_blocks
 from tests.benchmarks.real.exported import export_and_check
 from tests.benchmarks.real.held_out import held_out_table
@@ -210,10 +210,15 @@ def winner(study: StudyRecord) -> TrialRecord:
 
 
 def best_path(study: StudyRecord) -> TrialRecord:
-    """Return the best by the validation items that is more than a merge of every layer."""
+    """Return the best that is more than a merge of every layer, by validation items.
+
+    Where validation saw none of them, since merges it started from dominate them all: by the
+    search items.
+    """
     own = {t.number: t for t in study.trials if t.origin == SEARCH and is_path(stored(t))}
     held = [f for f in study.finals if f.split == "validation" and f.number in own]
-    rated = zip(merits([f.values for f in held], study.objectives), held, strict=True)
+    found: Sequence[FinalRecord | TrialRecord] = held or [t for t in own.values() if t.values]
+    rated = zip(merits([f.values for f in found], study.objectives), found, strict=True)
     _, best = max(rated, key=lambda pair: pair[0])
     return own[best.number]
 
