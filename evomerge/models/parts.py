@@ -52,13 +52,10 @@ class PartsLayout:
             live: Its name in the live model of text, or two of them as ``live_names`` gives them
                 for a tensor that is fused with others: the second without its first component.
         """
-        whole, *part = live.split(" ")
-        if not whole.startswith("model."):  # the head, which is outside of both
+        if not live.startswith("model."):  # the head, which is outside of both
             return live
-        inside = whole.removeprefix("model.")
-        return " ".join(
-            [f"model.{self.language}.{inside}", *(f"{self.language}.{p}" for p in part)]
-        )
+        own = live.removeprefix("model.").replace(" ", f" {self.language}.")
+        return f"model.{self.language}.{own}"
 
 
 _PLAIN = PartsLayout(("vision_tower",), ("multi_modal_projector",))

@@ -44,13 +44,13 @@ class OneSpelling:
         if loading is None or self._names is None:  # nobody to ask: names are what they are
             return checkpoint
         stored = _stored(checkpoint, loading)
-        if tower := self._tower_around(checkpoint):
-            return self._in_tower(checkpoint, loading, tower)
+        if parts := self._parts_around(checkpoint):
+            return self._in_tower(checkpoint, loading, parts)
         spelt = _spelt_by(checkpoint, loading) | self._names
         named = {spelt[live]: own for live, own in stored.items()}
         return checkpoint.named(self._unused(checkpoint, loading) | named)
 
-    def _tower_around(self, checkpoint: Checkpoint) -> PartsLayout | None:
+    def _parts_around(self, checkpoint: Checkpoint) -> PartsLayout | None:
         """Find the parts of the first model, if this one, of text alone, is one of them.
 
         Raises:
@@ -66,14 +66,12 @@ class OneSpelling:
             )
         return around if own is None else None
 
-    def _in_tower(self, checkpoint: Checkpoint, loading: Loading, tower: PartsLayout) -> Checkpoint:
+    def _in_tower(self, checkpoint: Checkpoint, loading: Loading, parts: PartsLayout) -> Checkpoint:
         """Name a model of text alone as the language tower of the first model."""
         assert self._names is not None  # or nobody knows of parts
-        stored = _stored(checkpoint, loading)
-        spelt = {
-            live: self._names.get(tower.in_tower(live), tower.in_tower(live)) for live in stored
-        }
-        own = _spelt_by(checkpoint, loading)
+        stored, own = _stored(checkpoint, loading), _spelt_by(checkpoint, loading)
+        tower = {live: parts.in_tower(live) for live in stored}
+        spelt = {live: self._names.get(name, name) for live, name in tower.items()}
         return checkpoint.named(
             {spelt[live]: name for live, name in stored.items()},
             {spelt[live]: name for live, name in own.items()},
