@@ -121,7 +121,7 @@ class Companions:
         if not self.anchor == self.tokenizer == self.template:
             theirs = read_json(self.template / "config.json")
             settings = {**(theirs.get("text_config") or {}), **theirs}
-            of_images = self._of_other_parts(special_ids(config), rows)
+            of_images = self._of_images(special_ids(config), rows)
             special = dict.fromkeys(special_ids(config)) | self._special(settings, rows) | of_images
         found = {**config, **special}
         if isinstance(text := config.get("text_config"), Mapping):
@@ -130,9 +130,7 @@ class Companions:
             return found if "vocab_size" not in config else {**found, "vocab_size": n}
         return {**found, "vocab_size": n}
 
-    def _of_other_parts(
-        self, special: Mapping[str, Any], rows: Mapping[str, int]
-    ) -> dict[str, Any]:
+    def _of_images(self, special: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
         """Read the ids of tokens that stand for images and the like, which are the anchor's."""
         found = {key: ids for key, ids in special.items() if not key.startswith(_TEXT_TOKENS)}
         known = {key: ids for key, ids in found.items() if ids is not None}

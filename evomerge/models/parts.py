@@ -66,9 +66,11 @@ _IDEFICS = PartsLayout(("vision_model",), ("connector",), "text_model")
 _LAYOUTS: Mapping[str, PartsLayout] = {
     "cohere2_vision": _PLAIN,
     "gemma3": _PLAIN,
+    "glm4v": _QWEN,
     "idefics2": _IDEFICS,
     "idefics3": _IDEFICS,
     "internvl": _PLAIN,
+    "lfm2_vl": _PLAIN,
     "llava": _PLAIN,
     "llava_next": _TILED,
     "llava_onevision": _TILED,
@@ -78,6 +80,7 @@ _LAYOUTS: Mapping[str, PartsLayout] = {
     "qwen2_vl": _QWEN,
     "qwen3_vl": _QWEN,
     "smolvlm": _IDEFICS,
+    "video_llama_3": PartsLayout(("vision_model",), ("projector",)),
     "vipllava": _PLAIN,
 }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText
 
 from evomerge.errors import CheckpointError
@@ -14,10 +16,12 @@ from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.sources import Sources
 from evomerge.models.parts import PartsChoice
-from evomerge.models.reference import DeltaRef
+from evomerge.models.reference import AdapterRef, DeltaRef
+from evomerge.models.tokenizer_choice import TokenizerChoice
+from evomerge.recipe.path import Hop
 from evomerge.recipe.recipe import Recipe, Rule
 from tests.architectures import tiny_model
-from tests.vision_language import FAMILIES, text_model, vlm
+from tests.vision_language import FAMILIES, IMAGE_TOKEN, text_model, vlm
 
 TOWER, TEXT = "model.language_model.", "model."
 TOKENS = torch.arange(3, 19)[None]
@@ -120,3 +124,48 @@ def test_a_text_expert_of_another_shape_is_refused(tmp_path: Path) -> None:
     for name, text in (("deep", "got 9 more"), ("wide", r"of shape \(16, 40\)")):
         with pytest.raises(CheckpointError, match=text):
             Sources(str(tmp_path / "base"), {"t": str(tmp_path / name)})
+
+
+@torch.no_grad()
+def test_an_adapter_of_a_text_model_changes_the_tower(tmp_path: Path) -> None:
+    base = exact(vlm(tmp_path / "base", "qwen2_5_vl", 0))
+    text = exact(text_model(tmp_path / "text", "qwen2_5_vl", 1))
+    module = "base_model.model.model.layers.1.self_attn.q_proj"
+    a, b = torch.randn(2, 16), torch.randn(16, 2)
+    (tmp_path / "lora").mkdir()
+    factors = {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
+    save_file(factors, tmp_path / "lora" / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings))
+    expert = AdapterRef(str(tmp_path / "lora"), on=str(tmp_path / "text"))
+    name = "model.layers.1.self_attn.q_proj.weight"
+    text[name] = text[name] + b.double() @ a.double()
+    expected = {
+        n: x + 0.5 * (text[own] - x) if (own := n.replace(TOWER, TEXT)) in text else x
+        for n, x in base.items()
+    }
+    assert_is(written(arithmetic({"e": expert}, tmp_path / "base"), tmp_path / "out"), expected)
+
+
+@torch.no_grad()
+def test_layers_of_the_language_tower_run_along_paths(tmp_path: Path) -> None:
+    vlm(tmp_path / "base", "llava", 0)
+    text_model(tmp_path / "text", "llava", 1)
+    path = (Hop("merged", 0), Hop("base", 2), Hop("merged", 1), Hop("merged", 1))
+    recipe = arithmetic({"t": str(tmp_path / "text")}, tmp_path / "base", path=path)
+    candidate = LiveCandidate(Sources.of(recipe))
+    candidate.materialise(recipe)
+    export = written(recipe, tmp_path / "out")
+    assert export.config.get_text_config().num_hidden_layers == 4
+    assert export.config.vision_config.num_hidden_layers == 3
+    assert torch.equal(export(TOKENS).logits, candidate.model(TOKENS).logits)
+
+
+def test_tokens_of_images_stay_the_bases(tmp_path: Path) -> None:
+    """Chat template and special tokens may be those of an expert that knows of no images."""
+    vlm(tmp_path / "base", "llava", 0)
+    text_model(tmp_path / "text", "llava", 1)
+    for choice in (TokenizerChoice(chat_template="text"), TokenizerChoice(source="model:text")):
+        experts = {"text": str(tmp_path / "text")}
+        sources = Sources(str(tmp_path / "base"), experts, tokenizer=choice)
+        assert sources.anchor.config["image_token_index"] == IMAGE_TOKEN

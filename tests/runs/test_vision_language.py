@@ -14,19 +14,25 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.errors import CheckpointError, ConfigError
+from evomerge.ensembles.file import read_ensemble
+from evomerge.ensembles.loading import LiveEnsemble
+from evomerge.errors import CheckpointError, RecipeError
 from evomerge.merging.candidate import load_model
 from evomerge.merging.folder import write_checkpoint
+from evomerge.merging.observed import read_by_experts
+from evomerge.merging.sources import Sources
+from evomerge.observation.examples import Example
+from evomerge.recipe.mergekit import to_mergekit
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.checks import engine_faults
 from evomerge.runs.cost import experiment_facts
 from evomerge.runs.loaded import Loaded
 from tests.vision_language import text_model, vlm
 
 
-def checked(folder: Path, **models: Any) -> Loaded:
-    file = folder / "e.yaml"
+def written(folder: Path, **changes: Any) -> Path:
     experiment = {
-        "models": {"base": "base", "experts": {"one": "one"}} | models,
+        "models": {"base": "base", "experts": {"one": "one"}},
         "search_space": {
             "method": "task_arithmetic",
             "genes": {"coefficient": {}},
@@ -36,8 +42,14 @@ def checked(folder: Path, **models: Any) -> Loaded:
         "evaluators": ["zoo"],
         "objectives": [{"task": "zoo_math", "metric": "exact_match"}],
     }
-    file.write_text(yaml.safe_dump(experiment))
-    return Loaded.of(load_experiment(file, Presets()))
+    file = folder / "e.yaml"
+    file.write_text(yaml.safe_dump(experiment | changes))
+    return file
+
+
+def checked(folder: Path, **models: Any) -> Loaded:
+    models = {"base": "base", "experts": {"one": "one"}} | models
+    return Loaded.of(load_experiment(written(folder, models=models), Presets()))
 
 
 def test_check_says_where_every_part_is_from(tmp_path: Path) -> None:
@@ -84,17 +96,22 @@ def test_a_search_says_of_unknown_families_what_works(tmp_path: Path) -> None:
         load_model(str(tmp_path / "base"), "auto")
 
 
-def test_vllm_is_refused(tmp_path: Path) -> None:
+def test_what_runs_text_alone_refuses_it(tmp_path: Path) -> None:
     vlm(tmp_path / "base", "llava", 0)
     text_model(tmp_path / "one", "llava", 1)
-    file = tmp_path / "v.yaml"
-    with pytest.raises(ConfigError):
-        checked(tmp_path, parts={"vision": "two"})
-    content = yaml.safe_load((tmp_path / "e.yaml").read_text()) | {"engine": "vllm"}
-    content["models"].pop("parts")
-    file.write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match="expected transformers for models of vision"):
-        Loaded.of(load_experiment(file, Presets()))
+    base, experts = str(tmp_path / "base"), {"one": str(tmp_path / "one")}
+    sources = Sources(base, experts)
+    experiment = load_experiment(written(tmp_path, engine="vllm"), Presets())
+    found = [*engine_faults(experiment, None, sources)]
+    assert any("models of vision and language, got vllm" in fault.text for fault in found)
+    with pytest.raises(CheckpointError, match=r"of text alone, .* for methods with data"):
+        read_by_experts([Example("a")], experts, sources.anchor)
+    ensemble = read_ensemble({"ensemble": {"models": [base, base]}}, tmp_path)
+    with pytest.raises(CheckpointError, match="of text alone, got one of vision"):
+        LiveEnsemble(ensemble)
+    recipe = Recipe(experts, (Rule("linear", {"coefficient": 1.0}),), base=base)
+    with pytest.raises(RecipeError, match="of text alone, got one of vision"):
+        to_mergekit(recipe)
 
 
 @torch.no_grad()
