@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from evomerge.errors import Fault
 from evomerge.models.expert import TensorSource
 from evomerge.models.parts import OTHER_PARTS, OtherPart, PartsChoice
-from evomerge.models.roles import TensorRole
+from evomerge.models.roles import LANGUAGE_KINDS, Kind, TensorRole
 
 __all__ = ["LentParts", "lent_parts"]
 
@@ -27,6 +27,24 @@ class LentParts:
     lenders: Mapping[OtherPart, str] = field(default_factory=dict)
     tensors: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[OtherPart, str] = field(default_factory=dict)
+
+    def notes(self, sizes: Mapping[Kind, int]) -> tuple[str, ...]:
+        """Say what becomes of each part, in one line.
+
+        Args:
+            sizes: Tensors of a merge, by kind.
+
+        Returns:
+            Nothing for models that have no other part than a language tower.
+        """
+        language = sum(n for kind, n in sizes.items() if kind in LANGUAGE_KINDS)
+        others = [part for part in OTHER_PARTS if sizes.get(part)]
+        lines = [f"language: {language} tensors merged"] if others else []
+        for part in others:
+            lender = self.lenders.get(part)
+            how = "merged" if lender is None else f"of {lender} ({self.reasons[part]})"
+            lines.append(f"{part}: {sizes[part]} tensors {how}")
+        return tuple(lines)
 
 
 def lent_parts(

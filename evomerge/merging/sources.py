@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -172,6 +173,12 @@ class Sources:
         """Tensors of a merge that one model lends, floating ones (``lent``)."""
         floating = (n for n in self.stored if self.anchor.dtype(n).is_floating_point)
         return tuple(n for n in floating if n in self.lent.tensors)
+
+    @property
+    def part_notes(self) -> tuple[str, ...]:
+        """Where each part comes from, in one line; nothing of models that have but one."""
+        kinds = Counter(self.architecture.roles[n].kind for n in (*self.names, *self.lent_names))
+        return self.lent.notes(kinds)
 
     def lent_tensor(self, name: str) -> torch.Tensor:
         """Return a tensor that is not merged: of the model that lends it, else the anchor's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import stage_size
 from evomerge.methods.prepared import Preparation
 from evomerge.models.opening import peek_model
-from evomerge.models.parts import OTHER_PARTS, parts_of
+from evomerge.models.parts import parts_of
 from evomerge.runs.fitted_steps import FittedSteps
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.observed import observation_fact
@@ -138,16 +137,8 @@ def _vocabulary(sources: Sources) -> str:
 
 
 def _parts(sources: Sources) -> str:
-    """Say where the parts of models of vision and language come from; nothing of other models."""
-    roles, lent = sources.architecture.roles, sources.lent
-    sizes = Counter(roles[name].kind for name in (*sources.names, *sources.lent_names))
-    found = {part: sizes.pop(part) for part in OTHER_PARTS if part in sizes}
-    lines = [f"language: {sizes.total()} tensors merged"] if found else []
-    for part, n in found.items():
-        lender = lent.lenders.get(part)
-        how = "merged" if lender is None else f"of {lender} ({lent.reasons[part]})"
-        lines.append(f"{part}: {n} tensors {how}")
-    return f"\n{'':12}".join(lines)
+    """Say where the parts of models of vision and language come from, a line each."""
+    return f"\n{'':12}".join(sources.part_notes)
 
 
 def _other_configs(sources: Sources) -> str:
