@@ -31,6 +31,7 @@ from evomerge.config.values import (
     switch,
 )
 from evomerge.evaluation.gates import Gates
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.racing import RaceRules
 from evomerge.execution.protocol import EngineName
 from evomerge.models.parts import PartsChoice
@@ -130,6 +131,7 @@ class EvaluatorConfig(_Section):
     allow_code: bool = False
     report_only: bool = False
     seed: RandomSeed = 0
+    metrics: dict[str, OwnMetric] = {}
 
 
 class _Metric(_Section):

@@ -57,6 +57,7 @@ __all__ = [
     "known_metrics",
     "load_config",
     "mean",
+    "rendered",
     "safe_templates",
     "standard_error",
     "task_names",
@@ -146,14 +147,20 @@ def safe_templates() -> Iterator[None]:
     any memory, and compiles a template anew for every item.
     """
     original = lm_eval.utils.apply_template
-    lm_eval.utils.apply_template = _apply_template
+    lm_eval.utils.apply_template = rendered
     try:
         yield
     finally:
         lm_eval.utils.apply_template = original
 
 
-def _apply_template(template: str, doc: Mapping[str, object]) -> str:
+def rendered(template: str, doc: Mapping[str, object]) -> str:
+    """Fill in a template in a sandbox, with a bound on its memory.
+
+    Args:
+        template: Jinja2, with lm-eval's filters.
+        doc: What it may name; another name is an error.
+    """
     return bounded(lambda: _compiled(template).render(**doc), f"the template {template[:60]!r}")
 
 

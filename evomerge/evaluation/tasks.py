@@ -12,6 +12,8 @@ import jinja2
 from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.harness import Group, Sampler, Task, TaskManager, known_filters
 from evomerge.evaluation.index import is_public, leaf_tasks, open_index
+from evomerge.evaluation.own_checks import metric_faults, tasks_of
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.suite import Suite
 
 __all__ = ["LoadedSuite", "load_suite", "load_what_loads", "name_clashes", "why"]
@@ -40,6 +42,14 @@ class LoadedSuite:
     samplers: Mapping[str, Sampler]
     public: frozenset[str]
     missing: frozenset[str] = frozenset()
+
+    def own_metrics(self, task: str) -> dict[str, OwnMetric]:
+        """List the metrics of one's own that a task has."""
+        return {
+            name: own
+            for name, own in self.suite.metrics.items()
+            if task in tasks_of(own, self.tasks, self.groups)
+        }
 
 
 def load_suite(suite: Suite) -> LoadedSuite:
@@ -76,10 +86,12 @@ def load_what_loads(suite: Suite) -> tuple[LoadedSuite, list[Fault]]:
     own_splits = {name: task.get_config("test_split") for name, task in tasks.items()}
     samplers = {name: task.sampler for name, task in tasks.items() if hasattr(task, "sampler")}
     public = frozenset(name for name in own_splits if is_public(manager, name))
+    own_faults = list(metric_faults(suite, tasks, groups, is_whole=not faults))
     groups = {} if faults else groups
     asked = {*suite.tasks, *indexed, *leaf_tasks(manager, suite.tasks, {})} if faults else set()
     missing = frozenset(asked - tasks.keys())
-    return LoadedSuite(suite, tasks, groups, own_splits, samplers, public, missing), faults
+    loaded = LoadedSuite(suite, tasks, groups, own_splits, samplers, public, missing)
+    return loaded, [*faults, *own_faults]
 
 
 def _load(
