@@ -52,6 +52,7 @@ MAY_IMPORT = {
         *("errors", "fingerprint", "seeds", "plain_yaml", "schema", "models", "recipe", "merging"),
         *("observation", "evaluation"),
     },
+    "transplants": {"errors", "fingerprint", "schema", "models", "merging"},
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "seeds"},
     "execution": {
         *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
