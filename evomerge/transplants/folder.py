@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,11 +125,11 @@ def write_transplant(
     )
     written = _Written(transplant, donor, model, new)
     files = dict.fromkeys([*donor.model.files, *model.model.files])
-    companions = written.companions_folder()
+    companions, config = written.described()
     claim_folder(out, digest_of("transplant", asdict(transplant)), files, shard_bytes)
     write_shards(out, written.forms, written.tensor, shard_bytes, writing)
     copy_companions(companions, out)
-    put(out / "config.json", config_text(written.config).encode())
+    put(out / "config.json", config_text(config).encode())
     finish(out, _text(transplant, out))
     return Transplanted(new.match, new.errors)
 
@@ -186,25 +185,25 @@ class _Written:
             )
         return found
 
-    def companions_folder(self) -> Path:
+    def described(self) -> tuple[Path, dict[str, Any]]:
+        """Return a folder with the tokenizer and what goes with it, and the config."""
+        tokens, n = self.donor.vocabulary.tokens, self.donor.n_rows
         try:
-            return self.companions.folder(self.donor.vocabulary.tokens)
+            config = self._companions.config(self.model.model.config, tokens, n)
+            return self._companions.folder(tokens), config
         except CheckpointError as err:
-            hint = "take the chat template of the donor"
+            hint = "choose a donor that has it"
+            if self.transplant.chat_template == "model":
+                hint = "take the chat template of the donor, if it has one"
             faults = (replace(fault, path=("chat_template",), hint=hint) for fault in err.faults)
             raise CheckpointError(*faults) from err
 
-    @cached_property
-    def companions(self) -> Companions:
+    @property
+    def _companions(self) -> Companions:
         own, donor = self.model.model.companions, self.donor.model.companions
         return Companions(
             own, donor, (), donor if self.transplant.chat_template == "donor" else own
         )
-
-    @property
-    def config(self) -> dict[str, Any]:
-        tokens, n = self.donor.vocabulary.tokens, self.donor.n_rows
-        return self.companions.config(self.model.model.config, tokens, n)
 
 
 def _text(transplant: Transplant, out: Path) -> str:

@@ -25,13 +25,25 @@ from evomerge.api.transplanting import transplant
 from evomerge.cli.main import app
 from evomerge.errors import EvomergeError, NonFiniteError
 from evomerge.merging.sources import Sources
+from evomerge.models.companions import Companions
 from evomerge.models.zoo import zoo_path
 from tests.transplants.formulas import nearest, orthogonal_pursuit
 from tests.vocabularies import EMBEDDING, HEAD, PLAIN, save_model
 
 FORMULAS = {"omp": orthogonal_pursuit, "common_interpolation": nearest}
 OWN = (*PLAIN, "<a>", "<b>")
-NEW = ("w9", "w3", "<stop>", *(f"v{i}" for i in range(9)), "w5", "<unk>", "<pad>", "w0", "<b>", "w1")
+NEW = (
+    "w9",
+    "w3",
+    "<stop>",
+    *(f"v{i}" for i in range(9)),
+    "w5",
+    "<unk>",
+    "<pad>",
+    "w0",
+    "<b>",
+    "w1",
+)
 """Of the donor; w0, w1, w3, w5, w9, <b>, <pad> and <unk> are shared, <stop> ends a text there."""
 
 
@@ -117,6 +129,21 @@ def test_the_models_own_template_needs_its_special_tokens(tmp_path: Path) -> Non
     save_model(tmp_path / "model", OWN, seed=0)  # ends with <eos>, which the donor lacks
     with pytest.raises(EvomergeError, match=r"special tokens of .* no '<eos>'.*of the donor"):
         transplant(donor, model, out, chat_template="model")
+
+
+def test_tokens_that_stand_for_images_keep_their_meaning(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("model", "donor")]
+    save_model(folders[0], OWN, seed=0)
+    save_donor(folders[1])
+    companions = Companions(folders[0], folders[1], (), folders[1])
+    rows = {token: row for row, token in enumerate(NEW)}
+    own = {"image_token_id": OWN.index("<b>"), "eos_token_id": 1, "bos_token_id": None}
+    found = companions.config(own, rows, 18)
+    stop = NEW.index("<stop>")
+    assert (found["image_token_id"], found["eos_token_id"]) == (NEW.index("<b>"), stop)
+    assert (found["bos_token_id"], found["vocab_size"]) == (None, 18)
+    with pytest.raises(EvomergeError, match=r"it has no '<a>' \(image_token_id\)"):
+        companions.config({"image_token_id": OWN.index("<a>")}, rows, 18)
 
 
 @pytest.mark.parametrize("tied", [False, True])
