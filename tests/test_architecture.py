@@ -52,6 +52,7 @@ MAY_IMPORT = {
         *("errors", "fingerprint", "seeds", "plain_yaml", "schema", "models", "recipe", "merging"),
         *("observation", "evaluation"),
     },
+    "masked": {"errors", "fingerprint", "plain_yaml", "schema", "models", "recipe", "merging"},
     "transplants": {"errors", "fingerprint", "schema", "models", "merging"},
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "seeds"},
     "execution": {
