@@ -53,6 +53,8 @@ MAY_IMPORT = {
         *("observation", "evaluation"),
     },
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "secrets", "seeds"},
+    "masked": {"errors", "fingerprint", "plain_yaml", "schema", "models", "recipe", "merging"},
+    "transplants": {"errors", "fingerprint", "schema", "models", "merging"},
     "execution": {
         *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
         *("evaluation", "space"),

@@ -196,7 +196,13 @@ class LanguageModel:
     ) -> None:
         from lm_eval.models.huggingface import HFLM  # slow to import
 
-        self.lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
+        # Said, because lm-eval does not take models of vision and language for causal ones.
+        self.lm = HFLM(
+            pretrained=model,
+            tokenizer=copy.deepcopy(tokenizer),
+            batch_size=batch_size,
+            backend="causal",
+        )
         self._encode: Callable[[str], list[int]] = self.lm.tok_encode
         # The same prompts come again for every candidate: tokenise each text once.
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)

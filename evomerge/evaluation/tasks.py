@@ -169,7 +169,10 @@ def _barred(suite: Suite, task: Task) -> Iterator[str]:
     if getattr(task, "UNSAFE_CODE", False) and not suite.allow_code:
         yield "runs generated code; set allow_code: true if that is safe here"
     if getattr(task, "MULTIMODAL", False):
-        yield "needs images or audio; only text tasks can be scored"
+        yield (
+            "needs images or audio; a search scores text alone: export a trial, and score its "
+            "folder with lm_eval --model hf-multimodal"
+        )
     for metric, aggregation in task.aggregation().items():
         if aggregation is None:
             yield f"has a metric {metric!r} (metric_list) whose aggregation lm-eval does not know"

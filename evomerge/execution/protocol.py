@@ -10,6 +10,7 @@ from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import Race
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores, Verdict
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
+from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.prompts import PromptFile
@@ -60,6 +61,7 @@ class WorkerSpec:
         losses: How the losses of climbs are run, whatever they look at; ``None``: as by default.
         prompts: What methods with data run the experts on.
         tokenizer: Which vocabulary the models are brought to (``Recipe.tokenizer``).
+        parts: Which model lends vision tower and projector (``Recipe.parts``).
         contents: What the files of the models must hold; ``None``: it is not looked at.
     """
 
@@ -79,6 +81,7 @@ class WorkerSpec:
     losses: LossSettings | None = None
     prompts: PromptFile | None = None
     tokenizer: TokenizerChoice | None = None
+    parts: PartsChoice | None = None
     contents: ModelContents | None = None
 
     @property
@@ -99,6 +102,7 @@ class WorkerSpec:
             base=self.base,
             dtype=self.dtype,
             tokenizer=self.tokenizer,
+            parts=self.parts,
         )
 
 

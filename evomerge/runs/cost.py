@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import stage_size
 from evomerge.methods.prepared import Preparation
 from evomerge.models.opening import peek_model
+from evomerge.models.parts import parts_of
 from evomerge.runs.fitted_steps import FittedSteps
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.observed import observation_fact
@@ -70,6 +72,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "constraints": ", ".join(constraint.name for constraint in loaded.constraints),
         "costs": ", ".join(map(_cost, loaded.worker.costs)),
         "configs": _other_configs(sources),
+        "parts": _parts(sources),
         "vocabulary": _vocabulary(sources),
         "report only": _report_only(loaded),
         "judges": "; ".join(_judges(loaded)),
@@ -136,18 +139,34 @@ def _vocabulary(sources: Sources) -> str:
     return f"\n{'':12}".join(notes)
 
 
+def _parts(sources: Sources) -> str:
+    """Say where the parts of models of vision and language come from, a line each."""
+    return f"\n{'':12}".join(sources.part_notes)
+
+
 def _other_configs(sources: Sources) -> str:
     """Name experts that were trained to be run in another way than the base, whose way wins."""
-    base = sources.anchor.config
-    found = []
+    base, found = _run_by(sources.anchor.config), []
     for name, expert in sources.experts.items():
-        own = expert.layout.config
-        keys = [key for key in _RUN_BY if key in base and key in own and base[key] != own[key]]
+        own = _run_by(expert.layout.config)
+        keys = [key for key in base if key in own and base[key] != own[key]]
         if keys:
             found.append(f"{name} has another {', '.join(keys)}")
     if not found:
         return ""
     return f"{'; '.join(found)}: merges, and the expert itself, are run as the base"
+
+
+def _run_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what the language model of a config is run by."""
+    tower = parts_of(config)
+    settings = {**config, **(config.get("text_config") or {})} if tower else config
+    found = {key: settings[key] for key in _RUN_BY if key in settings}
+    if tower:
+        found.pop("model_type", None)  # has a name of its own within a model of two parts
+    if isinstance(rope := found.get("rope_parameters"), Mapping):  # sections are for images
+        found["rope_parameters"] = {k: v for k, v in rope.items() if "mrope" not in k}
+    return found
 
 
 def _seeds(loaded: Loaded) -> str:

@@ -74,7 +74,13 @@ def _sources(experiment: Experiment) -> Sources:
 
     models = experiment.models
     open_full = peek_model if is_on_cluster(experiment.execution) else open_model
-    return Sources(models.base, models.experts, open_full=open_full, tokenizer=models.tokenizer)
+    return Sources(
+        models.base,
+        models.experts,
+        open_full=open_full,
+        tokenizer=models.tokenizer,
+        parts=models.parts,
+    )
 
 
 def require_same(before: Mapping[str, str], now: Mapping[str, str], where: Path) -> None:
