@@ -94,9 +94,12 @@ def metric_digests(tasks: TaskCatalogue, splits: Collection[str]) -> dict[str, s
         Its name -> digest.
     """
     wanted = [*splits, *([REPORT_ONLY] if "test" in splits else [])]
-    prepared = [one for split in wanted for suite in tasks.prompted(split) for one in suite.tasks]
-    found = {name: own for one in prepared for name, own in own_content(one.own).items()}
-    return {name: digest_of(own) for name, own in found.items()}
+    suites = [one.suite for split in wanted for one in tasks.prompted(split)]
+    found: dict[str, set[str]] = {}  # suites may call different metrics alike
+    for suite in suites:
+        for name, own in own_content(suite.metrics).items():
+            found.setdefault(name, set()).add(digest_of(own))
+    return {name: digest_of(sorted(digests)) for name, digests in found.items()}
 
 
 def own_content(metrics: Mapping[str, OwnMetric]) -> dict[str, object]:

@@ -198,10 +198,9 @@ def _code(loaded: Loaded) -> Iterator[str]:
 
 def _own(loaded: Loaded) -> Iterator[tuple[str, OwnMetric, int]]:
     """List each metric of one's own that is searched, and for how many items."""
-    prepared = [task for suite in loaded.tasks.prompted("search") for task in suite.tasks]
-    metrics = {name: own for one in prepared for name, own in one.own.items()}
-    for name, own in metrics.items():
-        yield name, own, sum(len(one.items) for one in prepared if name in one.own)
+    for suite in loaded.tasks.prompted("search"):
+        for name, own in suite.suite.metrics.items():
+            yield name, own, sum(len(one.items) for one in suite.tasks if name in one.own)
 
 
 def _report_only(loaded: Loaded) -> str:

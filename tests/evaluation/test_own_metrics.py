@@ -6,6 +6,7 @@ import math
 import pickle
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,19 @@ def test_scores_are_known_again_by_the_code_of_their_metrics(folder, metrics, mo
     assert before[1] != after[1]
     scores = PreparedSuites.of([suite], "search", model, tokenizer).score()
     assert scores.metrics["tiny_generate"]["words"].value == 9.0  # the new code counts
+
+
+def test_metrics_of_two_suites_may_be_called_alike(folder, metrics):
+    other = metrics.with_name("other.py")
+    other.write_text("def words(doc, answers, target):\n    return 1\n")
+    one = suite_of(folder, "tiny_generate", words=of_file(metrics))
+    two = replace(suite_of(folder, "tiny_choice", words=of_file(other)), name="two")
+    before = metric_digests(TaskCatalogue.of([one, two]), ["search"])
+    for file in (metrics, other):
+        file.write_text(f"{file.read_text()}# new\n")
+        after = metric_digests(TaskCatalogue.of([one, two]), ["search"])
+        assert after != before
+        before = after
 
 
 def test_a_metric_that_fails_names_itself_the_task_and_the_item(folder, metrics, model, tokenizer):

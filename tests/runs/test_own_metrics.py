@@ -13,6 +13,7 @@ from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
 from evomerge.evaluation import judge
 from evomerge.evaluation.store import ItemStore
+from evomerge.runs.cost import experiment_facts
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.reading import read_study
@@ -80,7 +81,11 @@ def _fresh(monkeypatch, tmp_path):
 def test_a_search_by_a_function_and_a_judge(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "run")
     with judge_server(lambda prompt: f"[[{len(prompt.split('? ')[1])}]]") as server:
-        start_run(write(tmp_path, server.url), Presets(), [], folder, Events())
+        path = write(tmp_path, server.url)
+        facts = dict(experiment_facts(Loaded.of(load_experiment(path, Presets()))))
+        start_run(path, Presets(), [], folder, Events())
+    who = f"grader at {server.url}, with the key in JUDGE_KEY"
+    assert facts["judges"] == f"quality: {who}, up to 3 questions a trial"
     study = read_study(folder)
     assert [o.direction for o in study.objectives] == ["minimize", "maximize"]
     assert {t.state for t in study.trials} == {"complete"}
