@@ -13,10 +13,10 @@ from evomerge.evaluation.scores import MetricValue
 
 __all__ = ["output_tokens", "truncated"]
 
-Answers = Sequence[Sequence[Answer]]  # of each item, at least one
+Generated = Sequence[Sequence[Answer]]  # of each item, at least one
 
 
-def output_tokens(answers: Answers, tokenizer: PreTrainedTokenizerBase) -> MetricValue:
+def output_tokens(answers: Generated, tokenizer: PreTrainedTokenizerBase) -> MetricValue:
     """Average the length of answers.
 
     Args:
@@ -30,7 +30,7 @@ def output_tokens(answers: Answers, tokenizer: PreTrainedTokenizerBase) -> Metri
     return _mean([_length(of_item, tokenizer) for of_item in answers])
 
 
-def truncated(answers: Answers) -> MetricValue:
+def truncated(answers: Generated) -> MetricValue:
     """Find the share of answers that reached their greatest length, or whose reasoning goes on."""
     return _mean([fmean(answer.is_truncated for answer in of_item) for of_item in answers])
 

@@ -1,4 +1,4 @@
-"""Which token comes next: the likeliest one, or one that is drawn by numbers of its answer's own."""
+"""Which token comes next: the likeliest, or one drawn by random numbers of its answer's own."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Suite:
     apply_chat_template: bool = False
     chat_template_args: Mapping[str, object] = field(default_factory=dict)
     reasoning: ReasoningChoice = "auto"
-    generation_kwargs: Generation = Generation()
+    generation_kwargs: Generation = field(default_factory=Generation)
     repeats: int | None = None
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None

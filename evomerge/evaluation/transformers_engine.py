@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -25,8 +25,8 @@ from evomerge.evaluation.kinds import Asked, Part, Requests, prepare_requests
 from evomerge.evaluation.likelihood import log_likelihoods
 from evomerge.evaluation.memory import Halving
 from evomerge.evaluation.prefix import Family, families, keeps_positions, unrelated
-from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.reasoning import Tags
+from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
 
 __all__ = ["TransformersEngine"]

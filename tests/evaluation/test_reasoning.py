@@ -210,7 +210,7 @@ def test_choices_are_not_scored_where_reasoning_should_come(tmp_path: Path) -> N
                "metric_list": None, "generation_kwargs": None}  # fmt: skip
     suite = thinking_suite(tmp_path, {"q1": "two", "q2": "three"}, **choices)
     suite = dataclasses.replace(suite, apply_chat_template=True)
-    with pytest.raises(EvaluationError, match="prompts end with <think>.*enable_thinking"):
+    with pytest.raises(EvaluationError, match=r"prompts end with <think>.*enable_thinking"):
         PreparedSuites.of([suite], "search", model, tokenizer)
     for changes in ({"chat_template_args": {"enable_thinking": False}}, {"reasoning": "keep"}):
         told = dataclasses.replace(suite, **changes)

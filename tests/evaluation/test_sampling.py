@@ -17,7 +17,7 @@ from evomerge.evaluation.choosing import Draws
 from evomerge.evaluation.generation import Generation
 
 from .bigrams import bigram_llama, word_tokenizer
-from .tiny_tasks import GENERATE, write_data, write_task
+from .tiny_tasks import DIGITS, GENERATE, write_data, write_task
 
 COIN = {"four": 0.5, "five": 0.3, "six": 0.2}
 DRAWN = Generation(do_sample=True, temperature=1.0)
@@ -25,11 +25,7 @@ DRAWN = Generation(do_sample=True, temperature=1.0)
 
 @pytest.fixture
 def live() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    words = [
-        *(w for w in "zero one two three four five six seven eight nine".split()),
-        "plus",
-        "is",
-    ]
+    words = [*DIGITS, "plus", "is"]
     tokenizer = word_tokenizer(words)
     following = {"is": COIN, **{word: {"</s>": 0.5, "four": 0.5} for word in COIN}}
     return bigram_llama(tokenizer, following), tokenizer
