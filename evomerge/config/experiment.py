@@ -23,7 +23,9 @@ from evomerge.config.values import (
     BoundText,
     Duration,
     ExpertName,
+    MetricName,
     RandomSeed,
+    Reasoning,
     TimeLimit,
     better,
     by_name,
@@ -34,7 +36,6 @@ from evomerge.config.values import (
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.generation import Generation
 from evomerge.evaluation.racing import RaceRules
-from evomerge.evaluation.reasoning import ReasoningChoice
 from evomerge.execution.protocol import EngineName
 from evomerge.models.reference import ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice
@@ -125,7 +126,7 @@ class EvaluatorConfig(_Section):
     batch_size: AutoOrCount = "auto"
     apply_chat_template: bool = False
     chat_template_args: dict[str, JsonValue] = {}
-    reasoning: ReasoningChoice = "auto"
+    reasoning: Reasoning = "auto"
     generation_kwargs: Generation = Generation()
     repeats: int | None = Field(default=None, gt=0, le=_MOST_REPEATS)
     fewshot_as_multiturn: bool = False
@@ -139,7 +140,7 @@ class _Metric(_Section):
     """One metric of one task; ``cost: NAME`` stands for a metric of the task ``cost``."""
 
     task: str
-    metric: str
+    metric: MetricName
 
     @model_validator(mode="before")
     @classmethod
