@@ -31,7 +31,7 @@ def _fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("JUDGE_KEY", KEY)
     monkeypatch.setattr(judge, "_replies", {})
-    monkeypatch.setattr(chat, "_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(endpoint, "_WAITS_S", (0.0, 0.0))
 
 
 @pytest.fixture
