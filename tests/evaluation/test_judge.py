@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue, chat, judge
+from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue, endpoint, judge
 from evomerge.evaluation.judge import Judge
 from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.score_cache import ScoreCache
