@@ -11,9 +11,8 @@ from typing_extensions import Self
 
 from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
-from evomerge.evaluation.answers import GENERATION
 from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.harness import GENERATION, LanguageModel
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossKind
 from evomerge.evaluation.own_values import own_names, trial_faults

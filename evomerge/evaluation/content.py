@@ -16,9 +16,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.evaluation.catalogue import TaskCatalogue
-from evomerge.evaluation.harness import BUILTIN_TASKS, Instance, LanguageModel
+from evomerge.evaluation.harness import BUILTIN_TASKS, GENERATION, Instance, LanguageModel
 from evomerge.evaluation.own_functions import source_texts
 from evomerge.evaluation.own_metrics import OwnMetric
+from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.requests import PreparedTask
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.fingerprint import digest_of
@@ -50,14 +51,20 @@ _ATTRIBUTES = (
 )
 
 
-def item_content(prepared: PreparedTask) -> list[object]:
+def item_content(prepared: PreparedTask, tags: Tags | None) -> list[object]:
     """Describe the items of a task and split: as data, as prompts, and how answers are scored.
+
+    Args:
+        prepared: The task.
+        tags: Of the reasoning that is left out of its answers.
 
     The same for every version of lm-eval that reads the same from the task's files. What the task's
     code reads from elsewhere, when it scores, is not seen.
     """
     config = asdict(prepared.task.config)
     how = {key: config[key] for key in _SCORING if config.get(key) is not None}
+    if tags is not None and prepared.task.OUTPUT_TYPE == GENERATION:
+        how["reasoning"] = tags.both
     items = [[i.row, i.doc, [[r.request_type, r.args] for r in i.requests]] for i in prepared.items]
     return [prepared.name, how, _code(prepared), items]
 
@@ -80,7 +87,9 @@ def item_digests(tasks: TaskCatalogue, splits: Collection[str]) -> dict[str, str
     """
     wanted = [*splits, *([REPORT_ONLY] if "test" in splits else [])]
     return {
-        f"{one.name} ({'test' if split == REPORT_ONLY else split})": digest_of(item_content(one))
+        f"{one.name} ({'test' if split == REPORT_ONLY else split})": digest_of(
+            item_content(one, suite.tags)
+        )
         for split in wanted
         for suite in tasks.prompted(split)
         for one in suite.tasks

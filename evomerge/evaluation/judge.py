@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 
 from evomerge.cache import cache_folder, read_entry, write_entry
 from evomerge.errors import EvaluationError, Fault, StudyError
-from evomerge.evaluation.chat import Endpoint
+from evomerge.evaluation.endpoint import Endpoint
 from evomerge.evaluation.scored_items import AnsweredItem, OwnScore
 from evomerge.evaluation.scores import Verdict
 from evomerge.fingerprint import digest_of

@@ -9,8 +9,7 @@ from contextlib import suppress
 
 from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.aggregate import Values, metric_label
-from evomerge.evaluation.answers import GENERATION
-from evomerge.evaluation.harness import Task
+from evomerge.evaluation.harness import GENERATION, Task
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.scored_items import AnsweredItem
 from evomerge.evaluation.scores import Verdict
