@@ -15,7 +15,7 @@ from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_
 from evomerge.evaluation.harness import GENERATION, LanguageModel
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossKind
-from evomerge.evaluation.own_values import own_names, trial_faults
+from evomerge.evaluation.own_values import own_keys, trial_faults
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import MetricValue
@@ -326,5 +326,5 @@ def _blank_table(prepared: PreparedTask) -> dict[str, MetricValue]:
         keys = list(item_values(first))
     except Exception:  # a task's own scoring code may insist on a well-formed answer
         keys = [(metric, name) for name in filters for metric in first.task.aggregation()]
-    keys += [(metric, name) for name in filters for metric in own_names(prepared)]
+    keys += own_keys(first)
     return {metric_label(*key): MetricValue(0.0, 0.0, 2) for key in keys}

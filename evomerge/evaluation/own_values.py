@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from statistics import fmean
 
 from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.aggregate import Values, metric_label
-from evomerge.evaluation.harness import GENERATION, Task
+from evomerge.evaluation.harness import GENERATION, Task, sample_pipelines
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.requests import Item, PreparedTask
-from evomerge.evaluation.scored_items import AnsweredItem
+from evomerge.evaluation.scored_items import AnsweredItem, OwnScore
 from evomerge.evaluation.scores import Verdict
 from evomerge.evaluation.smooth import gold_choices, gold_texts
 
-__all__ = ["own_names", "own_values", "trial_faults"]
+__all__ = ["own_keys", "own_names", "own_values", "trial_faults"]
 
 _NOISE = "_noise"  # ends the name of the metric that tells how far verdicts on one answer differ
 
@@ -40,17 +42,54 @@ def own_values(prepared: PreparedTask) -> tuple[Values, list[Verdict]]:
     """
     values: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
     verdicts: list[Verdict] = []
-    filters = prepared.items[0].requests[0].filtered_resps if prepared.own else ()
-    for name in filters:
+    several = sample_pipelines(prepared.task)
+    for name, shown in _filters(prepared).items():
         items = [_answered(prepared, item, name) for item in prepared.items]
         for metric, own in prepared.own.items():
-            for item, score in zip(items, own.scores(metric, items), strict=True):
-                values[metric, name].append((item.row, score.value))
+            if name in several:
+                scores = _over_samples(own, metric, items)
+            else:
+                scores = own.scores(metric, items)
+            for item, score in zip(items, scores, strict=True):
+                values[metric, shown].append((item.row, score.value))
                 if score.noise is not None:
-                    values[f"{metric}{_NOISE}", name].append((item.row, score.noise))
-                label = metric_label(metric, name)
+                    values[f"{metric}{_NOISE}", shown].append((item.row, score.noise))
+                label = metric_label(metric, shown)
                 verdicts += [dataclasses.replace(one, metric=label) for one in score.verdicts]
     return values, verdicts
+
+
+def own_keys(prepared: PreparedTask) -> list[tuple[str, str]]:
+    """List the metrics and filters of ``own_values``, for a task with any answers, filtered."""
+    shown = _filters(prepared).values()
+    return [(metric, name) for name in shown for metric in own_names(prepared)]
+
+
+def _filters(prepared: PreparedTask) -> dict[str, str]:
+    """Name the filters, and what metrics after each are called by; every answer counts alike."""
+    found = prepared.items[0].requests[0].filtered_resps if prepared.own else {}
+    several = sample_pipelines(prepared.task)
+    return {
+        name: f"{several[name]}mean@{len(answers)}" if name in several else name
+        for name, answers in found.items()
+    }
+
+
+def _over_samples(own: OwnMetric, metric: str, items: Sequence[AnsweredItem]) -> list[OwnScore]:
+    """Score each of several answers to an item by itself: their mean."""
+    alone = [
+        [dataclasses.replace(item, answers=answers) for answers in zip(*item.answers, strict=True)]  # type: ignore[arg-type]
+        for item in items
+    ]
+    scored = iter(own.scores(metric, [one for each in alone for one in each]))
+    return [_mean([next(scored) for _ in each]) for each in alone]
+
+
+def _mean(scores: Sequence[OwnScore]) -> OwnScore:
+    noises = [score.noise for score in scores if score.noise is not None]
+    verdicts = tuple(verdict for score in scores for verdict in score.verdicts)
+    value = fmean(score.value for score in scores)
+    return OwnScore(value, fmean(noises) if noises else None, verdicts)
 
 
 def trial_faults(prepared: PreparedTask, without: Collection[str]) -> Iterator[Fault]:

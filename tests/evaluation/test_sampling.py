@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evomerge.evaluation import PreparedSuites, Suite
+from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue
 from evomerge.evaluation.choosing import Draws
 from evomerge.evaluation.generation import Generation
+from evomerge.evaluation.own_metrics import OwnMetric
 
 from .bigrams import bigram_llama, word_tokenizer
 from .tiny_tasks import DIGITS, GENERATE, write_data, write_task
@@ -103,6 +104,23 @@ def test_an_answer_is_the_same_in_any_batch(suite: Suite, live) -> None:
     assert {prompt: answers[:3] for prompt, answers in more.items()} == found
     seeded = dataclasses.replace(suite, generation_kwargs=dataclasses.replace(DRAWN, seed=1))
     assert drawn(seeded, live) != found
+
+
+def test_a_metric_of_ones_own_scores_every_answer(suite: Suite, live, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.py"
+    file.write_text("def words(doc, answers, target):\n    return len(answers[0].split())\n")
+    own = dataclasses.replace(suite, allow_code=True, metrics={"words": OwnMetric(file=str(file))})
+    prepared = PreparedSuites.of([own], "search", *live)
+    metrics = prepared.score().metrics["tiny_drawn"]
+    counts = [
+        fmean(len(answer.split()) for answer in item.requests[0].resps)
+        for item in prepared.tasks[0].items
+    ]
+    assert len(set(counts)) > 1
+    assert metrics["words,mean@3"].value == pytest.approx(fmean(counts))
+    assert metrics["words,word-mean@3"].value == 1.0
+    known = TaskCatalogue.of([own]).metrics["tiny_drawn"]
+    assert {name for name in metrics if name.startswith("words")} <= set(known)
 
 
 def test_several_answers_count_by_mean_majority_and_best(suite: Suite, live) -> None:
