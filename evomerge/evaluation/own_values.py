@@ -78,7 +78,7 @@ def _filters(prepared: PreparedTask) -> dict[str, str]:
 def _over_samples(own: OwnMetric, metric: str, items: Sequence[AnsweredItem]) -> list[OwnScore]:
     """Score each of several answers to an item by itself: their mean."""
     alone = [
-        [dataclasses.replace(item, answers=answers) for answers in zip(*item.answers, strict=True)]  # type: ignore[arg-type]
+        [dataclasses.replace(item, answers=answers) for answers in zip(*item.answers, strict=True)]
         for item in items
     ]
     scored = iter(own.scores(metric, [one for each in alone for one in each]))
