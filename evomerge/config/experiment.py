@@ -35,8 +35,10 @@ from evomerge.config.values import (
 )
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.generation import Generation
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.racing import RaceRules
 from evomerge.execution.protocol import EngineName
+from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.path import BASE
@@ -91,6 +93,8 @@ class ModelsConfig(_Section):
         dtype: Dtype of candidates and exports; absent: the base's.
         tokenizer: Which vocabulary the models are brought to; absent: the base's, where theirs
             differ.
+        parts: Which model lends vision tower and projector; absent: merged where every model has
+            them, else the base's.
         winners: Which experts are merges that earlier stages handed on; written by stages. Such a
             merge may win again, an original expert is only ever a baseline.
     """
@@ -99,6 +103,7 @@ class ModelsConfig(_Section):
     experts: dict[ExpertName, ModelRef] = Field(min_length=1)
     dtype: Dtype | None = None
     tokenizer: TokenizerChoice | None = None
+    parts: PartsChoice | None = None
     winners: list[str] = []
 
     @model_validator(mode="after")
@@ -134,6 +139,7 @@ class EvaluatorConfig(_Section):
     allow_code: bool = False
     report_only: bool = False
     seed: RandomSeed = 0
+    metrics: dict[str, OwnMetric] = {}
 
 
 class _Metric(_Section):

@@ -22,7 +22,7 @@ from evomerge.merging.candidate import load_model
 from evomerge.models.configs import read_config
 from evomerge.models.outline import load_tokenizer
 from evomerge.models.reference import resolve_model
-from evomerge.models.structure import class_fault
+from evomerge.models.structure import text_only_fault
 from evomerge.models.vocabulary import moved_tokens
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _folders(models: Sequence[str]) -> list[Path]:
 
 
 def _check(folder: Path, first: Path) -> None:
-    if reason := class_fault(read_config(folder)):
+    if reason := text_only_fault(read_config(folder)):
         raise CheckpointError(f"{folder}: {reason}")
     for token, (at, instead) in list(moved_tokens(first, folder).items())[:1]:
         raise CheckpointError(

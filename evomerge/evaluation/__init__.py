@@ -34,6 +34,15 @@
     vllm_engine.py    vLLM, kept equal to the live model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
+    own_metrics.py    metrics of one's own: what the key says
+    own_functions.py  those that are Python functions
+    judge.py          those that ask a language model
+    chat.py           how it is asked
+    code_runs.py      those that run what models write
+    confined.py       the program that runs it
+    scored_items.py   what such metrics see, and what they say
+    own_checks.py     what may be wrong with them
+    own_values.py     their values of a task
     samples.py        an item for people: prompt, answer, gold
     smooth.py         metrics that move where accuracy stands still
     losses.py         smooth losses whose gradients flow into the live model

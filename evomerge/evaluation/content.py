@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.harness import BUILTIN_TASKS, GENERATION, Instance, LanguageModel
+from evomerge.evaluation.own_functions import source_texts
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.requests import PreparedTask
 from evomerge.evaluation.suite import REPORT_ONLY
@@ -26,6 +28,8 @@ __all__ = [
     "generation_content",
     "item_content",
     "item_digests",
+    "metric_digests",
+    "own_content",
     "settings_content",
     "token_content",
     "tokenizer_content",
@@ -90,6 +94,31 @@ def item_digests(tasks: TaskCatalogue, splits: Collection[str]) -> dict[str, str
         for suite in tasks.prompted(split)
         for one in suite.tasks
     }
+
+
+def metric_digests(tasks: TaskCatalogue, splits: Collection[str]) -> dict[str, str]:
+    """Name each metric of one's own by its content; see ``item_digests``.
+
+    Returns:
+        Its name -> digest.
+    """
+    wanted = [*splits, *([REPORT_ONLY] if "test" in splits else [])]
+    prepared = [one for split in wanted for suite in tasks.prompted(split) for one in suite.tasks]
+    found = {name: own for one in prepared for name, own in own_content(one.own).items()}
+    return {name: digest_of(own) for name, own in found.items()}
+
+
+def own_content(metrics: Mapping[str, OwnMetric]) -> dict[str, object]:
+    """Describe metrics of one's own: code, questions and how verdicts are read."""
+    return {name: _own_content(name, metric) for name, metric in metrics.items()}
+
+
+def _own_content(name: str, metric: OwnMetric) -> object:
+    described = metric.judge or metric.runs
+    if described is not None:
+        return described.content
+    function = metric.name or name
+    return [function, *source_texts(metric.file, metric.entry_point, function)]
 
 
 def tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> list[object]:

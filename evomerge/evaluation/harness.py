@@ -65,6 +65,7 @@ __all__ = [
     "known_metrics",
     "load_config",
     "mean",
+    "rendered",
     "safe_templates",
     "sample_pipelines",
     "standard_error",
@@ -189,14 +190,20 @@ def safe_templates() -> Iterator[None]:
     any memory, and compiles a template anew for every item.
     """
     original = lm_eval.utils.apply_template
-    lm_eval.utils.apply_template = _apply_template
+    lm_eval.utils.apply_template = rendered
     try:
         yield
     finally:
         lm_eval.utils.apply_template = original
 
 
-def _apply_template(template: str, doc: Mapping[str, object]) -> str:
+def rendered(template: str, doc: Mapping[str, object]) -> str:
+    """Fill in a template in a sandbox, with a bound on its memory.
+
+    Args:
+        template: Jinja2, with lm-eval's filters.
+        doc: What it may name; another name is an error.
+    """
     return bounded(lambda: _compiled(template).render(**doc), f"the template {template[:60]!r}")
 
 
@@ -249,7 +256,13 @@ class LanguageModel:
         from lm_eval.models.huggingface import HFLM  # slow to import
 
         self.thinking = None if tags is None else Thinking(tokenizer, tags)
-        self.lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
+        # Said, because lm-eval does not take models of vision and language for causal ones.
+        self.lm = HFLM(
+            pretrained=model,
+            tokenizer=copy.deepcopy(tokenizer),
+            batch_size=batch_size,
+            backend="causal",
+        )
         self._encode: Callable[[str], list[int]] = self.lm.tok_encode
         # The same prompts come again for every candidate: tokenise each text once.
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)

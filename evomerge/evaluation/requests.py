@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from evomerge.errors import EvaluationError, Fault
@@ -19,6 +19,7 @@ from evomerge.evaluation.harness import (
     Task,
     without_data,
 )
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.reasoning import Tags, tags_of
 from evomerge.evaluation.selection import select_items
 from evomerge.evaluation.suite import Suite
@@ -53,12 +54,14 @@ class PreparedTask:
         task: Owns the requests as ``task.instances``.
         items: In ascending row order.
         order: Their rows in the order in which fewer of them would be taken.
+        own: Metrics of one's own by name, beside the task's.
     """
 
     name: str
     task: Task
     items: tuple[Item, ...]
     order: tuple[int, ...]
+    own: Mapping[str, OwnMetric] = field(default_factory=dict)
 
     @property
     def is_sampled(self) -> bool:
@@ -131,7 +134,8 @@ def prepare_split(
             _check_length(task, model)
             _check_reasoning(task, suite, model)
             items = _items(task.instances, rows)
-            prepared.append(PreparedTask(name, without_data(task), items, tuple(order)))
+            own = loaded.own_metrics(name)
+            prepared.append(PreparedTask(name, without_data(task), items, tuple(order), own))
         except Exception as err:  # templates and task code raise anything
             text = f"task {name!r}, split {split!r}: {why(err, {})}"
             faults.append(Fault(suite.path_of(name), text))

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from evomerge.errors import Fault, KeyPath
 from evomerge.evaluation.generation import Generation
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.reasoning import ReasoningChoice
 
 __all__ = ["DEFAULT_SPLITS", "REPORT_ONLY", "SPLITS", "BatchSize", "Suite"]
@@ -55,6 +56,7 @@ class Suite:
         allow_test_split: Whether items by which a public benchmark is reported may be searched.
         report_only: Whether the search never sees the tasks: they tell what a merge has forgotten,
             and have test items only.
+        metrics: Metrics of one's own by name, beside those of the tasks.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Suite:
     smooth: frozenset[str] = frozenset()
     allow_test_split: bool = False
     report_only: bool = False
+    metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
 
     def faults(self) -> list[Fault]:
         """List what is wrong with the settings themselves, without reading files."""

@@ -21,6 +21,8 @@ from evomerge.evaluation.harness import (
     with_samples,
 )
 from evomerge.evaluation.index import is_public, leaf_tasks, open_index
+from evomerge.evaluation.own_checks import metric_faults, tasks_of
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.suite import Suite
 
 __all__ = ["LoadedSuite", "load_suite", "load_what_loads", "name_clashes", "why"]
@@ -53,6 +55,14 @@ class LoadedSuite:
     samplers: Mapping[str, Sampler]
     public: frozenset[str]
     missing: frozenset[str] = frozenset()
+
+    def own_metrics(self, task: str) -> dict[str, OwnMetric]:
+        """List the metrics of one's own that a task has."""
+        return {
+            name: own
+            for name, own in self.suite.metrics.items()
+            if task in tasks_of(own, self.tasks, self.groups)
+        }
 
 
 def load_suite(suite: Suite) -> LoadedSuite:
@@ -93,10 +103,12 @@ def load_what_loads(suite: Suite) -> tuple[LoadedSuite, list[Fault]]:
     own_splits = {name: task.get_config("test_split") for name, task in tasks.items()}
     samplers = {name: task.sampler for name, task in tasks.items() if hasattr(task, "sampler")}
     public = frozenset(name for name in own_splits if is_public(manager, name))
+    own_faults = list(metric_faults(suite, tasks, groups, is_whole=not faults))
     groups = {} if faults else groups
     asked = {*suite.tasks, *indexed, *leaf_tasks(manager, suite.tasks, {})} if faults else set()
     missing = frozenset(asked - tasks.keys())
-    return LoadedSuite(suite, tasks, groups, own_splits, samplers, public, missing), faults
+    loaded = LoadedSuite(suite, tasks, groups, own_splits, samplers, public, missing)
+    return loaded, [*faults, *own_faults]
 
 
 def _load(
@@ -174,7 +186,10 @@ def _barred(suite: Suite, task: Task) -> Iterator[str]:
     if getattr(task, "UNSAFE_CODE", False) and not suite.allow_code:
         yield "runs generated code; set allow_code: true if that is safe here"
     if getattr(task, "MULTIMODAL", False):
-        yield "needs images or audio; only text tasks can be scored"
+        yield (
+            "needs images or audio; a search scores text alone: export a trial, and score its "
+            "folder with lm_eval --model hf-multimodal"
+        )
     for metric, aggregation in task.aggregation().items():
         if aggregation is None:
             yield f"has a metric {metric!r} (metric_list) whose aggregation lm-eval does not know"

@@ -26,6 +26,7 @@ from evomerge.merging.sources import Sources
 from evomerge.runs.parts import build_space, load_suites, make_suites
 from evomerge.schema import read_yaml
 from evomerge.space.protocol import ModelSet
+from tests import vision_language
 from tests.architectures import tiny_model
 
 PRESETS = Presets()
@@ -47,6 +48,7 @@ FAMILIES = {
     "mergebench_llama3b": "llama_tied",
     "qwen3_thinking": "qwen3",
     "qwen_math_code": "qwen2",
+    "qwen_vl_text": "qwen2_5_vl",
 }
 UNUSED = {"mmlu": {"validation"}, "mbpp": {"train", "validation"}}  # dataset cards list them
 # Benchmarks without enough other items: an experiment must allow to search them.
@@ -119,7 +121,7 @@ def test_spaces_of_experiments_fit_their_architecture(name, family, tmp_path):
     experiment = experiment_of(name)
     paths = ["base", *experiment.models.experts]
     for seed, path in enumerate(paths):
-        tiny_model(family, tmp_path / path, seed)
+        written(family, tmp_path / path, seed)
     experts = {n: str(tmp_path / n) for n in experiment.models.experts}
     models = ModelSet(str(tmp_path / "base"), experts, n_layers=3)
     assert isinstance(experiment.search_space, dict)
@@ -130,6 +132,16 @@ def test_spaces_of_experiments_fit_their_architecture(name, family, tmp_path):
     candidate.materialise(replace(recipe, seed=1))
     tokens = torch.tensor([[3, 4, 5]])
     assert candidate.model(tokens).logits.isfinite().all()
+
+
+def written(family: str, folder: Path, seed: int) -> None:
+    """Write a model; experts of one of vision and language are language models alone."""
+    if family not in vision_language.FAMILIES:
+        tiny_model(family, folder, seed)
+    elif folder.name == "base":
+        vision_language.vlm(folder, family, seed)
+    else:
+        vision_language.text_model(folder, family, seed)
 
 
 def test_the_thinking_experiment_has_a_gene_for_each_of_36_layers():
