@@ -68,6 +68,7 @@ __all__ = [
     "rendered",
     "safe_templates",
     "sample_pipelines",
+    "single_pipelines",
     "standard_error",
     "task_names",
     "with_examples",
@@ -157,6 +158,11 @@ def sample_pipelines(task: Task) -> dict[str, str]:
     """Name the pipelines that keep every answer, and what their metrics' names begin with."""
     filters = getattr(task, "_filters", ())
     return {one.name: one.prefix for one in filters if isinstance(one, _AllSamples)}
+
+
+def single_pipelines(task: Task, request: Instance) -> list[str]:
+    """Name the other pipelines, through which a request has gone."""
+    return [name for name in request.filtered_resps if name not in sample_pipelines(task)]
 
 
 def _takes_first(pipeline: FilterEnsemble) -> bool:
