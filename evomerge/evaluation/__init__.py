@@ -37,7 +37,7 @@
     own_metrics.py    metrics of one's own: what the key says
     own_functions.py  those that are Python functions
     judge.py          those that ask a language model
-    chat.py           how it is asked
+    endpoint.py       how it is asked
     code_runs.py      those that run what models write
     confined.py       the program that runs it
     scored_items.py   what such metrics see, and what they say
