@@ -134,7 +134,7 @@ def with_examples(task: Task, examples: Sequence[Mapping[str, object]] | None) -
 
 
 @dataclass
-class _AllSamples(FilterEnsemble):
+class _AllSamples(FilterEnsemble):  # type: ignore[misc]
     """A pipeline that keeps every answer to an item; ``prefix`` names the one it comes from."""
 
     prefix: str = ""
