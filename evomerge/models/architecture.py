@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from evomerge.errors import CheckpointError
-from evomerge.models.roles import KINDS, Kind, TensorRole, roles_from_names
+from evomerge.models.roles import KINDS, Kind, Part, TensorRole, roles_from_names
 
-__all__ = ["KINDS", "Architecture", "Kind", "TensorRole"]
+__all__ = ["KINDS", "Architecture", "Kind", "Part", "TensorRole"]
 
 
 class Architecture:

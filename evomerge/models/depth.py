@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from evomerge.errors import CheckpointError
 from evomerge.models.structure import class_fault, decoder_layers, empty_model
 
 if TYPE_CHECKING:
@@ -85,11 +86,15 @@ def movement_fault(config: Mapping[str, Any]) -> str | None:
     model = empty_model(config)
     if model is None or class_fault(config):
         return "the installed transformers has no causal language model of this type to ask"
-    if decoder_layers(model)[1] == 0:
-        return "its model has no list of decoder layers"
+    said = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if decoder_layers(model)[1] != said:
+        return "its model has no list of as many layers as its config says"
     plain = _natures(model)
     layers = [*range(1, len(plain)), 0, 0]
-    moved = _natures(_model(_along(config, model, layers)))
+    try:
+        moved = _natures(_model(_along(config, model, layers)))
+    except CheckpointError as error:
+        return f"no config says so: {error}"
     for position, layer in enumerate(layers):
         if key := _difference(plain[layer], moved[position]):
             return (
