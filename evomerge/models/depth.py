@@ -95,6 +95,8 @@ def movement_fault(config: Mapping[str, Any]) -> str | None:
         moved = _natures(_model(_along(config, model, layers)))
     except CheckpointError as error:
         return f"no config says so: {error}"
+    if len(moved) != len(layers):
+        return "its config says the number of its layers in more than one place"
     for position, layer in enumerate(layers):
         if key := _difference(plain[layer], moved[position]):
             return (
@@ -145,7 +147,10 @@ def _rotary(model: PreTrainedModel) -> _Nature:
 
 
 def _natures(model: PreTrainedModel) -> list[_Nature]:
-    """Describe every layer but for its position: classes, plain attributes, parameters' shapes."""
+    """Describe every layer but for its position: classes, plain attributes, parameters' shapes.
+
+    Tables count: some modules look up there what they are at each position.
+    """
     path, _ = decoder_layers(model)
     return [dict(_facts(layer)) for layer in model.get_submodule(path).children()]
 
@@ -155,7 +160,7 @@ def _facts(layer: nn.Module) -> Iterator[tuple[str, object]]:
         prefix = f"{path}." if path else ""
         yield f"{prefix}class", type(module).__name__
         for name, value in vars(module).items():
-            plain = isinstance(value, bool | int | float | str | None)
+            plain = isinstance(value, bool | int | float | str | dict | None)
             if plain and not name.startswith("_") and name != "layer_idx":
                 yield prefix + name, value
     for name, parameter in layer.named_parameters():

@@ -18,8 +18,8 @@ from transformers.models.auto.modeling_auto import (
 
 from evomerge.errors import CheckpointError
 from evomerge.models.asked import asked_once
-from evomerge.models.parameters import live_views, tied_names
 from evomerge.models.mixture_parts import MixtureParts
+from evomerge.models.parameters import live_views, tied_names
 from evomerge.models.roles import Kind, TensorRole
 from evomerge.models.transformers_internals import dtype_plan
 
