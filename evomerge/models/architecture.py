@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from evomerge.errors import CheckpointError
-from evomerge.models.roles import KINDS, Kind, Part, TensorRole, roles_from_names
+from evomerge.models.roles import KINDS, Kind, MixtureRole, TensorRole, roles_from_names
 
-__all__ = ["KINDS", "Architecture", "Kind", "Part", "TensorRole"]
+__all__ = ["KINDS", "Architecture", "Kind", "MixtureRole", "TensorRole"]
 
 
 class Architecture:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from evomerge.models.roles import Part
+from evomerge.models.roles import MixtureRole
 
 __all__ = ["MixtureParts"]
 
@@ -33,7 +33,7 @@ class MixtureParts:
         self._mixtures = {path.rpartition(".")[0] for path in self._experts}
         self._layers = {self._layer(path) for path in self._experts}
 
-    def part(self, path: str) -> Part | None:
+    def part(self, path: str) -> MixtureRole | None:
         """Say what a module, or what it holds itself, is.
 
         Args:

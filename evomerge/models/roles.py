@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["KINDS", "Kind", "Part", "TensorRole", "roles_from_names"]
+__all__ = ["KINDS", "Kind", "MixtureRole", "TensorRole", "roles_from_names"]
 
 Kind = Literal["attention", "mlp", "norm", "embedding", "head"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Part = Literal["router", "routed_experts", "shared_experts"]
+MixtureRole = Literal["router", "routed_experts", "shared_experts"]
 
 # The first number that is a component of its own: "model.layers.3.mlp.experts.5.up" is in layer 3.
 _NUMBERED = re.compile(r"^(?P<stem>.*?)\.?\b(?P<layer>\d+)\.")
@@ -43,7 +43,7 @@ class TensorRole:
     layer: int
     kind: Kind
     in_layer: bool = True
-    part: Part | None = None
+    part: MixtureRole | None = None
 
 
 def roles_from_names(names: Sequence[str], n_layers: int | None = None) -> dict[str, TensorRole]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Discriminator, Tag
 
 from evomerge.methods.base import ParameterValue
-from evomerge.models.architecture import Kind, Part
+from evomerge.models.architecture import Kind, MixtureRole
 
 __all__ = [
     "Axis",
@@ -93,7 +93,7 @@ class MixturePart:
         each: Whether every routed expert is a group of its own, such as ``routed_3``.
     """
 
-    part: Part
+    part: MixtureRole
     each: bool = False
 
     __pydantic_config__ = ConfigDict(extra="forbid")

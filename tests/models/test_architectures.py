@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.errors import CheckpointError
-from evomerge.models.architecture import Architecture, Part, TensorRole
+from evomerge.models.architecture import Architecture, MixtureRole, TensorRole
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors
 from tests.architectures import FAMILIES, tiny_config, tiny_model
@@ -96,8 +96,8 @@ ROUTER = r"(block_sparse_moe|mlp)\.gate\.weight"
 ROUTED = r"(block_sparse_moe|mlp)\.experts\..*"
 
 
-def expected_part(inside_layer: str) -> Part | None:
-    parts: dict[str, Part] = {ROUTER: "router", ROUTED: "routed_experts"}
+def expected_part(inside_layer: str) -> MixtureRole | None:
+    parts: dict[str, MixtureRole] = {ROUTER: "router", ROUTED: "routed_experts"}
     return next((part for rule, part in parts.items() if re.fullmatch(rule, inside_layer)), None)
 
 
