@@ -90,6 +90,9 @@ def movement_fault(config: Mapping[str, Any]) -> str | None:
     if decoder_layers(model)[1] != said:
         return "its model has no list of as many layers as its config says"
     plain = _natures(model)
+    for layer, nature in enumerate(plain):
+        if key := next((k for k, value in nature.items() if _is_of_positions(value)), None):
+            return f"layer {layer} looks up its position in {key}"
     layers = [*range(1, len(plain)), 0, 0]
     try:
         moved = _natures(_model(_along(config, model, layers)))
@@ -147,10 +150,7 @@ def _rotary(model: PreTrainedModel) -> _Nature:
 
 
 def _natures(model: PreTrainedModel) -> list[_Nature]:
-    """Describe every layer but for its position: classes, plain attributes, parameters' shapes.
-
-    Tables count: some modules look up there what they are at each position.
-    """
+    """Describe every layer but for its position: classes, plain attributes, parameters' shapes."""
     path, _ = decoder_layers(model)
     return [dict(_facts(layer)) for layer in model.get_submodule(path).children()]
 
@@ -165,6 +165,11 @@ def _facts(layer: nn.Module) -> Iterator[tuple[str, object]]:
                 yield prefix + name, value
     for name, parameter in layer.named_parameters():
         yield f"{name} of shape", tuple(parameter.shape)
+
+
+def _is_of_positions(value: object) -> bool:
+    """Tell a table by number, where a shared module finds what is its own at each position."""
+    return isinstance(value, dict) and any(isinstance(key, int) for key in value)
 
 
 def _difference(one: _Nature, other: _Nature) -> str | None:
