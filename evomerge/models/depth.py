@@ -90,9 +90,6 @@ def movement_fault(config: Mapping[str, Any]) -> str | None:
     if decoder_layers(model)[1] != said:
         return "its model has no list of as many layers as its config says"
     plain = _natures(model)
-    for layer, nature in enumerate(plain):
-        if key := next((k for k, value in nature.items() if _is_of_positions(value)), None):
-            return f"layer {layer} looks up its position in {key}"
     layers = [*range(1, len(plain)), 0, 0]
     try:
         moved = _natures(_model(_along(config, model, layers)))
@@ -100,6 +97,16 @@ def movement_fault(config: Mapping[str, Any]) -> str | None:
         return f"no config says so: {error}"
     if len(moved) != len(layers):
         return "its config says the number of its layers in more than one place"
+    return _moved_fault(plain, moved, layers)
+
+
+def _moved_fault(
+    plain: Sequence[_Nature], moved: Sequence[_Nature], layers: Sequence[int]
+) -> str | None:
+    """Say which layer is another one at another position, or depends on the table of its own."""
+    for layer, nature in enumerate(plain):
+        if key := next((k for k, value in nature.items() if _is_of_positions(value)), None):
+            return f"layer {layer} looks up its position in {key}"
     for position, layer in enumerate(layers):
         if key := _difference(plain[layer], moved[position]):
             return (
