@@ -1,4 +1,4 @@
-.PHONY: install demo smollm2 real test survival fuzz chaos lint docs inventory bench bench-search bench-landscapes bench-methods scale clusters gpu clean help
+.PHONY: install demo smollm2 real test survival fuzz chaos lint docs inventory architectures bench bench-search bench-landscapes bench-methods scale clusters gpu clean help
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo and the tests use only what ships with the repository.
@@ -52,6 +52,9 @@ docs: install    ## write the documentation as a site to build/site
 
 inventory: install ## write docs/inventory.md: where every published system lives
 	$(BIN)/python -m tests.inventory
+
+architectures: install ## merge a tiny model of every type transformers has, write docs/architectures.md; minutes
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.sweep $(ARGS)
 
 bench: install   ## measure what the README claims, and write it there
 	$(OFFLINE) $(BIN)/python -m tests.benchmarks --write-readme

@@ -16,7 +16,8 @@ Members:
         tokenizer and chat template.
     writer: safetensors files written tensor by tensor.
     architecture: layer and kind of each tensor; their words in ``roles``, read by ``structure``
-        from the model's modules, or guessed from tensor names.
+        from the model's modules, or guessed from tensor names; ``mixture_parts`` knows routers and
+        experts among them.
     outline: settings, tokenizer and sizes, before any code of the model is imported.
     asked: what transformers' models tell, asked once per machine.
     parameters: checkpoint tensors as views into a live model.

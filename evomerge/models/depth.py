@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from evomerge.errors import CheckpointError
 from evomerge.models.structure import class_fault, decoder_layers, empty_model
 
 if TYPE_CHECKING:
@@ -85,11 +86,27 @@ def movement_fault(config: Mapping[str, Any]) -> str | None:
     model = empty_model(config)
     if model is None or class_fault(config):
         return "the installed transformers has no causal language model of this type to ask"
-    if decoder_layers(model)[1] == 0:
-        return "its model has no list of decoder layers"
+    said = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if decoder_layers(model)[1] != said:
+        return "its model has no list of as many layers as its config says"
     plain = _natures(model)
     layers = [*range(1, len(plain)), 0, 0]
-    moved = _natures(_model(_along(config, model, layers)))
+    try:
+        moved = _natures(_model(_along(config, model, layers)))
+    except CheckpointError as error:
+        return f"no config says so: {error}"
+    if len(moved) != len(layers):
+        return "its config says the number of its layers in more than one place"
+    return _moved_fault(plain, moved, layers)
+
+
+def _moved_fault(
+    plain: Sequence[_Nature], moved: Sequence[_Nature], layers: Sequence[int]
+) -> str | None:
+    """Say which layer is another one at another position, or depends on the table of its own."""
+    for layer, nature in enumerate(plain):
+        if key := next((k for k, value in nature.items() if _is_of_positions(value)), None):
+            return f"layer {layer} looks up its position in {key}"
     for position, layer in enumerate(layers):
         if key := _difference(plain[layer], moved[position]):
             return (
@@ -150,11 +167,16 @@ def _facts(layer: nn.Module) -> Iterator[tuple[str, object]]:
         prefix = f"{path}." if path else ""
         yield f"{prefix}class", type(module).__name__
         for name, value in vars(module).items():
-            plain = isinstance(value, bool | int | float | str | None)
+            plain = isinstance(value, bool | int | float | str | dict | None)
             if plain and not name.startswith("_") and name != "layer_idx":
                 yield prefix + name, value
     for name, parameter in layer.named_parameters():
         yield f"{name} of shape", tuple(parameter.shape)
+
+
+def _is_of_positions(value: object) -> bool:
+    """Tell a table by number, where a shared module finds what is its own at each position."""
+    return isinstance(value, dict) and any(isinstance(key, int) for key in value)
 
 
 def _difference(one: _Nature, other: _Nature) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["KINDS", "LANGUAGE_KINDS", "Kind", "TensorRole", "roles_from_names"]
+__all__ = ["KINDS", "LANGUAGE_KINDS", "Kind", "MixtureRole", "TensorRole", "roles_from_names"]
 
 Kind = Literal["attention", "mlp", "norm", "embedding", "head", "vision", "projector"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -16,6 +16,7 @@ LANGUAGE_KINDS: tuple[Kind, ...] = tuple(
     kind for kind in KINDS if kind not in ("vision", "projector")
 )
 """Those of decoders; the others are whole parts of models of vision and language."""
+MixtureRole = Literal["router", "routed_experts", "shared_experts"]
 
 # The first number that is a component of its own: "model.layers.3.mlp.experts.5.up" is in layer 3.
 _NUMBERED = re.compile(r"^(?P<stem>.*?)\.?\b(?P<layer>\d+)\.")
@@ -35,14 +36,18 @@ class TensorRole:
     Attributes:
         layer: Decoder layer, from 0. Tensors outside the layers take the nearest one: embeddings,
             vision tower and projector the first, all others (final norm, head) the last.
-        kind: What module it belongs to. Norms inside attention are norms; routers, experts and
+        kind: What module it belongs to. Attention is whatever mixes tokens: state spaces,
+            recurrences and convolutions, too. Norms inside it are norms; routers, experts and
             whatever else a layer holds are mlp. All of a vision tower is vision.
         in_layer: Whether it belongs to a decoder layer, rather than borrowing its number.
+        part: What it is of a mixture of experts, if it is of one. The gate of a shared expert
+            counts as a router, and so does what balances experts.
     """
 
     layer: int
     kind: Kind
     in_layer: bool = True
+    part: MixtureRole | None = None
 
 
 def roles_from_names(names: Sequence[str], n_layers: int | None = None) -> dict[str, TensorRole]:

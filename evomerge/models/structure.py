@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 
 from evomerge.errors import CheckpointError
 from evomerge.models.asked import asked_once
+from evomerge.models.mixture_parts import MixtureParts
 from evomerge.models.parameters import live_views, tied_names
 from evomerge.models.parts import parts_families, parts_of
 from evomerge.models.roles import Kind, TensorRole
@@ -38,6 +39,8 @@ __all__ = [
     "text_only_fault",
 ]
 
+_MIXERS = re.compile(r"attn|attention|mamba|mlstm|temporal_block", re.IGNORECASE)
+_MIXER_CLASSES = re.compile(r"Attn|Attention|Mixer|DeltaNet|ShortConv")
 _CLASSES: tuple[tuple[Mapping[str, Any], Any], ...] = (
     (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, AutoModelForCausalLM),
     (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, AutoModelForImageTextToText),
@@ -236,6 +239,7 @@ class _Modules:
         self._ends = (model.get_input_embeddings(), self._head)
         self._parts = parts_of({"model_type": model.config.model_type})
         self._layers, self.n_layers = decoder_layers(model)
+        self._mixtures = MixtureParts(self._by_path, self._layers)
 
     def role(self, parameter: str) -> TensorRole:
         if self._parts is not None and (part := self._parts.other_part(parameter)):
@@ -243,7 +247,7 @@ class _Modules:
         layer = self._layer(parameter)
         kind = self._kind(parameter, in_layer=layer is not None)
         if layer is not None:
-            return TensorRole(layer, kind)
+            return TensorRole(layer, kind, part=self._mixtures.part(parameter.rpartition(".")[0]))
         nearest = 0 if kind == "embedding" else self.n_layers - 1
         return TensorRole(nearest, kind, in_layer=False)
 
@@ -264,10 +268,10 @@ class _Modules:
         if "norm" in type(module).__name__.lower():
             return "norm"
         if in_layer:
-            return "attention" if self._in_attention(path) else "mlp"
+            return "attention" if self._mixes_tokens(path) else "mlp"
         return "embedding" if isinstance(module, nn.Embedding) else "mlp"
 
-    def _in_attention(self, path: str) -> bool:
+    def _mixes_tokens(self, path: str) -> bool:
         """Look at a module of a layer and all around it, up to the layer, for one named so."""
         depth = self._layers.count(".") + 2  # components of a layer's own path
         parts = path.split(".")
@@ -275,18 +279,25 @@ class _Modules:
         around = [".".join(parts[:end]) for end in range(depth + 1, len(parts) + 1)]
         classes = [type(self._by_path[module]).__name__ for module in around]
         # An AttentionDecoderLayer within a layer, as hybrids have, holds an mlp too.
-        names += [name for name in classes if not name.endswith(("Layer", "Block"))]
-        return any(word in name.lower() for name in names for word in ("attn", "attention"))
+        classes = [name for name in classes if not name.endswith(("Layer", "Block"))]
+        return any(map(_MIXERS.search, names)) or any(map(_MIXER_CLASSES.search, classes))
 
 
 def decoder_layers(model: PreTrainedModel) -> tuple[str, int]:
-    """Find the path and length of the list of layers: of those as long, the one that holds most."""
+    """Find the path and length of the list of layers.
+
+    Of the lists that are as long as the config says, it is the one that holds most; of all lists,
+    where the config counts otherwise.
+    """
     n_layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
     parts = parts_of({"model_type": model.config.model_type})
-    sizes = {
-        path: sum(parameter.numel() for parameter in module.parameters())
+    lists = {
+        path: module
         for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers
+        if isinstance(module, nn.ModuleList) and len(module)
         if parts is None or parts.other_part(path) is None
     }
-    return (max(sizes, key=lambda path: sizes[path]), n_layers) if sizes else ("", 0)
+    sizes = {path: sum(p.numel() for p in module.parameters()) for path, module in lists.items()}
+    as_long = [path for path, module in lists.items() if len(module) == n_layers]
+    path = max(as_long or lists, key=lambda path: sizes[path], default="")
+    return path, len(lists[path]) if path else 0

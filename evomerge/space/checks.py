@@ -22,6 +22,7 @@ from evomerge.space.spec import (
     Groups,
     Importance,
     MethodChoice,
+    MixturePart,
     ParameterSpec,
 )
 from evomerge.space.tensor_groups import with_groups
@@ -34,11 +35,14 @@ def spec_faults(spec: ParameterSpec, models: ModelSet) -> list[Fault]:
 
     Of models without layers, which could not be opened, only the names count.
     """
+    part_faults = _part_faults(spec, models)
     spec = with_groups(spec, models)
     methods, faults = _known_methods(spec)
+    faults += part_faults
     experts = tuple(models.experts)
     faults += _depth_faults(spec, models)
     faults += _module_faults(spec, models)
+    faults += _frozen_faults(spec)
     faults += modifier_faults({name: {} for name in spec.modifiers}, experts)
     known = _known_parameters(spec, methods)
     for name, gene in spec.all_genes.items():
@@ -167,6 +171,32 @@ def _module_faults(spec: ParameterSpec, models: ModelSet) -> Iterator[Fault]:
         if models.tensors and not found:
             example = next(iter(models.tensors))
             yield Fault(path, f"{names!r} is in no tensor name, such as {example}")
+
+
+def _part_faults(spec: ParameterSpec, models: ModelSet) -> list[Fault]:
+    """Find groups of a mixture's parts where the models are none, or have no such experts."""
+    groups = {} if spec.modules == "per_tensor" else spec.modules
+    parts = {group: module for group, module in groups.items() if isinstance(module, MixturePart)}
+    roles = models.tensors
+    is_mixture = any(role.part for role in roles.values())
+    found: list[Fault] = []
+    for group, module in parts.items() if models.n_layers and roles else ():
+        if not is_mixture:
+            text = "expected mixtures of experts, got models without a router"
+            found.append(Fault(("modules", group, "part"), text))
+        elif module.each and {group} & with_groups(spec, models).groups.keys():
+            text = "expected experts that the base's files keep apart, got one tensor for all"
+            found.append(Fault(("modules", group, "each"), text, "leave it out"))
+    return found
+
+
+def _frozen_faults(spec: ParameterSpec) -> Iterator[Fault]:
+    for group in spec.frozen:
+        if group not in spec.groups:
+            text = f"{group!r} is not one of the groups {', '.join(spec.groups)}"
+            yield Fault(("frozen",), text)
+    if spec.groups.keys() <= {*spec.frozen}:
+        yield Fault(("frozen",), "expected a group with genes, got none", "leave one out")
 
 
 def _gene_faults(gene: Gene, declared: Parameter, models: ModelSet) -> Iterator[Fault]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from evomerge.methods.declared import ParameterValue, Scalar
+from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Rule, Selector
+from evomerge.recipe.rules import copy_rule
 from evomerge.space.depth import Cell, Place
 from evomerge.space.genes import Genes, Use
 from evomerge.space.protocol import Params
@@ -44,6 +46,8 @@ class _Decoder:
     def rule(self, cell: Cell) -> Rule:
         """Write the rule of one cell."""
         spec, genes = self._spec, self._genes
+        if cell.module in spec.frozen:
+            return replace(copy_rule(BASE, genes.experts), where=_selector(cell, spec))
         method = genes.method_at(cell.place, self._params)
         settings: dict[str, ParameterValue] = {
             key: value for key, value in spec.all_fixed.items() if genes.has(method, key)

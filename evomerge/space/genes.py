@@ -15,10 +15,10 @@ from evomerge.methods.declared import Parameter
 from evomerge.methods.modifiers import MODIFIERS
 from evomerge.methods.registry import method
 from evomerge.models.architecture import TensorRole
-from evomerge.space.depth import Place, module_cells, peak
+from evomerge.space.depth import Cell, Place, module_cells, peak
 from evomerge.space.protocol import ModelSet, Params
 from evomerge.space.simplex import even_break
-from evomerge.space.spec import ControlPoints, Gene, MethodChoice, ParameterSpec
+from evomerge.space.spec import ControlPoints, Depth, Gene, MethodChoice, ParameterSpec
 
 __all__ = ["EXPERTS", "METHOD", "Genes", "Use", "declared_parameters", "tensors_by_module"]
 
@@ -81,7 +81,7 @@ class Genes:
         models: What is mixed.
 
     Attributes:
-        cells: Tensors by shared values, in the order of their rules.
+        cells: Tensors by shared values, in the order of their rules; a frozen group is one cell.
         places: Where genes sit, in order.
     """
 
@@ -93,9 +93,19 @@ class Genes:
         self.cells = tuple(
             cell
             for module, tensors in groups.items()
-            for cell in module_cells(module, spec.depth, models.n_layers, tensors)
+            for cell in module_cells(module, self._depth(module), models.n_layers, tensors)
         )
-        self.places = tuple(dict.fromkeys(p for cell in self.cells for p, _ in cell.shares))
+        self.places = tuple(dict.fromkeys(p for cell in self.searched for p, _ in cell.shares))
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of all experts, in recipe order."""
+        return tuple(self._models.experts)
+
+    @property
+    def searched(self) -> tuple[Cell, ...]:
+        """The cells that have genes: those of no frozen group."""
+        return tuple(cell for cell in self.cells if cell.module not in self._spec.frozen)
 
     @cached_property
     def uses(self) -> Mapping[str, list[Use]]:
@@ -216,6 +226,9 @@ class Genes:
         taken = (params[self.name(Use(use.parameter, use.place, e))] for e in before)
         return use.expert != experts[-1] and all(part != 1.0 for part in taken)
 
+    def _depth(self, module: str) -> Depth:
+        return "global" if module in self._spec.frozen else self._spec.depth
+
     def _has_depth(self, use: Use) -> bool:
         return "depth" in self._axes(use.parameter) and self._spec.depth != "global"
 
@@ -277,7 +290,7 @@ class Genes:
         return f"{text}: share of what the experts before it leave (grows with this gene)"
 
     def _depth_text(self, place: Place) -> str:
-        cells = [cell for cell in self.cells if place in dict(cell.shares)]
+        cells = [cell for cell in self.searched if place in dict(cell.shares)]
         if isinstance(self._spec.depth, ControlPoints):
             return f"around layer {peak(cells, place).layers[0]}"
         first, last = cells[0].layers[0], cells[-1].layers[1] - 1

@@ -34,13 +34,14 @@ def find_params(recipe: Recipe, spec: ParameterSpec, genes: Genes) -> Params | N
     Returns:
         Params, or ``None`` if the recipe has other methods or divides the tensors otherwise.
     """
-    rules = [_rule_of(cell, recipe) for cell in genes.cells]
-    by_cell = {id(cell): rule for cell, rule in zip(genes.cells, rules, strict=True) if rule}
+    searched = genes.searched
+    rules = [_rule_of(cell, recipe) for cell in searched]
+    by_cell = {id(cell): rule for cell, rule in zip(searched, rules, strict=True) if rule}
     if len(by_cell) < len(rules) or any(r.method not in spec.methods for r in by_cell.values()):
         return None
     found: dict[str, float | int | str] = {}
-    for module in dict.fromkeys(cell.module for cell in genes.cells):
-        cells = [cell for cell in genes.cells if cell.module == module]
+    for module in dict.fromkeys(cell.module for cell in searched):
+        cells = [cell for cell in searched if cell.module == module]
         found |= _Module(cells, [by_cell[id(c)] for c in cells], spec, genes).read()
     return {name: found[name] for name in genes.distributions if name in found}
 

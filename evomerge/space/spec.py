@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Discriminator, Tag
 
 from evomerge.methods.base import ParameterValue
-from evomerge.models.architecture import Kind
+from evomerge.models.architecture import Kind, MixtureRole
 
 __all__ = [
     "Axis",
@@ -21,6 +21,7 @@ __all__ = [
     "Groups",
     "Importance",
     "MethodChoice",
+    "MixturePart",
     "Module",
     "Named",
     "ParameterSpec",
@@ -85,6 +86,23 @@ class Named:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
+@dataclass(frozen=True)
+class MixturePart:
+    """What a mixture of experts is made of, whatever its family calls it.
+
+    A space replaces it by the names of the models' tensors.
+
+    Attributes:
+        part: Which; a mixture without any has no such group.
+        each: Whether every routed expert is a group of its own, such as ``routed_3``.
+    """
+
+    part: MixtureRole
+    each: bool = False
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
 def _form(value: object) -> str:
     """Name the form a value is written in, so that faults are about that form only.
 
@@ -106,12 +124,21 @@ Depth = Annotated[
         "{boundaries: [0, ...]} or {importance: N}",
     ),
 ]
+
+
+def _module_form(value: object) -> str:
+    is_part = isinstance(value, Mapping) and "part" in value
+    return "(part)" if is_part else _form(value)
+
+
 Module = Annotated[
-    Annotated[tuple[Kind, ...], Tag("(plain)")] | Annotated[Named, Tag("(names)")],
+    Annotated[tuple[Kind, ...], Tag("(plain)")]
+    | Annotated[Named, Tag("(names)")]
+    | Annotated[MixturePart, Tag("(part)")],
     Discriminator(
-        _form,
+        _module_form,
         custom_error_type="module",
-        custom_error_message="Expected a list of kinds or {names: REGEX}",
+        custom_error_message="Expected a list of kinds, {names: REGEX} or {part: router}",
     ),
 ]
 
@@ -128,8 +155,8 @@ Modules = Annotated[
     Discriminator(
         _modules_form,
         custom_error_type="modules",
-        custom_error_message="Expected per_tensor or groups by name, each a list of kinds or "
-        "{names: REGEX}",
+        custom_error_message="Expected per_tensor or groups by name, each a list of kinds, "
+        "{names: REGEX} or {part: router}",
     ),
 ]
 
@@ -187,6 +214,7 @@ class ParameterSpec:
         modules: Kinds of module, or names of tensors, by group name; groups have genes of their
             own. A tensor belongs to the first group that names it, else to that of its kind.
             ``per_tensor``, and what becomes of vision tower and projector: see ``tensor_groups``.
+        frozen: Groups that stay the base's; they have no genes.
         fixed: Method parameters that do not vary; methods without one ignore it.
         modifiers: By modifier and parameter: a gene, or a value that does not vary. A modifier's
             gene is called ``modifier:parameter``.
@@ -197,6 +225,7 @@ class ParameterSpec:
     kind: Literal["parameter"] = "parameter"
     depth: Depth = "global"
     modules: Modules = field(default_factory=lambda: _ALL_MODULES)
+    frozen: tuple[str, ...] = ()
     fixed: Mapping[str, ParameterValue] = field(default_factory=dict)
     modifiers: Mapping[str, Mapping[str, Gene | ParameterValue]] = field(default_factory=dict)
 
@@ -209,7 +238,7 @@ class ParameterSpec:
 
     @property
     def groups(self) -> Mapping[str, Module]:
-        """Module groups by name; ``per_tensor`` must have been written out."""
+        """Module groups by name, as ``tensor_groups`` writes them out."""
         assert self.modules != "per_tensor", "written out by tensor_groups"
         return self.modules
 
@@ -221,7 +250,7 @@ class ParameterSpec:
     @property
     def kinds(self) -> dict[str, tuple[Kind, ...]]:
         """Kinds of module by the name of their group."""
-        return {g: part for g, part in self.groups.items() if not isinstance(part, Named)}
+        return {g: part for g, part in self.groups.items() if isinstance(part, tuple)}
 
     @cached_property
     def limited(self) -> str | None:

@@ -6,6 +6,7 @@ import json
 import re
 import resource
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.errors import CheckpointError
-from evomerge.models.architecture import Architecture, TensorRole
+from evomerge.models.architecture import Architecture, MixtureRole, TensorRole
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.parameters import check_live, contiguous_output, live_tensors
 from tests.architectures import FAMILIES, tiny_config, tiny_model
@@ -91,6 +92,15 @@ RULES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 }
 
 
+ROUTER = r"(block_sparse_moe|mlp)\.gate\.weight"
+ROUTED = r"(block_sparse_moe|mlp)\.experts\..*"
+
+
+def expected_part(inside_layer: str) -> MixtureRole | None:
+    parts: dict[str, MixtureRole] = {ROUTER: "router", ROUTED: "routed_experts"}
+    return next((part for rule, part in parts.items() if re.fullmatch(rule, inside_layer)), None)
+
+
 def expected_role(family: str, name: str) -> TensorRole:
     inside, outside = RULES[family]
     layered = re.fullmatch(r"(?:model\.layers|gpt_neox\.layers|transformer\.h)\.(\d)\.(.+)", name)
@@ -98,7 +108,7 @@ def expected_role(family: str, name: str) -> TensorRole:
     kinds = [kind for kind, pattern in rules.items() if re.fullmatch(pattern, rest)]
     assert len(kinds) == 1, f"the rules of {family} say {kinds} of {name}"
     if layered:
-        return TensorRole(int(layered[1]), kinds[0])
+        return TensorRole(int(layered[1]), kinds[0], part=expected_part(rest))
     return TensorRole(0 if kinds[0] == "embedding" else N_LAYERS - 1, kinds[0], in_layer=False)
 
 
@@ -144,7 +154,8 @@ def test_names_alone_say_the_same_as_the_structure(family: str, folders: dict[st
     guessed = Architecture({"model_type": "made_up"}, checkpoint.names)
     assert guessed.source == "names"
     assert guessed.n_layers == N_LAYERS
-    assert guessed.roles == {n: expected_role(family, n) for n in checkpoint.names}
+    told = {n: expected_role(family, n) for n in checkpoint.names}
+    assert guessed.roles == {n: replace(role, part=None) for n, role in told.items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -196,7 +207,8 @@ def test_a_checkpoint_in_the_fused_format_needs_no_parts(
     checkpoint = Checkpoint(tmp_path)
     name = "model.layers.0.mlp.experts.down_proj"
     assert live_tensors(load(tmp_path), checkpoint.names)[name].shape == (3, 16, 40)
-    assert Architecture(checkpoint.config, checkpoint.names).roles[name] == TensorRole(0, "mlp")
+    role = Architecture(checkpoint.config, checkpoint.names).roles[name]
+    assert role == TensorRole(0, "mlp", part="routed_experts")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mixtral"])
