@@ -17,7 +17,7 @@ def orthogonal_pursuit(target: Array, atoms: Array, k: int) -> Array:
         products = np.abs(atoms @ left)
         products[chosen] = -1
         chosen.append(int(products.argmax()))
-        found = np.linalg.lstsq(atoms[chosen].T, target, rcond=None)[0]
+        found = np.asarray(np.linalg.lstsq(atoms[chosen].T, target, rcond=None)[0], np.float64)
         left = target - found @ atoms[chosen]
     out = np.zeros(len(atoms))
     out[chosen] = found
