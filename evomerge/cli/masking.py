@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,6 +34,7 @@ def masks(
     """Merge a recipe, and keep a mask per expert from which each comes back."""
     from evomerge.api.masking import mask
     from evomerge.progress import PassProgress, progress_bar
+    from evomerge.runs.units import bytes_text
 
     with progress_bar() as bar:
         written = mask(
@@ -50,9 +50,9 @@ def masks(
     rows = [(name, f"{one.density:.1%}", f"{one.rescale:.3f}") for name, one in found]
     print_table(f"{written.masks.by} masks", ["expert", "elements kept", "times"], rows)
     console.print(
-        f"{out}: a merge of {_size(written.merge_bytes)} with {len(rows)} masks of "
-        f"{_size(written.mask_bytes)} each, {_size(written.total_bytes)} in all; the experts take "
-        f"{_size(written.experts_bytes)}. The base is needed, too",
+        f"{out}: a merge of {bytes_text(written.merge_bytes)} with {len(rows)} masks of "
+        f"{bytes_text(written.mask_bytes)} each, {bytes_text(written.total_bytes)} in all; the "
+        f"experts take {bytes_text(written.experts_bytes)}. The base is needed, too",
         soft_wrap=True,
     )
 
@@ -86,9 +86,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError as err:
         raise ConfigError(f"expected --mask-ratio as 0.4 or EXPERT=0.4, got {text!r}") from err
-
-
-def _size(n: int) -> str:
-    """Write bytes with three digits."""
-    power = min(4, int(math.log10(max(n, 1)) // 3))
-    return f"{n / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -21,6 +21,7 @@ from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import stage_size
 from evomerge.methods.prepared import Preparation
+from evomerge.models.companions import chat_template
 from evomerge.models.opening import peek_model
 from evomerge.models.parts import parts_of
 from evomerge.runs.fitted_steps import FittedSteps
@@ -134,9 +135,16 @@ def _cost(metric: str) -> str:
 
 
 def _vocabulary(sources: Sources) -> str:
-    """Say how models are brought to one vocabulary, a line each; nothing if they have one."""
-    notes = () if sources.vocabulary is None else sources.vocabulary.notes
-    return f"\n{'':12}".join(notes)
+    """Say how models are brought to one vocabulary, a line each, or whose files exports carry."""
+    if sources.vocabulary is not None:
+        return f"\n{'':12}".join(sources.vocabulary.notes)
+    owner = "base" if sources.base is not None else next(iter(sources.experts))
+    own = chat_template(sources.anchor.companions)
+    others = [n for n, e in sources.experts.items() if chat_template(e.layout.companions) != own]
+    found = f"of {owner}, with its chat template, special tokens and generation settings"
+    if not others:
+        return found
+    return f"{found}; another chat template have {', '.join(others)} (tokenizer.chat_template)"
 
 
 def _parts(sources: Sources) -> str:

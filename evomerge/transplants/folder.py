@@ -96,7 +96,7 @@ def write_transplant(
 ) -> Transplanted:
     """Write a model with the vocabulary of another one as an ordinary Hugging Face folder.
 
-    Memory: the model's and the donor's rows of tokens, each once, and a few hundred MB. What was
+    Memory: the donor's and the model's shared rows, the new ones, and half a GB beside. What was
     interrupted continues after its last complete shard.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,13 @@ class Mix:
     chosen: torch.Tensor
     coefficients: torch.Tensor
 
+    def split(self, n: int) -> Iterator[Mix]:
+        """Cut it into mixtures of n vectors."""
+        for chosen, coefficients in zip(
+            self.chosen.split(n), self.coefficients.split(n), strict=True
+        ):
+            yield Mix(chosen, coefficients)
+
     @classmethod
     def joined(cls, parts: list[Mix]) -> Mix:
         """Put mixtures of several blocks below one another."""
@@ -33,19 +41,22 @@ class Mix:
         )
 
 
-def mixed_rows(mix: Mix, vectors: torch.Tensor) -> torch.Tensor:
-    """Make the combinations, block by block.
+def mixed_rows(mix: Mix, vectors: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Make the combinations in float32, block by block.
 
     Args:
         mix: Of m vectors.
         vectors: (n, d) or (n,), any floating dtype: what is combined.
+        dtype: Of the result.
 
     Returns:
-        (m, d) or (m,), float32, on the CPU.
+        (m, d) or (m,), on the CPU.
     """
     width, k = vectors[0].numel(), mix.chosen.shape[1]
     step = max(1, BLOCK_BYTES // (4 * k * width))
-    blocks = zip(mix.chosen.split(step), mix.coefficients.split(step), strict=True)
     flat = vectors.reshape(len(vectors), width)
-    made = [(c[:, None] @ flat[rows].float())[:, 0] for rows, c in blocks]
+    made = [
+        (part.coefficients[:, None] @ flat[part.chosen].float())[:, 0].to(dtype)
+        for part in mix.split(step)
+    ]
     return torch.cat(made).reshape(-1, *vectors.shape[1:])

@@ -21,6 +21,7 @@ __all__ = ["METHODS", "ApproximationMethod", "NewTables", "VocabularyTables"]
 ApproximationMethod = Literal["omp", "common_interpolation"]
 """How the rows of missing tokens are made of those of shared ones."""
 
+_ROWS = 4096  # looked at together
 _Approximate = Callable[[torch.Tensor, torch.Tensor, int, Callable[[int], None]], Mix]
 METHODS: Mapping[ApproximationMethod, _Approximate] = {
     "omp": pursued,
@@ -154,10 +155,10 @@ class NewTables:
             out[here] = own[there]
         if len(match.missing):
             mix = self._mix(self._donor.table(self._model.kinds[name]))
-            out[match.missing] = mixed_rows(mix, own[match.shared[1]]).to(own.dtype)
+            out[match.missing] = mixed_rows(mix, own[match.shared[1]], own.dtype)
         if len(match.padding):
             named = torch.ones(match.n_rows, dtype=torch.bool).index_fill(0, match.padding, False)
-            out[match.padding] = out[named].float().mean(dim=0).to(own.dtype)
+            out[match.padding] = _mean(out, named).to(own.dtype)
             out[match.kept] = own[match.kept]
         return out
 
@@ -169,7 +170,7 @@ class NewTables:
             there = (targets.to(self._device), atoms.to(self._device))
             mix = self._method(*there, self._k, self._counted(len(targets)))
             self._mixes[name] = mix
-            self.errors[name] = _mean_error(targets, mixed_rows(mix, atoms))
+            self.errors[name] = _mean_error(targets, atoms, mix)
         return self._mixes[name]
 
     def _counted(self, total: int) -> Callable[[int], None]:
@@ -181,7 +182,16 @@ def _count(done: list[int], total: int, progress: Callable[[int, int], None], n:
     progress(done[0], total)
 
 
-def _mean_error(targets: torch.Tensor, found: torch.Tensor) -> float:
-    norms = targets.float().norm(dim=1)
-    errors = (targets.float() - found).norm(dim=1)
-    return float((errors / norms.clamp_min(torch.finfo(torch.float32).tiny)).mean())
+def _mean(rows: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    blocks = zip(rows.split(_ROWS), counts.split(_ROWS), strict=True)
+    total = sum(block[here].double().sum(dim=0) for block, here in blocks)
+    return torch.as_tensor(total) / counts.sum()
+
+
+def _mean_error(targets: torch.Tensor, atoms: torch.Tensor, mix: Mix) -> float:
+    total = 0.0
+    for block, part in zip(targets.split(_ROWS), mix.split(_ROWS), strict=True):
+        errors = (block.float() - mixed_rows(part, atoms)).norm(dim=1)
+        norms = block.float().norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        total += float((errors / norms).sum())
+    return total / len(targets)

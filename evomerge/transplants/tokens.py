@@ -98,7 +98,8 @@ def match_tokens(donor: SpeltVocabulary, model: SpeltVocabulary) -> TokenMatch:
 
     Special tokens match special tokens only: ``<s>`` may be a piece of HTML elsewhere.
     """
-    shared, roles = {}, {}
+    shared: dict[int, int] = {}
+    roles: dict[str, str] = {}
     for token, row in donor.tokens.items():
         if (own := model.row_like(token, donor.spellings[token])) is not None:
             shared[row] = own
@@ -131,7 +132,7 @@ def _roles(folder: Path, tokens: Mapping[str, int]) -> dict[str, str]:
     settings = read_json(file) if file.is_file() else {}
     found = {role: settings.get(role) for role in _ROLES}
     named = {role: t.get("content") if isinstance(t, Mapping) else t for role, t in found.items()}
-    return {role: token for role, token in named.items() if token in tokens}
+    return {role: token for role, token in named.items() if token is not None and token in tokens}
 
 
 def _reader(content: Mapping[str, Any]) -> Callable[[str], bytes]:

@@ -105,7 +105,7 @@ def test_one_expert_and_equal_ones_come_back_whole(root: Path, tmp_path: Path) -
 def test_an_expert_that_is_the_base_comes_back_as_the_base(root: Path, tmp_path: Path) -> None:
     for by in ("tall", "emr"):
         experts = {"same": str(root / "base"), "one": str(root / "one")}
-        written = mask(recipe(root, "emr", experts=experts), tmp_path / by, by=by)  # type: ignore[arg-type]
+        written = mask(recipe(root, "emr", experts=experts), tmp_path / by, by=by)
         restore(tmp_path / by, "same", tmp_path / "out")
         found, base = tensors(tmp_path / "out"), tensors(root / "base")
         assert all(torch.equal(found[name], base[name]) for name in base)

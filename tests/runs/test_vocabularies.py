@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -50,6 +51,17 @@ def test_check_says_what_becomes_of_how_many_rows(folder: Path) -> None:
     assert math.strip() == f"math: {n} rows as they are, 1 taken from list"
     assert f"list: {n + 1} rows as they are, " in other
     assert "without a token in the merge cut" in other
+
+
+def test_check_says_whose_template_exports_carry(folder: Path, tmp_path: Path) -> None:
+    copytree(zoo_path("math"), tmp_path / "chat")
+    (tmp_path / "chat" / "chat_template.jinja").write_text("{{ messages }}")
+    models = [f"models.experts.list={tmp_path / 'chat'}", "models.tokenizer=null"]
+    said = dict(experiment_facts(loaded(folder, *models)))["vocabulary"]
+    assert said == (
+        "of base, with its chat template, special tokens and generation settings; another chat "
+        "template have list (tokenizer.chat_template)"
+    )
 
 
 def test_candidates_are_scored_with_the_tokenizer_of_the_merge(folder: Path) -> None:

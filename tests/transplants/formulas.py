@@ -11,12 +11,13 @@ Array = npt.NDArray[np.float64]
 def orthogonal_pursuit(target: Array, atoms: Array, k: int) -> Array:
     """Coefficients of all atoms by orthogonal matching pursuit; least squares at every step."""
     chosen: list[int] = []
-    left, found = target, np.zeros(0)
+    left: Array = target
+    found: Array = np.zeros(0)
     for _ in range(k):
         products = np.abs(atoms @ left)
         products[chosen] = -1
         chosen.append(int(products.argmax()))
-        found = np.linalg.lstsq(atoms[chosen].T, target, rcond=None)[0]
+        found = np.asarray(np.linalg.lstsq(atoms[chosen].T, target, rcond=None)[0], np.float64)
         left = target - found @ atoms[chosen]
     out = np.zeros(len(atoms))
     out[chosen] = found
@@ -29,4 +30,6 @@ def nearest(target: Array, atoms: Array, k: int) -> Array:
     chosen = np.argsort(distances)[:k]
     out = np.zeros(len(atoms))
     out[chosen] = 1 / distances[chosen]
-    return out / out.sum()
+    total: float = out.sum()
+    mean: Array = out / total
+    return mean

@@ -183,7 +183,8 @@ def shuffled_zoo(folder: Path) -> list[str]:
 
 
 def answers(folder: Path, prompts: list[str]) -> list[str]:
-    model, tokenizer = loaded(folder), AutoTokenizer.from_pretrained(folder)
+    model: Any = loaded(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     found = []
     for prompt in prompts:
         ids = torch.tensor([tokenizer(prompt)["input_ids"]])
