@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -22,7 +23,9 @@ from evomerge.config.values import (
     BoundText,
     Duration,
     ExpertName,
+    MetricName,
     RandomSeed,
+    Reasoning,
     TimeLimit,
     better,
     by_name,
@@ -31,6 +34,8 @@ from evomerge.config.values import (
     switch,
 )
 from evomerge.evaluation.gates import Gates
+from evomerge.evaluation.generation import Generation
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.racing import RaceRules
 from evomerge.execution.protocol import EngineName
 from evomerge.models.parts import PartsChoice
@@ -67,7 +72,7 @@ _RACES: dict[bool | str, object] = {
 # Beyond these a number is a slip. A million trials are two gigabytes of journal, and five in
 # the memory of every driver; one machine has some 16 GPUs; a winner is one more expert to merge.
 _MOST_TRIALS, _MOST_ITEMS, _MOST_EXAMPLES, _MOST_GPUS, _MOST_WINNERS = 10**6, 10**9, 1000, 1024, 100
-_MOST_PREFERRED = 10**6
+_MOST_PREFERRED, _MOST_REPEATS = 10**6, 10_000
 
 
 def _race(value: object) -> object:
@@ -125,18 +130,23 @@ class EvaluatorConfig(_Section):
     num_fewshot: int | None = Field(default=None, ge=0, le=_MOST_EXAMPLES)
     batch_size: AutoOrCount = "auto"
     apply_chat_template: bool = False
+    chat_template_args: dict[str, JsonValue] = {}
+    reasoning: Reasoning = "auto"
+    generation_kwargs: Generation = Generation()
+    repeats: int | None = Field(default=None, gt=0, le=_MOST_REPEATS)
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
     allow_code: bool = False
     report_only: bool = False
     seed: RandomSeed = 0
+    metrics: dict[str, OwnMetric] = {}
 
 
 class _Metric(_Section):
     """One metric of one task; ``cost: NAME`` stands for a metric of the task ``cost``."""
 
     task: str
-    metric: str
+    metric: MetricName
 
     @model_validator(mode="before")
     @classmethod

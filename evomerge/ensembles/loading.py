@@ -15,6 +15,7 @@ from evomerge.ensembles.model import Ensemble
 from evomerge.ensembles.voting import VotingEngine
 from evomerge.errors import CheckpointError, Fault, collected
 from evomerge.evaluation.engine import Engine
+from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.suite import BatchSize
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
@@ -82,12 +83,16 @@ class LiveEnsemble:
         return EnsembleCosts(n, n, len(self.members))
 
     def make_engine(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: BatchSize
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: BatchSize,
+        tags: Tags | None = None,
     ) -> Engine:
         """Make what answers; see ``MakeEngine``."""
         if self._file.by == "vote":
-            return VotingEngine(self.members, self._file.shares, tokenizer, batch_size)
-        return TransformersEngine(model, tokenizer, batch_size)
+            return VotingEngine(self.members, self._file.shares, tokenizer, batch_size, tags)
+        return TransformersEngine(model, tokenizer, batch_size, tags)
 
 
 def _folders(models: Sequence[str]) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import Race
-from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.evaluation.scores import ItemScore, MetricValue, Scores, Verdict
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
@@ -226,6 +226,7 @@ class Pruned:
         seconds: Time of the phases ``merge`` and ``evaluate``.
         estimates: One per contest of the job's race; empty if it was given up before the first.
         items: Scores of the items it was scored on.
+        verdicts: What judges said of them.
     """
 
     job: Job
@@ -233,6 +234,7 @@ class Pruned:
     seconds: Mapping[str, float] = field(default_factory=dict)
     estimates: tuple[MetricValue, ...] = ()
     items: tuple[ItemScore, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
 
 Outcome = Scored | Failed | Pruned

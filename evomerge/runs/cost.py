@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from evomerge.cache import cache_folder
 from evomerge.config.experiment import ExecutionConfig
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -74,6 +75,8 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "parts": _parts(sources),
         "vocabulary": _vocabulary(sources),
         "report only": _report_only(loaded),
+        "judges": "; ".join(_judges(loaded)),
+        "runs code": "; ".join(_code(loaded)),
         "engine": _VLLM if worker.engine == "vllm" else "",
         "observed": observation_fact(loaded, sources),
         "prepared": _prepared(loaded, sources),
@@ -170,6 +173,35 @@ def _seeds(loaded: Loaded) -> str:
     inside = [seed for seed in loaded.seeds if seed.params is not None]
     names = ", ".join(seed.origin for seed in loaded.seeds) or "none"
     return f"{names} ({len(inside)} of {len(loaded.seeds)} are points of the space)"
+
+
+def _judges(loaded: Loaded) -> Iterator[str]:
+    """Say who judges, and how much: a question is an answer, seen once."""
+    for metric, own, n in _own(loaded):
+        if (judge := own.judge) is not None:
+            key = f", with the key in {judge.api_key_env}" if judge.api_key_env else ""
+            questions = f"up to {n * judge.samples} questions a trial"
+            yield f"{metric}: {judge.model} at {judge.url}{key}, {questions}"
+
+
+def _code(loaded: Loaded) -> Iterator[str]:
+    """Say what the code of answers is kept from."""
+    for metric, own, n in _own(loaded):
+        if (runs := own.runs) is not None:
+            limits = f"{runs.seconds:g} s of CPU and {runs.memory_mb} MB each"
+            kept = {
+                "full": "no network, no other processes, no writing outside a folder of its own",
+                "limits": "nothing else keeps it from network and files",
+            }[runs.confine]
+            yield f"{metric}: answers to {n} items a trial, {limits}; {kept}"
+
+
+def _own(loaded: Loaded) -> Iterator[tuple[str, OwnMetric, int]]:
+    """List each metric of one's own that is searched, and for how many items."""
+    prepared = [task for suite in loaded.tasks.prompted("search") for task in suite.tasks]
+    metrics = {name: own for one in prepared for name, own in one.own.items()}
+    for name, own in metrics.items():
+        yield name, own, sum(len(one.items) for one in prepared if name in one.own)
 
 
 def _report_only(loaded: Loaded) -> str:

@@ -35,12 +35,14 @@ def input_digests(loaded: Loaded) -> dict[str, str]:
     Raises:
         CheckpointError: A model cannot be opened.
     """
-    from evomerge.evaluation.content import item_digests
+    from evomerge.evaluation.content import item_digests, metric_digests
 
     experiment = loaded.experiment
     splits = SPLITS if experiment.finalists else SPLITS[:1]
     items = item_digests(loaded.tasks, splits)
-    return model_digests(experiment) | {f"items of {name}": one for name, one in items.items()}
+    metrics = metric_digests(loaded.tasks, splits)
+    scored = {f"items of {name}": one for name, one in items.items()}
+    return model_digests(experiment) | scored | {f"metric {k}": one for k, one in metrics.items()}
 
 
 def model_digests(experiment: Experiment) -> dict[str, str]:
