@@ -85,9 +85,9 @@ def lent_parts(
     return LentParts(lenders, tensors, reasons)
 
 
-def _absent_faults(choice: PartsChoice, sizes: Mapping[str, int]) -> Iterator[Fault]:
-    for part in choice.as_data():
-        if not sizes[part]:
+def _absent_faults(choice: PartsChoice, sizes: Mapping[Kind, int]) -> Iterator[Fault]:
+    for part in OTHER_PARTS:
+        if choice.donor(part) is not None and not sizes.get(part):
             yield Fault((part,), f"expected a model with a {part} part, got none that is known")
 
 
