@@ -30,9 +30,9 @@ from evomerge.config.values import (
     named,
     switch,
 )
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import RaceRules
-from evomerge.execution.protocol import EngineName
 from evomerge.models.reference import ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.path import BASE
@@ -293,7 +293,8 @@ class Experiment(_Section):
         sampler: How it searches.
         budget: When it ends.
         execution: Where it runs.
-        engine: What answers the prompts: ``transformers``, or ``vllm`` on GPUs.
+        engine: What answers the prompts: ``transformers``, or ``vllm`` on GPUs; with arguments of
+            its own, ``{name: vllm, gpu_memory_utilization: 0.4}``.
         gates: When a broken candidate is given up early: ``on``, ``off``, or settings.
         race: When a trial that will hardly improve the front is dropped: ``off``, ``careful``,
             ``fast``, or settings.
@@ -318,7 +319,7 @@ class Experiment(_Section):
     sampler: Annotated[SamplerConfig, BeforeValidator(by_name)] = SamplerConfig()
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()
-    engine: EngineName = "transformers"
+    engine: Annotated[EngineChoice, BeforeValidator(by_name)] = EngineChoice()
     gates: Annotated[Gates | None, BeforeValidator(switch)] = Gates()
     race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
     allow_test_split: bool = False

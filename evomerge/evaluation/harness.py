@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -66,6 +66,7 @@ __all__ = [
 ]
 
 BUILTIN_TASKS = Path(lm_eval.tasks.__file__).resolve().parent
+_AS_BY_DEFAULT: Mapping[str, Any] = MappingProxyType({})
 FEWSHOT_SEED = 1234  # what simple_evaluate seeds the choice of examples with
 
 
@@ -182,25 +183,37 @@ class LanguageModel:
         model: Used as it is at each call; put into evaluation mode.
         tokenizer: Copied, because lm-eval may give it a padding token.
         batch_size: Sequences per forward pass when lm-eval answers itself.
+        reading: What else lm-eval is told: how long prompts may be, what they begin with.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        reading: Mapping[str, Any] = _AS_BY_DEFAULT,
     ) -> None:
         from lm_eval.models.huggingface import HFLM  # slow to import
 
-        self.lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
+        own = copy.deepcopy(tokenizer)
+        self.lm = HFLM(pretrained=model, tokenizer=own, batch_size=batch_size, **reading)
         self._encode: Callable[[str], list[int]] = self.lm.tok_encode
         # The same prompts come again for every candidate: tokenise each text once.
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)
 
     @classmethod
-    def without_parameters(cls, tokenizer: PreTrainedTokenizerBase, config: Any) -> Self:
+    def without_parameters(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        config: Any,
+        reading: Mapping[str, Any] = _AS_BY_DEFAULT,
+    ) -> Self:
         """Make what can shape and measure prompts, but not answer them.
 
         Args:
             tokenizer: Copied.
             config: Has the settings of the model as attributes.
+            reading: See the class.
         """
         ends = getattr(config.get_text_config(), "eos_token_id", None)
         model: Any = SimpleNamespace(
@@ -208,7 +221,7 @@ class LanguageModel:
             device=torch.device("meta"),
             generation_config=SimpleNamespace(eos_token_id=ends),
         )
-        return cls(model, tokenizer, 1)
+        return cls(model, tokenizer, 1, reading)
 
     def longest_answer(self, generation_kwargs: Mapping[str, object]) -> int:
         """Tell how many tokens a request may generate, by any of the names for that setting."""

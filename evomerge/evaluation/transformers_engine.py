@@ -50,14 +50,19 @@ class TransformersEngine:
             ``auto`` fills each pass with as many tokens as pay off and runs what prompts share
             once, and floats may differ from lm-eval's in the last digit, as they do between any
             two batch sizes.
+        reading: See ``LanguageModel``.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: BatchSize
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: BatchSize,
+        reading: Mapping[str, object] | None = None,
     ) -> None:
         self._model, self._batch_size = model, batch_size
         lm_eval_size = _LM_EVAL_BATCH if batch_size == "auto" else batch_size
-        self._lm = LanguageModel(model, tokenizer, lm_eval_size)
+        self._lm = LanguageModel(model, tokenizer, lm_eval_size, reading or {})
         self._halving = Halving()
 
     @property

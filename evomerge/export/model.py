@@ -16,9 +16,9 @@ from evomerge.analysis.gain import no_gain
 from evomerge.analysis.intervals import Estimate
 from evomerge.errors import ConfigError
 from evomerge.evaluation.catalogue import TaskCatalogue
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
-from evomerge.execution.protocol import EngineName
 from evomerge.export.card import CardRow, Findings, model_card
 from evomerge.export.lineage import ancestors, parents
 from evomerge.export.rescore import FolderScores, score_folder, score_splits
@@ -146,7 +146,7 @@ def export_model(
     *,
     rungs: Sequence[float] = (),
     items: pd.DataFrame | None = None,
-    engine: EngineName = "transformers",
+    engine: EngineChoice | None = None,
     form: CheckpointForm | None = None,
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
@@ -163,7 +163,7 @@ def export_model(
         rungs: Of the study's races.
         items: Of the study, as ``ItemStore.read`` returns them: without them the card says nothing
             of what was forgotten.
-        engine: Of the study; the folder is scored by transformers.
+        engine: Of the study; absent: transformers, by which the folder is scored in any case.
         form: How the folder is written.
 
     Raises:
@@ -184,10 +184,10 @@ def export_model(
     folding = fold_error(recipe, out) if scaled else None
     searched = [suite for suite in suites if not suite.report_only]
     splits = ["search", *_unscored(study, trial, searched)]
-    scores = score_splits(out, searched, splits, rungs, like=trial.device)
+    scores = score_splits(out, searched, splits, rungs, like=trial.device, engine=engine)
     if items is not None and not _is_reported(study, trial):
         reported = [suite for suite in suites if suite.report_only]
-        found = score_folder(out, reported, "test", like=trial.device).scores
+        found = score_folder(out, reported, "test", like=trial.device, engine=engine).scores
         study, items = _with_report(study, trial, found, items)
     forgetting = () if items is None else forgetting_rows(study, items)
     findings = Findings(
@@ -211,7 +211,7 @@ def export_model(
     return replace(
         _beside(study, trial, scores["search"]),
         folding=folding,
-        is_same_engine=engine == "transformers",
+        is_same_engine=engine is None or engine.name == "transformers",
         non_finite=non_finite,
         is_same_dtype=not is_other,
     )

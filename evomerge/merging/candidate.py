@@ -42,6 +42,7 @@ class LiveCandidate:
         dtype: Dtype of the live model; ``None`` takes the anchor's.
         device: Where the live model is.
         device_share: Which part of the device's memory is for this process.
+        attention: How it computes attention; see ``load_model``.
 
     Raises:
         CheckpointError: The live model does not hold some tensor of the checkpoint.
@@ -53,11 +54,12 @@ class LiveCandidate:
         dtype: Dtype | None = None,
         device: str = "cpu",
         device_share: float = 1.0,
+        attention: str | None = None,
     ) -> None:
         self._sources = sources
         self._device, live_dtype = torch.device(device), output_dtype(sources, dtype)
         residency = residency_of(sources, live_dtype, self._device, device_share)
-        self.model = load_model(str(sources.anchor.folder), live_dtype)
+        self.model = load_model(str(sources.anchor.folder), live_dtype, attention)
         fit_vocabulary(self.model, sources.anchor)
         if sources.is_untied:
             untie(self.model)
@@ -139,12 +141,15 @@ def output_dtype(sources: Sources, dtype: Dtype | None) -> torch.dtype:
     return model_dtype(sources.anchor, sources.names)
 
 
-def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
+def load_model(
+    folder: str, dtype: torch.dtype | Literal["auto"], attention: str | None = None
+) -> PreTrainedModel:
     """Load a model for inference with plain transformers, without remote code.
 
     Args:
         folder: Local model folder.
         dtype: Dtype of its parameters; ``auto`` takes that of the config.
+        attention: transformers' ``attn_implementation``; ``None``: what it takes by itself.
 
     Raises:
         CheckpointError: It is no causal language model, e.g. one of vision and language.
@@ -161,8 +166,9 @@ def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedM
     if _is_plain(Path(folder)):
         for part in (config, config.get_text_config()):
             vars(part).pop("quantization_config", None)  # left by a training run
+    told = {} if attention is None else {"attn_implementation": attention}
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, dtype=dtype, local_files_only=True
+        folder, config=config, dtype=dtype, local_files_only=True, **told
     )
     model.eval()
     return model

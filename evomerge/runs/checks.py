@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from evomerge import origins
 from evomerge.config.experiment import ConstraintConfig, Experiment, ObjectiveConfig
 from evomerge.errors import Fault, KeyPath, did_you_mean
+from evomerge.evaluation.engine_choice import argument_faults
 from evomerge.evaluation.suite import SPLITS, Suite
 from evomerge.execution.costs import COST, cost_fault
 from evomerge.runs.parts import bounds_of
@@ -135,12 +136,17 @@ def placement_faults(experiment: Experiment) -> Iterator[Fault]:
 def engine_faults(
     experiment: Experiment, space: SearchSpace | None, sources: Sources | None
 ) -> Iterator[Fault]:
-    """What stands in the way of vLLM."""
-    path = ("engine",)
-    if experiment.engine != "vllm":
+    """What is wrong with the engine's arguments, and what stands in the way of vLLM."""
+    path, engine = ("engine",), experiment.engine
+    is_there = find_spec("vllm") is not None
+    known = _known_to_vllm if is_there else None
+    yield from (fault.under(*path) for fault in argument_faults(engine, known))
+    if engine.name != "vllm":
         return
-    if find_spec("vllm") is None:
-        yield Fault(path, "vllm is not installed", "pip install vllm")
+    if not is_there:
+        text = ", so that its arguments cannot be looked at" if engine.arguments else ""
+        yield Fault(path, f"vllm is not installed{text}", "pip install vllm")
+    yield from _split_faults(experiment)
     if worker_device(experiment.execution)[0] == "cpu":
         yield Fault(path, "expected transformers for workers without a GPU, got vllm")
     if sources is not None and sources.vocabulary is not None:
@@ -149,6 +155,23 @@ def engine_faults(
     if _has_paths(space):
         text = "expected transformers for a space with data-flow paths, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")
+
+
+def _known_to_vllm() -> Collection[str]:
+    """Name vLLM's arguments; it is imported only if some are given."""
+    from evomerge.evaluation.vllm_engine import known_arguments
+
+    return known_arguments()
+
+
+def _split_faults(experiment: Experiment) -> Iterator[Fault]:
+    """Models are split by vLLM over the GPUs of its worker."""
+    arguments, gpus = experiment.engine.arguments, max(1, experiment.execution.gpus_per_worker)
+    for key in ("tensor_parallel_size", "pipeline_parallel_size"):
+        if isinstance(size := arguments.get(key, 1), int) and size > gpus:
+            text = f"expected at most the {gpus:g} GPUs of a worker, got {size}"
+            hint = f"set execution.gpus_per_worker: {size}"
+            yield Fault(("engine", key), text, hint)
 
 
 def final_split_faults(experiment: Experiment, suites: tuple[Suite, ...]) -> Iterator[Fault]:

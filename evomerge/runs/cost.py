@@ -6,6 +6,7 @@ import torch
 
 from evomerge.cache import cache_folder
 from evomerge.config.experiment import ExecutionConfig
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -37,7 +38,7 @@ _YOUNG = (
     "with EVOMERGE_KERNEL=eager EVOMERGE_CACHE=off in the environment, in a folder of their own: "
     "plain torch merges the same bytes, so that the same seed gives the same scores"
 )
-_VLLM = "vllm; not run on a GPU by its authors, so each worker first compares it with transformers"
+_UNTRIED = "not run on a GPU by its authors, so each worker first compares it with transformers"
 _RUN_BY = (  # keys of a config that change what the same parameters answer
     *("model_type", "hidden_act", "hidden_activation", "rms_norm_eps", "layer_norm_eps"),
     *("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor", "sliding_window"),
@@ -69,7 +70,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "configs": _other_configs(sources),
         "vocabulary": _vocabulary(sources),
         "report only": _report_only(loaded),
-        "engine": _VLLM if worker.engine == "vllm" else "",
+        "engine": _engine(worker.engine),
         "observed": observation_fact(loaded, sources),
         "prepared": _prepared(loaded, sources),
     }
@@ -162,6 +163,13 @@ def _report_only(loaded: Loaded) -> str:
         f"{tasks}: {n} items, never searched; after the search base, experts, uniform average and "
         f"the best merge are scored on them, which takes about as long as {trials:.2g} trials"
     )
+
+
+def _engine(engine: EngineChoice) -> str:
+    """Say what answers and what it is told; nothing for plain transformers."""
+    told = ", ".join(f"{key}: {value}" for key, value in engine.arguments.items())
+    named = f"{engine.name} with {told}" if told else ""
+    return f"{named or 'vllm'}; {_UNTRIED}" if engine.name == "vllm" else named
 
 
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:

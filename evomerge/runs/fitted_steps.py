@@ -50,6 +50,7 @@ def fitted_steps(
     dtype: Dtype | None,
     objectives: Sequence[SlopedObjective],
     execution: ExecutionConfig,
+    attention: str | None = None,
 ) -> FittedSteps | None:
     """Choose how steps are run: the fastest way for which a worker has the memory.
 
@@ -61,6 +62,7 @@ def fitted_steps(
         dtype: Of the live model; ``None`` takes the base's.
         objectives: With the items that are known before parents are asked.
         execution: How many workers share what.
+        attention: How the live model computes it; ``None``: as transformers sees fit.
 
     Returns:
         ``None`` for a model that nobody knows here.
@@ -69,7 +71,8 @@ def fitted_steps(
     model = model_outline(sources.anchor.config, own_dtype)
     if model is None:
         return None
-    model.config._attn_implementation = "sdpa" if model.supports_sdpa else "eager"
+    own_attention = "sdpa" if model.supports_sdpa else "eager"
+    model.config._attn_implementation = attention or own_attention
     waiting = min(GRADIENT_BYTES, sum(p.nbytes for p in model.parameters()))
     n_items = max((len(objective.items) for objective in objectives), default=0)
     room = _room(sources, own_dtype, execution)
