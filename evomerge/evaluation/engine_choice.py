@@ -48,6 +48,11 @@ class EngineChoice(BaseModel):
         return self.arguments.get("attn_implementation")
 
     @property
+    def quantise(self) -> str | None:
+        """What linear layers are quantised to before anything is scored; ``None``: they are not."""
+        return self.arguments.get("quantize")
+
+    @property
     def memory_share(self) -> float | None:
         """Which part of a device vLLM may take, if that is said."""
         return self.arguments.get("gpu_memory_utilization")
@@ -73,8 +78,7 @@ def argument_faults(
         choice: What is asked for.
         known: Names the arguments of vLLM, where it is installed.
     """
-    own = _OWN[choice.name]
-    given = choice.arguments
+    own, given = _OWN[choice.name], choice.arguments
     yield from (Fault((key,), _set_by(own[key])) for key in given if key in own)
     others = {key: value for key, value in given.items() if key not in own}
     if choice.name == "transformers":
@@ -95,9 +99,10 @@ _OWN: Mapping[EngineName, Mapping[str, str]] = {
     },
     "vllm": {
         **dict.fromkeys(("model", "revision", "load_format", "weights"), "models"),
-        **dict.fromkeys(("dtype", "quantization", "hf_overrides"), "models.dtype"),
+        **dict.fromkeys(("dtype", "hf_overrides"), "models.dtype"),
         **dict.fromkeys(("tokenizer", "tokenizer_revision", "skip_tokenizer_init"), "models"),
         "seed": "seed",
+        **dict.fromkeys(("quantize", "quantization"), "engine.quantize, for transformers only"),
     },
 }
 
@@ -107,7 +112,7 @@ def _set_by(key: str) -> str:
 
 
 def _transformers_faults(given: Mapping[str, object]) -> Iterator[Fault]:
-    yield from _unknown(given, ("attn_implementation", *_READING))
+    yield from _unknown(given, ("attn_implementation", "quantize", *_READING))
     for key, value in given.items():
         wanted, fits = _VALUES.get(key, ("", lambda _: True))
         if not fits(value):

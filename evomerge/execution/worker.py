@@ -94,9 +94,8 @@ class Worker:
         if spec.contents is not None:
             require_contents(sources, spec.contents)
         sources.check_finite()
-        self._candidate = LiveCandidate(
-            sources, spec.dtype, spec.device, spec.merging_share, spec.engine.attention
-        )
+        how = spec.engine.attention, spec.engine.quantise
+        self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share, *how)
         self._vllm = self._inside_vllm(sources) if spec.engine.name == "vllm" else None
         self._sources = sources
         self._cache = ScoreCache(cache_folder("scores"))

@@ -17,6 +17,7 @@ from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
+from evomerge.merging.quantised import QuantisedLayers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -69,7 +70,8 @@ def score_splits(
         splits: Some of ``search``, ``validation`` and ``test``.
         rungs: What cut the batches of the search items when the folder's trial was scored.
         like: Name of the device its trial was scored on, if that is known.
-        engine: What transformers and lm-eval are told; vLLM does not run here.
+        engine: What transformers and lm-eval are told, and what the model is quantised to; vLLM
+            does not run here.
 
     Returns:
         By split, scores computed as a worker computes them: on the GPU if there is one and the
@@ -81,6 +83,8 @@ def score_splits(
     engine = engine or EngineChoice()
     model = load_model(str(folder), "auto", engine.attention)
     model.to(device)  # type: ignore[arg-type]
+    if engine.quantise is not None:
+        QuantisedLayers(model, engine.quantise)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = {}
     for split in splits:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, RecipeError
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
 from evomerge.merging.lowering import PlannedTensor, lower, merged_names
 from evomerge.merging.path_rules import PathRules
+from evomerge.merging.quantised import QuantisedLayers
 from evomerge.merging.residency import residency_of
 from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
 from evomerge.merging.sources import Sources
@@ -43,9 +44,11 @@ class LiveCandidate:
         device: Where the live model is.
         device_share: Which part of the device's memory is for this process.
         attention: How it computes attention; see ``load_model``.
+        quantise: One of ``QUANTISATIONS`` that its linear layers run with; ``None``: none.
 
     Raises:
-        CheckpointError: The live model does not hold some tensor of the checkpoint.
+        CheckpointError: The live model does not hold some tensor of the checkpoint, or cannot be
+            quantised.
     """
 
     def __init__(
@@ -55,10 +58,11 @@ class LiveCandidate:
         device: str = "cpu",
         device_share: float = 1.0,
         attention: str | None = None,
+        quantise: str | None = None,
     ) -> None:
         self._sources = sources
         self._device, live_dtype = torch.device(device), output_dtype(sources, dtype)
-        residency = residency_of(sources, live_dtype, self._device, device_share)
+        residency = residency_of(sources, live_dtype, self._device, device_share, quantise)
         self.model = load_model(str(sources.anchor.folder), live_dtype, attention)
         fit_vocabulary(self.model, sources.anchor)
         if sources.is_untied:
@@ -67,6 +71,7 @@ class LiveCandidate:
         self._live = live_tensors(self.model, sources.live_names)
         write_vocabulary(self._live, sources.anchor)
         check_live(self._live, sources.anchor)
+        self._quantised = None if quantise is None else QuantisedLayers(self.model, quantise)
         supply = make_supply(sources, self._device, residency)
         self._feed, self._tensor, self._tensors = supply.feed, supply.tensor, supply.tensors
         self._plans: dict[str, TensorPlan] = {}
@@ -87,10 +92,16 @@ class LiveCandidate:
             recipe: Over the same base and experts as the sources.
 
         Raises:
-            RecipeError: The recipe cannot be lowered, or the model cannot run its path; the live
+            RecipeError: The recipe cannot be lowered, or the model cannot run its path, or no path
+                since it is quantised; the live
                 model is as it was.
         """
         self._path_rules.check(recipe.path)
+        if recipe.path and self._quantised is not None:
+            raise RecipeError(
+                "expected a merge without a data-flow path, whose layers are not quantised; leave "
+                "out quantize"
+            )
         plans = {
             name: plan
             for name, plan in lower(recipe, self._sources)
@@ -104,6 +115,8 @@ class LiveCandidate:
             self._feed(PlannedTensor(name, plan, outs[name]) for name, plan in plans.items())
         torch.get_device_module(self._device).synchronize()
         self._plans |= plans
+        if self._quantised is not None:
+            self._quantised.update()
         self._connect(recipe.path)
         self._recipe = recipe
 
@@ -112,8 +125,9 @@ class LiveCandidate:
         """Find how objectives change with the numbers of the recipe that is merged here.
 
         Backward passes inside add up: one for every batch of items, if need be. Their graphs must
-        be made inside, too. Rounding to the model's dtype counts as none, and masks, gates and
-        elected signs are held as they are.
+        be made inside, too, and the model runs its own parameters there, quantised or not.
+        Rounding to the model's dtype counts as none, and masks, gates and elected signs are held
+        as they are.
 
         Yields:
             What gives the slopes once the context is left; they are of all backward passes inside.
@@ -123,7 +137,13 @@ class LiveCandidate:
         plans = {name: self._plans[name] for name in names if name in self._plans}
         found = PlanSlopes(plans, self._live, self._tensors)
         scales = self._wiring.scale_leaves() if self._wiring is not None else nullcontext(())
-        with scales as leaves, watched(self.model.parameters(), found), torch.enable_grad():
+        as_it_is = nullcontext() if self._quantised is None else self._quantised.off()
+        with (
+            as_it_is,
+            scales as leaves,
+            watched(self.model.parameters(), found),
+            torch.enable_grad(),
+        ):
             yield CandidateSlopes(self._recipe, self._sources, found, leaves)
 
     def _connect(self, path: tuple[Hop, ...]) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from evomerge.merging.quantised import QUANTISATIONS
 from evomerge.merging.sources import Sources
 
 __all__ = ["Residency", "choose_residency", "needed_bytes", "residency_of"]
@@ -39,7 +40,11 @@ def choose_residency(
 
 
 def residency_of(
-    sources: Sources, dtype: torch.dtype, device: torch.device, share: float
+    sources: Sources,
+    dtype: torch.dtype,
+    device: torch.device,
+    share: float,
+    quantise: str | None = None,
 ) -> Residency:
     """Choose for a worker that has not put anything on its device yet.
 
@@ -48,8 +53,9 @@ def residency_of(
         dtype: Of the live model.
         device: Of the live model.
         share: Which part of the device's memory the worker may take.
+        quantise: What the live model is quantised to, too.
     """
-    source_bytes, live_bytes = needed_bytes(sources, dtype)
+    source_bytes, live_bytes = needed_bytes(sources, dtype, quantise)
     return choose_residency(
         device.type,
         source_bytes=source_bytes,
@@ -58,15 +64,21 @@ def residency_of(
     )
 
 
-def needed_bytes(sources: Sources, dtype: torch.dtype) -> tuple[int, int]:
+def needed_bytes(
+    sources: Sources, dtype: torch.dtype, quantise: str | None = None
+) -> tuple[int, int]:
     """Tell the size of base and experts, as the kernel reads them, and that of the live model.
 
     Args:
         sources: Models to merge.
         dtype: Of the live model.
+        quantise: What it is quantised to, too.
     """
+    quantised = 0.0 if quantise is None else QUANTISATIONS[quantise].bytes_per_weight
     n_parameters = sum(math.prod(sources.anchor.shape(name)) for name in sources.names)
-    return sum(map(sources.tensor_bytes, sources.names)), n_parameters * dtype.itemsize
+    return sum(map(sources.tensor_bytes, sources.names)), int(
+        n_parameters * (dtype.itemsize + quantised)
+    )
 
 
 def _free_bytes(device: torch.device, share: float) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evomerge import origins
 from evomerge.config.experiment import ConstraintConfig, Experiment, ObjectiveConfig
 from evomerge.errors import Fault, KeyPath, did_you_mean
-from evomerge.evaluation.engine_choice import argument_faults
+from evomerge.evaluation.engine_choice import EngineChoice, argument_faults
 from evomerge.evaluation.suite import SPLITS, Suite
 from evomerge.execution.costs import COST, cost_fault
 from evomerge.runs.parts import bounds_of
@@ -142,6 +142,7 @@ def engine_faults(
     known = _known_to_vllm if is_there else None
     yield from (fault.under(*path) for fault in argument_faults(engine, known))
     if engine.name != "vllm":
+        yield from _quantising_faults(engine, space, sources)
         return
     if not is_there:
         text = ", so that its arguments cannot be looked at" if engine.arguments else ""
@@ -155,6 +156,35 @@ def engine_faults(
     if _has_paths(space):
         text = "expected transformers for a space with data-flow paths, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")
+
+
+def _quantising_faults(
+    engine: EngineChoice, space: SearchSpace | None, sources: Sources | None
+) -> Iterator[Fault]:
+    """What stands in the way of scoring candidates with quantised weights."""
+    from evomerge.merging.quantised import QUANTISATIONS
+
+    path, wanted = ("engine", "quantize"), engine.quantise
+    if wanted is None:
+        return
+    if wanted not in QUANTISATIONS:
+        yield Fault(path, _expected(str(wanted), tuple(QUANTISATIONS), "quantisation"))
+        return
+    if find_spec("torchao") is None:
+        yield Fault(path, "torchao is not installed", "pip install 'evomerge[quantize]'")
+    if _has_paths(space):
+        text = "expected a space without data-flow paths, whose layers are not quantised"
+        yield Fault(path, f"{text}, got {wanted}", "leave it out")
+    if sources is not None and (text := _no_quantising(sources, wanted)):
+        yield Fault(path, text, "leave it out")
+
+
+def _no_quantising(sources: Sources, wanted: str) -> str | None:
+    from evomerge.merging.quantised import quantise_fault
+    from evomerge.models.structure import empty_model
+
+    model = empty_model(sources.anchor.config)
+    return None if model is None else quantise_fault(model, wanted)
 
 
 def _known_to_vllm() -> Collection[str]:

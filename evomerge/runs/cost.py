@@ -13,6 +13,7 @@ from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.prepared import PREPARED, prepared_bytes
+from evomerge.merging.quantised import QUANTISATIONS
 from evomerge.merging.residency import needed_bytes, residency_of
 from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
@@ -169,13 +170,16 @@ def _engine(engine: EngineChoice) -> str:
     """Say what answers and what it is told; nothing for plain transformers."""
     told = ", ".join(f"{key}: {value}" for key, value in engine.arguments.items())
     named = f"{engine.name} with {told}" if told else ""
+    if engine.quantise is not None:
+        how = QUANTISATIONS[engine.quantise].summary
+        return f"{named}: candidates are scored with {how}; climbs and exports are not quantised"
     return f"{named or 'vllm'}; {_UNTRIED}" if engine.name == "vllm" else named
 
 
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
     size = bytes_text(needed_bytes(sources, dtype)[0])
     device = torch.device(worker.device)
-    match residency_of(sources, dtype, device, worker.merging_share):
+    match residency_of(sources, dtype, device, worker.merging_share, worker.engine.quantise):
         case "mapped":
             return f"mapped: {size} of files with the base, one copy for all workers of a machine"
         case "resident":

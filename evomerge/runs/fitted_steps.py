@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from evomerge.config.experiment import ExecutionConfig
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.sloped_objectives import SlopedObjective
@@ -50,7 +51,7 @@ def fitted_steps(
     dtype: Dtype | None,
     objectives: Sequence[SlopedObjective],
     execution: ExecutionConfig,
-    attention: str | None = None,
+    engine: EngineChoice | None = None,
 ) -> FittedSteps | None:
     """Choose how steps are run: the fastest way for which a worker has the memory.
 
@@ -62,7 +63,7 @@ def fitted_steps(
         dtype: Of the live model; ``None`` takes the base's.
         objectives: With the items that are known before parents are asked.
         execution: How many workers share what.
-        attention: How the live model computes it; ``None``: as transformers sees fit.
+        engine: How the live model runs; absent: as transformers sees fit.
 
     Returns:
         ``None`` for a model that nobody knows here.
@@ -72,10 +73,11 @@ def fitted_steps(
     if model is None:
         return None
     own_attention = "sdpa" if model.supports_sdpa else "eager"
-    model.config._attn_implementation = attention or own_attention
+    engine = engine or EngineChoice()
+    model.config._attn_implementation = engine.attention or own_attention
     waiting = min(GRADIENT_BYTES, sum(p.nbytes for p in model.parameters()))
     n_items = max((len(objective.items) for objective in objectives), default=0)
-    room = _room(sources, own_dtype, execution)
+    room = _room(sources, own_dtype, execution, engine.quantise)
     for n_tokens, checkpointing in _WAYS:
         settings = LossSettings(n_tokens=n_tokens, checkpointing=checkpointing)
         n_bytes = waiting + Losses(model, objectives, settings).step_bytes(n_items)
@@ -86,15 +88,18 @@ def fitted_steps(
         f"a step takes {bytes_text(n_bytes)} beside the live model, and "
         f"{_workers(execution)} {bytes_text(max(room, 0))} for it"
     )
-    return FittedSteps(settings, n_bytes, text, _hint(n_bytes, sources, own_dtype, execution))
+    hint = _hint(n_bytes, sources, own_dtype, execution, engine.quantise)
+    return FittedSteps(settings, n_bytes, text, hint)
 
 
-def _room(sources: Sources, dtype: torch.dtype, execution: ExecutionConfig) -> int | None:
+def _room(
+    sources: Sources, dtype: torch.dtype, execution: ExecutionConfig, quantise: str | None
+) -> int | None:
     """What a worker has beside its live model, and on a GPU beside what may be resident there."""
     total = worker_bytes(execution)
     if total is None:
         return None
-    source_bytes, live_bytes = needed_bytes(sources, dtype)
+    source_bytes, live_bytes = needed_bytes(sources, dtype, quantise)
     if worker_device(execution)[0] == "cpu":
         return total - live_bytes - _PROCESS_BYTES
     is_resident = (
@@ -109,7 +114,13 @@ def _workers(execution: ExecutionConfig) -> str:
     return "the worker has" if n == 1 else f"each of {n} workers has"
 
 
-def _hint(n_bytes: int, sources: Sources, dtype: torch.dtype, execution: ExecutionConfig) -> str:
+def _hint(
+    n_bytes: int,
+    sources: Sources,
+    dtype: torch.dtype,
+    execution: ExecutionConfig,
+    quantise: str | None,
+) -> str:
     """Name what leaves a worker enough room; if nothing does, what makes a step smaller."""
     shares: dict[str, dict[str, float]] = {
         f"run fewer workers (--workers {n})": {"workers": n}
@@ -117,7 +128,7 @@ def _hint(n_bytes: int, sources: Sources, dtype: torch.dtype, execution: Executi
     }
     shares["give each worker a whole GPU (gpus_per_worker: 1)"] = {"gpus_per_worker": 1}
     for hint, change in shares.items():
-        room = _room(sources, dtype, execution.model_copy(update=change))
+        room = _room(sources, dtype, execution.model_copy(update=change), quantise)
         if room is not None and room >= n_bytes:
             return hint
     smaller = "" if dtype.itemsize < 4 else " or models.dtype: bfloat16"

@@ -67,8 +67,8 @@ class SlopedParts:
             return cls(genes, reasons)
         from evomerge.runs.fitted_steps import fitted_steps
 
-        attention, dtype = experiment.engine.attention, experiment.models.dtype
-        steps = fitted_steps(sources, dtype, found, experiment.execution, attention)
+        dtype, engine = experiment.models.dtype, experiment.engine
+        steps = fitted_steps(sources, dtype, found, experiment.execution, engine)
         return cls(genes, reasons, steps)
 
     @property
