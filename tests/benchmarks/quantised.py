@@ -1,6 +1,6 @@
 """How scores of quantised candidates go with those of the merges themselves.
 
-Run with ``python -m tests.benchmarks.quantised``: twelve merges of the embedded models, some
+Run with ``python -m tests.benchmarks.quantised``: ten merges of the embedded models, some
 minutes on one core. ``--write-docs`` puts the table into docs/sizes.md.
 """
 
@@ -33,8 +33,8 @@ __all__ = ["rows"]
 
 _EXPERTS = {name: f"zoo:{name}" for name in ("math", "list", "facts")}
 _TASKS, _METRICS = ("zoo_math", "zoo_list", "zoo_facts"), ("exact_match", "gold_bpb")
-_ITEMS = 60  # of each task
-_MERGES = 12
+_ITEMS = 40  # of each task
+_MERGES = 10
 _START, _END = "<!-- bench:quantised -->", "<!-- /bench -->"
 
 
