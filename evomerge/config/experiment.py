@@ -265,7 +265,8 @@ class ExecutionConfig(_Section):
     Attributes:
         executor: ``ray`` or ``inline``.
         workers: Number of workers; ``auto``: one per GPU, else one per core.
-        gpus_per_worker: Only where there are GPUs.
+        gpus_per_worker: Where there are GPUs: a share of one, or several over which the layers of a
+            candidate are spread.
         ray_address: ``local``, or the address of a running cluster.
         trial_timeout: How long a trial may take before its worker is replaced; ``auto``: much
             longer than those that have finished; ``off``: for ever.

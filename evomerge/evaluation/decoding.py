@@ -13,7 +13,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from evomerge.evaluation.prefix import Family, PrefixCache
+from evomerge.evaluation.prefix import Family, PrefixCache, select_rows
 
 __all__ = [
     "Prompts",
@@ -192,7 +192,7 @@ def decode_greedily(
             break
         if len(going) < len(active):
             rows = torch.tensor(going, device=tokens.device)
-            cache.batch_select_indices(rows)
+            select_rows(cache, rows)
             chosen, mask, positions = chosen[rows], mask[rows], positions[rows]
             active = [active[k] for k in going]
         tokens, positions = chosen[:, None], positions[:, -1:] + 1

@@ -47,6 +47,7 @@ class WorkerSpec:
         dtype: Dtype of the live model; ``None`` takes the base's.
         device: ``cpu`` or ``cuda``.
         device_share: Which part of the device's memory is for one worker.
+        n_devices: Over how many devices the layers of its live model are spread.
         costs: Metrics of the task ``cost`` to measure, ``NAME`` or ``NAME:REFERENCE``.
         gates: When a candidate is given up before it is scored; ``None``: never.
         rungs: Shares of the search items after which a job with a race may be dropped.
@@ -67,6 +68,7 @@ class WorkerSpec:
     dtype: Dtype | None = None
     device: str = "cpu"
     device_share: float = 1.0
+    n_devices: int = 1
     costs: tuple[str, ...] = ()
     gates: Gates | None = None
     rungs: tuple[float, ...] = ()

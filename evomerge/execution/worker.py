@@ -94,7 +94,7 @@ class Worker:
         if spec.contents is not None:
             require_contents(sources, spec.contents)
         sources.check_finite()
-        how = spec.engine.attention, spec.engine.quantise
+        how = spec.engine.attention, spec.engine.quantise, spec.n_devices
         self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share, *how)
         self._vllm = self._inside_vllm(sources) if spec.engine.name == "vllm" else None
         self._sources = sources

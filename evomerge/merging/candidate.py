@@ -18,6 +18,7 @@ from evomerge.merging.quantised import QuantisedLayers
 from evomerge.merging.residency import residency_of
 from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
 from evomerge.merging.sources import Sources
+from evomerge.merging.spread import devices_of, spread
 from evomerge.merging.wiring import Wiring
 from evomerge.models.checkpoint import Checkpoint, model_dtype
 from evomerge.models.files import read_json
@@ -42,6 +43,7 @@ class LiveCandidate:
         sources: Models to merge.
         dtype: Dtype of the live model; ``None`` takes the anchor's.
         device: Where the live model is.
+        n_devices: Over how many of them its layers are spread.
         device_share: Which part of the device's memory is for this process.
         attention: How it computes attention; see ``load_model``.
         quantise: One of ``QUANTISATIONS`` that its linear layers run with; ``None``: none.
@@ -59,20 +61,25 @@ class LiveCandidate:
         device_share: float = 1.0,
         attention: str | None = None,
         quantise: str | None = None,
+        n_devices: int = 1,
     ) -> None:
         self._sources = sources
-        self._device, live_dtype = torch.device(device), output_dtype(sources, dtype)
-        residency = residency_of(sources, live_dtype, self._device, device_share, quantise)
+        self._devices, live_dtype = devices_of(device, n_devices), output_dtype(sources, dtype)
+        residency = residency_of(sources, live_dtype, self._devices, device_share, quantise)
         self.model = load_model(str(sources.anchor.folder), live_dtype, attention)
         fit_vocabulary(self.model, sources.anchor)
         if sources.is_untied:
             untie(self.model)
-        self.model.to(self._device)  # type: ignore[arg-type]
+        if n_devices > 1:
+            spread(self.model, self._devices)
+        else:
+            self.model.to(self._devices[0])  # type: ignore[arg-type]
         self._live = live_tensors(self.model, sources.live_names)
         write_vocabulary(self._live, sources.anchor)
         check_live(self._live, sources.anchor)
         self._quantised = None if quantise is None else QuantisedLayers(self.model, quantise)
-        supply = make_supply(sources, self._device, residency)
+        places = {name: tensor.device for name, tensor in self._live.items()}
+        supply = make_supply(sources, self._devices, residency, places)
         self._feed, self._tensor, self._tensors = supply.feed, supply.tensor, supply.tensors
         self._plans: dict[str, TensorPlan] = {}
         self._recipe: Recipe | None = None  # what is merged here
@@ -102,6 +109,11 @@ class LiveCandidate:
                 "expected a merge without a data-flow path, whose layers are not quantised; leave "
                 "out quantize"
             )
+        if recipe.path and len(self._devices) > 1:
+            raise RecipeError(
+                "expected a merge without a data-flow path, whose layers are not spread over "
+                "devices; set gpus_per_worker: 1"
+            )
         plans = {
             name: plan
             for name, plan in lower(recipe, self._sources)
@@ -113,7 +125,8 @@ class LiveCandidate:
         with ExitStack() as lent:
             outs = {name: lent.enter_context(contiguous_output(self._live[name])) for name in plans}
             self._feed(PlannedTensor(name, plan, outs[name]) for name, plan in plans.items())
-        torch.get_device_module(self._device).synchronize()
+        for device in self._devices:
+            torch.get_device_module(device).synchronize(device)
         self._plans |= plans
         if self._quantised is not None:
             self._quantised.update()

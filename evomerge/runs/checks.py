@@ -125,12 +125,21 @@ def distance_faults(experiment: Experiment, space: SearchSpace | None) -> Iterat
             yield Fault((*path, "cost"), text, "use the cost kl")
 
 
-def placement_faults(experiment: Experiment) -> Iterator[Fault]:
-    """A candidate lives on one GPU, so that more of them would idle."""
-    if (n := experiment.execution.gpus_per_worker) > 1:
-        text = f"expected at most 1, since a candidate is held and scored by one GPU, got {n:g}"
-        hint = "a model too large for one needs bfloat16; experts may be streamed from memory"
-        yield Fault(("execution", "gpus_per_worker"), text, hint)
+def placement_faults(
+    experiment: Experiment, space: SearchSpace | None, sources: Sources | None
+) -> Iterator[Fault]:
+    """A candidate is spread over whole GPUs, layer by layer."""
+    path, n = ("execution", "gpus_per_worker"), experiment.execution.gpus_per_worker
+    if n <= 1:
+        return
+    if n != int(n):
+        yield Fault(path, f"expected a share of a GPU or a whole number of them, got {n:g}")
+    elif sources is not None and n > (n_layers := sources.architecture.n_layers):
+        text = f"expected at most one GPU for each of {n_layers} layers, got {n:g}"
+        yield Fault(path, text)
+    if _has_paths(space):
+        text = "expected at most 1 for a space with data-flow paths, whose layers are not spread"
+        yield Fault(path, f"{text}, got {n:g}")
 
 
 def engine_faults(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from evomerge.cache import cache_folder
@@ -14,18 +16,27 @@ from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.prepared import PREPARED, prepared_bytes
 from evomerge.merging.quantised import QUANTISATIONS
-from evomerge.merging.residency import needed_bytes, residency_of
+from evomerge.merging.residency import needed_bytes, needed_on, residency_of
 from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
+from evomerge.merging.spread import devices_of
 from evomerge.merging.streaming import stage_size
 from evomerge.methods.prepared import Preparation
 from evomerge.models.opening import peek_model
+from evomerge.models.outline import model_outline
 from evomerge.runs.fitted_steps import FittedSteps
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.memory_plan import memory_plan
 from evomerge.runs.observed import observation_fact
 from evomerge.runs.sampling import sampler_choice
 from evomerge.runs.units import bytes_text
-from evomerge.runs.workers import is_on_cluster, on_device, require_room, worker_count
+from evomerge.runs.workers import (
+    is_on_cluster,
+    on_device,
+    require_room,
+    worker_bytes,
+    worker_count,
+)
 from evomerge.schema import write_yaml
 from evomerge.study.evaluations import climb_evaluations
 from evomerge.study.records import Objective
@@ -90,6 +101,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         ("kernel", ": ".join(kernel_choice(worker.device))),
         ("experts", _experts(sources, dtype, worker)),
         ("memory", f"{bytes_text(candidate_bytes)} of live model for each of {n_workers} workers"),
+        *_plan(loaded, sources, dtype, worker),
         ("disk", _disk(sources, candidate_bytes)),
     ]
 
@@ -178,8 +190,8 @@ def _engine(engine: EngineChoice) -> str:
 
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
     size = bytes_text(needed_bytes(sources, dtype)[0])
-    device = torch.device(worker.device)
-    match residency_of(sources, dtype, device, worker.merging_share, worker.engine.quantise):
+    devices = devices_of(worker.device, worker.n_devices)
+    match residency_of(sources, dtype, devices, worker.merging_share, worker.engine.quantise):
         case "mapped":
             return f"mapped: {size} of files with the base, one copy for all workers of a machine"
         case "resident":
@@ -190,6 +202,28 @@ def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
                 f"streamed: {size} with the base pass through the device for each candidate, by "
                 f"two buffers of {stage}, there and pinned in memory, for each worker"
             )
+
+
+def _plan(
+    loaded: Loaded, sources: Sources, dtype: torch.dtype, worker: WorkerSpec
+) -> Iterator[tuple[str, str]]:
+    """Say what each device of a worker holds, a line each; nothing of models nobody knows here."""
+    room = worker_bytes(loaded.experiment.execution)
+    model = model_outline(sources.anchor.config, dtype)
+    if room is None or model is None:
+        return
+    steps = loaded.sloped.steps
+    plans = memory_plan(
+        model,
+        needed_on(sources, dtype, worker.n_devices, worker.engine.quantise),
+        device_type=worker.device,
+        stage_bytes=stage_size(sources),
+        room=room,
+        step_bytes=0 if steps is None else steps.n_bytes,
+    )
+    devices = devices_of(worker.device, worker.n_devices)
+    lines = [f"{device} {plan}" for device, plan in zip(devices, plans, strict=True)]
+    yield "of a worker", f"\n{'':12}".join(lines)
 
 
 def _disk(sources: Sources, candidate_bytes: int) -> str:

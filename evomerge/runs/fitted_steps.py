@@ -13,13 +13,18 @@ from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.sloped_objectives import SlopedObjective
 from evomerge.merging.candidate import output_dtype
-from evomerge.merging.residency import choose_residency, needed_bytes
+from evomerge.merging.residency import common_residency, needed_on
 from evomerge.merging.slopes import GRADIENT_BYTES
 from evomerge.merging.sources import Sources
 from evomerge.models.outline import model_outline
 from evomerge.recipe.recipe import Dtype
 from evomerge.runs.units import bytes_text
-from evomerge.runs.workers import worker_bytes, worker_count, worker_device
+from evomerge.runs.workers import (
+    devices_per_worker,
+    worker_bytes,
+    worker_count,
+    worker_device,
+)
 
 __all__ = ["FittedSteps", "fitted_steps"]
 
@@ -95,18 +100,18 @@ def fitted_steps(
 def _room(
     sources: Sources, dtype: torch.dtype, execution: ExecutionConfig, quantise: str | None
 ) -> int | None:
-    """What a worker has beside its live model, and on a GPU beside what may be resident there."""
+    """What a worker has beside its live model, and on a GPU beside what may be resident there.
+
+    Of several GPUs that of the fullest, as if the whole step were taken there.
+    """
     total = worker_bytes(execution)
     if total is None:
         return None
-    source_bytes, live_bytes = needed_bytes(sources, dtype, quantise)
+    needed = needed_on(sources, dtype, devices_per_worker(execution), quantise)
     if worker_device(execution)[0] == "cpu":
-        return total - live_bytes - _PROCESS_BYTES
-    is_resident = (
-        choose_residency("cuda", source_bytes=source_bytes, live_bytes=live_bytes, free_bytes=total)
-        == "resident"
-    )
-    return total - live_bytes - source_bytes * is_resident
+        return total - needed[0].live_bytes - _PROCESS_BYTES
+    is_resident = common_residency("cuda", needed, [total] * len(needed)) == "resident"
+    return min(total - n.live_bytes - n.source_bytes * is_resident for n in needed)
 
 
 def _workers(execution: ExecutionConfig) -> str:

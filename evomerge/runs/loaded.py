@@ -255,7 +255,7 @@ class _Parts:
         if self._are_named and not self._gaps.touch("seeds"):
             self.faults += checks.bound_faults(experiment, experts)
         self.faults += checks.distance_faults(experiment, self.space)
-        self.faults += checks.placement_faults(experiment)
+        self.faults += checks.placement_faults(experiment, self.space, self._opened)
         with collected(self.faults, "execution", "ray_address"):
             self.faults += checks.engine_faults(experiment, self.space, self._opened)
         if not self.faults and self.space is not None:
