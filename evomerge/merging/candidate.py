@@ -74,9 +74,10 @@ class LiveCandidate:
             spread(self.model, self._devices)
         else:
             self.model.to(self._devices[0])  # type: ignore[arg-type]
-        self._live = live_tensors(self.model, sources.live_names)
-        write_vocabulary(self._live, sources.anchor)
-        check_live(self._live, sources.anchor)
+        live = live_tensors(self.model, (*sources.live_names, *sources.lent_names))
+        write_vocabulary(live, sources.anchor)
+        check_live(live, sources.anchor)
+        self._live = _without_lent(live, sources)
         self._quantised = None if quantise is None else QuantisedLayers(self.model, quantise)
         places = {name: tensor.device for name, tensor in self._live.items()}
         supply = make_supply(sources, self._devices, residency, places)
@@ -166,6 +167,16 @@ class LiveCandidate:
             self._wiring.connect(path)
 
 
+@torch.no_grad()
+def _without_lent(live: Mapping[str, torch.Tensor], sources: Sources) -> dict[str, torch.Tensor]:
+    """Write the parts that no merge changes, and leave them out."""
+    merged = dict(live)
+    for name in sources.lent_names:
+        if (view := merged.pop(name, None)) is not None:
+            view.copy_(sources.lent_tensor(name))
+    return merged
+
+
 def output_dtype(sources: Sources, dtype: Dtype | None) -> torch.dtype:
     """Resolve a recipe's dtype: the one named, else that of the anchor."""
     if dtype is not None:
@@ -185,22 +196,25 @@ def load_model(
         attention: transformers' ``attn_implementation``; ``None``: what it takes by itself.
 
     Raises:
-        CheckpointError: It is no causal language model, e.g. one of vision and language.
+        CheckpointError: It is no causal language model, nor one of vision and language whose parts
+            are known.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
-    from evomerge.models.structure import class_fault
+    from evomerge.models.structure import auto_class, class_fault
 
-    if fault := class_fault(read_json(Path(folder) / "config.json")):
+    content = read_json(Path(folder) / "config.json")
+    if fault := class_fault(content):
         raise CheckpointError(f"{folder}: {fault}")
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if _is_plain(Path(folder)):
         for part in (config, config.get_text_config()):
             vars(part).pop("quantization_config", None)  # left by a training run
+    kind = auto_class(content) or AutoModelForCausalLM
     told = {} if attention is None else {"attn_implementation": attention}
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = kind.from_pretrained(
         folder, config=config, dtype=dtype, local_files_only=True, **told
     )
     model.eval()

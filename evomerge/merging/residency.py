@@ -133,12 +133,14 @@ def needed_on(
     """
     roles, sizes = sources.architecture.roles, [0] * sources.architecture.n_layers
     shapes = {name: math.prod(sources.anchor.shape(name)) for name in sources.names}
+    lent = sum(math.prod(sources.anchor.shape(name)) for name in sources.lent_names)
     for name, size in shapes.items():
         if roles[name].in_layer:
             sizes[roles[name].layer] += size
-    numbers = device_numbers(sizes, sum(shapes.values()) - sum(sizes), n_devices)
+    numbers = device_numbers(sizes, lent + sum(shapes.values()) - sum(sizes), n_devices)
     quantised = 0.0 if quantise is None else QUANTISATIONS[quantise].bytes_per_weight
     found = [Needs(numbers.count(k)) for k in range(n_devices)]
+    found[0].live_bytes += lent * dtype.itemsize
     for name, size in shapes.items():
         k = numbers[roles[name].layer] if roles[name].in_layer else 0
         found[k].source_bytes += sources.tensor_bytes(name)

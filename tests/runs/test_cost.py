@@ -125,6 +125,7 @@ def test_workers_that_share_a_gpu_share_its_memory(tmp_path: Path) -> None:
 def test_what_each_gpu_of_a_worker_holds_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    set_gpu(monkeypatch, GPU)
     monkeypatch.setattr("evomerge.runs.workers._n_gpus", lambda: 2)
     found = facts(tmp_path, execution="{gpus_per_worker: 2}", gpu_bytes=GPU)
     assert found["workers"].startswith("1 on cuda")
