@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.step_memory import cache_bytes
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.feeding import make_supply
-from evomerge.merging.residency import needed_on
+from evomerge.merging.lowering import PlannedTensor, lower
+from evomerge.merging.residency import Residency, needed_on
 from evomerge.merging.sources import Sources
 from evomerge.merging.spread import device_numbers, devices_of
 from evomerge.models.outline import model_outline
@@ -147,6 +150,33 @@ def test_experts_come_to_the_device_of_what_is_merged(
         for name, place in places.items():
             base, experts = supply.tensors(name)
             assert {device_of(one) for one in (base, *experts)} == {place}
+
+
+class Instant:
+    """An accelerator's streams and events, where all that is queued has run at once."""
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        return lambda *_: nullcontext() if name == "stream" else self
+
+
+@pytest.mark.parametrize("residency", ["resident", "streamed"])
+def test_merges_are_the_same_however_experts_come(
+    plain: LiveCandidate,
+    spread_out: LiveCandidate,
+    sources: Sources,
+    monkeypatch: pytest.MonkeyPatch,
+    residency: Residency,
+) -> None:
+    monkeypatch.setattr(torch, "get_device_module", lambda _: Instant())
+    places = {name: device_of(tensor) for name, tensor in spread_out.tensors.items()}
+    with FakeDevices():
+        supply = make_supply(sources, devices_of("cpu", N), residency, places)
+        outs = {name: torch.zeros_like(tensor) for name, tensor in spread_out.tensors.items()}
+        plans = [(name, plan) for name, plan in lower(RECIPE, sources) if name in outs]
+        supply.feed(PlannedTensor(name, plan, outs[name]) for name, plan in plans)
+    for name, out in outs.items():
+        assert device_of(out) == places[name]
+        assert torch.equal(out, plain.tensors[name]), name
 
 
 def test_a_path_is_refused(spread_out: LiveCandidate) -> None:
