@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue, chat, judge
+from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue, endpoint, judge
 from evomerge.evaluation.judge import Judge
 from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.score_cache import ScoreCache
@@ -31,7 +31,7 @@ def _fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("JUDGE_KEY", KEY)
     monkeypatch.setattr(judge, "_replies", {})
-    monkeypatch.setattr(chat, "_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(endpoint, "_WAITS_S", (0.0, 0.0))
 
 
 @pytest.fixture
