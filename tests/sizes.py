@@ -10,14 +10,17 @@ import torch
 
 from evomerge.evaluation.step_memory import pass_bytes
 from evomerge.evaluation.teacher_forcing import Piece, Reading
-from evomerge.merging.residency import choose_residency
+from evomerge.merging.residency import Needs, choose_residency, common_residency
 from evomerge.merging.slopes import GRADIENT_BYTES
+from evomerge.merging.spread import device_numbers
 from evomerge.models.outline import ModelOutline, model_outline
+from evomerge.runs.memory_plan import memory_plan
 
 __all__ = ["MODELS", "rows"]
 
 _EXPERTS = 3
 _GPUS = (79 << 30, 139 << 30)  # about what GPUs sold as 80 GB and 141 GB report
+_SPREAD = (2, 4, 8)  # of the first kind
 _STEP_TOKENS = 1024  # a microbatch of one sequence
 _LINK, _CPU = 25e9, 30e9  # bytes per second: from host to device, of merging on CPU
 
@@ -58,8 +61,8 @@ MODELS = {
 
 
 def rows() -> Iterator[str]:
-    """Yield the rows of the two tables in docs/sizes.md."""
-    for cells in (_memory, _work):
+    """Yield the rows of the tables in docs/sizes.md."""
+    for cells in (_memory, _work, _spread):
         for name, shape in MODELS.items():
             model = model_outline(shape.config(), torch.bfloat16)
             assert model is not None
@@ -83,6 +86,39 @@ def _work(model: ModelOutline) -> Iterator[str]:
     yield f"{(sources + live) / _CPU:.2g} s"
 
 
+def _spread(model: ModelOutline) -> Iterator[str]:
+    """What the fullest of several GPUs holds."""
+    for n in _SPREAD:
+        needed, room = _needs(model, n), _GPUS[0]
+        place = common_residency("cuda", needed, [room] * n)
+        stage = _stage(model)
+        plans = memory_plan(model, needed, device_type="cuda", stage_bytes=stage, room=room)
+        left = min(plan.left for plan in plans)
+        yield f"{place}, {_gb(left)} left" if left > 0 else "does not fit"
+
+
+def _needs(model: ModelOutline, n: int) -> list[Needs]:
+    """What ``needed_on`` says of models whose layers are all alike."""
+    n_layers = model.config.num_hidden_layers
+    live, _ = _sizes(model)
+    ends = [p.nbytes for p in model.parameters() if p.nbytes >= _end_bytes(model)]
+    layer = (live - sum(ends)) // n_layers
+    numbers = device_numbers([layer] * n_layers, sum(ends), n)
+    counts = [numbers.count(k) for k in range(n)]
+    own = [counts[k] * layer + (sum(ends) if k == 0 else 0) for k in range(n)]
+    return [Needs(c, (1 + _EXPERTS) * b, b) for c, b in zip(counts, own, strict=True)]
+
+
+def _end_bytes(model: ModelOutline) -> int:
+    """Bytes of the embedding, and of the head if it is not tied to it."""
+    size: int = model.config.vocab_size * model.config.hidden_size * model.dtype.itemsize
+    return size
+
+
+def _stage(model: ModelOutline) -> int:
+    return (1 + _EXPERTS) * max(parameter.nbytes for parameter in model.parameters())
+
+
 def _sizes(model: ModelOutline) -> tuple[int, int]:
     """Bytes of a live model, and of base and experts together."""
     live = sum(parameter.nbytes for parameter in model.parameters())
@@ -93,8 +129,7 @@ def _where(model: ModelOutline, size: int) -> str:
     """Where base and experts are on a GPU, and what that leaves."""
     live, sources = _sizes(model)
     place = choose_residency("cuda", source_bytes=sources, live_bytes=live, free_bytes=size)
-    stage = (1 + _EXPERTS) * max(parameter.nbytes for parameter in model.parameters())
-    left = size - live - (sources if place == "resident" else 2 * stage)
+    left = size - live - (sources if place == "resident" else 2 * _stage(model))
     return f"{place}, {_gb(left)} left" if left > 0 else "does not fit"
 
 

@@ -27,6 +27,7 @@ from evomerge.config.presets import Presets
 from evomerge.ensembles.file import read_ensemble
 from evomerge.errors import ConfigError
 from evomerge.evaluation import TaskCatalogue
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.gates import Gates
 from evomerge.mixtures.file import MixtureFile
 from evomerge.recipe.files import recipe_from_data
@@ -79,7 +80,8 @@ def test_what_is_shown_as_a_default_is_one() -> None:
         default = Experiment.model_fields[key].default
         for name, value in shown[key].items():
             assert value == getattr(default, name), f"{key}.{name}"
-    for key in ("allow_test_split", "engine", "finalists", "seed"):
+    assert EngineChoice(name=shown["engine"]) == Experiment.model_fields["engine"].default
+    for key in ("allow_test_split", "finalists", "seed"):
         assert shown[key] == Experiment.model_fields[key].default, key
     assert shown["budget"]["trials"] == Experiment.model_fields["budget"].default.trials
 

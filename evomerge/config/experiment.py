@@ -33,11 +33,11 @@ from evomerge.config.values import (
     named,
     switch,
 )
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.generation import Generation
 from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.racing import RaceRules
-from evomerge.execution.protocol import EngineName
 from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice
@@ -279,7 +279,8 @@ class ExecutionConfig(_Section):
     Attributes:
         executor: ``ray`` or ``inline``.
         workers: Number of workers; ``auto``: one per GPU, else one per core.
-        gpus_per_worker: Only where there are GPUs.
+        gpus_per_worker: Where there are GPUs: a share of one, or several over which the layers of a
+            candidate are spread.
         ray_address: ``local``, or the address of a running cluster.
         trial_timeout: How long a trial may take before its worker is replaced; ``auto``: much
             longer than those that have finished; ``off``: for ever.
@@ -307,7 +308,8 @@ class Experiment(_Section):
         sampler: How it searches.
         budget: When it ends.
         execution: Where it runs.
-        engine: What answers the prompts: ``transformers``, or ``vllm`` on GPUs.
+        engine: What answers the prompts: ``transformers``, or ``vllm`` on GPUs; with arguments of
+            its own, ``{name: vllm, gpu_memory_utilization: 0.4}``.
         gates: When a broken candidate is given up early: ``on``, ``off``, or settings.
         race: When a trial that will hardly improve the front is dropped: ``off``, ``careful``,
             ``fast``, or settings.
@@ -332,7 +334,7 @@ class Experiment(_Section):
     sampler: Annotated[SamplerConfig, BeforeValidator(by_name)] = SamplerConfig()
     budget: BudgetConfig = BudgetConfig()
     execution: ExecutionConfig = ExecutionConfig()
-    engine: EngineName = "transformers"
+    engine: Annotated[EngineChoice, BeforeValidator(by_name)] = EngineChoice()
     gates: Annotated[Gates | None, BeforeValidator(switch)] = Gates()
     race: Annotated[RaceRules | None, BeforeValidator(_race)] = None
     allow_test_split: bool = False

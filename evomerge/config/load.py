@@ -313,7 +313,8 @@ def experiment_digest(experiment: Experiment) -> str:
 
 
 def _by_name(experiment: Experiment) -> Experiment:
-    return with_models_at(experiment, {name: name for name in experiment.models.located()})
+    named = with_models_at(experiment, {name: name for name in experiment.models.located()})
+    return named.model_copy(update={"engine": experiment.engine.counted})
 
 
 def _absolute_seeds(experiment: Experiment, beside: Path) -> dict[str, Any]:

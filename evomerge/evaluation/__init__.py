@@ -21,6 +21,7 @@
     answers.py        how long the answers are, and how many are cut off
     divergence.py     how far the predictions are from a reference model's
     engine.py         the seam to what runs the model
+    engine_choice.py  which engine, and what it is told
     kinds.py          requests by kind, as every engine answers them
     transformers_engine.py  the default engine
     batches.py        which requests go through the model together

@@ -253,7 +253,11 @@ class _Entry:
 
 
 def prompt_suites(
-    suites: Sequence[Suite], split: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    suites: Sequence[Suite],
+    split: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    reading: Mapping[str, object] | None = None,
 ) -> tuple[PromptedSuite, ...]:
     """Load suites and build their prompts for one split alone.
 
@@ -262,6 +266,7 @@ def prompt_suites(
         split: One of ``SPLITS``.
         model: Whose context prompts must fit into.
         tokenizer: Its chat template shapes them.
+        reading: See ``LanguageModel``.
 
     Raises:
         EvaluationError: Every fault of every suite for this split.
@@ -270,7 +275,7 @@ def prompt_suites(
     loaded: list[LoadedSuite] = []
     faults: list[Fault] = []
     with clean_harness():
-        reader = LanguageModel(model, tokenizer, 1)
+        reader = LanguageModel(model, tokenizer, 1, reading=reading or {})
     for suite in suites:
         with clean_harness(), collected(faults, suite.name):
             loaded.append(load_suite(suite))

@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from evomerge.evaluation.choosing import Chooser, Draws, likeliest
-from evomerge.evaluation.prefix import Family, PrefixCache
+from evomerge.evaluation.prefix import Family, PrefixCache, select_rows
 from evomerge.evaluation.stops import Stops
 
 __all__ = [
@@ -159,7 +159,7 @@ def decode(
             break
         if len(going) < len(active):
             rows = torch.tensor(going, device=tokens.device)
-            cache.batch_select_indices(rows)
+            select_rows(cache, rows)
             chosen, mask, positions = chosen[rows], mask[rows], positions[rows]
             active = [active[k] for k in going]
         tokens, positions = chosen[:, None], positions[:, -1:] + 1

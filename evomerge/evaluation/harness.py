@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -78,6 +78,7 @@ __all__ = [
 ]
 
 BUILTIN_TASKS = Path(lm_eval.tasks.__file__).resolve().parent
+_AS_BY_DEFAULT: Mapping[str, Any] = MappingProxyType({})
 GENERATION = "generate_until"  # what tasks and requests are called that ask for text
 FEWSHOT_SEED = 1234  # what simple_evaluate seeds the choice of examples with
 
@@ -247,6 +248,7 @@ class LanguageModel:
         tokenizer: Copied, because lm-eval may give it a padding token.
         batch_size: Sequences per forward pass when lm-eval answers itself.
         tags: Of reasoning before answers; ``None`` takes what is said for the answer.
+        reading: What else lm-eval is told: how long prompts may be, what they begin with.
 
     Attributes:
         thinking: Tells reasoning from answers.
@@ -258,6 +260,7 @@ class LanguageModel:
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
         tags: Tags | None = None,
+        reading: Mapping[str, Any] = _AS_BY_DEFAULT,
     ) -> None:
         from lm_eval.models.huggingface import HFLM  # slow to import
 
@@ -268,18 +271,25 @@ class LanguageModel:
             tokenizer=copy.deepcopy(tokenizer),
             batch_size=batch_size,
             backend="causal",
+            **reading,
         )
         self._encode: Callable[[str], list[int]] = self.lm.tok_encode
         # The same prompts come again for every candidate: tokenise each text once.
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)
 
     @classmethod
-    def without_parameters(cls, tokenizer: PreTrainedTokenizerBase, config: Any) -> Self:
+    def without_parameters(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        config: Any,
+        reading: Mapping[str, Any] = _AS_BY_DEFAULT,
+    ) -> Self:
         """Make what can shape and measure prompts, but not answer them.
 
         Args:
             tokenizer: Copied.
             config: Has the settings of the model as attributes.
+            reading: See the class.
         """
         ends = getattr(config.get_text_config(), "eos_token_id", None)
         model: Any = SimpleNamespace(
@@ -287,7 +297,7 @@ class LanguageModel:
             device=torch.device("meta"),
             generation_config=SimpleNamespace(eos_token_id=ends),
         )
-        return cls(model, tokenizer, 1)
+        return cls(model, tokenizer, 1, reading=reading)
 
     def in_chat(self, arguments: Mapping[str, object]) -> Callable[..., str]:
         """Make what puts the turns of a chat into the model's template, with arguments for it."""

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from evomerge.evaluation.batches import Batch, Target
 from evomerge.evaluation.engine import Answer
-from evomerge.evaluation.prefix import Family, PrefixCache
+from evomerge.evaluation.prefix import Family, PrefixCache, select_rows
 from evomerge.evaluation.shared_context import SharedBatch
 
 __all__ = ["log_likelihoods"]
@@ -80,7 +80,7 @@ def _shared(model: PreTrainedModel, batch: SharedBatch, prefix: PrefixCache) -> 
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]
-    cache.batch_select_indices(batch.owners)
+    select_rows(cache, batch.owners)
     steps = torch.arange(batch.continuations.shape[1], device=mask.device)
     logits = model(
         batch.continuations,

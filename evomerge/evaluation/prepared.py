@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from operator import attrgetter, itemgetter
@@ -113,6 +113,7 @@ class PreparedSuites:
         tokenizer: PreTrainedTokenizerBase,
         rungs: Sequence[float] = (),
         make_engine: MakeEngine = TransformersEngine,
+        reading: Mapping[str, object] | None = None,
     ) -> Self:
         """Load suites, build their prompts for one split, and prepare them.
 
@@ -123,11 +124,12 @@ class PreparedSuites:
             tokenizer: Its chat template shapes the prompts.
             rungs: See the class.
             make_engine: See the class.
+            reading: See ``LanguageModel``; the engine is told, too.
 
         Raises:
             EvaluationError: Every fault of every suite for this split.
         """
-        prompted = prompt_suites(suites, split, model, tokenizer)
+        prompted = prompt_suites(suites, split, model, tokenizer, reading)
         return cls(prompted, model, tokenizer, rungs, make_engine)
 
     @property

@@ -1,4 +1,4 @@
-"""How much memory a pass forward and backward takes, reckoned without running it."""
+"""How much memory keys and values, and a pass forward and backward, take: reckoned, not run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig
 
-__all__ = ["Outline", "pass_bytes"]
+__all__ = ["Outline", "cache_bytes", "pass_bytes"]
 
 # Numbers that a layer keeps per token: hidden sizes in the model's dtype and in float32 (norms),
 # and sizes of its feed-forward part; a little more than any of the families in the tests.
@@ -35,6 +35,19 @@ class Outline(Protocol):
     def parameters(self) -> Iterator[torch.Tensor]:
         """Yield the parameters, which may be without storage."""
         ...
+
+
+def cache_bytes(model: Outline, n_tokens: int) -> int:
+    """Reckon the keys and values of one layer, for models that keep both for every token.
+
+    Args:
+        model: What is run, or an outline of it.
+        n_tokens: Of all sequences together.
+    """
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * heads * size * n_tokens * model.dtype.itemsize)
 
 
 def pass_bytes(model: Outline, batch: Sequence[Piece], *, checkpointing: bool) -> int:

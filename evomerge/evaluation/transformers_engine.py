@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -29,13 +29,25 @@ from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
 
-__all__ = ["TransformersEngine"]
+__all__ = ["TransformersEngine", "batch_tokens"]
 
 _T = TypeVar("_T")
 _LM_EVAL_BATCH = 64
 _TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing
 _LOGITS_BYTES = 1 << 30  # what the logits of a pass may take on CPU, where workers share memory
 _LOGITS_SHARE = 16  # what part of a GPU's memory they may take there, the same for every worker
+
+
+def batch_tokens(vocabulary: int, itemsize: int, gpu_bytes: int | None) -> int:
+    """Tell how many tokens pay off in one forward pass and fit, with all their logits, in memory.
+
+    Args:
+        vocabulary: Logits of a token.
+        itemsize: Bytes of one.
+        gpu_bytes: All memory of the GPU; ``None`` on CPU.
+    """
+    room = _LOGITS_BYTES if gpu_bytes is None else gpu_bytes // _LOGITS_SHARE
+    return min(_TOKENS_PER_BATCH, room // (vocabulary * itemsize))
 
 
 class TransformersEngine:
@@ -52,6 +64,7 @@ class TransformersEngine:
             once, and floats may differ from lm-eval's in the last digit, as they do between any
             two batch sizes.
         tags: See ``MakeEngine``.
+        reading: See ``LanguageModel``.
     """
 
     def __init__(
@@ -60,10 +73,11 @@ class TransformersEngine:
         tokenizer: PreTrainedTokenizerBase,
         batch_size: BatchSize,
         tags: Tags | None = None,
+        reading: Mapping[str, object] | None = None,
     ) -> None:
         self._model, self._batch_size = model, batch_size
         lm_eval_size = _LM_EVAL_BATCH if batch_size == "auto" else batch_size
-        self._lm = LanguageModel(model, tokenizer, lm_eval_size, tags)
+        self._lm = LanguageModel(model, tokenizer, lm_eval_size, tags, reading or {})
         self._halving = Halving()
 
     @property
@@ -99,15 +113,13 @@ class TransformersEngine:
 
     @functools.cached_property
     def _tokens_per_batch(self) -> int:
-        """How many tokens pay off in one forward pass and fit, with all their logits, in memory.
+        """See ``batch_tokens``.
 
         Memory that happens to be free must not decide: other batches round differently.
         """
         device, head = torch.device(self._lm.lm.device), self._model.config.get_text_config()
-        is_gpu = device.type == "cuda"
-        room = torch.cuda.mem_get_info(device)[1] // _LOGITS_SHARE if is_gpu else _LOGITS_BYTES
-        bytes_per_token: int = head.vocab_size * self._model.dtype.itemsize
-        return min(_TOKENS_PER_BATCH, room // bytes_per_token)
+        gpu_bytes = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+        return batch_tokens(head.vocab_size, self._model.dtype.itemsize, gpu_bytes)
 
     @functools.cached_property
     def _shares(self) -> bool:

@@ -6,6 +6,8 @@ It has not been run on a GPU; there, too, both are compared before anything is s
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -29,10 +31,19 @@ from evomerge.evaluation.suite import BatchSize
 if TYPE_CHECKING:
     from vllm import RequestOutput
 
-__all__ = ["VllmEngine", "VllmModel"]
+__all__ = ["VllmEngine", "VllmModel", "known_arguments"]
 
 _LOGITS_BYTES = 1 << 30  # of a step that scores prompts, in float32; vLLM does not plan for them
 _TOLERANCE = 0.25  # mean nats per token; two roundings of one model in bfloat16 stay below 0.1
+
+
+def known_arguments() -> frozenset[str]:
+    """Name what the installed vLLM can be told; imports it."""
+    import vllm
+
+    named = inspect.signature(vllm.LLM.__init__).parameters.values()
+    own = (p.name for p in named if p.kind is not p.VAR_KEYWORD and p.name != "self")
+    return frozenset((*own, *(field.name for field in dataclasses.fields(vllm.EngineArgs))))
 
 
 class VllmModel:
@@ -43,6 +54,7 @@ class VllmModel:
         model: The live model.
         tensors: All its parameters by checkpoint name, as views.
         memory_share: Which part of the device's memory vLLM may take.
+        arguments: What else vLLM is told.
 
     Raises:
         EvaluationError: vLLM does not say what the live model says.
@@ -54,6 +66,7 @@ class VllmModel:
         model: PreTrainedModel,
         tensors: Mapping[str, torch.Tensor],
         memory_share: float,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # tensors are handed over as they are
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # it reports to its makers otherwise
@@ -64,15 +77,19 @@ class VllmModel:
         self._model, self._tensors = model, tensors
         self._vocabulary = model.config.get_text_config().vocab_size
         is_untied = getattr(model.config, "tie_word_embeddings", None) is False
+        told: dict[str, Any] = {
+            "enforce_eager": model.device.type == "cpu",
+            "gpu_memory_utilization": memory_share,
+            "max_num_batched_tokens": max(1024, _LOGITS_BYTES // (4 * self._vocabulary)),
+            **(arguments or {}),
+        }
         self._llm = vllm.LLM(
             model=str(folder),
             dtype=str(model.dtype).removeprefix("torch."),
             load_format="dummy",
             hf_overrides={"tie_word_embeddings": False} if is_untied else {},
-            enforce_eager=model.device.type == "cpu",
-            gpu_memory_utilization=memory_share,
-            max_num_batched_tokens=max(1024, _LOGITS_BYTES // (4 * self._vocabulary)),
             seed=0,
+            **told,
         )
         self._longest = self._llm.model_config.max_model_len - 1  # it must say one token
         self.update()

@@ -28,8 +28,11 @@ class Node:
 
 
 def n_slots(nodes: Iterable[Node], gpus_per_worker: float) -> int:
-    """Count the workers that machines have room for; a share of a GPU is a share of one GPU."""
+    """Count the workers that machines have room for; a share of a GPU is a share of one GPU.
+
+    Several GPUs of a worker are on one machine.
+    """
     if not gpus_per_worker:
         return sum(int(node.n_cores) for node in nodes)
-    per_gpu = int(1 / gpus_per_worker + _ROUNDING)
-    return sum(int(min(node.n_cores, int(node.n_gpus) * per_gpu)) for node in nodes)
+    per_gpu = int(1 / gpus_per_worker + _ROUNDING) if gpus_per_worker < 1 else 1 / gpus_per_worker
+    return sum(int(min(node.n_cores, int(node.n_gpus) * per_gpu + _ROUNDING)) for node in nodes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import Race
 from evomerge.evaluation.scores import ItemScore, MetricValue, Scores, Verdict
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Climb",
     "Climbed",
-    "EngineName",
     "Executor",
     "Failed",
     "Job",
@@ -35,8 +35,6 @@ __all__ = [
     "Scored",
     "WorkerSpec",
 ]
-
-EngineName = Literal["transformers", "vllm"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,7 @@ class WorkerSpec:
         dtype: Dtype of the live model; ``None`` takes the base's.
         device: ``cpu`` or ``cuda``.
         device_share: Which part of the device's memory is for one worker.
+        n_devices: Over how many devices the layers of its live model are spread.
         costs: Metrics of the task ``cost`` to measure, ``NAME`` or ``NAME:REFERENCE``.
         gates: When a candidate is given up before it is scored; ``None``: never.
         rungs: Shares of the search items after which a job with a race may be dropped.
@@ -71,10 +70,11 @@ class WorkerSpec:
     dtype: Dtype | None = None
     device: str = "cpu"
     device_share: float = 1.0
+    n_devices: int = 1
     costs: tuple[str, ...] = ()
     gates: Gates | None = None
     rungs: tuple[float, ...] = ()
-    engine: EngineName = "transformers"
+    engine: EngineChoice = field(default_factory=EngineChoice)
     prompted: Mapping[str, tuple[PromptedSuite, ...]] = field(default_factory=dict)
     space: SearchSpace | None = None
     objectives: tuple[tuple[str, str], ...] = ()
@@ -87,7 +87,13 @@ class WorkerSpec:
     @property
     def merging_share(self) -> float:
         """Which part of the device's memory is for experts and live model; vLLM has the rest."""
-        return self.device_share * (0.5 if self.engine == "vllm" else 1.0)
+        if self.engine.name != "vllm":
+            return self.device_share
+        return (
+            self.device_share * 0.5
+            if (share := self.engine.memory_share) is None
+            else self.device_share - share
+        )
 
     def parent_recipe(self, parent: str) -> Recipe:
         """Write the base or one expert, value for value, as a recipe over all of them.

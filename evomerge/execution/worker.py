@@ -94,8 +94,9 @@ class Worker:
         if spec.contents is not None:
             require_contents(sources, spec.contents)
         sources.check_finite()
-        self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share)
-        self._vllm = self._inside_vllm(sources) if spec.engine == "vllm" else None
+        how = spec.engine.attention, spec.engine.quantise, spec.n_devices
+        self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share, *how)
+        self._vllm = self._inside_vllm(sources) if spec.engine.name == "vllm" else None
         self._sources = sources
         self._cache = ScoreCache(cache_folder("scores"))
         self._tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)
@@ -122,11 +123,12 @@ class Worker:
 
         folder, candidate = sources.anchor.folder, self._candidate
         share = self._spec.device_share - self._spec.merging_share
-        return VllmModel(folder, candidate.model, candidate.tensors, share)
+        arguments = self._spec.engine.arguments
+        return VllmModel(folder, candidate.model, candidate.tensors, share, arguments)
 
     def _make_engine(self) -> MakeEngine:
         if self._vllm is None:
-            return TransformersEngine
+            return functools.partial(TransformersEngine, reading=self._spec.engine.reading)
         from evomerge.evaluation.vllm_engine import VllmEngine
 
         return functools.partial(VllmEngine, self._vllm)
@@ -161,7 +163,8 @@ class Worker:
         """Build the prompts of one split here."""
         suites = [suite for suite in self._spec.suites if suite.report_only == is_reported]
         read_as = "test" if is_reported else split
-        return prompt_suites(suites, read_as, self._candidate.model, self._tokenizer)
+        model, reading = self._candidate.model, self._spec.engine.reading
+        return prompt_suites(suites, read_as, model, self._tokenizer, reading)
 
     def run(self, job: Job) -> Outcome:
         """Merge and score one recipe, and climb on; any exception becomes ``Failed``.
@@ -248,8 +251,9 @@ class Worker:
         costs = [] if job.is_report_only else sorted(self._spec.costs)
         if suites is None or any(Cost.of(cost).is_timed for cost in costs):
             return None
-        engine = [] if self._vllm is None else ["vllm", self._vllm.version]
-        where = [self._spec.device, *engine]
+        version = [] if self._vllm is None else ["vllm", self._vllm.version]
+        told = [arguments] if (arguments := self._spec.engine.counted.arguments) else []
+        where = [self._spec.device, *version, *told]
         recipe = _without_places(job.recipe)
         return digest_of(SCORING, suites, recipe, costs, self._models, *where)
 

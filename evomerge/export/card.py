@@ -53,6 +53,7 @@ class Findings:
         forgetting: How it does on tasks that the search never saw, one per metric.
         no_gain: That no merge is better than what was there before, if so.
         searched: Public benchmarks that were searched by the split that they are reported by.
+        scored_in: How the scored models were quantised, in words; ``None``: they were not.
     """
 
     objectives: Sequence[str] = ()
@@ -61,6 +62,7 @@ class Findings:
     forgetting: Sequence[ForgettingRow] = ()
     no_gain: str | None = None
     searched: Mapping[str, str] = field(default_factory=dict)
+    scored_in: str | None = None
 
 
 def model_card(

@@ -16,9 +16,9 @@ from evomerge.analysis.gain import no_gain
 from evomerge.analysis.intervals import Estimate
 from evomerge.errors import ConfigError
 from evomerge.evaluation.catalogue import TaskCatalogue
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
-from evomerge.execution.protocol import EngineName
 from evomerge.export.card import CardRow, Findings, model_card
 from evomerge.export.lineage import ancestors, parents
 from evomerge.export.rescore import FolderScores, score_folder, score_splits
@@ -26,6 +26,7 @@ from evomerge.export.rounding import FoldError, fold_error
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import SHARD_BYTES, write_checkpoint
+from evomerge.merging.quantised import QUANTISATIONS
 from evomerge.merging.sources import Sources
 from evomerge.origins import is_baseline, is_single_model, model_label
 from evomerge.recipe.files import dump_recipe, load_recipe, public_recipe, stored_recipe
@@ -146,7 +147,7 @@ def export_model(
     *,
     rungs: Sequence[float] = (),
     items: pd.DataFrame | None = None,
-    engine: EngineName = "transformers",
+    engine: EngineChoice | None = None,
     form: CheckpointForm | None = None,
 ) -> Rescored:
     """Write a trial as a Hugging Face folder with recipe and model card, and score it again.
@@ -163,7 +164,7 @@ def export_model(
         rungs: Of the study's races.
         items: Of the study, as ``ItemStore.read`` returns them: without them the card says nothing
             of what was forgotten.
-        engine: Of the study; the folder is scored by transformers.
+        engine: Of the study; absent: transformers, by which the folder is scored in any case.
         form: How the folder is written.
 
     Raises:
@@ -184,16 +185,20 @@ def export_model(
     folding = fold_error(recipe, out) if scaled else None
     searched = [suite for suite in suites if not suite.report_only]
     splits = ["search", *_unscored(study, trial, searched)]
-    scores = score_splits(out, searched, splits, rungs, like=trial.device)
+    scores = score_splits(out, searched, splits, rungs, like=trial.device, engine=engine)
+    whole = {}
+    if engine is not None and engine.quantise is not None:
+        whole = score_splits(out, searched, splits, rungs, like=trial.device)
     if items is not None and not _is_reported(study, trial):
         reported = [suite for suite in suites if suite.report_only]
-        found = score_folder(out, reported, "test", like=trial.device).scores
+        found = score_folder(out, reported, "test", like=trial.device, engine=engine).scores
         study, items = _with_report(study, trial, found, items)
     forgetting = () if items is None else forgetting_rows(study, items)
     findings = Findings(
         objectives=[o.name for o in study.objectives],
-        scores=_card_rows(study, trial, scores),
+        scores=[*_card_rows(study, trial, scores), *_whole_rows(study, trial, whole)],
         results=_results(study, trial, scores),
+        scored_in=_scored_in(engine),
         forgetting=[row for row in forgetting if row.number == trial.number],
         no_gain=no_gain(study, items),
         searched=TaskCatalogue([s for s in suites if s.allow_test_split]).searched_benchmarks,
@@ -212,7 +217,7 @@ def export_model(
     return replace(
         _beside(study, trial, scores["search"]),
         folding=folding,
-        is_same_engine=engine == "transformers",
+        is_same_engine=engine is None or engine.name == "transformers",
         non_finite=non_finite,
         is_same_dtype=not is_other,
     )
@@ -342,6 +347,24 @@ def _card_rows(
             name = f"{model_label(final.origin, final.number)}{beside}"
             rows.append(CardRow(name, "test", _texts(final.values, final.stderr)))
     return rows
+
+
+def _whole_rows(
+    study: StudyRecord, trial: TrialRecord, scores: Mapping[str, FolderScores]
+) -> list[CardRow]:
+    """List what the folder scores as it is, where its trial was scored quantised."""
+    this = "this model" if is_single_model(trial.origin) else "this merge"
+    return [
+        CardRow(f"{this}, not quantised", split, _read(study.objectives, found))
+        for split, found in scores.items()
+    ]
+
+
+def _scored_in(engine: EngineChoice | None) -> str | None:
+    """Say what the scores of a study were made with, if it was not what is exported."""
+    if engine is None or engine.quantise is None:
+        return None
+    return QUANTISATIONS[engine.quantise].summary
 
 
 def _results(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from evomerge.evaluation.engine import device_name
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
+from evomerge.merging.quantised import QuantisedLayers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,9 +47,10 @@ def score_folder(
     rungs: Sequence[float] = (),
     *,
     like: str | None = None,
+    engine: EngineChoice | None = None,
 ) -> FolderScores:
     """Load a model folder and score it on one split; see ``score_splits``."""
-    return score_splits(folder, suites, [split], rungs, like=like)[split]
+    return score_splits(folder, suites, [split], rungs, like=like, engine=engine)[split]
 
 
 def score_splits(
@@ -56,6 +60,7 @@ def score_splits(
     rungs: Sequence[float] = (),
     *,
     like: str | None = None,
+    engine: EngineChoice | None = None,
 ) -> Mapping[str, FolderScores]:
     """Load a model folder and score it.
 
@@ -65,6 +70,8 @@ def score_splits(
         splits: Some of ``search``, ``validation`` and ``test``.
         rungs: What cut the batches of the search items when the folder's trial was scored.
         like: Name of the device its trial was scored on, if that is known.
+        engine: What transformers and lm-eval are told, and what the model is quantised to; vLLM
+            does not run here.
 
     Returns:
         By split, scores computed as a worker computes them: on the GPU if there is one and the
@@ -73,13 +80,16 @@ def score_splits(
     from transformers import AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() and like != "cpu" else "cpu"
-    model = load_model(str(folder), "auto")
+    engine = engine or EngineChoice()
+    model = load_model(str(folder), "auto", engine.attention)
     model.to(device)  # type: ignore[arg-type]
+    if engine.quantise is not None:
+        QuantisedLayers(model, engine.quantise)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = {}
     for split in splits:
         cut = rungs if split == "search" else ()
-        scores = score_model(model, tokenizer, suites, split, cut)
+        scores = score_model(model, tokenizer, suites, split, cut, reading=engine.reading)
         found[split] = FolderScores(scores, device_name(device), model.dtype)
     return found
 
@@ -90,7 +100,8 @@ def score_model(
     suites: Sequence[Suite],
     split: str,
     rungs: Sequence[float] = (),
-    make_engine: MakeEngine = TransformersEngine,
+    make_engine: MakeEngine | None = None,
+    reading: Mapping[str, object] | None = None,
 ) -> Scores:
     """Score a live model where it is, on one thread as a worker does.
 
@@ -100,12 +111,14 @@ def score_model(
         suites: Task suites.
         split: One of ``search``, ``validation`` and ``test``.
         rungs: What cuts the batches.
-        make_engine: See ``PreparedSuites``.
+        make_engine: See ``PreparedSuites``; ``None``: transformers, that reads so.
+        reading: See ``LanguageModel``.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order could flip a close call
     try:
-        prepared = PreparedSuites.of(suites, split, model, tokenizer, rungs, make_engine)
+        make_engine = make_engine or partial(TransformersEngine, reading=reading)
+        prepared = PreparedSuites.of(suites, split, model, tokenizer, rungs, make_engine, reading)
         return prepared.score()
     finally:
         torch.set_num_threads(threads)

@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from itertools import groupby
+
+import torch
 
 from evomerge.errors import ConfigError
 from evomerge.kernels.eager import merge_eager, slopes_eager
@@ -45,13 +48,14 @@ def merge_all(jobs: Iterable[MergeJob]) -> None:
     Raises:
         ConfigError: ``EVOMERGE_KERNEL`` names no kernel.
     """
-    for device, group in groupby(jobs, lambda job: job.out.device.type):
-        compiled = None if _is_eager_wanted() else _compiled(device)
-        if compiled is not None:
-            compiled(_after_eager(group))
-        else:
-            for job in group:
-                merge_eager(job.plan, job.base, job.experts, job.out)
+    for device, group in groupby(jobs, lambda job: job.out.device):
+        compiled = None if _is_eager_wanted() else _compiled(device.type)
+        with _current(device):
+            if compiled is not None:
+                compiled(_after_eager(group))
+            else:
+                for job in group:
+                    merge_eager(job.plan, job.base, job.experts, job.out)
 
 
 def slopes_all(jobs: Iterable[SlopeJob]) -> list[Scalars]:
@@ -71,9 +75,18 @@ def slopes_all(jobs: Iterable[SlopeJob]) -> list[Scalars]:
     are_few = sum(job.gradient.numel() for job in jobs) < _FEWEST_COMPILED
     is_eager = _is_eager_wanted() or are_few
     found: list[Scalars] = []
-    for kernel, group in groupby(jobs, lambda job: _slope_kernel(job, is_eager)):
-        found += kernel([*group])
+    by_kernel = groupby(jobs, lambda job: (job.gradient.device, _slope_kernel(job, is_eager)))
+    for (device, kernel), group in by_kernel:
+        with _current(device):
+            found += kernel([*group])
     return found
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Launch kernels on a device: of several GPUs one is the current one."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.device(device)
 
 
 def _slope_kernel(job: SlopeJob, is_eager: bool) -> Callable[[Sequence[SlopeJob]], list[Scalars]]:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, RecipeError
 from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
 from evomerge.merging.lowering import PlannedTensor, lower, merged_names
 from evomerge.merging.path_rules import PathRules
+from evomerge.merging.quantised import QuantisedLayers
 from evomerge.merging.residency import residency_of
 from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
 from evomerge.merging.sources import Sources
+from evomerge.merging.spread import devices_of, spread
 from evomerge.merging.wiring import Wiring
 from evomerge.models.checkpoint import Checkpoint, model_dtype
 from evomerge.models.files import read_json
@@ -41,10 +43,14 @@ class LiveCandidate:
         sources: Models to merge.
         dtype: Dtype of the live model; ``None`` takes the anchor's.
         device: Where the live model is.
+        n_devices: Over how many of them its layers are spread.
         device_share: Which part of the device's memory is for this process.
+        attention: How it computes attention; see ``load_model``.
+        quantise: One of ``QUANTISATIONS`` that its linear layers run with; ``None``: none.
 
     Raises:
-        CheckpointError: The live model does not hold some tensor of the checkpoint.
+        CheckpointError: The live model does not hold some tensor of the checkpoint, or cannot be
+            quantised.
     """
 
     def __init__(
@@ -53,20 +59,28 @@ class LiveCandidate:
         dtype: Dtype | None = None,
         device: str = "cpu",
         device_share: float = 1.0,
+        attention: str | None = None,
+        quantise: str | None = None,
+        n_devices: int = 1,
     ) -> None:
         self._sources = sources
-        self._device, live_dtype = torch.device(device), output_dtype(sources, dtype)
-        residency = residency_of(sources, live_dtype, self._device, device_share)
-        self.model = load_model(str(sources.anchor.folder), live_dtype)
+        self._devices, live_dtype = devices_of(device, n_devices), output_dtype(sources, dtype)
+        residency = residency_of(sources, live_dtype, self._devices, device_share, quantise)
+        self.model = load_model(str(sources.anchor.folder), live_dtype, attention)
         fit_vocabulary(self.model, sources.anchor)
         if sources.is_untied:
             untie(self.model)
-        self.model.to(self._device)  # type: ignore[arg-type]
+        if n_devices > 1:
+            spread(self.model, self._devices)
+        else:
+            self.model.to(self._devices[0])  # type: ignore[arg-type]
         live = live_tensors(self.model, (*sources.live_names, *sources.lent_names))
         write_vocabulary(live, sources.anchor)
         check_live(live, sources.anchor)
         self._live = _without_lent(live, sources)
-        supply = make_supply(sources, self._device, residency)
+        self._quantised = None if quantise is None else QuantisedLayers(self.model, quantise)
+        places = {name: tensor.device for name, tensor in self._live.items()}
+        supply = make_supply(sources, self._devices, residency, places)
         self._feed, self._tensor, self._tensors = supply.feed, supply.tensor, supply.tensors
         self._plans: dict[str, TensorPlan] = {}
         self._recipe: Recipe | None = None  # what is merged here
@@ -86,10 +100,21 @@ class LiveCandidate:
             recipe: Over the same base and experts as the sources.
 
         Raises:
-            RecipeError: The recipe cannot be lowered, or the model cannot run its path; the live
+            RecipeError: The recipe cannot be lowered, or the model cannot run its path, or no path
+                since it is quantised; the live
                 model is as it was.
         """
         self._path_rules.check(recipe.path)
+        if recipe.path and self._quantised is not None:
+            raise RecipeError(
+                "expected a merge without a data-flow path, whose layers are not quantised; leave "
+                "out quantize"
+            )
+        if recipe.path and len(self._devices) > 1:
+            raise RecipeError(
+                "expected a merge without a data-flow path, whose layers are not spread over "
+                "devices; set gpus_per_worker: 1"
+            )
         plans = {
             name: plan
             for name, plan in lower(recipe, self._sources)
@@ -101,8 +126,11 @@ class LiveCandidate:
         with ExitStack() as lent:
             outs = {name: lent.enter_context(contiguous_output(self._live[name])) for name in plans}
             self._feed(PlannedTensor(name, plan, outs[name]) for name, plan in plans.items())
-        torch.get_device_module(self._device).synchronize()
+        for device in self._devices:
+            torch.get_device_module(device).synchronize(device)
         self._plans |= plans
+        if self._quantised is not None:
+            self._quantised.update()
         self._connect(recipe.path)
         self._recipe = recipe
 
@@ -111,8 +139,9 @@ class LiveCandidate:
         """Find how objectives change with the numbers of the recipe that is merged here.
 
         Backward passes inside add up: one for every batch of items, if need be. Their graphs must
-        be made inside, too. Rounding to the model's dtype counts as none, and masks, gates and
-        elected signs are held as they are.
+        be made inside, too, and the model runs its own parameters there, quantised or not.
+        Rounding to the model's dtype counts as none, and masks, gates and elected signs are held
+        as they are.
 
         Yields:
             What gives the slopes once the context is left; they are of all backward passes inside.
@@ -122,7 +151,13 @@ class LiveCandidate:
         plans = {name: self._plans[name] for name in names if name in self._plans}
         found = PlanSlopes(plans, self._live, self._tensors)
         scales = self._wiring.scale_leaves() if self._wiring is not None else nullcontext(())
-        with scales as leaves, watched(self.model.parameters(), found), torch.enable_grad():
+        as_it_is = nullcontext() if self._quantised is None else self._quantised.off()
+        with (
+            as_it_is,
+            scales as leaves,
+            watched(self.model.parameters(), found),
+            torch.enable_grad(),
+        ):
             yield CandidateSlopes(self._recipe, self._sources, found, leaves)
 
     def _connect(self, path: tuple[Hop, ...]) -> None:
@@ -150,12 +185,15 @@ def output_dtype(sources: Sources, dtype: Dtype | None) -> torch.dtype:
     return model_dtype(sources.anchor, sources.names)
 
 
-def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
+def load_model(
+    folder: str, dtype: torch.dtype | Literal["auto"], attention: str | None = None
+) -> PreTrainedModel:
     """Load a model for inference with plain transformers, without remote code.
 
     Args:
         folder: Local model folder.
         dtype: Dtype of its parameters; ``auto`` takes that of the config.
+        attention: transformers' ``attn_implementation``; ``None``: what it takes by itself.
 
     Raises:
         CheckpointError: It is no causal language model, nor one of vision and language whose parts
@@ -175,8 +213,9 @@ def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedM
         for part in (config, config.get_text_config()):
             vars(part).pop("quantization_config", None)  # left by a training run
     kind = auto_class(content) or AutoModelForCausalLM
+    told = {} if attention is None else {"attn_implementation": attention}
     model: PreTrainedModel = kind.from_pretrained(
-        folder, config=config, dtype=dtype, local_files_only=True
+        folder, config=config, dtype=dtype, local_files_only=True, **told
     )
     model.eval()
     return model

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from evomerge.merging.quantised import QUANTISATIONS
 from evomerge.merging.sources import Sources
+from evomerge.merging.spread import device_numbers
 
-__all__ = ["Residency", "choose_residency", "needed_bytes", "residency_of"]
+__all__ = [
+    "Needs",
+    "Residency",
+    "choose_residency",
+    "common_residency",
+    "needed_bytes",
+    "needed_on",
+    "residency_of",
+]
 
 Residency = Literal["mapped", "resident", "streamed"]
 
 _FOR_EVALUATION = 0.25  # of what is free: activations, keys and values, logits
+
+
+@dataclass
+class Needs:
+    """What one device of a worker has to do with.
+
+    Attributes:
+        n_layers: Of the live model.
+        source_bytes: Size of base and experts, as the kernel reads them.
+        live_bytes: Size of the live model.
+    """
+
+    n_layers: int
+    source_bytes: int = 0
+    live_bytes: int = 0
 
 
 def choose_residency(
@@ -39,39 +66,91 @@ def choose_residency(
 
 
 def residency_of(
-    sources: Sources, dtype: torch.dtype, device: torch.device, share: float
+    sources: Sources,
+    dtype: torch.dtype,
+    devices: Sequence[torch.device],
+    share: float,
+    quantise: str | None = None,
 ) -> Residency:
     """Choose for a worker that has not put anything on its device yet.
 
     Args:
         sources: Models to merge.
         dtype: Of the live model.
-        device: Of the live model.
+        devices: Of the live model.
         share: Which part of the device's memory the worker may take.
+        quantise: What the live model is quantised to, too.
     """
-    source_bytes, live_bytes = needed_bytes(sources, dtype)
-    return choose_residency(
-        device.type,
-        source_bytes=source_bytes,
-        live_bytes=live_bytes,
-        free_bytes=_free_bytes(device, share),
-    )
+    needed = needed_on(sources, dtype, len(devices), quantise)
+    free = [_free_bytes(device, share) for device in devices]
+    return common_residency(devices[0].type, needed, free)
 
 
-def needed_bytes(sources: Sources, dtype: torch.dtype) -> tuple[int, int]:
+def common_residency(device_type: str, needed: Sequence[Needs], free: Sequence[int]) -> Residency:
+    """Choose for several devices together; see ``choose_residency``.
+
+    Args:
+        device_type: Of all.
+        needed: Of each.
+        free: Memory of each for the worker.
+    """
+    found = {
+        choose_residency(
+            device_type,
+            source_bytes=needs.source_bytes,
+            live_bytes=needs.live_bytes,
+            free_bytes=free_bytes,
+        )
+        for needs, free_bytes in zip(needed, free, strict=True)
+    }
+    return found.pop() if len(found) == 1 else "streamed"
+
+
+def needed_bytes(
+    sources: Sources, dtype: torch.dtype, quantise: str | None = None
+) -> tuple[int, int]:
     """Tell the size of base and experts, as the kernel reads them, and that of the live model.
 
     Args:
         sources: Models to merge.
         dtype: Of the live model.
+        quantise: What it is quantised to, too.
     """
-    names = (*sources.names, *sources.lent_names)
-    n_parameters = sum(math.prod(sources.anchor.shape(name)) for name in names)
-    return sum(map(sources.tensor_bytes, sources.names)), n_parameters * dtype.itemsize
+    (needs,) = needed_on(sources, dtype, 1, quantise)
+    return needs.source_bytes, needs.live_bytes
+
+
+def needed_on(
+    sources: Sources, dtype: torch.dtype, n_devices: int, quantise: str | None = None
+) -> list[Needs]:
+    """Tell what ``needed_bytes`` does for each of several devices that layers are spread over.
+
+    Args:
+        sources: Models to merge.
+        dtype: Of the live model.
+        n_devices: Over how many of them.
+        quantise: What it is quantised to, too.
+    """
+    roles, sizes = sources.architecture.roles, [0] * sources.architecture.n_layers
+    shapes = {name: math.prod(sources.anchor.shape(name)) for name in sources.names}
+    lent = sum(math.prod(sources.anchor.shape(name)) for name in sources.lent_names)
+    for name, size in shapes.items():
+        if roles[name].in_layer:
+            sizes[roles[name].layer] += size
+    numbers = device_numbers(sizes, lent + sum(shapes.values()) - sum(sizes), n_devices)
+    quantised = 0.0 if quantise is None else QUANTISATIONS[quantise].bytes_per_weight
+    found = [Needs(numbers.count(k)) for k in range(n_devices)]
+    found[0].live_bytes += lent * dtype.itemsize
+    for name, size in shapes.items():
+        k = numbers[roles[name].layer] if roles[name].in_layer else 0
+        found[k].source_bytes += sources.tensor_bytes(name)
+        found[k].live_bytes += int(size * (dtype.itemsize + quantised))
+    return found
 
 
 def _free_bytes(device: torch.device, share: float) -> int:
     if device.type == "cpu":
         return 0  # nothing depends on it
-    free, total = torch.get_device_module(device).mem_get_info()
+    told = () if device.index is None else (device,)
+    free, total = torch.get_device_module(device).mem_get_info(*told)
     return int(min(free, share * total))

@@ -22,6 +22,7 @@ Members:
     cost: what an experiment comes to, printed by ``check``.
     pace: how long trials take, measured before a search.
     calibrate: what objectives can tell apart, measured before a search.
+    memory_plan: what each device of a worker holds.
     units: sizes as people read them.
     compare: how the experts' task vectors relate.
     barriers: how the loss rises between models.

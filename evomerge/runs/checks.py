@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from evomerge import origins
 from evomerge.config.experiment import ConstraintConfig, Experiment, ObjectiveConfig
 from evomerge.errors import Fault, KeyPath, did_you_mean
+from evomerge.evaluation.engine_choice import EngineChoice, argument_faults
 from evomerge.evaluation.suite import SPLITS, Suite
 from evomerge.execution.costs import COST, OF_ANSWERS, cost_fault
 from evomerge.models.parts import parts_of
@@ -126,23 +127,38 @@ def distance_faults(experiment: Experiment, space: SearchSpace | None) -> Iterat
             yield Fault((*path, "cost"), text, "use the cost kl")
 
 
-def placement_faults(experiment: Experiment) -> Iterator[Fault]:
-    """A candidate lives on one GPU, so that more of them would idle."""
-    if (n := experiment.execution.gpus_per_worker) > 1:
-        text = f"expected at most 1, since a candidate is held and scored by one GPU, got {n:g}"
-        hint = "a model too large for one needs bfloat16; experts may be streamed from memory"
-        yield Fault(("execution", "gpus_per_worker"), text, hint)
+def placement_faults(
+    experiment: Experiment, space: SearchSpace | None, sources: Sources | None
+) -> Iterator[Fault]:
+    """A candidate is spread over whole GPUs, layer by layer."""
+    path, n = ("execution", "gpus_per_worker"), experiment.execution.gpus_per_worker
+    if n <= 1:
+        return
+    if n != int(n):
+        yield Fault(path, f"expected a share of a GPU or a whole number of them, got {n:g}")
+    elif sources is not None and n > (n_layers := sources.architecture.n_layers):
+        text = f"expected at most one GPU for each of {n_layers} layers, got {n:g}"
+        yield Fault(path, text)
+    if _has_paths(space):
+        text = "expected at most 1 for a space with data-flow paths, whose layers are not spread"
+        yield Fault(path, f"{text}, got {n:g}")
 
 
 def engine_faults(
     experiment: Experiment, space: SearchSpace | None, sources: Sources | None
 ) -> Iterator[Fault]:
-    """What stands in the way of vLLM."""
-    path = ("engine",)
-    if experiment.engine != "vllm":
+    """What is wrong with the engine's arguments, and what stands in the way of vLLM."""
+    path, engine = ("engine",), experiment.engine
+    is_there = find_spec("vllm") is not None
+    known = _known_to_vllm if is_there else None
+    yield from (fault.under(*path) for fault in argument_faults(engine, known))
+    if engine.name != "vllm":
+        yield from _quantising_faults(engine, space, sources)
         return
-    if find_spec("vllm") is None:
-        yield Fault(path, "vllm is not installed", "pip install vllm")
+    if not is_there:
+        text = ", so that its arguments cannot be looked at" if engine.arguments else ""
+        yield Fault(path, f"vllm is not installed{text}", "pip install vllm")
+    yield from _split_faults(experiment)
     if worker_device(experiment.execution)[0] == "cpu":
         yield Fault(path, "expected transformers for workers without a GPU, got vllm")
     if sources is not None and sources.vocabulary is not None:
@@ -154,6 +170,52 @@ def engine_faults(
     if _has_paths(space):
         text = "expected transformers for a space with data-flow paths, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")
+
+
+def _quantising_faults(
+    engine: EngineChoice, space: SearchSpace | None, sources: Sources | None
+) -> Iterator[Fault]:
+    """What stands in the way of scoring candidates with quantised weights."""
+    from evomerge.merging.quantised import QUANTISATIONS
+
+    path, wanted = ("engine", "quantize"), engine.quantise
+    if wanted is None:
+        return
+    if wanted not in QUANTISATIONS:
+        yield Fault(path, _expected(str(wanted), tuple(QUANTISATIONS), "quantisation"))
+        return
+    if find_spec("torchao") is None:
+        yield Fault(path, "torchao is not installed", "pip install 'evomerge[quantize]'")
+    if _has_paths(space):
+        text = "expected a space without data-flow paths, whose layers are not quantised"
+        yield Fault(path, f"{text}, got {wanted}", "leave it out")
+    if sources is not None and (text := _no_quantising(sources, wanted)):
+        yield Fault(path, text, "leave it out")
+
+
+def _no_quantising(sources: Sources, wanted: str) -> str | None:
+    from evomerge.merging.quantised import quantise_fault
+    from evomerge.models.structure import empty_model
+
+    model = empty_model(sources.anchor.config)
+    return None if model is None else quantise_fault(model, wanted)
+
+
+def _known_to_vllm() -> Collection[str]:
+    """Name vLLM's arguments; it is imported only if some are given."""
+    from evomerge.evaluation.vllm_engine import known_arguments
+
+    return known_arguments()
+
+
+def _split_faults(experiment: Experiment) -> Iterator[Fault]:
+    """Models are split by vLLM over the GPUs of its worker."""
+    arguments, gpus = experiment.engine.arguments, max(1, experiment.execution.gpus_per_worker)
+    for key in ("tensor_parallel_size", "pipeline_parallel_size"):
+        if isinstance(size := arguments.get(key, 1), int) and size > gpus:
+            text = f"expected at most the {gpus:g} GPUs of a worker, got {size}"
+            hint = f"set execution.gpus_per_worker: {size}"
+            yield Fault(("engine", key), text, hint)
 
 
 def final_split_faults(experiment: Experiment, suites: tuple[Suite, ...]) -> Iterator[Fault]:

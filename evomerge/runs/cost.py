@@ -9,6 +9,7 @@ import torch
 
 from evomerge.cache import cache_folder
 from evomerge.config.experiment import ExecutionConfig
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
@@ -16,20 +17,30 @@ from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.prepared import PREPARED, prepared_bytes
-from evomerge.merging.residency import needed_bytes, residency_of
+from evomerge.merging.quantised import QUANTISATIONS
+from evomerge.merging.residency import needed_bytes, needed_on, residency_of
 from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
+from evomerge.merging.spread import devices_of
 from evomerge.merging.streaming import stage_size
 from evomerge.methods.prepared import Preparation
 from evomerge.models.companions import chat_template
 from evomerge.models.opening import peek_model
+from evomerge.models.outline import model_outline
 from evomerge.models.parts import parts_of
 from evomerge.runs.fitted_steps import FittedSteps
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.memory_plan import memory_plan
 from evomerge.runs.observed import observation_fact
 from evomerge.runs.sampling import sampler_choice
 from evomerge.runs.units import bytes_text
-from evomerge.runs.workers import is_on_cluster, on_device, require_room, worker_count
+from evomerge.runs.workers import (
+    is_on_cluster,
+    on_device,
+    require_room,
+    worker_bytes,
+    worker_count,
+)
 from evomerge.schema import write_yaml
 from evomerge.study.evaluations import climb_evaluations
 from evomerge.study.records import Objective
@@ -43,7 +54,7 @@ _YOUNG = (
     "with EVOMERGE_KERNEL=eager EVOMERGE_CACHE=off in the environment, in a folder of their own: "
     "plain torch merges the same bytes, so that the same seed gives the same scores"
 )
-_VLLM = "vllm; not run on a GPU by its authors, so each worker first compares it with transformers"
+_UNTRIED = "not run on a GPU by its authors, so each worker first compares it with transformers"
 _RUN_BY = (  # keys of a config that change what the same parameters answer
     *("model_type", "hidden_act", "hidden_activation", "rms_norm_eps", "layer_norm_eps"),
     *("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor", "sliding_window"),
@@ -78,7 +89,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "report only": _report_only(loaded),
         "judges": "; ".join(_judges(loaded)),
         "runs code": "; ".join(_code(loaded)),
-        "engine": _VLLM if worker.engine == "vllm" else "",
+        "engine": _engine(worker.engine),
         "observed": observation_fact(loaded, sources),
         "prepared": _prepared(loaded, sources),
     }
@@ -97,6 +108,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         ("kernel", ": ".join(kernel_choice(worker.device))),
         ("experts", _experts(sources, dtype, worker)),
         ("memory", f"{bytes_text(candidate_bytes)} of live model for each of {n_workers} workers"),
+        *_plan(loaded, sources, dtype, worker),
         ("disk", _disk(sources, candidate_bytes)),
     ]
 
@@ -224,10 +236,20 @@ def _report_only(loaded: Loaded) -> str:
     )
 
 
+def _engine(engine: EngineChoice) -> str:
+    """Say what answers and what it is told; nothing for plain transformers."""
+    told = ", ".join(f"{key}: {value}" for key, value in engine.arguments.items())
+    named = f"{engine.name} with {told}" if told else ""
+    if engine.quantise is not None:
+        how = QUANTISATIONS[engine.quantise].summary
+        return f"{named}: candidates are scored with {how}; climbs and exports are not quantised"
+    return f"{named or 'vllm'}; {_UNTRIED}" if engine.name == "vllm" else named
+
+
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
     size = bytes_text(needed_bytes(sources, dtype)[0])
-    device = torch.device(worker.device)
-    match residency_of(sources, dtype, device, worker.merging_share):
+    devices = devices_of(worker.device, worker.n_devices)
+    match residency_of(sources, dtype, devices, worker.merging_share, worker.engine.quantise):
         case "mapped":
             return f"mapped: {size} of files with the base, one copy for all workers of a machine"
         case "resident":
@@ -238,6 +260,28 @@ def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
                 f"streamed: {size} with the base pass through the device for each candidate, by "
                 f"two buffers of {stage}, there and pinned in memory, for each worker"
             )
+
+
+def _plan(
+    loaded: Loaded, sources: Sources, dtype: torch.dtype, worker: WorkerSpec
+) -> Iterator[tuple[str, str]]:
+    """Say what each device of a worker holds, a line each; nothing of models nobody knows here."""
+    room = worker_bytes(loaded.experiment.execution)
+    model = model_outline(sources.anchor.config, dtype)
+    if room is None or model is None:
+        return
+    steps = loaded.sloped.steps
+    plans = memory_plan(
+        model,
+        needed_on(sources, dtype, worker.n_devices, worker.engine.quantise),
+        device_type=worker.device,
+        stage_bytes=stage_size(sources),
+        room=room,
+        step_bytes=0 if steps is None else steps.n_bytes,
+    )
+    devices = devices_of(worker.device, worker.n_devices)
+    lines = [f"{device} {plan}" for device, plan in zip(devices, plans, strict=True)]
+    yield "of a worker", f"\n{'':12}".join(lines)
 
 
 def _disk(sources: Sources, candidate_bytes: int) -> str:

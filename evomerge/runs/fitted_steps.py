@@ -8,17 +8,23 @@ from dataclasses import dataclass
 import torch
 
 from evomerge.config.experiment import ExecutionConfig
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.sloped_objectives import SlopedObjective
 from evomerge.merging.candidate import output_dtype
-from evomerge.merging.residency import choose_residency, needed_bytes
+from evomerge.merging.residency import common_residency, needed_on
 from evomerge.merging.slopes import GRADIENT_BYTES
 from evomerge.merging.sources import Sources
 from evomerge.models.outline import model_outline
 from evomerge.recipe.recipe import Dtype
 from evomerge.runs.units import bytes_text
-from evomerge.runs.workers import worker_bytes, worker_count, worker_device
+from evomerge.runs.workers import (
+    devices_per_worker,
+    worker_bytes,
+    worker_count,
+    worker_device,
+)
 
 __all__ = ["FittedSteps", "fitted_steps"]
 
@@ -50,6 +56,7 @@ def fitted_steps(
     dtype: Dtype | None,
     objectives: Sequence[SlopedObjective],
     execution: ExecutionConfig,
+    engine: EngineChoice | None = None,
 ) -> FittedSteps | None:
     """Choose how steps are run: the fastest way for which a worker has the memory.
 
@@ -61,6 +68,7 @@ def fitted_steps(
         dtype: Of the live model; ``None`` takes the base's.
         objectives: With the items that are known before parents are asked.
         execution: How many workers share what.
+        engine: How the live model runs; absent: as transformers sees fit.
 
     Returns:
         ``None`` for a model that nobody knows here.
@@ -69,10 +77,12 @@ def fitted_steps(
     model = model_outline(sources.anchor.config, own_dtype)
     if model is None:
         return None
-    model.config._attn_implementation = "sdpa" if model.supports_sdpa else "eager"
+    own_attention = "sdpa" if model.supports_sdpa else "eager"
+    engine = engine or EngineChoice()
+    model.config._attn_implementation = engine.attention or own_attention
     waiting = min(GRADIENT_BYTES, sum(p.nbytes for p in model.parameters()))
     n_items = max((len(objective.items) for objective in objectives), default=0)
-    room = _room(sources, own_dtype, execution)
+    room = _room(sources, own_dtype, execution, engine.quantise)
     for n_tokens, checkpointing in _WAYS:
         settings = LossSettings(n_tokens=n_tokens, checkpointing=checkpointing)
         n_bytes = waiting + Losses(model, objectives, settings).step_bytes(n_items)
@@ -83,22 +93,25 @@ def fitted_steps(
         f"a step takes {bytes_text(n_bytes)} beside the live model, and "
         f"{_workers(execution)} {bytes_text(max(room, 0))} for it"
     )
-    return FittedSteps(settings, n_bytes, text, _hint(n_bytes, sources, own_dtype, execution))
+    hint = _hint(n_bytes, sources, own_dtype, execution, engine.quantise)
+    return FittedSteps(settings, n_bytes, text, hint)
 
 
-def _room(sources: Sources, dtype: torch.dtype, execution: ExecutionConfig) -> int | None:
-    """What a worker has beside its live model, and on a GPU beside what may be resident there."""
+def _room(
+    sources: Sources, dtype: torch.dtype, execution: ExecutionConfig, quantise: str | None
+) -> int | None:
+    """What a worker has beside its live model, and on a GPU beside what may be resident there.
+
+    Of several GPUs that of the fullest, as if the whole step were taken there.
+    """
     total = worker_bytes(execution)
     if total is None:
         return None
-    source_bytes, live_bytes = needed_bytes(sources, dtype)
+    needed = needed_on(sources, dtype, devices_per_worker(execution), quantise)
     if worker_device(execution)[0] == "cpu":
-        return total - live_bytes - _PROCESS_BYTES
-    is_resident = (
-        choose_residency("cuda", source_bytes=source_bytes, live_bytes=live_bytes, free_bytes=total)
-        == "resident"
-    )
-    return total - live_bytes - source_bytes * is_resident
+        return total - needed[0].live_bytes - _PROCESS_BYTES
+    is_resident = common_residency("cuda", needed, [total] * len(needed)) == "resident"
+    return min(total - n.live_bytes - n.source_bytes * is_resident for n in needed)
 
 
 def _workers(execution: ExecutionConfig) -> str:
@@ -106,7 +119,13 @@ def _workers(execution: ExecutionConfig) -> str:
     return "the worker has" if n == 1 else f"each of {n} workers has"
 
 
-def _hint(n_bytes: int, sources: Sources, dtype: torch.dtype, execution: ExecutionConfig) -> str:
+def _hint(
+    n_bytes: int,
+    sources: Sources,
+    dtype: torch.dtype,
+    execution: ExecutionConfig,
+    quantise: str | None,
+) -> str:
     """Name what leaves a worker enough room; if nothing does, what makes a step smaller."""
     shares: dict[str, dict[str, float]] = {
         f"run fewer workers (--workers {n})": {"workers": n}
@@ -114,7 +133,7 @@ def _hint(n_bytes: int, sources: Sources, dtype: torch.dtype, execution: Executi
     }
     shares["give each worker a whole GPU (gpus_per_worker: 1)"] = {"gpus_per_worker": 1}
     for hint, change in shares.items():
-        room = _room(sources, dtype, execution.model_copy(update=change))
+        room = _room(sources, dtype, execution.model_copy(update=change), quantise)
         if room is not None and room >= n_bytes:
             return hint
     smaller = "" if dtype.itemsize < 4 else " or models.dtype: bfloat16"

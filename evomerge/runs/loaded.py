@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
 from evomerge.errors import CheckpointError, ConfigError, Fault, collected
+from evomerge.evaluation.engine_choice import argument_faults
 from evomerge.evaluation.suite import REPORT_ONLY, SPLITS, Suite
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.models.reference import split_hub_id
@@ -241,8 +243,12 @@ class _Parts:
         if not self.models.n_layers:
             return None
         with collected(self.faults, "models", "base"):
-            return _make_reader(self.models.base, self._opened)
+            return _make_reader(self.models.base, self._opened, self._reading())
         return None
+
+    def _reading(self) -> dict[str, object]:
+        engine = self.experiment.engine
+        return {} if any(argument_faults(engine)) else engine.reading
 
     def _check(self) -> None:
         experiment, experts = self.experiment, tuple(self.models.experts)
@@ -255,7 +261,7 @@ class _Parts:
         if self._are_named and not self._gaps.touch("seeds"):
             self.faults += checks.bound_faults(experiment, experts)
         self.faults += checks.distance_faults(experiment, self.space)
-        self.faults += checks.placement_faults(experiment)
+        self.faults += checks.placement_faults(experiment, self.space, self._opened)
         with collected(self.faults, "execution", "ray_address"):
             self.faults += checks.engine_faults(experiment, self.space, self._opened)
         if not self.faults and self.space is not None:
@@ -277,12 +283,15 @@ class _Parts:
         return key == "task" and any(not part or part[0] in _WHICH for part in lost)
 
 
-def _make_reader(base: str, sources: Sources | None) -> LanguageModel:
+def _make_reader(
+    base: str, sources: Sources | None, reading: Mapping[str, object]
+) -> LanguageModel:
     """Read prompts as candidates will: with their tokenizer and context, no parameters.
 
     Args:
         base: Its reference.
         sources: All models; ``None`` if they do not fit together.
+        reading: See ``LanguageModel``.
 
     Raises:
         CheckpointError: The base is no causal language model, or has no tokenizer.
@@ -312,4 +321,4 @@ def _make_reader(base: str, sources: Sources | None) -> LanguageModel:
         else:  # the folder need not have its files yet
             with tokenizer_of(base):
                 tokenizer = AutoTokenizer.from_pretrained(hub_id[0], revision=hub_id[1])
-        return LanguageModel.without_parameters(tokenizer, config)
+        return LanguageModel.without_parameters(tokenizer, config, reading)

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from evomerge.cache import cache_folder
 from evomerge.evaluation.scores import ItemScore, Scores
@@ -47,20 +48,31 @@ def measure_pace(loaded: Loaded) -> Pace:
     from transformers import AutoTokenizer
 
     from evomerge.evaluation.prepared import PreparedSuites
+    from evomerge.evaluation.transformers_engine import TransformersEngine
     from evomerge.merging.candidate import LiveCandidate
     from evomerge.merging.sources import Sources
 
     models, execution = loaded.models, loaded.experiment.execution
     sources = Sources.of(models, cache_folder("experts"))
-    device = on_device(loaded.worker, execution).device
-    candidate = LiveCandidate(sources, models.dtype, device)
+    worker = on_device(loaded.worker, execution)
+    engine, where = worker.engine, (worker.device, worker.merging_share)
+    how = engine.attention, engine.quantise, worker.n_devices
+    candidate = LiveCandidate(sources, models.dtype, *where, *how)
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)
     suites = [
         replace(suite, limit=min(suite.limit or _MOST_ITEMS, _MOST_ITEMS))
         for suite in loaded.suites
         if not suite.report_only
     ]
-    prepared = PreparedSuites.of(suites, "search", candidate.model, tokenizer)
+    make_engine = partial(TransformersEngine, reading=engine.reading)
+    prepared = PreparedSuites.of(
+        suites,
+        "search",
+        candidate.model,
+        tokenizer,
+        make_engine=make_engine,
+        reading=engine.reading,
+    )
     n = len(models.experts)
     for share in (0.5, 1.0):  # kernels are compiled for the first one
         start = time.perf_counter()

@@ -58,7 +58,7 @@ class SlopedParts:
         from evomerge.space.slopes import sloped_genes
 
         genes = sloped_genes(space)
-        if experiment.engine == "vllm":
+        if experiment.engine.name == "vllm":
             return cls(genes, (NO_GRADIENTS,) * len(experiment.objectives))
         kind = _loss_kind(experiment)
         found = [_sloped(objective, tasks, kind) for objective in experiment.objectives]
@@ -67,7 +67,8 @@ class SlopedParts:
             return cls(genes, reasons)
         from evomerge.runs.fitted_steps import fitted_steps
 
-        steps = fitted_steps(sources, experiment.models.dtype, found, experiment.execution)
+        dtype, engine = experiment.models.dtype, experiment.engine
+        steps = fitted_steps(sources, dtype, found, experiment.execution, engine)
         return cls(genes, reasons, steps)
 
     @property

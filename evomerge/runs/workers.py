@@ -15,6 +15,7 @@ from evomerge.execution.placement import Node, n_slots
 from evomerge.execution.protocol import Executor, WorkerSpec
 
 __all__ = [
+    "devices_per_worker",
     "is_on_cluster",
     "machine_bytes",
     "on_device",
@@ -75,19 +76,20 @@ def require_room(config: ExecutionConfig) -> None:
         ConfigError: By the keys of the experiment.
         StudyError: There is no such cluster, or it lets nobody in.
     """
-    if config.executor == "inline" or is_on_cluster(config) or not _has_gpus(config):
+    if is_on_cluster(config) or not _has_gpus(config):
         return
     room, wanted = _room(config), worker_count(config)
     if wanted > room:
         text = f"expected at most {room} workers of {config.gpus_per_worker:g} GPUs on {_n_gpus()}"
-        hint = "lower gpus_per_worker, so that workers share a GPU"
+        hint = "run fewer workers, or lower gpus_per_worker"
         raise ConfigError(Fault(("execution", "workers"), f"{text}, got {wanted}", hint))
 
 
 def on_device(worker: WorkerSpec, config: ExecutionConfig) -> WorkerSpec:
     """Resolve where workers run: on GPUs if there are any and the experiment wants them."""
     device, share = worker_device(config)
-    return dataclasses.replace(worker, device=device, device_share=share)
+    n_devices = devices_per_worker(config)
+    return dataclasses.replace(worker, device=device, device_share=share, n_devices=n_devices)
 
 
 def worker_device(config: ExecutionConfig) -> tuple[str, float]:
@@ -97,8 +99,16 @@ def worker_device(config: ExecutionConfig) -> tuple[str, float]:
     return "cuda", 1.0 if config.executor == "inline" else min(config.gpus_per_worker, 1.0)
 
 
+def devices_per_worker(config: ExecutionConfig) -> int:
+    """Count the devices over which a candidate is spread."""
+    return max(1, int(config.gpus_per_worker)) if _has_gpus(config) else 1
+
+
 def worker_bytes(config: ExecutionConfig) -> int | None:
-    """Tell the memory of a worker before anything is there; ``None`` on a cluster elsewhere."""
+    """Tell the memory of a worker, of one GPU if it has several, before anything is there.
+
+    ``None`` on a cluster elsewhere.
+    """
     if is_on_cluster(config):
         return None
     device, share = worker_device(config)

@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
+from evomerge.merging.residency import needed_on
 from evomerge.merging.sources import Sources
 from evomerge.models.writer import TensorForm, write_safetensors
 from evomerge.recipe.recipe import Recipe, Rule
@@ -201,11 +202,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         recipe = _write_family(Path(folder))
         w = run_workers(recipe)
+        (planned,) = needed_on(Sources(recipe.base, recipe.experts), torch.bfloat16, 1)
         print(
             f"{w.n_workers} workers, base and {len(recipe.experts)} experts of "
             f"{w.model_bytes / _MB:.0f} MB each ({w.file_bytes / _MB:.0f} MB of files):\n"
             f"  mapped files, all workers together  {w.mapped_bytes / _MB:6.0f} MB\n"
-            f"  live model and the rest, per worker {w.own_bytes / _MB:6.0f} MB"
+            f"  live model and the rest, per worker {w.own_bytes / _MB:6.0f} MB\n"
+            f"  of it planned for the live model    {planned.live_bytes / _MB:6.0f} MB"
         )
         for method in ("linear", "ties", "dare_ties"):
             rules = (Rule(method),)

@@ -18,6 +18,9 @@ from evomerge.execution.placement import Node, n_slots
         ([(3, 2)], 0.25, 3),  # a worker needs a core as well
         ([(64, 1)], 1 / 3, 3),
         ([(0, 0)], 0, 0),
+        ([(8, 4)], 2, 2),
+        ([(64, 8), (64, 3)], 4, 2),  # four of one machine
+        ([(1, 8)], 4, 1),
     ],
 )
 def test_a_share_of_a_gpu_is_a_share_of_one_gpu(

@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evomerge.config.presets import Presets
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.gates import Gates
 from evomerge.execution.protocol import Failed, Job, Pruned, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
@@ -62,7 +63,7 @@ def job(spec: WorkerSpec, coefficient: float) -> Job:
 
 def test_every_recipe_scores_as_with_transformers(spec: WorkerSpec) -> None:
     jobs = [job(spec, coefficient) for coefficient in (0.0, 0.2, 0.4)]
-    with_vllm = Worker(dataclasses.replace(spec, engine="vllm"))
+    with_vllm = Worker(dataclasses.replace(spec, engine=EngineChoice(name="vllm")))
     ours = [with_vllm.run(one) for one in jobs]
     worker = Worker(spec)  # shares the cache of scores
     seen: set[float] = set()

@@ -30,7 +30,7 @@ def sources(tiny_family: dict[str, Path]) -> Sources:
 def test_single_tensors_are_those_of_base_and_experts(
     sources: Sources, residency: Residency
 ) -> None:
-    supply = make_supply(sources, CPU, residency)
+    supply = make_supply(sources, (CPU,), residency)
     assert sources.base is not None
     assert torch.equal(supply.tensor("base", NAME), sources.base.tensor(NAME))
     for name, expert in sources.experts.items():
@@ -48,7 +48,7 @@ def test_resident_tensors_are_copied_once_for_merges_and_unmerged_layers(
         return read(checkpoint, name)
 
     monkeypatch.setattr(Checkpoint, "tensor", counted)
-    supply = make_supply(sources, CPU, "resident")
+    supply = make_supply(sources, (CPU,), "resident")
     for _ in range(2):
         out = torch.empty(sources.anchor.shape(NAME), dtype=torch.bfloat16)
         supply.feed([PlannedTensor(NAME, TensorPlan((0.5, 0.5)), out)])

@@ -135,7 +135,7 @@ def test_an_export_is_the_live_merge(tiny_family: Family, cache: Path, tmp_path:
 def test_every_supply_feeds_them(residency: str, tiny_family: Family, cache: Path) -> None:
     wanted = recipe(tiny_family)
     sources, out = opened(wanted), torch.empty(40, 16)
-    supply = make_supply(sources, torch.device("cpu"), residency)  # type: ignore[arg-type]
+    supply = make_supply(sources, (torch.device("cpu"),), residency)  # type: ignore[arg-type]
     supply.feed([PlannedTensor(UP, lower_tensor(wanted, sources, UP), out)])
     assert torch.equal(out, live(wanted)[UP])
 

@@ -55,5 +55,5 @@ def test_base_experts_and_live_model_are_counted(
     for free, total, share in ((models, 99, 1.0), (99, 2 * models, 0.5)):
         device = Accelerator(free * size, total * size)
         monkeypatch.setattr(torch, "get_device_module", lambda _, device=device: device)
-        chosen.append(residency_of(sources, torch.bfloat16, torch.device("cuda"), share))
+        chosen.append(residency_of(sources, torch.bfloat16, [torch.device("cuda")], share))
     assert chosen == [wanted, wanted]

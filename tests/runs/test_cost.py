@@ -52,7 +52,7 @@ def facts(
 def set_gpu(patch: pytest.MonkeyPatch, n_bytes: int) -> None:
     patch.setattr(torch.cuda, "is_available", lambda: n_bytes > 0)
     patch.setattr(torch.cuda, "device_count", lambda: int(n_bytes > 0))
-    patch.setattr(torch.cuda, "mem_get_info", lambda: (n_bytes, n_bytes))
+    patch.setattr(torch.cuda, "mem_get_info", lambda *_: (n_bytes, n_bytes))
 
 
 def save_adapter(folder: Path) -> Path:
@@ -120,6 +120,25 @@ def test_workers_that_share_a_gpu_share_its_memory(tmp_path: Path) -> None:
     size = sum(m.tensor(name).nbytes + 256 for m in models for name in sources.names)
     assert f"two buffers of {bytes_text(size)}, there and pinned" in found["experts"]
     assert "2 on cuda" in found["workers"]
+
+
+def test_what_each_gpu_of_a_worker_holds_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_gpu(monkeypatch, GPU)
+    monkeypatch.setattr("evomerge.runs.workers._n_gpus", lambda: 2)
+    found = facts(tmp_path, execution="{gpus_per_worker: 2}", gpu_bytes=GPU)
+    assert found["workers"].startswith("1 on cuda")
+    first, second = found["of a worker"].split("\n")
+    form = r"([\d.]+) MB live, ([\d.]+) MB base and experts, .* keys, values and logits"
+    said = [re.search(form, line) for line in (first, second)]
+    live = [float(match[1]) for match in said if match]
+    assert sum(live) == pytest.approx(float(found["memory"].split()[0]), rel=0.02)
+    assert [float(match[2]) for match in said if match] == pytest.approx(
+        [3 * one for one in live], rel=0.02
+    )
+    assert first.startswith("cuda:0 ")
+    assert second.strip().startswith("cuda:1 ")
 
 
 def test_workers_without_a_share_of_a_gpu_run_on_cpu(tmp_path: Path) -> None:

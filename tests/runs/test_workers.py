@@ -14,7 +14,7 @@ from evomerge.execution import cluster
 from evomerge.execution.placement import Node
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.workers import on_device, require_room, worker_count
+from evomerge.runs.workers import devices_per_worker, on_device, require_room, worker_count
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell")
@@ -81,14 +81,36 @@ def test_more_workers_than_the_gpus_hold_are_refused_instead_of_waited_for(
         require_room(ExecutionConfig(gpus_per_worker=0.4, workers=9))
 
 
-def test_several_gpus_for_one_candidate_are_refused_since_one_would_idle() -> None:
+def test_a_worker_with_more_gpus_than_there_are_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    four = ExecutionConfig(gpus_per_worker=4)
+    assert (worker_count(four), devices_per_worker(four)) == (1, 4)
+    assert on_device(WorkerSpec("zoo:base", {}, ()), four).n_devices == 4
+    for executor in ("ray", "inline"):
+        with pytest.raises(ConfigError, match="expected at most 0 workers of 8 GPUs on 4, got 1"):
+            require_room(ExecutionConfig(gpus_per_worker=8, executor=executor))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "space", "expected"),
+    [
+        (1.5, "global_linear", "expected a share of a GPU or a whole number of them, got 1.5"),
+        (16, "global_linear", r"expected at most one GPU for each of \d+ layers, got 16"),
+        (2, "dataflow_slots", "data-flow paths, whose layers are not spread, got 2"),
+    ],
+)
+def test_gpus_over_which_no_candidate_can_be_spread_are_refused(
+    gpus: float, space: str, expected: str
+) -> None:
     models = {"base": "zoo:base", "experts": {"math": "zoo:math"}}
     content = {
         "models": models,
-        "search_space": "global_linear",
+        "search_space": space,
         "evaluators": ["zoo"],
         "objectives": [{"task": "zoo_math", "metric": "exact_match"}],
-        "execution": {"gpus_per_worker": 2},
+        "execution": {"gpus_per_worker": gpus},
     }
-    with pytest.raises(ConfigError, match=r"execution.gpus_per_worker: expected at most 1, since"):
+    with pytest.raises(ConfigError, match=rf"execution.gpus_per_worker: .*{expected}"):
         Loaded.of(Experiment.from_dict(content))

@@ -35,7 +35,7 @@ def run(bench: Bench) -> None:
 def _measure(bench: Bench, family: Family) -> None:
     sources = family.sources()
     source_bytes, live_bytes = needed_bytes(sources, torch.bfloat16)
-    where = residency_of(sources, torch.bfloat16, bench.device, 1.0)
+    where = residency_of(sources, torch.bfloat16, [bench.device], 1.0)
     _forget_peak(bench)
     candidate = LiveCandidate(sources, device=bench.device.type)
     held = {
@@ -65,7 +65,7 @@ def _measure_streamed(bench: Bench, family: Family) -> None:
     sources = family.sources()
     source_bytes, live_bytes = needed_bytes(sources, torch.bfloat16)
     share = live_bytes / _device_bytes(bench)
-    where = residency_of(sources, torch.bfloat16, bench.device, share)
+    where = residency_of(sources, torch.bfloat16, [bench.device], share)
     _forget_peak(bench)
     before = _peak(bench)
     candidate = LiveCandidate(sources, device=bench.device.type, device_share=share)
