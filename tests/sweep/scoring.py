@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from evomerge.evaluation.kinds import Asked
+from evomerge.evaluation.stops import Stops
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from tests.tiny import WORDS
 
@@ -41,7 +43,9 @@ def scoring_fault(model: PreTrainedModel, folder: Path) -> str:
         return ""
     settings = {"until": ["no such word"], "max_gen_toks": _ANSWER, "do_sample": False}
     texts = [" ".join(WORDS[token] for token in prompt) for prompt in prompts]
-    said = [answer.response for answer in engine.greedy(texts, ["one"] * 3, settings)()]
+    stops = Stops(engine.language_model, settings)
+    asked = Asked(tuple(texts), ("one",) * 3, settings, stops)
+    said = [answer.response for answer in engine.texts(asked)()]
     return "" if said == [_answer(model, prompt) for prompt in prompts] else "greedy answers"
 
 
