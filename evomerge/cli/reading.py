@@ -21,6 +21,7 @@ from evomerge.cli.results import (
     print_unenforced,
 )
 from evomerge.cli.terminal import console, print_json
+from evomerge.study.collecting import without_collecting
 
 if TYPE_CHECKING:
     from evomerge.analysis.status import Status
@@ -33,7 +34,9 @@ _RELOAD_S = 10
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (status, front, report, export, dashboard):
+    for command in (status, front):  # over before there is garbage to speak of
+        app.command()(without_collecting()(command))
+    for command in (report, export, dashboard):
         app.command()(command)
 
 

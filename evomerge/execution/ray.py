@@ -41,6 +41,8 @@ _TIMEOUTS = 2  # a job that has taken too long so often will not come back
 _DEATHS = (RayActorError, OutOfMemoryError)  # the latter: killed by Ray to save the machine
 _OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
 _LOOK_S = 1.0  # between looks at how long jobs take, and at which machines a cluster has
+_STARTS = 3  # of Ray, on a machine so busy that half a minute is not enough
+_TOO_BUSY = "timed out during startup"  # what Ray says then
 _PLACING_S = 60.0  # until a cluster with room has started a worker there
 
 
@@ -315,6 +317,21 @@ def _start_ray(address: str, n_workers: int | None) -> None:
         join(address)
         return
     os.environ.setdefault("RAY_worker_niceness", "0")  # by Ray's 15 any other process goes first
+    for left in reversed(range(_STARTS)):
+        try:
+            _start_here(n_workers)
+            return
+        except Exception as err:  # Ray's own has no type
+            if _TOO_BUSY not in str(err):
+                raise
+            if not left:
+                raise StudyError(
+                    f"expected Ray to start on this machine, got {_STARTS} times: "
+                    f"{_first_line(err)}; the machine may be too busy: try again later"
+                ) from err
+
+
+def _start_here(n_workers: int | None) -> None:
     ray.init(
         address="local",
         num_cpus=n_workers,
