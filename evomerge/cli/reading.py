@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _RELOAD_S = 10
+_FRONT_ROWS = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -87,7 +88,7 @@ def _print_status(found: Status) -> None:
 
 
 def front(study: StudyDir, json: Json = False) -> None:
-    """Show the non-dominated trials with error bars."""
+    """Show the non-dominated trials with error bars: of many some, with --json all."""
     from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
@@ -105,7 +106,7 @@ def front(study: StudyDir, json: Json = False) -> None:
         }
         print_json({**front_data(record, items), **rows})
     else:
-        print_front(record, items)
+        print_front(record, items, most=_FRONT_ROWS)
         print_held_out(held_out, headings(record))
         print_paired(paired)
         print_forgetting(forgetting)

@@ -256,7 +256,8 @@ class RayExecutor:
             return
         ready, _ = ray.wait(list(self._loading), num_returns=1, timeout=_PLACING_S)
         if not ready:
-            _log.warning("the cluster has no free place for a worker; waiting for one")
+            why = "the cluster has no free place, or is busy" if self._is_cluster else "busy"
+            _log.warning("no worker has loaded for a minute (%s); waiting for one", why)
             return
         actor, attempt = self._loading.pop(ready[0])
         try:

@@ -34,7 +34,7 @@ class Lan:
     """A network of machines on a bridge; gone after the block."""
 
     def __init__(self) -> None:
-        self._bridge = f"em{os.getpid() % 100000}"
+        self._bridge = f"em{secrets.token_hex(3)}"  # that of an earlier one may go late
         self._machines: list[Machine] = []
         self.root = Path(tempfile.mkdtemp(prefix="em"))  # sockets need a short path
 
