@@ -74,6 +74,7 @@ class RayExecutor:
         hear: Hear = ignore,
     ) -> None:
         self._is_cluster, self._n_wanted = address != "local", n_workers
+        self._is_empty = False  # a cluster without room for any worker
         self._gpus = gpus_per_worker
         with termination_kept():
             _start_ray(address, n_workers)
@@ -120,6 +121,7 @@ class RayExecutor:
     def next_outcome(self) -> Outcome | None:
         """See ``Executor``."""
         while True:
+            self._look_for_machines()
             self._fill()
             self._dispatch()
             self._give_up_overdue()
@@ -127,7 +129,7 @@ class RayExecutor:
             if not pending and self._refused:
                 raise StudyError(f"no worker is left: {'; '.join(set(self._refused.values()))}")
             if not pending:
-                self._wait_for_machines()
+                time.sleep(_LOOK_S)
                 continue
             finished, _ = ray.wait(pending, num_returns=1, timeout=_LOOK_S)
             if finished and finished[0] in self._running:
@@ -174,11 +176,12 @@ class RayExecutor:
         for _ in range(self._n_target() - there):
             self._load(self._actor_type.remote(), attempt=1)
 
-    def _wait_for_machines(self) -> None:
-        """Stand by for a cluster that has no machine with room for a worker."""
-        _log.warning("no machine of the cluster has room for a worker; waiting for one")
-        while not self._n_target():
-            time.sleep(_LOOK_S)
+    def _look_for_machines(self) -> None:
+        """Say so when a cluster has no machine left with room for a worker."""
+        is_empty = self._is_cluster and not n_slots(live_nodes(), self._gpus)
+        if is_empty and not self._is_empty:
+            _log.warning("no machine of the cluster has room for a worker; waiting for one")
+        self._is_empty = is_empty
 
     def _load(self, actor: Any, *, attempt: int) -> None:
         self._loading[actor.load.remote(self._spec, self._driver)] = (actor, attempt)
@@ -252,7 +255,8 @@ class RayExecutor:
     def _settle_loading(self, *, is_start: bool = False) -> None:
         """Wait for the next actor to have loaded; at the start all must."""
         if not self._loading:
-            self._wait_for_machines()
+            self._look_for_machines()
+            time.sleep(_LOOK_S)
             return
         ready, _ = ray.wait(list(self._loading), num_returns=1, timeout=_PLACING_S)
         if not ready:
