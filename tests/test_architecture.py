@@ -52,7 +52,9 @@ MAY_IMPORT = {
         *("errors", "fingerprint", "seeds", "plain_yaml", "schema", "models", "recipe", "merging"),
         *("observation", "evaluation"),
     },
-    "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "seeds"},
+    "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "secrets", "seeds"},
+    "masked": {"errors", "fingerprint", "plain_yaml", "schema", "models", "recipe", "merging"},
+    "transplants": {"errors", "fingerprint", "schema", "models", "merging"},
     "execution": {
         *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
         *("evaluation", "space"),

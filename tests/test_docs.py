@@ -26,10 +26,12 @@ from evomerge.config.overrides import apply_overrides
 from evomerge.config.presets import Presets
 from evomerge.ensembles.file import read_ensemble
 from evomerge.errors import ConfigError
+from evomerge.evaluation import TaskCatalogue
 from evomerge.evaluation.gates import Gates
 from evomerge.mixtures.file import MixtureFile
 from evomerge.recipe.files import recipe_from_data
 from evomerge.recipe.foreign import is_mixture
+from evomerge.runs.parts import load_suites
 from evomerge.runs.stages import load_draft
 from evomerge.schema import parse, parse_yaml
 from evomerge.space.spec import ParameterSpec
@@ -40,9 +42,13 @@ WRITTEN_BY_US = {"winners", "origin", "recipe", "digest"}  # into resolved exper
 
 
 def example() -> dict[str, Any]:
-    """All blocks of the page as one experiment."""
-    texts = [block.text for block in blocks(PAGE) if block.language == "yaml"]
-    return {key: value for text in texts for key, value in parse_yaml(text).items()}
+    """All blocks of the page as one experiment; lists that go on later are one."""
+    found: dict[str, Any] = {}
+    for text in (block.text for block in blocks(PAGE) if block.language == "yaml"):
+        for key, value in parse_yaml(text).items():
+            goes_on = isinstance(value, list) and isinstance(found.get(key), list)
+            found[key] = [*found[key], *value] if goes_on else value
+    return found
 
 
 @pytest.mark.parametrize("one_of", ["search_space", "stages"])
@@ -265,7 +271,7 @@ def test_blocks_of_yaml_are_what_they_look_like(page: Path) -> None:
 
 RUN_ELSEWHERE = {
     "tasks/zoo_math/zoo_words.yaml",  # tests/api/test_extending_page.py
-    *("tasks/capitals.yaml", "tasks/seas.yaml"),  # below
+    *("tasks/capitals.yaml", "tasks/seas.yaml", "tasks/functions.yaml"),  # below
 }
 
 
@@ -301,9 +307,15 @@ def test_the_page_on_tasks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Its task files are lm-eval's, its evaluator and its experiment load."""
     monkeypatch.chdir(tmp_path)
     page = DOCS / "tasks.md"
-    scores = run_page(page, tmp_path)["scores"]
+    names = run_page(page, tmp_path)
+    scores, own = names["scores"], names["own"]
+    assert {"near", "margin"} <= set(own["metric"])
     assert set(scores["task"]) == {"capitals", "seas"}
     assert set(scores["n"]) == {5}
+    (suite,) = load_suites(["functions_that_run.yaml"], Presets(), tmp_path)
+    if not list(suite.metrics["passes"].faults("passes", allow_code=True)):  # else no Linux
+        catalogue = TaskCatalogue.of([suite])
+        assert "passes" in catalogue.metrics["functions"]
     (whole,) = (b.text for b in blocks(page) if b.language == "yaml" and "objectives:" in b.text)
     (tmp_path / "my.yaml").write_text(whole)
     (loaded,) = load_draft(draft_of("my.yaml", [], Presets()))

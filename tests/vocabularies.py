@@ -29,6 +29,7 @@ def save_model(
     tied: bool = False,
     eos: str = "<eos>",
     template: str | None = None,
+    hidden_size: int = 16,
 ) -> LlamaForCausalLM:
     """Write a random Llama with a row for each word, and rows of padding; its tokenizer beside it.
 
@@ -41,11 +42,12 @@ def save_model(
         tied: Whether head and embedding are one.
         eos: The token at which it stops.
         template: Its chat template.
+        hidden_size: Width of its embedding.
     """
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=n_rows or len(words),
-        hidden_size=16,
+        hidden_size=hidden_size,
         intermediate_size=24,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -6,6 +6,8 @@ Members:
     callbacks: who hears of a run, and what becomes of it when one raises.
     loggers: MLflow, Weights & Biases, TensorBoard.
     merging: one recipe as a live model or a folder.
+    transplanting: a model with the vocabulary of another one, as a folder.
+    masking: one merge with a mask per expert, and an expert made of it again.
     evaluating: scores of a live model or a folder.
     comparing: how far experts moved, and what is known of mixing them.
     starting: a first experiment that fits experts, tasks and time.

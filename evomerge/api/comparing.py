@@ -45,6 +45,7 @@ def compare(
         models.experts,
         shared=cache_folder("experts"),
         tokenizer=models.tokenizer,
+        parts=models.parts,
     )
     return compare_experts(sources, progress)
 

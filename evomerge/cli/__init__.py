@@ -10,7 +10,8 @@ Members:
     comparing: compare.
     reading: status, front, report, dashboard.
     exporting: export.
-    models: merge, evaluate.
+    models: merge, average, moe, transplant, evaluate.
+    masking: masks, restore.
     catalogue: presets, methods, samplers, zoo.
     genes: the genes of a space as a short table.
     results: what a study found, as tables.

@@ -20,6 +20,7 @@ from evomerge.cli import (
     catalogue,
     comparing,
     importing,
+    masking,
     models,
     reading,
     searching,
@@ -73,7 +74,7 @@ def _options(
 
 
 _SEARCHES = (starting, importing, searching, calibrating, comparing, reading)
-for _commands in (*_SEARCHES, models, catalogue):
+for _commands in (*_SEARCHES, models, masking, catalogue):
     _commands.register(app)
 
 

@@ -1,4 +1,4 @@
-"""Commands on single models: ``merge``, ``average``, ``moe``, ``evaluate``."""
+"""Commands on single models: ``merge``, ``average``, ``moe``, ``transplant``, ``evaluate``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (merge, average, moe, evaluate):
+    for command in (merge, average, moe, transplant, evaluate):
         app.command()(command)
 
 
@@ -142,6 +142,47 @@ def moe(
             "choose prompts that differ more, or train the routers",
             soft_wrap=True,
         )
+
+
+def transplant(
+    donor: Annotated[str, typer.Argument(help="Whose tokens: zoo:NAME, folder or Hub id.")],
+    model: Annotated[str, typer.Argument(help="The model that gets them.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    approximation_method: Annotated[
+        Literal["omp", "common_interpolation"],
+        typer.Option(
+            "--approximation-method",
+            "-a",
+            help="Missing tokens: orthogonal matching pursuit, or the nearest shared ones.",
+        ),
+    ] = "omp",
+    k: Annotated[
+        int, typer.Option("--k", "-k", min=1, help="Shared tokens that make one missing, at most.")
+    ] = 64,
+    chat_template: Annotated[
+        Literal["donor", "model"],
+        typer.Option(help="Whose chat template, special tokens and generation settings it has."),
+    ] = "donor",
+    device: Annotated[str, typer.Option(help="Where it is computed: cpu, cuda, …")] = "cpu",
+) -> None:
+    """Give a model the vocabulary of another one, without training."""
+    from evomerge.api.transplanting import transplant
+    from evomerge.progress import PassProgress, progress_bar
+
+    with progress_bar() as bar:
+        written = transplant(
+            donor,
+            model,
+            out,
+            approximation_method=approximation_method,
+            k=k,
+            chat_template=chat_template,
+            device=device,
+            approximating=PassProgress(bar, "approximating"),
+            writing=PassProgress(bar, "writing"),
+        )
+    console.print(f"{model} with the tokens of {donor} written to {out}", soft_wrap=True)
+    console.print(f"{written}; chat template of the {chat_template}", soft_wrap=True)
 
 
 def evaluate(

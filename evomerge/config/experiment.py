@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -22,7 +23,9 @@ from evomerge.config.values import (
     BoundText,
     Duration,
     ExpertName,
+    MetricName,
     RandomSeed,
+    Reasoning,
     TimeLimit,
     better,
     by_name,
@@ -31,8 +34,11 @@ from evomerge.config.values import (
     switch,
 )
 from evomerge.evaluation.gates import Gates
+from evomerge.evaluation.generation import Generation
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.racing import RaceRules
 from evomerge.execution.protocol import EngineName
+from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.path import BASE
@@ -66,7 +72,7 @@ _RACES: dict[bool | str, object] = {
 # Beyond these a number is a slip. A million trials are two gigabytes of journal, and five in
 # the memory of every driver; one machine has some 16 GPUs; a winner is one more expert to merge.
 _MOST_TRIALS, _MOST_ITEMS, _MOST_EXAMPLES, _MOST_GPUS, _MOST_WINNERS = 10**6, 10**9, 1000, 1024, 100
-_MOST_PREFERRED = 10**6
+_MOST_PREFERRED, _MOST_REPEATS = 10**6, 10_000
 
 
 def _race(value: object) -> object:
@@ -87,6 +93,8 @@ class ModelsConfig(_Section):
         dtype: Dtype of candidates and exports; absent: the base's.
         tokenizer: Which vocabulary the models are brought to; absent: the base's, where theirs
             differ.
+        parts: Which model lends vision tower and projector; absent: merged where every model has
+            them, else the base's.
         winners: Which experts are merges that earlier stages handed on; written by stages. Such a
             merge may win again, an original expert is only ever a baseline.
     """
@@ -95,6 +103,7 @@ class ModelsConfig(_Section):
     experts: dict[ExpertName, ModelRef] = Field(min_length=1)
     dtype: Dtype | None = None
     tokenizer: TokenizerChoice | None = None
+    parts: PartsChoice | None = None
     winners: list[str] = []
 
     @model_validator(mode="after")
@@ -121,18 +130,23 @@ class EvaluatorConfig(_Section):
     num_fewshot: int | None = Field(default=None, ge=0, le=_MOST_EXAMPLES)
     batch_size: AutoOrCount = "auto"
     apply_chat_template: bool = False
+    chat_template_args: dict[str, JsonValue] = {}
+    reasoning: Reasoning = "auto"
+    generation_kwargs: Generation = Generation()
+    repeats: int | None = Field(default=None, gt=0, le=_MOST_REPEATS)
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
     allow_code: bool = False
     report_only: bool = False
     seed: RandomSeed = 0
+    metrics: dict[str, OwnMetric] = {}
 
 
 class _Metric(_Section):
     """One metric of one task; ``cost: NAME`` stands for a metric of the task ``cost``."""
 
     task: str
-    metric: str
+    metric: MetricName
 
     @model_validator(mode="before")
     @classmethod

@@ -164,6 +164,7 @@ def draft_content(
     content = apply_overrides(written, overrides)
     faults: list[Fault] = []
     files, gaps = _inline(content, presets, beside, faults)
+    _direct(content)
     fitted = fit(Experiment, content, instead=_STAND_INS, gaps=gaps)
     experiment = None if fitted.value is None else _absolute(fitted.value, beside)
     faults += [*fitted.faults, *_password_faults(experiment)]
@@ -215,9 +216,28 @@ def _at(content: Any, path: KeyPath) -> Any:
 
 
 def _anchor(evaluator: object, beside: Path) -> None:
-    """Make the path in an evaluator absolute."""
-    if isinstance(evaluator, dict) and isinstance(path := evaluator.get("include_path"), str):
-        evaluator["include_path"] = str((beside / path).resolve())
+    """Make the paths in an evaluator absolute: of its tasks, and of its metrics' code."""
+    if not isinstance(evaluator, dict):
+        return
+    metrics = evaluator.get("metrics")
+    inside = metrics.values() if isinstance(metrics, dict) else ()
+    for holder, key in [(evaluator, "include_path"), *((metric, "file") for metric in inside)]:
+        if isinstance(holder, dict) and isinstance(path := holder.get(key), str):
+            holder[key] = str((beside / path).resolve())
+
+
+def _direct(content: Mapping[str, Any]) -> None:
+    """Spell out which way objectives go whose metric is better where it is less."""
+    tables = [one.get("metrics") for one in _items(content, "evaluators") if isinstance(one, dict)]
+    metrics = [one for table in tables if isinstance(table, dict) for one in table.items()]
+    less = {
+        name for name, m in metrics if isinstance(m, dict) and m.get("higher_is_better") is False
+    }
+    for objective in _items(content, "objectives"):
+        if isinstance(objective, dict):
+            name = str(objective.get("metric")).partition(",")[0]
+            if name in less:
+                objective.setdefault("direction", "minimize")
 
 
 def read_evaluator(name: str, presets: Presets, beside: Path) -> EvaluatorConfig:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from evomerge.errors import brief
+from evomerge.evaluation.reasoning import ReasoningChoice
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.execution.costs import COST
 from evomerge.study.constraints import parse_bound
@@ -19,7 +20,9 @@ __all__ = [
     "BoundText",
     "Duration",
     "ExpertName",
+    "MetricName",
     "RandomSeed",
+    "Reasoning",
     "TimeLimit",
     "better",
     "by_name",
@@ -87,6 +90,26 @@ def cost_as_metric(value: object) -> object:
     rest = {key: part for key, part in value.items() if key not in ("cost", "reference")}
     name, reference = value["cost"], value.get("reference")
     return {"task": COST, "metric": f"{name}:{reference}" if reference else name, **rest}
+
+
+def _without_none(metric: str) -> str:
+    return metric.removesuffix(",none")
+
+
+MetricName = Annotated[str, AfterValidator(_without_none)]
+"""A metric, or ``METRIC,FILTER``; lm-eval's results write the filter ``none``, too."""
+
+
+def _reasoning(value: object) -> object:
+    """Read ``auto``, ``keep`` or a pair of tags."""
+    is_pair = isinstance(value, list | tuple) and len(value) == 2
+    if value in ("auto", "keep") or (is_pair and all(isinstance(t, str) and t for t in value)):
+        return value
+    wanted = "auto, keep, or the two tags around reasoning such as [<think>, </think>]"
+    raise ValueError(f"expected {wanted}, got {brief(value)}")
+
+
+Reasoning = Annotated[ReasoningChoice, BeforeValidator(_reasoning)]
 
 
 def better(objective: dict[str, Any]) -> Literal["maximize", "minimize"]:

@@ -15,13 +15,14 @@ from evomerge.ensembles.model import Ensemble
 from evomerge.ensembles.voting import VotingEngine
 from evomerge.errors import CheckpointError, Fault, collected
 from evomerge.evaluation.engine import Engine
+from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.suite import BatchSize
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
 from evomerge.models.configs import read_config
 from evomerge.models.outline import load_tokenizer
 from evomerge.models.reference import resolve_model
-from evomerge.models.structure import class_fault
+from evomerge.models.structure import text_only_fault
 from evomerge.models.vocabulary import moved_tokens
 
 if TYPE_CHECKING:
@@ -82,12 +83,16 @@ class LiveEnsemble:
         return EnsembleCosts(n, n, len(self.members))
 
     def make_engine(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: BatchSize
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: BatchSize,
+        tags: Tags | None = None,
     ) -> Engine:
         """Make what answers; see ``MakeEngine``."""
         if self._file.by == "vote":
-            return VotingEngine(self.members, self._file.shares, tokenizer, batch_size)
-        return TransformersEngine(model, tokenizer, batch_size)
+            return VotingEngine(self.members, self._file.shares, tokenizer, batch_size, tags)
+        return TransformersEngine(model, tokenizer, batch_size, tags)
 
 
 def _folders(models: Sequence[str]) -> list[Path]:
@@ -104,7 +109,7 @@ def _folders(models: Sequence[str]) -> list[Path]:
 
 
 def _check(folder: Path, first: Path) -> None:
-    if reason := class_fault(read_config(folder)):
+    if reason := text_only_fault(read_config(folder)):
         raise CheckpointError(f"{folder}: {reason}")
     for token, (at, instead) in list(moved_tokens(first, folder).items())[:1]:
         raise CheckpointError(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.evaluation.engine import Answer, PreparedRequests
 from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.suite import BatchSize
 from evomerge.evaluation.transformers_engine import TransformersEngine
 
@@ -33,6 +34,7 @@ class VotingEngine:
         shares: What the vote of each counts.
         tokenizer: Of all of them.
         batch_size: See ``TransformersEngine``.
+        tags: See ``MakeEngine``.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class VotingEngine:
         shares: Sequence[float],
         tokenizer: PreTrainedTokenizerBase,
         batch_size: BatchSize,
+        tags: Tags | None = None,
     ) -> None:
-        self._engines = [TransformersEngine(model, tokenizer, batch_size) for model in models]
+        self._engines = [TransformersEngine(model, tokenizer, batch_size, tags) for model in models]
         self._shares = tuple(shares)
 
     @property
@@ -74,6 +77,11 @@ class _Voted:
     prepared: tuple[PreparedRequests, ...]
     shares: tuple[float, ...]
 
+    @property
+    def is_repeatable(self) -> bool:
+        """See ``PreparedRequests``."""
+        return all(one.is_repeatable for one in self.prepared)
+
     def run(self) -> list[list[Answer]]:
         """See ``PreparedRequests``."""
         by_model = [requests.run() for requests in self.prepared]
@@ -96,8 +104,7 @@ class _Voted:
                 return Answer(self._mean(said), answers[0].tokens, seconds)
             case _:
                 counts = [self._weight([text == other for other in said]) for text in said]
-                first = answers[counts.index(max(counts))]
-                return Answer(first.response, first.tokens, seconds)
+                return replace(answers[counts.index(max(counts))], seconds=seconds)
 
     def _chosen(self, responses: Sequence[Sequence[Any]]) -> dict[int, float]:
         """Give log-likelihoods to the continuations of every item that has several."""

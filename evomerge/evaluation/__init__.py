@@ -7,6 +7,9 @@
     tasks.py          loading them, every fault at once
     examples.py       which examples items may be prompted with
     requests.py       the prompts of one split
+    chat.py           what a suite says of chat templates fits the tokenizer
+    generation.py     how a suite wants answers generated
+    reasoning.py      tags of reasoning, and the answer after it
     rungs.py          a task cut into parts that are scored one after another
     racing.py         whether a trial goes on after a rung
     item_response.py  scores of some items completed to all, from the run's own complete trials
@@ -15,7 +18,7 @@
     probe.py          how gates look at it
     aggregate.py      from responses to numbers
     catalogue.py      tasks loaded, prompted and checked once, without a model
-    answers.py        how long the answers are
+    answers.py        how long the answers are, and how many are cut off
     divergence.py     how far the predictions are from a reference model's
     engine.py         the seam to what runs the model
     kinds.py          requests by kind, as every engine answers them
@@ -25,10 +28,21 @@
     likelihood.py     its log-likelihoods
     shared_context.py  the same where choices share their prompt
     prefix.py         the same where all prompts of a task begin alike
-    decoding.py       its greedy answers
+    decoding.py       its answers
+    choosing.py       the next token: the likeliest, or drawn
+    stops.py          when an answer is finished
     vllm_engine.py    vLLM, kept equal to the live model
     prepared.py       scoring a live model again and again
     scores.py         what scoring yields
+    own_metrics.py    metrics of one's own: what the key says
+    own_functions.py  those that are Python functions
+    judge.py          those that ask a language model
+    endpoint.py       how it is asked
+    code_runs.py      those that run what models write
+    confined.py       the program that runs it
+    scored_items.py   what such metrics see, and what they say
+    own_checks.py     what may be wrong with them
+    own_values.py     their values of a task
     samples.py        an item for people: prompt, answer, gold
     smooth.py         metrics that move where accuracy stands still
     losses.py         smooth losses whose gradients flow into the live model

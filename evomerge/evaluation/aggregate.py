@@ -6,12 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from evomerge.evaluation.harness import Group, mean, standard_error
-from evomerge.evaluation.requests import PreparedTask
+from evomerge.evaluation.harness import Group, Task, mean, sample_pipelines, standard_error
+from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.scores import ItemScore, MetricValue
 
 __all__ = [
@@ -35,12 +36,37 @@ def item_values(prepared: PreparedTask) -> Values:
     """Filter the responses of a task and score every item with every filter and metric."""
     prepared.task.apply_filters()
     values: dict[tuple[str, str], list[tuple[int, Any]]] = defaultdict(list)
+    several = sample_pipelines(prepared.task)
     for name in prepared.items[0].requests[0].filtered_resps:
         for item in prepared.items:
             responses = [request.filtered_resps[name] for request in item.requests]
-            for metric, value in prepared.task.process_results(item.doc, responses).items():
-                values[metric, name].append((item.row, value))
+            if name in several:
+                found = _over_samples(prepared.task, item, responses, several[name])
+            else:
+                scored = prepared.task.process_results(item.doc, responses)
+                found = {(metric, name): value for metric, value in scored.items()}
+            for key, value in found.items():
+                values[key].append((item.row, value))
     return values
+
+
+def _over_samples(
+    task: Task, item: Item, responses: Sequence[Sequence[object]], prefix: str
+) -> dict[tuple[str, str], float]:
+    """Score every answer to an item: their mean, and the best of them where more is better.
+
+    Only metrics that are means over items have these.
+    """
+    each = [task.process_results(item.doc, list(one)) for one in zip(*responses, strict=True)]
+    aggregations, is_better = task.aggregation(), task.higher_is_better()
+    found: dict[tuple[str, str], float] = {}
+    for metric in each[0]:
+        if aggregations.get(metric, mean) is mean:
+            values = [float(scored[metric]) for scored in each]
+            found[metric, f"{prefix}mean@{len(each)}"] = fmean(values)
+            if is_better.get(metric, True):
+                found[metric, f"{prefix}pass@{len(each)}"] = max(values)
+    return found
 
 
 def aggregate_task(prepared: PreparedTask, values: Values) -> dict[str, MetricValue]:

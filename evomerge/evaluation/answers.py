@@ -1,4 +1,4 @@
-"""How long a model's answers are."""
+"""How long a model's answers are, and how many are cut off."""
 
 from __future__ import annotations
 
@@ -8,33 +8,38 @@ from statistics import fmean, stdev
 
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.evaluation.requests import Item, PreparedTask
+from evomerge.evaluation.engine import Answer
 from evomerge.evaluation.scores import MetricValue
 
-__all__ = ["GENERATION", "output_tokens"]
+__all__ = ["output_tokens", "truncated"]
 
-GENERATION = "generate_until"
+Generated = Sequence[Sequence[Answer]]  # of each item, at least one
 
 
-def output_tokens(tasks: Sequence[PreparedTask], tokenizer: PreTrainedTokenizerBase) -> MetricValue:
-    """Average the length of the last answers over the items that ask for generated text.
+def output_tokens(answers: Generated, tokenizer: PreTrainedTokenizerBase) -> MetricValue:
+    """Average the length of answers.
 
     Args:
-        tasks: Just scored, at least one of them generating.
+        answers: Of each item that asks for generated text.
         tokenizer: Of the model.
 
     Returns:
-        Tokens per item. Answers are counted as the task sees them: up to the stop string, without
-        special tokens, whatever else a batch generated meanwhile.
+        Tokens per answer. Answers are counted with their reasoning and up to the stop string,
+        without special tokens, whatever else a batch generated meanwhile.
     """
-    generating = [task for task in tasks if task.task.OUTPUT_TYPE == GENERATION]
-    lengths = [_length(item, tokenizer) for task in generating for item in task.items]
-    n = len(lengths)
-    stderr = stdev(lengths) / math.sqrt(n) if n > 1 else math.nan
-    return MetricValue(fmean(lengths), stderr, n)
+    return _mean([_length(of_item, tokenizer) for of_item in answers])
 
 
-def _length(item: Item, tokenizer: PreTrainedTokenizerBase) -> float:
-    answers = [answer for request in item.requests for answer in request.resps]
-    tokens = tokenizer(answers, add_special_tokens=False)["input_ids"]
+def truncated(answers: Generated) -> MetricValue:
+    """Find the share of answers that reached their greatest length, or whose reasoning goes on."""
+    return _mean([fmean(answer.is_truncated for answer in of_item) for of_item in answers])
+
+
+def _length(answers: Sequence[Answer], tokenizer: PreTrainedTokenizerBase) -> float:
+    tokens = tokenizer([answer.text for answer in answers], add_special_tokens=False)["input_ids"]
     return fmean(len(one) for one in tokens)
+
+
+def _mean(values: Sequence[float]) -> MetricValue:
+    n = len(values)
+    return MetricValue(fmean(values), stdev(values) / math.sqrt(n) if n > 1 else math.nan, n)

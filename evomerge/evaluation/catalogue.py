@@ -11,11 +11,11 @@ from typing_extensions import Self
 
 from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
-from evomerge.evaluation.answers import GENERATION
 from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.harness import GENERATION, LanguageModel
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossKind
+from evomerge.evaluation.own_values import own_names, trial_faults
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import MetricValue
@@ -87,6 +87,8 @@ class TaskCatalogue:
             for split in entry.suite.splits:
                 with clean_harness(), collected(faults, entry.suite.name):
                     entry.add(split, model)
+            with clean_harness():
+                faults += [fault.under(entry.suite.name) for fault in entry.trials(faults)]
         clashes = name_clashes([entry.loaded for entry in self._entries])
         self.faults = tuple(dict.fromkeys([*faults, *clashes]))
         self.missing = self._missing(suites)
@@ -223,6 +225,13 @@ class _Entry:
         self.prompted[split] = prompt_suite(self.loaded, split, model, first_only=model is None)
         self.tables[split] = _tables(self.prompted[split])
 
+    def trials(self, found: Sequence[Fault]) -> Iterator[Fault]:
+        """Try the metrics of one's own that nothing is known to be wrong with."""
+        inside = [fault.path[1:3] for fault in found if fault.path[:1] == (self.suite.name,)]
+        wrong = [str(path[1]) for path in inside if path[:1] == ("metrics",)]
+        for prepared in next(iter(self.prompted.values())).tasks if self.prompted else ():
+            yield from trial_faults(prepared, wrong)
+
     def metrics(self) -> dict[str, tuple[str, ...]]:
         smooth = {name: smooth_names(task) for name, task in self.loaded.tasks.items()}
         tables = {name: table for found in self.tables.values() for name, table in found.items()}
@@ -235,6 +244,7 @@ class _Entry:
             for task in self.loaded.tasks.values()
             for metric, higher in task.higher_is_better().items()
         }
+        is_better |= {name: own.higher_is_better for name, own in self.suite.metrics.items()}
         named = [name for name in self.suite.tasks if tables.get(name)]
         for name in named if len(named) == len(self.suite.tasks) else tables:
             for label in tables[name]:
@@ -311,9 +321,10 @@ def _blank_table(prepared: PreparedTask) -> dict[str, MetricValue]:
         blank = _BLANK_RESPONSES[request.request_type]
         request.resps, request.filtered_resps = [blank] * request.repeats, {}
     first.task.apply_filters()
+    filters = first.items[0].requests[0].filtered_resps
     try:
         keys = list(item_values(first))
     except Exception:  # a task's own scoring code may insist on a well-formed answer
-        filters = first.items[0].requests[0].filtered_resps
         keys = [(metric, name) for name in filters for metric in first.task.aggregation()]
+    keys += [(metric, name) for name in filters for metric in own_names(prepared)]
     return {metric_label(*key): MetricValue(0.0, 0.0, 2) for key in keys}

@@ -16,7 +16,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.evaluation.catalogue import TaskCatalogue
-from evomerge.evaluation.harness import BUILTIN_TASKS, Instance, LanguageModel
+from evomerge.evaluation.harness import BUILTIN_TASKS, GENERATION, Instance, LanguageModel
+from evomerge.evaluation.own_functions import source_texts
+from evomerge.evaluation.own_metrics import OwnMetric
+from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.requests import PreparedTask
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.fingerprint import digest_of
@@ -25,6 +28,8 @@ __all__ = [
     "generation_content",
     "item_content",
     "item_digests",
+    "metric_digests",
+    "own_content",
     "settings_content",
     "token_content",
     "tokenizer_content",
@@ -46,14 +51,20 @@ _ATTRIBUTES = (
 )
 
 
-def item_content(prepared: PreparedTask) -> list[object]:
+def item_content(prepared: PreparedTask, tags: Tags | None) -> list[object]:
     """Describe the items of a task and split: as data, as prompts, and how answers are scored.
+
+    Args:
+        prepared: The task.
+        tags: Of the reasoning that is left out of its answers.
 
     The same for every version of lm-eval that reads the same from the task's files. What the task's
     code reads from elsewhere, when it scores, is not seen.
     """
     config = asdict(prepared.task.config)
     how = {key: config[key] for key in _SCORING if config.get(key) is not None}
+    if tags is not None and prepared.task.OUTPUT_TYPE == GENERATION:
+        how["reasoning"] = tags.both
     items = [[i.row, i.doc, [[r.request_type, r.args] for r in i.requests]] for i in prepared.items]
     return [prepared.name, how, _code(prepared), items]
 
@@ -76,11 +87,38 @@ def item_digests(tasks: TaskCatalogue, splits: Collection[str]) -> dict[str, str
     """
     wanted = [*splits, *([REPORT_ONLY] if "test" in splits else [])]
     return {
-        f"{one.name} ({'test' if split == REPORT_ONLY else split})": digest_of(item_content(one))
+        f"{one.name} ({'test' if split == REPORT_ONLY else split})": digest_of(
+            item_content(one, suite.tags)
+        )
         for split in wanted
         for suite in tasks.prompted(split)
         for one in suite.tasks
     }
+
+
+def metric_digests(tasks: TaskCatalogue, splits: Collection[str]) -> dict[str, str]:
+    """Name each metric of one's own by its content; see ``item_digests``.
+
+    Returns:
+        Its name -> digest.
+    """
+    wanted = [*splits, *([REPORT_ONLY] if "test" in splits else [])]
+    prepared = [one for split in wanted for suite in tasks.prompted(split) for one in suite.tasks]
+    found = {name: own for one in prepared for name, own in own_content(one.own).items()}
+    return {name: digest_of(own) for name, own in found.items()}
+
+
+def own_content(metrics: Mapping[str, OwnMetric]) -> dict[str, object]:
+    """Describe metrics of one's own: code, questions and how verdicts are read."""
+    return {name: _own_content(name, metric) for name, metric in metrics.items()}
+
+
+def _own_content(name: str, metric: OwnMetric) -> object:
+    described = metric.judge or metric.runs
+    if described is not None:
+        return described.content
+    function = metric.name or name
+    return [function, *source_texts(metric.file, metric.entry_point, function)]
 
 
 def tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> list[object]:

@@ -1,27 +1,27 @@
-"""Greedy decoding of prepared prompts: finished sequences leave the batch at once."""
+"""Decoding of prepared prompts: finished sequences leave the batch at once."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from evomerge.evaluation.choosing import Chooser, Draws, likeliest
 from evomerge.evaluation.prefix import Family, PrefixCache
+from evomerge.evaluation.stops import Stops
 
 __all__ = [
     "Prompts",
-    "Stops",
+    "answered",
     "can_decode",
-    "decode_greedily",
+    "decode",
     "decodes_plainly",
-    "greedy_answers",
     "has_plain_cache",
     "shortest_window",
 ]
@@ -50,12 +50,14 @@ class Prompts:
         tokens: (sequences, length) int64, padded on the left.
         mask: (sequences, length) int64, 1 where there is a prompt.
         max_tokens: How many tokens each answer may take.
+        seeds: Of the draws of each answer, where tokens are drawn.
     """
 
     requests: tuple[int, ...]
     tokens: torch.Tensor
     mask: torch.Tensor
     max_tokens: int
+    seeds: tuple[int, ...] = ()
 
     def after(self, length: int) -> Prompts:
         """Leave out the first tokens of each prompt; padding moves behind them."""
@@ -63,49 +65,8 @@ class Prompts:
         return replace(self, tokens=self.tokens[:, length:], mask=self.mask[:, :kept])
 
 
-class Stops:
-    """Tells when an answer is finished: an end token, or a stop string in its text.
-
-    Args:
-        tokenizer: Decodes answers.
-        strings: Stop strings.
-        end_tokens: Tokens that end an answer.
-    """
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        strings: Sequence[str],
-        end_tokens: frozenset[int],
-    ) -> None:
-        self._tokenizer, self._strings, self._end_tokens = tokenizer, strings, end_tokens
-        last = {string[-1] for string in strings if string}
-        self._endings = last | {"\N{REPLACEMENT CHARACTER}"}  # part of a character of many bytes
-        self._may_end: Callable[[tuple[int, ...]], bool] = functools.lru_cache(1 << 16)(
-            self._ends_some_string
-        )
-
-    def text(self, answer: Sequence[int]) -> str:
-        """Decode an answer as lm-eval does."""
-        return str(self._tokenizer.decode(list(answer), skip_special_tokens=True))
-
-    def is_finished(self, answer: Sequence[int]) -> bool:
-        """Tell whether the last token has finished an answer."""
-        if answer[-1] in self._end_tokens:
-            return True
-        if not self._may_end(tuple(answer[-2:])):
-            return False
-        text = self.text(answer)
-        return any(string in text for string in self._strings if string)
-
-    def _ends_some_string(self, tokens: tuple[int, ...]) -> bool:
-        """Whether the last of a few tokens may complete a stop string: cheap, and rarely so."""
-        text = self.text(tokens)
-        return any(character in text for character in self._endings)
-
-
 def can_decode(model: PreTrainedModel) -> bool:
-    """Tell whether ``decode_greedily`` decodes a model as its own ``generate`` does."""
+    """Tell whether ``decode`` decodes a model as its own ``generate`` does."""
     return has_plain_cache(model) and decodes_plainly(model)
 
 
@@ -132,8 +93,11 @@ def shortest_window(model: PreTrainedModel) -> float:
     return min([*windows, own or math.inf])
 
 
-def greedy_answers(
-    model: PreTrainedModel, batches: Sequence[tuple[Family, Sequence[Prompts]]], stops: Stops
+def answered(
+    model: PreTrainedModel,
+    batches: Sequence[tuple[Family, Sequence[Prompts]]],
+    stops: Stops,
+    draws: Draws | None = None,
 ) -> Iterator[tuple[int, list[int], float]]:
     """Answer the prompts of every family.
 
@@ -141,6 +105,7 @@ def greedy_answers(
         model: A causal language model with a key-value cache.
         batches: Of each family, without its prefix.
         stops: When an answer ends.
+        draws: How tokens are drawn; ``None`` takes the likeliest.
 
     Yields:
         Each request, the tokens of its answer, and its share of the seconds.
@@ -150,23 +115,25 @@ def greedy_answers(
         share = prefix.seconds / len(family.requests)
         for prompts in own:
             start = time.perf_counter()
-            answers = decode_greedily(model, prompts, prefix, stops)
+            choose = likeliest if draws is None else draws.chooser(prompts.seeds)
+            answers = decode(model, prompts, prefix, stops, choose)
             seconds = (time.perf_counter() - start) / len(answers) + share
             for request, tokens in zip(prompts.requests, answers, strict=True):
                 yield request, tokens, seconds
 
 
 @torch.no_grad()
-def decode_greedily(
-    model: PreTrainedModel, prompts: Prompts, prefix: PrefixCache, stops: Stops
+def decode(
+    model: PreTrainedModel, prompts: Prompts, prefix: PrefixCache, stops: Stops, choose: Chooser
 ) -> list[list[int]]:
-    """Answer every prompt with the most likely token at each step.
+    """Answer every prompt, token by token.
 
     Args:
         model: A causal language model with a key-value cache.
         prompts: A batch.
         prefix: What comes before each prompt.
         stops: When an answer ends.
+        choose: Which token comes next.
 
     Returns:
         Tokens of each answer, the one that ended it included.
@@ -184,7 +151,7 @@ def decode_greedily(
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        chosen = logits[:, -1].float().argmax(dim=-1)  # as generate does; slow in bfloat16
+        chosen = choose(logits[:, -1], active)
         for i, token in zip(active, chosen.tolist(), strict=True):
             answers[i].append(token)
         going = [k for k, i in enumerate(active) if not stops.is_finished(answers[i])]

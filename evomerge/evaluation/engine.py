@@ -36,15 +36,28 @@ class Answer:
             continuation, or the log-likelihood of a whole text.
         tokens: Tokens generated, or scored.
         seconds: Its share of the time of its forward passes.
+        reasoning: What was said before the answer; it is not scored.
+        is_truncated: Whether the answer was cut off by its length, or the reasoning never ended.
     """
 
     response: object
     tokens: int
     seconds: float
+    reasoning: str = ""
+    is_truncated: bool = False
+
+    @property
+    def text(self) -> str:
+        """Everything that was said, where that is text."""
+        return f"{self.reasoning}{self.response}"
 
 
 class PreparedRequests(Protocol):
     """Requests that an engine has tokenised and batched; one caller at a time."""
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same model gives the same answers again, in any batch."""
 
     def run(self) -> list[list[Answer]]:
         """Answer every request with the model as it is now.

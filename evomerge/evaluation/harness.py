@@ -10,8 +10,10 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,10 +23,11 @@ import lm_eval.tasks
 import lm_eval.utils
 import torch
 from jinja2.sandbox import SandboxedEnvironment
+from lm_eval.api.filter import FilterEnsemble
 from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import acc_all, acc_all_stderr, mean, mean_stderr
-from lm_eval.api.registry import FILTER_REGISTRY, METRIC_REGISTRY
+from lm_eval.api.registry import FILTER_REGISTRY, METRIC_REGISTRY, get_filter
 from lm_eval.api.samplers import ContextSampler as Sampler
 from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.models.utils import (
@@ -38,13 +41,17 @@ from typing_extensions import Self
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.bounded import bounded
+from evomerge.evaluation.reasoning import Tags, Thinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+OwnAnswer = tuple[str, list[int]]  # text and tokens
+
 __all__ = [
     "BUILTIN_TASKS",
     "FEWSHOT_SEED",
+    "GENERATION",
     "Group",
     "Instance",
     "LanguageModel",
@@ -53,19 +60,24 @@ __all__ = [
     "TaskManager",
     "builtin_index",
     "end_tokens",
+    "is_sampling",
     "known_filters",
     "known_metrics",
     "load_config",
     "mean",
+    "rendered",
     "safe_templates",
+    "sample_pipelines",
     "standard_error",
     "task_names",
     "with_examples",
     "with_requests",
+    "with_samples",
     "without_data",
 ]
 
 BUILTIN_TASKS = Path(lm_eval.tasks.__file__).resolve().parent
+GENERATION = "generate_until"  # what tasks and requests are called that ask for text
 FEWSHOT_SEED = 1234  # what simple_evaluate seeds the choice of examples with
 
 
@@ -120,6 +132,38 @@ def with_examples(task: Task, examples: Sequence[Mapping[str, object]] | None) -
     task._fewshot_docs = examples
 
 
+@dataclass
+class _AllSamples(FilterEnsemble):
+    """A pipeline that keeps every answer to an item; ``prefix`` names the one it comes from."""
+
+    prefix: str = ""
+
+
+def with_samples(task: Task, n: int) -> None:
+    """Ask a task for so many answers to each item, and let all of them count.
+
+    Beside every pipeline of filters that takes the first answer there will be one that takes the
+    most frequent, ``maj@N``, and one that keeps them all; see ``sample_pipelines``.
+    """
+    task.set_config(key="repeats", value=n)
+    for own in [one for one in task._filters if n > 1 and _takes_first(one)]:
+        prefix, steps = "" if own.name == "none" else f"{own.name}-", own.filters[:-1]
+        vote = [*steps, get_filter("majority_vote"), get_filter("take_first")]
+        task._filters.append(FilterEnsemble(f"{prefix}maj@{n}", vote))
+        task._filters.append(_AllSamples(f"{prefix}all@{n}", steps, prefix))
+
+
+def sample_pipelines(task: Task) -> dict[str, str]:
+    """Name the pipelines that keep every answer, and what their metrics' names begin with."""
+    filters = getattr(task, "_filters", ())
+    return {one.name: one.prefix for one in filters if isinstance(one, _AllSamples)}
+
+
+def _takes_first(pipeline: FilterEnsemble) -> bool:
+    last = pipeline.filters[-1] if pipeline.filters else None
+    return getattr(last, "func", last) is get_filter("take_first")
+
+
 def task_names(group: Group) -> frozenset[str]:
     """Name all tasks of a group, those of its groups included."""
     return frozenset(str(task.task_name) for task in group.get_all_tasks())
@@ -146,14 +190,20 @@ def safe_templates() -> Iterator[None]:
     any memory, and compiles a template anew for every item.
     """
     original = lm_eval.utils.apply_template
-    lm_eval.utils.apply_template = _apply_template
+    lm_eval.utils.apply_template = rendered
     try:
         yield
     finally:
         lm_eval.utils.apply_template = original
 
 
-def _apply_template(template: str, doc: Mapping[str, object]) -> str:
+def rendered(template: str, doc: Mapping[str, object]) -> str:
+    """Fill in a template in a sandbox, with a bound on its memory.
+
+    Args:
+        template: Jinja2, with lm-eval's filters.
+        doc: What it may name; another name is an error.
+    """
     return bounded(lambda: _compiled(template).render(**doc), f"the template {template[:60]!r}")
 
 
@@ -164,10 +214,18 @@ def _compiled(template: str) -> jinja2.Template:
     return environment.from_string(template)
 
 
+_OF_DRAWS = {"temperature", "top_k", "top_p", "min_p"}
+
+
 def end_tokens(model: PreTrainedModel) -> frozenset[int]:
     """List the tokens after which ``generate`` ends an answer."""
     ends = model.generation_config.eos_token_id
     return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
+
+
+def is_sampling(generation_kwargs: Mapping[str, object]) -> bool:
+    """Tell whether lm-eval draws answers with these settings."""
+    return bool(normalize_gen_kwargs(dict(generation_kwargs))["do_sample"])
 
 
 def _is_hidden(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -182,14 +240,29 @@ class LanguageModel:
         model: Used as it is at each call; put into evaluation mode.
         tokenizer: Copied, because lm-eval may give it a padding token.
         batch_size: Sequences per forward pass when lm-eval answers itself.
+        tags: Of reasoning before answers; ``None`` takes what is said for the answer.
+
+    Attributes:
+        thinking: Tells reasoning from answers.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        tags: Tags | None = None,
     ) -> None:
         from lm_eval.models.huggingface import HFLM  # slow to import
 
-        self.lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
+        self.thinking = None if tags is None else Thinking(tokenizer, tags)
+        # Said, because lm-eval does not take models of vision and language for causal ones.
+        self.lm = HFLM(
+            pretrained=model,
+            tokenizer=copy.deepcopy(tokenizer),
+            batch_size=batch_size,
+            backend="causal",
+        )
         self._encode: Callable[[str], list[int]] = self.lm.tok_encode
         # The same prompts come again for every candidate: tokenise each text once.
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)
@@ -209,6 +282,13 @@ class LanguageModel:
             generation_config=SimpleNamespace(eos_token_id=ends),
         )
         return cls(model, tokenizer, 1)
+
+    def in_chat(self, arguments: Mapping[str, object]) -> Callable[..., str]:
+        """Make what puts the turns of a chat into the model's template, with arguments for it."""
+        lm = copy.copy(self.lm)
+        lm.chat_template_args = dict(arguments)
+        apply: Callable[..., str] = lm.apply_chat_template
+        return apply
 
     def longest_answer(self, generation_kwargs: Mapping[str, object]) -> int:
         """Tell how many tokens a request may generate, by any of the names for that setting."""
@@ -269,20 +349,25 @@ class LanguageModel:
         )
         return [lm_eval.utils.make_disjoint_window(window) for window in windows]
 
-    def is_plain_greedy(self, generation_kwargs: Mapping[str, object]) -> bool:
-        """Tell whether a request takes the likeliest token until a stop string, and nothing else.
+    def begins_reasoning(self, prompt: str) -> bool:
+        """Tell whether a prompt has begun the reasoning that comes before an answer."""
+        return self.thinking is not None and self.thinking.tags.begin_in(prompt)
 
-        Also required: the model stops at the tokenizer's end token, and no stop string lies inside
-        another, so that an answer cut at once is the answer cut later.
+    def is_plain(self, generation_kwargs: Mapping[str, object]) -> bool:
+        """Tell whether a request takes likely tokens until a stop string, and nothing else.
+
+        They are the likeliest, or drawn after what ``_OF_DRAWS`` says. Also required: the model
+        stops at the tokenizer's end token, and no stop string lies inside another, so that an
+        answer cut at once is the answer cut later.
         """
         settings = dict(normalize_gen_kwargs(generation_kwargs, self.lm.max_gen_toks))
-        plain = not settings.pop("do_sample") and settings.pop("temperature", 0.0) == 0.0
+        known = {"until", "max_gen_toks", "seed"} | (_OF_DRAWS if settings["do_sample"] else set())
+        plain = settings.pop("do_sample") or settings.pop("temperature", 0.0) == 0.0
         stops = self.stop_strings(generation_kwargs)
         nested = any(a in b[1:-1] for a in stops for b in stops if a)
         tokenizer = self.lm.tokenizer
         ends = tokenizer.eos_token_id in end_tokens(self.lm.model)
-        known = set(settings) <= {"until", "max_gen_toks"}
-        return plain and known and not nested and ends and _is_hidden(tokenizer)
+        return plain and set(settings) <= known and not nested and ends and _is_hidden(tokenizer)
 
     def stop_strings(self, generation_kwargs: Mapping[str, object]) -> list[str]:
         """List the strings that end an answer, the end token's text last."""
@@ -313,7 +398,51 @@ class LanguageModel:
         kept: str = postprocess_generated_text(text, list(stops), None)
         return kept
 
-    def own_answers(self, request_type: str, instances: Sequence[Instance]) -> list[object]:
-        """Let lm-eval run the model itself, slowly."""
-        answers: list[object] = getattr(self.lm, request_type)(list(instances), disable_tqdm=True)
-        return answers
+    def own_answers(
+        self, prompts: Sequence[str], settings: Mapping[str, object]
+    ) -> list[OwnAnswer]:
+        """Let lm-eval run the model itself, slowly.
+
+        Args:
+            prompts: All of them are answered with the same settings.
+            settings: See ``generation_kwargs`` of tasks; its draws have no seed of their own.
+
+        Returns:
+            What lm-eval takes for the answer, and the tokens that it was made of: a batch may go on
+            after an answer is finished.
+        """
+        lm, tokens = copy.copy(self.lm), _Tokens(self.lm.tok_decode)
+        lm.tok_decode, lm.cache_hook = tokens.decode, tokens
+        known = {key: value for key, value in settings.items() if key != "seed"}
+        requests = [_generating(prompt, known) for prompt in prompts]
+        answers = lm.generate_until(requests, disable_tqdm=True)
+        return [(text, tokens.take(prompt)) for prompt, text in zip(prompts, answers, strict=True)]
+
+
+class _Tokens:
+    """Hears of each answer of lm-eval's model: as it is decoded, and as it is kept."""
+
+    def __init__(self, decode: Callable[..., str]) -> None:
+        self._decode, self._last = decode, list[int]()
+        self._of: dict[str, deque[list[int]]] = defaultdict(deque)
+
+    def decode(self, tokens: list[int], **settings: bool) -> str:
+        self._last = tokens
+        return self._decode(tokens, **settings)
+
+    def add_partial(self, kind: str, request: tuple[str, object], answer: str) -> None:
+        self._of[request[0]].append(self._last)
+
+    def take(self, prompt: str) -> list[int]:
+        """The tokens of the first answer to a prompt that is not taken yet."""
+        return self._of[prompt].popleft()
+
+
+def _generating(prompt: str, settings: Mapping[str, object]) -> Instance:
+    return Instance(
+        request_type="generate_until",
+        doc={},
+        arguments=(prompt, dict(settings)),
+        idx=0,
+        metadata=("", 0, 1),
+    )

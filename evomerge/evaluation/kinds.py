@@ -1,21 +1,24 @@
-"""Requests by kind: an engine answers likelihoods and greedy decoding, lm-eval anything else."""
+"""Requests by kind: an engine answers likelihoods and plain decoding, lm-eval anything else."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
 from evomerge.evaluation.batches import Pair
+from evomerge.evaluation.choosing import draw_seed
 from evomerge.evaluation.engine import Answer
-from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.harness import GENERATION, Instance, LanguageModel, is_sampling
+from evomerge.evaluation.stops import Stops
 
-__all__ = ["Part", "Requests", "Runner", "prepare_requests"]
+__all__ = ["Asked", "Part", "Requests", "Runner", "prepare_requests"]
 
 Part = Callable[[], list[Answer]]  # answers the requests of one kind, in order
+_Sample = tuple[Instance, int]  # a request, and which answer to it
 
 
 class Runner(Protocol):
@@ -23,7 +26,7 @@ class Runner(Protocol):
 
     @property
     def can_decode(self) -> bool:
-        """Whether ``greedy`` yields what the model's own ``generate`` would."""
+        """Whether ``texts`` yields what the model's own ``generate`` would."""
 
     def likelihoods(self, pairs: Sequence[Pair], tasks: Sequence[str]) -> Part:
         """Score continuations of contexts, and tell whether greedy decoding yields them.
@@ -34,10 +37,27 @@ class Runner(Protocol):
     def windows(self, pairs: Sequence[Pair]) -> Part:
         """Score the windows of whole texts, in the order of the texts."""
 
-    def greedy(
-        self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
-    ) -> Part:
-        """Answer prompts with the likeliest tokens, up to a stop string."""
+    def texts(self, asked: Asked) -> Part:
+        """Answer prompts with text, until the answers are finished."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Prompts that are answered with text, all with the same settings.
+
+    Attributes:
+        prompts: In order.
+        tasks: Who asks each; prompts of one task may begin with the same tokens.
+        settings: See ``generation_kwargs`` of tasks.
+        stops: When an answer is finished.
+        seeds: Of the draws of each answer; none takes the likeliest tokens.
+    """
+
+    prompts: tuple[str, ...]
+    tasks: tuple[str, ...]
+    settings: Mapping[str, object]
+    stops: Stops
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,12 +65,15 @@ class Requests:
     """See ``PreparedRequests``."""
 
     instances: tuple[Instance, ...]
+    kinds: tuple[str, ...]
     parts: Mapping[str, Part]
+    is_repeatable: bool
 
     def run(self) -> list[list[Answer]]:
         """See ``PreparedRequests``."""
         answers: dict[str, Iterator[Answer]] = {k: iter(part()) for k, part in self.parts.items()}
-        return [list(islice(answers[_kind(i)], i.repeats)) for i in self.instances]
+        pairs = zip(self.instances, self.kinds, strict=True)
+        return [list(islice(answers[kind], i.repeats)) for i, kind in pairs]
 
 
 def prepare_requests(instances: Sequence[Instance], lm: LanguageModel, runner: Runner) -> Requests:
@@ -61,32 +84,58 @@ def prepare_requests(instances: Sequence[Instance], lm: LanguageModel, runner: R
         lm: Tokenises; answers what the runner does not.
         runner: Of the engine.
     """
-    kinds: dict[str, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        kinds[_kind(instance)] += [instance] * instance.repeats
-    parts = {kind: _part(requests, lm, runner) for kind, requests in kinds.items()}
-    return Requests(tuple(instances), parts)
+    kinds = tuple(_kind(instance, lm) for instance in instances)
+    together: dict[str, list[_Sample]] = defaultdict(list)
+    for kind, instance in zip(kinds, instances, strict=True):
+        together[kind] += [(instance, n) for n in range(instance.repeats)]
+    parts = {kind: _part(samples, lm, runner) for kind, samples in together.items()}
+    by_chance = any(_is_by_chance(samples[0][0], lm, runner) for samples in together.values())
+    return Requests(tuple(instances), kinds, parts, is_repeatable=not by_chance)
 
 
-def _kind(instance: Instance) -> str:
+def _is_by_chance(instance: Instance, lm: LanguageModel, runner: Runner) -> bool:
+    """Whether lm-eval draws the answer: by the numbers that batches leave to it."""
+    if instance.request_type != GENERATION or _is_prepared(instance, lm, runner):
+        return False
+    return is_sampling(instance.args[1])
+
+
+def _is_prepared(instance: Instance, lm: LanguageModel, runner: Runner) -> bool:
+    return lm.is_plain(instance.args[1]) and runner.can_decode
+
+
+def _kind(instance: Instance, lm: LanguageModel) -> str:
     """Name what can be batched together: generation with the same settings, or likelihoods."""
-    if instance.request_type != "generate_until":
+    if instance.request_type != GENERATION:
         return str(instance.request_type)
-    return f"generate_until {instance.args[1]}"
+    prompt, settings = instance.args
+    return f"generate_until {settings} {lm.begins_reasoning(prompt)}"
 
 
-def _part(requests: Sequence[Instance], lm: LanguageModel, runner: Runner) -> Part:
+def _part(samples: Sequence[_Sample], lm: LanguageModel, runner: Runner) -> Part:
+    requests = [request for request, _ in samples]
     tasks = [str(request.task_name) for request in requests]
     match requests[0].request_type:
         case "loglikelihood":
             return runner.likelihoods([lm.pair(*request.args) for request in requests], tasks)
         case "loglikelihood_rolling":
             return _rolling([lm.windows(request.args[0]) for request in requests], runner)
-        case "generate_until" if lm.is_plain_greedy(requests[0].args[1]) and runner.can_decode:
-            texts = [request.args[0] for request in requests]
-            return runner.greedy(texts, tasks, requests[0].args[1])
-        case request_type:
-            return _through_lm_eval(request_type, requests, lm)
+        case _ if _is_prepared(requests[0], lm, runner):
+            return runner.texts(_asked(samples, lm))
+        case _:
+            return _through_lm_eval(_asked(samples, lm), lm)
+
+
+def _asked(samples: Sequence[_Sample], lm: LanguageModel) -> Asked:
+    first, settings = samples[0][0].args
+    stops = Stops(lm, settings, is_begun=lm.begins_reasoning(first))
+    prompts = tuple(request.args[0] for request, _ in samples)
+    tasks = tuple(str(request.task_name) for request, _ in samples)
+    if not is_sampling(settings):
+        return Asked(prompts, tasks, settings, stops)
+    numbers = [n for _, n in samples]
+    named = zip(tasks, prompts, numbers, strict=True)
+    return Asked(prompts, tasks, settings, stops, tuple(draw_seed(settings, *one) for one in named))
 
 
 def _rolling(windows: Sequence[Sequence[Pair]], runner: Runner) -> Part:
@@ -108,11 +157,19 @@ def _total(answers: Sequence[Answer]) -> Answer:
     )
 
 
-def _through_lm_eval(request_type: str, requests: Sequence[Instance], lm: LanguageModel) -> Part:
+def _through_lm_eval(asked: Asked, lm: LanguageModel) -> Part:
+    thinks = lm.thinking is not None
+    settings = {**asked.settings, **({"until": []} if thinks else {})}  # it occurs in reasoning
+
     def answer() -> list[Answer]:
         start = time.perf_counter()
-        responses = lm.own_answers(request_type, requests)
-        seconds = (time.perf_counter() - start) / len(responses)
-        return [Answer(r, len(lm.answer_tokens(str(r))), seconds) for r in responses]
+        found = lm.own_answers(asked.prompts, settings)
+        seconds = (time.perf_counter() - start) / len(found)
+        said = [asked.stops.until_finished(tokens) for _, tokens in found]
+        answers = [asked.stops.answer(tokens, seconds) for tokens in said]
+        if thinks:
+            return answers
+        pairs = zip(answers, found, strict=True)
+        return [replace(one, response=text) for one, (text, _) in pairs]
 
     return answer

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import (
     ItemCost,
+    Values,
     aggregate_group,
     aggregate_task,
     item_scores,
@@ -24,22 +25,25 @@ from evomerge.evaluation.catalogue import prompt_suites
 from evomerge.evaluation.content import (
     generation_content,
     item_content,
+    own_content,
     settings_content,
     token_content,
     tokenizer_content,
 )
 from evomerge.evaluation.engine import Answer, Engine, PreparedRequests
 from evomerge.evaluation.gates import Gates
-from evomerge.evaluation.harness import Instance
+from evomerge.evaluation.harness import GENERATION, Instance
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.losses import Losses
+from evomerge.evaluation.own_values import own_values
 from evomerge.evaluation.probe import Probe
+from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.right_answers import parents_answers
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.samples import item_sample, sample_of
-from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Scores
+from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Scores, Verdict
 from evomerge.evaluation.sloped_objectives import (
     ObjectiveTasks,
     generating,
@@ -57,8 +61,9 @@ _LIBRARIES = ("evomerge", "lm_eval", "transformers", "tokenizers", "torch")
 
 _DEFAULT_LOSSES = LossSettings()
 
-# Given the live model, its tokenizer and the sequences per forward pass.
-MakeEngine = Callable[[PreTrainedModel, PreTrainedTokenizerBase, BatchSize], Engine]
+# Given the live model, its tokenizer, the sequences per forward pass, and the tags of reasoning
+# that is left out of answers.
+MakeEngine = Callable[[PreTrainedModel, PreTrainedTokenizerBase, BatchSize, Tags | None], Engine]
 
 
 class PreparedSuites:
@@ -89,11 +94,12 @@ class PreparedSuites:
         make_engine: MakeEngine = TransformersEngine,
     ) -> None:
         self._runs: list[_PreparedSuite] = []
+        self._answers: dict[int, list[Answer]] = {}
         self._digests: dict[tuple[object, ...], str] = {}  # by what decides over the last digits
         faults: list[Fault] = []
         for one in prompted:
             with clean_harness(), collected(faults, one.suite.name):
-                engine = make_engine(model, tokenizer, one.suite.batch_size)
+                engine = make_engine(model, tokenizer, one.suite.batch_size, one.tags)
                 self._runs.append(_prepare(one, engine, rungs))
         if faults:
             raise EvaluationError(*faults)
@@ -131,11 +137,11 @@ class PreparedSuites:
 
     @property
     def digest(self) -> str | None:
-        """Name what is scored and how, by content; ``None`` where scores are drawn at random.
+        """Name what is scored and how, by content; ``None`` where answers come out by chance.
 
         It changes with the batches, where memory runs out.
         """
-        if any(one.is_sampled for one in self.tasks):
+        if not all(run.is_repeatable for run in self._runs):
             return None
         how = tuple(tuple(run.engine.arithmetic) for run in self._runs)
         if how not in self._digests:
@@ -202,13 +208,22 @@ class PreparedSuites:
         for rung in range(n_rungs):
             for one in answered:
                 with clean_harness():  # per suite, so that none depends on what another drew
-                    one.answer(one.run.rungs[rung])
+                    self._answers |= one.answer(one.run.rungs[rung])
             if rung < n_rungs - 1:
-                yield Scores({}, _items(answered), time.perf_counter() - started)
+                yield _scores({}, answered, started)
         metrics: dict[str, dict[str, MetricValue]] = {}
         for one in answered:
             one.aggregate(metrics)
-        yield Scores(metrics, _items(answered), time.perf_counter() - started)
+        yield _scores(metrics, answered, started)
+
+    def generated(self) -> list[list[Answer]]:
+        """Give the last answers to each item that asks for generated text, in order."""
+        tasks = (one for one in self.tasks if one.task.OUTPUT_TYPE == GENERATION)
+        return [
+            [answer for request in item.requests for answer in self._answers[id(request)]]
+            for task in tasks
+            for item in task.items
+        ]
 
     def samples(self) -> dict[str, Sample]:
         """Show an item of each task as the model answered it last; see ``sample_of``."""
@@ -237,7 +252,8 @@ class PreparedSuites:
             parts = [part for run in self._runs for part in run.rungs[rung].tasks]
             seen |= {(part.name, row) for part in parts for row in part.order}
             items = tuple(item for item in scores.items if (item.task, item.item) in seen)
-            yield Scores({}, items, scores.seconds)
+            verdicts = tuple(one for one in scores.verdicts if (one.task, one.item) in seen)
+            yield Scores({}, items, scores.seconds, verdicts=verdicts)
         yield scores
 
 
@@ -277,6 +293,11 @@ class _PreparedSuite:
         """Every task of the suite, whole."""
         return self.prompted.tasks
 
+    @property
+    def is_repeatable(self) -> bool:
+        """See ``PreparedRequests``."""
+        return all(one.is_repeatable for rung in self.rungs for _, one in rung.requests)
+
     def content(self) -> list[object]:
         """Everything the scores depend on beside the model, in a form that can be digested."""
         suite, model = self.prompted.suite, self.engine.language_model
@@ -284,7 +305,14 @@ class _PreparedSuite:
         tokens = [[token_content(part, model) for part, _ in rung.requests] for rung in self.rungs]
         how: list[object] = [tokenizer_content(model.lm.tokenizer), generation_content(model)]
         how += [suite.batch_size, *self.engine.arithmetic]
-        tasks = [[item_content(one), settings_content(one)] for one in self.tasks]
+        tasks = [
+            [
+                item_content(one, self.prompted.tags),
+                settings_content(one),
+                *own_content(one.own).values(),
+            ]
+            for one in self.tasks
+        ]
         return [sorted(suite.smooth), groups, tasks, tokens, how]
 
 
@@ -298,17 +326,25 @@ class _Answered:
         }
         self._costs: dict[str, dict[int, ItemCost]] = {one.name: {} for one in run.tasks}
         self._golds: dict[str, list[Gold]] = {one.name: [] for one in run.tasks}
+        self.verdicts: list[Verdict] = []
 
-    def answer(self, rung: _Rung) -> None:
-        """Run the model on the next rung."""
+    def answer(self, rung: _Rung) -> dict[int, list[Answer]]:
+        """Run the model on the next rung; see ``_Rung.answer``."""
         answers = rung.answer()
         for part in rung.tasks:
-            for key, pairs in (item_values(part) if part.items else {}).items():
+            for key, pairs in (self._scored(part) if part.items else {}).items():
                 known = self._values[part.name].get(key, [])
                 self._values[part.name][key] = sorted([*known, *pairs], key=itemgetter(0))
             self._costs[part.name] |= _costs(part, answers)
             golds = [*self._golds[part.name], *rung.golds[part.name]]
             self._golds[part.name] = sorted(golds, key=attrgetter("row"))
+        return answers
+
+    def _scored(self, part: PreparedTask) -> Values:
+        values = item_values(part)
+        own, verdicts = own_values(part)
+        self.verdicts += verdicts
+        return {**values, **own}
 
     def items(self) -> Iterator[ItemScore]:
         """Score the items so far."""
@@ -329,8 +365,12 @@ class _Answered:
                 metrics[name] = table
 
 
-def _items(answered: Sequence[_Answered]) -> tuple[ItemScore, ...]:
-    return tuple(item for one in answered for item in one.items())
+def _scores(
+    metrics: dict[str, dict[str, MetricValue]], answered: Sequence[_Answered], started: float
+) -> Scores:
+    items = tuple(item for one in answered for item in one.items())
+    verdicts = tuple(verdict for one in answered for verdict in one.verdicts)
+    return Scores(metrics, items, time.perf_counter() - started, verdicts=verdicts)
 
 
 def _prepare(prompted: PromptedSuite, engine: Engine, shares: Sequence[float]) -> _PreparedSuite:

@@ -41,8 +41,7 @@ class Probe:
             return Health(per_token, 0.0)
         answered = [answer for answers in self._answering.run() for answer in answers]
         loops = [
-            answer.tokens >= self._limit
-            and is_runaway(self._lm.answer_tokens(str(answer.response)))
+            answer.tokens >= self._limit and is_runaway(self._lm.answer_tokens(answer.text))
             for answer in answered
         ]
         return Health(per_token, sum(loops) / len(loops))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.bounded import bounded
+from evomerge.evaluation.chat import require_chat
 from evomerge.evaluation.examples import keep_examples_apart, scored_docs
 from evomerge.evaluation.harness import (
     FEWSHOT_SEED,
@@ -18,9 +19,13 @@ from evomerge.evaluation.harness import (
     Task,
     without_data,
 )
+from evomerge.evaluation.own_metrics import OwnMetric
+from evomerge.evaluation.reasoning import Tags, tags_of
 from evomerge.evaluation.selection import select_items
 from evomerge.evaluation.suite import Suite
 from evomerge.evaluation.tasks import LoadedSuite, why
+
+_LIKELIHOODS = ("loglikelihood", "multiple_choice")
 
 __all__ = ["Item", "PreparedTask", "PromptedSuite", "prepare_split", "prompt_suite"]
 
@@ -49,12 +54,14 @@ class PreparedTask:
         task: Owns the requests as ``task.instances``.
         items: In ascending row order.
         order: Their rows in the order in which fewer of them would be taken.
+        own: Metrics of one's own by name, beside the task's.
     """
 
     name: str
     task: Task
     items: tuple[Item, ...]
     order: tuple[int, ...]
+    own: Mapping[str, OwnMetric] = field(default_factory=dict)
 
     @property
     def is_sampled(self) -> bool:
@@ -73,11 +80,13 @@ class PromptedSuite:
         suite: Where it came from.
         groups: lm-eval groups by name.
         tasks: In the order of the suite.
+        tags: Around reasoning before answers; ``None`` if it is not looked for.
     """
 
     suite: Suite
     groups: Mapping[str, Group]
     tasks: tuple[PreparedTask, ...]
+    tags: Tags | None = None
 
 
 def prompt_suite(
@@ -86,7 +95,8 @@ def prompt_suite(
     """Build the prompts of a suite for the items of one split; see ``prepare_split``."""
     tasks = prepare_split(loaded, split, model, first_only=first_only)
     groups = {name: without_data(group) for name, group in loaded.groups.items()}
-    return PromptedSuite(loaded.suite, groups, tuple(tasks))
+    tags = None if model is None else tags_of(model.lm.tokenizer, loaded.suite.reasoning)
+    return PromptedSuite(loaded.suite, groups, tuple(tasks), tags)
 
 
 def prepare_split(
@@ -112,8 +122,8 @@ def prepare_split(
     if split not in suite.splits:
         text = f"no split {split!r}, only {', '.join(suite.splits)}"
         raise EvaluationError(Fault(("splits",), text))
-    if model is not None and suite.apply_chat_template:
-        _check_template(model)
+    if model is not None:
+        require_chat(model, suite)
     for name, task in loaded.tasks.items():
         try:
             order = _switch_split(loaded, name, split)
@@ -122,8 +132,10 @@ def prepare_split(
             keep_examples_apart(loaded, name, rows)
             _build(task, rows, suite, model)
             _check_length(task, model)
+            _check_reasoning(task, suite, model)
             items = _items(task.instances, rows)
-            prepared.append(PreparedTask(name, without_data(task), items, tuple(order)))
+            own = loaded.own_metrics(name)
+            prepared.append(PreparedTask(name, without_data(task), items, tuple(order), own))
         except Exception as err:  # templates and task code raise anything
             text = f"task {name!r}, split {split!r}: {why(err, {})}"
             faults.append(Fault(suite.path_of(name), text))
@@ -149,20 +161,6 @@ def _switch_split(loaded: LoadedSuite, name: str, split: str) -> list[int]:
     return rows
 
 
-def _check_template(model: LanguageModel) -> None:
-    tokenizer = model.lm.tokenizer
-    try:
-        tokenizer.get_chat_template()
-    except ValueError:  # none at all, or several, none of them the default
-        named = ", ".join(tokenizer.chat_template or ())
-        text = (
-            f"expected a chat template in the tokenizer of {tokenizer.name_or_path}, found "
-            f"{f'only {named}' if named else 'none'}"
-        )
-        hint = "set it to false, or add a chat_template.jinja to a copy of that model's folder"
-        raise EvaluationError(Fault(("apply_chat_template",), text, hint)) from None
-
-
 def _check_named_split(task: Task, share: str, own: str | None, suite: Suite) -> None:
     if not hasattr(task, "fewshot_cfg"):
         raise EvaluationError("a task that is a Python class keeps its own split; give a fraction")
@@ -179,7 +177,9 @@ def _check_named_split(task: Task, share: str, own: str | None, suite: Suite) ->
 
 
 def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel | None) -> None:
-    lm = model.lm if model is not None and suite.apply_chat_template else None
+    lm, chat = None, None
+    if model is not None and suite.apply_chat_template:
+        lm, chat = model.lm, partial(_in_chat, model.in_chat(suite.chat_template_args))
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
     task.build_all_requests(
         samples=set(rows),  # lm-eval asks for a list, and searches it once per row of the dataset
@@ -188,7 +188,7 @@ def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel |
         system_instruction=suite.system_instruction,
         apply_chat_template=lm is not None,
         fewshot_as_multiturn=suite.fewshot_as_multiturn,
-        chat_template=None if lm is None else partial(_in_chat, lm.apply_chat_template),
+        chat_template=chat,
         tokenizer_name="" if lm is None else lm.tokenizer_name,
     )
 
@@ -216,6 +216,19 @@ def _check_length(task: Task, model: LanguageModel | None) -> None:
             f"{len(too_long)} of {len(lengths)} prompts take up to {max(too_long)} tokens with "
             f"their answers, but the context of the model is {context}; use fewer examples "
             "(num_fewshot), or leave long items out of the data"
+        )
+
+
+def _check_reasoning(task: Task, suite: Suite, model: LanguageModel | None) -> None:
+    """Refuse to score a text where the reasoning should come; lm-eval would do it."""
+    if model is None or task.OUTPUT_TYPE not in _LIKELIHOODS:
+        return
+    tags = tags_of(model.lm.tokenizer, suite.reasoning)
+    if tags and any(tags.begin_in(request.args[0]) for request in task.instances):
+        raise EvaluationError(
+            f"the prompts end with {tags.start}, so that a model would reason where a given text "
+            "is scored; ask for no reasoning (chat_template_args: {enable_thinking: false}, if the "
+            "template knows that), drop apply_chat_template, or set reasoning: keep"
         )
 
 

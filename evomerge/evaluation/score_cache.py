@@ -9,9 +9,10 @@ import json
 import zlib
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from evomerge.cache import read_entry, write_entry
-from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Scores
+from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Scores, Verdict
 
 __all__ = ["SCORING", "ScoreCache"]
 
@@ -49,7 +50,8 @@ class ScoreCache:
         }
         items = tuple(ItemScore(*item) for item in zip(*content["items"], strict=True))
         samples = {task: Sample(**one) for task, one in content.get("samples", {}).items()}
-        return Scores(metrics, items, content["seconds"], samples)
+        verdicts = tuple(_verdict(one) for one in content.get("verdicts", ()))
+        return Scores(metrics, items, content["seconds"], samples, verdicts)
 
     def store(self, digest: str, scores: Scores) -> None:
         """Keep scores; a full or read-only disk is no reason to lose them."""
@@ -63,8 +65,15 @@ class ScoreCache:
         samples = {task: asdict(sample) for task, sample in scores.samples.items()}
         content = {"metrics": metrics, "items": list(columns), "seconds": scores.seconds}
         content["samples"] = samples
+        if scores.verdicts:
+            content["verdicts"] = [asdict(verdict) for verdict in scores.verdicts]
         write_entry(self._path(digest), zlib.compress(json.dumps(content).encode(), level=1))
 
     def _path(self, digest: str) -> Path:
         assert self._folder is not None, "callers have asked"
         return self._folder / digest[:2] / f"{digest[2:]}.json.z"
+
+
+def _verdict(content: dict[str, Any]) -> Verdict:
+    told = {key: tuple(content[key]) for key in ("replies", "verdicts")}
+    return Verdict(**{**content, **told})

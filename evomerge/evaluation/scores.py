@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["SMOOTH_METRICS", "ItemScore", "MetricValue", "Sample", "Scores"]
+__all__ = ["SMOOTH_METRICS", "ItemScore", "MetricValue", "Sample", "Scores", "Verdict"]
 
 # Metrics any task may have beside its own, and which way is better; see smooth.py.
 SMOOTH_METRICS: Mapping[str, Literal["maximize", "minimize"]] = {
@@ -72,6 +72,29 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a judge was asked about one answer, and what it said.
+
+    Attributes:
+        task: lm-eval task name.
+        item: Row of the item in its dataset split.
+        metric: As in ``ItemScore``.
+        prompt: What it was asked.
+        answer: What it was asked about.
+        replies: What it said, one per sample.
+        verdicts: The numbers read off them.
+    """
+
+    task: str
+    item: int
+    metric: str
+    prompt: str
+    answer: str
+    replies: tuple[str, ...]
+    verdicts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Scores:
     """All that one pass over the suites found out about a model.
 
@@ -81,9 +104,11 @@ class Scores:
             then item.
         seconds: Wall-clock time of the pass.
         samples: An item of each task that has one to show, by task.
+        verdicts: What judges said, where a metric asks one.
     """
 
     metrics: Mapping[str, Mapping[str, MetricValue]]
     items: tuple[ItemScore, ...]
     seconds: float
     samples: Mapping[str, Sample] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()

@@ -12,6 +12,7 @@ from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine import Engine
 from evomerge.evaluation.harness import Group, LanguageModel, task_names
 from evomerge.evaluation.item_losses import LossKind, LossSettings
+from evomerge.evaluation.own_values import own_names
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.right_answers import Answers, RightAnswers
 from evomerge.evaluation.scores import SMOOTH_METRICS
@@ -30,6 +31,7 @@ __all__ = [
 
 NO_GRADIENTS = "engine vllm keeps nothing to take slopes through; set engine: transformers"
 _NO_ITEMS = "it is no score of the items of a task"
+_OWN = "it is a metric of one's own, which nothing says a loss for"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def sloped_objective(
         return SlopedObjective((), _NO_ITEMS)
     if wanted.engine is not None and wanted.engine.sloped_model is None:
         return SlopedObjective((), NO_GRADIENTS)
+    if any(_is_own(task, wanted.metric) for task in wanted.tasks):
+        return SlopedObjective((), _OWN)
     found: list[list[SlopedItem]] = []
     for task in wanted.tasks:
         try:
@@ -129,9 +133,14 @@ def generating(wanted: Sequence[ObjectiveTasks]) -> Iterator[RightAnswers]:
     """Yield what finds right answers, for each task that generates and each of its metrics."""
     for one in wanted:
         for task in one.tasks:
-            if needs_answers(task, one.metric) and not task.is_sampled:
+            is_asked = needs_answers(task, one.metric) and not _is_own(task, one.metric)
+            if is_asked and not task.is_sampled:
                 with suppress(Exception):  # of templates and task code; said where they are used
                     yield RightAnswers(task, one.metric, one.lm, one.engine)
+
+
+def _is_own(task: PreparedTask, metric: str) -> bool:
+    return metric.partition(",")[0] in own_names(task)
 
 
 def _items(

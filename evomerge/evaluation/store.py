@@ -9,8 +9,10 @@ leaves both a joined file and its parts.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -21,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from evomerge.errors import StudyError
-from evomerge.evaluation.scores import ItemScore
+from evomerge.evaluation.scores import ItemScore, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +48,7 @@ _SCHEMA = pa.schema(
     metadata={"schema_version": "2"},
 )
 _MISSING = {"smooth": None, "tokens": 0, "seconds": 0.0}  # in files of version 1
+_VERDICTS = "verdicts.jsonl"
 _JOIN_AT = 64  # files of one trial each
 
 
@@ -77,6 +80,20 @@ class ItemStore:
         singles = self._singles()
         if len(singles) >= _JOIN_AT:
             self._join(singles)
+
+    def note(self, trial: int, split: str, verdicts: Sequence[Verdict]) -> None:
+        """Write down what judges were asked and said, a line each; scores do not need it.
+
+        Args:
+            trial: Trial number.
+            split: Split name.
+            verdicts: In the order in which items were scored.
+        """
+        where = {"trial": trial, "split": split}
+        lines = [json.dumps({**where, **asdict(one)}, ensure_ascii=False) for one in verdicts]
+        if lines:
+            with (self._folder / _VERDICTS).open("a", encoding="utf-8", errors="replace") as file:
+                file.writelines(f"{line}\n" for line in lines)
 
     def read_trial(self, trial: int, split: str) -> list[ItemScore]:
         """Read the item scores of one trial on one split; none if they are not stored.

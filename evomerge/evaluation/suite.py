@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from evomerge.errors import Fault, KeyPath
+from evomerge.evaluation.generation import Generation
+from evomerge.evaluation.own_metrics import OwnMetric
+from evomerge.evaluation.reasoning import ReasoningChoice
 
 __all__ = ["DEFAULT_SPLITS", "REPORT_ONLY", "SPLITS", "BatchSize", "Suite"]
 
@@ -39,6 +42,11 @@ class Suite:
         batch_size: Sequences per forward pass. ``auto`` does the least work; a number makes the
             batches of lm-eval, so that log-likelihoods equal its own to the last bit.
         apply_chat_template: Whether prompts go through the tokenizer's chat template.
+        chat_template_args: What else the template is told, such as ``enable_thinking``.
+        reasoning: Which tags enclose reasoning before answers; it is left out before they are
+            scored.
+        generation_kwargs: How answers are generated, where tasks that generate are not to say.
+        repeats: How many answers are asked for each item; ``None`` leaves it to each task.
         fewshot_as_multiturn: Whether examples become turns of the chat.
         system_instruction: System message before every prompt.
         seed: Of the partition and the permutation of the items.
@@ -48,6 +56,7 @@ class Suite:
         allow_test_split: Whether items by which a public benchmark is reported may be searched.
         report_only: Whether the search never sees the tasks: they tell what a merge has forgotten,
             and have test items only.
+        metrics: Metrics of one's own by name, beside those of the tasks.
     """
 
     name: str
@@ -58,6 +67,10 @@ class Suite:
     num_fewshot: int | None = None
     batch_size: BatchSize = "auto"
     apply_chat_template: bool = False
+    chat_template_args: Mapping[str, object] = field(default_factory=dict)
+    reasoning: ReasoningChoice = "auto"
+    generation_kwargs: Generation = field(default_factory=Generation)
+    repeats: int | None = None
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
     seed: int = 0
@@ -65,6 +78,7 @@ class Suite:
     smooth: frozenset[str] = frozenset()
     allow_test_split: bool = False
     report_only: bool = False
+    metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
 
     def faults(self) -> list[Fault]:
         """List what is wrong with the settings themselves, without reading files."""
@@ -81,6 +95,11 @@ class Suite:
         ]
         if self.include_path is not None and not self.include_path.is_dir():
             found.append(Fault(("include_path",), f"expected a folder, got {self.include_path}"))
+        if self.chat_template_args and not self.apply_chat_template:
+            text = (
+                f"expected none without a chat template, got {', '.join(self.chat_template_args)}"
+            )
+            found.append(Fault(("chat_template_args",), text, "set apply_chat_template: true"))
         return [*found, *self._split_faults()]
 
     def path_of(self, task: str) -> KeyPath:

@@ -10,11 +10,26 @@ from typing import Any
 import jinja2
 
 from evomerge.errors import EvaluationError, Fault
-from evomerge.evaluation.harness import Group, Sampler, Task, TaskManager, known_filters
+from evomerge.evaluation.harness import (
+    GENERATION,
+    Group,
+    Sampler,
+    Task,
+    TaskManager,
+    is_sampling,
+    known_filters,
+    with_samples,
+)
 from evomerge.evaluation.index import is_public, leaf_tasks, open_index
+from evomerge.evaluation.own_checks import metric_faults, tasks_of
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.suite import Suite
 
 __all__ = ["LoadedSuite", "load_suite", "load_what_loads", "name_clashes", "why"]
+
+
+# Settings of draws, which greedy answers do not look at.
+_OF_DRAWS = ("temperature", "top_p", "top_k", "min_p", "seed")
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,14 @@ class LoadedSuite:
     samplers: Mapping[str, Sampler]
     public: frozenset[str]
     missing: frozenset[str] = frozenset()
+
+    def own_metrics(self, task: str) -> dict[str, OwnMetric]:
+        """List the metrics of one's own that a task has."""
+        return {
+            name: own
+            for name, own in self.suite.metrics.items()
+            if task in tasks_of(own, self.tasks, self.groups)
+        }
 
 
 def load_suite(suite: Suite) -> LoadedSuite:
@@ -71,15 +94,21 @@ def load_what_loads(suite: Suite) -> tuple[LoadedSuite, list[Fault]]:
         if barred := list(_barred(suite, task)):
             faults += [Fault(suite.path_of(name), f"task {name!r} {text}") for text in barred]
             del tasks[name]
-    for task in tasks.values():
+    for name, task in tasks.items():
         _set_fewshot(task, suite.num_fewshot)
+        _set_generation(task, suite)
+        faults += _generation_faults(name, task, suite)
+    if tasks and not any(task.OUTPUT_TYPE == GENERATION for task in tasks.values()):
+        faults += _without_generation(suite)
     own_splits = {name: task.get_config("test_split") for name, task in tasks.items()}
     samplers = {name: task.sampler for name, task in tasks.items() if hasattr(task, "sampler")}
     public = frozenset(name for name in own_splits if is_public(manager, name))
+    own_faults = list(metric_faults(suite, tasks, groups, is_whole=not faults))
     groups = {} if faults else groups
     asked = {*suite.tasks, *indexed, *leaf_tasks(manager, suite.tasks, {})} if faults else set()
     missing = frozenset(asked - tasks.keys())
-    return LoadedSuite(suite, tasks, groups, own_splits, samplers, public, missing), faults
+    loaded = LoadedSuite(suite, tasks, groups, own_splits, samplers, public, missing)
+    return loaded, [*faults, *own_faults]
 
 
 def _load(
@@ -157,7 +186,10 @@ def _barred(suite: Suite, task: Task) -> Iterator[str]:
     if getattr(task, "UNSAFE_CODE", False) and not suite.allow_code:
         yield "runs generated code; set allow_code: true if that is safe here"
     if getattr(task, "MULTIMODAL", False):
-        yield "needs images or audio; only text tasks can be scored"
+        yield (
+            "needs images or audio; a search scores text alone: export a trial, and score its "
+            "folder with lm_eval --model hf-multimodal"
+        )
     for metric, aggregation in task.aggregation().items():
         if aggregation is None:
             yield f"has a metric {metric!r} (metric_list) whose aggregation lm-eval does not know"
@@ -170,3 +202,42 @@ def _set_fewshot(task: Task, num_fewshot: int | None) -> None:
         task.set_config(key="num_fewshot", value=num_fewshot)
     elif own is None:
         task.set_config(key="num_fewshot", value=0)
+
+
+def _set_generation(task: Task, suite: Suite) -> None:
+    """Set how answers are generated, as lm-eval's ``gen_kwargs`` does."""
+    if task.OUTPUT_TYPE != GENERATION:
+        return
+    settings = {**(task.config.generation_kwargs or {}), **suite.generation_kwargs.written}
+    task.set_config(key="generation_kwargs", value=settings)
+    if suite.repeats is not None:
+        with_samples(task, suite.repeats)
+
+
+def _generation_faults(name: str, task: Task, suite: Suite) -> Iterator[Fault]:
+    """What does not go together in how a task's answers are to be generated."""
+    if task.OUTPUT_TYPE != GENERATION:
+        return
+    settings, wanted = task.config.generation_kwargs, suite.generation_kwargs.written
+    if is_sampling(settings):
+        if not settings.get("temperature") and wanted:
+            text = f"expected a temperature above 0 to draw answers with in task {name!r}, got none"
+            yield Fault(("generation_kwargs",), text, "set temperature, or do_sample: false")
+        return
+    text, hint = f"in task {name!r} greedy ones", "set do_sample: true and a temperature"
+    for key in _OF_DRAWS:
+        if wanted.get(key):
+            path = ("generation_kwargs", key)
+            yield Fault(path, f"expected answers that are drawn, got {text}", hint)
+    if (suite.repeats or 1) > 1:
+        expected = "expected answers that are drawn, because greedy ones are all the same"
+        yield Fault(("repeats",), f"{expected}, got {text}", hint)
+
+
+def _without_generation(suite: Suite) -> Iterator[Fault]:
+    """Settings of answers where no task generates any."""
+    text = "expected a task that generates text, got none"
+    if suite.generation_kwargs.written:
+        yield Fault(("generation_kwargs",), text, "drop the key")
+    if suite.repeats is not None:
+        yield Fault(("repeats",), text, "drop the key")

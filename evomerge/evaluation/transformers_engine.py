@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.evaluation.batches import Batch, Pair, chunked, likelihood_batches
+from evomerge.evaluation.choosing import Draws
 from evomerge.evaluation.decoding import (
     Prompts,
-    Stops,
+    answered,
     can_decode,
-    greedy_answers,
     has_plain_cache,
     shortest_window,
 )
 from evomerge.evaluation.engine import Answer, device_name
-from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
-from evomerge.evaluation.kinds import Part, Requests, prepare_requests
+from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.kinds import Asked, Part, Requests, prepare_requests
 from evomerge.evaluation.likelihood import log_likelihoods
 from evomerge.evaluation.memory import Halving
 from evomerge.evaluation.prefix import Family, families, keeps_positions, unrelated
+from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
 
@@ -38,7 +39,7 @@ _LOGITS_SHARE = 16  # what part of a GPU's memory they may take there, the same 
 
 
 class TransformersEngine:
-    """See ``Engine``. Greedy answers and log-likelihoods run in prepared batches.
+    """See ``Engine``. Answers and log-likelihoods run in prepared batches.
 
     Where memory runs out, all batches of the engine are halved for good, down to one sequence, and
     the requests are answered again: floats are then those of the smaller batch size.
@@ -50,14 +51,19 @@ class TransformersEngine:
             ``auto`` fills each pass with as many tokens as pay off and runs what prompts share
             once, and floats may differ from lm-eval's in the last digit, as they do between any
             two batch sizes.
+        tags: See ``MakeEngine``.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: BatchSize
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: BatchSize,
+        tags: Tags | None = None,
     ) -> None:
         self._model, self._batch_size = model, batch_size
         lm_eval_size = _LM_EVAL_BATCH if batch_size == "auto" else batch_size
-        self._lm = LanguageModel(model, tokenizer, lm_eval_size)
+        self._lm = LanguageModel(model, tokenizer, lm_eval_size, tags)
         self._halving = Halving()
 
     @property
@@ -163,46 +169,41 @@ class TransformersEngine:
         sets = self._padded_together(groups, lambda group: len(rests[group[0]][0]), family, longest)
         return [*plain, *(b for one in sets for b in shared_batches(rests, one, size, device))]
 
-    def greedy(
-        self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
-    ) -> Part:
+    def texts(self, asked: Asked) -> Part:
         """See ``Runner``."""
-        return self._halving.part(lambda: self._greedy(texts, tasks, settings))
+        return self._halving.part(lambda: self._texts(asked))
 
-    def _greedy(
-        self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
-    ) -> Part:
-        strings, n = self._lm.stop_strings(settings), self._lm.longest_answer(settings)
-        stops = Stops(self._lm.lm.tokenizer, strings, end_tokens(self._model))
-        found = self._greedy_families(texts, tasks, n)
-        batches = [(family, list(self._prompts(texts, family, n))) for family in found]
+    def _texts(self, asked: Asked) -> Part:
+        n, config = self._lm.longest_answer(asked.settings), self._model.generation_config
+        draws = Draws.of(asked.settings, config) if asked.seeds else None
+        found = self._text_families(asked, n)
+        batches = [(family, list(self._prompts(asked, family, n))) for family in found]
 
         def answer() -> list[Answer]:
             answers: dict[int, Answer] = {}
-            for request, tokens, seconds in greedy_answers(self._model, batches, stops):
-                text = self._lm.cut(stops.text(tokens), strings)
-                answers[request] = Answer(text, len(tokens), seconds)
-            return [answers[i] for i in range(len(texts))]
+            for request, tokens, seconds in answered(self._model, batches, asked.stops, draws):
+                answers[request] = asked.stops.answer(tokens, seconds)
+            return [answers[i] for i in range(len(asked.prompts))]
 
         return answer
 
-    def _greedy_families(
-        self, texts: Sequence[str], tasks: Sequence[str], room: int
-    ) -> list[Family]:
+    def _text_families(self, asked: Asked, room: int) -> list[Family]:
         if not self._shares:
-            return [unrelated(len(texts))]
-        prompts = [self._lm.padded([text], room)[0][0].tolist() for text in texts]
-        return self._families(prompts, tasks)
+            return [unrelated(len(asked.prompts))]
+        prompts = [self._lm.padded([text], room)[0][0].tolist() for text in asked.prompts]
+        return self._families(prompts, asked.tasks)
 
-    def _prompts(self, texts: Sequence[str], family: Family, room: int) -> Iterator[Prompts]:
+    def _prompts(self, asked: Asked, family: Family, room: int) -> Iterator[Prompts]:
         """Sort prompts into batches as lm-eval does, and leave out their prefix."""
+        texts = asked.prompts
         lengths = {i: len(self._lm.tokens(texts[i])) for i in family.requests}
         order = sorted(lengths, key=lambda i: (-lengths[i], texts[i]))
         longest = lengths[order[0]] - len(family.prefix) + room
         for part in self._padded_together(order, lengths.__getitem__, family, longest):
             for cut in chunked([lengths[i] + room for i in part], self._size):
                 tokens, mask = self._lm.padded([texts[i] for i in part[cut]], room=room)
-                prompts = Prompts(tuple(part[cut]), tokens, mask, room)
+                seeds = tuple(asked.seeds[i] for i in part[cut]) if asked.seeds else ()
+                prompts = Prompts(tuple(part[cut]), tokens, mask, room, seeds)
                 yield prompts.after(len(family.prefix))
 
     def _padded_together(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.batches import Pair
-from evomerge.evaluation.decoding import Stops, decodes_plainly
+from evomerge.evaluation.choosing import Draws
+from evomerge.evaluation.decoding import decodes_plainly
 from evomerge.evaluation.engine import Answer, device_name
-from evomerge.evaluation.harness import Instance, LanguageModel, end_tokens
-from evomerge.evaluation.kinds import Part, Requests, prepare_requests
+from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.kinds import Asked, Part, Requests, prepare_requests
+from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.suite import BatchSize
 
 if TYPE_CHECKING:
@@ -94,12 +97,29 @@ class VllmModel:
             )
         return tokens[-self._longest :]
 
-    def answer(self, prompts: Sequence[list[int]], **sampling: Any) -> list[RequestOutput]:
-        """Run prompts of tokens, greedily; vLLM batches them."""
+    def answer(
+        self,
+        prompts: Sequence[list[int]],
+        draws: Draws | None = None,
+        seeds: Sequence[int] = (),
+        **sampling: Any,
+    ) -> list[RequestOutput]:
+        """Run prompts of tokens; vLLM batches them.
+
+        Args:
+            prompts: Of tokens.
+            draws: How tokens are drawn; ``None`` takes the likeliest.
+            seeds: Of the draws of each answer.
+            sampling: What else vLLM is told of all of them.
+        """
         from vllm import SamplingParams
 
         inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
-        parameters = SamplingParams(temperature=0.0, **sampling)
+        if draws is None:
+            parameters = [SamplingParams(temperature=0.0, **sampling)] * len(prompts)
+        else:
+            drawing = {**asdict(draws), **sampling}
+            parameters = [SamplingParams(seed=seed, **drawing) for seed in seeds]
         outputs: list[RequestOutput] = self._llm.generate(inputs, parameters, use_tqdm=False)
         return outputs
 
@@ -129,13 +149,14 @@ class VllmModel:
 
 
 class VllmEngine:
-    """See ``Engine``. Other than greedy answers come from the live model, through lm-eval.
+    """See ``Engine``. Answers that need more than draws come from the live model, through lm-eval.
 
     Args:
         vllm: Kept equal to the live model by its owner.
         model: The live model.
         tokenizer: Copied.
         batch_size: Without effect: vLLM batches as it sees fit.
+        tags: See ``MakeEngine``.
     """
 
     def __init__(
@@ -144,9 +165,10 @@ class VllmEngine:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: BatchSize = "auto",
+        tags: Tags | None = None,
     ) -> None:
-        self._vllm, self._ends = vllm, end_tokens(model)
-        self._lm = LanguageModel(model, tokenizer, batch_size=1)
+        self._vllm = vllm
+        self._lm = LanguageModel(model, tokenizer, 1, tags)
         self.can_decode = decodes_plainly(model)
 
     @property
@@ -190,25 +212,23 @@ class VllmEngine:
         """See ``Runner``."""
         return self.likelihoods(pairs)
 
-    def greedy(
-        self, texts: Sequence[str], tasks: Sequence[str], settings: Mapping[str, object]
-    ) -> Part:
-        """See ``Runner``."""
-        strings, n = self._lm.stop_strings(settings), self._lm.longest_answer(settings)
-        stops = Stops(self._lm.lm.tokenizer, strings, self._ends)
-        prompts = [self._lm.padded([text], room=n)[0][0].tolist() for text in texts]
+    def texts(self, asked: Asked) -> Part:
+        """See ``Runner``. Stop strings that must not end reasoning are looked for afterwards."""
+        n, stops = self._lm.longest_answer(asked.settings), asked.stops
+        own = self._lm.lm.model.generation_config
+        draws = Draws.of(asked.settings, own) if asked.seeds else None
+        prompts = [self._lm.padded([text], room=n)[0][0].tolist() for text in asked.prompts]
         sampling = {
             "max_tokens": n,
-            "stop": [string for string in strings if string],
-            "stop_token_ids": sorted(self._ends),
+            "stop": stops.strings if self._lm.thinking is None else [],
+            "stop_token_ids": sorted(stops.end_tokens),
         }
 
         def answer() -> list[Answer]:
             start = time.perf_counter()
-            outputs = self._vllm.answer(prompts, **sampling)
+            outputs = self._vllm.answer(prompts, draws, asked.seeds, **sampling)
             seconds = (time.perf_counter() - start) / len(prompts)
-            answers = [list(output.outputs[0].token_ids) for output in outputs]
-            texts = [self._lm.cut(stops.text(tokens), strings) for tokens in answers]
-            return [Answer(t, len(a), seconds) for t, a in zip(texts, answers, strict=True)]
+            answers = [stops.until_finished(output.outputs[0].token_ids) for output in outputs]
+            return [stops.answer(tokens, seconds) for tokens in answers]
 
         return answer

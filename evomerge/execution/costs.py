@@ -10,18 +10,20 @@ from dataclasses import dataclass
 
 from evomerge.errors import did_you_mean
 
-__all__ = ["COST", "COSTS", "Cost", "cost_fault", "why_no_slope"]
+__all__ = ["COST", "COSTS", "OF_ANSWERS", "Cost", "cost_fault", "why_no_slope"]
 
 COST = "cost"  # the task that costs are metrics of
 
 COSTS = {
     "parameters": "parameters of the merged model as it would be exported",
     "hops": "decoder layers run per token",
-    "output_tokens": "mean tokens per generated answer, as the task sees it",
+    "output_tokens": "mean tokens per generated answer, its reasoning included",
+    "truncated": "share of generated answers that are cut off, or whose reasoning never ends",
     "seconds_per_item": "evaluation time; differs from run to run",
     "distance": "L2 distance from a reference model, relative to that model's norm",
     "kl": "mean KL(reference || candidate) per token on a sample of the prompts",
 }
+OF_ANSWERS = ("output_tokens", "truncated")  # they need a task that generates text
 _WITH_REFERENCE = ("distance", "kl")  # they have slopes, too
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.errors import RecipeError
-from evomerge.evaluation.answers import output_tokens
+from evomerge.evaluation.answers import output_tokens, truncated
 from evomerge.evaluation.divergence import Divergence
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.prepared import PreparedSuites
@@ -80,7 +80,8 @@ class CostMeter:
         measures: Mapping[str, Callable[[str], MetricValue]] = {
             "parameters": lambda _: _exact(n_parameters(layers, self._sources)),
             "hops": lambda _: _exact(len(layers)),
-            "output_tokens": lambda _: output_tokens(prepared.tasks, self._tokenizer),
+            "output_tokens": lambda _: output_tokens(prepared.generated(), self._tokenizer),
+            "truncated": lambda _: truncated(prepared.generated()),
             "seconds_per_item": lambda _: MetricValue(scores.seconds / n_items, math.nan, n_items),
             "distance": lambda reference: _exact(self._distance(recipe, reference)),
             "kl": lambda reference: self._kl(split, reference),

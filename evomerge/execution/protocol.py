@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from evomerge.evaluation.gates import Gates
 from evomerge.evaluation.racing import Race
-from evomerge.evaluation.scores import ItemScore, MetricValue, Scores
+from evomerge.evaluation.scores import ItemScore, MetricValue, Scores, Verdict
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
+from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.prompts import PromptFile
@@ -60,6 +61,7 @@ class WorkerSpec:
         losses: How the losses of climbs are run, whatever they look at; ``None``: as by default.
         prompts: What methods with data run the experts on.
         tokenizer: Which vocabulary the models are brought to (``Recipe.tokenizer``).
+        parts: Which model lends vision tower and projector (``Recipe.parts``).
         contents: What the files of the models must hold; ``None``: it is not looked at.
     """
 
@@ -79,6 +81,7 @@ class WorkerSpec:
     losses: LossSettings | None = None
     prompts: PromptFile | None = None
     tokenizer: TokenizerChoice | None = None
+    parts: PartsChoice | None = None
     contents: ModelContents | None = None
 
     @property
@@ -99,6 +102,7 @@ class WorkerSpec:
             base=self.base,
             dtype=self.dtype,
             tokenizer=self.tokenizer,
+            parts=self.parts,
         )
 
 
@@ -222,6 +226,7 @@ class Pruned:
         seconds: Time of the phases ``merge`` and ``evaluate``.
         estimates: One per contest of the job's race; empty if it was given up before the first.
         items: Scores of the items it was scored on.
+        verdicts: What judges said of them.
     """
 
     job: Job
@@ -229,6 +234,7 @@ class Pruned:
     seconds: Mapping[str, float] = field(default_factory=dict)
     estimates: tuple[MetricValue, ...] = ()
     items: tuple[ItemScore, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
 
 Outcome = Scored | Failed | Pruned

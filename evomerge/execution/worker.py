@@ -235,7 +235,8 @@ class Worker:
             drop = None if job.race is None else job.race.drop(scores.items)
             if drop is not None:
                 seconds = _seconds(start, merged)
-                return Pruned(job, drop.reason, seconds, drop.estimates, scores.items)
+                seen = scores.items, scores.verdicts
+                return Pruned(job, drop.reason, seconds, drop.estimates, *seen)
         raise AssertionError("the last look has metrics")
 
     def _digest(self, job: Job) -> str | None:

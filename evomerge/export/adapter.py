@@ -64,6 +64,8 @@ def write_adapter(recipe: Recipe, out: Path) -> int:
 def _faults(recipe: Recipe) -> Iterator[Fault]:
     if recipe.path:
         yield Fault(("path",), f"expected a merge of adapters, got a path; {_INSTEAD}")
+    if recipe.parts is not None:
+        yield Fault(("parts",), f"expected all parts to be merged, got some lent; {_INSTEAD}")
     for name, reference in recipe.experts.items():
         if not isinstance(reference, AdapterRef) or reference.on != recipe.base:
             yield Fault(

@@ -72,6 +72,7 @@ def model_card(
     descent: Sequence[Ancestor] = (),
     folding: FoldError | None = None,
     non_finite: NonFinite | None = None,
+    parts: Sequence[str] = (),
 ) -> str:
     """Write a model card.
 
@@ -83,6 +84,7 @@ def model_card(
         descent: The models that it is made of.
         folding: How exactly the folder holds the scales of the recipe's path, if it has any.
         non_finite: NaN and infinity in the folder, if there are any.
+        parts: Where the parts of a model of vision and language are from.
 
     Returns:
         Markdown with the YAML header that the Hub reads.
@@ -90,7 +92,7 @@ def model_card(
     mentioned = [model for part in parents(recipe, origin) for model in mentioned_models(part)]
     header = ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-generation",
+        pipeline_tag="image-text-to-text" if parts else "text-generation",
         tags=["evomerge"] if is_single_model(origin) else ["merge", "evomerge"],
         model_name=name if findings.results else None,
         license=common_license(descent),
@@ -116,6 +118,7 @@ def model_card(
             hops=Counter(hop.source for hop in recipe.path),
             folding=folding,
             non_finite=non_finite,
+            parts=parts,
             version=__version__,
         )
     )

@@ -206,6 +206,7 @@ def export_model(
         descent=ancestors(parents(recipe, trial.origin)),
         folding=folding,
         non_finite=non_finite,
+        parts=Sources.of(recipe).part_notes,
     )
     (out / "README.md").write_text(card, encoding="utf-8")
     return replace(

@@ -8,6 +8,7 @@ Members:
     observed: what experts compute on prompts, for methods with data, likewise; ``propagated`` is
         what they compute on merged layers' outputs.
     measuring: the statistics pass, before any candidate.
+    lent_parts: parts of models of vision and language that one of them lends.
     lowering: recipe to per-tensor plans, and one tensor to be merged by its plan.
     candidate: the live model of a worker.
     residency: whether experts are mapped, resident on the device, or streamed through it.

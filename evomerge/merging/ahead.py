@@ -49,14 +49,14 @@ class MergedAhead:
         self._batch_of = {name: batch for batch in batches for name in batch}
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return one tensor; what is not merged, such as masks and indices, is the anchor's.
+        """Return one tensor; what is not merged is lent, or, as masks and indices, the anchor's.
 
         Raises:
             CheckpointError: A source is not finite.
             RecipeError: The recipe cannot be lowered.
         """
         if name not in self._batch_of:
-            return self._sources.anchor.tensor(self._stored[name].name)
+            return self._sources.lent_tensor(self._stored[name].name).to(self._forms[name].dtype)
         if name not in self._ready:
             self._make(self._batch_of[name])
         return self._ready.pop(name)

@@ -62,9 +62,10 @@ class LiveCandidate:
         if sources.is_untied:
             untie(self.model)
         self.model.to(self._device)  # type: ignore[arg-type]
-        self._live = live_tensors(self.model, sources.live_names)
-        write_vocabulary(self._live, sources.anchor)
-        check_live(self._live, sources.anchor)
+        live = live_tensors(self.model, (*sources.live_names, *sources.lent_names))
+        write_vocabulary(live, sources.anchor)
+        check_live(live, sources.anchor)
+        self._live = _without_lent(live, sources)
         supply = make_supply(sources, self._device, residency)
         self._feed, self._tensor, self._tensors = supply.feed, supply.tensor, supply.tensors
         self._plans: dict[str, TensorPlan] = {}
@@ -131,6 +132,16 @@ class LiveCandidate:
             self._wiring.connect(path)
 
 
+@torch.no_grad()
+def _without_lent(live: Mapping[str, torch.Tensor], sources: Sources) -> dict[str, torch.Tensor]:
+    """Write the parts that no merge changes, and leave them out."""
+    merged = dict(live)
+    for name in sources.lent_names:
+        if (view := merged.pop(name, None)) is not None:
+            view.copy_(sources.lent_tensor(name))
+    return merged
+
+
 def output_dtype(sources: Sources, dtype: Dtype | None) -> torch.dtype:
     """Resolve a recipe's dtype: the one named, else that of the anchor."""
     if dtype is not None:
@@ -147,21 +158,24 @@ def load_model(folder: str, dtype: torch.dtype | Literal["auto"]) -> PreTrainedM
         dtype: Dtype of its parameters; ``auto`` takes that of the config.
 
     Raises:
-        CheckpointError: It is no causal language model, e.g. one of vision and language.
+        CheckpointError: It is no causal language model, nor one of vision and language whose parts
+            are known.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
-    from evomerge.models.structure import class_fault
+    from evomerge.models.structure import auto_class, class_fault
 
-    if fault := class_fault(read_json(Path(folder) / "config.json")):
+    content = read_json(Path(folder) / "config.json")
+    if fault := class_fault(content):
         raise CheckpointError(f"{folder}: {fault}")
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if _is_plain(Path(folder)):
         for part in (config, config.get_text_config()):
             vars(part).pop("quantization_config", None)  # left by a training run
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    kind = auto_class(content) or AutoModelForCausalLM
+    model: PreTrainedModel = kind.from_pretrained(
         folder, config=config, dtype=dtype, local_files_only=True
     )
     model.eval()

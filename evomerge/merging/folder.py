@@ -146,9 +146,9 @@ def _forms(
 ) -> dict[str, TensorForm]:
     """Say what the merged checkpoint holds: every tensor in the dtype of the live model.
 
-    What is not merged, such as masks and indices, keeps its dtype.
+    What the model does not compute with, such as masks and indices, keeps its dtype.
     """
-    anchor, merged = sources.anchor, set(sources.names)
+    anchor, merged = sources.anchor, {*sources.names, *sources.lent_names}
     origins = dict.fromkeys(origin.name for origin in stored.values())
     live = live_dtypes(anchor.config, origins, dtype)
 

@@ -21,7 +21,7 @@ from evomerge.models.expert import TensorSource, content_digest
 from evomerge.models.merged_vocabulary import fit_vocabulary
 from evomerge.models.parameters import live_tensors, untie
 from evomerge.models.roles import TensorRole
-from evomerge.models.structure import empty_model
+from evomerge.models.structure import empty_model, text_only_fault
 from evomerge.models.writer import TensorForm
 from evomerge.observation.blocks import in_blocks
 from evomerge.observation.examples import Example, read_examples
@@ -244,6 +244,8 @@ def read_by_experts(
     Raises:
         EvomergeError: The prompts, or the model that would read them, are not what they must be.
     """
+    if reason := text_only_fault(base.config):
+        raise CheckpointError(f"{base.folder}: {reason}, for methods with data")
     unknown = {one.expert for one in examples if one.expert not in (None, *experts)}
     if unknown:
         raise RecipeError(

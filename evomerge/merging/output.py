@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
-from evomerge import __version__
-from evomerge.errors import CheckpointError
-from evomerge.fingerprint import stamp
-from evomerge.merging.shards import is_model_file
-from evomerge.models.files import COMPANIONS, companion_files, read_json
-from evomerge.models.writer import write_file
+import torch
 
-__all__ = ["WRITTEN", "claim_folder", "copy_companions", "discard", "finish", "put"]
+from evomerge import __version__
+from evomerge.errors import CheckpointError, NonFiniteError
+from evomerge.fingerprint import stamp
+from evomerge.merging.shards import cut_into_shards, index_text, is_model_file
+from evomerge.models.files import COMPANIONS, INDEX, companion_files, read_json
+from evomerge.models.writer import TensorForm, write_file, write_safetensors
+
+__all__ = [
+    "WRITTEN",
+    "claim_folder",
+    "copy_companions",
+    "discard",
+    "finish",
+    "put",
+    "write_shards",
+]
 
 WRITTEN = "evomerge merged the model in this folder."
 """First line of the recipe beside a merge: tells it from a recipe that was put there."""
@@ -79,6 +89,42 @@ def _keep_what_is_no_merge(out: Path) -> None:
 
 def _is_merge(recipe: Path) -> bool:
     return recipe.is_file() and recipe.read_bytes().startswith(f"# {WRITTEN}".encode())
+
+
+def write_shards(
+    out: Path,
+    forms: Mapping[str, TensorForm],
+    tensor_of: Callable[[str], torch.Tensor],
+    shard_bytes: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the files of a checkpoint that are not there yet, and their index.
+
+    Args:
+        out: A claimed folder.
+        forms: All tensors, in the order in which they fill the files.
+        tensor_of: Called once for each name that is written.
+        shard_bytes: Largest size of one file.
+        progress: Called with (tensors done, tensors in all), after each file.
+
+    Raises:
+        NonFiniteError: From ``tensor_of``; no tensors are left behind.
+        CheckpointError: A file cannot be written.
+    """
+    shards = cut_into_shards(forms, shard_bytes)
+    done = 0
+    for name, shard in shards.items():
+        if not (out / name).is_file():
+            try:
+                write_safetensors(out / name, shard, tensor_of)
+            except NonFiniteError:
+                discard(out)
+                raise
+        done += len(shard)
+        if progress is not None:
+            progress(done, len(forms))
+    if len(shards) > 1:
+        put(out / INDEX, index_text(shards).encode())
 
 
 def copy_companions(source: Path, out: Path) -> None:

@@ -65,7 +65,8 @@ def needed_bytes(sources: Sources, dtype: torch.dtype) -> tuple[int, int]:
         sources: Models to merge.
         dtype: Of the live model.
     """
-    n_parameters = sum(math.prod(sources.anchor.shape(name)) for name in sources.names)
+    names = (*sources.names, *sources.lent_names)
+    n_parameters = sum(math.prod(sources.anchor.shape(name)) for name in names)
     return sum(map(sources.tensor_bytes, sources.names)), n_parameters * dtype.itemsize
 
 

@@ -28,7 +28,7 @@ def n_parameters(layers: tuple[int, ...], sources: Sources) -> int:
         sources: The models.
     """
     outside, per_layer = 0, [0] * sources.architecture.n_layers
-    for name in sources.names:
+    for name in (*sources.names, *sources.lent_names):
         role, size = sources.architecture.roles[name], math.prod(sources.anchor.shape(name))
         if role.in_layer:
             per_layer[role.layer] += size

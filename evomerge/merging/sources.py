@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -20,6 +21,7 @@ from evomerge.errors import (
 )
 from evomerge.merging.aligned import open_aligned
 from evomerge.merging.finite import count_elements
+from evomerge.merging.lent_parts import LentParts, lent_parts
 from evomerge.merging.prepared import PreparedTensors
 from evomerge.merging.shared import SharedExpert, shared_expert
 from evomerge.methods.prepared import Preparation
@@ -30,6 +32,7 @@ from evomerge.models.files import companion_files
 from evomerge.models.merged_vocabulary import MergedVocabulary, OnMergedVocabulary
 from evomerge.models.merging_vocabularies import merge_vocabularies
 from evomerge.models.opening import OpenModel, open_model
+from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
 from evomerge.models.spelling import OneSpelling
 from evomerge.models.tokenizer_choice import TokenizerChoice
@@ -64,6 +67,10 @@ class NamedModels(Protocol):
     def tokenizer(self) -> TokenizerChoice | None:
         """See ``Sources``."""
 
+    @property
+    def parts(self) -> PartsChoice | None:
+        """See ``Sources``."""
+
 
 class Sources:
     """Base and experts, memory-mapped, with their statistics.
@@ -79,6 +86,7 @@ class Sources:
         open_full: Opens the full models; with ``peek_model``, no tensors can be read.
         prompts: What methods with data run the experts on (``Recipe.prompts``).
         tokenizer: Which vocabulary the models are brought to, where theirs differ.
+        parts: Which model lends vision tower and projector (``Recipe.parts``).
 
     Raises:
         CheckpointError: Listing every model that is missing or does not fit the anchor.
@@ -92,6 +100,7 @@ class Sources:
         open_full: OpenModel = open_model,
         prompts: PromptFile | None = None,
         tokenizer: TokenizerChoice | None = None,
+        parts: PartsChoice | None = None,
     ) -> None:
         faults: list[Fault] = []
         self._spelling = OneSpelling(open_full)
@@ -102,6 +111,7 @@ class Sources:
         self.anchor = self.base or next(iter(self.experts.values())).layout
         companion_files(self.anchor.folder)  # refuses links out of it before anything reads them
         self.architecture = Architecture(self.anchor.config, self.anchor.names)
+        self.lent = LentParts() if faults else self._lent(parts, faults)
         self.vocabulary = None if faults else self._one_vocabulary(tokenizer, faults)
         self._cache, self._prompts = StatisticsCache.default(), prompts
         self._statistics: dict[str, dict[str | None, TensorStatistics]] = {}
@@ -125,16 +135,27 @@ class Sources:
         Raises:
             CheckpointError: See ``Sources``.
         """
-        return cls(models.base, models.experts, shared, open_full, models.prompts, models.tokenizer)
+        prompts, tokenizer, parts = models.prompts, models.tokenizer, models.parts
+        return cls(models.base, models.experts, shared, open_full, prompts, tokenizer, parts)
+
+    def _lent(self, parts: PartsChoice | None, faults: list[Fault]) -> LentParts:
+        """Find which parts are taken as they are."""
+        roles = self.architecture.roles
+        loaded = {n: roles[n] for n in self.anchor.names if self._spelling.is_loaded(n)}
+        return lent_parts(self._named, loaded, parts, faults)
+
+    @property
+    def _named(self) -> dict[str, TensorSource]:
+        base: dict[str, TensorSource] = {} if self.base is None else {BASE: self.base}
+        return base | self.experts
 
     def _one_vocabulary(
         self, tokenizer: TokenizerChoice | None, faults: list[Fault]
     ) -> MergedVocabulary | None:
         """Bring the models to one vocabulary."""
-        base: dict[str, TensorSource] = {} if self.base is None else {BASE: self.base}
-        models, found = base | self.experts, None
+        found = None
         with collected(faults):
-            found = merge_vocabularies(models, self.architecture.vocabulary, tokenizer)
+            found = merge_vocabularies(self._named, self.architecture.vocabulary, tokenizer)
         if found is not None:
             self.experts = {name: found.view(name) for name in self.experts}
             self.base = None if self.base is None else found.view(BASE)
@@ -143,11 +164,26 @@ class Sources:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Tensors to merge: all stored ones that are floating and that every model has."""
-        anchor = self.anchor
-        return tuple(
-            n for n in self.stored if anchor.dtype(n).is_floating_point and self._is_common(n)
-        )
+        """Tensors to merge: stored, floating, in every model, and of no part that is lent."""
+        floating = (n for n in self.stored if self.anchor.dtype(n).is_floating_point)
+        return tuple(n for n in floating if n not in self.lent.tensors and self._is_common(n))
+
+    @cached_property
+    def lent_names(self) -> tuple[str, ...]:
+        """Tensors of a merge that one model lends, floating ones (``lent``)."""
+        floating = (n for n in self.stored if self.anchor.dtype(n).is_floating_point)
+        return tuple(n for n in floating if n in self.lent.tensors)
+
+    @property
+    def part_notes(self) -> tuple[str, ...]:
+        """Where each part comes from, in one line; nothing of models that have but one."""
+        kinds = Counter(self.architecture.roles[n].kind for n in (*self.names, *self.lent_names))
+        return self.lent.notes(kinds)
+
+    def lent_tensor(self, name: str) -> torch.Tensor:
+        """Return a tensor that is not merged: of the model that lends it, else the anchor's."""
+        lender = self.lent.tensors.get(name)
+        return self.anchor.tensor(name) if lender is None else self._named[lender].tensor(name)
 
     @cached_property
     def live_names(self) -> tuple[str, ...]:
@@ -320,9 +356,10 @@ class Sources:
     def _misfits(self, name: str) -> Iterator[str]:
         expert, anchor = self.experts[name].layout, self.anchor
         folder = expert.folder
-        wanted = [n for n in anchor.names if self._spelling.is_loaded(n)]
+        loaded = filter(self._spelling.is_loaded, anchor.names)
+        wanted = [n for n in loaded if n not in self.lent.tensors]
         missing = [n for n in wanted if n not in expert]
-        extra = [n for n in expert.names if n not in anchor]
+        extra = self._not_lent(expert, [n for n in expert.names if n not in anchor])
         for count, example in ((f"{len(missing)} less", missing), (f"{len(extra)} more", extra)):
             if example:
                 yield (
@@ -337,6 +374,13 @@ class Sources:
                     "their architecture and vocabulary"
                 )
                 return
+
+    def _not_lent(self, expert: Checkpoint, names: list[str]) -> list[str]:
+        """Leave out tensors of parts that a model may have in another form, being lent one."""
+        if not names or not self.lent.lenders:
+            return names
+        roles = Architecture(expert.config, expert.names).roles
+        return [name for name in names if roles[name].kind not in self.lent.lenders]
 
 
 def _origin(model: TensorSource, name: str) -> Origin:

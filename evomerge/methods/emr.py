@@ -16,8 +16,8 @@ __all__ = ["Emr"]
 class Emr(Method):
     """Elect the sign of the sum, keep the largest change that has it.
 
-    This is the unified task vector. The paper's masks and rescalers per task make several models
-    of it and are no part of a merge into one.
+    This is the unified task vector. The paper's masks and rescalers per task make a model per
+    expert of it (``masked``).
     """
 
     name: ClassVar[str] = "emr"

@@ -12,15 +12,19 @@ import torch
 from evomerge.errors import NonFiniteError
 from evomerge.merging.finite import count_elements
 from evomerge.merging.folder import SHARD_BYTES
-from evomerge.merging.output import WRITTEN, claim_folder, copy_companions, discard, finish, put
-from evomerge.merging.shards import cut_into_shards, index_text
+from evomerge.merging.output import (
+    WRITTEN,
+    claim_folder,
+    copy_companions,
+    finish,
+    put,
+    write_shards,
+)
 from evomerge.mixtures.file import MixtureFile, dump_mixture
 from evomerge.mixtures.kinds import mixture_config
 from evomerge.mixtures.routers import alike_layers, router_rows
 from evomerge.mixtures.sources import MixtureSources
 from evomerge.models.configs import config_text
-from evomerge.models.files import INDEX
-from evomerge.models.writer import write_safetensors
 from evomerge.seeds import seed_for
 
 __all__ = ["WrittenMixture", "write_mixture"]
@@ -72,7 +76,8 @@ def write_mixture(
     files = dict.fromkeys(path for model in models for path in model.files)
     claim_folder(out, file.digest, files, shard_bytes)
     rows = router_rows(sources)
-    _write_shards(_Tensors(sources, rows), out, shard_bytes, progress)
+    tensor_of = _Tensors(sources, rows).tensor
+    write_shards(out, sources.forms, tensor_of, shard_bytes, progress)
     copy_companions(sources.base.folder, out)
     put(out / "config.json", config_text(_config(sources)).encode())
     finish(out, dump_mixture(file, f"{WRITTEN}\nevomerge moe THIS --out DIR", beside=out))
@@ -83,28 +88,6 @@ def _config(sources: MixtureSources) -> dict[str, Any]:
     own = mixture_config(sources.kind, sources.file, sources.base.config, has_bias=sources.has_bias)
     dtype = str(sources.dtype).removeprefix("torch.")
     return own | {"dtype": dtype, "tie_word_embeddings": sources.is_tied}
-
-
-def _write_shards(
-    tensors: _Tensors,
-    out: Path,
-    shard_bytes: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    shards = cut_into_shards(tensors.sources.forms, shard_bytes)
-    done, total = 0, sum(map(len, shards.values()))
-    for name, forms in shards.items():
-        if not (out / name).is_file():
-            try:
-                write_safetensors(out / name, forms, tensors.tensor)
-            except NonFiniteError:
-                discard(out)
-                raise
-        done += len(forms)
-        if progress is not None:
-            progress(done, total)
-    if len(shards) > 1:
-        put(out / INDEX, index_text(shards).encode())
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ Members:
     linear: which tensors are the matrices of linear layers.
     transformers_internals: the parts of transformers that are not public.
     depth: configs of models with other layers, and whether layers can be moved at all.
+    parts: language tower, vision tower and projector of models of vision and language, by family.
     units: neurons, heads and channels that may change places, by family.
     branches: how layers read and write the residual stream, by family.
     twins: modules that share parameters.

@@ -175,8 +175,9 @@ class Adapter:
         beneath = {name for name, key in whole.items() if ".base_layer." in key}
         if not beneath:
             return {}
-        on = self.layout
-        pairs = Architecture(on.config, on.names).tied.items()
+        on, given = self.layout, {own: name for name, own in self.layout.own_names.items()}
+        tied = Architecture(on.config, given).tied.items()
+        pairs = [(given[one], given[two]) for one, two in tied]
         return {
             two: whole[one]
             for pair in pairs

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from evomerge.errors import CheckpointError
-from evomerge.models.roles import KINDS, Kind, TensorRole, roles_from_names
+from evomerge.models.roles import KINDS, LANGUAGE_KINDS, Kind, TensorRole, roles_from_names
 
-__all__ = ["KINDS", "Architecture", "Kind", "TensorRole"]
+__all__ = ["KINDS", "LANGUAGE_KINDS", "Architecture", "Kind", "TensorRole"]
 
 
 class Architecture:

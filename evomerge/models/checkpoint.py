@@ -113,6 +113,7 @@ class Checkpoint:
         self._open_files = _opened(weight_files(folder, config)) if files is None else dict(files)
         self._file_of = _names_in(self._open_files)
         self._stored = {name: name for name in self._file_of}  # what a file calls it
+        self._own: Mapping[str, str] = self._stored  # what its model calls it
         self._mapped: dict[str, torch.Tensor] = {}  # views of the files, which take no memory
         self.names = tuple(sorted(self._stored))
         self._refuse_quantised(config)
@@ -121,16 +122,23 @@ class Checkpoint:
     def __contains__(self, name: object) -> bool:
         return name in self._stored
 
-    def named(self, stored: Mapping[str, str]) -> Checkpoint:
+    def named(self, stored: Mapping[str, str], own: Mapping[str, str] | None = None) -> Checkpoint:
         """Give some of the tensors other names; two names may stand for one tensor.
 
         Args:
             stored: This checkpoint's name of each tensor, by the new name.
+            own: By the new name, one that its model can load; absent: the new name itself.
         """
         other = copy(self)
-        other._stored = {name: self._stored[own] for name, own in stored.items()}
+        other._stored = {name: self._stored[its] for name, its in stored.items()}
+        other._own = {name: name for name in stored} if own is None else own
         other.names = tuple(sorted(stored))
         return other
+
+    @property
+    def own_names(self) -> Mapping[str, str]:
+        """By name, one that its own model can load; another one for a tower of a larger model."""
+        return self._own
 
     def file_of(self, name: str) -> Path:
         """Tell which file holds a tensor."""

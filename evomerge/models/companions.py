@@ -33,6 +33,7 @@ _ROLES = (
     *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
     *("additional_special_tokens", "extra_special_tokens"),
 )
+_TEXT_TOKENS = ("bos", "eos", "pad", "unk", "sep", "cls", "mask", "decoder_start", "forced")
 _FORMAT = 1  # raise when the same choice gets other files
 
 
@@ -120,13 +121,22 @@ class Companions:
         if not self.anchor == self.tokenizer == self.template:
             theirs = read_json(self.template / "config.json")
             settings = {**(theirs.get("text_config") or {}), **theirs}
-            special = dict.fromkeys(special_ids(config)) | self._special(settings, rows)
+            of_images = self._of_images(special_ids(config), rows)
+            special = dict.fromkeys(special_ids(config)) | self._special(settings, rows) | of_images
         found = {**config, **special}
         if isinstance(text := config.get("text_config"), Mapping):
             inside = {key: value for key, value in special.items() if key in text}
             found["text_config"] = {**text, **inside, "vocab_size": n}
             return found if "vocab_size" not in config else {**found, "vocab_size": n}
         return {**found, "vocab_size": n}
+
+    def _of_images(self, special: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
+        """Read the ids of tokens that stand for images and the like, which are the anchor's."""
+        found = {key: ids for key, ids in special.items() if not key.startswith(_TEXT_TOKENS)}
+        known = {key: ids for key, ids in found.items() if ids is not None}
+        if self.anchor == self.tokenizer:
+            return known
+        return _renumbered(known, tokens_of(self.anchor), rows, self.anchor)
 
     def _special(self, settings: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
         """Read the ids of special tokens from settings of the template's model, as the merge's."""

@@ -144,5 +144,6 @@ class Delta:
 
 def _loaded(checkpoint: Checkpoint) -> Iterable[str]:
     """List the tensors that matter: those that transformers loads, where that is known."""
-    loading = read_loading(checkpoint.config, checkpoint.names)
-    return checkpoint.names if loading is None else loading.live
+    given = {own: name for name, own in checkpoint.own_names.items()}
+    loading = read_loading(checkpoint.config, given)
+    return checkpoint.names if loading is None else [given[own] for own in loading.live]

@@ -61,11 +61,11 @@ def same_tensors(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, str]
     Returns:
         The checkpoint's names by those given; left out are those it does not have.
     """
-    names = tuple(names)
-    stored, wanted = (read_loading(checkpoint.config, n) for n in (checkpoint.names, names))
+    names, given = tuple(names), {own: name for name, own in checkpoint.own_names.items()}
+    stored, wanted = (read_loading(checkpoint.config, n) for n in (given, names))
     if stored is None or wanted is None:
         return {name: name for name in names if name in checkpoint}
-    own = {live: name for name, live in stored.live.items()}
+    own = {live: given[name] for name, live in stored.live.items()}
     return {name: own[live] for name, live in wanted.live.items() if live in own}
 
 

@@ -233,7 +233,7 @@ class _Merging:
             yield (
                 f"expected a tokenizer that shares most tokens with {self._folder(self._anchor)}, "
                 f"got {folder} with {shared} of {len(theirs)} in common",
-                "merge models of one tokenizer, or leave this one out",
+                "'evomerge transplant' gives it the base's tokens: merge that, or leave it out",
             )
 
     def _source_faults(self) -> Iterator[Fault]:

@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["KINDS", "Kind", "TensorRole", "roles_from_names"]
+__all__ = ["KINDS", "LANGUAGE_KINDS", "Kind", "TensorRole", "roles_from_names"]
 
-Kind = Literal["attention", "mlp", "norm", "embedding", "head"]
+Kind = Literal["attention", "mlp", "norm", "embedding", "head", "vision", "projector"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+LANGUAGE_KINDS: tuple[Kind, ...] = tuple(
+    kind for kind in KINDS if kind not in ("vision", "projector")
+)
+"""Those of decoders; the others are whole parts of models of vision and language."""
 
 # The first number that is a component of its own: "model.layers.3.mlp.experts.5.up" is in layer 3.
 _NUMBERED = re.compile(r"^(?P<stem>.*?)\.?\b(?P<layer>\d+)\.")
@@ -29,10 +33,10 @@ class TensorRole:
     """Place of one tensor in the model.
 
     Attributes:
-        layer: Decoder layer, from 0. Tensors outside the layers take the nearest one: embeddings
-            the first, all others (final norm, head) the last.
+        layer: Decoder layer, from 0. Tensors outside the layers take the nearest one: embeddings,
+            vision tower and projector the first, all others (final norm, head) the last.
         kind: What module it belongs to. Norms inside attention are norms; routers, experts and
-            whatever else a layer holds are mlp.
+            whatever else a layer holds are mlp. All of a vision tower is vision.
         in_layer: Whether it belongs to a decoder layer, rather than borrowing its number.
     """
 

@@ -9,6 +9,7 @@ from evomerge.errors import CheckpointError
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.loading import Loading, read_loading
 from evomerge.models.opening import OpenModel
+from evomerge.models.parts import PartsLayout, parts_of
 
 __all__ = ["OneSpelling"]
 
@@ -17,7 +18,8 @@ class OneSpelling:
     """Opens full models; those that follow the first have its names for the same tensors.
 
     A tensor that is stored once and stands for two, as tied embeddings do, is there under both
-    names. What the model never loads is there if the first model has it, too.
+    names. What the model never loads is there if the first model has it, too. A model of text alone
+    after one of vision and language is named as the language tower of that one.
 
     Args:
         open_full: Opens the models.
@@ -42,9 +44,38 @@ class OneSpelling:
         if loading is None or self._names is None:  # nobody to ask: names are what they are
             return checkpoint
         stored = _stored(checkpoint, loading)
+        if parts := self._parts_around(checkpoint):
+            return self._in_tower(checkpoint, loading, parts)
         spelt = _spelt_by(checkpoint, loading) | self._names
         named = {spelt[live]: own for live, own in stored.items()}
         return checkpoint.named(self._unused(checkpoint, loading) | named)
+
+    def _parts_around(self, checkpoint: Checkpoint) -> PartsLayout | None:
+        """Find the parts of the first model, if this one, of text alone, is one of them.
+
+        Raises:
+            CheckpointError: It is the other way round.
+        """
+        assert self._first is not None  # it is there before anything is compared with it
+        around, own = parts_of(self._first.config), parts_of(checkpoint.config)
+        if around is None and own is not None:
+            raise CheckpointError(
+                f"expected a model of text alone like {self._first.folder}, got one of vision and "
+                f"language ({checkpoint.config.get('model_type')}) in {checkpoint.folder}; make it "
+                "the base, and an expert on text {model: EXPERT, minus: the base of text}"
+            )
+        return around if own is None else None
+
+    def _in_tower(self, checkpoint: Checkpoint, loading: Loading, parts: PartsLayout) -> Checkpoint:
+        """Name a model of text alone as the language tower of the first model."""
+        assert self._names is not None  # or nobody knows of parts
+        stored, own = _stored(checkpoint, loading), _spelt_by(checkpoint, loading)
+        tower = {live: parts.in_tower(live) for live in stored}
+        spelt = {live: self._names.get(name, name) for live, name in tower.items()}
+        return checkpoint.named(
+            {spelt[live]: name for live, name in stored.items()},
+            {spelt[live]: name for live, name in own.items()},
+        )
 
     def is_loaded(self, name: str) -> bool:
         """Tell whether the first model loads a tensor that it stores, or ties to one."""

@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import (
 from evomerge.errors import CheckpointError
 from evomerge.models.asked import asked_once
 from evomerge.models.parameters import live_views, tied_names
+from evomerge.models.parts import parts_families, parts_of
 from evomerge.models.roles import Kind, TensorRole
 from evomerge.models.transformers_internals import dtype_plan
 
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ModelStructure",
+    "auto_class",
     "class_fault",
     "decoder_layers",
     "empty_model",
     "full_config",
     "live_dtypes",
     "read_structure",
+    "text_only_fault",
 ]
 
 _CLASSES: tuple[tuple[Mapping[str, Any], Any], ...] = (
@@ -41,21 +44,39 @@ _CLASSES: tuple[tuple[Mapping[str, Any], Any], ...] = (
 )
 
 
-def class_fault(config: Mapping[str, Any]) -> str | None:
-    """Say why transformers has no causal language model for a config that it knows.
+def auto_class(config: Mapping[str, Any]) -> Any:
+    """Choose the class of transformers that loads all of a model that writes text.
 
     Args:
         config: A checkpoint's ``config.json``.
 
     Returns:
-        ``None`` where it has one, or does not know the type at all.
+        ``None`` where there is none for its type.
+    """
+    if parts_of(config) is not None:
+        return AutoModelForImageTextToText
+    model_type = str(config.get("model_type"))
+    return next((auto for names, auto in _CLASSES if model_type in names), None)
+
+
+def class_fault(config: Mapping[str, Any]) -> str | None:
+    """Say why no model of a config that transformers knows can be run as a language model.
+
+    Args:
+        config: A checkpoint's ``config.json``.
+
+    Returns:
+        ``None`` where it can, or where transformers does not know the type at all.
     """
     model_type = str(config.get("model_type"))
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type not in CONFIG_MAPPING:
         return None
+    if parts_of(config) is not None:
+        return None
     if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return (
-            f"expected a causal language model, got a vision-language model ({model_type}); "
+            "expected a causal language model, or one of vision and language out of "
+            f"{', '.join(parts_families())}, got another vision-language model ({model_type}); "
             "'evomerge merge' works on it as it is, a search needs its language model as a "
             "checkpoint of its own"
         )
@@ -63,6 +84,20 @@ def class_fault(config: Mapping[str, Any]) -> str | None:
         f"expected a causal language model, got a {model_type} model, which transformers does not "
         "run as one; 'evomerge merge' works on it, a search does not"
     )
+
+
+def text_only_fault(config: Mapping[str, Any]) -> str | None:
+    """Say why a model cannot be run as one of text alone, if so.
+
+    Args:
+        config: A checkpoint's ``config.json``.
+    """
+    if parts_of(config) is not None:
+        return (
+            "expected a model of text alone, got one of vision and language "
+            f"({config.get('model_type')})"
+        )
+    return class_fault(config)
 
 
 def empty_model(
@@ -83,13 +118,12 @@ def empty_model(
     Raises:
         CheckpointError: The type is known, and the rest of the config does not fit it.
     """
-    model_type = str(config.get("model_type"))
-    auto_class = next((auto for names, auto in _CLASSES if model_type in names), None)
-    if auto_class is None or model_type not in CONFIG_MAPPING:
+    model_type, auto = str(config.get("model_type")), auto_class(config)
+    if auto is None or model_type not in CONFIG_MAPPING:
         return None
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = auto_class.from_config(
+            model: PreTrainedModel = auto.from_config(
                 full_config(config), attn_implementation="eager", dtype=dtype
             )
     except ImportError:  # a merge on disk needs no such package
@@ -200,9 +234,12 @@ class _Modules:
         self._by_path = dict(model.named_modules())
         self._head = model.get_output_embeddings()
         self._ends = (model.get_input_embeddings(), self._head)
+        self._parts = parts_of({"model_type": model.config.model_type})
         self._layers, self.n_layers = decoder_layers(model)
 
     def role(self, parameter: str) -> TensorRole:
+        if self._parts is not None and (part := self._parts.other_part(parameter)):
+            return TensorRole(0, part, in_layer=False)
         layer = self._layer(parameter)
         kind = self._kind(parameter, in_layer=layer is not None)
         if layer is not None:
@@ -245,9 +282,11 @@ class _Modules:
 def decoder_layers(model: PreTrainedModel) -> tuple[str, int]:
     """Find the path and length of the list of layers: of those as long, the one that holds most."""
     n_layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+    parts = parts_of({"model_type": model.config.model_type})
     sizes = {
         path: sum(parameter.numel() for parameter in module.parameters())
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == n_layers
+        if parts is None or parts.other_part(path) is None
     }
     return (max(sizes, key=lambda path: sizes[path]), n_layers) if sizes else ("", 0)

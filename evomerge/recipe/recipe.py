@@ -17,9 +17,10 @@ from evomerge.methods.base import Method, ParameterValue
 from evomerge.methods.modifiers import bind_modifiers, modifier_faults
 from evomerge.methods.registry import method
 from evomerge.models.architecture import Kind, TensorRole
+from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef, mentioned_models, reference_data
 from evomerge.models.tokenizer_choice import TokenizerChoice
-from evomerge.recipe.path import Hops, path_data, path_faults
+from evomerge.recipe.path import BASE, Hops, path_data, path_faults
 from evomerge.recipe.prompts import PromptFile
 
 __all__ = ["Dtype", "Recipe", "Rule", "Selector"]
@@ -89,6 +90,8 @@ class Recipe:
         prompts: What methods with data run the experts on.
         tokenizer: Which vocabulary the models are brought to; ``None``: the base's, where theirs
             differ.
+        parts: Which model lends what it has beside its language tower; ``None``: merged where all
+            models have it, else the base's.
     """
 
     experts: Mapping[str, ModelRef]
@@ -99,6 +102,7 @@ class Recipe:
     path: Hops = ()
     prompts: PromptFile | None = None
     tokenizer: TokenizerChoice | None = None
+    parts: PartsChoice | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -147,6 +151,9 @@ class Recipe:
             found += [fault.under("rules", position) for fault in self._rule_faults(rule)]
         if self.tokenizer is not None:
             found += [f.under("tokenizer") for f in self.tokenizer.faults(self.experts)]
+        if self.parts is not None:
+            models = (*([] if self.base is None else [BASE]), *self.experts)
+            found += [f.under("parts") for f in self.parts.faults(models)]
         return found + path_faults(self.path, self.experts, has_base=self.base is not None)
 
     def _rule_faults(self, rule: Rule) -> Iterator[Fault]:
@@ -197,6 +204,8 @@ class Recipe:
             tail["prompts"] = _present(asdict(self.prompts))
         if self.tokenizer is not None:
             tail["tokenizer"] = self.tokenizer.as_data()
+        if self.parts is not None:
+            tail["parts"] = self.parts.as_data()
         return {**head, "seed": self.seed, "rules": rules, **tail}
 
     @cached_property

@@ -11,7 +11,8 @@ from evomerge import origins
 from evomerge.config.experiment import ConstraintConfig, Experiment, ObjectiveConfig
 from evomerge.errors import Fault, KeyPath, did_you_mean
 from evomerge.evaluation.suite import SPLITS, Suite
-from evomerge.execution.costs import COST, cost_fault
+from evomerge.execution.costs import COST, OF_ANSWERS, cost_fault
+from evomerge.models.parts import parts_of
 from evomerge.runs.parts import bounds_of
 from evomerge.runs.workers import worker_device
 from evomerge.space.baselines import Baseline
@@ -55,8 +56,9 @@ def metric_faults(
     for i, constraint in enumerate(experiment.constraints):
         yield from (f.under("constraints", i) for f in _metric_fault(constraint, tasks, experts))
     if not tasks.has_answers and not tasks.faults:
-        text = "expected a task that generates text for output_tokens, got none"
-        yield from (Fault((*path, "cost"), text) for path in _costs(experiment, "output_tokens"))
+        for name in OF_ANSWERS:
+            text = f"expected a task that generates text for {name}, got none"
+            yield from (Fault((*path, "cost"), text) for path in _costs(experiment, name))
 
 
 def _metric_fault(
@@ -146,6 +148,9 @@ def engine_faults(
     if sources is not None and sources.vocabulary is not None:
         text = "expected transformers for models whose vocabularies differ, which vLLM loads as the"
         yield Fault(path, f"{text} base has it, got vllm", "set engine: transformers")
+    if sources is not None and parts_of(sources.anchor.config) is not None:
+        text = "expected transformers for models of vision and language, got vllm"
+        yield Fault(path, text, "set engine: transformers")
     if _has_paths(space):
         text = "expected transformers for a space with data-flow paths, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch
 
 from evomerge.cache import cache_folder
 from evomerge.config.experiment import ExecutionConfig
+from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -18,6 +22,7 @@ from evomerge.merging.sources import Sources
 from evomerge.merging.streaming import stage_size
 from evomerge.methods.prepared import Preparation
 from evomerge.models.opening import peek_model
+from evomerge.models.parts import parts_of
 from evomerge.runs.fitted_steps import FittedSteps
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.observed import observation_fact
@@ -67,8 +72,11 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "constraints": ", ".join(constraint.name for constraint in loaded.constraints),
         "costs": ", ".join(map(_cost, loaded.worker.costs)),
         "configs": _other_configs(sources),
+        "parts": _parts(sources),
         "vocabulary": _vocabulary(sources),
         "report only": _report_only(loaded),
+        "judges": "; ".join(_judges(loaded)),
+        "runs code": "; ".join(_code(loaded)),
         "engine": _VLLM if worker.engine == "vllm" else "",
         "observed": observation_fact(loaded, sources),
         "prepared": _prepared(loaded, sources),
@@ -131,13 +139,17 @@ def _vocabulary(sources: Sources) -> str:
     return f"\n{'':12}".join(notes)
 
 
+def _parts(sources: Sources) -> str:
+    """Say where the parts of models of vision and language come from, a line each."""
+    return f"\n{'':12}".join(sources.part_notes)
+
+
 def _other_configs(sources: Sources) -> str:
     """Name experts that were trained to be run in another way than the base, whose way wins."""
-    base = sources.anchor.config
-    found = []
+    base, found = _run_by(sources.anchor.config), []
     for name, expert in sources.experts.items():
-        own = expert.layout.config
-        keys = [key for key in _RUN_BY if key in base and key in own and base[key] != own[key]]
+        own = _run_by(expert.layout.config)
+        keys = [key for key in base if key in own and base[key] != own[key]]
         if keys:
             found.append(f"{name} has another {', '.join(keys)}")
     if not found:
@@ -145,10 +157,51 @@ def _other_configs(sources: Sources) -> str:
     return f"{'; '.join(found)}: merges, and the expert itself, are run as the base"
 
 
+def _run_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what the language model of a config is run by."""
+    tower = parts_of(config)
+    settings = {**config, **(config.get("text_config") or {})} if tower else config
+    found = {key: settings[key] for key in _RUN_BY if key in settings}
+    if tower:
+        found.pop("model_type", None)  # has a name of its own within a model of two parts
+    if isinstance(rope := found.get("rope_parameters"), Mapping):  # sections are for images
+        found["rope_parameters"] = {k: v for k, v in rope.items() if "mrope" not in k}
+    return found
+
+
 def _seeds(loaded: Loaded) -> str:
     inside = [seed for seed in loaded.seeds if seed.params is not None]
     names = ", ".join(seed.origin for seed in loaded.seeds) or "none"
     return f"{names} ({len(inside)} of {len(loaded.seeds)} are points of the space)"
+
+
+def _judges(loaded: Loaded) -> Iterator[str]:
+    """Say who judges, and how much: a question is an answer, seen once."""
+    for metric, own, n in _own(loaded):
+        if (judge := own.judge) is not None:
+            key = f", with the key in {judge.api_key_env}" if judge.api_key_env else ""
+            questions = f"up to {n * judge.samples} questions a trial"
+            yield f"{metric}: {judge.model} at {judge.url}{key}, {questions}"
+
+
+def _code(loaded: Loaded) -> Iterator[str]:
+    """Say what the code of answers is kept from."""
+    for metric, own, n in _own(loaded):
+        if (runs := own.runs) is not None:
+            limits = f"{runs.seconds:g} s of CPU and {runs.memory_mb} MB each"
+            kept = {
+                "full": "no network, no other processes, no writing outside a folder of its own",
+                "limits": "nothing else keeps it from network and files",
+            }[runs.confine]
+            yield f"{metric}: answers to {n} items a trial, {limits}; {kept}"
+
+
+def _own(loaded: Loaded) -> Iterator[tuple[str, OwnMetric, int]]:
+    """List each metric of one's own that is searched, and for how many items."""
+    prepared = [task for suite in loaded.tasks.prompted("search") for task in suite.tasks]
+    metrics = {name: own for one in prepared for name, own in one.own.items()}
+    for name, own in metrics.items():
+        yield name, own, sum(len(one.items) for one in prepared if name in one.own)
 
 
 def _report_only(loaded: Loaded) -> str:

@@ -38,6 +38,7 @@ def with_boundaries(experiment: Experiment) -> Experiment:
             experiment.models.base,
             experiment.models.experts,
             tokenizer=experiment.models.tokenizer,
+            parts=experiment.models.parts,
         )
     except CheckpointError:
         return experiment

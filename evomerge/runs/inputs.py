@@ -35,12 +35,14 @@ def input_digests(loaded: Loaded) -> dict[str, str]:
     Raises:
         CheckpointError: A model cannot be opened.
     """
-    from evomerge.evaluation.content import item_digests
+    from evomerge.evaluation.content import item_digests, metric_digests
 
     experiment = loaded.experiment
     splits = SPLITS if experiment.finalists else SPLITS[:1]
     items = item_digests(loaded.tasks, splits)
-    return model_digests(experiment) | {f"items of {name}": one for name, one in items.items()}
+    metrics = metric_digests(loaded.tasks, splits)
+    scored = {f"items of {name}": one for name, one in items.items()}
+    return model_digests(experiment) | scored | {f"metric {k}": one for k, one in metrics.items()}
 
 
 def model_digests(experiment: Experiment) -> dict[str, str]:
@@ -72,7 +74,13 @@ def _sources(experiment: Experiment) -> Sources:
 
     models = experiment.models
     open_full = peek_model if is_on_cluster(experiment.execution) else open_model
-    return Sources(models.base, models.experts, open_full=open_full, tokenizer=models.tokenizer)
+    return Sources(
+        models.base,
+        models.experts,
+        open_full=open_full,
+        tokenizer=models.tokenizer,
+        parts=models.parts,
+    )
 
 
 def require_same(before: Mapping[str, str], now: Mapping[str, str], where: Path) -> None:

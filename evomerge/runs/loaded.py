@@ -129,6 +129,7 @@ class Loaded:
             losses=None if self.sloped.steps is None else self.sloped.steps.settings,
             prompts=self.models.prompts,
             tokenizer=self.models.tokenizer,
+            parts=self.models.parts,
         )
 
     @property
@@ -176,6 +177,7 @@ class _Parts:
             winners=tuple(config.winners),
             prompts=prompt_file(self.experiment),
             tokenizer=config.tokenizer,
+            parts=config.parts,
         )
 
     def _sources(self) -> Sources | None:
@@ -186,7 +188,11 @@ class _Parts:
         config = self.experiment.models
         with collected(self.faults, "models"):
             return Sources(
-                config.base, config.experts, open_full=peek_model, tokenizer=config.tokenizer
+                config.base,
+                config.experts,
+                open_full=peek_model,
+                tokenizer=config.tokenizer,
+                parts=config.parts,
             )
         with suppress(CheckpointError):
             return Sources(config.base, {}, open_full=peek_model)

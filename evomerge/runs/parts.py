@@ -66,12 +66,15 @@ def load_suites(names: Sequence[str], presets: Presets, beside: Path) -> tuple[S
 
 def _suite(config: str | EvaluatorConfig, name: str) -> Suite:
     assert isinstance(config, EvaluatorConfig), "load_experiment inlines presets"
-    content = config.model_dump(exclude={"tasks", "include_path", "splits"})
+    apart = {"tasks", "include_path", "splits", "metrics", "generation_kwargs"}
+    content = config.model_dump(exclude=apart)
     return Suite(
         name=name,
         tasks=tuple(config.tasks),
         include_path=Path(config.include_path) if config.include_path else None,
+        metrics=config.metrics,
         splits=config.splits or ({"test": 1.0} if config.report_only else DEFAULT_SPLITS),  # type: ignore[arg-type]
+        generation_kwargs=config.generation_kwargs,
         **content,
     )
 

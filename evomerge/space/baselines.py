@@ -99,6 +99,7 @@ def over_models(recipe: Recipe, models: ModelSet) -> Recipe:
         seed=ours.seed,
         prompts=ours.prompts,
         tokenizer=ours.tokenizer,
+        parts=ours.parts,
     )
 
 

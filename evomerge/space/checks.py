@@ -13,7 +13,7 @@ from evomerge.methods.base import Method
 from evomerge.methods.declared import Parameter, value_faults
 from evomerge.methods.modifiers import MODIFIERS, modifier_faults
 from evomerge.methods.registry import method
-from evomerge.models.architecture import KINDS
+from evomerge.models.architecture import KINDS, LANGUAGE_KINDS
 from evomerge.space.protocol import ModelSet
 from evomerge.space.spec import (
     Boundaries,
@@ -150,14 +150,15 @@ def _stepwise_faults(spec: ParameterSpec) -> Iterator[Fault]:
 def _module_faults(spec: ParameterSpec, models: ModelSet) -> Iterator[Fault]:
     listed = [kind for kinds in spec.kinds.values() for kind in kinds]
     for kind in KINDS:
-        if listed.count(kind) != 1:
+        least = 1 if kind in LANGUAGE_KINDS else 0
+        if not least <= listed.count(kind) <= 1:
             text = f"expected {kind!r} in exactly one group, found it {listed.count(kind)} times"
             yield Fault(("modules",), text, f"the kinds are {', '.join(KINDS)}")
     for group in spec.groups:
         if "." in group:
             yield Fault(("modules", group), "group names must not contain a dot")
-    for group, names in spec.named_modules.items():
-        path = ("modules", group, "names")
+    for group, module in spec.named_modules.items():
+        path, names = ("modules", group, "names"), module.names
         try:
             found = any(map(re.compile(names).search, models.tensors))
         except re.error as err:

@@ -94,7 +94,7 @@ def _selector(cell: Cell, spec: ParameterSpec) -> Selector:
     layers = None if spec.depth == "global" else cell.layers
     group = spec.groups[cell.module]
     if isinstance(group, Named):
-        return Selector(layers, names=group.names)
+        return Selector(layers, group.kinds, group.names)
     return Selector(layers, kinds=None if len(spec.kinds) == 1 else tuple(group))
 
 

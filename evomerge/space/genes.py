@@ -58,10 +58,14 @@ def tensors_by_module(spec: ParameterSpec, models: ModelSet) -> dict[str, dict[s
     import re
 
     found: dict[str, dict[str, TensorRole]] = {g: {} for g in (*spec.named_modules, *spec.kinds)}
-    patterns = {group: re.compile(names) for group, names in spec.named_modules.items()}
+    patterns = {group: (re.compile(m.names), m.kinds) for group, m in spec.named_modules.items()}
     of_kind = {kind: group for group, kinds in spec.kinds.items() for kind in kinds}
     for name, role in models.roles.items():
-        named = (group for group, pattern in patterns.items() if pattern.search(name))
+        named = (
+            group
+            for group, (pattern, kinds) in patterns.items()
+            if pattern.search(name) and (kinds is None or role.kind in kinds)
+        )
         found[next(named, of_kind[role.kind])][name] = role
     return found
 

@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 
 from evomerge.methods.registry import method, method_names
 from evomerge.models.architecture import Kind, TensorRole
+from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.prompts import PromptFile
@@ -36,6 +37,7 @@ class ModelSet:
         winners: Experts that are merges themselves, found by an earlier stage.
         prompts: What methods with data run the experts on.
         tokenizer: Which vocabulary they are brought to (``Recipe.tokenizer``).
+        parts: Which of them lends vision tower and projector (``Recipe.parts``).
     """
 
     base: str
@@ -47,6 +49,7 @@ class ModelSet:
     winners: tuple[str, ...] = ()
     prompts: PromptFile | None = None
     tokenizer: TokenizerChoice | None = None
+    parts: PartsChoice | None = None
 
     @cached_property
     def roles(self) -> Mapping[str, TensorRole]:
@@ -69,6 +72,7 @@ class ModelSet:
             seed=self.seed,
             prompts=prompts,
             tokenizer=self.tokenizer,
+            parts=self.parts,
         )
 
     def are_mixed_by(self, recipe: Recipe) -> bool:

@@ -74,9 +74,13 @@ class ControlPoints:
 
 @dataclass(frozen=True)
 class Named:
-    """Modules by a regular expression that is searched in the tensor name."""
+    """Modules by a regular expression that is searched in the tensor name.
+
+    ``with_groups`` restricts it to the language tower where a model has other parts, too.
+    """
 
     names: str
+    kinds: tuple[Kind, ...] | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -182,7 +186,7 @@ class ParameterSpec:
         depth: How layers share genes.
         modules: Kinds of module, or names of tensors, by group name; groups have genes of their
             own. A tensor belongs to the first group that names it, else to that of its kind.
-            ``per_tensor``: see ``tensor_groups``.
+            ``per_tensor``, and what becomes of vision tower and projector: see ``tensor_groups``.
         fixed: Method parameters that do not vary; methods without one ignore it.
         modifiers: By modifier and parameter: a gene, or a value that does not vary. A modifier's
             gene is called ``modifier:parameter``.
@@ -210,9 +214,9 @@ class ParameterSpec:
         return self.modules
 
     @property
-    def named_modules(self) -> dict[str, str]:
-        """Regular expressions by the name of their group."""
-        return {g: part.names for g, part in self.groups.items() if isinstance(part, Named)}
+    def named_modules(self) -> dict[str, Named]:
+        """Groups that choose by name, by their own name."""
+        return {g: part for g, part in self.groups.items() if isinstance(part, Named)}
 
     @property
     def kinds(self) -> dict[str, tuple[Kind, ...]]:

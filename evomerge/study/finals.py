@@ -189,6 +189,7 @@ class _Scoring:
             match checked_outcome(outcomes[trial.number], wanted.decides):
                 case Scored() as found:
                     self._items.write(trial.number, split, found.scores.items)
+                    self._items.note(trial.number, split, found.scores.verdicts)
                     scored[trial.number] = found
                 case Failed(error=error):
                     _log.warning(

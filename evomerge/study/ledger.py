@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.errors import StudyError
-from evomerge.evaluation.scores import ItemScore, MetricValue, Sample
+from evomerge.evaluation.scores import ItemScore, MetricValue, Sample, Verdict
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.protocol import Climb, Failed, Outcome, Pruned, Scored
 from evomerge.models.reference import ModelRef, reference_data
@@ -226,7 +226,7 @@ class Ledger:
         return self._record(trials[trial.number], self._measured_baselines(trials))
 
     def _tell_scored(self, trial: Trial, scored: Scored, ask_seconds: float) -> None:
-        self._write_items(trial, scored.job.split, scored.scores.items)
+        self._write_items(trial, scored.job.split, scored.scores.items, scored.scores.verdicts)
         metrics = [scored.scores.metrics[o.task][o.metric] for o in self.objectives]
         trial.set_user_attr(_STDERR, [None if math.isnan(m.stderr) else m.stderr for m in metrics])
         trial.set_user_attr(_N_ITEMS, [m.n for m in metrics])
@@ -241,7 +241,7 @@ class Ledger:
     def _tell_pruned(self, trial: Trial, pruned: Pruned, ask_seconds: float) -> None:
         trial.set_user_attr(_ERROR, pruned.reason)
         if pruned.estimates:
-            self._write_items(trial, pruned.job.split, pruned.items)
+            self._write_items(trial, pruned.job.split, pruned.items, pruned.verdicts)
             trial.set_user_attr(PARTIAL, _as_data(pruned.estimates))
         trial.set_user_attr(_SECONDS, {"ask": ask_seconds, **pruned.seconds})
         self._write_evaluations(trial, pruned)
@@ -267,8 +267,11 @@ class Ledger:
         extra = trial.user_attrs[_EVALUATIONS] - 1.0
         trial.set_user_attr(_EVALUATIONS, 1.0 + share * extra)
 
-    def _write_items(self, trial: Trial, split: str, items: Sequence[ItemScore]) -> None:
+    def _write_items(
+        self, trial: Trial, split: str, items: Sequence[ItemScore], verdicts: Sequence[Verdict]
+    ) -> None:
         self.items.write(trial.number, split, items)
+        self.items.note(trial.number, split, verdicts)
         trial.set_user_attr(_N_SCORES, len(items))
 
     def _write_constraints(self, trial: Trial, scored: Scored) -> None:

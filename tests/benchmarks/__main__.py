@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tests.benchmarks import kernels, memory, peer, replay, samplers, slopes, steps
+from tests.benchmarks import kernels, memory, peer, preparation, replay, samplers, slopes, steps
 from tests.benchmarks.readme import write_readme
 
 __all__ = ["TABLES"]
@@ -24,6 +24,7 @@ def _main() -> None:
         kernels.measure()
         slopes.main()
         steps.main()
+        preparation.main()
         peer.measure()
     tables = {name: table() for name, table in TABLES.items()}
     for name, table in tables.items():
@@ -31,6 +32,7 @@ def _main() -> None:
     if chosen.write_readme:
         write_readme(tables)
         write_readme({"steps": steps.table()}, steps.DOCS)
+        write_readme({"preparation": preparation.table()}, preparation.DOCS)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from evomerge.merging.sources import Sources
 from evomerge.models.writer import TensorForm, write_safetensors
 from evomerge.recipe.recipe import Recipe, Rule
 
-__all__ = ["DiskMergeMemory", "WorkerMemory", "run_disk_merge", "run_workers"]
+__all__ = ["DiskMergeMemory", "WorkerMemory", "peak_of", "run_disk_merge", "run_workers"]
 
 _MB = 1e6
 _SHARD_BYTES = 64 << 20
@@ -141,7 +141,7 @@ def _watched_merge(recipe: Recipe) -> tuple[int, int]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         _warm_up(recipe, Path(folder, "warm"))
-        peak = _peak_of(
+        peak = peak_of(
             lambda: write_checkpoint(recipe, Path(folder, "out"), shard_bytes=_SHARD_BYTES)
         )
         files = Path(folder, "out").glob("*.safetensors")
@@ -154,7 +154,8 @@ def _warm_up(recipe: Recipe, out: Path) -> None:
     write_checkpoint(Recipe(experts, recipe.rules, base="zoo:base"), out)
 
 
-def _peak_of(work: Callable[[], None]) -> int:
+def peak_of(work: Callable[[], None]) -> int:
+    """Return the most anonymous bytes this process holds while it works, less those before."""
     before, peak, done = _anonymous(), 0, threading.Event()
 
     def watch() -> None:

@@ -98,7 +98,8 @@ def test_scores_of_candidates_are_those_of_lm_eval(loaded):
     assert "Of 6 scores, 0 differ" in seconds_table(loaded, 1)
 
 
-def test_the_search_of_a_peer_returns_a_merge_of_the_models(loaded, tmp_path):
+@pytest.mark.parametrize(("trials", "seconds"), [(1, None), (10_000, 0.0)])
+def test_the_search_of_a_peer_ends_with_a_merge_of_the_models(loaded, tmp_path, trials, seconds):
     (evolution,) = (name for name, changes in PEERS.items() if changes is None)
-    found = search_peer(lambda *_: loaded, evolution, 0, 1, tmp_path)
+    found = search_peer(lambda *_: loaded, evolution, 0, trials, tmp_path, seconds)
     assert loaded.models.are_mixed_by(found)

@@ -249,6 +249,11 @@ def test_an_unknown_aggregation_is_explained(folder):
     assert expected in only_fault_of(one(folder))
 
 
+def test_a_task_with_images_is_refused_and_what_scores_it_is_named(folder):
+    write_task(folder, "broken", doc_to_image="image")
+    assert "export a trial, and score its folder with lm_eval" in only_fault_of(one(folder))
+
+
 def test_several_broken_tasks_of_a_suite_are_all_named(folder):
     for name in ("broken", "worse"):
         write_task(folder, name, doc_to_text="{{ nothing }}")

@@ -17,7 +17,7 @@ from evomerge.evaluation.suite import BatchSize
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from tests.architectures import tiny_model
 
-from .test_prefix import SETTINGS, passes, tokens
+from .test_prefix import asked, passes, tokens
 from .tiny_tasks import write_data, write_task
 
 
@@ -63,15 +63,16 @@ def responses(part) -> list[object]:
 def test_what_is_answered_is_what_a_smaller_batch_size_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = pairs(16)
+    scored = pairs(16)
     tasks = ["t"] * 16
-    texts = [tokenizer.decode(context) for context, _ in asked]
+    texts = [tokenizer.decode(context) for context, _ in scored]
     engine, small = (TransformersEngine(model, tokenizer, size) for size in (8, 2))
     before = engine.arithmetic
-    likelihoods, greedy = engine.likelihoods(asked, tasks), engine.greedy(texts, tasks, SETTINGS)
+    likelihoods = engine.likelihoods(scored, tasks)
+    greedy = engine.texts(asked(engine, texts, tasks))
     with room_for(model, 2):
-        assert responses(likelihoods) == responses(small.likelihoods(asked, tasks))
-        assert responses(greedy) == responses(small.greedy(texts, tasks, SETTINGS))
+        assert responses(likelihoods) == responses(small.likelihoods(scored, tasks))
+        assert responses(greedy) == responses(small.texts(asked(small, texts, tasks)))
     said = [record.message for record in caplog.records if "memory" in record.message]
     assert [text.split(":")[0] for text in said] == ["memory ran out"]
     with passes(model) as shapes:  # it does not try again what did not fit

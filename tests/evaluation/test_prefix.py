@@ -16,7 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from evomerge.evaluation import PreparedSuites, Suite
 from evomerge.evaluation.batches import Pair
 from evomerge.evaluation.engine import Answer
+from evomerge.evaluation.kinds import Asked
 from evomerge.evaluation.prefix import families
+from evomerge.evaluation.stops import Stops
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from tests.architectures import FAMILIES, tiny_model
 from tests.tiny import WORDS
@@ -55,6 +57,11 @@ def engine(request, tmp_path_factory) -> TransformersEngine:
     family, _, wide = request.param.partition("-")
     changes = {"sliding_window": CONTEXT} if wide else _LOCAL if family == "gpt_neo" else {}
     return engine_on(family, tmp_path_factory.mktemp("model"), **changes)[1]
+
+
+def asked(engine: TransformersEngine, texts: Sequence[str], tasks: Sequence[str]) -> Asked:
+    """Prompts that are answered with the likeliest tokens."""
+    return Asked(tuple(texts), tuple(tasks), SETTINGS, Stops(engine.language_model, SETTINGS))
 
 
 def tokens(generator: random.Random, low: int, high: int) -> list[int]:
@@ -100,8 +107,8 @@ def test_log_likelihoods_are_those_of_whole_prompts(engine, seed, n, n_choices):
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 5))
 def test_greedy_answers_are_those_of_whole_prompts(engine, seed, n):
     texts = [" ".join(WORDS[t] for t in p) for p in prompts_of(random.Random(seed), n)]
-    shared = engine.greedy(texts, ["one"] * n, SETTINGS)()
-    expected = engine.greedy(texts, apart(n), SETTINGS)()
+    shared = engine.texts(asked(engine, texts, ["one"] * n))()
+    expected = engine.texts(asked(engine, texts, apart(n)))()
     assert [a.response for a in shared] == [a.response for a in expected]
     assert [a.tokens for a in shared] == [a.tokens for a in expected]
 
@@ -142,7 +149,8 @@ def test_a_prompt_longer_than_the_context_is_cut_as_before(tmp_path):
     pairs.append((prompts[0] + [5] * CONTEXT, [7]))
     assert_same(engine.likelihoods(pairs, ["one"] * 4)(), engine.likelihoods(pairs, apart(4))())
     texts = [" ".join(WORDS[t] for t in context) for context, _ in pairs]
-    answers = [engine.greedy(texts, tasks, SETTINGS)() for tasks in (["one"] * 4, apart(4))]
+    both = (asked(engine, texts, tasks) for tasks in (["one"] * 4, apart(4)))
+    answers = [engine.texts(each)() for each in both]
     assert [a.response for a in answers[0]] == [a.response for a in answers[1]]
 
 

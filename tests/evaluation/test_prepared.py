@@ -189,10 +189,11 @@ def test_a_missing_chat_template_is_named_once_with_model_and_key(
     PreparedSuites.of([suite], "search", model, bare)  # where none is needed, none is missing
 
 
-def test_sampled_generation_scores_as_simple_evaluate_and_repeats(
+def test_draws_of_lm_eval_score_as_simple_evaluate_and_repeat(
     empty_folder, model, tokenizer, tmp_path
 ):
     sampled = {"until": ["."], "max_gen_toks": 6, "do_sample": True, "temperature": 1.0}
+    sampled["typical_p"] = 0.99  # which draws of our own do not know
     chrf = [{"metric": "chrf", "aggregation": "chrf", "higher_is_better": True}]
     write_task(empty_folder, "sampled", generation_kwargs=sampled, metric_list=chrf)
     suite = Suite("one", ("sampled",), include_path=empty_folder, splits=NAMED, batch_size=8)

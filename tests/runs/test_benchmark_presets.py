@@ -26,6 +26,7 @@ from evomerge.merging.sources import Sources
 from evomerge.runs.parts import build_space, load_suites, make_suites
 from evomerge.schema import read_yaml
 from evomerge.space.protocol import ModelSet
+from tests import vision_language
 from tests.architectures import tiny_model
 
 PRESETS = Presets()
@@ -47,6 +48,7 @@ FAMILIES = {
     "mergebench_llama3b": "llama_tied",
     "qwen3_thinking": "qwen3",
     "qwen_math_code": "qwen2",
+    "qwen_vl_text": "qwen2_5_vl",
 }
 UNUSED = {"mmlu": {"validation"}, "mbpp": {"train", "validation"}}  # dataset cards list them
 # Benchmarks without enough other items: an experiment must allow to search them.
@@ -96,7 +98,7 @@ def test_suites_name_tasks_of_lm_eval_and_splits_that_may_be_searched(name, regi
 @pytest.mark.parametrize("name", EVALUATORS)
 def test_suites_say_which_metrics_their_tasks_have(name, registry):
     for task, metric in _objectives(_text("evaluators", name)):
-        assert metric in metrics_of(registry, task)
+        assert metric.removesuffix(",none") in metrics_of(registry, task)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -104,11 +106,13 @@ def test_experiments_search_what_may_be_searched(name, registry):
     experiment = experiment_of(name)
     for suite in make_suites(experiment):
         check_suite(suite, registry, allowed=experiment.allow_test_split)
+    repeats = {t: s.repeats for s in make_suites(experiment) for t in s.tasks}
     searched = {t for s in make_suites(experiment) if not s.report_only for t in s.tasks}
     for objective in experiment.objectives:
         if objective.task != "cost":
             assert objective.task in searched
-            assert objective.metric in metrics_of(registry, objective.task)
+            known = metrics_of(registry, objective.task, repeats[objective.task])
+            assert objective.metric in known
     assert not any(suite.allow_code for suite in make_suites(experiment))
 
 
@@ -117,7 +121,7 @@ def test_spaces_of_experiments_fit_their_architecture(name, family, tmp_path):
     experiment = experiment_of(name)
     paths = ["base", *experiment.models.experts]
     for seed, path in enumerate(paths):
-        tiny_model(family, tmp_path / path, seed)
+        written(family, tmp_path / path, seed)
     experts = {n: str(tmp_path / n) for n in experiment.models.experts}
     models = ModelSet(str(tmp_path / "base"), experts, n_layers=3)
     assert isinstance(experiment.search_space, dict)
@@ -130,6 +134,16 @@ def test_spaces_of_experiments_fit_their_architecture(name, family, tmp_path):
     assert candidate.model(tokens).logits.isfinite().all()
 
 
+def written(family: str, folder: Path, seed: int) -> None:
+    """Write a model; experts of one of vision and language are language models alone."""
+    if family not in vision_language.FAMILIES:
+        tiny_model(family, folder, seed)
+    elif folder.name == "base":
+        vision_language.vlm(folder, family, seed)
+    else:
+        vision_language.text_model(folder, family, seed)
+
+
 def test_the_thinking_experiment_has_a_gene_for_each_of_36_layers():
     experiment = experiment_of("qwen3_thinking")
     models = ModelSet("base", {"thinking": "expert"}, n_layers=36)
@@ -138,10 +152,16 @@ def test_the_thinking_experiment_has_a_gene_for_each_of_36_layers():
     assert experiment.budget.trials == 48
 
 
-def metrics_of(registry: TaskManager, name: str) -> set[str]:
-    """Name the metrics of a task or group as results do: the metric, and the filter before it."""
-    tasks = tasks_of(registry, name).values()
-    return set.intersection(*({f"{m},{f}" for m in _names(t) for f in _filters(t)} for t in tasks))
+def metrics_of(registry: TaskManager, name: str, repeats: int | None = None) -> set[str]:
+    """Name the metrics of a task or group as ours do: the metric, and the filter before it."""
+    found = []
+    for task in tasks_of(registry, name).values():
+        filters = _filters(task)
+        if repeats and "filter_list" not in task:
+            filters += [f"{way}@{repeats}" for way in ("mean", "maj", "pass")]
+        pairs = [f"{metric},{one}" for metric in _names(task) for one in filters]
+        found.append({pair.removesuffix(",none") for pair in pairs})
+    return set.intersection(*found)
 
 
 def _names(task: dict) -> list[str]:

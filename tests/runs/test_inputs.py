@@ -23,6 +23,7 @@ from evomerge.study.folder import StudyFolder
 from tests.runs.creating import create_run
 from tests.studies.make import EXPERIMENT, write_task
 
+METRIC = "def margin(doc, answers, target):\n    return answers[target][0]\n"
 CODE = "def keep(dataset):\n    return dataset\n"
 
 
@@ -54,7 +55,9 @@ def started(root: Path, **changes: object) -> StudyFolder:
     (root / "tasks" / "code.py").write_text(CODE)
     with (root / "tasks" / "sums.yaml").open("a") as file:
         file.write("process_docs: !function code.keep\n")
-    evaluator = EXPERIMENT["evaluators"][0] | {"allow_code": True}
+    (root / "metrics.py").write_text(METRIC)
+    own = {"margin": {"file": "metrics.py"}}
+    evaluator = EXPERIMENT["evaluators"][0] | {"allow_code": True, "metrics": own}
     content = EXPERIMENT | {
         "models": {"base": "base", "experts": {"math": "math", "list": "list"}},
         "evaluators": [evaluator],
@@ -96,6 +99,7 @@ CHANGES = {
     "config of list": edit('"rms_norm_eps": ', '"rms_norm_eps": 1', "list/config.json"),
     "tokenizer of base": edit('"unk', '"UNK', "base/tokenizer_config.json"),
     "items of sums (search)": edit("one plus one", "one plus two", "tasks/items.jsonl"),
+    "metric margin": edit("[0]", "[0] + 0", "metrics.py"),
     "prompts": edit("{{text}}", "{{text}} .", "tasks/sums.yaml"),
     "code": edit("return dataset", "return dataset  # new", "tasks/code.py"),
 }
@@ -104,7 +108,7 @@ CHANGES = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_changed_is_named_and_refused(what: str, run: StudyFolder, root: Path) -> None:
     CHANGES[what](root)
-    named = what if " of " in what else "items of sums (search)"
+    named = what if " " in what else "items of sums (search)"
     with pytest.raises(StudyError) as error:
         go_on(run)
     (line,) = str(error.value).splitlines()

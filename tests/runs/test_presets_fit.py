@@ -38,7 +38,7 @@ def test_search_space_presets_decode(name: str) -> None:
 HUB = {"evollm_jp", "evollm_jp_merge"}  # need downloads
 BENCHMARKS = {  # need downloads, too: test_benchmark_presets.py
     *("llama3_japanese_math", "mergebench_gemma2b", "mergebench_llama3b"),
-    *("qwen3_thinking", "qwen_math_code"),
+    *("qwen3_thinking", "qwen_math_code", "qwen_vl_text"),
 }
 BUILT = {
     "smollm2",

@@ -213,7 +213,7 @@ def _gather(study: StudyRecord, beside: _Beside) -> _Page:
         candidates=wanted,
         parallel=parallel(study, genes),
         genes=genes,
-        setup=setup(study, beside.about),
+        setup=setup(study, beside.about, beside.items),
         front=front_rows(study),
         n_front=len(front(study)) if n_objectives > 1 else len(complete(study)),
         failures=failures(study),

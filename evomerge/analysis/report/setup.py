@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from evomerge.analysis.gene_shares import trials_with_genes
 from evomerge.origins import EXPERT, kind_and_name, model_label
 from evomerge.schema import write_yaml
 from evomerge.study.records import StudyRecord
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["About", "Setup", "setup"]
+
+_NOISE = "_noise"  # ends the name of a metric that evaluation.own_values adds
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,17 @@ class Setup:
     yaml: str
 
 
-def setup(study: StudyRecord, about: About) -> Setup:
-    """Describe the experiment behind a study: also its baselines, and what it ran on."""
+def setup(study: StudyRecord, about: About, items: pd.DataFrame | None = None) -> Setup:
+    """Describe the experiment behind a study: also its baselines, and what it ran on.
+
+    Args:
+        study: With trials.
+        about: What is known of the run beside them.
+        items: Item scores, for the noise of judges.
+    """
     experiment = about.experiment
     return Setup(
-        rows=tuple((name, text) for name, text in _rows(study, about) if text),
+        rows=tuple((n, text) for n, text in [*_rows(study, about), *_noise(items)] if text),
         models=tuple(_models(study, experiment)),
         yaml=write_yaml(dict(experiment)) if experiment else "",
     )
@@ -66,6 +78,8 @@ def _rows(study: StudyRecord, about: About) -> Iterator[tuple[str, str]]:
     for evaluator in evaluators if isinstance(evaluators, list) else []:
         if isinstance(evaluator, Mapping):
             kept = {k: v for k, v in evaluator.items() if k not in ("tasks", "include_path")}
+            if "metrics" in kept:  # whose questions and code are in the YAML below
+                kept["metrics"] = list(kept["metrics"])
             name = "only reported" if kept.pop("report_only", False) else "tasks"
             yield name, "; ".join([_short(evaluator.get("tasks")), *_pairs(kept)])
     for key in ("budget", "execution", "race", "gates", "seed", "finalists", "engine"):
@@ -73,6 +87,18 @@ def _rows(study: StudyRecord, about: About) -> Iterator[tuple[str, str]]:
     devices = dict.fromkeys(t.device for t in study.trials if t.device)
     yield "scored on", ", ".join(devices)
     yield "versions", ", ".join(f"{name} {version}" for name, version in about.versions.items())
+
+
+def _noise(items: pd.DataFrame | None) -> Iterator[tuple[str, str]]:
+    """Say how far verdicts on one answer are apart, where judges were asked several times."""
+    if items is None:
+        return
+    names = items.metric.astype(str)
+    noisy = items[names.str.partition(",")[0].str.endswith(_NOISE)]
+    for (task, metric), own in noisy.groupby(["task", "metric"], observed=True):
+        name = str(metric).replace(_NOISE, "", 1)
+        text = f"standard deviation {own.score.mean():.3g} between verdicts on one answer"
+        yield "judge", f"{task} {name}: {text}, mean of {len(own)} answers"
 
 
 def _models(study: StudyRecord, experiment: Mapping[str, object]) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from evomerge.methods.linear import Linear
 from evomerge.methods.parameters import divisor
 from evomerge.models.architecture import Architecture, TensorRole
 from evomerge.models.checkpoint import Checkpoint
+from evomerge.models.parts import parts_of
 from evomerge.models.reference import absolute_reference, relative_reference, resolve_model
 from evomerge.recipe.mergekit.filters import setting_of
 from evomerge.recipe.mergekit.keys import COUNTERPARTS, PASSTHROUGH, Counterpart, counterpart_of
@@ -59,6 +60,11 @@ def to_mergekit(recipe: Recipe, *, beside: Path | None = None) -> str:
         CheckpointError: The anchor cannot be opened.
     """
     anchor = Checkpoint(resolve_model(recipe.anchor))
+    if parts_of(anchor.config) is not None:
+        raise RecipeError(
+            "expected a model of text alone, got one of vision and language in "
+            f"{anchor.folder}: mergekit has no words for where its parts come from"
+        )
     roles = Architecture(anchor.config, anchor.names).roles
     if recipe.path:
         return _text(_stack(recipe, anchor, roles), _STACK_HEADER, beside)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pandas as pd
 import yaml
 
 from evomerge.analysis.report.setup import About, setup
@@ -39,3 +40,22 @@ def test_without_an_experiment_the_study_speaks() -> None:
     found = setup(make_study(2, n_trials=5), About())
     assert dict(found.rows).keys() == {"objectives"}
     assert found.yaml == ""
+
+
+def test_the_noise_of_a_judge_is_shown() -> None:
+    rows = {
+        "task": ["a", "a", "a", "a"],
+        "metric": ["quality", "quality_noise", "quality_noise", "acc"],
+        "score": [3.0, 0.5, 1.0, 9.0],
+    }
+    found = setup(make_study(2, n_trials=5), About(), pd.DataFrame(rows))
+    assert [text for name, text in found.rows if name == "judge"] == [
+        "a quality: standard deviation 0.75 between verdicts on one answer, mean of 2 answers"
+    ]
+
+
+def test_metrics_of_ones_own_are_named_without_their_questions() -> None:
+    metrics = {"quality": {"judge": {"prompt": "long"}}, "brevity": {"file": "x.py"}}
+    experiment = {"evaluators": [{"tasks": ["a"], "metrics": metrics}]}
+    found = dict(setup(make_study(2, n_trials=5), About(experiment)).rows)
+    assert found["tasks"] == "a; metrics quality, brevity"

@@ -8,7 +8,9 @@ The models must be built (``make smollm2``). Parts:
   items; the winner's export, scored by lm-eval alone.
 - ``flow``: the experiment ``smollm2_flow`` from the front of ``search``; the same of its best path.
 - ``composite``: the experiment ``smollm2_french_math``, some seeds.
-- ``peers``: other searches at equal evaluations, and seconds per candidate.
+- ``peers``: other searches at equal evaluations.
+- ``clock``: the same searches at once, a process each, for as many seconds.
+- ``seconds``: what a candidate costs, as here and by ``simple_evaluate``.
 - ``profile``: where the seconds of a trial go.
 
 Without a part, ``search`` and ``flow`` run. Studies are kept in ``runs/real`` and go on where they
@@ -19,8 +21,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from evomerge.analysis.picking import pick
@@ -36,7 +40,7 @@ from evomerge.recipe.rules import copy_rule, sum_rule
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
-from evomerge.study.records import StudyRecord, TrialRecord, merits
+from evomerge.study.records import FinalRecord, StudyRecord, TrialRecord, merits
 from tests.benchmarks.readme import replace_blocks
 from tests.benchmarks.real.exported import export_and_check
 from tests.benchmarks.real.held_out import held_out_table
@@ -51,7 +55,7 @@ TABLES = tuple(
     f"real-{name}"
     for name in (
         *("held-out", "export", "flow", "flow-export"),
-        *("composite", "peers", "seconds", "profile"),
+        *("composite", "peers", "clock", "seconds", "profile"),
     )
 )
 OUT = Path("runs/real")
@@ -119,6 +123,25 @@ def peers(chosen: argparse.Namespace) -> dict[str, str]:
         name: [search_peer(make, name, seed, chosen.trials, out) for seed in range(chosen.seeds)]
         for name in PEERS
     }
+    rows = f"{chosen.seeds} seeds, {chosen.trials} evaluations each"
+    return {"real-peers": f"{_compared(chosen, found)}\n\n{rows}. {caption(chosen)}."}
+
+
+def clock(chosen: argparse.Namespace) -> dict[str, str]:
+    """Search as others do, all at once, for equal seconds."""
+    make, out = partial(load, chosen, "smollm2"), OUT / f"clock-{chosen.limit}"
+    found = {name: list[Recipe]() for name in PEERS}
+    with ProcessPoolExecutor(len(PEERS), get_context("spawn")) as pool:
+        for seed in range(chosen.seeds):
+            args = (seed, chosen.trials, out, chosen.seconds)
+            started = {name: pool.submit(search_peer, make, name, *args) for name in PEERS}
+            for name, future in started.items():
+                found[name].append(future.result())
+    rows = f"{chosen.seeds} seeds, {chosen.seconds:g} seconds each, three processes at once"
+    return {"real-clock": f"{_compared(chosen, found)}\n\n{rows}. {caption(chosen)}."}
+
+
+def _compared(chosen: argparse.Namespace, found: dict[str, list[Recipe]]) -> str:
     cells = []
     with Scorer(load(chosen, "smollm2", items=chosen.test_limit)) as scorer:
         for name, recipes in found.items():
@@ -126,10 +149,8 @@ def peers(chosen: argparse.Namespace) -> dict[str, str]:
             columns = zip(*(scorer.values(recipe, "test") for recipe in recipes), strict=True)
             means = [scorer.mean(recipe, "test") for recipe in recipes]
             cells.append([name, *map(spread, columns), spread(means)])
-    tasks = [f"`{o.task}`" for o in make().objectives]
-    table = layout(["search", *tasks, "mean"], cells)
-    text = f"{table}\n\n{chosen.seeds} seeds, {chosen.trials} evaluations each. {caption(chosen)}."
-    return {"real-peers": text}
+    tasks = [f"`{o.task}`" for o in load(chosen, "smollm2").objectives]
+    return layout(["search", *tasks, "mean"], cells)
 
 
 def seconds(chosen: argparse.Namespace) -> dict[str, str]:
@@ -154,6 +175,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {
     "flow": flow,
     "composite": composite,
     "peers": peers,
+    "clock": clock,
     "seconds": seconds,
     "profile": profiled,
 }
@@ -188,10 +210,15 @@ def winner(study: StudyRecord) -> TrialRecord:
 
 
 def best_path(study: StudyRecord) -> TrialRecord:
-    """Return the best by the validation items that is more than a merge of every layer."""
+    """Return the best that is more than a merge of every layer, by validation items.
+
+    Where validation saw none of them, since merges it started from dominate them all: by the
+    search items.
+    """
     own = {t.number: t for t in study.trials if t.origin == SEARCH and is_path(stored(t))}
     held = [f for f in study.finals if f.split == "validation" and f.number in own]
-    rated = zip(merits([f.values for f in held], study.objectives), held, strict=True)
+    found: Sequence[FinalRecord | TrialRecord] = held or [t for t in own.values() if t.values]
+    rated = zip(merits([f.values for f in found], study.objectives), found, strict=True)
     _, best = max(rated, key=lambda pair: pair[0])
     return own[best.number]
 
@@ -233,6 +260,7 @@ def _main() -> None:
     parser.add_argument("--limit", type=int, default=120, help="search items per task")
     parser.add_argument("--test-limit", type=int, default=240, help="test items per task")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=300, help="of each search of clock")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the experiment")
     parser.add_argument("--write-docs", action="store_true", help="rewrite tables of docs/real.md")

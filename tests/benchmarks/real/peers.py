@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
 
@@ -49,7 +50,12 @@ PEERS = {
 
 
 def search_peer(
-    load: Callable[..., Loaded], name: str, seed: int, trials: int, folder: Path
+    load: Callable[..., Loaded],
+    name: str,
+    seed: int,
+    trials: int,
+    folder: Path,
+    seconds: float | None = None,
 ) -> Recipe:
     """Search as one of ``PEERS`` does, and return the merge with the best mean on search items.
 
@@ -59,12 +65,15 @@ def search_peer(
         seed: Of the search.
         trials: Evaluations, those of the models that it starts from included.
         folder: Where studies are kept; finished ones are read.
+        seconds: By the clock; no evaluation begins later.
     """
     changes = PEERS[name]
     if changes is None:
-        return _evolved(load(f"seed={seed}"), trials, seed)
+        return _evolved(load(f"seed={seed}"), trials, seed, seconds)
     overrides = [f"{key}={value}" for key, value in changes.items()]
-    budget = (f"seed={seed}", f"budget.trials={trials}", "finalists=0")
+    budget = [f"seed={seed}", f"budget.trials={trials}", "finalists=0"]
+    if seconds is not None:
+        budget.append(f"budget.wall_clock={seconds}s")
     experiment: Experiment = load(*overrides, *budget).experiment
     kind = "auto" if not changes else "nsga2"
     study = run_study(experiment, StudyFolder(folder / f"{kind}-{trials}-{seed}"))
@@ -72,19 +81,27 @@ def search_peer(
     return stored_recipe(best.recipe, best.number)
 
 
-def _evolved(loaded: Loaded, trials: int, seed: int) -> Recipe:
+class _OutOfTimeError(Exception):
+    pass
+
+
+def _evolved(loaded: Loaded, trials: int, seed: int, seconds: float | None) -> Recipe:
     space = loaded.space
     seen: dict[float, Recipe] = {}
     with Scorer(loaded) as scorer:
+        end = time.monotonic() + (math.inf if seconds is None else seconds)
 
         def mean(params: Params) -> float:
+            if seen and time.monotonic() > end:
+                raise _OutOfTimeError
             recipe = space.recipe(params)
             value = scorer.mean(recipe, "search").value
             seen.setdefault(value, recipe)
             return value
 
         genes = GeneSpace(space.distributions, space.defaults, space.depths)
-        evolve(genes, mean, trials, seed)
+        with suppress(_OutOfTimeError):
+            evolve(genes, mean, trials, seed)
     return seen[max(seen)]
 
 
