@@ -206,7 +206,7 @@ def _keys(table: pa.Table) -> NDArray[np.int64]:
     """Number (rows,) the pairs of trial and split."""
     split = table["split"].combine_chunks()
     trials = table["trial"].to_numpy().astype(np.int64)
-    return trials * max(1, len(split.dictionary)) + split.indices.to_numpy()
+    return np.asarray(trials * max(1, len(split.dictionary)) + split.indices.to_numpy())
 
 
 def _is_last(keys: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.bool_]:
