@@ -102,9 +102,11 @@ MetricName = Annotated[str, AfterValidator(_without_none)]
 
 def _reasoning(value: object) -> object:
     """Read ``auto``, ``keep`` or a pair of tags."""
-    is_pair = isinstance(value, list | tuple) and len(value) == 2
-    if value in ("auto", "keep") or (is_pair and all(isinstance(t, str) and t for t in value)):
-        return value
+    match value:
+        case "auto" | "keep":
+            return value
+        case [str(start), str(end)] if start and end:
+            return value
     wanted = "auto, keep, or the two tags around reasoning such as [<think>, </think>]"
     raise ValueError(f"expected {wanted}, got {brief(value)}")
 

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
 from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
-from evomerge.evaluation.harness import GENERATION, LanguageModel
+from evomerge.evaluation.harness import GENERATION, LanguageModel, single_pipelines
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossKind
 from evomerge.evaluation.own_values import own_names, trial_faults
@@ -321,7 +321,7 @@ def _blank_table(prepared: PreparedTask) -> dict[str, MetricValue]:
         blank = _BLANK_RESPONSES[request.request_type]
         request.resps, request.filtered_resps = [blank] * request.repeats, {}
     first.task.apply_filters()
-    filters = first.items[0].requests[0].filtered_resps
+    filters = single_pipelines(first.task, first.items[0].requests[0])
     try:
         keys = list(item_values(first))
     except Exception:  # a task's own scoring code may insist on a well-formed answer

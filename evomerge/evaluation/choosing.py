@@ -91,7 +91,7 @@ class Draws:
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Compute what is drawn from: (sequences, vocabulary), float32."""
         nothing = torch.empty(0, dtype=torch.long, device=logits.device)
-        kept: torch.Tensor = self._warpers(nothing, logits.float())  # type: ignore[assignment]
+        kept: torch.Tensor = self._warpers(nothing, logits.float())  # type: ignore[arg-type]
         return kept.softmax(-1)
 
     @property

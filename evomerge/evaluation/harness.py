@@ -68,6 +68,7 @@ __all__ = [
     "rendered",
     "safe_templates",
     "sample_pipelines",
+    "single_pipelines",
     "standard_error",
     "task_names",
     "with_examples",
@@ -133,7 +134,7 @@ def with_examples(task: Task, examples: Sequence[Mapping[str, object]] | None) -
 
 
 @dataclass
-class _AllSamples(FilterEnsemble):
+class _AllSamples(FilterEnsemble):  # type: ignore[misc]
     """A pipeline that keeps every answer to an item; ``prefix`` names the one it comes from."""
 
     prefix: str = ""
@@ -157,6 +158,11 @@ def sample_pipelines(task: Task) -> dict[str, str]:
     """Name the pipelines that keep every answer, and what their metrics' names begin with."""
     filters = getattr(task, "_filters", ())
     return {one.name: one.prefix for one in filters if isinstance(one, _AllSamples)}
+
+
+def single_pipelines(task: Task, request: Instance) -> list[str]:
+    """Name the other pipelines, through which a request has gone."""
+    return [name for name in request.filtered_resps if name not in sample_pipelines(task)]
 
 
 def _takes_first(pipeline: FilterEnsemble) -> bool:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.aggregate import Values, metric_label
-from evomerge.evaluation.harness import GENERATION, Task
+from evomerge.evaluation.harness import GENERATION, Task, single_pipelines
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.scored_items import AnsweredItem
 from evomerge.evaluation.scores import Verdict
@@ -40,7 +40,7 @@ def own_values(prepared: PreparedTask) -> tuple[Values, list[Verdict]]:
     """
     values: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
     verdicts: list[Verdict] = []
-    filters = prepared.items[0].requests[0].filtered_resps if prepared.own else ()
+    filters = single_pipelines(prepared.task, prepared.items[0].requests[0]) if prepared.own else ()
     for name in filters:
         items = [_answered(prepared, item, name) for item in prepared.items]
         for metric, own in prepared.own.items():

@@ -220,8 +220,9 @@ def _check_length(task: Task, model: LanguageModel | None) -> None:
 
 
 def _check_reasoning(task: Task, suite: Suite, model: LanguageModel | None) -> None:
-    """Refuse to score a text where the reasoning should come; lm-eval would do it."""
-    if model is None or task.OUTPUT_TYPE not in _LIKELIHOODS:
+    """Refuse to score a given text where the reasoning should come; lm-eval would do it."""
+    is_given = task.OUTPUT_TYPE in _LIKELIHOODS or task.config.task in suite.smooth
+    if model is None or not is_given:
         return
     tags = tags_of(model.lm.tokenizer, suite.reasoning)
     if tags and any(tags.begin_in(request.args[0]) for request in task.instances):

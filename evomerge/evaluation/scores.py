@@ -62,7 +62,7 @@ class Sample:
 
     Attributes:
         prompt: Its end.
-        answer: What the model said to it, before any filter.
+        answer: What the model said to it after its reasoning, before any filter.
         gold: What is right.
     """
 

@@ -10,9 +10,10 @@ from typing import Literal
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine import Engine
-from evomerge.evaluation.harness import Group, LanguageModel, task_names
+from evomerge.evaluation.harness import GENERATION, Group, LanguageModel, task_names
 from evomerge.evaluation.item_losses import LossKind, LossSettings
 from evomerge.evaluation.own_values import own_names
+from evomerge.evaluation.reasoning import tags_of
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.right_answers import Answers, RightAnswers
 from evomerge.evaluation.scores import SMOOTH_METRICS
@@ -151,7 +152,17 @@ def _items(
 ) -> list[SlopedItem]:
     if task.is_sampled and settings.kind == "gold":
         raise EvaluationError("its answers are drawn at random; set do_sample: false")
+    if task.task.OUTPUT_TYPE == GENERATION and settings.kind == "gold":
+        _require_answers_next(task, wanted.lm)
     return Targets(task, wanted.metric, wanted.lm, settings, parents).items()
+
+
+def _require_answers_next(task: PreparedTask, lm: LanguageModel) -> None:
+    """Refuse prompts that begin reasoning: right answers would be learnt in its place."""
+    tags = tags_of(lm.lm.tokenizer, "auto")
+    if tags and any(tags.begin_in(request.args[0]) for request in task.task.instances):
+        text = f"its prompts end with {tags.start}, and reasoning comes before right answers"
+        raise EvaluationError(f"{text}; set chat_template_args: {{enable_thinking: false}}")
 
 
 def _by_size(group: Group, metric: str) -> bool:

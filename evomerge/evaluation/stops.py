@@ -41,17 +41,24 @@ class Stops:
 
     def is_finished(self, tokens: Sequence[int]) -> bool:
         """Tell whether the last of these tokens has finished an answer."""
-        if tokens[-1] in self.end_tokens:
-            return True
-        if not self._may_end(tuple(tokens[-2:])) or self._is_open(tokens):
-            return False
-        text = self._said(tokens).answer
-        return any(string in text for string in self.strings)
+        return self._is_end(tokens, len(tokens))
 
     def until_finished(self, tokens: Sequence[int]) -> Sequence[int]:
         """Leave out what a batch went on with after an answer was finished."""
-        ends = (n for n in range(1, len(tokens)) if self.is_finished(tokens[:n]))
+        ends = (n for n in range(1, len(tokens)) if self._is_end(tokens, n))
         return tokens[: next(ends, len(tokens))]
+
+    def _is_end(self, tokens: Sequence[int], n: int) -> bool:
+        """Whether the first n tokens are a finished answer, if fewer are not."""
+        if tokens[n - 1] in self.end_tokens:
+            return True
+        if not self._may_end(tuple(tokens[max(0, n - 2) : n])):
+            return False
+        said = tokens[:n]
+        if self._is_open(said):
+            return False
+        text = self._said(said).answer
+        return any(string in text for string in self.strings)
 
     def answer(self, tokens: Sequence[int], seconds: float) -> Answer:
         """Make an answer of its tokens, the one that finished it last."""

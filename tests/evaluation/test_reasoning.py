@@ -217,6 +217,22 @@ def test_choices_are_not_scored_where_reasoning_should_come(tmp_path: Path) -> N
         assert PreparedSuites.of([told], "search", model, tokenizer).score().metrics
 
 
+def test_gold_answers_do_not_stand_where_reasoning_should_come(suite: Suite) -> None:
+    model, tokenizer = live(chat_template=CHAT)
+    suite = dataclasses.replace(suite, apply_chat_template=True)
+    smooth = dataclasses.replace(suite, smooth=frozenset(suite.tasks))
+    with pytest.raises(EvaluationError, match=r"prompts end with <think>.*enable_thinking"):
+        PreparedSuites.of([smooth], "search", model, tokenizer)
+
+    def reason(suite: Suite) -> str | None:
+        prepared = PreparedSuites.of([suite], "search", model, tokenizer)
+        return prepared.losses([("tiny_thinking", "exact_match")]).reasons[0]
+
+    assert "reasoning comes before right answers" in str(reason(suite))
+    told = dataclasses.replace(suite, chat_template_args={"enable_thinking": False})
+    assert "reasoning" not in str(reason(told))
+
+
 @pytest.mark.parametrize("tags", FAMILIES)
 def test_tags_are_found_in_the_tokenizer(tags: Tags) -> None:
     assert tags_of(word_tokenizer(["w", *tags.both]), "auto") == tags

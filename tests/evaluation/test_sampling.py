@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
@@ -13,11 +14,13 @@ import torch
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge.evaluation import PreparedSuites, Suite
+from evomerge.evaluation.catalogue import prompt_suites
 from evomerge.evaluation.choosing import Draws
 from evomerge.evaluation.generation import Generation
+from evomerge.evaluation.harness import LanguageModel
 
 from .bigrams import bigram_llama, word_tokenizer
-from .tiny_tasks import DIGITS, GENERATE, write_data, write_task
+from .tiny_tasks import DIGITS, GENERATE, metrics_of, write_data, write_task
 
 COIN = {"four": 0.5, "five": 0.3, "six": 0.2}
 DRAWN = Generation(do_sample=True, temperature=1.0)
@@ -131,3 +134,16 @@ def test_drawn_scores_are_kept_unless_lm_eval_draws(suite: Suite, live, monkeypa
     slow = PreparedSuites.of([suite], "search", *live)
     assert slow.digest is None
     assert slow.score().metrics["tiny_drawn"]["exact_match,word-mean@3"].value > 0
+
+
+def test_prompts_with_several_answers_travel_to_workers(suite: Suite, live) -> None:
+    there = pickle.loads(pickle.dumps(prompt_suites([suite], "search", *live)))
+    assert PreparedSuites(there, *live).score().metrics == (
+        PreparedSuites.of([suite], "search", *live).score().metrics
+    )
+
+
+def test_metrics_of_samples_are_known_before_anything_is_scored(suite: Suite, live) -> None:
+    scored = PreparedSuites.of([suite], "search", *live).score().metrics["tiny_drawn"]
+    known = metrics_of([suite], LanguageModel(*live, 1))["tiny_drawn"]
+    assert set(scored) == set(known) - {"gold_bpb"}

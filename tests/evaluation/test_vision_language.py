@@ -15,7 +15,7 @@ from evomerge.recipe.recipe import Recipe, Rule
 from tests.tiny import WORDS
 from tests.vision_language import text_model, vlm
 
-SETTINGS = {"until": ["w1"], "max_gen_toks": 6, "do_sample": False}
+from .test_prefix import asked
 
 
 @pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
@@ -38,6 +38,6 @@ def test_a_tower_scores_what_the_text_model_in_it_does(family: str, tmp_path: Pa
         [a.response[0] for a in scores[1]], rel=1e-5
     )
     texts = [" ".join(WORDS[token] for token in context) for context in contexts]
-    answers = [e.greedy(texts, ["t"] * 6, SETTINGS)() for e in (whole, alone)]
+    answers = [e.texts(asked(e, texts, ["t"] * 6))() for e in (whole, alone)]
     assert [a.response for a in answers[0]] == [a.response for a in answers[1]]
     assert whole.can_decode

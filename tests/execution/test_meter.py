@@ -23,7 +23,7 @@ from evomerge.runs.parts import load_suites
 EXPERTS = {"math": "zoo:math", "list": "zoo:list"}
 SUITES = tuple(replace(s, limit=8) for s in load_suites(["zoo"], Presets(), Path.cwd()))
 COSTS = (
-    *("parameters", "hops", "output_tokens", "seconds_per_item"),
+    *("parameters", "hops", "output_tokens", "truncated", "seconds_per_item"),
     *("distance", "distance:math", "kl", "kl:math"),
 )
 
@@ -104,6 +104,24 @@ def test_output_tokens_equal_a_count_of_the_answers(
     assert measured["output_tokens"].n == len(lengths) == 16
     assert measured["output_tokens"].value == pytest.approx(sum(lengths) / len(lengths))
     assert measured["output_tokens"].stderr > 0
+
+
+def test_cut_off_answers_are_those_without_an_end(
+    measured: dict[str, MetricValue], merged: PreTrainedModel, folder: Path
+) -> None:
+    """Plain ``generate``, prompt by prompt: no end token and no stop string within the limit."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tasks = PreparedSuites.of(SUITES, "search", merged, tokenizer).tasks
+    requests = [r for t in tasks for r in t.task.instances if r.request_type == "generate_until"]
+    cut_off = []
+    for request in requests:
+        prompt, settings = request.args
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        said = merged.generate(ids, max_new_tokens=settings["max_gen_toks"], do_sample=False)
+        text = tokenizer.decode(said[0, ids.shape[1] :])
+        cut_off.append(not any(stop in text for stop in (*settings["until"], tokenizer.eos_token)))
+    assert measured["truncated"].value == sum(cut_off) / len(cut_off)
+    assert measured["truncated"].n == len(cut_off)
 
 
 def test_seconds_are_per_item(measured: dict[str, MetricValue]) -> None:

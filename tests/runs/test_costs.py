@@ -63,10 +63,11 @@ def test_wrong_costs_are_all_reported_at_once(tmp_path: Path) -> None:
     assert "objectives[1].cost: expected a reference out of base, math, list, got 'mth'" in mth
 
 
-def test_answer_lengths_need_a_task_with_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cost", ["output_tokens", "truncated"])
+def test_answer_lengths_need_a_task_with_answers(tmp_path: Path, cost: str) -> None:
     facts = {"tasks": ["zoo_facts"], "include_path": str(ZOO.parent / "tasks"), "limit": 4}
-    with pytest.raises(ConfigError, match="cost: expected a task that generates text"):
-        Loaded.of(load(tmp_path, evaluators=[facts], objectives=[{"cost": "output_tokens"}]))
+    with pytest.raises(ConfigError, match=f"cost: expected a task that generates text for {cost}"):
+        Loaded.of(load(tmp_path, evaluators=[facts], objectives=[{"cost": cost}]))
 
 
 def test_check_says_what_the_costs_are(tmp_path: Path) -> None:
@@ -85,12 +86,14 @@ def test_a_search_trades_a_score_against_a_distance(tmp_path: Path) -> None:
         {"cost": "distance"},
         {"cost": "output_tokens"},
     ]
-    path = write(tmp_path, objectives=objectives, finalists=1)
+    limits = [{"cost": "truncated", "at_most": 0.5}]
+    path = write(tmp_path, objectives=objectives, constraints=limits, finalists=1)
     create_run(path, Presets(), [], folder := StudyFolder(tmp_path / "run"))
     study = continue_study(folder, Events())
     assert [o.name for o in study.objectives] == ["zoo_math", "distance", "output_tokens"]
     base = study.trials[0]
     assert base.values[1] == 0
+    assert {t.violations for t in study.trials} == {(-1.0,)}  # answers of the zoo come to an end
     assert base in front(study)  # nothing is nearer to the base than itself
     assert all(t.values[1] > 0 for t in study.trials[1:3])
     assert {f.split for f in study.finals} == {"validation", "test"}
