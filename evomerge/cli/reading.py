@@ -21,6 +21,7 @@ from evomerge.cli.results import (
     print_unenforced,
 )
 from evomerge.cli.terminal import console, print_json
+from evomerge.study.collecting import without_collecting
 
 if TYPE_CHECKING:
     from evomerge.analysis.status import Status
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _RELOAD_S = 10
+_FRONT_ROWS = 200
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (status, front, report, export, dashboard):
+    for command in (status, front):  # over before there is garbage to speak of
+        app.command()(without_collecting()(command))
+    for command in (report, export, dashboard):
         app.command()(command)
 
 
@@ -84,7 +88,7 @@ def _print_status(found: Status) -> None:
 
 
 def front(study: StudyDir, json: Json = False) -> None:
-    """Show the non-dominated trials with error bars."""
+    """Show the non-dominated trials with error bars: of many some, with --json all."""
     from evomerge.analysis.forgetting import forgetting_rows
     from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
@@ -102,7 +106,7 @@ def front(study: StudyDir, json: Json = False) -> None:
         }
         print_json({**front_data(record, items), **rows})
     else:
-        print_front(record, items)
+        print_front(record, items, most=_FRONT_ROWS)
         print_held_out(held_out, headings(record))
         print_paired(paired)
         print_forgetting(forgetting)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_FRONT_ROWS = 12  # at the end of a run; the command front prints all
+_FRONT_ROWS = 12  # at the end of a run; the command front prints more
 
 
 def register(app: typer.Typer) -> None:

@@ -147,8 +147,9 @@ def experiment_from_evolve(
         if fitted.value is None:
             raise ConfigError(*fitted.faults)
         written = _Import(fitted.value, path.parent, out.parent)
-        faults = [one for one in written.faults() if not fitted.gaps.touch(*one.path)]
-        if not faults:
+        found = list(written.faults())
+        faults = [one for one in found if not fitted.gaps.touch(*one.path)]
+        if not found:
             with collected(faults):
                 experiment = written.experiment(include_path, trials or _TRIALS)
         if faults := [*fitted.faults, *faults]:

@@ -16,9 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from evomerge.errors import StudyError
 from evomerge.evaluation.scores import ItemScore, Verdict
@@ -127,8 +129,9 @@ class ItemStore:
         Raises:
             StudyError: A file is damaged.
         """
-        keys = _keys(_unless_joined_meanwhile(self._everything))
-        return {trial for trial, of in keys if of == split}
+        table = _unless_joined_meanwhile(self._everything)
+        of_it = table["trial"].filter(pc.equal(table["split"].cast("string"), split))
+        return set(of_it.unique().to_pylist())
 
     def _everything(self) -> pa.Table:
         singles = self._singles()  # first: what is joined meanwhile must not be missed
@@ -163,14 +166,10 @@ class ItemStore:
     @staticmethod
     def _table(files: Sequence[Path]) -> pa.Table:
         """Read files; where several hold a trial and split, the last one counts."""
-        seen: set[tuple[int, str]] = set()
-        kept: list[pa.Table] = [_SCHEMA.empty_table()]
-        for path in reversed(files):
-            table = _read(path)
-            found = _keys(table)
-            kept.insert(1, _without(table, found & seen))
-            seen |= found
-        return pa.concat_tables(kept).unify_dictionaries()
+        tables = [_SCHEMA.empty_table(), *map(_read, files)]
+        table = pa.concat_tables(tables).unify_dictionaries()
+        counts = _is_last(_keys(table), [len(one) for one in tables])
+        return table if counts.all() else table.filter(pa.array(counts))
 
 
 def _unless_joined_meanwhile(read: Callable[[], T]) -> T:
@@ -191,7 +190,10 @@ def _read(path: Path, trial: int | None = None) -> pa.Table:
         for name, value in _MISSING.items():
             if name not in table.column_names:
                 table = table.append_column(name, pa.array([value] * len(table)))
-        return table.select(_SCHEMA.names).cast(_SCHEMA)
+        table = table.select(_SCHEMA.names).cast(_SCHEMA)
+        if table["trial"].null_count or table["split"].null_count:
+            raise pa.ArrowInvalid("rows without a trial or split")
+        return table
     except FileNotFoundError:
         raise
     except (OSError, KeyError, pa.ArrowException) as err:
@@ -200,15 +202,17 @@ def _read(path: Path, trial: int | None = None) -> pa.Table:
         ) from err
 
 
-def _keys(table: pa.Table) -> set[tuple[int, str]]:
-    pairs = table.select(["trial", "split"]).group_by(["trial", "split"]).aggregate([])
-    return set(zip(*(pairs[name].to_pylist() for name in ("trial", "split")), strict=True))
+def _keys(table: pa.Table) -> NDArray[np.int64]:
+    """Number (rows,) the pairs of trial and split."""
+    split = table["split"].combine_chunks()
+    trials = table["trial"].to_numpy().astype(np.int64)
+    return np.asarray(trials * max(1, len(split.dictionary)) + split.indices.to_numpy())
 
 
-def _without(table: pa.Table, keys: set[tuple[int, str]]) -> pa.Table:
-    for trial, split in keys:
-        is_it = pc.and_(
-            pc.equal(table["trial"], trial), pc.equal(table["split"].cast("string"), split)
-        )
-        table = table.filter(pc.invert(is_it))
-    return table
+def _is_last(keys: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.bool_]:
+    """Tell (rows,) which rows are of the last file, some rows long each, that has their key."""
+    file = np.repeat(np.arange(len(lengths)), lengths)
+    distinct, which = np.unique(keys, return_inverse=True)
+    last = np.zeros(len(distinct), dtype=np.int64)
+    np.maximum.at(last, which, file)
+    return np.asarray(file == last[which])

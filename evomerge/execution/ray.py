@@ -41,6 +41,8 @@ _TIMEOUTS = 2  # a job that has taken too long so often will not come back
 _DEATHS = (RayActorError, OutOfMemoryError)  # the latter: killed by Ray to save the machine
 _OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
 _LOOK_S = 1.0  # between looks at how long jobs take, and at which machines a cluster has
+_STARTS = 3  # of Ray, on a machine so busy that half a minute is not enough
+_TOO_BUSY = "timed out during startup"  # what Ray says then
 _PLACING_S = 60.0  # until a cluster with room has started a worker there
 
 
@@ -72,6 +74,7 @@ class RayExecutor:
         hear: Hear = ignore,
     ) -> None:
         self._is_cluster, self._n_wanted = address != "local", n_workers
+        self._is_empty = False  # a cluster without room for any worker
         self._gpus = gpus_per_worker
         with termination_kept():
             _start_ray(address, n_workers)
@@ -118,6 +121,7 @@ class RayExecutor:
     def next_outcome(self) -> Outcome | None:
         """See ``Executor``."""
         while True:
+            self._look_for_machines()
             self._fill()
             self._dispatch()
             self._give_up_overdue()
@@ -125,7 +129,7 @@ class RayExecutor:
             if not pending and self._refused:
                 raise StudyError(f"no worker is left: {'; '.join(set(self._refused.values()))}")
             if not pending:
-                self._wait_for_machines()
+                time.sleep(_LOOK_S)
                 continue
             finished, _ = ray.wait(pending, num_returns=1, timeout=_LOOK_S)
             if finished and finished[0] in self._running:
@@ -172,11 +176,12 @@ class RayExecutor:
         for _ in range(self._n_target() - there):
             self._load(self._actor_type.remote(), attempt=1)
 
-    def _wait_for_machines(self) -> None:
-        """Stand by for a cluster that has no machine with room for a worker."""
-        _log.warning("no machine of the cluster has room for a worker; waiting for one")
-        while not self._n_target():
-            time.sleep(_LOOK_S)
+    def _look_for_machines(self) -> None:
+        """Say so when a cluster has no machine left with room for a worker."""
+        is_empty = self._is_cluster and not n_slots(live_nodes(), self._gpus)
+        if is_empty and not self._is_empty:
+            _log.warning("no machine of the cluster has room for a worker; waiting for one")
+        self._is_empty = is_empty
 
     def _load(self, actor: Any, *, attempt: int) -> None:
         self._loading[actor.load.remote(self._spec, self._driver)] = (actor, attempt)
@@ -250,11 +255,13 @@ class RayExecutor:
     def _settle_loading(self, *, is_start: bool = False) -> None:
         """Wait for the next actor to have loaded; at the start all must."""
         if not self._loading:
-            self._wait_for_machines()
+            self._look_for_machines()
+            time.sleep(_LOOK_S)
             return
         ready, _ = ray.wait(list(self._loading), num_returns=1, timeout=_PLACING_S)
         if not ready:
-            _log.warning("the cluster has no free place for a worker; waiting for one")
+            why = "the cluster has no free place, or is busy" if self._is_cluster else "busy"
+            _log.warning("no worker has loaded for a minute (%s); waiting for one", why)
             return
         actor, attempt = self._loading.pop(ready[0])
         try:
@@ -315,6 +322,21 @@ def _start_ray(address: str, n_workers: int | None) -> None:
         join(address)
         return
     os.environ.setdefault("RAY_worker_niceness", "0")  # by Ray's 15 any other process goes first
+    for left in reversed(range(_STARTS)):
+        try:
+            _start_here(n_workers)
+            return
+        except Exception as err:  # Ray's own has no type
+            if _TOO_BUSY not in str(err):
+                raise
+            if not left:
+                raise StudyError(
+                    f"expected Ray to start on this machine, got {_STARTS} times: "
+                    f"{_first_line(err)}; the machine may be too busy: try again later"
+                ) from err
+
+
+def _start_here(n_workers: int | None) -> None:
     ray.init(
         address="local",
         num_cpus=n_workers,

@@ -256,18 +256,19 @@ def _check_supported(config: Mapping[str, Any], folder: Path) -> None:
 def _check_scales(config: Mapping[str, Any], folder: Path) -> None:
     """Refuse what is no number, or no pattern, where a scale comes from."""
     patterns = config.get("alpha_pattern") or {}
-    named = {"lora_alpha": config.get("lora_alpha", 1)}
-    if isinstance(patterns, Mapping) and all(map(_is_pattern, patterns)):
-        named |= {f"alpha_pattern of {pattern}": value for pattern, value in patterns.items()}
-    else:
-        named["alpha_pattern"] = patterns
-    for name, value in named.items():
+    if not isinstance(patterns, Mapping) or not all(map(_is_pattern, patterns)):
+        raise _wrong_scale("numbers by pattern as alpha_pattern", folder, patterns)
+    named = {f"alpha_pattern of {pattern}": value for pattern, value in patterns.items()}
+    for name, value in {"lora_alpha": config.get("lora_alpha", 1), **named}.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not abs(value) < _LARGEST_ALPHA:
-            raise CheckpointError(
-                f"expected {'numbers by pattern' if value is patterns else 'a number'} as {name} "
-                f"in the adapter_config.json in {folder}, got {brief(value)}"
-            )
+            raise _wrong_scale(f"a number as {name}", folder, value)
+
+
+def _wrong_scale(expected: str, folder: Path, got: object) -> CheckpointError:
+    return CheckpointError(
+        f"expected {expected} in the adapter_config.json in {folder}, got {brief(got)}"
+    )
 
 
 def _is_pattern(text: str) -> bool:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,20 @@ _LINE = "line"  # of a record, from 1
 _CHUNK = 2**22  # bytes that are parsed at once
 
 
+@dataclass(frozen=True)
+class _Stamp:
+    """What is another one when a file was written or replaced."""
+
+    file: int = 0
+    bytes: int = 0
+    written: int = 0  # nanoseconds
+
+    @classmethod
+    def of(cls, file: Path | int) -> _Stamp:
+        found = os.stat(file)
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 class Journal:
     """A file of records, for one process that follows it and may write.
 
@@ -38,6 +53,7 @@ class Journal:
         self._path = path
         self._lock = JournalFileOpenLock(str(path))
         self._n_read, self._end = 0, 0  # records, and the bytes they take
+        self._seen = _Stamp()
 
     def read_on(self) -> Iterator[Sequence[Record]]:
         """Read what was written since the last call, some thousand records at a time.
@@ -48,11 +64,19 @@ class Journal:
         if not self._has_more():
             return
         with self._path.open("rb") as file:
+            self._seen = _Stamp.of(file.fileno())
             file.seek(self._end)
             while lines := _whole(file.readlines(_CHUNK)):
                 yield self._parsed(lines)
                 self._n_read += len(lines)  # once they are taken in: what is wrong stays wrong
                 self._end += sum(map(len, lines))
+
+    def is_unchanged(self) -> bool:
+        """Tell whether nobody else has written to the file since it was read or written here."""
+        try:
+            return self._seen == _Stamp.of(self._path)
+        except FileNotFoundError:
+            return False
 
     def _has_more(self) -> bool:
         try:
@@ -119,6 +143,7 @@ class Journal:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+            self._seen = _Stamp.of(file.fileno())
         self._n_read += len(records)
         self._end += len(content)
 

@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from evomerge.evaluation.scores import Sample
 from evomerge.execution.costs import COST
 from evomerge.study.evaluations import summed
@@ -139,11 +141,14 @@ def merits(
         The mean of each row, in which minimised values count negatively.
     """
     units = units or scales(rows, objectives)
-    factors = [share * o.sign for share, o in zip(shares(objectives), objectives, strict=True)]
-    return [
-        sum(factor * (v / unit) for factor, v, unit in zip(factors, row, units, strict=True))
-        for row in rows
-    ]
+    total, table = np.zeros(len(rows)), np.array(rows, dtype=float).reshape(len(rows), len(units))
+    with np.errstate(invalid="ignore"):
+        for column, share, o, unit in zip(
+            table.T, shares(objectives), objectives, units, strict=True
+        ):
+            total += share * o.sign * (column / unit)
+    found: list[float] = total.tolist()
+    return found
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,14 @@ from evomerge.study.trial_journal import TrialJournal
 
 __all__ = ["open_storage", "repair_journal", "together", "writes_together"]
 
+_last_opened: dict[Path, TrialJournal] = {}  # by file; one at most
+
 
 def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
     """Open the storage.
+
+    Of a journal that this process has opened last nothing is read again, as long as nobody else has
+    written to it.
 
     Args:
         journal: The journal file, used unless ``url`` is given.
@@ -29,7 +34,14 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
     Raises:
         StudyError: The database cannot be opened, a variable is not set, or the journal is damaged.
     """
-    return TrialJournal(Journal(journal)) if url is None else open_database(url)
+    return _open_journal(journal.absolute()) if url is None else open_database(url)
+
+
+def _open_journal(file: Path) -> TrialJournal:
+    if file not in _last_opened or not _last_opened[file].is_current():
+        _last_opened.clear()
+        _last_opened[file] = TrialJournal(Journal(file))
+    return _last_opened[file]
 
 
 @contextmanager

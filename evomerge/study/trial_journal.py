@@ -75,6 +75,10 @@ class TrialJournal(BaseStorage):
             with self._thread_lock:
                 self._write_held()
 
+    def is_current(self) -> bool:
+        """Tell whether nobody else has written to the file since it was read or written here."""
+        return self._journal.is_unchanged()
+
     def _read_on(self) -> None:
         if self._held:  # nobody else writes meanwhile
             return

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from evomerge.execution.remote import RemoteWorker
 from tests.chaos.points import NOWHERE, Point, Writes
 
 __all__ = ["Driver"]
 
 _MARK = "EVOMERGE_CHAOS"
-_WORKER = "ray::_RemoteWorker"
+_WORKER = f"ray::{RemoteWorker.__name__}"  # as Ray calls the process
 
 
 class Driver:

@@ -166,6 +166,7 @@ def test_models_keep_their_place(tmp_path: Path) -> None:
         ({"filterz": ["mlp"]}, {"lmit": 3}, ["did you mean 'filters'?", "did you mean 'limit'?"]),
         ({"filterz": [], "layer_granularity": 4}, {}, ["'filters'", "a divisor of the 6 layers"]),
         ({"filterz": [], "models": [MODELS[0]] * 2}, {}, ["'filters'", "expected each model once"]),
+        ({"merge_method": "ties", "models": [BASE, 5]}, {}, ["models[1]"]),
         ({"merge_method": "slerp", "smooth": True}, {}, ["expected none for slerp"]),
         ({"models": [MODELS[0]] * 2}, {}, ["expected each model once"]),
         ({}, {"tasks": [{**MATH, "weight": 0}]}, ["weight: expected one other than 0"]),

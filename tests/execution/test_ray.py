@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.config.presets import Presets
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, StudyError
 from evomerge.execution.inline import InlineExecutor
 from evomerge.execution.protocol import Executor, Failed, Job, Scored, WorkerSpec
 from evomerge.execution.ray import RayExecutor
@@ -118,3 +118,17 @@ def test_a_worker_that_ray_kills_to_save_memory_counts_as_dead() -> None:
         check=False,
     )
     assert "caught workers die while they load" in done.stdout, done.stderr
+
+
+def test_a_machine_too_busy_to_start_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[object] = []
+
+    def start(**options: object) -> None:
+        starts.append(options)
+        raise Exception("The current node timed out during startup. Something\nelse")
+
+    monkeypatch.setattr("ray.init", start)
+    with pytest.raises(StudyError, match="expected Ray to start on this machine, got 3") as error:
+        RayExecutor(1)
+    assert len(starts) == 3
+    assert len(str(error.value).splitlines()) == 1

@@ -32,7 +32,8 @@ from tests.fuzz.mutations import SECRETS
 __all__ = ["BAD", "BATCH", "Finding", "Fuzzed", "command", "fuzz"]
 
 BAD = ("traceback", "hang", "memory", "escape", "secret", "unclear")
-_LONGEST_S = 120.0  # of one input, on a busy machine; a sound one takes a tenth of a second
+_LONGEST_S = 120.0  # of CPU for one input; a sound one takes a tenth of a second
+_PATIENCE_S = 900.0  # of clock, on a machine that gives a tenth of a core
 _MOST_BYTES = 3 << 30  # on top of what a process has when it starts
 BATCH = 50
 _LONGEST_LINE = 2500
@@ -147,9 +148,9 @@ def _batch(kind: Fuzzed, name: str, seeds: list[int], root: Path) -> Iterator[Fi
 
 
 def _answer(answers: io.TextIOBase, seed: int, child: int) -> Finding:
-    ready, _, _ = select.select([answers], [], [], _LONGEST_S)
+    ready, _, _ = select.select([answers], [], [], _PATIENCE_S)
     if not ready:
-        return Finding(seed, "hang", "", _LONGEST_S)
+        return Finding(seed, "hang", "", _PATIENCE_S)
     line = answers.readline()
     if not line:
         return Finding(seed, "traceback", "its process died", 0.0)
@@ -193,7 +194,8 @@ class _Child:
         text = trace or "\n".join((*self._escapes, said.getvalue()))
         if outcome in ("accepted", "refused"):
             outcome = self._judged(outcome, said.getvalue())
-        return Finding(seed, outcome, text[-4000:], round(time.process_time() - started, 3))
+        seconds = round(time.process_time() - started, 3)
+        return Finding(seed, outcome if seconds < _LONGEST_S else "hang", text[-4000:], seconds)
 
     def _outcome(self, folder: Path) -> tuple[str, str]:
         forget_faults()

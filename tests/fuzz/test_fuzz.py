@@ -61,7 +61,7 @@ def test_what_must_not_be_is_seen(tmp_path: Path) -> None:
 def test_a_reader_that_does_not_end_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "_LONGEST_S", 1.0)
+    monkeypatch.setattr(guard, "_PATIENCE_S", 1.0)
     (one,) = _findings(lambda folder: time.sleep(999), tmp_path)
     assert one.outcome == "hang"
 

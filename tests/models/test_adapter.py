@@ -138,6 +138,7 @@ def test_other_formulas_are_refused(option: dict[str, Any], tmp_path: Path) -> N
         ({"lora_alpha": float("nan")}, "expected a number as lora_alpha in .*, got nan"),
         ({"lora_alpha": True}, "expected a number as lora_alpha in .*, got True"),
         ({"lora_alpha": 10**400}, "expected a number as lora_alpha in .*, got 1000"),
+        ({"alpha_pattern": 2.5}, "expected numbers by pattern as alpha_pattern in .*, got 2.5"),
         ({"alpha_pattern": ["q"]}, "expected numbers by pattern as alpha_pattern in "),
         ({"alpha_pattern": {"(": 1}}, "expected numbers by pattern as alpha_pattern in "),
         ({"alpha_pattern": {"q": None}}, "expected a number as alpha_pattern of q in .*, got None"),

@@ -13,7 +13,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.errors import StudyError
+from evomerge.study.journal import Journal
 from evomerge.study.storage import open_storage, repair_journal, together
+from evomerge.study.trial_journal import TrialJournal
 
 
 def new_study(path: Path) -> optuna.Study:
@@ -22,7 +24,7 @@ def new_study(path: Path) -> optuna.Study:
 
 def other(path: Path) -> optuna.Study:
     """The study as another process sees it."""
-    return optuna.load_study(study_name="s", storage=open_storage(path))
+    return optuna.load_study(study_name="s", storage=TrialJournal(Journal(path)))
 
 
 def test_a_batch_is_seen_at_once_here_and_after_its_end_by_others(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ def _said(text: str) -> None:
 
 
 SPOKEN = Events(
-    phase=lambda name: _said(f"phase {name}"), told=lambda trial: _said(f"told {trial.number}")
+    phase=lambda name: _said(f"phase {name}"),
+    told=lambda trial: _said(f"told {trial.number}"),
+    warned=lambda text: _said(f"log {text}"),
 )
 
 

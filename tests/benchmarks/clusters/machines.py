@@ -24,6 +24,7 @@ _NET = "10.77.0"
 _NO_DASHBOARD = "--include-dashboard=false"
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 _RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+_AGAIN = ["sh", "-c", 'until "$@"; do sleep 1; done', "sh"]  # Ray gives up after half a minute
 
 
 def _ip(*arguments: str) -> None:
@@ -34,7 +35,7 @@ class Lan:
     """A network of machines on a bridge; gone after the block."""
 
     def __init__(self) -> None:
-        self._bridge = f"em{os.getpid() % 100000}"
+        self._bridge = f"em{secrets.token_hex(3)}"  # that of an earlier one may go late
         self._machines: list[Machine] = []
         self.root = Path(tempfile.mkdtemp(prefix="em"))  # sockets need a short path
 
@@ -131,7 +132,7 @@ class Machine:
 
     def _ray(self, *arguments: str, log: Path) -> None:
         flags = ("--block", "--disable-usage-stats")
-        self.start(*_RAY, "start", *arguments, *flags, log=log)
+        self.start(*_AGAIN, *_RAY, "start", *arguments, *flags, log=log)
 
     def unplug(self) -> None:
         """Cut it off; what it runs goes on."""

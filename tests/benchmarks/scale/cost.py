@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evomerge.execution.protocol import Job
     from evomerge.study.journal import Journal
 
-__all__ = ["COMMANDS", "Cost", "cost_of", "run_counted"]
+__all__ = ["COMMANDS", "Cost", "cost_of", "counted", "run_counted"]
 
 COMMANDS = ("status", "front", "resume", "report")
 
@@ -62,7 +62,7 @@ def run_counted(command: str, study: Path) -> int:
     Returns:
         How many times it read the journal from its start.
     """
-    with _counted() as reads:
+    with counted() as reads:
         if command == "resume":
             _resume(study)
         else:
@@ -73,7 +73,8 @@ def run_counted(command: str, study: Path) -> int:
 
 
 @contextmanager
-def _counted() -> Iterator[list[str]]:
+def counted() -> Iterator[list[str]]:
+    """List the reads of journals from their start that happen inside the block."""
     from evomerge.study.trial_journal import TrialJournal
 
     reads: list[str] = []
