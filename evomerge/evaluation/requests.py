@@ -44,6 +44,11 @@ class Item:
     doc: Mapping[str, object]
     requests: tuple[Instance, ...]
 
+    @property
+    def n_answers(self) -> int:
+        """How many answers are asked for: one, or as many as are drawn."""
+        return max(request.repeats for request in self.requests)
+
 
 @dataclass(frozen=True)
 class PreparedTask:

@@ -213,14 +213,15 @@ def _code(loaded: Loaded) -> Iterator[str]:
                 "full": "no network, no other processes, no writing outside a folder of its own",
                 "limits": "nothing else keeps it from network and files",
             }[runs.confine]
-            yield f"{metric}: answers to {n} items a trial, {limits}; {kept}"
+            yield f"{metric}: up to {n} answers a trial, {limits}; {kept}"
 
 
 def _own(loaded: Loaded) -> Iterator[tuple[str, OwnMetric, int]]:
-    """List each metric of one's own that is searched, and for how many items."""
+    """List each metric of one's own that is searched, and how many answers it scores."""
     for suite in loaded.tasks.prompted("search"):
         for name, own in suite.suite.metrics.items():
-            yield name, own, sum(len(one.items) for one in suite.tasks if name in one.own)
+            asked = [item for one in suite.tasks if name in one.own for item in one.items]
+            yield name, own, sum(item.n_answers for item in asked)
 
 
 def _report_only(loaded: Loaded) -> str:
@@ -317,11 +318,17 @@ def _budget(loaded: Loaded) -> str:
 
 
 def _slopes(loaded: Loaded) -> str:
-    """Name what has slopes, and say what climbing along them comes to."""
+    """Name what has slopes, and say what climbing along them comes to.
+
+    What has none is in the line of sampler ``auto``, which had to do without.
+    """
     sloped, n_genes = loaded.sloped, len(loaded.space.distributions)
-    genes = f"along {len(sloped.genes)} of {n_genes} genes"
-    reasons = dict(zip((o.name for o in loaded.objectives), sloped.reasons, strict=True))
-    without = "".join(f"; {name} has none: {why}" for name, why in reasons.items() if why)
+    is_auto = loaded.experiment.sampler.name == "auto" and sloped.genes
+    lacking = "" if is_auto else sloped.without(loaded.experiment)
+    n_with, n = sloped.reasons.count(None), len(sloped.reasons)
+    of = "" if n_with == n else f", for {n_with} of {n} objectives"
+    genes = f"along {len(sloped.genes)} of {n_genes} genes{of}"
+    without = f"; {lacking}" if lacking else ""
     if not sloped.genes or all(sloped.reasons):
         return f"{genes}{without}"
     part = climb_evaluations(100, loaded.tasks.n_items("search"))
