@@ -211,8 +211,8 @@ def _change_text(change: Change | None) -> str:
 
 
 def headings(study: StudyRecord) -> list[str]:
-    """Name the objectives; lower is better where an arrow points down."""
-    return [o.name + (" ↓" if o.direction == "minimize" else "") for o in study.objectives]
+    """Name the objectives as above columns."""
+    return [objective.heading for objective in study.objectives]
 
 
 def _texts(values: tuple[float, ...], stderr: tuple[float, ...]) -> list[str]:

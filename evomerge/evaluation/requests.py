@@ -47,7 +47,7 @@ class Item:
     @property
     def n_answers(self) -> int:
         """How many answers are asked for: one, or as many as are drawn."""
-        return max(request.repeats for request in self.requests)
+        return max(int(request.repeats) for request in self.requests)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,11 @@ class Objective:
         return 1.0 if self.direction == "maximize" else -1.0
 
     @property
+    def heading(self) -> str:
+        """Its name above a column; lower is better where an arrow points down."""
+        return self.name + (" ↓" if self.direction == "minimize" else "")
+
+    @property
     def is_cost(self) -> bool:
         """Whether it is a cost, in a unit of its own, rather than a score."""
         return self.task == COST

@@ -154,6 +154,7 @@ class _Page:
     summary: str
     has_mean: bool
     objectives: tuple[str, ...]
+    headings: tuple[str, ...]
     constraints: tuple[str, ...]
     tradeoff: str | None
     pairs: tuple[str, ...]
@@ -193,10 +194,11 @@ def _gather(study: StudyRecord, beside: _Beside) -> _Page:
         headline=headline(study),
         verdict=verdict(study, items),
         tiles=tiles(study),
-        measures=tuple(m.label for m in measures(study.objectives)),
+        measures=tuple(m.heading for m in measures(study.objectives)),
         summary=summary_measure(study.objectives).label,
         has_mean=n_objectives > 1 and has_mean(study.objectives),
         objectives=tuple(o.name for o in study.objectives),
+        headings=tuple(o.heading for o in study.objectives),
         constraints=study.constraints,
         tradeoff=figures.tradeoff_figure(study) if any_complete and n_objectives == 2 else None,
         pairs=tuple(figures.pair_figures(study)) if is_many else (),

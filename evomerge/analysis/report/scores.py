@@ -45,7 +45,7 @@ class Measure:
     """One number that sums a model up: an objective, or the mean over several.
 
     Attributes:
-        label: Column head.
+        label: Its name.
         sign: +1 where larger is better, -1 where smaller is.
         indices: The objectives it averages.
         shares: How much each of them counts; they sum to 1.
@@ -55,6 +55,11 @@ class Measure:
     sign: float
     indices: tuple[int, ...]
     shares: tuple[float, ...] = (1.0,)
+
+    @property
+    def heading(self) -> str:
+        """Name it above a column; lower is better where an arrow points down."""
+        return self.label + (" ↓" if self.sign < 0 else "")
 
     def of(self, scored: Standing | TrialRecord) -> Estimate:
         """Read the measure off a scored model."""

@@ -93,7 +93,7 @@ def _noise(items: pd.DataFrame | None) -> Iterator[tuple[str, str]]:
     """Say how far verdicts on one answer are apart, where judges were asked several times."""
     if items is None:
         return
-    metrics = items.metric.astype(str).str.partition(",")[0]  # whichever answers it is of
+    metrics = items.metric.astype(str).str.split(",").str[0]  # whichever answers it is of
     noisy = items[metrics.str.endswith(_NOISE)]
     tasks, judged = noisy.task.astype(str), metrics[noisy.index].str.removesuffix(_NOISE)
     for (task, name), own in noisy.groupby([tasks, judged]):

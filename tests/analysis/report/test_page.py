@@ -229,7 +229,9 @@ def test_every_column_bears_the_name_of_what_is_in_it(tmp_path: Path, place: int
     html = (tmp_path / "r.html").read_text("utf-8")
     for title in ("On items the search never saw", "With 95 % intervals", "The front, trial"):
         row = next(iter(columns(html, title).values()))
-        assert {name: float(row[name].split()[0][:5]) for name in found} == found, title
+        named = {name.removesuffix(" ↓"): value for name, value in row.items()}
+        assert {name: float(named[name].split()[0][:5]) for name in found} == found, title
+        assert [name for name in row if name.endswith("↓")] == ["distance ↓"], title
     flattered = blocks(html, "How much the search flattered them")
     for name, value in found.items():
         (row,) = flattered[name]
