@@ -91,7 +91,7 @@ def _rows(study: StudyRecord, about: About) -> Iterator[tuple[str, str]]:
 
 def _noise(items: pd.DataFrame | None) -> Iterator[tuple[str, str]]:
     """Say how far verdicts on one answer are apart, where judges were asked several times."""
-    if items is None:
+    if items is None or items.empty:
         return
     names = items.metric.astype(str)
     noisy = items[names.str.partition(",")[0].str.endswith(_NOISE)]
