@@ -131,6 +131,16 @@ def test_scores_are_known_again_by_the_code_of_their_metrics(folder, metrics, mo
     assert scores.metrics["tiny_generate"]["words"].value == 9.0  # the new code counts
 
 
+def test_scores_are_not_those_of_metrics_that_were_called_otherwise(folder, model, tokenizer):
+    ran, failed = OwnMetric(runs=Runs("pass")), OwnMetric(runs=Runs("1 / 0"))
+
+    def digest(**own: OwnMetric) -> str | None:
+        suite = suite_of(folder, "tiny_generate", **own)
+        return PreparedSuites.of([suite], "search", model, tokenizer).digest
+
+    assert len({digest(a=ran, b=failed), digest(b=ran, a=failed), digest(a=ran, c=failed)}) == 3
+
+
 def test_metrics_of_two_suites_may_be_called_alike(folder, metrics):
     other = metrics.with_name("other.py")
     other.write_text("def words(doc, answers, target):\n    return 1\n")
