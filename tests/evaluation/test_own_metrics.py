@@ -182,6 +182,8 @@ def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
                 "ftp://x", "m", "{{answer}}", (5, 1), "NO_KEY", 1, verdict="(a", options={"n": 2}
             )
         ),
+        "noisy": OwnMetric(judge=replace(JUDGE, samples=2), tasks=()),
+        "noisy_noise": of_file(metrics, "words", tasks=("tiny_generate",)),
         "secret": OwnMetric(judge=Judge("https://me:pw@x/v1", "m", "", (1, 5)), tasks=()),
         "template": OwnMetric(runs=Runs("{{nobody}}"), tasks=("tiny_generate",)),
     }
@@ -190,6 +192,7 @@ def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
     item = "task 'tiny_generate', item 0"
     expected = [
         "acc: task 'tiny_choice' has a metric 'acc' already; call this one otherwise",
+        "noisy_noise: task 'tiny_generate' has a metric 'noisy_noise' already; call this one",
         f"gone.file: expected a Python file, found none at {folder / 'none.py'}",
         f"typo.name: expected a function 'wrods' in {metrics}, which has words, sure, fussy,",
         "number.name: expected a function behind 'number', got 3",
