@@ -48,6 +48,12 @@ def nothing(doc, answers, target):
 def nan(doc, answers, target):
     return float("nan")
 
+def huge(doc, answers, target):
+    return 10**400
+
+def leaving(doc, answers, target):
+    raise SystemExit(0)
+
 number = 3
 """
 JUDGE = Judge("http://localhost:1/v1", "m", "{{answer}}", (1, 5))
@@ -166,6 +172,7 @@ def test_a_metric_that_fails_names_itself_the_task_and_the_item(folder, metrics,
 def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
     (folder / "syntax.py").write_text("def x(:\n")
+    (folder / "script.py").write_text("raise SystemExit('usage: script')\n")
     wrong = {
         "acc": of_file(metrics, "words", tasks=("tiny_choice",)),
         "gone": of_file(folder / "none.py"),
@@ -174,7 +181,10 @@ def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
         "broken": of_file(metrics, tasks=("tiny_generate",)),
         "nothing": of_file(metrics, tasks=("tiny_generate",)),
         "nan": of_file(metrics, tasks=("tiny_generate",)),
+        "huge": of_file(metrics, tasks=("tiny_generate",)),
+        "leaving": of_file(metrics, tasks=("tiny_generate",)),
         "syntax": of_file(folder / "syntax.py"),
+        "script": of_file(folder / "script.py"),
         "absent": OwnMetric(entry_point="absent"),
         "lost": of_file(metrics, "words", tasks=("tiny_chioce",)),
         "judged": OwnMetric(
@@ -199,6 +209,9 @@ def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
         f"broken: metric 'broken', {item}: the function raised RuntimeError: no such thing {gold}",
         f"nothing: metric 'nothing', {item}: expected a finite number, got None {gold}",
         f"nan: metric 'nan', {item}: expected a finite number, got nan {gold}",
+        f"huge: metric 'huge', {item}: expected a finite number, got 1000",
+        f"leaving: metric 'leaving', {item}: the function raised SystemExit: 0 {gold}",
+        f"script.file: cannot run {folder / 'script.py'}: SystemExit: usage: script",
         f"syntax.file: cannot run {folder / 'syntax.py'}: SyntaxError: ",
         "absent.entry_point: expected an entry point of the group evomerge.metrics, got 'absent'",
         "lost.tasks: expected a task or group out of tiny_generate, tiny_choice, got 'tiny_chioce'",
