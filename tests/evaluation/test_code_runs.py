@@ -77,8 +77,10 @@ def test_confined_code_writes_and_reaches_nothing_outside_its_folder(tmp_path):
         f"os.sched_setaffinity({os.getpid()}, os.sched_getaffinity(0))",
         f"resource.prlimit({os.getpid()}, resource.RLIMIT_CORE)",
     ]
-    refused = "    import os, resource, socket, subprocess\n"
+    refused = (
+        "    import os, resource, socket, subprocess\n"
         "    try: {}\n    except PermissionError: return a + b"
+    )
     allowed = (
         "    import os, threading, tempfile\n    assert 'JUDGE_KEY' not in os.environ\n"
         "    with tempfile.TemporaryFile('w') as file: file.write('x')\n"

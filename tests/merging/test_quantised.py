@@ -189,7 +189,7 @@ def test_what_stands_in_the_way_is_said_at_once(
     ]
     with pytest.raises(ConfigError, match="out of int8, int8_dynamic, int4, got 'int7'; did"):
         load(tmp_path, "engine.quantize=int7")
-    with pytest.raises(ConfigError, match="out of int8, int8_dynamic, int4, got .*'int8'"):
+    with pytest.raises(ConfigError, match=r"out of int8, int8_dynamic, int4, got .*'int8'"):
         load(tmp_path, "engine.quantize=[int8]")
     with pytest.raises(ConfigError, match=r"by the key engine.quantize, for transformers only"):
         load(tmp_path, "engine={name: vllm, quantize: int8}")
