@@ -15,7 +15,7 @@ from evomerge.errors import EvaluationError
 from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue
 from evomerge.evaluation.code_runs import Runs
 from evomerge.evaluation.content import metric_digests
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.harness import LanguageModel, most_texts, with_samples
 from evomerge.evaluation.judge import Judge
 from evomerge.evaluation.own_metrics import OwnMetric
 
@@ -100,6 +100,10 @@ def test_a_function_scores_every_item_beside_the_task_and_after_each_filter(
         assert [one.score for one in scores.items if one.metric == label] == counts
     assert {one.metric for one in part.items} == {one.metric for one in scores.items}
     assert pickle.loads(pickle.dumps(prepared.tasks[0].own)) == suite.metrics
+    task = prepared.tasks[0].task
+    assert most_texts(task) == 2  # what a judge would be asked about, of each item
+    with_samples(task, 3)
+    assert most_texts(task) == 6
 
 
 def test_a_function_sees_the_likelihoods_of_choices(folder, metrics, model, tokenizer):
