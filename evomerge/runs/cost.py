@@ -213,14 +213,17 @@ def _code(loaded: Loaded) -> Iterator[str]:
                 "full": "no network, no other processes, no writing outside a folder of its own",
                 "limits": "nothing else keeps it from network and files",
             }[runs.confine]
-            yield f"{metric}: answers to {n} items a trial, {limits}; {kept}"
+            yield f"{metric}: up to {n} answers a trial, {limits}; {kept}"
 
 
 def _own(loaded: Loaded) -> Iterator[tuple[str, OwnMetric, int]]:
-    """List each metric of one's own that is searched, and for how many items."""
+    """List each metric of one's own that is searched, and for how many answers at most."""
+    from evomerge.evaluation.harness import most_texts
+
     for suite in loaded.tasks.prompted("search"):
         for name, own in suite.suite.metrics.items():
-            yield name, own, sum(len(one.items) for one in suite.tasks if name in one.own)
+            having = [one for one in suite.tasks if name in one.own]
+            yield name, own, sum(len(one.items) * most_texts(one.task) for one in having)
 
 
 def _report_only(loaded: Loaded) -> str:
