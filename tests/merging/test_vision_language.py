@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText
 
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, NonFiniteError
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.sources import Sources
@@ -117,6 +117,15 @@ def test_what_cannot_lend_a_part_is_said(tmp_path: Path) -> None:
     assert "got text, which has it not" in refused("base", experts, projector="text")
     assert "expected a model with a vision part" in refused("text", experts, vision="text")
     assert "make it the base" in refused("text", {"vlm": str(tmp_path / "base")})
+
+
+def test_what_is_lent_is_finite_before_a_search(tmp_path: Path) -> None:
+    base = vlm(tmp_path / "base", "llava", 0)
+    text_model(tmp_path / "text", "llava", 1)
+    base.model.vision_tower.embeddings.class_embedding.data[0] = torch.nan
+    base.save_pretrained(tmp_path / "base")
+    with pytest.raises(NonFiniteError, match=r"base: .*got 1 NaN .*class_embedding of"):
+        Sources(str(tmp_path / "base"), {"text": str(tmp_path / "text")}).check_finite()
 
 
 def test_a_text_expert_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from evomerge.merging.sources import Sources
 from evomerge.models.companions import Companions
 from evomerge.models.zoo import zoo_path
 from evomerge.transplants.folder import Transplant, write_transplant
-from tests.transplants.formulas import nearest, orthogonal_pursuit
 from tests import vocabularies
+from tests.transplants.formulas import nearest, orthogonal_pursuit
 from tests.vocabularies import EMBEDDING, HEAD, PLAIN, save_model
 
 FORMULAS = {"omp": orthogonal_pursuit, "common_interpolation": nearest}
