@@ -35,8 +35,8 @@ _FRONT_ROWS = 200
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (status, front):  # over before there is garbage to speak of
-        app.command()(without_collecting()(command))
+    app.command()(without_collecting()(status))  # over before there is garbage to speak of
+    app.command()(without_collecting()(front))
     for command in (report, export, dashboard):
         app.command()(command)
 

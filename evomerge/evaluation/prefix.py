@@ -90,7 +90,8 @@ def select_rows(cache: DynamicCache, rows: torch.Tensor) -> None:
     """
     for layer in cache.layers:
         keys = getattr(layer, "keys", None)
-        layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
+        own = rows if keys is None else rows.to(keys.device)
+        layer.batch_select_indices(own)  # type: ignore[union-attr]
 
 
 class PrefixCache:

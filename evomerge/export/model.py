@@ -186,7 +186,7 @@ def export_model(
     searched = [suite for suite in suites if not suite.report_only]
     splits = ["search", *_unscored(study, trial, searched)]
     scores = score_splits(out, searched, splits, rungs, like=trial.device, engine=engine)
-    whole = {}
+    whole: Mapping[str, FolderScores] = {}
     if engine is not None and engine.quantise is not None:
         whole = score_splits(out, searched, splits, rungs, like=trial.device)
     if items is not None and not _is_reported(study, trial):

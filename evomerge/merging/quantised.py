@@ -119,7 +119,7 @@ class _QuantisedLinear:
         self._linear, self._make = linear, make
         self._quantised: _Layer | None = None
         self.is_on = True
-        linear.forward = self.forward  # type: ignore[method-assign]
+        linear.forward = self.forward  # type: ignore[assignment, method-assign]
 
     def update(self) -> None:
         self._quantised = None  # its memory is for the next one
@@ -155,7 +155,10 @@ def _int4(quantization: Any) -> object:
     from torchao.quantization.granularity import PerGroup
 
     granularity = PerGroup(_GROUP)
-    return quantization.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=granularity)
+    return quantization.IntxWeightOnlyConfig(
+        weight_dtype=torch.int4,  # type: ignore[attr-defined]
+        granularity=granularity,
+    )
 
 
 QUANTISATIONS: Mapping[str, Quantisation] = {

@@ -189,8 +189,8 @@ def _quantising_faults(
     if _has_paths(space):
         text = "expected a space without data-flow paths, whose layers are not quantised"
         yield Fault(path, f"{text}, got {wanted}", "leave it out")
-    if sources is not None and (text := _no_quantising(sources, wanted)):
-        yield Fault(path, text, "leave it out")
+    if sources is not None and (why := _no_quantising(sources, wanted)):
+        yield Fault(path, why, "leave it out")
 
 
 def _no_quantising(sources: Sources, wanted: str) -> str | None:

@@ -55,9 +55,16 @@ def measure_pace(loaded: Loaded) -> Pace:
     models, execution = loaded.models, loaded.experiment.execution
     sources = Sources.of(models, cache_folder("experts"))
     worker = on_device(loaded.worker, execution)
-    engine, where = worker.engine, (worker.device, worker.merging_share)
-    how = engine.attention, engine.quantise, worker.n_devices
-    candidate = LiveCandidate(sources, models.dtype, *where, *how)
+    engine = worker.engine
+    candidate = LiveCandidate(
+        sources,
+        models.dtype,
+        worker.device,
+        worker.merging_share,
+        engine.attention,
+        engine.quantise,
+        worker.n_devices,
+    )
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)
     suites = [
         replace(suite, limit=min(suite.limit or _MOST_ITEMS, _MOST_ITEMS))

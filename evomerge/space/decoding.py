@@ -14,7 +14,7 @@ from evomerge.space.genes import Genes, Use
 from evomerge.space.protocol import Params
 from evomerge.space.simplex import shares_of
 from evomerge.space.sloped import clipped, exp, log, number
-from evomerge.space.spec import Named, ParameterSpec
+from evomerge.space.spec import MixturePart, Named, ParameterSpec
 
 __all__ = ["decode_rules"]
 
@@ -99,6 +99,7 @@ def _selector(cell: Cell, spec: ParameterSpec) -> Selector:
     group = spec.groups[cell.module]
     if isinstance(group, Named):
         return Selector(layers, group.kinds, group.names)
+    assert not isinstance(group, MixturePart), "parts are named once the models are known"
     return Selector(layers, kinds=None if len(spec.kinds) == 1 else tuple(group))
 
 

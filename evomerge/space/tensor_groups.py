@@ -107,8 +107,8 @@ def _of_part(group: str, module: MixturePart, models: ModelSet) -> Iterator[tupl
             is_alone = module.each and number
             alike = [r"\d+" if p == number and not is_alone else re.escape(p) for p in own]
             tails[f"{group}_{number}" if is_alone else group][r"\.".join(alike)] = None
-    for owner, alike in tails.items():
-        yield owner, Named(_in_any_layer(*alike))
+    for owner, found in tails.items():
+        yield owner, Named(_in_any_layer(*found))
 
 
 def _in_any_layer(*tails: str) -> str:
