@@ -176,6 +176,12 @@ def fewer_experts(
         f"{written.n_parameters:,} of {written.n_before:,} parameters",
         soft_wrap=True,
     )
+    if written.is_louder:
+        console.print(
+            "warning: its config has norm_topk_prob: false, so that chosen experts weigh more the "
+            "fewer there are; score it before it is used",
+            soft_wrap=True,
+        )
 
 
 def transplant(

@@ -68,11 +68,14 @@ class FewerWritten:
         groups: Of each layer that has experts.
         n_before: Parameters of the mixture that was given.
         n_parameters: Of this one.
+        is_louder: Whether chosen experts weigh more than before: weights come of a softmax over
+            fewer of them, and are not made to add up to 1.
     """
 
     groups: tuple[tuple[ExpertGroup, ...], ...]
     n_before: int
     n_parameters: int
+    is_louder: bool
 
 
 def write_fewer(
@@ -111,7 +114,8 @@ def write_fewer(
     finish(out, _text(wanted, merged.groups, out))
     before = sum(math.prod(shape) for shape in checkpoint.shapes().values())
     n_parameters = sum(math.prod(form.shape) for form in merged.forms.values())
-    return FewerWritten(tuple(merged.groups.values()), before, n_parameters)
+    is_louder = wanted.experts < experts.n and not experts.is_normed
+    return FewerWritten(tuple(merged.groups.values()), before, n_parameters, is_louder)
 
 
 def _opened(wanted: FewerExperts) -> tuple[RoutedExperts, tuple[Example, ...]]:

@@ -66,6 +66,7 @@ class RoutedExperts:
         checkpoint: As given.
         n: Experts in each layer that has some.
         n_taken: How many of them a token is sent to.
+        is_normed: Whether the weights of those add up to 1.
 
     Raises:
         CheckpointError: It is none of a family that is known.
@@ -80,6 +81,7 @@ class RoutedExperts:
                 f"{model_type} in {checkpoint.folder}"
             )
         self.n, self.n_taken = n_routed(config), int(config.num_experts_per_tok)
+        self.is_normed = bool(getattr(config, "norm_topk_prob", True))  # Mixtral has no such key
 
     @cached_property
     def tensors(self) -> Mapping[str, RoutedTensor]:

@@ -130,9 +130,11 @@ def test_with_all_experts_kept_it_is_the_same_model(
     family: str, root: Path, tmp_path: Path
 ) -> None:
     prompts = root / "prompts.txt"
-    fewer_experts(str(root / family), tmp_path / "out", experts=5, prompts=prompts)
+    same = fewer_experts(str(root / family), tmp_path / "out", experts=5, prompts=prompts)
+    assert not same.is_louder
     assert torch.equal(logits(tmp_path / "out"), logits(root / family))
-    fewer_experts(str(root / family), tmp_path / "three", experts=3, prompts=prompts)
+    fewer = fewer_experts(str(root / family), tmp_path / "three", experts=3, prompts=prompts)
+    assert fewer.is_louder == (family != "mixtral")
     assert not torch.allclose(logits(tmp_path / "three"), logits(root / family), atol=1e-3)
 
 
@@ -197,6 +199,7 @@ def test_the_command_says_what_is_left_and_the_file_what_was_merged(
     done = CliRunner().invoke(app, ["fewer-experts", *given, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert "3 experts in 3 layers" in done.stdout
+    assert "norm_topk_prob" not in done.stdout
     text = (tmp_path / "out" / "recipe.yaml").read_text()
     assert text.count("dominant:") == 9
     assert str(root) not in text
