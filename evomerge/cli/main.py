@@ -42,6 +42,7 @@ app = typer.Typer(
 )
 
 _USER_MISTAKE, _OUR_BUG, _INTERRUPTED = 2, 1, 130
+_CHATTY = ("torchao", "torch.utils._pytree")  # warn of what transformers imports, whoever needs it
 _OBJECTS_BEFORE_GC = 100_000  # importing makes many that stay: to go through them takes a tenth
 _debug = False
 
@@ -69,6 +70,8 @@ def _options(
     handler = logging.StreamHandler()  # warnings of ours, on stderr
     handler.setFormatter(_WithoutSecrets("%(message)s"))
     logging.basicConfig(handlers=[handler])
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     global _debug  # noqa: PLW0603  read by main() after the command has failed
     _debug = debug
 

@@ -48,7 +48,7 @@ def masks(
         )
     found = written.masks.experts.items()
     rows = [(name, f"{one.density:.1%}", f"{one.rescale:.3f}") for name, one in found]
-    print_table(f"{written.masks.by} masks", ["expert", "elements kept", "times"], rows)
+    print_table(f"{written.masks.by} masks", ["expert", "elements kept", "changes times"], rows)
     console.print(
         f"{out}: a merge of {bytes_text(written.merge_bytes)} with {len(rows)} masks of "
         f"{bytes_text(written.mask_bytes)} each, {bytes_text(written.total_bytes)} in all; the "

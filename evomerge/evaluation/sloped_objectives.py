@@ -32,7 +32,7 @@ __all__ = [
 
 NO_GRADIENTS = "engine vllm keeps nothing to take slopes through; set engine: transformers"
 _NO_ITEMS = "it is no score of the items of a task"
-_OWN = "it is a metric of one's own, which nothing says a loss for"
+_OWN = "metrics of one's own have no loss"
 
 
 @dataclass(frozen=True)

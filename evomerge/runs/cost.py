@@ -320,11 +320,17 @@ def _budget(loaded: Loaded) -> str:
 
 
 def _slopes(loaded: Loaded) -> str:
-    """Name what has slopes, and say what climbing along them comes to."""
+    """Name what has slopes, and say what climbing along them comes to.
+
+    What has none is in the line of sampler ``auto``, which had to do without.
+    """
     sloped, n_genes = loaded.sloped, len(loaded.space.distributions)
-    genes = f"along {len(sloped.genes)} of {n_genes} genes"
-    reasons = dict(zip((o.name for o in loaded.objectives), sloped.reasons, strict=True))
-    without = "".join(f"; {name} has none: {why}" for name, why in reasons.items() if why)
+    is_auto = loaded.experiment.sampler.name == "auto" and sloped.genes
+    lacking = "" if is_auto else sloped.without(loaded.experiment)
+    n_with, n = sloped.reasons.count(None), len(sloped.reasons)
+    of = "" if n_with == n else f", for {n_with} of {n} objectives"
+    genes = f"along {len(sloped.genes)} of {n_genes} genes{of}"
+    without = f"; {lacking}" if lacking else ""
     if not sloped.genes or all(sloped.reasons):
         return f"{genes}{without}"
     part = climb_evaluations(100, loaded.tasks.n_items("search"))

@@ -89,9 +89,22 @@ class SlopedParts:
         """
         if not self.genes:
             return f"no gene has a slope: {_NO_GENES}"
-        named = zip(objectives_of(experiment), self.reasons, strict=True)
-        without = [f"{one.name} has no slope: {reason}" for one, reason in named if reason]
-        return "; ".join(dict.fromkeys(without)) or self.obstacle
+        return self.without(experiment) or self.obstacle
+
+    def without(self, experiment: Experiment) -> str:
+        """Say which objectives have no slope, and why, each reason once; empty if all have.
+
+        Args:
+            experiment: Names the objectives.
+        """
+        names: dict[str, list[str]] = {}
+        for one, reason in zip(objectives_of(experiment), self.reasons, strict=True):
+            if reason:
+                names.setdefault(reason, []).append(one.name)
+        return "; ".join(
+            f"{', '.join(own)} {'has' if len(own) == 1 else 'have'} no slope: {reason}"
+            for reason, own in names.items()
+        )
 
 
 def _sloped(wanted: ObjectiveConfig, tasks: TaskCatalogue, kind: LossKind) -> SlopedObjective:

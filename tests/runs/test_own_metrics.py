@@ -108,6 +108,16 @@ def test_a_search_by_a_function_and_a_judge(tmp_path: Path) -> None:
     assert not any(KEY.encode() in file.read_bytes() for file in files)
 
 
+def test_every_drawn_answer_is_a_question(tmp_path: Path) -> None:
+    with judge_server(lambda _: "[[1]]") as server:
+        path = write(tmp_path, server.url, samples=2)
+        suite = tmp_path / "evaluators" / "mine.yaml"
+        drawn = {"repeats": 4, "generation_kwargs": {"do_sample": True, "temperature": 0.5}}
+        suite.write_text(yaml.safe_dump({**yaml.safe_load(suite.read_text()), **drawn}))
+        facts = dict(experiment_facts(Loaded.of(load_experiment(path, Presets()))))
+    assert facts["judges"].endswith("up to 24 questions a trial")  # 3 items, 4 answers, 2 verdicts
+
+
 def test_what_is_wrong_with_metrics_is_found_by_check(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("JUDGE_KEY")
     (tmp_path / "evaluators").mkdir()

@@ -93,12 +93,12 @@ def _noise(items: pd.DataFrame | None) -> Iterator[tuple[str, str]]:
     """Say how far verdicts on one answer are apart, where judges were asked several times."""
     if items is None or items.empty:
         return
-    names = items.metric.astype(str)
-    noisy = items[names.str.partition(",")[0].str.endswith(_NOISE)]
-    for (task, metric), own in noisy.groupby(["task", "metric"], observed=True):
-        name = str(metric).replace(_NOISE, "", 1)
+    metrics = items.metric.astype(str).str.partition(",")[0]  # whichever answers it is of
+    noisy = items[metrics.str.endswith(_NOISE)]
+    tasks, judged = noisy.task.astype(str), metrics[noisy.index].str.removesuffix(_NOISE)
+    for (task, name), own in noisy.groupby([tasks, judged]):
         text = f"standard deviation {own.score.mean():.3g} between verdicts on one answer"
-        yield "judge", f"{task} {name}: {text}, mean of {len(own)} answers"
+        yield "judge", f"{task} {name}: {text}, on average"
 
 
 def _models(study: StudyRecord, experiment: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -135,9 +135,12 @@ def _pairs(content: Mapping[str, object]) -> list[str]:
 
 
 def _short(value: object) -> str:
-    """Write a value of YAML in one line, without quotes and outer brackets."""
+    """Write a value of YAML in one line, without quotes, outer brackets and keys left open."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_nested(item)}" for key, item in value.items())
+        said = [(key, item) for key, item in value.items() if item is not None]
+        return ", ".join(f"{key}: {_nested(item)}" for key, item in said)
     if isinstance(value, (list, tuple)):
         return ", ".join(_nested(item) for item in value)
     return "" if value is None else str(value)

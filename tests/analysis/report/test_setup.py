@@ -45,13 +45,20 @@ def test_without_an_experiment_the_study_speaks() -> None:
 def test_the_noise_of_a_judge_is_shown() -> None:
     rows = {
         "task": ["a", "a", "a", "a"],
-        "metric": ["quality", "quality_noise", "quality_noise", "acc"],
+        "metric": ["quality", "quality_noise", "quality_noise,mean@2", "acc"],
         "score": [3.0, 0.5, 1.0, 9.0],
     }
     found = setup(make_study(2, n_trials=5), About(), pd.DataFrame(rows))
     assert [text for name, text in found.rows if name == "judge"] == [
-        "a quality: standard deviation 0.75 between verdicts on one answer, mean of 2 answers"
+        "a quality: standard deviation 0.75 between verdicts on one answer, on average"
     ]
+
+
+def test_keys_left_open_are_not_shown() -> None:
+    settings = {"max_gen_toks": 5, "until": None, "do_sample": True}
+    experiment = {"evaluators": [{"tasks": ["a"], "generation_kwargs": settings}]}
+    found = dict(setup(make_study(2, n_trials=5), About(experiment)).rows)
+    assert found["tasks"] == "a; generation_kwargs max_gen_toks: 5, do_sample: true"
 
 
 def test_metrics_of_ones_own_are_named_without_their_questions() -> None:
