@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "ensembles": {"errors", "schema", "plain_yaml", "models", "merging", "evaluation"},
     "mixtures": {
         *("errors", "fingerprint", "seeds", "plain_yaml", "schema", "models", "recipe", "merging"),
-        *("observation", "evaluation"),
+        *("observation", "evaluation", "alignment"),
     },
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "secrets", "seeds"},
     "masked": {"errors", "fingerprint", "plain_yaml", "schema", "models", "recipe", "merging"},

@@ -7,6 +7,7 @@ Members:
     loggers: MLflow, Weights & Biases, TensorBoard.
     merging: one recipe as a live model or a folder.
     transplanting: a model with the vocabulary of another one, as a folder.
+    shrinking: a mixture of experts with fewer of them, as a folder.
     masking: one merge with a mask per expert, and an expert made of it again.
     evaluating: scores of a live model or a folder.
     comparing: how far experts moved, and what is known of mixing them.

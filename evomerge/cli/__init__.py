@@ -10,7 +10,7 @@ Members:
     comparing: compare.
     reading: status, front, report, dashboard.
     exporting: export.
-    models: merge, average, moe, transplant, evaluate.
+    models: merge, average, moe, fewer-experts, transplant, evaluate.
     masking: masks, restore.
     catalogue: presets, methods, samplers, zoo.
     genes: the genes of a space as a short table.

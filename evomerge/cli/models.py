@@ -1,4 +1,7 @@
-"""Commands on single models: ``merge``, ``average``, ``moe``, ``transplant``, ``evaluate``."""
+"""Commands on single models.
+
+``merge``, ``average``, ``moe``, ``fewer-experts``, ``transplant``, ``evaluate``.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (merge, average, moe, transplant, evaluate):
+    for command in (merge, average, moe, fewer_experts, transplant, evaluate):
         app.command()(command)
 
 
@@ -140,6 +143,43 @@ def moe(
         console.print(
             f"warning: routers of {len(written.alike)} layers hardly tell the experts apart; "
             "choose prompts that differ more, or train the routers",
+            soft_wrap=True,
+        )
+
+
+def fewer_experts(
+    model: Annotated[str, typer.Argument(help="A mixture of experts: folder or Hub id.")],
+    experts: Annotated[int, typer.Option(min=1, help="How many each layer shall have.")],
+    prompts: Annotated[
+        Path, typer.Option(help="What its routers are watched on: text, or .jsonl with prompt.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Prompts read, from the start; default: 256.")
+    ] = None,
+) -> None:
+    """Merge the experts of a mixture that its routers use alike."""
+    from evomerge.api.shrinking import fewer_experts
+    from evomerge.progress import PassProgress, progress_bar
+
+    with progress_bar() as bar:
+        written = fewer_experts(
+            model,
+            out,
+            experts=experts,
+            prompts=prompts,
+            limit=limit,
+            writing=PassProgress(bar, "writing"),
+        )
+    console.print(
+        f"{model} with {experts} experts in {len(written.groups)} layers written to {out}: "
+        f"{written.n_parameters:,} of {written.n_before:,} parameters",
+        soft_wrap=True,
+    )
+    if written.is_louder:
+        console.print(
+            "warning: its config has norm_topk_prob: false, so that chosen experts weigh more the "
+            "fewer there are; score it before it is used",
             soft_wrap=True,
         )
 

@@ -17,6 +17,7 @@ from evomerge.config.overrides import apply_overrides, changed_by
 from evomerge.config.places import with_models_at
 from evomerge.config.presets import PresetKind, Presets
 from evomerge.errors import ConfigError, Fault, KeyPath, collected
+from evomerge.evaluation.own_metrics import NOISE
 from evomerge.models.reference import absolute_reference
 from evomerge.plain_yaml import in_file, placed_in
 from evomerge.recipe.foreign import refuse_foreign
@@ -228,16 +229,22 @@ def _anchor(evaluator: object, beside: Path) -> None:
 
 def _direct(content: Mapping[str, Any]) -> None:
     """Spell out which way objectives go whose metric is better where it is less."""
-    tables = [one.get("metrics") for one in _items(content, "evaluators") if isinstance(one, dict)]
-    metrics = [one for table in tables if isinstance(table, dict) for one in table.items()]
-    less = {
-        name for name, m in metrics if isinstance(m, dict) and m.get("higher_is_better") is False
-    }
+    evaluators = [one for one in _items(content, "evaluators") if isinstance(one, dict)]
     for objective in _items(content, "objectives"):
         if isinstance(objective, dict):
-            name = str(objective.get("metric")).partition(",")[0]
-            if name in less:
+            task, metric = objective.get("task"), str(objective.get("metric")).partition(",")[0]
+            measured = [one for one in evaluators if task in _items(one, "tasks")]
+            if any(metric in _better_less(one) for one in measured or evaluators):  # of a group
                 objective.setdefault("direction", "minimize")
+
+
+def _better_less(evaluator: Mapping[str, Any]) -> set[str]:
+    """Name the metrics of one's own that are better where they are less, noise among them."""
+    table = evaluator.get("metrics")
+    metrics = table.items() if isinstance(table, dict) else ()
+    less = {n for n, m in metrics if isinstance(m, dict) and m.get("higher_is_better") is False}
+    noise = {f"{name}{NOISE}" for name, _ in metrics} - dict(metrics).keys()
+    return less | noise
 
 
 def read_evaluator(name: str, presets: Presets, beside: Path) -> EvaluatorConfig:

@@ -8,10 +8,26 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Batch", "Pair", "Size", "Target", "chunked", "likelihood_batches"]
+__all__ = ["Batch", "Pair", "Size", "Target", "batch_tokens", "chunked", "likelihood_batches"]
 
 Pair = tuple[list[int], list[int]]  # tokens of a context and of its continuation
 Size = Callable[[int], int]  # sequences per batch, given the length of the longest
+
+_TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing
+_LOGITS_BYTES = 1 << 30  # what the logits of a pass may take on CPU, where workers share memory
+_LOGITS_SHARE = 16  # what part of a GPU's memory they may take there, the same for every worker
+
+
+def batch_tokens(vocabulary: int, itemsize: int, gpu_bytes: int | None) -> int:
+    """Tell how many tokens pay off in one forward pass and fit, with all their logits, in memory.
+
+    Args:
+        vocabulary: Logits of a token.
+        itemsize: Bytes of one.
+        gpu_bytes: All memory of the GPU; ``None`` on CPU.
+    """
+    room = _LOGITS_BYTES if gpu_bytes is None else gpu_bytes // _LOGITS_SHARE
+    return min(_TOKENS_PER_BATCH, room // (vocabulary * itemsize))
 
 
 @dataclass(frozen=True)

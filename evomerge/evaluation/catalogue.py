@@ -15,6 +15,7 @@ from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_
 from evomerge.evaluation.harness import GENERATION, LanguageModel, single_pipelines
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossKind
+from evomerge.evaluation.own_metrics import NOISE
 from evomerge.evaluation.own_values import own_keys, trial_faults
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
 from evomerge.evaluation.rungs import cut_task
@@ -244,7 +245,8 @@ class _Entry:
             for task in self.loaded.tasks.values()
             for metric, higher in task.higher_is_better().items()
         }
-        is_better |= {name: own.higher_is_better for name, own in self.suite.metrics.items()}
+        for name, own in self.suite.metrics.items():
+            is_better |= {name: own.higher_is_better, f"{name}{NOISE}": False}
         named = [name for name in self.suite.tasks if tables.get(name)]
         for name in named if len(named) == len(self.suite.tasks) else tables:
             for label in tables[name]:

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,7 +96,7 @@ class Runs:
 
 def _run(code: str, runs: Runs, token: str) -> str:
     """Run code in a folder that is gone afterwards; returns what the program says of it."""
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+    with _folder() as folder, tempfile.TemporaryFile() as said:
         file = Path(folder).resolve() / "answer.py"
         file.write_text(code, encoding="utf-8", errors="surrogatepass")
         wanted = {
@@ -117,6 +118,19 @@ def _run(code: str, runs: Runs, token: str) -> str:
         _finish(program, json.dumps(wanted), max(_LEAST_PATIENCE_S, _PATIENCE * runs.seconds))
         said.seek(0)
         return said.read(1000).decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[str]:
+    """Make a folder that is gone afterwards, whatever code has put there."""
+    folder = tempfile.mkdtemp()
+    try:
+        yield folder
+    finally:
+        try:
+            shutil.rmtree(folder)
+        except (OSError, RecursionError):  # gone already, or deeper than Python can go
+            subprocess.run(["rm", "-rf", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 def _finish(program: subprocess.Popen[bytes], wanted: str, patience_s: float) -> None:

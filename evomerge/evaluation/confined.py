@@ -10,9 +10,9 @@ the standard library alone. What is wanted stands on its standard input as JSON:
     token     is written to standard output once the file has run to its end
 
 ``full`` (Linux on x86-64 and ARM64) leaves the file no sockets, no other processes, no signals, no
-changes of modes, owners or attributes (seccomp), and no writing outside its folder (Landlock 3,
-Linux 6.2). It may read what its user may read. What it wants to deceive, it deceives: the token is
-in its own process.
+changes of modes, owners, attributes, priorities or the limits of others, no memory or queues that
+outlive it (seccomp), and no writing outside its folder (Landlock 3, Linux 6.2). It may read what
+its user may read. What it wants to deceive, it deceives: the token is in its own process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WRITES = sum(1 << bit for bit in (1, *range(4, 15)))  # files, folders, links; 
 _WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
 _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 38, 22, 2
 
-# seccomp: (audit architecture, clone, calls that are refused), by machine.
+# seccomp: (audit architecture, clone, prlimit64, calls that are refused), by machine.
 _SHARED = (424, 425, 427, 452)  # pidfd_send_signal, io_uring_setup and _register, fchmodat2
 _X86_64 = (
     *(41, 57, 58),  # socket, fork, vfork
@@ -47,16 +47,20 @@ _X86_64 = (
     *(101, 310, 311),  # ptrace, process_vm_readv, process_vm_writev
     *(90, 91, 268, 92, 93, 94, 260),  # chmod, fchmod, fchmodat, chown, fchown, lchown, fchownat
     *(188, 189, 190, 197, 198, 199),  # setxattr and removexattr
+    *(141, 142, 144, 203, 251, 314),  # setpriority, sched_set..., ioprio_set
+    *(29, 64, 68, 240),  # shmget, semget, msgget, mq_open
 )
 _ARM64 = (
     *(198, 129, 130, 131, 138, 240),  # socket; kill and the like
     *(117, 270, 271),  # ptrace, process_vm_readv, process_vm_writev
     *(52, 53, 54, 55),  # fchmod, fchmodat, fchownat, fchown
     *(5, 6, 7, 14, 15, 16),  # setxattr and removexattr
+    *(140, 118, 119, 122, 30, 274),  # setpriority, sched_set..., ioprio_set
+    *(194, 190, 186, 180),  # shmget, semget, msgget, mq_open
 )
 _MACHINES = {
-    "x86_64": (0xC000003E, 56, _X86_64),
-    "aarch64": (0xC00000B7, 220, _ARM64),
+    "x86_64": (0xC000003E, 56, 302, _X86_64),
+    "aarch64": (0xC00000B7, 220, 261, _ARM64),
 }
 _CLONE3, _CLONE_THREAD, _X32 = 435, 0x10000, 0x40000000
 _ALLOW, _KILL, _EPERM, _ENOSYS = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
@@ -133,7 +137,7 @@ def _refuse_calls() -> None:
     machine = os.uname().machine
     if machine not in _MACHINES or sys.maxsize < 1 << 32:
         raise OSError(f"no calls are known for {machine}")
-    architecture, clone, refused = _MACHINES[machine]
+    architecture, clone, limit, refused = _MACHINES[machine]
     steps = [
         (_LOAD, 0, 0, 4),  # the architecture
         *_unless(_EQUAL, architecture, _KILL),
@@ -141,6 +145,10 @@ def _refuse_calls() -> None:
         *_when(_AT_LEAST, _X32, _EPERM),
         *_when(_EQUAL, _CLONE3, _ENOSYS),  # so that the C library takes clone
         *(step for number in (*refused, *_SHARED) for step in _when(_EQUAL, number, _EPERM)),
+        (_EQUAL, 0, 4, limit),
+        (_LOAD, 0, 0, 16),  # its first argument: whose limits
+        *_when(_EQUAL, 0, _ALLOW),  # its own
+        (_RETURN, 0, 0, _EPERM),
         *_unless(_EQUAL, clone, _ALLOW),
         (_LOAD, 0, 0, 16),  # its first argument
         *_unless(_ANY_BIT, _CLONE_THREAD, _EPERM),

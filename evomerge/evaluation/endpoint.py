@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -23,6 +23,8 @@ _LONGEST_WAIT_S = 60.0  # that an endpoint may ask for
 _PASSING = (408, 409, 425, 429)  # and all above 500
 _PATH = "/chat/completions"
 _LONGEST = 200  # characters of what an endpoint says of an error
+_MOST_BYTES = 1 << 26  # of a reply
+_NO_REPLY = (HTTPError, URLError, HTTPException, OSError, ValueError, RecursionError)
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -68,7 +70,7 @@ class Endpoint:
         for wait in (*_WAITS_S[: None if is_patient else _FEWER_WAITS], None):
             try:
                 return self._reply(url, key, prompt)
-            except (HTTPError, URLError, HTTPException, OSError, ValueError) as err:
+            except _NO_REPLY as err:
                 if wait is None or not _may_pass(err):
                     reason = _reason(err) if key is None else _reason(err).replace(key, "***")
                     place = without_secrets(self.url)
@@ -88,7 +90,7 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {key}"
         request = Request(url, json.dumps(body).encode(), headers)
         with _opener.open(request, timeout=self.timeout_s) as response:
-            return _content(json.loads(response.read()))
+            return _content(json.loads(_body(response, self.timeout_s)))
 
     def _address(self) -> str:
         url = filled_in(self.url).rstrip("/")
@@ -104,6 +106,18 @@ class Endpoint:
                 "is not set here"
             )
         return key
+
+
+def _body(response: HTTPResponse, seconds: float) -> bytes:
+    """Read a reply piece by piece: the socket's own timeout is for each of them."""
+    until, found = time.monotonic() + seconds, bytearray()
+    while piece := response.read1(1 << 16):
+        found += piece
+        if time.monotonic() > until:
+            raise TimeoutError
+        if len(found) > _MOST_BYTES:
+            raise ValueError(f"expected a reply of at most {_MOST_BYTES} bytes, got more")
+    return bytes(found)
 
 
 def _content(answer: object) -> str:

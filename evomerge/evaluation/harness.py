@@ -65,6 +65,7 @@ __all__ = [
     "known_metrics",
     "load_config",
     "mean",
+    "most_texts",
     "rendered",
     "safe_templates",
     "sample_pipelines",
@@ -164,6 +165,13 @@ def sample_pipelines(task: Task) -> dict[str, str]:
 def single_pipelines(task: Task, request: Instance) -> list[str]:
     """Name the other pipelines, through which a request has gone."""
     return [name for name in request.filtered_resps if name not in sample_pipelines(task)]
+
+
+def most_texts(task: Task) -> int:
+    """Tell how many different texts a task's filters make of the answers to an item, at most."""
+    repeats, filters = task.config.repeats or 1, getattr(task, "_filters", ())
+    found = sum(1 if _takes_first(one) else repeats for one in filters)
+    return found - 2 * len(sample_pipelines(task))  # the first and the most frequent are among all
 
 
 def _takes_first(pipeline: FilterEnsemble) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from evomerge.errors import Fault, did_you_mean
 from evomerge.evaluation.harness import Group, Task, task_names
-from evomerge.evaluation.own_metrics import OwnMetric
+from evomerge.evaluation.own_metrics import NOISE, OwnMetric
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.evaluation.suite import Suite
 
@@ -25,6 +25,7 @@ def metric_faults(
         groups: Its groups.
         is_whole: Whether all tasks could be.
     """
+    noise = {f"{name}{NOISE}" for name, own in suite.metrics.items() if own.has_noise}
     for metric, own in suite.metrics.items():
         path = ("metrics", metric)
         if not re.fullmatch(r"[A-Za-z]\w*", metric):
@@ -36,7 +37,9 @@ def metric_faults(
             text = f"expected a task or group out of {', '.join(known)}, got {unknown!r:.60}"
             yield Fault((*path, "tasks"), text + did_you_mean(unknown, known))
         for name in tasks_of(own, tasks, groups):
-            yield from (Fault(path, text) for text in _misfits(metric, own, name, tasks[name]))
+            yield from (
+                Fault(path, text) for text in _misfits(metric, own, name, tasks[name], noise)
+            )
 
 
 def tasks_of(
@@ -49,11 +52,13 @@ def tasks_of(
     return tuple(name for name in tasks if name in named or name in own.tasks)
 
 
-def _misfits(metric: str, own: OwnMetric, name: str, task: Task) -> Iterator[str]:
+def _misfits(
+    metric: str, own: OwnMetric, name: str, task: Task, noise: Collection[str]
+) -> Iterator[str]:
     if own.reads_texts and task.OUTPUT_TYPE != "generate_until":
         yield (
             f"expected tasks that generate text, got {name!r} ({task.OUTPUT_TYPE}); say which "
             "tasks have this metric (tasks)"
         )
-    if metric in {*task.aggregation(), *SMOOTH_METRICS}:
+    if metric in {*task.aggregation(), *SMOOTH_METRICS, *noise}:
         yield f"task {name!r} has a metric {metric!r} already; call this one otherwise"

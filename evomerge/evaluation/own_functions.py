@@ -56,7 +56,7 @@ def find_function(
         raise EvaluationError(Fault(("entry_point",), f"{text}{', '.join(known) or 'none'}{near}"))
     try:
         loaded = found[str(entry_point)].load()
-    except Exception as err:  # a package raises anything when it is imported
+    except (Exception, SystemExit) as err:  # a package raises anything when it is imported
         text = f"cannot load {entry_point!r}: {_line(err)}"
         raise EvaluationError(Fault(("entry_point",), text)) from err
     return _callable(loaded, "entry_point", str(entry_point))
@@ -75,11 +75,11 @@ def call(function: ItemMetric, metric: str, item: AnsweredItem) -> float:
     """
     try:
         value = function(dict(item.doc), list(item.answers), item.target)
-    except Exception as err:  # code of others raises anything
+    except (Exception, SystemExit) as err:  # code of others raises anything
         raise item.fault(metric, f"the function raised {_line(err)}") from err
-    if not isinstance(value, Real | np.bool_) or not math.isfinite(value):
+    if (number := _finite(value)) is None:
         raise item.fault(metric, f"expected a finite number, got {brief(value)}")
-    return float(value)
+    return number
 
 
 def source_texts(file: str | None, entry_point: str | None, name: str) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _module(file: str, *, anew: bool = False) -> ModuleType:
     vars(module).update({"__file__": file, _SOURCE: text})
     try:
         exec(compile(text, file, "exec"), vars(module))
-    except Exception as err:  # code of others raises anything
+    except (Exception, SystemExit) as err:  # code of others raises anything
         del sys.modules[name]
         raise EvaluationError(Fault(("file",), f"cannot run {file}: {_line(err)}")) from err
     return module
@@ -130,5 +130,13 @@ def _callable(found: Any, key: str, name: str) -> ItemMetric:
     return function
 
 
-def _line(err: Exception) -> str:
+def _finite(value: object) -> float | None:
+    try:
+        number = float(value) if isinstance(value, Real | np.bool_) else math.nan
+    except OverflowError:  # of whole numbers beyond floats
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _line(err: BaseException) -> str:
     return f"{type(err).__name__}: {' '.join(str(err).split())}"

@@ -14,7 +14,10 @@ from evomerge.evaluation.judge import Judge
 from evomerge.evaluation.own_functions import call, find_function
 from evomerge.evaluation.scored_items import AnsweredItem, OwnScore
 
-__all__ = ["OwnMetric"]
+__all__ = ["NOISE", "OwnMetric"]
+
+NOISE = "_noise"
+"""Ends the name of the metric that tells how far verdicts on one answer differ."""
 
 _KINDS = ("file", "entry_point", "judge", "runs")
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.aggregate import Values, metric_label
 from evomerge.evaluation.harness import GENERATION, Task, sample_pipelines
-from evomerge.evaluation.own_metrics import OwnMetric
+from evomerge.evaluation.own_metrics import NOISE, OwnMetric
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.scored_items import AnsweredItem, OwnScore
 from evomerge.evaluation.scores import Verdict
@@ -19,12 +19,10 @@ from evomerge.evaluation.smooth import gold_choices, gold_texts
 
 __all__ = ["own_keys", "own_names", "own_values", "trial_faults"]
 
-_NOISE = "_noise"  # ends the name of the metric that tells how far verdicts on one answer differ
-
 
 def own_names(prepared: PreparedTask) -> list[str]:
     """Name the metrics of one's own that a task has, and those of their noise."""
-    noisy = [f"{name}{_NOISE}" for name, metric in prepared.own.items() if metric.has_noise]
+    noisy = [f"{name}{NOISE}" for name, metric in prepared.own.items() if metric.has_noise]
     return [*prepared.own, *noisy]
 
 
@@ -53,7 +51,7 @@ def own_values(prepared: PreparedTask) -> tuple[Values, list[Verdict]]:
             for item, score in zip(items, scores, strict=True):
                 values[metric, shown].append((item.row, score.value))
                 if score.noise is not None:
-                    values[f"{metric}{_NOISE}", shown].append((item.row, score.noise))
+                    values[f"{metric}{NOISE}", shown].append((item.row, score.noise))
                 label = metric_label(metric, shown)
                 verdicts += [dataclasses.replace(one, metric=label) for one in score.verdicts]
     return values, verdicts

@@ -308,11 +308,7 @@ class _PreparedSuite:
         how: list[object] = [tokenizer_content(model.lm.tokenizer), generation_content(model)]
         how += [suite.batch_size, *self.engine.arithmetic]
         tasks = [
-            [
-                item_content(one, self.prompted.tags),
-                settings_content(one),
-                *own_content(one.own).values(),
-            ]
+            [item_content(one, self.prompted.tags), settings_content(one), own_content(one.own)]
             for one in self.tasks
         ]
         return [sorted(suite.smooth), groups, tasks, tokens, how]

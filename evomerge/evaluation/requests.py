@@ -44,11 +44,6 @@ class Item:
     doc: Mapping[str, object]
     requests: tuple[Instance, ...]
 
-    @property
-    def n_answers(self) -> int:
-        """How many answers are asked for: one, or as many as are drawn."""
-        return max(int(request.repeats) for request in self.requests)
-
 
 @dataclass(frozen=True)
 class PreparedTask:

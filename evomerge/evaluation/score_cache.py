@@ -18,7 +18,7 @@ __all__ = ["SCORING", "ScoreCache"]
 
 # Raise when the same recipe makes another model, the same model gets other scores, or entries take
 # another form: what was kept before is not found again.
-SCORING = 2
+SCORING = 3
 
 
 class ScoreCache:

@@ -241,3 +241,5 @@ def _without_generation(suite: Suite) -> Iterator[Fault]:
         yield Fault(("generation_kwargs",), text, "drop the key")
     if suite.repeats is not None:
         yield Fault(("repeats",), text, "drop the key")
+    if suite.reasoning not in ("auto", "keep"):
+        yield Fault(("reasoning",), text, "drop the key")

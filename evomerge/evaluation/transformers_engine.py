@@ -10,7 +10,13 @@ from typing import TypeVar
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evomerge.evaluation.batches import Batch, Pair, chunked, likelihood_batches
+from evomerge.evaluation.batches import (
+    Batch,
+    Pair,
+    batch_tokens,
+    chunked,
+    likelihood_batches,
+)
 from evomerge.evaluation.choosing import Draws
 from evomerge.evaluation.decoding import (
     Prompts,
@@ -29,25 +35,10 @@ from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
 from evomerge.evaluation.suite import BatchSize
 
-__all__ = ["TransformersEngine", "batch_tokens"]
+__all__ = ["TransformersEngine"]
 
 _T = TypeVar("_T")
 _LM_EVAL_BATCH = 64
-_TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing
-_LOGITS_BYTES = 1 << 30  # what the logits of a pass may take on CPU, where workers share memory
-_LOGITS_SHARE = 16  # what part of a GPU's memory they may take there, the same for every worker
-
-
-def batch_tokens(vocabulary: int, itemsize: int, gpu_bytes: int | None) -> int:
-    """Tell how many tokens pay off in one forward pass and fit, with all their logits, in memory.
-
-    Args:
-        vocabulary: Logits of a token.
-        itemsize: Bytes of one.
-        gpu_bytes: All memory of the GPU; ``None`` on CPU.
-    """
-    room = _LOGITS_BYTES if gpu_bytes is None else gpu_bytes // _LOGITS_SHARE
-    return min(_TOKENS_PER_BATCH, room // (vocabulary * itemsize))
 
 
 class TransformersEngine:

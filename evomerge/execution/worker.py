@@ -7,6 +7,7 @@ import functools
 import time
 import traceback
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from evomerge.cache import cache_folder
@@ -251,9 +252,11 @@ class Worker:
         costs = [] if job.is_report_only else sorted(self._spec.costs)
         if suites is None or any(Cost.of(cost).is_timed for cost in costs):
             return None
-        version = [] if self._vllm is None else ["vllm", self._vllm.version]
-        told = [arguments] if (arguments := self._spec.engine.counted.arguments) else []
-        where = [self._spec.device, *version, *told]
+        engine = self._spec.engine
+        by = [] if self._vllm is None else ["vllm", self._vllm.version]
+        by += [] if engine.quantise is None else ["torchao", version("torchao")]
+        told = [arguments] if (arguments := engine.counted.arguments) else []
+        where = [self._spec.device, *by, *told]
         recipe = _without_places(job.recipe)
         return digest_of(SCORING, suites, recipe, costs, self._models, *where)
 

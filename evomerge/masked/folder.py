@@ -15,7 +15,7 @@ from evomerge.masked.kinds import MaskKind, needed
 from evomerge.merging.output import put
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import Checkpoint
-from evomerge.models.expert import content_digest
+from evomerge.models.expert import TensorSource, content_digest
 from evomerge.models.writer import TensorForm, write_safetensors
 from evomerge.recipe.recipe import Recipe
 
@@ -56,7 +56,8 @@ def check_masks(recipe: Recipe, sources: Sources, ratios: Mapping[str, float]) -
     """Make sure that masks can be made, before anything is merged.
 
     Raises:
-        RecipeError: The merge has no base, or a path; everything that is wrong.
+        RecipeError: The merge has no base, a path, or a part that is not the expert's own;
+            everything that is wrong.
         ConfigError: A ratio is of no expert, or is no ratio.
     """
     if faults := list(_recipe_faults(recipe, sources)):
@@ -73,6 +74,19 @@ def _recipe_faults(recipe: Recipe, sources: Sources) -> Iterator[Fault]:
     if sources.vocabulary is not None:
         text = "expected models of one vocabulary, got models that are brought to one"
         yield Fault(("tokenizer",), text, "restoring an expert would need them all")
+    for name, expert in sources.experts.items():
+        if other := _other_part(sources, expert):
+            text = f"expected {other} to be the merge's, which is lent it, got one of its own"
+            yield Fault(("experts", name), text, "leave out models without that part, and parts")
+
+
+def _other_part(sources: Sources, expert: TensorSource) -> str | None:
+    """Name a tensor that an expert has otherwise than the merge, to which a model lends it."""
+    for name in filter(expert.layout.__contains__, sources.lent_names):
+        own, lent = expert.tensor(name), sources.lent_tensor(name)
+        if own.shape != lent.shape or not torch.equal(own, lent):
+            return name
+    return None
 
 
 def _ratio_faults(recipe: Recipe, ratios: Mapping[str, float]) -> Iterator[Fault]:

@@ -7,6 +7,7 @@ Members:
     prepared: task vectors of methods of matrix algebra, likewise.
     observed: what experts compute on prompts, for methods with data, likewise; ``propagated`` is
         what they compute on merged layers' outputs.
+    watched: one model, loaded to be watched while it reads prompts.
     measuring: the statistics pass, before any candidate.
     lent_parts: parts of models of vision and language that one of them lends.
     lowering: recipe to per-tensor plans, and one tensor to be merged by its plan.

@@ -278,14 +278,22 @@ class Sources:
         """Read tensors and refuse NaN and infinity.
 
         Args:
-            names: Which; none means all.
+            names: Which; none means all, those of lent parts, too.
 
         Raises:
             NonFiniteError: Naming each bad tensor, its model and file.
         """
         faults = [fault for name in names or self.names for fault in self.non_finite(name)]
-        if faults:
+        if faults := faults + ([] if names else [*self._non_finite_lent()]):
             raise NonFiniteError(*faults)
+
+    def _non_finite_lent(self) -> Iterator[Fault]:
+        for name in self.lent_names:
+            lender = self.lent.tensors[name]
+            if count_elements(self.lent_tensor(name)):
+                path: KeyPath = (BASE,) if lender == BASE else ("experts", lender)
+                texts = _non_finite_faults(self._named[lender].parts(name))
+                yield from (Fault(path, text) for text in texts)
 
     def non_finite(self, name: str) -> Iterator[Fault]:
         """Read a tensor of all models and say which hold NaN or infinity."""

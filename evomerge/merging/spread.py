@@ -43,6 +43,8 @@ def device_numbers(layers: Sequence[int], others: int, n: int) -> list[int]:
         Of each layer, from 0, in ascending order.
     """
     share = (others + sum(layers)) / n
+    if n > 1 and others >= share:  # the first device is full
+        return [1 + number for number in device_numbers(layers, 0, n - 1)]
     found, start = [], others
     for size in layers:
         found.append(min(n - 1, int((start + size / 2) / share)))

@@ -14,7 +14,7 @@ import torch
 from evomerge.alignment.matching import Likeness, Orders, matched
 from evomerge.alignment.transport import transport_plan
 from evomerge.alignment.weights import squared_lengths, weight_likeness
-from evomerge.models.checkpoint import Checkpoint, model_dtype
+from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.reference import AlignedRef
 from evomerge.models.units import STREAM, ModelUnits, UnitGroup
 from evomerge.models.writer import TensorForm
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from evomerge.observation.observer import Observer
 
 __all__ = ["UnitMaps"]
-
-_N_PROMPTS = 256  # read at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +109,8 @@ class UnitMaps:
         return shares
 
     def _observer(self, model: Checkpoint) -> Observer:
-        from evomerge.merging.candidate import load_model  # which needs the sources of this room
+        from evomerge.merging.watched import N_PROMPTS, watched  # which needs this room's sources
         from evomerge.observation.examples import read_examples
-        from evomerge.observation.observer import Observer
-        from evomerge.observation.reading import tokenised
 
-        live = load_model(str(model.folder), model_dtype(self.base, self.base.names))
-        live.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-        examples = read_examples(Path(str(self.reference.prompts)), _N_PROMPTS)
-        read = tokenised(examples, self.base)
-        return Observer(live, tuple(self.units.axes), read.readings, read.max_length)
+        examples = read_examples(Path(str(self.reference.prompts)), N_PROMPTS)
+        return watched(model, tuple(self.units.axes), examples, like=self.base)

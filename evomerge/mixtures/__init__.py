@@ -9,4 +9,10 @@ Members:
     sources: base and experts, opened, and which stored tensor of a mixture is which of theirs.
     routers: rows of routers from hidden states or embeddings of prompts, or drawn at random.
     folder: a mixture as a checkpoint that stock transformers loads.
+
+The other way round, a mixture gets fewer experts: some of them are merged.
+
+    routed: where the experts and routers of a mixture's checkpoint are.
+    groups: which experts become one, by how routers use them.
+    fewer: the mixture with one expert for each group, as a checkpoint.
 """

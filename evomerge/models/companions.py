@@ -140,7 +140,8 @@ class Companions:
 
     def _special(self, settings: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
         """Read the ids of special tokens from settings of the template's model, as the merge's."""
-        found = {key: ids for key, ids in special_ids(settings).items() if ids is not None}
+        known = {key: ids for key, ids in special_ids(settings).items() if ids is not None}
+        found = {key: ids for key, ids in known.items() if key.startswith(_TEXT_TOKENS)}
         if self.template == self.tokenizer:
             return found
         return _renumbered(found, tokens_of(self.template), rows, self.template)

@@ -21,7 +21,7 @@ from evomerge.errors import CheckpointError
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.loading import read_loading
 
-__all__ = ["STREAM", "ModelUnits", "UnitGroup", "units_of"]
+__all__ = ["STREAM", "ModelUnits", "UnitGroup", "neurons", "units_of"]
 
 STREAM = "stream"
 """The axis of the residual stream; every other one belongs to a module of a layer."""
@@ -186,13 +186,18 @@ def _groups(
             at, _, kind = axis.rpartition(".")
             modules[f"{at}."][kind] = size
     for at, own in modules.items():
-        for group in (*_neurons(own), *_heads(own, family, config)):
+        for group in (*neurons(own), *_heads(own, family, config)):
             if group.n > 1:
                 members = {f"{at}{kind}": found for kind, found in group.members.items()}
                 yield UnitGroup(members, group.has_inner)
 
 
-def _neurons(sizes: Mapping[str, int]) -> Iterator[UnitGroup]:
+def neurons(sizes: Mapping[str, int]) -> Iterator[UnitGroup]:
+    """Find the hidden neurons of one MLP, if it is one.
+
+    Args:
+        sizes: Of its axes: ``hidden``, and ``gate_up`` where both halves are one matrix.
+    """
     if "hidden" in sizes:
         own = np.arange(sizes["hidden"])[:, None]
         both = {"gate_up": np.hstack([own, own + len(own)])} if "gate_up" in sizes else {}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from evomerge.observation.observer import Observer
 
-__all__ = ["ROUTERS", "n_routed", "router_usage"]
+__all__ = ["ROUTERS", "Routing", "n_routed", "router_usage", "routing"]
 
 ROUTERS = "routers"
 """What the counts are called: they are of all layers together."""
+
+
+_TINY = torch.finfo(torch.float32).tiny  # instead of a division by 0
 
 
 def n_routed(config: Any) -> int:
@@ -24,25 +28,48 @@ def n_routed(config: Any) -> int:
     return 0
 
 
-def router_usage(observer: Observer, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Count the tokens that each layer's router sends to each expert.
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """What routers make of prompts; both in float32 or more digits, on the CPU.
 
-    A token goes to the experts with the highest scores, as many as the config says.
+    Attributes:
+        usage: (layers with a router, experts): tokens sent to each expert. A token goes to the
+            experts with the highest scores, as many as the config says.
+        gram: (layers, experts, experts): sums over tokens of products of scores, which are logits.
+    """
+
+    usage: torch.Tensor
+    gram: torch.Tensor
+
+    @property
+    def likeness(self) -> torch.Tensor:
+        """Cosine of the scores that two experts get: (layers, experts, experts); 0 of zeros."""
+        lengths = self.gram.diagonal(dim1=1, dim2=2).sqrt()
+        return self.gram / (lengths[:, :, None] * lengths[:, None]).clamp(min=_TINY)
+
+
+def routing(observer: Observer) -> Routing:
+    """Watch the routers of a mixture while it reads the examples."""
+    taken, dtype = observer.model.config.get_text_config().num_experts_per_tok, observer.accumulated
+    counts, grams = [], []
+    for output in observer.read_forward(output_router_logits=True):
+        scores: tuple[torch.Tensor, ...] = output.router_logits  # type: ignore[attr-defined]
+        counts.append(torch.stack([_counted(own, taken) for own in scores]))
+        grams.append(torch.stack([own.to(dtype).T @ own.to(dtype) for own in scores]))
+    return Routing(*(torch.stack(found).sum(0).to(dtype).cpu() for found in (counts, grams)))
+
+
+def router_usage(observer: Observer, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Count the tokens that each layer's router sends to each expert; see ``Routing``.
 
     Args:
         observer: Model and examples.
         names: ``ROUTERS``.
 
     Returns:
-        (layers with a router, experts) by name, in float32 or more digits, on the CPU.
+        (layers with a router, experts) by name.
     """
-    taken = observer.model.config.get_text_config().num_experts_per_tok
-    counts: list[torch.Tensor] = []
-    for output in observer.read_forward(output_router_logits=True):
-        scores: tuple[torch.Tensor, ...] = output.router_logits  # type: ignore[attr-defined]
-        counts.append(torch.stack([_counted(own, taken) for own in scores]))
-    total = torch.stack(counts).sum(0).to(observer.accumulated).cpu()
-    return dict.fromkeys(names, total)
+    return dict.fromkeys(names, routing(observer).usage)
 
 
 def _counted(scores: torch.Tensor, taken: int) -> torch.Tensor:

@@ -217,11 +217,13 @@ def _code(loaded: Loaded) -> Iterator[str]:
 
 
 def _own(loaded: Loaded) -> Iterator[tuple[str, OwnMetric, int]]:
-    """List each metric of one's own that is searched, and how many answers it scores."""
+    """List each metric of one's own that is searched, and for how many answers at most."""
+    from evomerge.evaluation.harness import most_texts
+
     for suite in loaded.tasks.prompted("search"):
         for name, own in suite.suite.metrics.items():
-            asked = [item for one in suite.tasks if name in one.own for item in one.items]
-            yield name, own, sum(item.n_answers for item in asked)
+            having = [one for one in suite.tasks if name in one.own]
+            yield name, own, sum(len(one.items) * most_texts(one.task) for one in having)
 
 
 def _report_only(loaded: Loaded) -> str:

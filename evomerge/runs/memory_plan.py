@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from evomerge.evaluation.batches import batch_tokens
 from evomerge.evaluation.step_memory import Outline, cache_bytes
-from evomerge.evaluation.transformers_engine import batch_tokens
 from evomerge.merging.residency import Needs, common_residency
 from evomerge.runs.units import bytes_text
 

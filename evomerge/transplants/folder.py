@@ -124,7 +124,7 @@ def write_transplant(
         progress=approximating,
     )
     written = _Written(transplant, donor, model, new)
-    files = dict.fromkeys([*donor.model.files, *model.model.files])
+    files = dict.fromkeys([*donor.files, *model.files])
     companions, config = written.described()
     claim_folder(out, digest_of("transplant", asdict(transplant)), files, shard_bytes)
     write_shards(out, written.forms, written.tensor, shard_bytes, writing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from evomerge.errors import CheckpointError, Fault
 from evomerge.models.architecture import Architecture
 from evomerge.models.checkpoint import Checkpoint, is_one_tensor
+from evomerge.models.files import companion_files
 from evomerge.transplants.mix import Mix, mixed_rows
 from evomerge.transplants.neighbours import interpolated
 from evomerge.transplants.pursuit import pursued
@@ -66,6 +68,11 @@ class VocabularyTables:
     def n_rows(self) -> int:
         """How many rows each has."""
         return self.model.shape(next(iter(self.kinds)))[0]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What rows and their tokens are read from."""
+        return (*self.model.files, *companion_files(self.model.companions).values())
 
     @cached_property
     def vocabulary(self) -> SpeltVocabulary:

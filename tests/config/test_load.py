@@ -158,3 +158,25 @@ def test_a_limit_of_trials_that_is_neither_says_what_there_is() -> None:
     content = minimal() | {"execution": {"trial_timeout": "soon"}}
     with pytest.raises(ConfigError, match="expected auto, off, or a duration such as 90s"):
         parse(Experiment, content)
+
+
+def test_an_objective_goes_the_way_of_its_own_suites_metric(tmp_path: Path) -> None:
+    judge = {"url": "http://x/v1", "model": "m", "prompt": "", "scale": [0, 1], "samples": 2}
+    suites = [
+        {
+            "tasks": ["a", "group"],
+            "metrics": {"length": {"file": "m.py", "higher_is_better": False}},
+        },
+        {"tasks": ["b"], "metrics": {"length": {"file": "m.py"}, "good": {"judge": judge}}},
+    ]
+    wanted = {
+        ("a", "length,first"): "minimize",
+        ("b", "length"): "maximize",
+        ("of_group", "length"): "minimize",
+        ("b", "good"): "maximize",
+        ("b", "good_noise"): "minimize",
+    }
+    objectives = [{"task": task, "metric": metric} for task, metric in wanted]
+    path = write(tmp_path, {**minimal(), "evaluators": suites, "objectives": objectives})
+    found = load_experiment(path, Presets()).objectives
+    assert {(o.task, o.metric): o.direction for o in found} == wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 
 import pytest
 
@@ -41,6 +42,14 @@ def test_an_answer_passes_if_it_comes_to_its_end():
     ) == [1, 0, 0, 0, 0, 0, 0, 0]
 
 
+def test_folders_that_code_makes_are_gone_however_deep_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    deep = "    import os\n    for _ in range(1500): os.mkdir('a'); os.chdir('a')\n    return a + b"
+    emptied = "    import os, shutil\n    shutil.rmtree(os.getcwd())\n    return a + b"
+    assert passed(deep, emptied, confine="limits") == [1, 1]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_answers_of_one_item_count_in_part():
     item = AnsweredItem("t", 0, PROBLEM, ADD, (["    return a + b", "    return 0"],), None)
     (score,) = Runs(TEMPLATE, confine="limits").scores("passes", [item])
@@ -64,14 +73,18 @@ def test_confined_code_writes_and_reaches_nothing_outside_its_folder(tmp_path):
         "os.fork()",
         "subprocess.run(['true'])",
         f"os.kill({os.getpid()}, 0)",
+        f"os.setpriority(os.PRIO_PROCESS, {os.getpid()}, os.getpriority(os.PRIO_PROCESS, 0))",
+        f"os.sched_setaffinity({os.getpid()}, os.sched_getaffinity(0))",
+        f"resource.prlimit({os.getpid()}, resource.RLIMIT_CORE)",
     ]
     refused = (
-        "    import os, socket, subprocess\n    try: {}\n    except PermissionError: return a + b"
+        "    import os, resource, socket, subprocess\n"
+        "    try: {}\n    except PermissionError: return a + b"
     )
     allowed = (
         "    import os, threading, tempfile\n    assert 'JUDGE_KEY' not in os.environ\n"
         "    with tempfile.TemporaryFile('w') as file: file.write('x')\n"
-        "    open('y', 'w').close()\n"
+        "    open('y', 'w').close(); import resource; resource.getrlimit(resource.RLIMIT_CORE)\n"
         "    thread = threading.Thread(target=print); thread.start(); thread.join()\n"
         "    return a + b"
     )

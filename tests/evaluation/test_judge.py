@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 from dataclasses import replace
@@ -128,16 +129,36 @@ def test_a_judge_that_is_down_is_named_and_nothing_said_before_is_lost(server):
         (lambda prompt: (401, f"wrong key {KEY}"), "HTTP 401 wrong key \\*\\*\\*"),
         (lambda prompt: (307, ""), "HTTP 307"),  # the key goes to no other host
         (lambda prompt: (200, "{}"), "expected a chat completion, got {}"),
+        (lambda prompt: (200, "[" * 9000), "gave no reply: RecursionError"),
+        (lambda prompt: 30_000 * "so ", "expected a reply of at most 50000 bytes, got more"),
         (lambda prompt: "I cannot say.", "has no verdict .*: 'I cannot say.', 3 times"),
         (lambda prompt: "[[9]]", "expected a verdict from 0 to 5, got 9, 3 times"),
     ],
 )
-def test_a_reply_that_is_none_is_an_error(server, rule, reason):
+def test_a_reply_that_is_none_is_an_error(server, rule, reason, monkeypatch):
+    monkeypatch.setattr(endpoint, "_MOST_BYTES", 50_000)
     server.rule = rule
     with pytest.raises(EvaluationError, match=reason) as error:
         asking(server).scores("quality", ITEMS[:1])
     assert KEY not in str(error.value)
     assert len(server.asked) == (1 if "HTTP" in reason else 3)
+
+
+def test_a_reply_that_never_ends_takes_too_long(monkeypatch):
+    class Dripping(contextlib.nullcontext):
+        def read1(self, n: int) -> bytes:
+            return b" "
+
+        def __enter__(self):
+            return self
+
+    class Opener:
+        def open(self, request, timeout):
+            return Dripping()
+
+    monkeypatch.setattr(endpoint, "_opener", Opener())
+    with pytest.raises(EvaluationError, match="gave no reply: it took too long"):
+        Judge("http://x/v1", "grader", PROMPT, (0, 5), timeout=1e-3).scores("quality", ITEMS[:1])
 
 
 def test_nobody_listens(server, monkeypatch):

@@ -15,7 +15,7 @@ from evomerge.errors import EvaluationError
 from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue
 from evomerge.evaluation.code_runs import Runs
 from evomerge.evaluation.content import metric_digests
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.harness import LanguageModel, most_texts, with_samples
 from evomerge.evaluation.judge import Judge
 from evomerge.evaluation.own_metrics import OwnMetric
 
@@ -47,6 +47,12 @@ def nothing(doc, answers, target):
 
 def nan(doc, answers, target):
     return float("nan")
+
+def huge(doc, answers, target):
+    return 10**400
+
+def leaving(doc, answers, target):
+    raise SystemExit(0)
 
 number = 3
 """
@@ -94,6 +100,10 @@ def test_a_function_scores_every_item_beside_the_task_and_after_each_filter(
         assert [one.score for one in scores.items if one.metric == label] == counts
     assert {one.metric for one in part.items} == {one.metric for one in scores.items}
     assert pickle.loads(pickle.dumps(prepared.tasks[0].own)) == suite.metrics
+    task = prepared.tasks[0].task
+    assert most_texts(task) == 2  # what a judge would be asked about, of each item
+    with_samples(task, 3)
+    assert most_texts(task) == 6
 
 
 def test_a_function_sees_the_likelihoods_of_choices(folder, metrics, model, tokenizer):
@@ -131,6 +141,16 @@ def test_scores_are_known_again_by_the_code_of_their_metrics(folder, metrics, mo
     assert scores.metrics["tiny_generate"]["words"].value == 9.0  # the new code counts
 
 
+def test_scores_are_not_those_of_metrics_that_were_called_otherwise(folder, model, tokenizer):
+    ran, failed = OwnMetric(runs=Runs("pass")), OwnMetric(runs=Runs("1 / 0"))
+
+    def digest(**own: OwnMetric) -> str | None:
+        suite = suite_of(folder, "tiny_generate", **own)
+        return PreparedSuites.of([suite], "search", model, tokenizer).digest
+
+    assert len({digest(a=ran, b=failed), digest(b=ran, a=failed), digest(a=ran, c=failed)}) == 3
+
+
 def test_metrics_of_two_suites_may_be_called_alike(folder, metrics):
     other = metrics.with_name("other.py")
     other.write_text("def words(doc, answers, target):\n    return 1\n")
@@ -156,6 +176,7 @@ def test_a_metric_that_fails_names_itself_the_task_and_the_item(folder, metrics,
 def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
     (folder / "syntax.py").write_text("def x(:\n")
+    (folder / "script.py").write_text("raise SystemExit('usage: script')\n")
     wrong = {
         "acc": of_file(metrics, "words", tasks=("tiny_choice",)),
         "gone": of_file(folder / "none.py"),
@@ -164,7 +185,10 @@ def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
         "broken": of_file(metrics, tasks=("tiny_generate",)),
         "nothing": of_file(metrics, tasks=("tiny_generate",)),
         "nan": of_file(metrics, tasks=("tiny_generate",)),
+        "huge": of_file(metrics, tasks=("tiny_generate",)),
+        "leaving": of_file(metrics, tasks=("tiny_generate",)),
         "syntax": of_file(folder / "syntax.py"),
+        "script": of_file(folder / "script.py"),
         "absent": OwnMetric(entry_point="absent"),
         "lost": of_file(metrics, "words", tasks=("tiny_chioce",)),
         "judged": OwnMetric(
@@ -172,6 +196,8 @@ def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
                 "ftp://x", "m", "{{answer}}", (5, 1), "NO_KEY", 1, verdict="(a", options={"n": 2}
             )
         ),
+        "noisy": OwnMetric(judge=replace(JUDGE, samples=2), tasks=()),
+        "noisy_noise": of_file(metrics, "words", tasks=("tiny_generate",)),
         "secret": OwnMetric(judge=Judge("https://me:pw@x/v1", "m", "", (1, 5)), tasks=()),
         "template": OwnMetric(runs=Runs("{{nobody}}"), tasks=("tiny_generate",)),
     }
@@ -180,12 +206,16 @@ def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
     item = "task 'tiny_generate', item 0"
     expected = [
         "acc: task 'tiny_choice' has a metric 'acc' already; call this one otherwise",
+        "noisy_noise: task 'tiny_generate' has a metric 'noisy_noise' already; call this one",
         f"gone.file: expected a Python file, found none at {folder / 'none.py'}",
         f"typo.name: expected a function 'wrods' in {metrics}, which has words, sure, fussy,",
         "number.name: expected a function behind 'number', got 3",
         f"broken: metric 'broken', {item}: the function raised RuntimeError: no such thing {gold}",
         f"nothing: metric 'nothing', {item}: expected a finite number, got None {gold}",
         f"nan: metric 'nan', {item}: expected a finite number, got nan {gold}",
+        f"huge: metric 'huge', {item}: expected a finite number, got 1000",
+        f"leaving: metric 'leaving', {item}: the function raised SystemExit: 0 {gold}",
+        f"script.file: cannot run {folder / 'script.py'}: SystemExit: usage: script",
         f"syntax.file: cannot run {folder / 'syntax.py'}: SyntaxError: ",
         "absent.entry_point: expected an entry point of the group evomerge.metrics, got 'absent'",
         "lost.tasks: expected a task or group out of tiny_generate, tiny_choice, got 'tiny_chioce'",

@@ -215,6 +215,9 @@ def test_choices_are_not_scored_where_reasoning_should_come(tmp_path: Path) -> N
     for changes in ({"chat_template_args": {"enable_thinking": False}}, {"reasoning": "keep"}):
         told = dataclasses.replace(suite, **changes)
         assert PreparedSuites.of([told], "search", model, tokenizer).score().metrics
+    tagged = dataclasses.replace(suite, reasoning=("<think>", "</think>"))
+    with pytest.raises(EvaluationError, match="reasoning: expected a task that generates text"):
+        PreparedSuites.of([tagged], "search", model, tokenizer)
 
 
 def test_gold_answers_do_not_stand_where_reasoning_should_come(suite: Suite) -> None:

@@ -100,7 +100,7 @@ def _merge_both(folder: Path) -> None:
 
 def _read_prompts(folder: Path) -> None:
     """Read the base as a search does, then merge, which copies its tokenizer."""
-    _make_reader(str(folder / "base"), None)
+    _make_reader(str(folder / "base"), None, {})
     _merge("full")(folder)
 
 

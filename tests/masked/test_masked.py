@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from evomerge.api.masking import mask, restore
 from evomerge.cli.main import app
 from evomerge.errors import EvomergeError
-from tests.tiny import save_tiny_llama
+from tests.tiny import save_tiny_llama, save_tokenizer
+from tests.vision_language import text_model, vlm
 
 NAMES = ("one", "two", "three")
 Tensors = dict[str, torch.Tensor]
@@ -158,6 +159,25 @@ def test_what_has_no_masks_or_other_ones_is_said_in_a_line(root: Path, tmp_path:
     save_file(changed, kept / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(EvomergeError, match="the merge that the masks were made of, got another"):
         restore(kept, "one", out)
+
+
+def test_parts_that_are_not_the_merges_are_refused(tmp_path: Path) -> None:
+    """An expert with a vision tower of its own would come back with that of another."""
+    base = vlm(tmp_path / "base", "llava", 0)
+    with torch.no_grad():
+        base.lm_head.weight.add_(1)
+    base.save_pretrained(tmp_path / "tuned")
+    save_tokenizer(tmp_path / "tuned")
+    text_model(tmp_path / "text", "llava", 1)
+    names = ("tuned", "text")
+    content = {"base": str(tmp_path / "base"), "experts": {n: str(tmp_path / n) for n in names}}
+    mask(content | {"method": "task_arithmetic"}, tmp_path / "kept")
+    restore(tmp_path / "kept", "tuned", tmp_path / "out")
+    with torch.no_grad():
+        base.model.vision_tower.embeddings.class_embedding.add_(1)
+    base.save_pretrained(tmp_path / "tuned")
+    with pytest.raises(EvomergeError, match=r"experts\.tuned: expected .*class_embedding to be"):
+        mask(content | {"method": "task_arithmetic"}, tmp_path / "again")
 
 
 def test_the_commands_say_what_is_kept(root: Path, tmp_path: Path) -> None:

@@ -151,10 +151,14 @@ def test_a_trial_is_scored_quantised_and_its_export_says_so(
     job = Job(0, recipe(0.5))
     found = []
     for engine in (EngineChoice(), int4):
-        outcome = Worker(dataclasses.replace(spec, engine=engine)).run(job)
+        worker = Worker(dataclasses.replace(spec, engine=engine))
+        outcome = worker.run(job)
         assert isinstance(outcome, Scored)
         found.append(outcome.scores.metrics["zoo_math"]["gold_bpb"].value)
     assert found[0] != found[1]
+    before = worker._digest(job)
+    monkeypatch.setattr("evomerge.execution.worker.version", lambda _: "another")
+    assert worker._digest(job) != before  # another torchao may round otherwise
 
     own = trial(recipe(0.5), value=found[1])
     objective = Objective("zoo_math", "gold_bpb", "minimize", "zoo_math")
@@ -185,6 +189,8 @@ def test_what_stands_in_the_way_is_said_at_once(
     ]
     with pytest.raises(ConfigError, match="out of int8, int8_dynamic, int4, got 'int7'; did"):
         load(tmp_path, "engine.quantize=int7")
+    with pytest.raises(ConfigError, match=r"out of int8, int8_dynamic, int4, got .*'int8'"):
+        load(tmp_path, "engine.quantize=[int8]")
     with pytest.raises(ConfigError, match=r"by the key engine.quantize, for transformers only"):
         load(tmp_path, "engine={name: vllm, quantize: int8}")
 

@@ -60,6 +60,7 @@ def test_layers_are_shared_out_evenly_and_in_order() -> None:
     assert device_numbers([1] * 8, 0, 4) == [0, 0, 1, 1, 2, 2, 3, 3]
     assert device_numbers([1] * 6, 2, 2) == [0, 0, 1, 1, 1, 1]
     assert device_numbers([1, 1], 6, 2) == [1, 1]  # embedding and head fill the first
+    assert device_numbers([1] * 4, 9, 3) == [1, 1, 2, 2]
 
 
 def test_every_tensor_of_the_merge_is_there_and_written_where_it_is(

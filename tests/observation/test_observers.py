@@ -15,6 +15,7 @@ from evomerge.models.writer import TensorForm
 from evomerge.observation.blocks import blocks, in_blocks, largest_block
 from evomerge.observation.kinds import OBSERVATIONS
 from evomerge.observation.observer import Observer
+from evomerge.observation.routers import routing
 from tests.architectures import tiny_model
 
 READINGS = (
@@ -149,6 +150,19 @@ def test_router_usage_counts_tokens_by_expert(family: str, tmp_path: Path) -> No
     assert form.shape == found.shape
     assert torch.equal(found, wanted)
     assert OBSERVATIONS["router_usage"].forms(tiny_model("llama", tmp_path, 0), ["a"]) == {}
+
+
+def test_experts_are_alike_by_the_cosine_of_what_the_router_scores_them(tmp_path: Path) -> None:
+    model, observer = observed_model("qwen3_moe", tmp_path, torch.float32)
+    found = routing(observer).likeness
+    tokens = [torch.tensor([[*r.context, *r.continuation[:-1]]]) for r in READINGS]
+    with torch.no_grad():
+        read = [model(t, output_router_logits=True).router_logits for t in tokens]
+    for layer, alike in enumerate(found):
+        scores = torch.cat([own[layer] for own in read])
+        for i, j in ((0, 1), (2, 0), (1, 1)):
+            wanted = nn.functional.cosine_similarity(scores[:, i], scores[:, j], 0)
+            torch.testing.assert_close(alike[i, j], wanted)
 
 
 def test_layers_stored_the_other_way_round_and_tied_heads_have_no_gram(tmp_path: Path) -> None:

@@ -122,6 +122,15 @@ def test_workers_that_share_a_gpu_share_its_memory(tmp_path: Path) -> None:
     assert "2 on cuda" in found["workers"]
 
 
+def held_bytes(line: str) -> tuple[float, float]:
+    """Read what a device holds of the candidate, and of base and experts."""
+    form = r"([\d.]+) ([kM])B live, ([\d.]+) ([kM])B base and experts, .* keys, values and logits"
+    match = re.search(form, line)
+    assert match, line
+    factors = {"k": 1e3, "M": 1e6}
+    return float(match[1]) * factors[match[2]], float(match[3]) * factors[match[4]]
+
+
 def test_what_each_gpu_of_a_worker_holds_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,13 +139,9 @@ def test_what_each_gpu_of_a_worker_holds_is_said(
     found = facts(tmp_path, execution="{gpus_per_worker: 2}", gpu_bytes=GPU)
     assert found["workers"].startswith("1 on cuda")
     first, second = found["of a worker"].split("\n")
-    form = r"([\d.]+) MB live, ([\d.]+) MB base and experts, .* keys, values and logits"
-    said = [re.search(form, line) for line in (first, second)]
-    live = [float(match[1]) for match in said if match]
-    assert sum(live) == pytest.approx(float(found["memory"].split()[0]), rel=0.02)
-    assert [float(match[2]) for match in said if match] == pytest.approx(
-        [3 * one for one in live], rel=0.02
-    )
+    live, sources = zip(*map(held_bytes, (first, second)), strict=True)
+    assert sum(live) == pytest.approx(1e6 * float(found["memory"].split()[0]), rel=0.02)
+    assert sources == pytest.approx([3 * one for one in live], rel=0.02)
     assert first.startswith("cuda:0 ")
     assert second.strip().startswith("cuda:1 ")
 

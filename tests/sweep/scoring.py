@@ -17,7 +17,6 @@ __all__ = ["scoring_fault"]
 
 _TOLERANCE = 1e-3
 _ANSWER = 4
-_TOGETHER = "log-likelihoods: what else is in a batch counts, in plain transformers, too"
 
 
 def scoring_fault(model: PreTrainedModel, folder: Path) -> str:
@@ -38,7 +37,7 @@ def scoring_fault(model: PreTrainedModel, folder: Path) -> str:
     found = [answer.response[0] for answer in engine.likelihoods(pairs, ["one"] * 3)()]  # type: ignore[index]
     wanted = [_likelihood(model, *pair) for pair in pairs]
     if max(abs(a - b) for a, b in zip(found, wanted, strict=True)) > _TOLERANCE:
-        return "log-likelihoods" if _is_alone(model, pairs[0][0]) else _TOGETHER
+        return f"log-likelihoods{_reason(model, pairs[0][0])}"
     if not engine.can_decode:  # lm-eval's own code lets the model generate
         return ""
     settings = {"until": ["no such word"], "max_gen_toks": _ANSWER, "do_sample": False}
@@ -56,11 +55,17 @@ def _likelihood(model: PreTrainedModel, prompt: list[int], scored: list[int]) ->
 
 
 @torch.no_grad()
-def _is_alone(model: PreTrainedModel, tokens: list[int]) -> bool:
-    """Tell whether plain transformers answers a sequence as it does beside another one."""
-    one, both = torch.tensor([tokens]), torch.tensor([tokens, tokens[::-1]])
-    alone, beside = (model(x, use_cache=False).logits[0] for x in (one, both))
-    return bool((alone - beside).abs().max() < _TOLERANCE)
+def _reason(model: PreTrainedModel, tokens: list[int]) -> str:
+    """Say what else than a token and those before it plain transformers answers by, if so."""
+    alone, beside, ahead = (
+        model(torch.tensor(rows), use_cache=False).logits[0, : len(tokens)]
+        for rows in ([tokens], [tokens, tokens[::-1]], [tokens + tokens[:3]])
+    )
+    if (alone - beside).abs().max() > _TOLERANCE:
+        return ": what else is in a batch counts, in plain transformers, too"
+    if (alone - ahead).abs().max() > _TOLERANCE:
+        return ": tokens see what comes after them, in plain transformers, too"
+    return ""
 
 
 @torch.no_grad()

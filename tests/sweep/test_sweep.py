@@ -25,8 +25,6 @@ ALL_PARTS = ("routed_experts", "router", "shared_experts")
     ("model_type", "path", "parts"),
     [
         ("mamba", "", ()),
-        ("lfm2", "", ()),
-        ("qwen3_next", "", ALL_PARTS),
         ("deepseek_v3", MOVED, ALL_PARTS),
         ("longcat_flash", OF_CONFIG, ("routed_experts", "router")),
     ],

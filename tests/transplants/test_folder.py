@@ -27,6 +27,8 @@ from evomerge.errors import EvomergeError, NonFiniteError
 from evomerge.merging.sources import Sources
 from evomerge.models.companions import Companions
 from evomerge.models.zoo import zoo_path
+from evomerge.transplants.folder import Transplant, write_transplant
+from tests import vocabularies
 from tests.transplants.formulas import nearest, orthogonal_pursuit
 from tests.vocabularies import EMBEDDING, HEAD, PLAIN, save_model
 
@@ -213,6 +215,22 @@ def test_a_model_says_the_same_with_the_same_words_under_other_ids(tmp_path: Pat
     for name, tensor in back.items():
         kept = [r for r in range(len(tensor)) if r != zero] if tensor.ndim == 2 else ...
         assert torch.equal(tensor[kept], math[name][kept]) or name not in (EMBEDDING, HEAD)
+
+
+def test_what_was_interrupted_does_not_go_on_with_another_tokenizer(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", OWN, seed=0)
+    whole = Transplant(donor=str(save_donor(tmp_path / "donor")), model=str(tmp_path / "model"))
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_transplant(whole, tmp_path / "out", shard_bytes=4096, writing=stop)
+    vocabularies.save_words(tmp_path / "donor", NEW[::-1], "<stop>", "{{ donor }}")
+    for name in ("out", "fresh"):
+        write_transplant(whole, tmp_path / name, shard_bytes=4096)
+    states = [loaded(tmp_path / name).state_dict() for name in ("out", "fresh")]
+    assert all(map(torch.equal, *(state.values() for state in states)))
 
 
 def test_what_cannot_be_transplanted_is_said_in_a_line(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _rows(study: StudyRecord, about: About) -> Iterator[tuple[str, str]]:
 
 def _noise(items: pd.DataFrame | None) -> Iterator[tuple[str, str]]:
     """Say how far verdicts on one answer are apart, where judges were asked several times."""
-    if items is None:
+    if items is None or items.empty:
         return
     metrics = items.metric.astype(str).str.split(",").str[0]  # whichever answers it is of
     noisy = items[metrics.str.endswith(_NOISE)]
