@@ -16,6 +16,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
 from tests.e2e.command import EVOMERGE, evomerge
@@ -117,6 +119,7 @@ def read(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.survival
 def test_a_killed_driver_loses_and_repeats_nothing(experiment: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     driver = subprocess.Popen(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from evomerge.analysis.front import front
 from evomerge.analysis.intervals import difference, mean
+from evomerge.analysis.picking import pick
 from evomerge.origins import is_single_model
 from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
@@ -25,6 +26,14 @@ def finished(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("study") / "run"
     done = evomerge("run", experiment, "--dir", folder, "--workers", 2)
     assert "best merge" in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole quickstart."""
+    folder = tmp_path_factory.mktemp("quickstart") / "run"
+    evomerge("run", "quickstart", "--dir", folder)
     return folder
 
 
@@ -81,15 +90,12 @@ print("RESULTS" + json.dumps(numbers))
 
 
 def test_the_export_is_an_ordinary_model_that_scores_what_the_trial_scored(
-    tmp_path: Path,
+    quickstart: Path, tmp_path: Path
 ) -> None:
     """Whole search items: plain transformers and lm-eval, in a process without evomerge."""
     from evomerge.config.presets import Presets
 
-    folder = tmp_path / "run"
-    quick = ["--executor", "inline", "--set", "budget.trials=6", "--set", "finalists=0"]
-    evomerge("run", "quickstart", "--dir", folder, *quick)
-    out = evomerge("export", folder, "--pick", "trial:5", "--out", tmp_path / "model").stdout
+    out = evomerge("export", quickstart, "--pick", "knee", "--out", tmp_path / "model").stdout
     assert "exported" in out
     tasks = Presets().names("evaluators")["zoo"].parent / "tasks"
     done = subprocess.run(
@@ -100,8 +106,8 @@ def test_the_export_is_an_ordinary_model_that_scores_what_the_trial_scored(
         cwd=tmp_path,
     )
     results = json.loads(done.stdout.split("RESULTS")[1])
-    study = read_study(StudyFolder(folder))
-    trial = study.trials[5]
+    study = read_study(StudyFolder(quickstart))
+    trial = pick(study, "knee")
     for objective, value in zip(study.objectives, trial.values, strict=True):
         metrics = results[objective.task]
         assert metrics[f"{objective.metric},none"] == value
@@ -116,11 +122,9 @@ def test_recipe_and_mergekit_exports_are_text(finished: Path, tmp_path: Path) ->
     assert merged == (tmp_path / "exported" / "model.safetensors").read_bytes()
 
 
-def test_the_demo_beats_every_parent_by_two_standard_errors(tmp_path: Path) -> None:
-    """The whole quickstart; its winner against the best expert and the uniform average."""
-    folder = tmp_path / "run"
-    evomerge("run", "quickstart", "--dir", folder)
-    finals = [f for f in read_study(StudyFolder(folder)).finals if f.split == "test"]
+def test_the_demo_beats_every_parent_by_two_standard_errors(quickstart: Path) -> None:
+    """Its winner against the best expert and the uniform average."""
+    finals = [f for f in read_study(StudyFolder(quickstart)).finals if f.split == "test"]
     scores = {f.origin: mean(f.values, f.stderr) for f in finals}
     winner = next(mean(f.values, f.stderr) for f in finals if f.chosen)
     experts = [s for origin, s in scores.items() if origin.startswith("expert:")]

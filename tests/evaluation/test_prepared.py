@@ -409,7 +409,7 @@ def test_what_decides_over_the_last_digits_names_the_scores(suite, model, tokeni
 
     before = digest()
     assert digest() == before
-    monkeypatch.setattr("evomerge.evaluation.transformers_engine._TOKENS_PER_BATCH", 64)
+    monkeypatch.setattr("evomerge.evaluation.batches._TOKENS_PER_BATCH", 64)
     other_batches = digest()
     monkeypatch.setattr("evomerge.evaluation.transformers_engine.device_name", lambda _: "a GPU")
     assert len({before, other_batches, digest()}) == 3

@@ -180,6 +180,7 @@ def _armed(marker: Path) -> object:
     return SPACE
 
 
+@pytest.mark.survival
 def test_a_worker_that_dies_during_a_climb_is_replaced_and_the_climb_is_the_same(
     worker: Worker, tmp_path: Path
 ) -> None:

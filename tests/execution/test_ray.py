@@ -100,6 +100,7 @@ def test_a_ray_worker_that_cannot_start_raises_the_users_fault() -> None:
     assert "gone" in done.stdout
 
 
+@pytest.mark.survival
 def test_a_worker_that_ray_kills_to_save_memory_counts_as_dead() -> None:
     """In a process of its own, whose Ray holds every machine for full."""
     code = (

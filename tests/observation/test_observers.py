@@ -79,7 +79,7 @@ def test_fisher_of_sampled_labels_is_on_average_that_of_the_predictions(tmp_path
     """With one token as answer, the exact Fisher is a sum over all labels."""
     model, _ = observed_model("llama", tmp_path)
     reading = Reading((3, 4, 5), (6,))
-    name, n = "model.norm.weight", 3000
+    name, n = "model.norm.weight", 1000
     observer = Observer(model, Checkpoint(tmp_path).names, (reading,) * n, 64, "sampled")
     found = OBSERVATIONS["fisher"].observe(observer, [name])[name]
     predicted = log_p(model, reading)[0]

@@ -584,7 +584,7 @@ def recipes(draw: st.DrawFn) -> tuple[str, str | None, tuple[Rule, ...]]:
 
 
 @given(recipes())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_every_tensor_has_the_same_plan_after_a_round_trip(
     zoo: Path, drawn: tuple[str, str | None, tuple[Rule, ...]]
 ) -> None:
