@@ -72,19 +72,13 @@ class Runs:
         Raises:
             EvaluationError: The template fails, or no process can be started.
         """
-        codes = [[self._code(metric, item, text) for text in item.texts] for item in items]
+        what = "the template of code"
+        codes = [
+            [item.rendered(metric, what, self.code, text) for text in item.texts] for item in items
+        ]
         with ThreadPoolExecutor(self.parallel) as pool:
             passed = pool.map(self._passes, [code for of_item in codes for code in of_item])
             return [OwnScore(fmean(float(next(passed)) for _ in of_item)) for of_item in codes]
-
-    def _code(self, metric: str, item: AnsweredItem, text: str) -> str:
-        from evomerge.evaluation.harness import rendered  # imports lm-eval
-
-        try:
-            return rendered(self.code, item.parts(text))
-        except Exception as err:  # templates raise anything
-            text = f"the template of code fails: {' '.join(str(err).split())}"
-            raise item.fault(metric, text) from err
 
     def _passes(self, code: str) -> bool:
         token = secrets.token_hex(16)

@@ -116,7 +116,11 @@ class Judge:
         Raises:
             EvaluationError: No reply, or none with a verdict; what was said so far is kept.
         """
-        asked = [(item, text, self._question(metric, item, text)) for item, text in _texts(items)]
+        what = "the judge's prompt"
+        asked = [
+            (item, text, item.rendered(metric, what, self.prompt, text))
+            for item, text in _texts(items)
+        ]
         askers: dict[str, AnsweredItem] = {}
         for item, _, question in asked:
             askers.setdefault(question, item)
@@ -129,15 +133,6 @@ class Judge:
         said = dict(zip(askers, found, strict=True))
         judged = (self._verdict(metric, item, text, q, said[q]) for item, text, q in asked)
         return [_score([next(judged) for _ in item.texts]) for item in items]
-
-    def _question(self, metric: str, item: AnsweredItem, text: str) -> str:
-        from evomerge.evaluation.harness import rendered  # imports lm-eval
-
-        try:
-            return rendered(self.prompt, item.parts(text))
-        except Exception as err:  # templates raise anything
-            text = f"the judge's prompt fails: {' '.join(str(err).split())}"
-            raise item.fault(metric, text) from err
 
     def _verdict(
         self, metric: str, item: AnsweredItem, text: str, question: str, replies: Sequence[str]

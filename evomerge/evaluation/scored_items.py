@@ -39,14 +39,25 @@ class AnsweredItem:
         lists = [answer if isinstance(answer, list) else [answer] for answer in self.answers]
         return [str(text) for texts in lists for text in texts]
 
-    def parts(self, answer: str) -> dict[str, object]:
-        """Name what templates may use, for one of the texts."""
-        return {
-            "doc": self.doc,
-            "prompt": self.prompt,
-            "answer": answer,
-            "target": self.target,
-        }
+    def rendered(self, metric: str, what: str, template: str, answer: str) -> str:
+        """Fill a template in for one of the texts.
+
+        Args:
+            metric: Whose template it is.
+            what: What messages call it.
+            template: Jinja, over ``doc``, ``prompt``, ``answer`` and ``target``.
+            answer: The text.
+
+        Raises:
+            EvaluationError: The template fails.
+        """
+        from evomerge.evaluation.harness import rendered  # imports lm-eval
+
+        known = {"doc": self.doc, "prompt": self.prompt, "answer": answer, "target": self.target}
+        try:
+            return rendered(template, known)
+        except Exception as err:  # templates raise anything
+            raise self.fault(metric, f"{what} fails: {' '.join(str(err).split())}") from err
 
     def fault(self, metric: str, text: str) -> EvaluationError:
         """Say what is wrong with a metric of this item."""

@@ -9,21 +9,12 @@ from typing import Any
 
 import torch
 
-from evomerge.errors import CheckpointError, ConfigError, Fault, NonFiniteError, did_you_mean
+from evomerge.errors import CheckpointError, ConfigError, Fault, did_you_mean
 from evomerge.fingerprint import digest_of
 from evomerge.masked.file import MASKS, ExpertMask, load_masks, unpacked
-from evomerge.merging.finite import count_elements
 from evomerge.merging.folder import SHARD_BYTES
-from evomerge.merging.output import (
-    WRITTEN,
-    claim_folder,
-    copy_companions,
-    finish,
-    put,
-    write_shards,
-)
+from evomerge.merging.output import WRITTEN, ModelFolder, claim_folder, write_model
 from evomerge.models.checkpoint import Checkpoint, open_safetensors
-from evomerge.models.configs import config_text
 from evomerge.models.expert import content_digest
 from evomerge.models.files import file_in
 from evomerge.models.opening import open_model
@@ -80,11 +71,16 @@ def write_restored(
     tensors = _Restored(base, merge, mask, open_safetensors(file))
     files = dict.fromkeys([*base.files, *merge.files, file, folder / MASKS])
     claim_folder(out, digest_of("restored", masks.merge_digest, expert), files, shard_bytes)
-    write_shards(out, tensors.forms, tensors.tensor, shard_bytes, progress)
-    copy_companions(folder, out)
-    put(out / "config.json", config_text(merge.config).encode())
     content = {"masks": relative_reference(str(folder.resolve()), out), "expert": expert}
-    finish(out, write_yaml(content, f"{WRITTEN}\nevomerge restore MASKS EXPERT --out DIR"))
+    restored = ModelFolder(
+        tensors.forms,
+        tensors.tensor,
+        folder,
+        merge.config,
+        write_yaml(content, f"{WRITTEN}\nevomerge restore MASKS EXPERT --out DIR"),
+        "merge with dtype bfloat16 or float32",
+    )
+    write_model(out, restored, shard_bytes, progress)
 
 
 @dataclass(frozen=True)
@@ -110,11 +106,6 @@ class _Restored:
         out = torch.empty_like(merge)
         for rows in row_blocks(merge.shape):
             out[rows] = torch.where(kept[rows], self._changed(base[rows], merge[rows]), base[rows])
-        if bad := count_elements(out):
-            raise NonFiniteError(
-                f"expected finite numbers in the model, got {bad} NaN or infinite in {name}; merge "
-                "with dtype bfloat16 or float32"
-            )
         return out
 
     def _changed(self, base: torch.Tensor, merge: torch.Tensor) -> torch.Tensor:

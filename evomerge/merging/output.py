@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from evomerge import __version__
 from evomerge.errors import CheckpointError, NonFiniteError
 from evomerge.fingerprint import stamp
+from evomerge.merging.finite import count_elements
 from evomerge.merging.shards import cut_into_shards, index_text, is_model_file
+from evomerge.models.configs import config_text
 from evomerge.models.files import COMPANIONS, INDEX, companion_files, read_json
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
 
 __all__ = [
     "WRITTEN",
+    "ModelFolder",
     "claim_folder",
     "copy_companions",
     "discard",
     "finish",
     "put",
-    "write_shards",
+    "write_model",
 ]
 
 WRITTEN = "evomerge merged the model in this folder."
@@ -91,40 +97,72 @@ def _is_merge(recipe: Path) -> bool:
     return recipe.is_file() and recipe.read_bytes().startswith(f"# {WRITTEN}".encode())
 
 
-def write_shards(
+@dataclass(frozen=True, eq=False)
+class ModelFolder:
+    """What a folder with a model of our making holds.
+
+    Attributes:
+        forms: All tensors, in the order in which they fill the files.
+        tensor: Makes one of them; called once for each name that is written.
+        companions: Folder with the tokenizer and what goes with it.
+        config: The model's.
+        recipe: What was done, in YAML; begins with ``WRITTEN``.
+        hint: What to do about a tensor that is not finite.
+    """
+
+    forms: Mapping[str, TensorForm]
+    tensor: Callable[[str], torch.Tensor]
+    companions: Path
+    config: Mapping[str, Any]
+    recipe: str
+    hint: str
+
+
+def write_model(
     out: Path,
-    forms: Mapping[str, TensorForm],
-    tensor_of: Callable[[str], torch.Tensor],
+    model: ModelFolder,
     shard_bytes: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the files of a checkpoint that are not there yet, and their index.
+    """Write what is not there yet of a model, and give up the claim.
 
     Args:
         out: A claimed folder.
-        forms: All tensors, in the order in which they fill the files.
-        tensor_of: Called once for each name that is written.
-        shard_bytes: Largest size of one file.
+        model: What it is to hold.
+        shard_bytes: Largest size of one safetensors file.
         progress: Called with (tensors done, tensors in all), after each file.
 
     Raises:
-        NonFiniteError: From ``tensor_of``; no tensors are left behind.
+        NonFiniteError: A tensor holds NaN or infinity; no tensors are left behind.
         CheckpointError: A file cannot be written.
     """
-    shards = cut_into_shards(forms, shard_bytes)
+    shards = cut_into_shards(model.forms, shard_bytes)
     done = 0
     for name, shard in shards.items():
         if not (out / name).is_file():
             try:
-                write_safetensors(out / name, shard, tensor_of)
+                write_safetensors(out / name, shard, partial(_finite, model))
             except NonFiniteError:
                 discard(out)
                 raise
         done += len(shard)
         if progress is not None:
-            progress(done, len(forms))
+            progress(done, len(model.forms))
     if len(shards) > 1:
         put(out / INDEX, index_text(shards).encode())
+    copy_companions(model.companions, out)
+    put(out / "config.json", config_text(model.config).encode())
+    finish(out, model.recipe)
+
+
+def _finite(model: ModelFolder, name: str) -> torch.Tensor:
+    found = model.tensor(name)
+    if bad := count_elements(found):
+        raise NonFiniteError(
+            f"expected finite numbers in the model, got {bad} NaN or infinite in {name}; "
+            f"{model.hint}"
+        )
+    return found
 
 
 def copy_companions(source: Path, out: Path) -> None:

@@ -17,22 +17,13 @@ import torch
 from evomerge.alignment.matching import Orders, matched
 from evomerge.alignment.placing import placed
 from evomerge.alignment.weights import weight_likeness
-from evomerge.errors import ConfigError, Fault, NonFiniteError, collected
+from evomerge.errors import ConfigError, Fault, collected
 from evomerge.fingerprint import digest_of, fingerprint
-from evomerge.merging.finite import count_elements
 from evomerge.merging.folder import SHARD_BYTES
-from evomerge.merging.output import (
-    WRITTEN,
-    claim_folder,
-    copy_companions,
-    finish,
-    put,
-    write_shards,
-)
+from evomerge.merging.output import WRITTEN, ModelFolder, claim_folder, write_model
 from evomerge.merging.watched import N_PROMPTS, watched
 from evomerge.mixtures.groups import ExpertGroup, expert_groups
 from evomerge.mixtures.routed import RoutedExperts, RoutedTensor
-from evomerge.models.configs import config_text
 from evomerge.models.opening import open_model
 from evomerge.models.reference import absolute_reference, relative_reference
 from evomerge.models.writer import TensorForm
@@ -108,10 +99,15 @@ def write_fewer(
     digest = digest_of("fewer experts", asdict(wanted), fingerprint(prompts))
     claim_folder(out, digest, checkpoint.files, shard_bytes)
     merged = _Merged(experts, _groups(experts, examples, wanted.experts))
-    write_shards(out, merged.forms, merged.tensor, shard_bytes, progress)
-    copy_companions(checkpoint.companions, out)
-    put(out / "config.json", config_text(experts.config(wanted.experts)).encode())
-    finish(out, _text(wanted, merged.groups, out))
+    model = ModelFolder(
+        merged.forms,
+        merged.tensor,
+        checkpoint.companions,
+        experts.config(wanted.experts),
+        _text(wanted, merged.groups, out),
+        f"{wanted.model} holds them",
+    )
+    write_model(out, model, shard_bytes, progress)
     before = sum(math.prod(shape) for shape in checkpoint.shapes().values())
     n_parameters = sum(math.prod(form.shape) for form in merged.forms.values())
     is_louder = wanted.experts < experts.n and not experts.is_normed
@@ -162,12 +158,7 @@ class _Merged:
 
     def tensor(self, name: str) -> torch.Tensor:
         routed = self._routed.get(name)
-        own = self.experts.checkpoint.tensor(name) if routed is None else self._merged(routed)
-        if bad := count_elements(own):
-            raise NonFiniteError(
-                f"expected finite numbers in the model, got {bad} NaN or infinite in {name}"
-            )
-        return own
+        return self.experts.checkpoint.tensor(name) if routed is None else self._merged(routed)
 
     @property
     def _routed(self) -> Mapping[str, RoutedTensor]:

@@ -9,22 +9,12 @@ from typing import Any
 
 import torch
 
-from evomerge.errors import NonFiniteError
-from evomerge.merging.finite import count_elements
 from evomerge.merging.folder import SHARD_BYTES
-from evomerge.merging.output import (
-    WRITTEN,
-    claim_folder,
-    copy_companions,
-    finish,
-    put,
-    write_shards,
-)
+from evomerge.merging.output import WRITTEN, ModelFolder, claim_folder, write_model
 from evomerge.mixtures.file import MixtureFile, dump_mixture
 from evomerge.mixtures.kinds import mixture_config
 from evomerge.mixtures.routers import alike_layers, router_rows
 from evomerge.mixtures.sources import MixtureSources
-from evomerge.models.configs import config_text
 from evomerge.seeds import seed_for
 
 __all__ = ["WrittenMixture", "write_mixture"]
@@ -76,11 +66,15 @@ def write_mixture(
     files = dict.fromkeys(path for model in models for path in model.files)
     claim_folder(out, file.digest, files, shard_bytes)
     rows = router_rows(sources)
-    tensor_of = _Tensors(sources, rows).tensor
-    write_shards(out, sources.forms, tensor_of, shard_bytes, progress)
-    copy_companions(sources.base.folder, out)
-    put(out / "config.json", config_text(_config(sources)).encode())
-    finish(out, dump_mixture(file, f"{WRITTEN}\nevomerge moe THIS --out DIR", beside=out))
+    model = ModelFolder(
+        sources.forms,
+        _Tensors(sources, rows).tensor,
+        sources.base.folder,
+        _config(sources),
+        dump_mixture(file, f"{WRITTEN}\nevomerge moe THIS --out DIR", beside=out),
+        "choose dtype bfloat16 or float32, or smaller scales",
+    )
+    write_model(out, model, shard_bytes, progress)
     return WrittenMixture(sources.kind.name, *sources.n_parameters, tuple(alike_layers(rows)))
 
 
@@ -105,13 +99,7 @@ class _Tensors:
     def tensor(self, name: str) -> torch.Tensor:
         part = self.sources.parts.get(name)
         found = self._router(name) if part is None else self._lent(name)
-        found = found.to(self.sources.dtype)
-        if bad := count_elements(found):
-            raise NonFiniteError(
-                f"expected finite numbers in the mixture, got {bad} NaN or infinite in {name}; "
-                "choose dtype bfloat16 or float32, or smaller scales"
-            )
-        return found
+        return found.to(self.sources.dtype)
 
     def _router(self, name: str) -> torch.Tensor:
         n, kind = len(self.sources.file.experts), self.sources.kind

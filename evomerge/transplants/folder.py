@@ -9,20 +9,11 @@ from typing import Any, Literal
 
 import torch
 
-from evomerge.errors import CheckpointError, ConfigError, Fault, NonFiniteError, collected
+from evomerge.errors import CheckpointError, ConfigError, Fault, collected
 from evomerge.fingerprint import digest_of
-from evomerge.merging.finite import count_elements
 from evomerge.merging.folder import SHARD_BYTES
-from evomerge.merging.output import (
-    WRITTEN,
-    claim_folder,
-    copy_companions,
-    finish,
-    put,
-    write_shards,
-)
+from evomerge.merging.output import WRITTEN, ModelFolder, claim_folder, write_model
 from evomerge.models.companions import Companions
-from evomerge.models.configs import config_text
 from evomerge.models.opening import open_model
 from evomerge.models.reference import absolute_reference, relative_reference
 from evomerge.models.writer import TensorForm
@@ -127,10 +118,15 @@ def write_transplant(
     files = dict.fromkeys([*donor.files, *model.files])
     companions, config = written.described()
     claim_folder(out, digest_of("transplant", asdict(transplant)), files, shard_bytes)
-    write_shards(out, written.forms, written.tensor, shard_bytes, writing)
-    copy_companions(companions, out)
-    put(out / "config.json", config_text(config).encode())
-    finish(out, _text(transplant, out))
+    folder = ModelFolder(
+        written.forms,
+        written.tensor,
+        companions,
+        config,
+        _text(transplant, out),
+        f"they are in {model.model.folder}, or in rows made of those of {donor.model.folder}",
+    )
+    write_model(out, folder, shard_bytes, writing)
     return Transplanted(new.match, new.errors)
 
 
@@ -177,13 +173,7 @@ class _Written:
 
     def tensor(self, name: str) -> torch.Tensor:
         is_new = name in self.model.kinds
-        found = self.new.table(name) if is_new else self.model.model.tensor(name)
-        if bad := count_elements(found):
-            raise NonFiniteError(
-                f"expected finite numbers in the models, got {bad} NaN or infinite in {name} of "
-                f"{self.model.model.folder}{' with its new rows' * is_new}"
-            )
-        return found
+        return self.new.table(name) if is_new else self.model.model.tensor(name)
 
     def described(self) -> tuple[Path, dict[str, Any]]:
         """Return a folder with the tokenizer and what goes with it, and the config."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.benchmarks import results, steps
+from tests.benchmarks import preparation, results, steps
 from tests.benchmarks.__main__ import TABLES
 from tests.benchmarks.readme import replace_blocks, write_readme
 from tests.benchmarks.real.__main__ import TABLES as REAL
@@ -46,10 +46,13 @@ def test_the_readme_has_a_place_for_every_table(tmp_path: Path) -> None:
     assert copy.read_text(encoding="utf-8").count("| a table |") == len(TABLES)
 
 
-def test_the_docs_have_a_place_for_what_steps_cost(tmp_path: Path) -> None:
-    copy = tmp_path / "samplers.md"
-    copy.write_text((README.parent / steps.DOCS).read_text(encoding="utf-8"), encoding="utf-8")
-    write_readme({"steps": "| a table |"}, copy)
+@pytest.mark.parametrize(
+    ("name", "page"), [("steps", steps.DOCS), ("preparation", preparation.DOCS)]
+)
+def test_the_docs_have_a_place_for_what_is_measured(name: str, page: Path, tmp_path: Path) -> None:
+    copy = tmp_path / page.name
+    copy.write_text((ROOT / page).read_text(encoding="utf-8"), encoding="utf-8")
+    write_readme({name: "| a table |"}, copy)
     assert copy.read_text(encoding="utf-8").count("| a table |") == 1
 
 
