@@ -109,17 +109,16 @@ def write_masks(
     """Write one mask per expert beside a merge. Memory: one tensor of each model.
 
     Args:
-        recipe: What was merged.
+        recipe: What was merged, checked (``check_masks``).
         folder: Holds the merge, as ``write_checkpoint`` writes it.
         by: Kind of the masks.
         ratios: Of ``tall``, of every expert.
         progress: Called with (tensors done, tensors in all), over all experts.
 
     Raises:
-        EvomergeError: See ``check_masks``; or a file cannot be written.
+        EvomergeError: A model cannot be opened, or a file cannot be written.
     """
     sources, merge = Sources.of(recipe), Checkpoint(folder)
-    check_masks(recipe, sources, ratios)
     makers = {name: _Maker(sources, merge, name, by, ratios[name]) for name in recipe.experts}
     total, found = len(makers) * len(sources.names), {}
     for i, (name, maker) in enumerate(makers.items()):

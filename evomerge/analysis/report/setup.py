@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["About", "Setup", "setup"]
 
-_NOISE = "_noise"  # ends the name of a metric that evaluation.own_values adds
+_NOISE = "_noise"  # as evaluation.own_metrics has it, which this room does not import
 
 
 @dataclass(frozen=True)
