@@ -58,8 +58,9 @@ def _log_probs(
     model: PreTrainedModel, batch: Batch | SharedBatch, prefix: PrefixCache
 ) -> torch.Tensor:
     """(rows, vocabulary), in the dtype of the logits, like lm-eval."""
-    read = _logits if isinstance(batch, Batch) else _shared
-    return read(model, batch, prefix).log_softmax(dim=-1)
+    if isinstance(batch, Batch):
+        return _logits(model, batch, prefix).log_softmax(dim=-1)
+    return _shared(model, batch, prefix).log_softmax(dim=-1)
 
 
 def _logits(model: PreTrainedModel, batch: Batch, prefix: PrefixCache) -> torch.Tensor:
@@ -76,7 +77,7 @@ def _logits(model: PreTrainedModel, batch: Batch, prefix: PrefixCache) -> torch.
 def _shared(model: PreTrainedModel, batch: SharedBatch, prefix: PrefixCache) -> torch.Tensor:
     """(contexts + rows, vocabulary) logits: after each context, then inside the continuations."""
     cache, mask, positions = prefix.before(batch.context_mask)
-    after_contexts = model(
+    after_contexts: torch.Tensor = model(
         batch.contexts,
         attention_mask=mask,
         position_ids=positions,

@@ -123,8 +123,8 @@ def _trial(own: OwnMetric, metric: str, gold: AnsweredItem) -> Iterator[Fault]:
     except EvaluationError as err:
         yield Fault(("metrics", metric), f"{err} ({where})")
     except TimeoutError:
-        err = gold.fault(metric, f"expected a number within {TRIAL_S:g} s, got none yet")
-        yield Fault(("metrics", metric), f"{err} ({where})")
+        late = gold.fault(metric, f"expected a number within {TRIAL_S:g} s, got none yet")
+        yield Fault(("metrics", metric), f"{late} ({where})")
     else:
         if own.runs is not None and score.value == 0:
             _log.warning(

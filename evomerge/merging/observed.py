@@ -275,7 +275,8 @@ def peak_bytes(
         read_by: What each expert reads.
     """
     readings = [reading for one in read_by for reading in one.readings]
-    dtype, cut = model_dtype(base, roles), {*kinds} - {PROPAGATED}
+    dtype = model_dtype(base, roles)
+    cut = {_run_as(kind) for kind in kinds if kind != PROPAGATED}
     model = empty_model(base.config, dtype)
     if PROPAGATED not in kinds or model is None:
         return observation_bytes(base, dtype, cut, readings)

@@ -97,7 +97,7 @@ def test_how_much_memory_vllm_takes_makes_no_other_study(tmp_path):
 
 
 def test_an_engine_that_is_not_here_is_refused_with_what_to_do_instead(tmp_path):
-    with pytest.raises(ConfigError, match=r"engine.name: .*got sglang: .* lm_eval --model sglang"):
+    with pytest.raises(ConfigError, match=r"engine: name: .*got sglang: .* lm_eval --model sglang"):
         load(tmp_path, "engine=sglang")
 
 
