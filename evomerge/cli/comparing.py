@@ -90,9 +90,9 @@ def _print_answers(found: Retrieval) -> None:
         alike = [(" and ".join(pair.experts), f"{pair.cosine:.3f}") for pair in found.pairs]
         print_table("How alike they changed the base's answers", ["experts", "cosine"], alike)
     console.print(
-        "\nfit: cosine of the probabilities given and the right answers, 1 is right and sure; adds: "
-        "probability of right answers over those before, if each prompt went to whoever knows it "
-        "best; cosine: 1 the same knowledge, 0 apart. Of search items: no held-out scores.",
+        "\nnear: cosine of the probabilities given and the right answers, 1 is right and sure; "
+        "adds: probability of right answers over those before, if each prompt went to whoever "
+        "knows it best; cosine: 1 the same knowledge, 0 apart. Of search items: no held-out scores",
         soft_wrap=True,
         markup=False,
     )

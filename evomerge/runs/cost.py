@@ -107,7 +107,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         ("workers", f"{n_workers} on {worker.device}, {_where(experiment.execution)}"),
         ("kernel", ": ".join(kernel_choice(worker.device))),
         ("experts", _experts(sources, dtype, worker)),
-        ("memory", f"{bytes_text(candidate_bytes)} of live model for each of {n_workers} workers"),
+        ("memory", f"{_live(loaded, candidate_bytes)} for each of {n_workers} workers"),
         *_plan(loaded, sources, dtype, worker),
         ("disk", _disk(sources, candidate_bytes)),
     ]
@@ -285,6 +285,14 @@ def _plan(
     devices = devices_of(worker.device, worker.n_devices)
     lines = [f"{device} {plan}" for device, plan in zip(devices, plans, strict=True)]
     yield "of a worker", f"\n{'':12}".join(lines)
+
+
+def _live(loaded: Loaded, candidate_bytes: int) -> str:
+    """Say what candidates take: one model, and a copy of each that may answer beside it."""
+    mix = loaded.space.recipe(loaded.space.defaults).ensemble
+    if mix is None:
+        return f"{bytes_text(candidate_bytes)} of live model"
+    return f"{bytes_text(candidate_bytes * (1 + len(mix.weights)))} of live models"
 
 
 def _disk(sources: Sources, candidate_bytes: int) -> str:
