@@ -59,10 +59,13 @@ def test_a_study_of_ensembles_is_searched_and_resumed(tmp_path: Path) -> None:
     assert found.values[0] == pytest.approx(scores["zoo_facts", "acc_norm"])
     assert found.values[1] == pytest.approx(scores["zoo_list", "exact_match"])
 
-    refused = CliRunner().invoke(app, ["export", str(tmp_path / "whole"), "--pick", "trial:5"])
-    assert refused.exit_code != 0
-    line = " ".join(refused.stderr.split())
-    assert line.count("'evomerge evaluate FILE' scores it, with ensemble: {models: [zoo:facts") == 1
+    for kind in ("hf", "mergekit", "lora"):
+        out = ["--pick", "trial:5", "--format", kind, "--out", str(tmp_path / kind)]
+        refused = CliRunner().invoke(app, ["export", str(tmp_path / "whole"), *out])
+        (line,) = str(refused.exception).splitlines()
+        assert "which no one checkpoint holds; 'evomerge evaluate FILE' scores it, with " in line
+        assert "{models: [zoo:facts, zoo:list], by: probabilities, weights: [0." in line
+        assert not (tmp_path / kind).exists()
     page = CliRunner().invoke(app, ["report", str(tmp_path / "whole")])
     assert page.exit_code == 0, page.output
 
