@@ -10,11 +10,11 @@ import numpy as np
 
 from evomerge.arrays import Float32Array, FloatArray, IntArray
 
-__all__ = ["Asked", "Chosen", "KnowledgePair", "Retrieval", "TaskFit", "retrieve"]
+__all__ = ["Chosen", "KnowledgePair", "Retrieval", "TaskAnswers", "TaskFit", "retrieve"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class TaskAnswers:
     """What models say on the prompts of one task.
 
     Attributes:
@@ -92,7 +92,7 @@ class Retrieval:
     pairs: tuple[KnowledgePair, ...]
 
 
-def retrieve(base: str, experts: Sequence[str], asked: Mapping[str, Asked]) -> Retrieval:
+def retrieve(base: str, experts: Sequence[str], asked: Mapping[str, TaskAnswers]) -> Retrieval:
     """Rank experts by what they say.
 
     A model is the vector of probabilities that it gives, a task the vector that has a 1 at every
@@ -120,7 +120,7 @@ def retrieve(base: str, experts: Sequence[str], asked: Mapping[str, Asked]) -> R
     return Retrieval(tuple(fits), tuple(_order(base, experts, asked)), _pairs(base, experts, asked))
 
 
-def _wanted(asked: Asked) -> FloatArray:
+def _wanted(asked: TaskAnswers) -> FloatArray:
     """Write what is right as probabilities."""
     first = next(iter(asked.said.values()))
     return np.eye(first.shape[1])[asked.right]
@@ -132,7 +132,7 @@ def _cosine(one: Float32Array | FloatArray, other: Float32Array | FloatArray) ->
     return float(a @ b) / norms if norms else float("nan")
 
 
-def _order(base: str, experts: Sequence[str], asked: Mapping[str, Asked]) -> Iterator[Chosen]:
+def _order(base: str, experts: Sequence[str], asked: Mapping[str, TaskAnswers]) -> Iterator[Chosen]:
     """Take in turn the expert that adds most to the base and those before it."""
     known = {name: [_known(one, name) for one in asked.values()] for name in (base, *experts)}
     covered, left = known[base], list(experts)
@@ -144,7 +144,7 @@ def _order(base: str, experts: Sequence[str], asked: Mapping[str, Asked]) -> Ite
         left.remove(name)
 
 
-def _known(asked: Asked, model: str) -> FloatArray:
+def _known(asked: TaskAnswers, model: str) -> FloatArray:
     """Geometric mean over each right answer's tokens of their probabilities: (prompts,)."""
     right = asked.said[model][np.arange(len(asked.right)), asked.right].astype(float)
     _, own, n = np.unique(asked.prompts, return_inverse=True, return_counts=True)
@@ -161,7 +161,7 @@ def _mean(of_tasks: Sequence[FloatArray]) -> float:
 
 
 def _pairs(
-    base: str, experts: Sequence[str], asked: Mapping[str, Asked]
+    base: str, experts: Sequence[str], asked: Mapping[str, TaskAnswers]
 ) -> tuple[KnowledgePair, ...]:
     changes = {
         name: np.concatenate([(one.said[name] - one.said[base]).ravel() for one in asked.values()])

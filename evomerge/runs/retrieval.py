@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from evomerge.analysis.retrieval import Asked, Retrieval, retrieve
+from evomerge.analysis.retrieval import Retrieval, TaskAnswers, retrieve
 from evomerge.arrays import Float32Array
 from evomerge.evaluation.teacher_forcing import predictions
 from evomerge.observation.examples import Example, task_examples
@@ -45,7 +45,7 @@ def ask(
     sources: Sources,
     examples: Mapping[str, Sequence[Example]],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Asked]:
+) -> dict[str, TaskAnswers]:
     """Run base and experts, one after another in one live model, over prompts.
 
     Args:
@@ -69,7 +69,7 @@ def ask(
         for task, own in tasks.items():
             said[task][name] = own.said(candidate.model)
         progress(i, len(models))
-    return {task: Asked(said[task], own.right, own.prompts) for task, own in tasks.items()}
+    return {task: TaskAnswers(said[task], own.right, own.prompts) for task, own in tasks.items()}
 
 
 class _Task:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from evomerge.analysis.retrieval import Asked, retrieve
+from evomerge.analysis.retrieval import TaskAnswers, retrieve
 
 SAID = {  # two prompts: an answer of two tokens, one of one; right are tokens 0, 1, 0
     "base": [[0.25, 0.25, 0.5], [0.25, 0.25, 0.5], [0.5, 0.25, 0.25]],
@@ -15,7 +15,7 @@ SAID = {  # two prompts: an answer of two tokens, one of one; right are tokens 0
     "two": [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]],
     "same": [[0.25, 0.25, 0.5], [0.25, 0.25, 0.5], [0.5, 0.25, 0.25]],
 }
-ASKED = Asked(
+ASKED = TaskAnswers(
     {name: np.array(said, dtype=np.float32) for name, said in SAID.items()},
     right=np.array([0, 1, 0]),
     prompts=np.array([0, 0, 1]),
@@ -40,7 +40,7 @@ def test_experts_are_taken_by_what_they_add_to_those_before() -> None:
 
 
 def test_tasks_count_alike_whatever_their_number_of_prompts() -> None:
-    short = Asked(
+    short = TaskAnswers(
         {name: said[2:] for name, said in ASKED.said.items()}, ASKED.right[2:], np.array([0])
     )
     first, *_ = retrieve("base", EXPERTS, {"task": ASKED, "short": short}).order
