@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "transplants": {"errors", "fingerprint", "schema", "models", "merging"},
     "execution": {
         *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
-        *("evaluation", "space"),
+        *("evaluation", "space", "ensembles"),
     },
     "space": {"errors", "origins", "optuna_internals", "models", "methods", "recipe"},
     "samplers": {"errors", "optuna_internals", "pareto", "seeds", "schema"},

@@ -26,4 +26,5 @@ Members:
     units: sizes as people read them.
     compare: how the experts' task vectors relate.
     barriers: how the loss rises between models.
+    retrieval: what base and experts answer on search items, to choose among the experts.
 """
