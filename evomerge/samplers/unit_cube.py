@@ -38,6 +38,7 @@ class _Range:
     """Where a number's range lies, on the scale of its axis."""
 
     number: NumberDistribution
+    is_whole: bool  # asked of the class it takes as long as the rest of ``value``
     low: float
     width: float
 
@@ -51,7 +52,7 @@ class _Range:
         if number.step is not None:
             value = number.low + round((value - number.low) / number.step) * number.step
         value = min(max(value, number.low), number.high)
-        return int(value) if isinstance(number, IntDistribution) else value
+        return int(value) if self.is_whole else value
 
 
 class UnitCube:
@@ -172,7 +173,7 @@ def _range_of(distribution: BaseDistribution) -> _Range | None:
         return None
     number = _number(distribution)
     low, high = _edges(number)
-    return _Range(number, low, high - low)
+    return _Range(number, isinstance(number, IntDistribution), low, high - low)
 
 
 def _edges(number: NumberDistribution) -> tuple[float, float]:
