@@ -91,13 +91,14 @@ def mask(
     from evomerge.masked.file import MASKS
     from evomerge.masked.folder import check_masks, kind_for, write_masks
     from evomerge.merging.sources import Sources
+    from evomerge.twins.file import TWINS
 
     found = recipe_of(recipe)
     own = mask_ratio if isinstance(mask_ratio, Mapping) else {}
     for_all = _RATIO if isinstance(mask_ratio, Mapping) else mask_ratio
     ratios = {**dict.fromkeys(found.experts, for_all), **own}
     check_masks(found, Sources.of(found), ratios)
-    (Path(out) / MASKS).unlink(missing_ok=True)  # of an earlier merge
+    _forget(Path(out), MASKS, TWINS)
     write_merge(found, Path(out), measuring=measuring, merging=merging)
     kind = by or kind_for(found)
     return write_masks(found, Path(out), by=kind, ratios=ratios, progress=masking)
@@ -132,6 +133,7 @@ def merge_twins(
         EvomergeError: The recipe is wrong or cannot have differences, a prompt says not which
             expert it is for, or the folder cannot be written.
     """
+    from evomerge.masked.file import MASKS
     from evomerge.merging.sources import Sources
     from evomerge.merging.watched import N_PROMPTS
     from evomerge.observation.examples import read_examples
@@ -142,7 +144,7 @@ def merge_twins(
     limit = len(found.experts) * N_PROMPTS
     examples = () if prompts is None else read_examples(Path(prompts), limit)
     check_twins(found, Sources.of(found), share, examples)
-    (Path(out) / TWINS).unlink(missing_ok=True)  # of an earlier merge
+    _forget(Path(out), MASKS, TWINS)
     write_merge(found, Path(out), measuring=measuring, merging=merging)
     return write_twins(found, Path(out), rank_share=share, prompts=examples, progress=comparing)
 
@@ -183,3 +185,9 @@ def restore(
             f"expected the name of one expert, as {folder} has masks, got weights {dict(expert)}"
         )
     return Path(out)
+
+
+def _forget(folder: Path, *names: str) -> None:
+    """Remove what says what an earlier merge in a folder was kept with."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)

@@ -54,11 +54,22 @@ class LearnedMask:
         return fmean(self.losses[:n]), fmean(self.losses[-n:])
 
 
-def mask_faults(sources: Sources) -> Iterator[Fault]:
-    """Find why experts cannot be put under a mask."""
+def mask_faults(sources: Sources, out: Path) -> Iterator[Fault]:
+    """Find why experts cannot be put under a mask, or not be written into a folder."""
+    if out.exists() and not _is_ours(out):
+        text = f"expected an empty folder, or one with {_FILE} of an earlier mask, got {out}"
+        yield Fault(("out",), text, "choose another folder")
     if sources.vocabulary is not None:
         text = "expected models of one vocabulary, got models that are brought to one"
         yield Fault(("models", "tokenizer"), text, "merge them to that vocabulary first")
+
+
+def _is_ours(out: Path) -> bool:
+    """Tell whether a folder holds an earlier mask, one that was not finished, or nothing."""
+    if not out.is_dir():
+        return False
+    names = {file.name for file in out.iterdir()}
+    return _FILE in names or names <= {_TENSORS, f".{_TENSORS}.partial"}
 
 
 def kept_mask(out: Path, digest: str) -> LearnedMask | None:

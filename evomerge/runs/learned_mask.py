@@ -60,11 +60,11 @@ def learn_mask(
     from evomerge.merging.sources import Sources
 
     sources = Sources.of(loaded.models, cache_folder("experts"))
-    if faults := [*settings.faults(), *mask_faults(sources)]:
+    if faults := [*settings.faults(), *mask_faults(sources, out)]:
         raise ConfigError(*faults)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     candidate = LiveCandidate(sources, loaded.models.dtype, device)
-    losses = _losses(loaded, candidate, settings)
+    losses = _losses(loaded, sources, candidate, settings)
     digest = _digest(sources, losses, settings, candidate)
     found = kept_mask(out, digest)
     if found is None:
@@ -94,7 +94,9 @@ def _learned(
     return write_mask(out, digest, found, shapes, learner.mask)
 
 
-def _losses(loaded: Loaded, candidate: LiveCandidate, settings: MaskSettings) -> Losses:
+def _losses(
+    loaded: Loaded, sources: Sources, candidate: LiveCandidate, settings: MaskSettings
+) -> Losses:
     """Prepare the losses of the experiment's objectives on its search items."""
     from transformers import AutoTokenizer
 
@@ -107,7 +109,7 @@ def _losses(loaded: Loaded, candidate: LiveCandidate, settings: MaskSettings) ->
     prepared = PreparedSuites(
         loaded.tasks.prompted("search"),
         candidate.model,
-        AutoTokenizer.from_pretrained(Path(candidate.model.name_or_path)),
+        AutoTokenizer.from_pretrained(sources.anchor.companions),
         make_engine=partial(TransformersEngine, reading=spec.engine.reading),
     )
 

@@ -192,12 +192,14 @@ def test_the_command_writes_experts_that_merge(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_learned_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("mine")
     wrong = MaskSettings(steps=0, rate=-1.0, temperature=0.0, inner_rate=-1.0)
     with pytest.raises(EvomergeError) as error:
         learn_mask(experiment(), tmp_path, wrong)
     said = str(error.value)
     for name in ("steps: expected at least 1, got 0", "rate: expected a number above 0, got -1.0"):
         assert name in said
+    assert "out: expected an empty folder, or one with mask.yaml" in said
     costs = experiment(objectives=[{"cost": "parameters"}])
     with pytest.raises(EvomergeError, match="objectives: expected one of a task"):
-        learn_mask(costs, tmp_path)
+        learn_mask(costs, tmp_path / "out")

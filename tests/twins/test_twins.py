@@ -207,6 +207,9 @@ def test_what_cannot_be_is_said_in_a_line(root: Path, zoo: Path, tmp_path: Path)
     with pytest.raises(EvomergeError, match="one of one, two, three, got 'onee'; did you mean"):
         restore(kept, "onee", tmp_path / "out")
     mask(recipe(root), tmp_path / "masks")
+    mask(recipe(root), kept)
+    assert not (kept / "twins.yaml").exists()
+    merge_twins(recipe(root), kept)
     with pytest.raises(EvomergeError, match=r"the name of one expert, as .* has masks"):
         restore(tmp_path / "masks", {"one": 0.5}, tmp_path / "out")
     with pytest.raises(EvomergeError, match="a merge with differences, got"):
