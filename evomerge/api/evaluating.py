@@ -160,6 +160,7 @@ def ensemble_scores(
     from evomerge.twins.file import Twins
     from evomerge.twins.routed import LiveTwins
 
+    live: LiveTwins | LiveEnsemble
     live = LiveTwins(file) if isinstance(file, Twins) else LiveEnsemble(file)
     scores = score_model(live.model, live.tokenizer, suites, split, make_engine=live.make_engine)
     return scores, live.costs

@@ -160,9 +160,9 @@ def _model(sources: Sources, expert: str, masks: Any) -> ModelFolder:
         if name not in masked:
             is_own = name in sources.names
             return sources.tensor(expert, name) if is_own else sources.lent_tensor(name)
-        base, own = sources.tensor(BASE, name), sources.tensor(expert, name).float()
-        changed = base.float() + masks.get_tensor(name) * (own - base.float())
-        return changed.to(anchor.dtype(name))
+        base, own = sources.tensor(BASE, name).float(), sources.tensor(expert, name).float()
+        mask: torch.Tensor = masks.get_tensor(name)
+        return base + mask * (own - base)
 
     forms = {n: TensorForm(anchor.dtype(n), anchor.shape(n)) for n in sources.stored}
     untied = {"tie_word_embeddings": False} if sources.is_untied else {}

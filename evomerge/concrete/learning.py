@@ -7,6 +7,7 @@ of the live model are turned into slopes of the logits as they appear, so that n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,7 +92,7 @@ class MaskLearner:
         self._coefficients = {name: torch.full((n,), start) for name in self._live}
         if self._settings.inner_rate:
             along = {name: torch.zeros(n) for name in self._live}
-            self._backward(step, "inner", lambda *of: self._add_coefficients(along, *of))
+            self._backward(step, "inner", partial(self._add_coefficients, along))
             for name, slopes in along.items():
                 self._coefficients[name] -= self._settings.inner_rate * slopes
         self._adam.zero_grad()
@@ -159,7 +160,9 @@ class MaskLearner:
     def _change(self, name: str) -> torch.Tensor:
         """Add up what the experts change of a tensor, by their coefficients."""
         vectors = self._task_vectors(name)
-        return torch.tensordot(self._coefficients[name].to(vectors.device), vectors, dims=1)
+        coefficients = self._coefficients[name].to(vectors.device)
+        total: torch.Tensor = torch.tensordot(coefficients, vectors, dims=1)
+        return total
 
     def _add_logits(self, name: str, gradient: torch.Tensor) -> None:
         mask, logits = self._masks[name], self._logits[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def write_twins(
     return WrittenTwins(tuple(recipe.experts), n_merge, n_difference, accuracy)
 
 
-def _n_elements(forms: Sequence[TensorForm]) -> int:
+def _n_elements(forms: Iterable[TensorForm]) -> int:
     return sum(math.prod(form.shape) for form in forms)
 
 
