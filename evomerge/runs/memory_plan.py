@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evomerge.evaluation.batches import batch_tokens
-from evomerge.evaluation.step_memory import Outline, cache_bytes
+from evomerge.evaluation.step_memory import Outline, answer_tokens, cache_bytes
 from evomerge.merging.residency import Needs, common_residency
 from evomerge.runs.units import bytes_text
 
@@ -70,8 +70,10 @@ def memory_plan(
     vocabulary, itemsize = model.config.get_text_config().vocab_size, model.dtype.itemsize
     tokens = batch_tokens(vocabulary, itemsize, None if device_type == "cpu" else room)
     logits = tokens * vocabulary * itemsize  # on the first device
+    of_answers = answer_tokens(model, tokens)
     for needs in needed:
         held = {"mapped": 0, "resident": needs.source_bytes, "streamed": 2 * stage_bytes}[place]
-        scoring = needs.n_layers * cache_bytes(model, tokens) + logits
+        choices = needs.n_layers * cache_bytes(model, tokens) + logits
+        scoring = max(choices, needs.n_layers * cache_bytes(model, of_answers))
         yield DevicePlan(needs.live_bytes, held, scoring, step_bytes, room)
         logits = 0
