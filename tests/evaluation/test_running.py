@@ -70,7 +70,7 @@ def test_answers_are_those_of_each_prompt_alone(family: str, tmp_path: Path) -> 
         answers = engine.texts(asked(engine, texts))()
     expected = [alone(model, engine, text) for text in texts]
     assert [(answer.response, answer.tokens) for answer in answers] == expected
-    assert len({answer.tokens for answer in answers}) > 2
+    assert len({answer.tokens for answer in answers}) > 1
     assert any(
         a > 1 and b == 1 and more > n > 0 for (n, a), (more, b) in pairwise(shapes)
     )  # joined
