@@ -202,8 +202,8 @@ class TransformersEngine:
 
         def answer() -> list[Answer]:
             answers: dict[int, Answer] = {}
-            found = answered(self._model, batches, asked.stops, draws, rows)
-            for request, tokens, seconds in found:
+            said = answered(self._model, batches, asked.stops, draws, rows)
+            for request, tokens, seconds in said:
                 answers[request] = asked.stops.answer(tokens, seconds)
             return [answers[i] for i in range(len(asked.prompts))]
 
@@ -231,8 +231,9 @@ class TransformersEngine:
         longest = lengths[order[0]] - len(family.prefix) + room
 
         def size(length: int) -> int:
-            most = self._size(length - room if rows else length)
-            return min(most, max(1, rows // _PARTS)) if rows else most
+            if not rows:
+                return self._size(length)
+            return min(self._size(max(1, length - room)), max(1, rows // _PARTS))
 
         for part in self._padded_together(order, lengths.__getitem__, family, longest):
             for cut in chunked([lengths[i] + room for i in part], size):
