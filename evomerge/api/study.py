@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from evomerge.analysis.report.figures import Figure
-    from evomerge.export.model import CheckpointForm, Rescored
+    from evomerge.export.model import CheckpointForm
+    from evomerge.export.rescored import Rescored
 
 __all__ = ["RecipeFormat", "Study", "TrialChoice"]
 

@@ -17,7 +17,8 @@ from evomerge.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
     from evomerge.api.study import Study
-    from evomerge.export.model import CheckpointForm, Rescored
+    from evomerge.export.model import CheckpointForm
+    from evomerge.export.rescored import Rescored
     from evomerge.study.records import StudyRecord, TrialRecord
 
 __all__ = ["export"]
@@ -83,7 +84,8 @@ def export(
         return
 
     from evomerge.analysis.gain import no_gain
-    from evomerge.export.model import CheckpointForm, open_repository, push_folder
+    from evomerge.export.hub import open_repository, push_folder
+    from evomerge.export.model import CheckpointForm
     from evomerge.merging.folder import SHARD_BYTES
 
     form = CheckpointForm(dtype, shard_bytes or SHARD_BYTES, allow_non_finite)

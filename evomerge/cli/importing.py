@@ -32,11 +32,11 @@ def import_(
 ) -> None:
     """Write an experiment from a file of mergekit-evolve, or a recipe from one of mergekit."""
     from evomerge.config.evolve import experiment_from_evolve
-    from evomerge.recipe.files import dump_recipe, load_recipe
+    from evomerge.recipe.files import RECIPE_FILE, dump_recipe, load_recipe
     from evomerge.schema import read_yaml
 
     is_search = "genome" in read_yaml(file)
-    out = out or Path("experiment.yaml" if is_search else "recipe.yaml")
+    out = out or Path("experiment.yaml" if is_search else RECIPE_FILE)
     if out.exists():
         raise ConfigError(f"expected --out to be a new file, {out} is there already")
     if not is_search and (trials or include_path):

@@ -16,7 +16,7 @@ from evomerge.merging.sources import Sources
 from evomerge.models.adapter import Adapter
 from evomerge.models.expert import open_expert
 from evomerge.models.reference import AdapterRef
-from evomerge.recipe.files import dump_recipe
+from evomerge.recipe.files import RECIPE_FILE, dump_recipe
 from evomerge.recipe.recipe import Recipe
 
 __all__ = ["write_adapter"]
@@ -144,6 +144,6 @@ def _write(
         save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
         text = json.dumps(config, indent=2) + "\n"
         (out / "adapter_config.json").write_text(text, encoding="utf-8")
-        (out / "recipe.yaml").write_text(dump_recipe(recipe, beside=out), encoding="utf-8")
+        (out / RECIPE_FILE).write_text(dump_recipe(recipe, beside=out), encoding="utf-8")
     except OSError as err:
         raise CheckpointError(f"{out} cannot be written: {err.strerror or err}") from err

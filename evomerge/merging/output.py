@@ -20,6 +20,7 @@ from evomerge.merging.shards import cut_into_shards, index_text, is_model_file
 from evomerge.models.configs import config_text
 from evomerge.models.files import COMPANIONS, INDEX, companion_files, read_json
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
+from evomerge.recipe.files import RECIPE_FILE
 
 __all__ = [
     "WRITTEN",
@@ -36,7 +37,7 @@ WRITTEN = "evomerge merged the model in this folder."
 """First line of the recipe beside a merge: tells it from a recipe that was put there."""
 _REPLACED = (*COMPANIONS, "README.md")
 _TOKENIZER_CONFIG = "tokenizer_config.json"
-_CLAIM, _RECIPE = ".merge-in-progress", "recipe.yaml"
+_CLAIM = ".merge-in-progress"
 
 
 def claim_folder(out: Path, digest: str, sources: Iterable[Path], shard_bytes: int) -> None:
@@ -82,14 +83,14 @@ def claim_folder(out: Path, digest: str, sources: Iterable[Path], shard_bytes: i
 
 def _keep_what_is_no_merge(out: Path) -> None:
     """Make sure that the files to replace, if there are any, were written by a merge."""
-    if (out / _CLAIM).exists() or _is_merge(out / _RECIPE):
+    if (out / _CLAIM).exists() or _is_merge(out / RECIPE_FILE):
         return
     names = sorted(file.name for file in out.iterdir())
     for name in names:
         if is_model_file(name) or any(fnmatch(name, pattern) for pattern in _REPLACED):
             raise CheckpointError(
-                f"expected an empty folder or an earlier merge (with its {_RECIPE}), got {out}, "
-                f"whose {name} no merge has written; choose another folder"
+                f"expected an empty folder or an earlier merge (with its {RECIPE_FILE}), "
+                f"got {out}, whose {name} no merge has written; choose another folder"
             )
 
 
@@ -179,7 +180,7 @@ def finish(out: Path, recipe: str) -> None:
         out: The folder.
         recipe: YAML whose first line is a comment with ``WRITTEN``.
     """
-    put(out / _RECIPE, recipe.encode())
+    put(out / RECIPE_FILE, recipe.encode())
     (out / _CLAIM).unlink()
 
 

@@ -22,6 +22,7 @@ from evomerge.recipe.recipe import Recipe
 from evomerge.schema import parse, read_yaml, write_yaml
 
 __all__ = [
+    "RECIPE_FILE",
     "dump_recipe",
     "load_recipe",
     "public_recipe",
@@ -29,6 +30,9 @@ __all__ = [
     "recipe_from_data",
     "stored_recipe",
 ]
+
+RECIPE_FILE = "recipe.yaml"
+"""What the recipe beside a merge is called."""
 
 
 def load_recipe(path: Path) -> Recipe:

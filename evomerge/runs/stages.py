@@ -22,7 +22,7 @@ from evomerge.config.load import Draft, draft_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, Fault, KeyPath, StudyError, changed, collected
 from evomerge.plain_yaml import placed_in
-from evomerge.recipe.files import dump_recipe, stored_recipe
+from evomerge.recipe.files import RECIPE_FILE, dump_recipe, stored_recipe
 from evomerge.recipe.recipe import Recipe
 from evomerge.runs.events import Events
 from evomerge.runs.loaded import Loaded
@@ -342,7 +342,7 @@ def _hand_on(
         recipe = stored_recipe(trial.recipe, trial.number)
         out = inside.models / _name(number, rank)
         write_checkpoint(recipe, out)
-        write_atomically(out / "recipe.yaml", dump_recipe(_beside(recipe, out, winners_before)))
+        write_atomically(out / RECIPE_FILE, dump_recipe(_beside(recipe, out, winners_before)))
     listed = {_name(number, rank): trial.number for rank, trial in enumerate(winners)}
     write_atomically(inside.winners, json.dumps({"schema_version": 1, "winners": listed}))
 

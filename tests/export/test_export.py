@@ -20,13 +20,9 @@ from evomerge.analysis.forgetting import Change, ForgettingRow
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
 from evomerge.export.card import CardRow, Findings, model_card
-from evomerge.export.model import (
-    Rescored,
-    export_model,
-    export_text,
-    open_repository,
-    push_folder,
-)
+from evomerge.export.hub import open_repository, push_folder
+from evomerge.export.model import export_model, export_text
+from evomerge.export.rescored import Rescored
 from evomerge.export.rounding import FoldError
 from evomerge.merging.finite import NonFinite
 from evomerge.merging.folder import write_checkpoint

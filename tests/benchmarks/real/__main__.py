@@ -32,8 +32,6 @@ from pathlib import Path
 from evomerge.analysis.picking import pick
 from evomerge.analysis.winners import best_merges
 from evomerge.api.study import Study
-from evomerge.config.load import load_experiment
-from evomerge.config.presets import Presets
 from evomerge.evaluation.suite import BatchSize, Suite
 from evomerge.origins import SEARCH, is_baseline
 from evomerge.recipe.files import stored_recipe
@@ -45,6 +43,7 @@ from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import FinalRecord, StudyRecord, TrialRecord, merits
 from tests.benchmarks.readme import replace_blocks
+from tests.benchmarks.real.experiments import load
 from tests.benchmarks.real.exported import export_and_check
 from tests.benchmarks.real.held_out import held_out_table
 from tests.benchmarks.real.known import known_merges, parents_and_average
@@ -201,22 +200,6 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {
     "profile": profiled,
     "long": long_profiled,
 }
-
-
-def load(chosen: argparse.Namespace, name: str, *changes: str, items: int | None = None) -> Loaded:
-    """Read an experiment with the items and workers that were chosen."""
-    limit = items or chosen.limit
-    overrides = [
-        *changes,
-        *chosen.set,
-        f"evaluators[0].limit={limit}",
-        f"execution.workers={chosen.workers}",
-    ]
-    if chosen.workers == 1:
-        overrides.append("execution.executor=inline")
-    presets = Presets()
-    path = presets.names("experiments")[name]
-    return Loaded.of(load_experiment(path, presets, overrides))
 
 
 def searched(chosen: argparse.Namespace) -> StudyFolder:
