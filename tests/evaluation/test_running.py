@@ -64,7 +64,7 @@ def alone(model: PreTrainedModel, engine: TransformersEngine, text: str) -> tupl
 def test_answers_are_those_of_each_prompt_alone(family: str, tmp_path: Path) -> None:
     begin = WORDS[3:] * 2 if family in ("llama", "gemma3") else ()  # run once, before all
     model, engine = engine_on(family, tmp_path, **CHANGES[family])
-    texts = prompts(9, begin=begin)
+    texts = prompts(7, begin=begin)
     with_rows(engine, texts, rows=5)
     with passes(model) as shapes:
         answers = engine.texts(asked(engine, texts))()
