@@ -12,6 +12,7 @@ from evomerge.config.experiment import ExecutionConfig
 from evomerge.evaluation.batches import batch_tokens
 from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.own_metrics import OwnMetric
+from evomerge.evaluation.step_memory import answer_tokens
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -303,7 +304,7 @@ def device_plans(loaded: Loaded, sources: Sources) -> Iterator[DevicePlan]:
         device_type=worker.device,
         stage_bytes=stage_size(sources),
         room=room,
-        passes=loaded.tasks.largest_passes(full),
+        passes=loaded.tasks.largest_passes(full, answer_tokens(model, full)),
         step_bytes=0 if steps is None else steps.n_bytes,
     )
 
