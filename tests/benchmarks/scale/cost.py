@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -128,3 +129,4 @@ def _resume(study: Path) -> None:
 
 if __name__ == "__main__":
     print(json.dumps({"reads": run_counted(sys.argv[1], Path(sys.argv[2]))}))
+    gc.freeze()  # as the command line does at its end
