@@ -49,12 +49,20 @@ MAY_IMPORT = {
         *("recipe", "observation", "alignment"),
     },
     "ensembles": {"errors", "schema", "plain_yaml", "models", "merging", "evaluation"},
+    "concrete": {
+        *("errors", "fingerprint", "seeds", "schema", "models", "recipe", "merging"),
+        "evaluation",
+    },
     "mixtures": {
         *("errors", "fingerprint", "seeds", "plain_yaml", "schema", "models", "recipe", "merging"),
         *("observation", "evaluation", "alignment"),
     },
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "secrets", "seeds"},
     "masked": {"errors", "fingerprint", "plain_yaml", "schema", "models", "recipe", "merging"},
+    "twins": {
+        *("errors", "fingerprint", "plain_yaml", "schema", "models", "methods", "recipe"),
+        *("merging", "observation", "evaluation", "ensembles", "masked"),
+    },
     "transplants": {"errors", "fingerprint", "schema", "models", "merging"},
     "execution": {
         *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
@@ -74,7 +82,8 @@ MAY_IMPORT = {
     "export": {
         *("errors", "fingerprint", "seeds", "models", "kernels", "recipe", "merging"),
         "evaluation",
-        *("execution", "study", "origins", "analysis", "mixtures"),
+        *("execution", "study", "origins", "analysis", "mixtures", "transplants", "masked"),
+        "schema",
     },
     "config": {
         *("errors", "plain_yaml", "schema", "secrets", "models", "recipe", "evaluation"),
