@@ -17,7 +17,7 @@ from evomerge.runs.loaded import Loaded
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
 SPLITS = {"search": "search", "validation": "validation", "test": "test"}
-ZOO = {"tasks": ["zoo_list", "zoo_facts"], "include_path": TASKS, "splits": SPLITS, "limit": 4}
+ZOO = {"tasks": ["zoo_list", "zoo_facts"], "include_path": TASKS, "splits": SPLITS, "limit": 3}
 KEYS: dict[str, Any] = {
     "models": {"base": "zoo:base", "experts": {"facts": "zoo:facts", "list": "zoo:list"}},
     "search_space": {"kind": "ensemble"},
@@ -35,16 +35,15 @@ KEYS: dict[str, Any] = {
 
 
 def test_a_study_of_ensembles_is_searched_and_resumed(tmp_path: Path) -> None:
-    whole = evomerge.run({**KEYS, "budget": {"trials": 6}}, tmp_path / "whole")
-    evomerge.run(KEYS, tmp_path / "parts")
-    parts = evomerge.resume(tmp_path / "parts", set=["budget.trials=6"])
-    for one, other in zip(whole.trials, parts.trials, strict=True):
-        assert (one.state, one.params, one.values) == ("complete", other.params, other.values)
-    by_origin = {trial.origin: trial for trial in whole.trials}
+    before = evomerge.run(KEYS, tmp_path / "study").trials
+    study = evomerge.resume(tmp_path / "study", set=["budget.trials=6"])
+    assert [trial.values for trial in study.trials[:5]] == [trial.values for trial in before]
+    assert {trial.state for trial in study.trials} == {"complete"}
+    by_origin = {trial.origin: trial for trial in study.trials}
     n_parameters = by_origin["base"].values[4]
     for origin in ("expert:list", "uniform"):  # in the space, and not in it
         assert by_origin[origin].values[2:] == (1, 6, n_parameters)
-    found = whole.trials[-1]
+    found = study.trials[-1]
     assert found.values[2:] == (2, 12, 2 * n_parameters)
 
     mix = found.recipe["ensemble"]
@@ -61,12 +60,12 @@ def test_a_study_of_ensembles_is_searched_and_resumed(tmp_path: Path) -> None:
 
     for kind in ("hf", "mergekit", "lora"):
         out = ["--pick", "trial:5", "--format", kind, "--out", str(tmp_path / kind)]
-        refused = CliRunner().invoke(app, ["export", str(tmp_path / "whole"), *out])
+        refused = CliRunner().invoke(app, ["export", str(tmp_path / "study"), *out])
         (line,) = str(refused.exception).splitlines()
         assert "which no one checkpoint holds; 'evomerge evaluate FILE' scores it, with " in line
         assert "{models: [zoo:facts, zoo:list], by: probabilities, weights: [0." in line
         assert not (tmp_path / kind).exists()
-    page = CliRunner().invoke(app, ["report", str(tmp_path / "whole")])
+    page = CliRunner().invoke(app, ["report", str(tmp_path / "study")])
     assert page.exit_code == 0, page.output
 
 
