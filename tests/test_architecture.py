@@ -74,7 +74,8 @@ MAY_IMPORT = {
     "export": {
         *("errors", "fingerprint", "seeds", "models", "kernels", "recipe", "merging"),
         "evaluation",
-        *("execution", "study", "origins", "analysis", "mixtures"),
+        *("execution", "study", "origins", "analysis", "mixtures", "transplants", "masked"),
+        "schema",
     },
     "config": {
         *("errors", "plain_yaml", "schema", "secrets", "models", "recipe", "evaluation"),

@@ -47,8 +47,9 @@ def mask(
     Raises:
         EvomergeError: The recipe is wrong or cannot have masks, or the folder cannot be written.
     """
+    from evomerge.export.masks import export_masks
     from evomerge.masked.file import MASKS
-    from evomerge.masked.folder import check_masks, kind_for, write_masks
+    from evomerge.masked.folder import check_masks, kind_for
     from evomerge.merging.sources import Sources
 
     found = recipe_of(recipe)
@@ -59,7 +60,7 @@ def mask(
     (Path(out) / MASKS).unlink(missing_ok=True)  # of an earlier merge
     write_merge(found, Path(out), measuring=measuring, merging=merging)
     kind = by or kind_for(found)
-    return write_masks(found, Path(out), by=kind, ratios=ratios, progress=masking)
+    return export_masks(found, Path(out), by=kind, ratios=ratios, progress=masking)
 
 
 def restore(

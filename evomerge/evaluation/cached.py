@@ -31,7 +31,7 @@ def append_rows(cache: DynamicCache, others: DynamicCache) -> None:
 
     Args:
         cache: Changed; of a model for which ``has_plain_cache``.
-        others: Of the same model.
+        others: Of the same model; emptied layer by layer, so that little is held twice.
     """
     for own, other in zip(cache.layers, others.layers, strict=True):
         if own.keys is None or other.keys is None:  # a layer that reads another's
@@ -40,6 +40,7 @@ def append_rows(cache: DynamicCache, others: DynamicCache) -> None:
         own.values = stacked(own.values, other.values, dim=-2)  # type: ignore[arg-type]
         if isinstance(own, DynamicSlidingWindowLayer):
             own.cumulative_length = max(own.get_seq_length(), other.get_seq_length())
+        other.keys = other.values = None
 
 
 def drop_columns(cache: DynamicCache, n: int) -> None:

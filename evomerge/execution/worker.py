@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from evomerge.cache import cache_folder
 from evomerge.errors import RecipeError
 from evomerge.evaluation.catalogue import prompt_suites
+from evomerge.evaluation.content import require_same_tasks
 from evomerge.evaluation.engine import device_name
 from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.probe import Gate
@@ -165,7 +166,10 @@ class Worker:
         suites = [suite for suite in self._spec.suites if suite.report_only == is_reported]
         read_as = "test" if is_reported else split
         model, reading = self._candidate.model, self._spec.engine.reading
-        return prompt_suites(suites, read_as, model, self._tokenizer, reading)
+        found = prompt_suites(suites, read_as, model, self._tokenizer, reading)
+        if wanted := self._spec.tasks.get(split):
+            require_same_tasks(found, wanted)
+        return found
 
     def run(self, job: Job) -> Outcome:
         """Merge and score one recipe, and climb on; any exception becomes ``Failed``.

@@ -1,0 +1,84 @@
+"""The largest forward passes of scoring, known from the prompts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from evomerge.evaluation.harness import GENERATION, Instance, LanguageModel
+from evomerge.evaluation.requests import PromptedSuite
+from evomerge.evaluation.suite import BatchSize
+
+__all__ = ["Pass", "largest_passes"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How large a batch is, at most.
+
+    Attributes:
+        n_tokens: Run at once, of all its sequences, with padding, at most.
+        length: Of the longest.
+        n_logits: Positions whose logits are computed.
+        n_kept: Tokens whose keys and values are kept, with padding and room for answers.
+    """
+
+    n_tokens: int
+    length: int
+    n_logits: int
+    n_kept: int
+
+
+def largest_passes(
+    suites: Iterable[PromptedSuite], model: LanguageModel, full: int, answers: int
+) -> Iterator[Pass]:
+    """Bound the batches of each suite: those that are answered, and those that are scored.
+
+    Args:
+        suites: With their prompts.
+        model: Tokenises; needs no parameters.
+        full: Tokens of a batch of size ``auto``; see ``batch_tokens``.
+        answers: The same, of answers; see ``answer_tokens``.
+    """
+    for one in suites:
+        requests = [request for task in one.tasks for request in task.task.instances]
+        asked = [r for r in requests if r.request_type == GENERATION]
+        scored = [r for r in requests if r.request_type != GENERATION]
+        size, texts = one.suite.batch_size, [n for r in asked for n in _lengths(r, model)]
+        if texts:
+            yield _answered(texts, size, full, answers)
+        if scored or one.suite.smooth:
+            lengths = [n for r in scored for n in _lengths(r, model)]
+            yield _scored(lengths + (texts if one.suite.smooth else []), size, full)
+
+
+def _lengths(request: Instance, model: LanguageModel) -> list[int]:
+    """Tokens of each sequence that a request comes to."""
+    match request.request_type:
+        case "loglikelihood_rolling":
+            return [sum(map(len, window)) - 1 for window in model.windows(request.args[0])]
+        case str(kind) if kind == GENERATION:
+            room = model.longest_answer(request.args[1])
+            return [model.length(request) + room] * request.repeats
+        case _:
+            return [model.length(request)]
+
+
+def _answered(lengths: Sequence[int], size: BatchSize, full: int, answers: int) -> Pass:
+    n, n_kept = _largest(lengths, size, answers)
+    n_tokens = min(n_kept, max(full, *lengths)) if size == "auto" else n_kept
+    return Pass(n_tokens, max(lengths), n, n_kept)
+
+
+def _scored(lengths: Sequence[int], size: BatchSize, full: int) -> Pass:
+    _, n_tokens = _largest(lengths, size, full)
+    return Pass(n_tokens, max(lengths), n_tokens, n_tokens)
+
+
+def _largest(lengths: Sequence[int], size: BatchSize, full: int) -> tuple[int, int]:
+    """Sequences of a batch, and its tokens with padding, at most."""
+    n, longest = len(lengths), max(lengths)
+    if size != "auto":
+        return min(n, size), min(n, size) * longest
+    most = min(n, max(1, full // min(lengths)))
+    return most, min(most * longest, max(longest, full))
