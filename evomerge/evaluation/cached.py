@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 __all__ = ["append_rows", "drop_columns", "select_rows", "stacked"]
 
@@ -31,32 +31,36 @@ def append_rows(cache: DynamicCache, others: DynamicCache) -> None:
 
     Args:
         cache: Changed; of a model for which ``has_plain_cache``.
-        others: Of the same model.
+        others: Of the same model; emptied layer by layer, so that little is held twice.
     """
-    for own, other in zip(cache.layers, others.layers, strict=True):
-        if own.keys is None or other.keys is None:  # a layer that reads another's
-            continue
-        own.keys = stacked(own.keys, other.keys, dim=-2)
-        own.values = stacked(own.values, other.values, dim=-2)  # type: ignore[arg-type]
+    for own, other in zip(_layers(cache), _layers(others), strict=True):
         if isinstance(own, DynamicSlidingWindowLayer):
             own.cumulative_length = max(own.get_seq_length(), other.get_seq_length())
+        own.keys = stacked(own.keys, other.keys, dim=-2)  # type: ignore[arg-type]
+        own.values = stacked(own.values, other.values, dim=-2)  # type: ignore[arg-type]
+        other.keys = other.values = None
 
 
 def drop_columns(cache: DynamicCache, n: int) -> None:
     """Leave out the first n tokens of every sequence, where they are padding.
 
     Args:
-        cache: Changed.
+        cache: Changed; see ``append_rows``.
         n: Fewer than there are tokens.
     """
-    for layer in cache.layers:
-        if n == 0 or layer.keys is None or layer.values is None:
-            continue
+    for layer in _layers(cache) if n else []:
         left = layer.get_seq_length() - n
         if isinstance(layer, DynamicSlidingWindowLayer):
             layer.cumulative_length = left
         # A window may have left out these and more.
-        layer.keys, layer.values = layer.keys[..., -left:, :], layer.values[..., -left:, :]
+        layer.keys = layer.keys[..., -left:, :]  # type: ignore[index]
+        layer.values = layer.values[..., -left:, :]  # type: ignore[index]
+
+
+def _layers(cache: DynamicCache) -> list[DynamicLayer]:
+    """Layers with keys and values of their own: some read another's."""
+    layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    return [layer for layer in layers if layer.keys is not None]
 
 
 def stacked(above: torch.Tensor, below: torch.Tensor, dim: int) -> torch.Tensor:

@@ -17,10 +17,10 @@ class Pass:
     """How large a batch is, at most.
 
     Attributes:
-        n_tokens: Of all its sequences together, with padding and with room for answers.
+        n_tokens: Run at once, of all its sequences, with padding, at most.
         length: Of the longest.
         n_logits: Positions whose logits are computed.
-        n_kept: Tokens whose keys and values are held: of answers under way more than run at once.
+        n_kept: Tokens whose keys and values are kept, with padding and room for answers.
     """
 
     n_tokens: int
@@ -30,7 +30,7 @@ class Pass:
 
 
 def largest_passes(
-    suites: Iterable[PromptedSuite], model: LanguageModel, full: int, under_way: int
+    suites: Iterable[PromptedSuite], model: LanguageModel, full: int, answers: int
 ) -> Iterator[Pass]:
     """Bound the batches of each suite: those that are answered, and those that are scored.
 
@@ -38,17 +38,18 @@ def largest_passes(
         suites: With their prompts.
         model: Tokenises; needs no parameters.
         full: Tokens of a batch of size ``auto``; see ``batch_tokens``.
-        under_way: Of one whose prompts are being answered; see ``answer_tokens``.
+        answers: The same, of answers; see ``answer_tokens``.
     """
     for one in suites:
         requests = [request for task in one.tasks for request in task.task.instances]
         asked = [r for r in requests if r.request_type == GENERATION]
         scored = [r for r in requests if r.request_type != GENERATION]
-        reads_all, size = bool(one.suite.smooth), one.suite.batch_size
-        if lengths := [length for r in asked for length in _lengths(r, model)]:
-            yield _largest(lengths, size, full, max(full, under_way), reads_all=reads_all)
-        if lengths := [length for r in scored for length in _lengths(r, model)]:
-            yield _largest(lengths, size, full, full, reads_all=True)
+        size, texts = one.suite.batch_size, [n for r in asked for n in _lengths(r, model)]
+        if texts:
+            yield _answered(texts, size, full, answers)
+        if scored or one.suite.smooth:
+            lengths = [n for r in scored for n in _lengths(r, model)]
+            yield _scored(lengths + (texts if one.suite.smooth else []), size, full)
 
 
 def _lengths(request: Instance, model: LanguageModel) -> list[int]:
@@ -63,13 +64,21 @@ def _lengths(request: Instance, model: LanguageModel) -> list[int]:
             return [model.length(request)]
 
 
-def _largest(
-    lengths: Sequence[int], size: BatchSize, full: int, kept: int, *, reads_all: bool
-) -> Pass:
+def _answered(lengths: Sequence[int], size: BatchSize, full: int, answers: int) -> Pass:
+    n, n_kept = _largest(lengths, size, answers)
+    n_tokens = min(n_kept, max(full, *lengths)) if size == "auto" else n_kept
+    return Pass(n_tokens, max(lengths), n, n_kept)
+
+
+def _scored(lengths: Sequence[int], size: BatchSize, full: int) -> Pass:
+    _, n_tokens = _largest(lengths, size, full)
+    return Pass(n_tokens, max(lengths), n_tokens, n_tokens)
+
+
+def _largest(lengths: Sequence[int], size: BatchSize, full: int) -> tuple[int, int]:
+    """Sequences of a batch, and its tokens with padding, at most."""
     n, longest = len(lengths), max(lengths)
     if size != "auto":
-        n_tokens = min(n, size) * longest
-        return Pass(n_tokens, longest, n_tokens if reads_all else min(n, size), n_tokens)
-    n_tokens, n_kept = (min(n * longest, max(longest, limit)) for limit in (full, kept))
-    most = max(1, full // min(lengths), kept // longest)
-    return Pass(n_tokens, longest, n_tokens if reads_all else min(n, most), n_kept)
+        return min(n, size), min(n, size) * longest
+    most = min(n, max(1, full // min(lengths)))
+    return most, min(most * longest, max(longest, full))

@@ -40,6 +40,7 @@ from evomerge.recipe.recipe import Recipe
 from evomerge.recipe.rules import copy_rule, sum_rule
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.reading import read_study
+from evomerge.space.protocol import ModelSet
 from evomerge.study.folder import StudyFolder
 from evomerge.study.records import FinalRecord, StudyRecord, TrialRecord, merits
 from tests.benchmarks.readme import replace_blocks
@@ -167,7 +168,8 @@ def profiled(chosen: argparse.Namespace) -> dict[str, str]:
     loaded = load(chosen, "smollm2")
     models = loaded.models
     math = models.recipe((copy_rule("math", tuple(models.experts)),))
-    recipes = {"merge": parents_and_average(models)["uniform average"], "expert `math`": math}
+    average = parents_and_average(models)["uniform average"]
+    recipes = {"warm-up": shares(models, 0.5), "merge": average, "expert `math`": math}
     rows = profile(models, loaded.suites, recipes)
     return {"real-profile": f"{profile_table(rows)}\n\n{caption(chosen)}."}
 
@@ -175,7 +177,7 @@ def profiled(chosen: argparse.Namespace) -> dict[str, str]:
 def long_profiled(chosen: argparse.Namespace) -> dict[str, str]:
     """Say where they go if answers are long."""
     models, rows = load(chosen, "smollm2").models, list[Row]()
-    near = models.recipe((sum_rule(dict.fromkeys(models.experts, 0.1)),))  # still talks as the base
+    near = shares(models, 0.1)  # still talks as the base does
     suite = Suite(
         "long",
         ("explained",),
@@ -186,8 +188,13 @@ def long_profiled(chosen: argparse.Namespace) -> dict[str, str]:
     )
     for name, size in LONG.items():
         suites = [replace(suite, batch_size=size)]
-        rows += profile(models, suites, {f"merge, {name}": near})
+        rows += profile(models, suites, {"warm-up": shares(models, 0.5), f"merge, {name}": near})
     return {"real-profile-long": f"{profile_table(rows)}\n\n{caption(chosen)}."}
+
+
+def shares(models: ModelSet, coefficient: float) -> Recipe:
+    """Add every expert to the base with the same coefficient."""
+    return models.recipe((sum_rule(dict.fromkeys(models.experts, coefficient)),))
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {
