@@ -19,6 +19,7 @@ __all__ = [
     "cache_folder",
     "cache_id",
     "hold",
+    "hold_room",
     "read_entry",
     "say_unusable",
     "trim_cache",
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 _said: set[str] = set()  # reasons that were logged
 
 _LIMIT_GB = 20.0
+_HELD = "held.lock"  # in a room
 _CHECKSUM = 16  # bytes at the start of an entry
 
 
@@ -77,7 +79,8 @@ def cache_id() -> str | None:
 def trim_cache(*rooms: str) -> None:
     """Remove the files used longest ago until the rest is within the limit.
 
-    The limit is ``EVOMERGE_CACHE_LIMIT`` in GB, 20 by default. Files that some process holds stay.
+    The limit is ``EVOMERGE_CACHE_LIMIT`` in GB, 20 by default. Files and rooms that some process
+    holds stay.
 
     Args:
         rooms: What is trimmed; their files count together.
@@ -87,17 +90,33 @@ def trim_cache(*rooms: str) -> None:
     """
     folders = [folder for room in rooms if (folder := cache_folder(room)) is not None]
     files = [found for folder in folders for found in _files(folder)]
+    held = [folder for folder in folders if _is_held(folder)]
     excess = sum(stat.st_size for _, stat in files) - _limit_bytes()
     for file, stat in sorted(files, key=lambda item: max(item[1].st_atime, item[1].st_mtime)):
         if excess <= 0:
             return
-        if _removed(file):
+        if not any(map(file.is_relative_to, held)) and _removed(file):
             excess -= stat.st_size
 
 
 def hold(file: Path) -> BinaryIO:
     """Keep a file from being trimmed until the returned handle is closed or collected."""
     handle = file.open("rb")
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle
+
+
+def hold_room(folder: Path) -> BinaryIO:
+    """Keep all files of a room from being trimmed: one handle, however many there are.
+
+    Args:
+        folder: As ``cache_folder`` names it; created if needed.
+
+    Returns:
+        See ``hold``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = (folder / _HELD).open("a+b")
     fcntl.flock(handle, fcntl.LOCK_SH)
     return handle
 
@@ -163,6 +182,18 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
         if file.is_file() and file.suffix != ".lock":
             with contextlib.suppress(OSError):  # another process has just moved it
                 yield file, file.stat()
+
+
+def _is_held(folder: Path) -> bool:
+    """Tell whether some process holds a room."""
+    try:
+        with (folder / _HELD).open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody ever has
+        return False
+    return False
 
 
 def _removed(file: Path) -> bool:

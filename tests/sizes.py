@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from evomerge.evaluation.batches import batch_tokens
+from evomerge.evaluation.passes import Pass
 from evomerge.evaluation.step_memory import pass_bytes
 from evomerge.evaluation.teacher_forcing import Piece, Reading
 from evomerge.merging.residency import Needs, choose_residency, common_residency
@@ -66,7 +68,6 @@ def rows() -> Iterator[str]:
         for name, shape in MODELS.items():
             model = model_outline(shape.config(), torch.bfloat16)
             assert model is not None
-            model.config._attn_implementation = "sdpa"
             yield f"| {' | '.join((name, *cells(model)))} |"
 
 
@@ -92,7 +93,9 @@ def _spread(model: ModelOutline) -> Iterator[str]:
         needed, room = _needs(model, n), _GPUS[0]
         place = common_residency("cuda", needed, [room] * n)
         stage = _stage(model)
-        plans = memory_plan(model, needed, device_type="cuda", stage_bytes=stage, room=room)
+        plans = memory_plan(
+            model, needed, device_type="cuda", stage_bytes=stage, room=room, passes=[_full(model)]
+        )
         left = min(plan.left for plan in plans)
         yield f"{place}, {_gb(left)} left" if left > 0 else "does not fit"
 
@@ -107,6 +110,11 @@ def _needs(model: ModelOutline, n: int) -> list[Needs]:
     counts = [numbers.count(k) for k in range(n)]
     own = [counts[k] * layer + (sum(ends) if k == 0 else 0) for k in range(n)]
     return [Needs(c, (1 + _EXPERTS) * b, b) for c, b in zip(counts, own, strict=True)]
+
+
+def _full(model: ModelOutline) -> Pass:
+    n_tokens = batch_tokens(model.config.vocab_size, model.dtype.itemsize, _GPUS[0])
+    return Pass(n_tokens, _STEP_TOKENS, n_tokens, n_tokens)
 
 
 def _end_bytes(model: ModelOutline) -> int:

@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "transplants": {"errors", "fingerprint", "schema", "models", "merging"},
     "execution": {
         *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
-        *("evaluation", "space"),
+        *("evaluation", "space", "ensembles"),
     },
     "space": {"errors", "origins", "optuna_internals", "models", "methods", "recipe"},
     "samplers": {"errors", "optuna_internals", "pareto", "seeds", "schema"},
@@ -82,7 +82,8 @@ MAY_IMPORT = {
     "export": {
         *("errors", "fingerprint", "seeds", "models", "kernels", "recipe", "merging"),
         "evaluation",
-        *("execution", "study", "origins", "analysis", "mixtures"),
+        *("execution", "study", "origins", "analysis", "mixtures", "transplants", "masked"),
+        "schema",
     },
     "config": {
         *("errors", "plain_yaml", "schema", "secrets", "models", "recipe", "evaluation"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.cache import hold, trim_cache
+from evomerge.cache import hold, hold_room, trim_cache
 from evomerge.errors import ConfigError
 
 
@@ -48,6 +48,15 @@ def test_a_file_in_use_stays(files: list[Path], monkeypatch: pytest.MonkeyPatch)
         assert left(files) == [0, 3, 4]
     trim_cache("a", "b")
     monkeypatch.setenv("EVOMERGE_CACHE_LIMIT", "0")
+    trim_cache("a", "b")
+    assert left(files) == [4]
+
+
+def test_a_room_in_use_stays(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE_LIMIT", "0")
+    with hold_room(files[0].parent), hold_room(files[0].parent):
+        trim_cache("a", "b")
+        assert left(files) == [0, 2, 4]
     trim_cache("a", "b")
     assert left(files) == [4]
 

@@ -80,7 +80,7 @@ def _scores(
     for final in finals:
         value = final.values[index]
         n = _n_of_share(of_it.loc[of_it["trial"] == final.number, "score"], value)
-        bounds = confidence_interval(value, final.stderr[index], n)
+        bounds = confidence_interval(value, final.stderr[index], n, is_share=objective.is_share)
         found.append(HeldOutScore(value, *bounds, _normalised(value, zero, one, objective)))
     return found
 

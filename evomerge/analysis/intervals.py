@@ -96,13 +96,16 @@ def is_clear(estimate: Estimate, *, sigmas: float = 2.0) -> bool:
     return abs(estimate.value) > sigmas * estimate.stderr
 
 
-def confidence_interval(value: float, stderr: float, n: int | None) -> tuple[float, float]:
+def confidence_interval(
+    value: float, stderr: float, n: int | None, *, is_share: bool = False
+) -> tuple[float, float]:
     """Bound a score at 95 %.
 
     Args:
         value: The score.
         stderr: Its standard error; NaN makes the bounds NaN.
         n: Items, where the score is the share of them solved: the bounds are then Wilson's.
+        is_share: Whether it is a share of something else; the bounds stay between 0 and 1.
 
     Returns:
         Lower and upper bound.
@@ -110,6 +113,8 @@ def confidence_interval(value: float, stderr: float, n: int | None) -> tuple[flo
     if n is not None:
         return wilson_interval(min(1.0, max(0.0, value)), n)
     half = NormalDist().inv_cdf(0.975) * stderr
+    if is_share:
+        return max(value - half, 0.0), min(value + half, 1.0)  # NaN stays NaN
     return value - half, value + half
 
 

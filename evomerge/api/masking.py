@@ -88,8 +88,9 @@ def mask(
     Raises:
         EvomergeError: The recipe is wrong or cannot have masks, or the folder cannot be written.
     """
+    from evomerge.export.masks import export_masks
     from evomerge.masked.file import MASKS
-    from evomerge.masked.folder import check_masks, kind_for, write_masks
+    from evomerge.masked.folder import check_masks, kind_for
     from evomerge.merging.sources import Sources
     from evomerge.twins.file import TWINS
 
@@ -101,7 +102,7 @@ def mask(
     _forget(Path(out), MASKS, TWINS)
     write_merge(found, Path(out), measuring=measuring, merging=merging)
     kind = by or kind_for(found)
-    return write_masks(found, Path(out), by=kind, ratios=ratios, progress=masking)
+    return export_masks(found, Path(out), by=kind, ratios=ratios, progress=masking)
 
 
 def merge_twins(

@@ -39,8 +39,9 @@ def fewer_experts(
         EvomergeError: The model is missing or no mixture that is known, there are no prompts or
             experts cannot be as many, or the folder cannot be written.
     """
+    from evomerge.export.mixture import export_fewer
     from evomerge.merging.watched import N_PROMPTS
-    from evomerge.mixtures.fewer import FewerExperts, write_fewer
+    from evomerge.mixtures.fewer import FewerExperts
 
     wanted = FewerExperts(
         model=model,
@@ -48,4 +49,4 @@ def fewer_experts(
         experts=experts,
         limit=N_PROMPTS if limit is None else limit,
     )
-    return write_fewer(wanted, Path(out), progress=writing)
+    return export_fewer(wanted, Path(out), progress=writing)

@@ -48,7 +48,8 @@ def transplant(
         EvomergeError: A model is missing or has no tokens that can be read, the two have none in
             common, or the folder cannot be written.
     """
-    from evomerge.transplants.folder import Transplant, write_transplant
+    from evomerge.export.transplant import export_transplant
+    from evomerge.transplants.folder import Transplant
 
     wanted = Transplant(
         donor=donor,
@@ -57,6 +58,6 @@ def transplant(
         k=k,
         chat_template=chat_template,
     )
-    return write_transplant(
+    return export_transplant(
         wanted, Path(out), device=device, approximating=approximating, writing=writing
     )

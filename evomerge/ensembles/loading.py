@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from evomerge.ensembles.file import EnsembleFile
 from evomerge.ensembles.model import Ensemble
 from evomerge.ensembles.voting import VotingEngine
@@ -19,6 +17,7 @@ from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.suite import BatchSize
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
+from evomerge.merging.spread import to_gpu
 from evomerge.models.configs import read_config
 from evomerge.models.outline import load_tokenizer
 from evomerge.models.reference import resolve_model
@@ -59,12 +58,11 @@ class LiveEnsemble:
 
     def __init__(self, file: EnsembleFile) -> None:
         self._file, folders = file, _folders(file.models)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = load_tokenizer(folders[0])
         self.members: list[PreTrainedModel] = []
         for folder in folders:
             model = load_model(str(folder), "auto")
-            model.to(device)  # type: ignore[arg-type]
+            to_gpu(model)
             self.members.append(model)
 
     @cached_property

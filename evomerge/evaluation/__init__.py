@@ -29,7 +29,9 @@
     likelihood.py     its log-likelihoods
     shared_context.py  the same where choices share their prompt
     prefix.py         the same where all prompts of a task begin alike
-    decoding.py       its answers
+    cached.py         keys and values of sequences that leave and join
+    decoding.py       its answers, and of which models
+    running.py        answers under way in one batch, which others join
     choosing.py       the next token: the likeliest, or drawn
     stops.py          when an answer is finished
     vllm_engine.py    vLLM, kept equal to the live model
@@ -52,7 +54,8 @@
     right_answers.py  what a model should write where a task generates
     grader.py         which texts a task counts as right
     sloped_objectives.py  the items of an objective, or why it has no slope
-    step_memory.py    how much memory a microbatch takes
+    passes.py         how large a batch is at most
+    step_memory.py    how much memory it takes, and a microbatch with its way back
     teacher_forcing.py  reading sequences with a graph behind, in microbatches
     store.py          item scores on disk
     content.py        what scores depend on beside the model's parameters

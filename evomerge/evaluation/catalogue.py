@@ -17,6 +17,7 @@ from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossKind
 from evomerge.evaluation.own_metrics import NOISE
 from evomerge.evaluation.own_values import own_keys, trial_faults
+from evomerge.evaluation.passes import Pass, largest_passes
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite, prompt_suite
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.scores import MetricValue
@@ -27,7 +28,7 @@ from evomerge.evaluation.sloped_objectives import (
     names_in,
 )
 from evomerge.evaluation.smooth import smooth_names
-from evomerge.evaluation.suite import REPORT_ONLY, Suite
+from evomerge.evaluation.suite import REPORT_ONLY, SPLITS, Suite
 from evomerge.evaluation.tasks import (
     LoadedSuite,
     load_suite,
@@ -201,6 +202,20 @@ class TaskCatalogue:
         The catalogue must have been made with a model.
         """
         return sum(len(task.items) for suite in self.prompted(split) for task in suite.tasks)
+
+    def largest_passes(self, full: int, under_way: int) -> tuple[Pass, ...]:
+        """Bound the batches of all that is ever scored; see ``evaluation.passes``.
+
+        The catalogue must have been made with a model.
+
+        Args:
+            full: Tokens of a batch of size ``auto``.
+            under_way: Of one whose prompts are being answered.
+        """
+        assert self._model is not None, "prompts are built"
+        suites = [one for split in (*SPLITS, REPORT_ONLY) for one in self.prompted(split)]
+        with clean_harness():
+            return tuple(largest_passes(suites, self._model, full, under_way))
 
     def prompted(self, split: str) -> tuple[PromptedSuite, ...]:
         """Give the suites with the prompts of one split, or of what is only reported."""

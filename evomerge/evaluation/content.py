@@ -9,18 +9,19 @@ import functools
 import inspect
 import json
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from evomerge.errors import EvaluationError
 from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.harness import BUILTIN_TASKS, GENERATION, Instance, LanguageModel
 from evomerge.evaluation.own_functions import source_texts
 from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.reasoning import Tags
-from evomerge.evaluation.requests import PreparedTask
+from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.fingerprint import digest_of
 
@@ -30,7 +31,9 @@ __all__ = [
     "item_digests",
     "metric_digests",
     "own_content",
+    "require_same_tasks",
     "settings_content",
+    "task_digests",
     "token_content",
     "tokenizer_content",
 ]
@@ -109,6 +112,38 @@ def metric_digests(tasks: TaskCatalogue, splits: Collection[str]) -> dict[str, s
         for name, own in own_content(suite.metrics).items():
             found.setdefault(name, set()).add(digest_of(own))
     return {name: digest_of(sorted(digests)) for name, digests in found.items()}
+
+
+def task_digests(prompted: Iterable[PromptedSuite]) -> dict[str, str]:
+    """Name what is scored of each task, items and metrics of one's own, by content.
+
+    Returns:
+        Task -> digest.
+    """
+    return {
+        one.name: digest_of(item_content(one, suite.tags), own_content(one.own))
+        for suite in prompted
+        for one in suite.tasks
+    }
+
+
+def require_same_tasks(prompted: Iterable[PromptedSuite], wanted: Mapping[str, str]) -> None:
+    """Refuse tasks whose files were changed since they were looked at, or are others here.
+
+    Args:
+        prompted: As they are read now.
+        wanted: As they were; see ``task_digests``.
+
+    Raises:
+        EvaluationError: Naming each task that differs.
+    """
+    found = task_digests(prompted)
+    changed = [name for name, digest in wanted.items() if found.get(name) != digest]
+    if changed:
+        raise EvaluationError(
+            f"expected items, code and metrics of {', '.join(changed)} as they were when the run "
+            "began, got others; restore the files (include_path, metrics), or start a new study"
+        )
 
 
 def own_content(metrics: Mapping[str, OwnMetric]) -> dict[str, object]:

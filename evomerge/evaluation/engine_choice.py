@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from evomerge.errors import Fault, brief, did_you_mean
 
@@ -31,6 +37,18 @@ class EngineChoice(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: EngineName = "transformers"
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _known_by_others(cls, name: object) -> object:
+        """Say why an engine that people look for is not here."""
+        if name == "sglang":
+            raise ValueError(
+                "expected transformers or vllm, got sglang: its engine computes in processes of "
+                "its own, to which no merge was ever sent; export a trial and score the folder "
+                "with lm_eval --model sglang"
+            )
+        return name
 
     @property
     def arguments(self) -> dict[str, Any]:

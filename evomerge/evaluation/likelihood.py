@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedModel
 
 from evomerge.evaluation.batches import Batch, Target
+from evomerge.evaluation.cached import select_rows
 from evomerge.evaluation.engine import Answer
-from evomerge.evaluation.prefix import Family, PrefixCache, select_rows
+from evomerge.evaluation.prefix import Family, PrefixCache
 from evomerge.evaluation.shared_context import SharedBatch
 
 __all__ = ["log_likelihoods"]
@@ -47,15 +48,20 @@ def _answers(model: PreTrainedModel, family: Family, batches: _Batches) -> dict[
     share = prefix.seconds / len(family.requests)
     for batch in batches:
         start = time.perf_counter()
-        if isinstance(batch, Batch):
-            logits = _logits(model, batch, prefix)
-        else:
-            logits = _shared(model, batch, prefix)
-        found = _read(batch.targets, logits.log_softmax(dim=-1))  # in their dtype, like lm-eval
+        found = _read(batch.targets, _log_probs(model, batch, prefix))
         seconds = (time.perf_counter() - start) / len(found) + share
         for request, response, tokens in found:
             answers[request] = Answer(response, tokens, seconds)
     return answers
+
+
+def _log_probs(
+    model: PreTrainedModel, batch: Batch | SharedBatch, prefix: PrefixCache
+) -> torch.Tensor:
+    """(rows, vocabulary), in the dtype of the logits, like lm-eval."""
+    if isinstance(batch, Batch):
+        return _logits(model, batch, prefix).log_softmax(dim=-1)
+    return _shared(model, batch, prefix).log_softmax(dim=-1)
 
 
 def _logits(model: PreTrainedModel, batch: Batch, prefix: PrefixCache) -> torch.Tensor:
@@ -72,7 +78,7 @@ def _logits(model: PreTrainedModel, batch: Batch, prefix: PrefixCache) -> torch.
 def _shared(model: PreTrainedModel, batch: SharedBatch, prefix: PrefixCache) -> torch.Tensor:
     """(contexts + rows, vocabulary) logits: after each context, then inside the continuations."""
     cache, mask, positions = prefix.before(batch.context_mask)
-    after_contexts = model(
+    after_contexts: torch.Tensor = model(
         batch.contexts,
         attention_mask=mask,
         position_ids=positions,
@@ -80,17 +86,19 @@ def _shared(model: PreTrainedModel, batch: SharedBatch, prefix: PrefixCache) -> 
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]
+    if not batch.continuations.shape[1]:
+        return after_contexts
     select_rows(cache, batch.owners)
     steps = torch.arange(batch.continuations.shape[1], device=mask.device)
-    logits = model(
+    sequence, position = batch.reads
+    inside = model(
         batch.continuations,
         attention_mask=torch.cat([mask[batch.owners], torch.ones_like(batch.continuations)], -1),
         position_ids=mask.sum(-1)[batch.owners, None] + steps,
         past_key_values=cache,
         use_cache=True,
-    ).logits
-    sequence, position = batch.reads
-    return torch.cat([after_contexts, logits[sequence, position]])
+    ).logits[sequence, position]
+    return torch.cat([after_contexts, inside])
 
 
 def _read(

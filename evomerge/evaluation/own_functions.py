@@ -6,11 +6,14 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from importlib.metadata import entry_points
 from numbers import Real
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,11 +21,12 @@ from evomerge.errors import EvaluationError, Fault, brief, did_you_mean
 from evomerge.evaluation.scored_items import AnsweredItem
 from evomerge.fingerprint import digest_of
 
-__all__ = ["ItemMetric", "call", "find_function", "source_texts"]
+__all__ = ["ItemMetric", "call", "find_function", "in_time", "source_texts"]
 
 ItemMetric = Callable[[dict[str, object], list[object], object], float]
 """Called with the dataset row, the answers and what is right; see ``AnsweredItem``."""
 
+_T = TypeVar("_T")
 _GROUP = "evomerge.metrics"
 _SOURCE = "__evomerge_source__"  # name in a module for the text that it was made of
 
@@ -80,6 +84,33 @@ def call(function: ItemMetric, metric: str, item: AnsweredItem) -> float:
     if (number := _finite(value)) is None:
         raise item.fault(metric, f"expected a finite number, got {brief(value)}")
     return number
+
+
+def in_time(work: Callable[[], _T], seconds: float | None) -> _T:
+    """Do some work that may never end.
+
+    Args:
+        work: Is left to a thread of its own, which goes on if it takes longer.
+        seconds: How long it is waited for; ``None``: without end, in this thread.
+
+    Raises:
+        TimeoutError: It takes longer.
+    """
+    if seconds is None:
+        return work()
+    done: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as err:  # as if it had been called here
+            done.set_exception(err)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return done.result(seconds)
+    except FutureTimeout as err:  # another class before Python 3.11
+        raise TimeoutError from err
 
 
 def source_texts(file: str | None, entry_point: str | None, name: str) -> Iterator[str]:

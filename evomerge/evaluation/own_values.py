@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -11,13 +12,19 @@ from statistics import fmean
 from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.aggregate import Values, metric_label
 from evomerge.evaluation.harness import GENERATION, Task, sample_pipelines
+from evomerge.evaluation.own_functions import in_time
 from evomerge.evaluation.own_metrics import NOISE, OwnMetric
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.scored_items import AnsweredItem, OwnScore
 from evomerge.evaluation.scores import Verdict
 from evomerge.evaluation.smooth import gold_choices, gold_texts
 
-__all__ = ["own_keys", "own_names", "own_values", "trial_faults"]
+_log = logging.getLogger(__name__)
+
+TRIAL_S = 60.0
+"""How long a function may take for one item before it is held for one that never returns."""
+
+__all__ = ["TRIAL_S", "own_keys", "own_names", "own_values", "trial_faults"]
 
 
 def own_names(prepared: PreparedTask) -> list[str]:
@@ -33,13 +40,14 @@ def own_values(prepared: PreparedTask) -> tuple[Values, list[Verdict]]:
         prepared: Answered, its filters applied; see ``item_values``.
 
     Returns:
-        The values, and what judges said.
+        The values, and what judges said: once where several filters or answers lead to the same
+        question.
 
     Raises:
         EvaluationError: An item has no score; names metric, task and item.
     """
     values: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
-    verdicts: list[Verdict] = []
+    verdicts: dict[tuple[str, int, str], Verdict] = {}  # by metric, item and question
     several = sample_pipelines(prepared.task)
     for name, shown in _filters(prepared).items():
         items = [_answered(prepared, item, name) for item in prepared.items]
@@ -53,8 +61,10 @@ def own_values(prepared: PreparedTask) -> tuple[Values, list[Verdict]]:
                 if score.noise is not None:
                     values[f"{metric}{NOISE}", shown].append((item.row, score.noise))
                 label = metric_label(metric, shown)
-                verdicts += [dataclasses.replace(one, metric=label) for one in score.verdicts]
-    return values, verdicts
+                for one in score.verdicts:
+                    noted = dataclasses.replace(one, metric=label)
+                    verdicts.setdefault((metric, item.row, one.prompt), noted)
+    return values, [*verdicts.values()]
 
 
 def own_keys(prepared: PreparedTask) -> list[tuple[str, str]]:
@@ -101,12 +111,27 @@ def trial_faults(prepared: PreparedTask, without: Collection[str]) -> Iterator[F
     with suppress(Exception):  # a task need not say what is right
         answers = _gold(prepared.task, item)
         gold = _item(prepared, item, answers)
-        for metric in prepared.own.keys() - without:
-            try:
-                prepared.own[metric].scores(metric, [gold], is_patient=False)
-            except EvaluationError as err:
-                text = f"{err} (called with the gold answer, before anything is scored)"
-                yield Fault(("metrics", metric), text)
+        for metric in sorted(prepared.own.keys() - without):
+            yield from _trial(prepared.own[metric], metric, gold)
+
+
+def _trial(own: OwnMetric, metric: str, gold: AnsweredItem) -> Iterator[Fault]:
+    limit = None if own.reads_texts else TRIAL_S  # a judge and code have limits of their own
+    where = "called with the gold answer, before anything is scored"
+    try:
+        (score,) = in_time(lambda: own.scores(metric, [gold], is_patient=False), limit)
+    except EvaluationError as err:
+        yield Fault(("metrics", metric), f"{err} ({where})")
+    except TimeoutError:
+        late = gold.fault(metric, f"expected a number within {TRIAL_S:g} s, got none yet")
+        yield Fault(("metrics", metric), f"{late} ({where})")
+    else:
+        if own.runs is not None and score.value == 0:
+            _log.warning(
+                "%s: what the task holds for right does not pass; if that is code which should, "
+                "the template of runs, its seconds or its memory are wrong",
+                f"metric {metric!r}, task {gold.task!r}, item {gold.row}",
+            )
 
 
 def _answered(prepared: PreparedTask, item: Item, name: str) -> AnsweredItem:

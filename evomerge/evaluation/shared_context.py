@@ -7,7 +7,7 @@ whole prompt again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,15 +71,26 @@ def shared_batches(
     Args:
         pairs: Contexts with continuations.
         groups: What ``sharing_requests`` returned.
-        size: Sequences per batch; a batch holds as many groups as fit.
+        size: Sequences per batch; a batch holds as many groups as fit, or a part of one.
         device: Where the tensors are put.
     """
-    ordered = sorted(groups, key=lambda group: -_length(pairs, group))
+    parts = (part for group in groups for part in _parts(pairs, group, size))
+    ordered = sorted(parts, key=lambda group: -_length(pairs, group))
     width = max((len(group) for group in ordered), default=1)
     cuts = chunked(
         [_length(pairs, group) for group in ordered], lambda length: max(1, size(length) // width)
     )
     return [_batch(pairs, ordered[cut], device) for cut in cuts]
+
+
+def _parts(pairs: Sequence[Pair], group: Sequence[int], size: Size) -> Iterator[Sequence[int]]:
+    """Cut a group that fits into no batch, as that of all texts which are scored whole."""
+    if len(group) <= size(_length(pairs, group)):
+        yield group
+        return
+    ordered = sorted(group, key=lambda i: -len(pairs[i][1]))
+    lengths = [sum(map(len, pairs[i])) for i in ordered]
+    yield from (ordered[cut] for cut in chunked(lengths, size))
 
 
 def _length(pairs: Sequence[Pair], group: Sequence[int]) -> int:

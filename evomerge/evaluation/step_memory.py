@@ -1,4 +1,4 @@
-"""How much memory keys and values, and a pass forward and backward, take: reckoned, not run."""
+"""How much memory a pass takes, forward alone and with the way back: reckoned, not run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig
 
-__all__ = ["Outline", "cache_bytes", "pass_bytes"]
+    from evomerge.evaluation.passes import Pass
+
+__all__ = ["Outline", "answer_tokens", "cache_bytes", "pass_bytes", "scoring_bytes"]
 
 # Numbers that a layer keeps per token: hidden sizes in the model's dtype and in float32 (norms),
 # and sizes of its feed-forward part; a little more than any of the families in the tests.
@@ -37,6 +39,25 @@ class Outline(Protocol):
         ...
 
 
+def scoring_bytes(model: Outline, largest: Pass, n_layers: int, *, has_head: bool = True) -> int:
+    """Reckon the peak memory of scoring a batch beside the model's parameters, from above.
+
+    Args:
+        model: What is run, or an outline of it.
+        largest: The batch.
+        n_layers: Layers on the device in question.
+        has_head: Whether the logits are on it, too.
+
+    Returns:
+        Bytes: what a layer works with, and either keys and values, one layer's twice while they
+        grow, or the logits as they come and their logarithms.
+    """
+    vocabulary = model.config.get_text_config().vocab_size
+    kept = (n_layers + 1) * cache_bytes(model, largest.n_kept)
+    logits = 2 * largest.n_logits * vocabulary * model.dtype.itemsize if has_head else 0
+    return _layer_bytes(model, largest.n_tokens, largest.length) + max(kept, logits)
+
+
 def cache_bytes(model: Outline, n_tokens: int) -> int:
     """Reckon the keys and values of one layer, for models that keep both for every token.
 
@@ -48,6 +69,20 @@ def cache_bytes(model: Outline, n_tokens: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * heads * size * n_tokens * model.dtype.itemsize)
+
+
+def answer_tokens(model: Outline, n_tokens: int) -> int:
+    """Tell how many tokens of prompts and answers fit where one pass with all its logits does.
+
+    Answers need the logits of their last tokens only: keys and values have the room of the others.
+
+    Args:
+        model: What is run, or an outline of it.
+        n_tokens: Of the pass.
+    """
+    config = model.config.get_text_config()
+    kept = config.num_hidden_layers * cache_bytes(model, 1)
+    return int(n_tokens * (kept + config.vocab_size * model.dtype.itemsize) // kept)
 
 
 def pass_bytes(model: Outline, batch: Sequence[Piece], *, checkpointing: bool) -> int:
@@ -65,7 +100,7 @@ def pass_bytes(model: Outline, batch: Sequence[Piece], *, checkpointing: bool) -
     config = model.config.get_text_config()
     sequences = sum(piece.n_sequences for piece in batch)
     length = max(piece.length for piece in batch)
-    layer = _layer_bytes(model, sequences, length)
+    layer = _layer_bytes(model, sequences * length, length)
     hidden = sequences * length * config.hidden_size * max(4, model.dtype.itemsize)
     kept = config.num_hidden_layers * (hidden if checkpointing else layer)
     n_rows = sum(piece.n_rows for piece in batch)
@@ -74,14 +109,14 @@ def pass_bytes(model: Outline, batch: Sequence[Piece], *, checkpointing: bool) -
     return int(kept + 2 * layer + predictions + 2 * largest)
 
 
-def _layer_bytes(model: Outline, sequences: int, length: int) -> int:
+def _layer_bytes(model: Outline, n_tokens: int, length: int) -> int:
     """What one layer keeps; eager attention keeps every score."""
     config, itemsize = model.config.get_text_config(), model.dtype.itemsize
     inside = (_HIDDEN * config.hidden_size + _INNER * _inner(config)) * itemsize
     norms = _NORMS * config.hidden_size * max(4, itemsize)
     is_eager = model.config._attn_implementation == "eager"
     scores = 3 * config.num_attention_heads * length * max(4, itemsize) if is_eager else 0
-    return int(sequences * length * (inside + norms + scores))
+    return int(n_tokens * (inside + norms + scores))
 
 
 def _inner(config: PreTrainedConfig) -> int:

@@ -10,19 +10,21 @@ from dataclasses import dataclass
 
 from evomerge.errors import did_you_mean
 
-__all__ = ["COST", "COSTS", "OF_ANSWERS", "Cost", "cost_fault", "why_no_slope"]
+__all__ = ["COST", "COSTS", "OF_ANSWERS", "SHARES", "Cost", "cost_fault", "why_no_slope"]
 
 COST = "cost"  # the task that costs are metrics of
 
 COSTS = {
-    "parameters": "parameters of the merged model as it would be exported",
+    "parameters": "parameters of the merged model as it would be exported, of an ensemble of all",
     "hops": "decoder layers run per token",
+    "forwards": "models run per token: 1 of a merge, more of an ensemble",
     "output_tokens": "mean tokens per generated answer, its reasoning included",
-    "truncated": "share of generated answers that are cut off, or whose reasoning never ends",
-    "seconds_per_item": "evaluation time; differs from run to run",
-    "distance": "L2 distance from a reference model, relative to that model's norm",
-    "kl": "mean KL(reference || candidate) per token on a sample of the prompts",
+    "truncated": "share (0 to 1) of generated answers cut off, or whose reasoning never ends",
+    "seconds_per_item": "seconds of evaluation per item; they differ from run to run",
+    "distance": "L2 distance from a reference model, as a share of that model's norm",
+    "kl": "mean KL(reference || candidate) per token, in nats, on a sample of the prompts",
 }
+SHARES = ("truncated",)  # between 0 and 1
 OF_ANSWERS = ("output_tokens", "truncated")  # they need a task that generates text
 _WITH_REFERENCE = ("distance", "kl")  # they have slopes, too
 

@@ -62,6 +62,8 @@ class WorkerSpec:
         tokenizer: Which vocabulary the models are brought to (``Recipe.tokenizer``).
         parts: Which model lends vision tower and projector (``Recipe.parts``).
         contents: What the files of the models must hold; ``None``: it is not looked at.
+        tasks: What the tasks that a worker builds must be, by split and task (``task_digests``);
+            those of a split that is not named are not looked at.
     """
 
     base: str
@@ -83,6 +85,7 @@ class WorkerSpec:
     tokenizer: TokenizerChoice | None = None
     parts: PartsChoice | None = None
     contents: ModelContents | None = None
+    tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def merging_share(self) -> float:

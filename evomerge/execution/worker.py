@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from evomerge.cache import cache_folder
 from evomerge.errors import RecipeError
 from evomerge.evaluation.catalogue import prompt_suites
+from evomerge.evaluation.content import require_same_tasks
 from evomerge.evaluation.engine import device_name
 from evomerge.evaluation.prepared import MakeEngine, PreparedSuites
 from evomerge.evaluation.probe import Gate
@@ -26,6 +27,7 @@ from evomerge.execution.contents import require_contents
 from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.protocol import Climb, Failed, Job, Outcome, Pruned, Scored, WorkerSpec
+from evomerge.execution.together import TogetherCandidate, has_ensembles
 from evomerge.fingerprint import digest_of
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.measuring import measure_models
@@ -96,7 +98,9 @@ class Worker:
             require_contents(sources, spec.contents)
         sources.check_finite()
         how = spec.engine.attention, spec.engine.quantise, spec.n_devices
-        self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share, *how)
+        live = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share, *how)
+        self._merged = live
+        self._candidate = TogetherCandidate(spec, live) if has_ensembles(spec) else live
         self._vllm = self._inside_vllm(sources) if spec.engine.name == "vllm" else None
         self._sources = sources
         self._cache = ScoreCache(cache_folder("scores"))
@@ -165,7 +169,10 @@ class Worker:
         suites = [suite for suite in self._spec.suites if suite.report_only == is_reported]
         read_as = "test" if is_reported else split
         model, reading = self._candidate.model, self._spec.engine.reading
-        return prompt_suites(suites, read_as, model, self._tokenizer, reading)
+        found = prompt_suites(suites, read_as, model, self._tokenizer, reading)
+        if wanted := self._spec.tasks.get(split):
+            require_same_tasks(found, wanted)
+        return found
 
     def run(self, job: Job) -> Outcome:
         """Merge and score one recipe, and climb on; any exception becomes ``Failed``.
@@ -194,7 +201,7 @@ class Worker:
     def _climber(self) -> Climber:
         """Climbs on the items that are searched; it prepares its losses once."""
         prepared = self._prepared["search"]
-        models = self._sources, self._candidate
+        models = self._sources, self._merged
         return Climber(self._spec, *models, prepared, self._meter, self._parents)
 
     def _run(self, job: Job) -> Scored | Pruned:

@@ -7,7 +7,10 @@ Members:
     hub: upload.
     adapter: the merge of adapters as one adapter.
     card: the model card.
-    mixture: a mixture of experts with its card.
+    made: the card of a model that is made without a search.
+    mixture: a mixture of experts, or one with fewer of them, with its card.
+    transplant: a model with another one's vocabulary, with its card.
+    masks: a merge with masks, with its card.
     lineage: what a model is made of: content and licences.
     rounding: what folding the scales of a path costs.
     rescore: a folder's scores, by plain transformers.

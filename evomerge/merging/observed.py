@@ -14,8 +14,10 @@ import torch
 from evomerge.cache import cache_folder, hold, say_unusable
 from evomerge.errors import CheckpointError, RecipeError
 from evomerge.fingerprint import digest_of, fingerprint
-from evomerge.merging.propagated import PROPAGATED, Propagation, stage_of
+from evomerge.merging.propagated import PROPAGATED, Propagation, largest_stage, stage_of
 from evomerge.merging.shared import mapped, only_one
+from evomerge.merging.spread import to_gpu
+from evomerge.methods.regression import regression_bytes
 from evomerge.models.checkpoint import Checkpoint, model_dtype
 from evomerge.models.expert import TensorSource, content_digest
 from evomerge.models.merged_vocabulary import fit_vocabulary
@@ -199,7 +201,7 @@ class Observations:
         fit_vocabulary(model, self._base)
         if self._is_untied:
             untie(model)
-        model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        to_gpu(model)
         return model, live_tensors(model, self._names)
 
     def _kept(
@@ -259,11 +261,30 @@ def read_by_experts(
 
 
 def peak_bytes(
-    base: Checkpoint, names: Collection[str], kinds: Collection[str], read_by: Sequence[Tokenised]
+    base: Checkpoint,
+    roles: Mapping[str, TensorRole],
+    kinds: Collection[str],
+    read_by: Sequence[Tokenised],
 ) -> int:
-    """Reckon the memory that observing takes; see ``observation_bytes``."""
+    """Reckon the memory that observing takes; see ``observation_bytes``.
+
+    Args:
+        base: Whose config all share.
+        roles: Tensors that the live model holds, by name.
+        kinds: What is observed.
+        read_by: What each expert reads.
+    """
     readings = [reading for one in read_by for reading in one.readings]
-    return observation_bytes(base, model_dtype(base, names), {*map(_run_as, kinds)}, readings)
+    dtype = model_dtype(base, roles)
+    cut = {_run_as(kind) for kind in kinds if kind != PROPAGATED}
+    model = empty_model(base.config, dtype)
+    if PROPAGATED not in kinds or model is None:
+        return observation_bytes(base, dtype, cut, readings)
+    n, forms = len(read_by), OBSERVATIONS[_run_as(PROPAGATED)].forms(model, tuple(roles))
+    live = sum(parameter.nbytes for parameter in model.parameters())
+    merging = max(regression_bytes(base.shape(name), n) for name in forms)
+    held = n * largest_stage(forms, roles)
+    return max(live + merging, observation_bytes(base, dtype, cut, readings, held))
 
 
 def disk_bytes(base: Checkpoint, names: Collection[str], kinds: Collection[str]) -> int:

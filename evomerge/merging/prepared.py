@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 import xxhash
 
-from evomerge.cache import cache_folder, say_unusable
+from evomerge.cache import cache_folder, hold_room, say_unusable
 from evomerge.errors import CheckpointError
 from evomerge.merging.shared import SharedExpert, mapped, only_one
 from evomerge.methods.prepared import FactorPair, Preparation, TaskVectors
@@ -59,6 +59,7 @@ class PreparedTensors:
     ) -> None:
         self._base, self._experts, self._digests = base, experts, digests
         self._folder, self._observations = folder, observations
+        self._hold: BinaryIO | None = None  # while tensors are mapped
         self._known: dict[
             str, dict[str, tuple[torch.Tensor, ...]]
         ] = {}  # by tensor and preparation
@@ -119,6 +120,9 @@ class PreparedTensors:
     ) -> tuple[torch.Tensor, ...]:
         keys = [str(i) for i in range(len(self._experts))]
         forms = dict.fromkeys(keys, TensorForm(torch.float32, self._base.shape(name)))
+        if self._hold is None:
+            assert self._folder is not None, "the file is in it"
+            self._hold = hold_room(self._folder)
         with only_one(file) as note:
             found = mapped(file, note, forms, lambda key: made()[int(key)])
         return tuple(map(found.get_tensor, keys))

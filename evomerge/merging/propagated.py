@@ -8,6 +8,7 @@ Source: Nguyen et al. 2025, RegMean++, arXiv:2508.03121.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import torch
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.expert import TensorSource
 from evomerge.models.roles import TensorRole
+from evomerge.models.writer import TensorForm
 from evomerge.observation.grams import input_grams
 from evomerge.observation.observer import Observer
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from evomerge.methods.prepared import Preparation, TaskVectors
 
-__all__ = ["PROPAGATED", "Propagation", "stage_of"]
+__all__ = ["PROPAGATED", "Propagation", "largest_stage", "stage_of"]
 
 PROPAGATED = "propagated_gram"
 """What such observations are called."""
@@ -36,6 +38,20 @@ def stage_of(role: TensorRole, n_layers: int) -> int:
     if role.in_layer:
         return 1 + role.layer
     return 0 if role.kind == "embedding" else 1 + n_layers
+
+
+def largest_stage(forms: Mapping[str, TensorForm], roles: Mapping[str, TensorRole]) -> int:
+    """Reckon the bytes of one expert's second moments of a stage.
+
+    Args:
+        forms: Second moments by tensor.
+        roles: Tensors that the live model holds, by name.
+    """
+    n_layers = 1 + max(role.layer for role in roles.values())
+    sizes: Counter[int] = Counter()
+    for name, form in forms.items():
+        sizes[stage_of(roles[name], n_layers)] += form.nbytes
+    return max(sizes.values(), default=0)
 
 
 class Propagation:
@@ -89,6 +105,7 @@ class Propagation:
             key: ``EXPERT NAME``.
         """
         if self._found[0] != stage:
+            self._found = (-1, {})  # before the next ones take memory
             self._found = stage, self._observed(stage)
         return self._found[1][key]
 

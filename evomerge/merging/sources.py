@@ -34,6 +34,7 @@ from evomerge.models.merging_vocabularies import merge_vocabularies
 from evomerge.models.opening import OpenModel, open_model
 from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
+from evomerge.models.roles import TensorRole
 from evomerge.models.spelling import OneSpelling
 from evomerge.models.tokenizer_choice import TokenizerChoice
 from evomerge.recipe.path import BASE
@@ -190,6 +191,11 @@ class Sources:
         """Tensors to merge that transformers loads."""
         return tuple(filter(self._spelling.is_loaded, self.names))
 
+    @property
+    def live_roles(self) -> dict[str, TensorRole]:
+        """What each of them is."""
+        return {name: self.architecture.roles[name] for name in self.live_names}
+
     @cached_property
     def stored(self) -> tuple[str, ...]:
         """Tensors of a merged checkpoint: the anchor's, of tied ones the first."""
@@ -315,9 +321,12 @@ class Sources:
 
         if self._prompts is None:
             raise RecipeError("expected prompts to run the experts on, got none")
-        roles = {name: self.architecture.roles[name] for name in self.live_names}
         return Observations(
-            self.anchor, self.experts, roles, self._prompts, is_untied=self.is_untied
+            self.anchor,
+            self.experts,
+            self.live_roles,
+            self._prompts,
+            is_untied=self.is_untied,
         )
 
     @cached_property

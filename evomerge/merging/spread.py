@@ -18,7 +18,7 @@ from evomerge.models.structure import decoder_layers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["device_numbers", "devices_of", "spread"]
+__all__ = ["device_numbers", "devices_of", "spread", "to_gpu"]
 
 
 def devices_of(device: str, n: int) -> tuple[torch.device, ...]:
@@ -29,6 +29,11 @@ def devices_of(device: str, n: int) -> tuple[torch.device, ...]:
         n: How many; the only one has no number.
     """
     return tuple(torch.device(device, k) for k in range(n)) if n > 1 else (torch.device(device),)
+
+
+def to_gpu(model: PreTrainedModel) -> None:
+    """Move a model that no worker holds to the GPU, if there is one."""
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
 
 
 def device_numbers(layers: Sequence[int], others: int, n: int) -> list[int]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
-
 from evomerge.merging.candidate import load_model
+from evomerge.merging.spread import to_gpu
 from evomerge.models.checkpoint import Checkpoint, model_dtype
 from evomerge.observation.examples import Example
 from evomerge.observation.observer import Observer
@@ -34,5 +33,5 @@ def watched(
     """
     read = tokenised(examples, like)
     live = load_model(str(model.folder), model_dtype(like, like.names))
-    live.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    to_gpu(live)
     return Observer(live, names, read.readings, read.max_length)

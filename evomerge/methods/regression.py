@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["damped", "regressed", "shares_of", "with_off_diagonal"]
+__all__ = ["damped", "regressed", "regression_bytes", "shares_of", "with_off_diagonal"]
 
 # Far below what inputs show. Sums in float32 may be short of positive by their rounding; then more.
 _RIDGES = (1e-9, 1e-7, 1e-6, 1e-5, 1e-4)
@@ -60,6 +60,21 @@ def damped(
     added = torch.diag(torch.where(sizes > 0, ridge * sizes, 1.0))  # 1: any number gives the mean
     shares = shares_of(influence)
     return [gram + own * added for gram, own in zip(weighed, shares, strict=True)]
+
+
+def regression_bytes(shape: Sequence[int], n: int) -> int:
+    """Reckon the peak memory of ``regressed``, from above.
+
+    Args:
+        shape: (outputs, inputs).
+        n: Experts.
+
+    Returns:
+        Bytes: second moments as they are solved with, three times per expert, and their sum; task
+        vectors, and what they become.
+    """
+    outputs, inputs = shape
+    return 8 * (3 * n + 4) * inputs * inputs + 28 * n * outputs * inputs
 
 
 def regressed(

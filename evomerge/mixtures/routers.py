@@ -14,6 +14,7 @@ import torch
 from evomerge.errors import CheckpointError
 from evomerge.evaluation.teacher_forcing import Reading
 from evomerge.merging.candidate import load_model
+from evomerge.merging.spread import to_gpu
 from evomerge.mixtures.file import MixtureExpert
 from evomerge.mixtures.sources import MixtureSources
 from evomerge.models.checkpoint import model_dtype
@@ -139,6 +140,6 @@ def _mean_state(outputs: Iterable[object], *, is_mean: bool) -> torch.Tensor:
 def _loaded(sources: MixtureSources) -> tuple[PreTrainedModel, int]:
     base = sources.base
     model = load_model(str(base.folder), model_dtype(base, sources.live.values()))
-    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    to_gpu(model)
     config = plain_config(base.config)
     return model, int(getattr(config, "max_position_embeddings", 2048))

@@ -159,14 +159,12 @@ class ModelOutline:
     """A model's settings and sizes.
 
     Attributes:
-        config: Its settings, with eager attention.
+        config: Its settings.
         dtype: Of the parameters that do not ask for one of their own.
-        supports_sdpa: Whether transformers has fused attention for it.
     """
 
     config: PlainConfig
     dtype: torch.dtype
-    supports_sdpa: bool
     _n_bytes: tuple[int, ...] = field(repr=False)
 
     def parameters(self) -> Iterator[torch.Tensor]:
@@ -175,12 +173,15 @@ class ModelOutline:
             yield torch.empty(n, dtype=torch.uint8, device="meta")
 
 
-def model_outline(config: Mapping[str, Any], dtype: torch.dtype) -> ModelOutline | None:
+def model_outline(
+    config: Mapping[str, Any], dtype: torch.dtype, attention: str | None = None
+) -> ModelOutline | None:
     """Describe the model that ``empty_model`` builds.
 
     Args:
         config: A checkpoint's ``config.json``.
         dtype: See ``empty_model``.
+        attention: How it is computed; ``None``: as transformers sees fit.
 
     Returns:
         ``None`` where that builds none.
@@ -192,8 +193,8 @@ def model_outline(config: Mapping[str, Any], dtype: torch.dtype) -> ModelOutline
     settings = plain_config(config)
     if sizes is None or settings is None:
         return None
-    settings._attn_implementation = "eager"
-    return ModelOutline(settings, dtype, sizes.supports_sdpa, sizes.n_bytes)
+    settings._attn_implementation = attention or ("sdpa" if sizes.supports_sdpa else "eager")
+    return ModelOutline(settings, dtype, sizes.n_bytes)
 
 
 def _asked_sizes(config: Mapping[str, Any], dtype: torch.dtype) -> _Sizes | None:

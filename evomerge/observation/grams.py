@@ -75,7 +75,8 @@ class _Sum:
         self._n += len(rows)
 
     def mean(self) -> torch.Tensor:
-        return (self._total / max(self._n, 1)).cpu()
+        """Turn the sum into the mean, once: in place, since a second copy may not fit."""
+        return self._total.div_(max(self._n, 1)).cpu()
 
 
 def _on_input(total: _Sum) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:

@@ -33,6 +33,7 @@ def observation_bytes(
     dtype: torch.dtype,
     kinds: Collection[ObservationName],
     readings: Sequence[Reading],
+    held: int = 0,
 ) -> int:
     """Reckon the peak memory of observing a model, from above.
 
@@ -41,6 +42,7 @@ def observation_bytes(
         dtype: That it is loaded in.
         kinds: What is observed, one after another.
         readings: The examples, at least one.
+        held: Bytes of sums that are not cut into blocks.
 
     Returns:
         Bytes: the model, the sums of one block, and what its longest example takes on the way
@@ -52,4 +54,4 @@ def observation_bytes(
     blocks = [largest_block(OBSERVATIONS[kind].forms(model, checkpoint.names)) for kind in kinds]
     longest = max(readings, key=lambda reading: len(reading.tokens))
     step = pass_bytes(outline, [Piece((longest,), torch.sum)], checkpointing=False)
-    return sum(parameter.nbytes for parameter in outline.parameters()) + max(blocks) + step
+    return sum(parameter.nbytes for parameter in outline.parameters()) + max([*blocks, held]) + step

@@ -27,4 +27,5 @@ Members:
     learned_mask: a mask over task vectors, learned on the search items.
     compare: how the experts' task vectors relate.
     barriers: how the loss rises between models.
+    retrieval: what base and experts answer on search items, to choose among the experts.
 """

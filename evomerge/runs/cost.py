@@ -9,8 +9,10 @@ import torch
 
 from evomerge.cache import cache_folder
 from evomerge.config.experiment import ExecutionConfig
+from evomerge.evaluation.batches import batch_tokens
 from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.own_metrics import OwnMetric
+from evomerge.evaluation.step_memory import answer_tokens
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -24,14 +26,14 @@ from evomerge.merging.sources import Sources
 from evomerge.merging.spread import devices_of
 from evomerge.merging.streaming import stage_size
 from evomerge.methods.prepared import Preparation
+from evomerge.methods.regression import regression_bytes
 from evomerge.models.companions import chat_template
 from evomerge.models.opening import peek_model
 from evomerge.models.outline import model_outline
 from evomerge.models.parts import parts_of
 from evomerge.runs.fitted_steps import FittedSteps
 from evomerge.runs.loaded import Loaded
-from evomerge.runs.memory_plan import memory_plan
-from evomerge.runs.observed import observation_fact
+from evomerge.runs.memory_plan import DevicePlan, memory_plan
 from evomerge.runs.sampling import sampler_choice
 from evomerge.runs.units import bytes_text
 from evomerge.runs.workers import (
@@ -45,7 +47,7 @@ from evomerge.schema import write_yaml
 from evomerge.study.evaluations import climb_evaluations
 from evomerge.study.records import Objective
 
-__all__ = ["example_recipe", "experiment_facts", "gpu_note"]
+__all__ = ["device_plans", "example_recipe", "experiment_facts", "gpu_note"]
 
 _RACE_OFF = "off: every trial is scored on all items"
 _MOST_RULES = 3  # that an example shows
@@ -55,6 +57,7 @@ _YOUNG = (
     "plain torch merges the same bytes, so that the same seed gives the same scores"
 )
 _UNTRIED = "not run on a GPU by its authors, so each worker first compares it with transformers"
+_GRAMS = {"input_gram", "propagated_gram"}  # second moments of inputs, as large as these squared
 _RUN_BY = (  # keys of a config that change what the same parameters answer
     *("model_type", "hidden_act", "hidden_activation", "rms_norm_eps", "layer_norm_eps"),
     *("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor", "sliding_window"),
@@ -77,6 +80,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
     parameters = n_parameters(tuple(range(models.n_layers)), sources)
     dtype = output_dtype(sources, models.dtype)
     candidate_bytes = parameters * dtype.itemsize
+    live = bytes_text(_n_models(loaded) * candidate_bytes)
     worker = on_device(loaded.worker, experiment.execution)
     name, reason = sampler_choice(experiment, loaded.space, loaded.sloped)
     objectives = ", ".join(map(_objective, loaded.objectives))
@@ -90,7 +94,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "judges": "; ".join(_judges(loaded)),
         "runs code": "; ".join(_code(loaded)),
         "engine": _engine(worker.engine),
-        "observed": observation_fact(loaded, sources),
+        "observed": "" if loaded.observing is None else str(loaded.observing),
         "prepared": _prepared(loaded, sources),
     }
     n_workers = worker_count(experiment.execution)
@@ -107,8 +111,8 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         ("workers", f"{n_workers} on {worker.device}, {_where(experiment.execution)}"),
         ("kernel", ": ".join(kernel_choice(worker.device))),
         ("experts", _experts(sources, dtype, worker)),
-        ("memory", f"{bytes_text(candidate_bytes)} of live model for each of {n_workers} workers"),
-        *_plan(loaded, sources, dtype, worker),
+        ("memory", f"{live} of live model for each of {n_workers} workers"),
+        *_plan(loaded, sources),
         ("disk", _disk(sources, candidate_bytes)),
     ]
 
@@ -265,26 +269,50 @@ def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
             )
 
 
-def _plan(
-    loaded: Loaded, sources: Sources, dtype: torch.dtype, worker: WorkerSpec
-) -> Iterator[tuple[str, str]]:
+def _plan(loaded: Loaded, sources: Sources) -> Iterator[tuple[str, str]]:
     """Say what each device of a worker holds, a line each; nothing of models nobody knows here."""
+    worker = on_device(loaded.worker, loaded.experiment.execution)
+    plans = list(device_plans(loaded, sources))
+    devices = devices_of(worker.device, worker.n_devices)
+    if plans:
+        lines = [f"{device} {plan}" for device, plan in zip(devices, plans, strict=True)]
+        yield "of a worker", f"\n{'':12}".join(lines)
+
+
+def device_plans(loaded: Loaded, sources: Sources) -> Iterator[DevicePlan]:
+    """Reckon what each device of a worker holds; none for models that nobody knows here.
+
+    Args:
+        loaded: A checked experiment.
+        sources: Its models.
+    """
+    worker, dtype = on_device(loaded.worker, loaded.experiment.execution), loaded.models.dtype
+    own_dtype = output_dtype(sources, dtype)
     room = worker_bytes(loaded.experiment.execution)
-    model = model_outline(sources.anchor.config, dtype)
+    model = model_outline(sources.anchor.config, own_dtype, worker.engine.attention)
     if room is None or model is None:
         return
-    steps = loaded.sloped.steps
-    plans = memory_plan(
+    steps, vocabulary = loaded.sloped.steps, model.config.get_text_config().vocab_size
+    gpu_bytes = None if worker.device == "cpu" else int(room / worker.device_share)
+    full = batch_tokens(vocabulary, own_dtype.itemsize, gpu_bytes)
+    needed = needed_on(sources, own_dtype, worker.n_devices, worker.engine.quantise)
+    for needs in needed:
+        needs.live_bytes *= _n_models(loaded)
+    yield from memory_plan(
         model,
-        needed_on(sources, dtype, worker.n_devices, worker.engine.quantise),
+        needed,
         device_type=worker.device,
         stage_bytes=stage_size(sources),
         room=room,
+        passes=loaded.tasks.largest_passes(full, answer_tokens(model, full)),
         step_bytes=0 if steps is None else steps.n_bytes,
     )
-    devices = devices_of(worker.device, worker.n_devices)
-    lines = [f"{device} {plan}" for device, plan in zip(devices, plans, strict=True)]
-    yield "of a worker", f"\n{'':12}".join(lines)
+
+
+def _n_models(loaded: Loaded) -> int:
+    """Count the models a worker holds: what is merged into, and a copy of each that may answer."""
+    mix = loaded.space.recipe(loaded.space.defaults).ensemble
+    return 1 if mix is None else 1 + len(mix.weights)
 
 
 def _disk(sources: Sources, candidate_bytes: int) -> str:
@@ -300,15 +328,20 @@ def _disk(sources: Sources, candidate_bytes: int) -> str:
 
 def _prepared(loaded: Loaded, sources: Sources) -> str:
     """Name the methods whose task vectors are prepared, and what that takes."""
-    wanted = [p.method for text in loaded.space.statistics if (p := Preparation.parse(text))]
+    found = [*filter(None, map(Preparation.parse, loaded.space.statistics))]
+    wanted = [preparation.method for preparation in found]
     if not wanted:
         return ""
     shapes = {name: sources.anchor.shape(name) for name in sources.names}
     kept, largest = prepared_bytes(shapes, len(sources.experts))
+    most = 4 * largest
+    if any(_GRAMS & {*preparation.observations} for preparation in found):
+        matrices = [shape for shape in shapes.values() if len(shape) == 2]
+        most = max([most, *(regression_bytes(m, len(sources.experts)) for m in matrices)])
     methods, folder = ", ".join(dict.fromkeys(wanted)), cache_folder(PREPARED)
     place = "of memory in each worker, the cache is off" if folder is None else f"in {folder}, once"
     return (
-        f"{methods}: {bytes_text(kept * len(wanted))} {place}; about {bytes_text(4 * largest)} of "
+        f"{methods}: {bytes_text(kept * len(wanted))} {place}; about {bytes_text(most)} of "
         "memory while the largest tensor is prepared"
     )
 

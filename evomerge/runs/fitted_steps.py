@@ -18,6 +18,7 @@ from evomerge.merging.slopes import GRADIENT_BYTES
 from evomerge.merging.sources import Sources
 from evomerge.models.outline import model_outline
 from evomerge.recipe.recipe import Dtype
+from evomerge.runs.memory_plan import PROCESS_BYTES
 from evomerge.runs.units import bytes_text
 from evomerge.runs.workers import (
     devices_per_worker,
@@ -31,7 +32,6 @@ __all__ = ["FittedSteps", "fitted_steps"]
 # Padded tokens of a microbatch, and whether layers run again on the way back, which costs a third
 # more time: the first that fits is taken. An item is never cut within a sequence.
 _WAYS = ((4096, False), (1024, False), (4096, True), (1024, True), (256, True))
-_PROCESS_BYTES = 512 << 20  # of a worker on CPU: interpreter, libraries, prompts
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,10 @@ def fitted_steps(
         ``None`` for a model that nobody knows here.
     """
     own_dtype = output_dtype(sources, dtype)
-    model = model_outline(sources.anchor.config, own_dtype)
+    engine = engine or EngineChoice()
+    model = model_outline(sources.anchor.config, own_dtype, engine.attention)
     if model is None:
         return None
-    own_attention = "sdpa" if model.supports_sdpa else "eager"
-    engine = engine or EngineChoice()
-    model.config._attn_implementation = engine.attention or own_attention
     waiting = min(GRADIENT_BYTES, sum(p.nbytes for p in model.parameters()))
     n_items = max((len(objective.items) for objective in objectives), default=0)
     room = _room(sources, own_dtype, execution, engine.quantise)
@@ -109,7 +107,7 @@ def _room(
         return None
     needed = needed_on(sources, dtype, devices_per_worker(execution), quantise)
     if worker_device(execution)[0] == "cpu":
-        return total - needed[0].live_bytes - _PROCESS_BYTES
+        return total - needed[0].live_bytes - PROCESS_BYTES
     is_resident = common_residency("cuda", needed, [total] * len(needed)) == "resident"
     return min(total - n.live_bytes - n.source_bytes * is_resident for n in needed)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
 from evomerge.errors import StudyError
-from evomerge.evaluation.suite import SPLITS
+from evomerge.evaluation.suite import REPORT_ONLY, SPLITS
 from evomerge.fingerprint import digest_of
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.workers import is_on_cluster
@@ -58,13 +58,20 @@ def model_digests(experiment: Experiment) -> dict[str, str]:
     return found
 
 
-def with_contents(worker: WorkerSpec, experiment: Experiment) -> WorkerSpec:
-    """Tell workers on other machines what their model files must hold: what this machine's do."""
+def with_contents(worker: WorkerSpec, loaded: Loaded) -> WorkerSpec:
+    """Tell workers what they must find, so that nothing changes while a study runs.
+
+    That is what model files hold, on other machines; and tasks and metrics, where their code cannot
+    be sent and each worker reads the files when it starts.
+    """
+    from evomerge.evaluation.content import task_digests
     from evomerge.execution.contents import ModelContents
 
-    if not is_on_cluster(experiment.execution):
-        return worker
-    return replace(worker, contents=ModelContents.of(_sources(experiment)))
+    if is_on_cluster(loaded.experiment.execution):
+        worker = replace(worker, contents=ModelContents.of(_sources(loaded.experiment)))
+    read = [split for split in (*SPLITS, REPORT_ONLY) if split not in worker.prompted]
+    tasks = {split: task_digests(loaded.tasks.prompted(split)) for split in read}
+    return replace(worker, tasks=tasks)
 
 
 def _sources(experiment: Experiment) -> Sources:

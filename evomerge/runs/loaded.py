@@ -15,7 +15,7 @@ from evomerge.execution.protocol import WorkerSpec
 from evomerge.models.reference import split_hub_id
 from evomerge.runs import checks
 from evomerge.runs.importance import with_boundaries
-from evomerge.runs.observed import observation_faults, prompt_file
+from evomerge.runs.observed import Observing, observing, prompt_file
 from evomerge.runs.parts import (
     build_space,
     constraints_of,
@@ -60,6 +60,7 @@ class Loaded:
         report_only: What is measured after it, of tasks that it never sees.
         tasks: The suites' tasks, loaded.
         sloped: Which genes and objectives have slopes.
+        observing: What running the experts on prompts takes; ``None`` where no method asks for it.
     """
 
     experiment: Experiment
@@ -72,6 +73,7 @@ class Loaded:
     report_only: tuple[Objective, ...]
     tasks: TaskCatalogue
     sloped: SlopedParts
+    observing: Observing | None = None
 
     @classmethod
     def of(
@@ -111,6 +113,7 @@ class Loaded:
             report_only=make_objectives(parts.tasks.report_only_measures),
             tasks=parts.tasks,
             sloped=parts.sloped,
+            observing=parts.observing,
         )
 
     @property
@@ -161,6 +164,7 @@ class _Parts:
         self.suites = make_suites(self.experiment)
         self.tasks = self._tasks(tasks)
         self.sloped: SlopedParts | None = None
+        self.observing: Observing | None = None
         self._check()
 
     def _models(self) -> ModelSet:
@@ -265,7 +269,8 @@ class _Parts:
         with collected(self.faults, "execution", "ray_address"):
             self.faults += checks.engine_faults(experiment, self.space, self._opened)
         if not self.faults and self.space is not None:
-            self.faults += observation_faults(experiment, self.space, self.tasks, self._opened)
+            models = self._opened
+            self.observing = observing(experiment, self.space, self.tasks, models, self.faults)
         self.faults += checks.final_split_faults(experiment, self.suites)
         if not self.faults and not self._gaps.paths and self.space is not None:
             self.sloped = SlopedParts.of(experiment, self.space, self.tasks, self._opened)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.config.experiment import Experiment
-from evomerge.errors import EvomergeError, Fault
+from evomerge.errors import Fault, collected
 from evomerge.fingerprint import fingerprint
 from evomerge.methods.prepared import Preparation
 from evomerge.recipe.prompts import PromptFile
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from evomerge.runs.loaded import Loaded
 
 __all__ = [
-    "observation_fact",
-    "observation_faults",
+    "Observing",
     "observed_kinds",
+    "observing",
     "prompt_file",
     "with_prompts",
 ]
@@ -65,47 +66,75 @@ def with_prompts(loaded: Loaded, folder: StudyFolder) -> Experiment:
     return experiment.model_copy(update={"prompts": prompts})
 
 
-def observation_faults(
-    experiment: Experiment, space: SearchSpace, tasks: TaskCatalogue, sources: Sources | None
-) -> Iterator[Fault]:
-    """What stands in the way of running the experts on prompts, if the space asks for it."""
+@dataclass(frozen=True)
+class Observing:
+    """What running the experts on prompts comes to.
+
+    Attributes:
+        kinds: What is observed.
+        n_prompts: How many prompts there are.
+        memory: Bytes at the peak.
+        disk: Bytes that are kept, of all experts.
+    """
+
+    kinds: tuple[str, ...]
+    n_prompts: int
+    memory: int
+    disk: int
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return (
+            f"{', '.join(self.kinds)} of each expert on {self.n_prompts} prompts, once: "
+            f"{bytes_text(self.memory)} of memory, {bytes_text(self.disk)} of disk"
+        )
+
+    def faults(self) -> Iterator[Fault]:
+        """Tell whether this machine is too small."""
+        if self.memory > machine_bytes():
+            text = f"expected {bytes_text(self.memory)} of memory to run an expert on the prompts"
+            hint = "use shorter prompts, a larger machine, or methods without data"
+            found = f"{text}, this machine has {bytes_text(machine_bytes())}"
+            yield Fault(("prompts",), found, hint)
+
+
+def observing(
+    experiment: Experiment,
+    space: SearchSpace,
+    tasks: TaskCatalogue,
+    sources: Sources | None,
+    faults: list[Fault],
+) -> Observing | None:
+    """Read the prompts that the experts are run on, and reckon what that takes.
+
+    Args:
+        experiment: Names them.
+        space: Tells what must be observed.
+        tasks: Prompted.
+        sources: The models; ``None`` if they do not fit together.
+        faults: What stands in the way is added.
+
+    Returns:
+        ``None`` if nothing is observed, or nothing is known of it.
+    """
     kinds = observed_kinds(space)
     if not kinds or sources is None:
-        return
+        return None
     if is_on_cluster(experiment.execution):
         text = "expected local for methods with data, which run the experts on this machine, got "
-        yield Fault(("execution", "ray_address"), f"{text}{experiment.execution.ray_address}")
-    from evomerge.merging.observed import peak_bytes, read_by_experts
-
-    try:
-        examples = _examples(experiment, tasks)
-        read_by = read_by_experts(examples, sources.experts, sources.anchor)
-    except EvomergeError as err:
-        yield from (fault.under("prompts") for fault in err.faults)
-        return
-    needed = peak_bytes(sources.anchor, sources.live_names, kinds, read_by)
-    if needed > machine_bytes():
-        text = f"expected {bytes_text(needed)} of memory to run an expert on the prompts"
-        hint = "use shorter prompts, a larger machine, or methods without data"
-        yield Fault(("prompts",), f"{text}, this machine has {bytes_text(machine_bytes())}", hint)
-
-
-def observation_fact(loaded: Loaded, sources: Sources) -> str:
-    """Say what observing the experts takes; nothing if the space has no methods with data."""
-    kinds = observed_kinds(loaded.space)
-    if not kinds:
-        return ""
+        address = experiment.execution.ray_address
+        faults.append(Fault(("execution", "ray_address"), f"{text}{address}"))
     from evomerge.merging.observed import disk_bytes, peak_bytes, read_by_experts
 
-    base, names = sources.anchor, sources.live_names
-    examples = _examples(loaded.experiment, loaded.tasks)
-    read_by = read_by_experts(examples, sources.experts, base)
-    kept = disk_bytes(base, names, kinds) * len(sources.experts)
-    needed = peak_bytes(base, names, kinds, read_by)
-    return (
-        f"{', '.join(kinds)} of each expert on {len(examples)} prompts, once: "
-        f"{bytes_text(needed)} of memory, {bytes_text(kept)} of disk"
-    )
+    base, roles = sources.anchor, sources.live_roles
+    with collected(faults, "prompts"):
+        examples = _examples(experiment, tasks)
+        read_by = read_by_experts(examples, sources.experts, base)
+        kept = disk_bytes(base, roles, kinds) * len(sources.experts)
+        found = Observing(kinds, len(examples), peak_bytes(base, roles, kinds, read_by), kept)
+        faults += found.faults()
+        return found
+    return None
 
 
 def _examples(experiment: Experiment, tasks: TaskCatalogue) -> tuple[Example, ...]:

@@ -211,7 +211,7 @@ def continue_study(
             _measure(loaded, folder, events)
             events.phase("loading the workers")
             worker = on_device(loaded.worker, experiment.execution)
-            executor.load(with_contents(worker, experiment))
+            executor.load(with_contents(worker, loaded))
             _search(study, loaded, folder, executor, events, log)
             _finals(study, loaded, folder, executor, events)
         finally:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evomerge.evaluation.scores import Sample
-from evomerge.execution.costs import COST
+from evomerge.execution.costs import COST, COSTS, SHARES, Cost
 from evomerge.study.evaluations import summed
 
 __all__ = [
@@ -69,6 +69,16 @@ class Objective:
     def is_cost(self) -> bool:
         """Whether it is a cost, in a unit of its own, rather than a score."""
         return self.task == COST
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a cost between 0 and 1."""
+        return self.is_cost and Cost.of(self.metric).name in SHARES
+
+    @property
+    def meaning(self) -> str:
+        """What a cost is, with its unit; nothing of a score."""
+        return COSTS.get(Cost.of(self.metric).name, "") if self.is_cost else ""
 
 
 def make_objectives(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,20 @@ def test_shares_get_wilson_intervals_other_metrics_their_standard_error(tmp_path
     assert (base.scores[0].low, base.scores[0].high) == wilson_interval(0.25, 4)
     assert (merge.scores[0].low, merge.scores[0].high) == wilson_interval(1.0, 4)
     assert merge.scores[1].low == pytest.approx(1 - 0.196, abs=1e-4)
+
+
+def test_bounds_of_a_cost_that_is_a_share_stay_between_0_and_1(tmp_path):
+    cut, length = (Objective("cost", m, "minimize", m) for m in ("truncated", "output_tokens"))
+    final = FinalRecord(0, "base", "test", (0.02, 0.02), (0.05, 0.05), chosen=False)
+    study = StudyRecord("s", (cut, length), (), (final,), 4)
+    (row,) = held_out_rows(study, ItemStore(tmp_path).read())
+    assert row.scores[0].low == 0
+    assert row.scores[0].high == pytest.approx(0.02 + 1.96 * 0.05, abs=1e-4)
+    assert row.scores[1].low == pytest.approx(0.02 - 1.96 * 0.05, abs=1e-4)
+    (single,) = (replace(final, stderr=(math.nan, 0.05)),)
+    (row,) = held_out_rows(replace(study, finals=(single,)), ItemStore(tmp_path).read())
+    assert math.isnan(row.scores[0].low)
+    assert math.isnan(row.scores[0].high)
 
 
 def test_the_base_is_zero_and_the_best_expert_one_whichever_way_is_better(tmp_path):

@@ -1,4 +1,4 @@
-"""Memory of two workers on the same experts, and of a disk merge.
+"""Memory of two workers on the same experts, of one that scores, and of a disk merge.
 
 Run with ``python -m tests.benchmarks.memory``: about a minute, 2 GB of disk. Linux only.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import resource
 import tempfile
 import threading
 import time
@@ -18,14 +19,28 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from evomerge.execution.protocol import Job, Outcome, Scored, WorkerSpec
+from evomerge.execution.worker import Worker
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.residency import needed_on
 from evomerge.merging.sources import Sources
+from evomerge.models.opening import peek_model
 from evomerge.models.writer import TensorForm, write_safetensors
 from evomerge.recipe.recipe import Recipe, Rule
+from evomerge.runs.cost import device_plans
+from tests.architectures import tiny_model
+from tests.runs.whole_texts import on_whole_texts
 
-__all__ = ["DiskMergeMemory", "WorkerMemory", "peak_of", "run_disk_merge", "run_workers"]
+__all__ = [
+    "DiskMergeMemory",
+    "ScoringMemory",
+    "WorkerMemory",
+    "peak_of",
+    "run_disk_merge",
+    "run_scoring",
+    "run_workers",
+]
 
 _MB = 1e6
 _SHARD_BYTES = 64 << 20
@@ -78,6 +93,47 @@ class DiskMergeMemory:
     def ratio(self) -> float:
         """Peak in shards."""
         return self.peak_bytes / self.shard_bytes
+
+
+@dataclass(frozen=True)
+class ScoringMemory:
+    """Peak memory of a worker's process that merges and scores one candidate.
+
+    Attributes:
+        planned_bytes: What ``check`` says.
+        own_bytes: Anonymous memory, which is the process's own.
+        resident_bytes: All of it, with pages of files that others may share.
+    """
+
+    planned_bytes: int
+    own_bytes: int
+    resident_bytes: int
+
+
+def run_scoring(folder: Path, n_items: int = 8, n_words: int = 256) -> ScoringMemory:
+    """Score a candidate on whole texts in a process of its own.
+
+    Args:
+        folder: With the models ``base`` and ``math``.
+        n_items: Texts.
+        n_words: Of each.
+    """
+    loaded = on_whole_texts(folder, n_items, n_words, "auto")
+    (plan,) = device_plans(loaded, Sources.of(loaded.models, open_full=peek_model))
+    recipe = loaded.space.recipe(loaded.space.defaults)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return ScoringMemory(plan.total, *pool.apply(_watched_scoring, (loaded.worker, recipe)))
+
+
+def _watched_scoring(spec: WorkerSpec, recipe: Recipe) -> tuple[int, int]:
+    torch.set_num_threads(1)
+    before = _anonymous()
+    peak = peak_of(lambda: _require_scored(Worker(spec).run(Job(0, recipe))))
+    return before + peak, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _require_scored(outcome: Outcome) -> None:
+    assert isinstance(outcome, Scored), outcome
 
 
 def run_workers(recipe: Recipe, n_workers: int = 2) -> WorkerMemory:
@@ -209,6 +265,14 @@ def main() -> None:
             f"  mapped files, all workers together  {w.mapped_bytes / _MB:6.0f} MB\n"
             f"  live model and the rest, per worker {w.own_bytes / _MB:6.0f} MB\n"
             f"  of it planned for the live model    {planned.live_bytes / _MB:6.0f} MB"
+        )
+        tokens = {"vocab_size": 32768, "max_position_embeddings": 2048}
+        for seed, name in enumerate(("base", "math")):
+            tiny_model("llama", Path(folder, "wide", name), seed, torch.float32, **tokens)
+        s = run_scoring(Path(folder, "wide"))
+        print(
+            f"a worker that scores, {s.own_bytes / _MB:.0f} MB of its own at the peak "
+            f"({s.resident_bytes / _MB:.0f} MB with files), {s.planned_bytes / _MB:.0f} MB planned"
         )
         for method in ("linear", "ties", "dare_ties"):
             rules = (Rule(method),)

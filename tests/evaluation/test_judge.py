@@ -101,6 +101,16 @@ def test_a_task_has_the_metric_and_its_noise(server, folder, model, tokenizer, t
     assert KEY not in repr(scores)
 
 
+def test_what_several_filters_ask_is_noted_once(server, folder, model, tokenizer):
+    server.rule = lambda _: "[[3]]"
+    own = {"quality": OwnMetric(judge=replace(asking(server), prompt="{{doc.a}} {{doc.b}}"))}
+    suite = Suite("s", ("tiny_filters",), include_path=folder, splits=NAMED, metrics=own)
+    scores = PreparedSuites.of([suite], "search", model, tokenizer).score()
+    rows = {item.item for item in scores.items}
+    assert {"quality,first", "quality"} <= scores.metrics["tiny_filters"].keys()
+    assert sorted(one.item for one in scores.verdicts) == sorted(rows)
+
+
 def test_what_passes_is_waited_for(server):
     failures = iter([(503, "busy"), (429, "slow down")])
     server.rule = lambda prompt: next(failures, "[[4]]")

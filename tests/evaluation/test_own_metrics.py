@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue
+from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue, own_values
 from evomerge.evaluation.code_runs import Runs
 from evomerge.evaluation.content import metric_digests
 from evomerge.evaluation.harness import LanguageModel, most_texts, with_samples
@@ -232,6 +232,21 @@ def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
         assert [one for one in found if one.startswith(f"own.metrics.{line}")], (line, found)
     assert len(found) == len(expected)
     assert not any("pw@" in one for one in found)
+
+
+def test_a_function_that_never_returns_is_a_fault(folder, metrics, monkeypatch):
+    monkeypatch.setattr(own_values, "TRIAL_S", 0.2)
+    metrics.write_text("import time\ndef words(doc, answers, target):\n    time.sleep(9)\n")
+    (fault,) = faults_of(suite_of(folder, "tiny_generate", words=of_file(metrics)))
+    assert "item 0: expected a number within 0.2 s, got none yet (called with the gold" in fault
+
+
+@pytest.mark.parametrize("code", ["{{answer}} (", "{{answer}} = 1"])
+def test_a_template_by_which_right_answers_fail_is_pointed_out(folder, caplog, code):
+    runs = OwnMetric(runs=Runs(code, confine="limits"))
+    TaskCatalogue.of([suite_of(folder, "tiny_generate", passes=runs)])
+    found = "metric 'passes', task 'tiny_generate', item 0: what the task holds for right does not"
+    assert (found in caplog.text) == code.endswith("(")
 
 
 def test_code_runs_only_where_it_is_allowed(folder, metrics):

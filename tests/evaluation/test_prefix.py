@@ -103,6 +103,20 @@ def test_log_likelihoods_are_those_of_whole_prompts(engine, seed, n, n_choices):
     assert sum(a * b for a, b in with_prefix) < sum(a * b for a, b in without)
 
 
+def test_texts_that_are_scored_whole_begin_alike_and_come_in_batches(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evomerge.evaluation.batches._TOKENS_PER_BATCH", 64)
+    model, engine = engine_on("llama", tmp_path)
+    generator = random.Random(0)
+    pairs: list[Pair] = [([2], tokens(generator, 1, 12)) for _ in range(120)]
+    with passes(model) as shapes:
+        together = engine.windows(pairs)()
+    assert max(n * length for n, length in shapes) <= 64
+    assert len(shapes) < 60
+    assert_same(together, [engine.windows([pair])()[0] for pair in pairs])
+
+
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 5))
 def test_greedy_answers_are_those_of_whole_prompts(engine, seed, n):

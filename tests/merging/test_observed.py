@@ -16,11 +16,16 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from evomerge.api.merging import merge
 from evomerge.errors import ConfigError, EvomergeError
 from evomerge.merging import candidate
+from evomerge.merging.candidate import LiveCandidate
+from evomerge.merging.observed import peak_bytes, read_by_experts
+from evomerge.merging.propagated import PROPAGATED
 from evomerge.merging.sources import Sources
+from evomerge.observation.examples import read_examples
 from evomerge.recipe.files import dump_recipe, load_recipe
 from evomerge.recipe.prompts import PromptFile
 from evomerge.recipe.recipe import Recipe, Rule
 from tests.architectures import tiny_model
+from tests.benchmarks.memory import peak_of
 from tests.tiny import WORDS, save_tiny_llama
 
 LINES = [
@@ -195,6 +200,25 @@ def test_prompts_for_one_expert_are_read_by_no_other(family: Path, tmp_path: Pat
             EvomergeError, match="three" if wrong[0]["expert"] == "three" else "two"
         ):
             merge(recipe(family, "regmean", prompts(tmp_path, wrong)))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell")
+def test_merging_layer_by_layer_takes_what_is_reckoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
+    sizes = {"hidden_size": 16, "intermediate_size": 2048, "num_hidden_layers": 1}
+    for seed, name in enumerate(("base", "one", "two")):
+        tiny_model("llama", tmp_path / name, seed, torch.float32, **sizes)
+    wanted = recipe(tmp_path, "regmean_plus_plus", prompts(tmp_path))
+    sources = Sources.of(wanted)
+    examples = read_examples(Path(wanted.prompts.file), 256)
+    read_by = read_by_experts(examples, sources.experts, sources.anchor)
+    kinds = [PROPAGATED]
+    reckoned = peak_bytes(sources.anchor, sources.live_roles, kinds, read_by)
+    assert reckoned > 2 * 2048**2 * (4 + 8)  # both experts' sums, then in float64
+    peak = peak_of(lambda: LiveCandidate(sources, "float32").materialise(wanted))
+    assert 0.4 * reckoned < peak < 1.1 * reckoned
 
 
 @pytest.mark.parametrize("method", ["fisher", "regmean", "regmean_plus_plus", "mats", "cat"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from evomerge.cache import trim_cache
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.feeding import make_supply
 from evomerge.merging.folder import write_checkpoint
@@ -109,6 +111,23 @@ def test_a_damaged_file_is_prepared_again(tiny_family: Family, cache: Path) -> N
     for file in files(cache):
         file.write_bytes(file.read_bytes()[:-4] + b"oops")
     assert all(torch.equal(before[n], t) for n, t in live(recipe(tiny_family)).items())
+
+
+def test_files_in_use_are_not_trimmed(
+    tiny_family: Family, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE_LIMIT", "0")
+    wanted = recipe(tiny_family)
+    candidate = LiveCandidate(opened(wanted), "float32")
+    candidate.materialise(wanted)
+    found = files(cache)
+    assert found
+    trim_cache(PREPARED)
+    assert files(cache) == found
+    del candidate
+    gc.collect()
+    trim_cache(PREPARED)
+    assert files(cache) == []
 
 
 def test_without_a_cache_or_a_disk_they_are_in_memory(

@@ -124,7 +124,7 @@ def test_workers_that_share_a_gpu_share_its_memory(tmp_path: Path) -> None:
 
 def held_bytes(line: str) -> tuple[float, float]:
     """Read what a device holds of the candidate, and of base and experts."""
-    form = r"([\d.]+) ([kM])B live, ([\d.]+) ([kM])B base and experts, .* keys, values and logits"
+    form = r"([\d.]+) ([kM])B live, ([\d.]+) ([kM])B base and experts, .* of scoring"
     match = re.search(form, line)
     assert match, line
     factors = {"k": 1e3, "M": 1e6}

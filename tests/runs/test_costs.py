@@ -75,7 +75,7 @@ def test_check_says_what_the_costs_are(tmp_path: Path) -> None:
     facts = dict(experiment_facts(Loaded.of(load(tmp_path, objectives=objectives))))
     assert (
         facts["costs"]
-        == "kl (mean KL(reference || candidate) per token on a sample of the prompts)"
+        == "kl (mean KL(reference || candidate) per token, in nats, on a sample of the prompts)"
     )
     assert "minimize kl" in facts["objectives"]
 

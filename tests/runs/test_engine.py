@@ -96,6 +96,11 @@ def test_how_much_memory_vllm_takes_makes_no_other_study(tmp_path):
     assert plain.model_dump(mode="json")["engine"] == "vllm"
 
 
+def test_an_engine_that_is_not_here_is_refused_with_what_to_do_instead(tmp_path):
+    with pytest.raises(ConfigError, match=r"engine: name: .*got sglang: .* lm_eval --model sglang"):
+        load(tmp_path, "engine=sglang")
+
+
 def test_what_no_engine_may_be_told_is_refused_at_once(tmp_path, monkeypatch):
     told = (
         "{attn_implementation: paged, max_length: many, add_bos_token: 1, prefix_token_id: -1, "

@@ -10,11 +10,13 @@ import yaml
 
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, EvaluationError
 from evomerge.evaluation import judge
 from evomerge.evaluation.store import ItemStore
+from evomerge.execution.worker import Worker
 from evomerge.runs.cost import experiment_facts
 from evomerge.runs.events import Events
+from evomerge.runs.inputs import with_contents
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.reading import read_study
 from evomerge.runs.stages import start_run
@@ -106,6 +108,18 @@ def test_a_search_by_a_function_and_a_judge(tmp_path: Path) -> None:
     assert set(server.keys) == {f"Bearer {KEY}"}
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert not any(KEY.encode() in file.read_bytes() for file in files)
+
+
+def test_a_worker_that_starts_late_reads_no_other_metric(tmp_path: Path) -> None:
+    with judge_server(lambda _: "[[1]]") as server:
+        path = write(tmp_path, server.url)
+        loaded = Loaded.of(load_experiment(path, Presets()))
+        spec = with_contents(loaded.worker, loaded)
+        Worker(spec).prepare("validation")
+        file = tmp_path / "evaluators" / "metrics.py"
+        file.write_text(BREVITY.replace("len", "-len"))
+        with pytest.raises(EvaluationError, match="metrics of zoo_math as they were when the run"):
+            Worker(spec)
 
 
 def test_every_drawn_answer_is_a_question(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def _rows(study: StudyRecord, about: About) -> Iterator[tuple[str, str]]:
     yield "genes", str(len(genes)) if genes else ""
     yield "sampler", _short(experiment.get("sampler"))
     yield "objectives", "; ".join(_objective(o.name, o.direction) for o in study.objectives)
+    yield from ((o.name, o.meaning) for o in study.objectives)
     yield "constraints", "; ".join(study.constraints)
     for evaluator in evaluators if isinstance(evaluators, list) else []:
         if isinstance(evaluator, Mapping):

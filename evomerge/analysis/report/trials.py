@@ -212,8 +212,8 @@ class _Known:
         objective, scored = self.objectives[i], self.scored[split][number]
         value, stderr = scored.values[i], scored.stderr[i]
         n, share = self.shares.get((split, number, objective.task, objective.metric), (0, math.nan))
-        is_share = math.isclose(share, value, abs_tol=1e-9)
-        bounds = confidence_interval(value, stderr, n if is_share else None)
+        of_items = n if math.isclose(share, value, abs_tol=1e-9) else None
+        bounds = confidence_interval(value, stderr, of_items, is_share=objective.is_share)
         return Score(Estimate(value, stderr), *bounds)
 
 

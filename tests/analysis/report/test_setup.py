@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import yaml
 
 from evomerge.analysis.report.setup import About, setup
+from evomerge.study.records import Objective
 
 from ..synthetic import make_study
 
@@ -34,6 +37,14 @@ def test_the_experiment_is_told_in_a_few_lines() -> None:
         "uniform average": "the plain average of the experts",
     }
     assert yaml.safe_load(found.yaml) == EXPERIMENT
+
+
+def test_a_cost_is_explained_with_its_unit() -> None:
+    study = make_study(2, n_trials=5)
+    cost = Objective("cost", "kl:math", "minimize", "kl:math")
+    found = setup(replace(study, objectives=(study.objectives[0], cost)), About())
+    assert [name for name, _ in found.rows] == ["objectives", "kl:math"]
+    assert "per token, in nats" in dict(found.rows)["kl:math"]
 
 
 def test_without_an_experiment_the_study_speaks() -> None:
