@@ -15,6 +15,7 @@ from evomerge.evaluation.engine import Answer, PreparedRequests
 from evomerge.evaluation.harness import Instance, LanguageModel
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
+from evomerge.merging.spread import to_gpu
 from evomerge.models.outline import load_tokenizer
 from evomerge.models.parameters import live_tensors
 from evomerge.twins.differences import with_differences
@@ -53,7 +54,7 @@ class LiveTwins:
         self._router = Router.read(twins.path(twins.file.router))
         self.tokenizer = load_tokenizer(twins.folder)
         self.model: PreTrainedModel = load_model(str(twins.folder), "auto")
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        to_gpu(self.model)
         some = next(iter(twins.differences.values()))
         self._live = live_tensors(self.model, [name for name in merge.names if name in some])
 

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from evomerge.evaluation.harness import LanguageModel
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.merging.candidate import load_model
+from evomerge.merging.spread import to_gpu
 from evomerge.models.checkpoint import open_safetensors
 from evomerge.models.outline import load_tokenizer
 from evomerge.models.writer import TensorForm, write_safetensors
@@ -112,7 +113,7 @@ def fitted_router(twins: Twins, prompts: Sequence[Example]) -> tuple[Router, flo
         The router, and the share of these prompts for whose expert it has the largest weight.
     """
     model = load_model(str(twins.folder), "auto")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    to_gpu(model)
     with clean_harness():
         lm = LanguageModel(model, load_tokenizer(twins.folder), 1)
         states = prompt_states(model, lm, [one.prompt for one in prompts])
