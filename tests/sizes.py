@@ -114,7 +114,7 @@ def _needs(model: ModelOutline, n: int) -> list[Needs]:
 
 def _full(model: ModelOutline) -> Pass:
     n_tokens = batch_tokens(model.config.vocab_size, model.dtype.itemsize, _GPUS[0])
-    return Pass(n_tokens, _STEP_TOKENS, n_tokens)
+    return Pass(n_tokens, _STEP_TOKENS, n_tokens, n_tokens)
 
 
 def _end_bytes(model: ModelOutline) -> int:

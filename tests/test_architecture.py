@@ -49,16 +49,24 @@ MAY_IMPORT = {
         *("recipe", "observation", "alignment"),
     },
     "ensembles": {"errors", "schema", "plain_yaml", "models", "merging", "evaluation"},
+    "concrete": {
+        *("errors", "fingerprint", "seeds", "schema", "models", "recipe", "merging"),
+        "evaluation",
+    },
     "mixtures": {
         *("errors", "fingerprint", "seeds", "plain_yaml", "schema", "models", "recipe", "merging"),
         *("observation", "evaluation", "alignment"),
     },
     "evaluation": {"errors", "cache", "fingerprint", "pareto", "plain_yaml", "secrets", "seeds"},
     "masked": {"errors", "fingerprint", "plain_yaml", "schema", "models", "recipe", "merging"},
+    "twins": {
+        *("errors", "fingerprint", "plain_yaml", "schema", "models", "methods", "recipe"),
+        *("merging", "observation", "evaluation", "ensembles", "masked"),
+    },
     "transplants": {"errors", "fingerprint", "schema", "models", "merging"},
     "execution": {
         *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
-        *("evaluation", "space"),
+        *("evaluation", "space", "ensembles"),
     },
     "space": {"errors", "origins", "optuna_internals", "models", "methods", "recipe"},
     "samplers": {"errors", "optuna_internals", "pareto", "seeds", "schema"},

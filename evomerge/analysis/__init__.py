@@ -14,6 +14,7 @@ Members:
     once: what is computed once for each record.
     calibration: what a metric can tell apart, before a search.
     interference: how the experts' task vectors get in one another's way, before a merge.
+    retrieval: which experts of a pool suit which task, by their answers on prompts.
     seeded: what average and sums scored, and what follows for the method.
     status: how far a study is, and where its time goes.
     report: one self-contained HTML page.

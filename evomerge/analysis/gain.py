@@ -26,7 +26,7 @@ from evomerge.study.records import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Gain", "gain", "no_gain"]
+__all__ = ["Gain", "compared", "gain", "no_gain"]
 
 
 _Scored = TrialRecord | FinalRecord
@@ -82,6 +82,14 @@ def gain(study: StudyRecord, items: pd.DataFrame | None = None) -> Gain | None:
         for i, objective in enumerate(study.objectives)
     ]
     return Gain(merge, rival, split, bool(chosen), _together(gaps, study.objectives, units))
+
+
+def compared(study: StudyRecord) -> frozenset[int]:
+    """Number the trials that are compared item by item: of the finals, before them of ``gain``."""
+    found = gain(study)
+    best = () if found is None else (found.merge, found.rival)
+    finals = (*study.finals, *study.report_only.records)
+    return frozenset(scored.number for scored in (*finals, *best))
 
 
 def no_gain(study: StudyRecord, items: pd.DataFrame | None = None) -> str | None:

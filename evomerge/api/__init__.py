@@ -8,7 +8,7 @@ Members:
     merging: one recipe as a live model or a folder.
     transplanting: a model with the vocabulary of another one, as a folder.
     shrinking: a mixture of experts with fewer of them, as a folder.
-    masking: one merge with a mask per expert, and an expert made of it again.
+    masking: one merge with something kept per expert, and back; one mask for all experts.
     evaluating: scores of a live model or a folder.
     comparing: how far experts moved, and what is known of mixing them.
     starting: a first experiment that fits experts, tasks and time.

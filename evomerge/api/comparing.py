@@ -12,9 +12,10 @@ from evomerge.config.load import ExperimentSource, draft_of
 
 if TYPE_CHECKING:
     from evomerge.analysis.interference import Comparison
+    from evomerge.analysis.retrieval import Retrieval
     from evomerge.runs.barriers import Barrier
 
-__all__ = ["compare", "compare_losses", "measured_advice"]
+__all__ = ["compare", "compare_answers", "compare_losses", "measured_advice"]
 
 
 def compare(
@@ -76,6 +77,35 @@ def compare_losses(
     loaded = Loaded.of(draft_of(experiment, set).complete())
     sources = Sources.of(loaded.models, cache_folder("experts"))
     return search_barriers(loaded, sources, progress)
+
+
+def compare_answers(
+    experiment: ExperimentSource,
+    set: Sequence[str] = (),
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Retrieval:
+    """Rank the experts, a pool to choose from, by what they answer on search items.
+
+    Args:
+        experiment: See ``compare``.
+        set: See ``compare``.
+        progress: Called with (models run, models in all).
+
+    Returns:
+        How well every model fits every task, whom to take first, and who knows the same. Cost:
+        base and experts are run over 32 prompts of each task.
+
+    Raises:
+        EvomergeError: The experiment is wrong, or its models are missing.
+    """
+    from evomerge.merging.sources import Sources
+    from evomerge.runs.loaded import Loaded
+    from evomerge.runs.retrieval import search_retrieval
+
+    loaded = Loaded.of(draft_of(experiment, set).complete())
+    sources = Sources.of(loaded.models, cache_folder("experts"))
+    return search_retrieval(loaded, sources, progress)
 
 
 def measured_advice(experiment: Experiment, folder: Path) -> str | None:

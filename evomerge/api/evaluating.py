@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from evomerge.ensembles.file import EnsembleFile
     from evomerge.ensembles.loading import EnsembleCosts
     from evomerge.evaluation.scores import Scores
+    from evomerge.twins.file import Twins
 
 __all__ = ["ensemble_file", "ensemble_scores", "evaluate", "model_scores", "wanted_suites"]
 
@@ -38,7 +39,8 @@ def evaluate(
 
     Args:
         model: ``zoo:NAME``, a folder, a Hub id, or a live transformers model; or an ensemble, a
-            YAML file or its keys (see docs/artefacts.md).
+            YAML file or its keys, or ``twins.yaml`` of a merge with differences (see
+            docs/artefacts.md).
         tasks: lm-eval tasks or groups, or one, scored on the split that each is reported by.
         evaluators: Instead of tasks: presets or files of evaluators.
         include_path: Folder of task YAML, for ``tasks``.
@@ -127,30 +129,39 @@ def model_scores(
     return _live_scores(model, suites, split, tokenizer)
 
 
-def ensemble_file(model: object) -> EnsembleFile | None:
-    """Read an ensemble, whatever it comes as; ``None``: it is a single model.
+def ensemble_file(model: object) -> EnsembleFile | Twins | None:
+    """Read an ensemble, or a merge with differences, whatever it comes as.
+
+    Returns:
+        ``None``: it is a single model.
 
     Raises:
-        ConfigError: It is a YAML file, and no ensemble; every fault.
+        ConfigError: It is a YAML file, and none of them; every fault.
     """
     from evomerge.ensembles.file import load_ensemble, read_ensemble
+    from evomerge.twins.file import TWINS, load_twins
 
     if isinstance(model, Mapping) and "ensemble" in model:
         return read_ensemble(model, Path.cwd())
     is_path = isinstance(model, (str, PathLike))
+    if is_path and Path(model).name == TWINS:  # type: ignore[arg-type]
+        return load_twins(Path(model).parent)  # type: ignore[arg-type]
     if is_path and Path(model).suffix in (".yaml", ".yml"):  # type: ignore[arg-type]
         return load_ensemble(Path(model))  # type: ignore[arg-type]
     return None
 
 
 def ensemble_scores(
-    file: EnsembleFile, suites: Sequence[Suite], split: str
+    file: EnsembleFile | Twins, suites: Sequence[Suite], split: str
 ) -> tuple[Scores, EnsembleCosts]:
-    """Score an ensemble on one split, and say what it takes."""
+    """Score an ensemble, or a merge with differences, on one split, and say what it takes."""
     from evomerge.ensembles.loading import LiveEnsemble
     from evomerge.export.rescore import score_model
+    from evomerge.twins.file import Twins
+    from evomerge.twins.routed import LiveTwins
 
-    live = LiveEnsemble(file)
+    live: LiveTwins | LiveEnsemble
+    live = LiveTwins(file) if isinstance(file, Twins) else LiveEnsemble(file)
     scores = score_model(live.model, live.tokenizer, suites, split, make_engine=live.make_engine)
     return scores, live.costs
 

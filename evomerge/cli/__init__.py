@@ -11,7 +11,7 @@ Members:
     reading: status, front, report, dashboard.
     exporting: export.
     models: merge, average, moe, fewer-experts, transplant, evaluate.
-    masking: masks, restore.
+    masking: masks, twins, restore, learn-mask.
     catalogue: presets, methods, samplers, zoo.
     genes: the genes of a space as a short table.
     results: what a study found, as tables.

@@ -15,6 +15,7 @@ from evomerge.cli.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
     from evomerge.analysis.interference import Comparison, ExpertPair, Interference
+    from evomerge.analysis.retrieval import Retrieval
     from evomerge.runs.barriers import Barrier
 
 __all__ = ["register"]
@@ -35,11 +36,14 @@ def compare(
     barrier: Annotated[
         bool, typer.Option("--barrier", help="Run the models between every two, on search items.")
     ] = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Run base and experts, and rank them by answers.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure how far the experts moved, and how much they get in one another's way."""
     from evomerge.api.comparing import compare as compare_models
-    from evomerge.api.comparing import compare_losses, measured_advice
+    from evomerge.api.comparing import compare_answers, compare_losses, measured_advice
     from evomerge.progress import PassProgress, progress_bar
 
     resolved = resolve(experiment, set_, presets)
@@ -48,13 +52,19 @@ def compare(
         comparison = compare_models(resolved, progress=PassProgress(bar, "comparing the experts"))
         running = PassProgress(bar, "running what lies between them")
         found = compare_losses(resolved, progress=running) if barrier else ()
+        asking = PassProgress(bar, "asking base and experts")
+        retrieval = compare_answers(resolved, progress=asking) if answers else None
     if json:
         barriers = [{**asdict(one), "height": one.height} for one in found]
-        print_json({**asdict(comparison), "measured": advice, "barriers": barriers})
+        said = None if retrieval is None else asdict(retrieval)
+        shown = {**asdict(comparison), "measured": advice, "barriers": barriers, "answers": said}
+        print_json(shown)
         return
     _print(comparison, advice or comparison.hint)
     if found:
         _print_barriers(found)
+    if retrieval is not None:
+        _print_answers(retrieval)
 
 
 def _print_barriers(found: Sequence[Barrier]) -> None:
@@ -64,6 +74,28 @@ def _print_barriers(found: Sequence[Barrier]) -> None:
     rows = [(a, *(heights.get(frozenset((a, b)), "–") for b in names)) for a in names]
     console.print()
     print_table("Barriers: loss above the straight line, nats per token", ["", *names], rows)
+
+
+def _print_answers(found: Retrieval) -> None:
+    """Show who suits which task, whom to take, and who knows the same."""
+    names = list(found.tasks[0].fits)
+    rows = [(t.task, *(f"{t.fits[name]:.3f}" for name in names), t.best) for t in found.tasks]
+    console.print()
+    print_table("Answers: how near they lie to the right ones", ["task", *names, "best"], rows)
+    console.print()
+    order = [(str(i), one.expert, f"{one.adds:+.3f}") for i, one in enumerate(found.order, 1)]
+    print_table("Whom to take from the pool", ["", "expert", "adds"], order)
+    if found.pairs:
+        console.print()
+        alike = [(" and ".join(pair.experts), f"{pair.cosine:.3f}") for pair in found.pairs]
+        print_table("How alike they changed the base's answers", ["experts", "cosine"], alike)
+    console.print(
+        "\nnear: cosine of the probabilities given and the right answers, 1 is right and sure; "
+        "adds: probability of right answers over those before, if each prompt went to whoever "
+        "knows it best; cosine: 1 the same knowledge, 0 apart. Of search items: no held-out scores",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def _print(comparison: Comparison, advice: str) -> None:

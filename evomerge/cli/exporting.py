@@ -134,11 +134,12 @@ def _bytes(size: str) -> int:
 
 
 def _merges(study: StudyRecord) -> list[TrialRecord]:
-    """List the merges on the front."""
+    """List the merges on the front; ensembles are none."""
     from evomerge.analysis.front import front
     from evomerge.origins import is_single_model
 
-    merges = [trial for trial in front(study) if not is_single_model(trial.origin)]
+    found = [trial for trial in front(study) if not is_single_model(trial.origin)]
+    merges = [trial for trial in found if "ensemble" not in trial.recipe]
     if not merges:
         raise ConfigError("expected merges on the front, got none; --pick trial:N takes any trial")
     return merges

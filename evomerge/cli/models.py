@@ -226,7 +226,9 @@ def transplant(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="zoo:NAME, folder, Hub id, or YAML of an ensemble.")],
+    model: Annotated[
+        str, typer.Argument(help="zoo:NAME, folder, Hub id, or an ensemble's or twins' YAML.")
+    ],
     evaluator: Annotated[
         list[str] | None, typer.Option(help="Evaluator preset or file; repeatable.")
     ] = None,

@@ -90,12 +90,14 @@ def _print_status(found: Status) -> None:
 def front(study: StudyDir, json: Json = False) -> None:
     """Show the non-dominated trials with error bars: of many some, with --json all."""
     from evomerge.analysis.forgetting import forgetting_rows
+    from evomerge.analysis.gain import compared
     from evomerge.analysis.held_out import held_out_rows
     from evomerge.analysis.paired import paired_rows
     from evomerge.api.study import Study
 
     found = Study.open(study).results
-    record, items = found.study, found.items
+    record = found.study
+    items = found.items_of(compared(record))
     held_out, paired = held_out_rows(record, items), paired_rows(record, items)
     forgetting = forgetting_rows(record, items)
     if json:

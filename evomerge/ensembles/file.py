@@ -29,7 +29,7 @@ class EnsembleFile:
             ``logits``; ``proxy``, the logits of the first (large) model plus alpha times those of
             the second (a small one, tuned) minus those of the third (the same, untuned); or
             ``vote``: every model answers alone, and the answer that most give is taken.
-        weights: One per model, at least 0, as their sum is made 1; absent: equal ones.
+        weights: One per model; their sum is made 1. At least 0, but for ``logits``. Absent: equal.
         alpha: Of ``proxy``.
     """
 
@@ -64,8 +64,10 @@ class EnsembleFile:
         weights = self.weights or (1.0,) * n
         if len(weights) != n:
             yield Fault(("weights",), f"expected one weight for each of {n} models, got {weights}")
-        if min(weights, default=0) < 0 or not 0 < sum(weights) < float("inf"):
-            yield Fault(("weights",), f"expected weights of at least 0, not all 0, got {weights}")
+        is_negative = self.by != "logits" and min(weights, default=0) < 0
+        if is_negative or not 0 < sum(weights) < float("inf"):
+            least = "a sum above 0" if self.by == "logits" else "weights of at least 0, not all 0"
+            yield Fault(("weights",), f"expected {least}, got {weights}")
 
 
 @dataclass(frozen=True)

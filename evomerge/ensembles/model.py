@@ -65,11 +65,16 @@ class Ensemble(PreTrainedModel, GenerationMixin):
         self, members: Sequence[PreTrainedModel], shares: Sequence[float], by: str
     ) -> None:
         super().__init__(_joint_config(members))
+        self.generation_config: GenerationConfig = copy.deepcopy(members[0].generation_config)
+        self.hold(members, shares, by)
+
+    def hold(self, members: Sequence[PreTrainedModel], shares: Sequence[float], by: str) -> None:
+        """Let these models answer from now on; see the class. A lone one answers as it does."""
+        self.config = _joint_config(members)
         self.members = nn.ModuleList(members)
         self._shares, self._add = tuple(shares), _RULES[by]
         ends = [0, *accumulate(_n_layers(member) for member in members)]
         self._layers = [slice(start, end) for start, end in pairwise(ends)]
-        self.generation_config: GenerationConfig = copy.deepcopy(members[0].generation_config)
 
     def forward(
         self,
@@ -93,7 +98,8 @@ class Ensemble(PreTrainedModel, GenerationMixin):
             settings: Passed on to every member.
 
         Returns:
-            With ``logits`` that are log-probabilities: (sequences, kept, vocabulary) float32.
+            With ``logits`` that are log-probabilities: (sequences, kept, vocabulary) float32; of a
+            lone model with its own.
         """
         total = None
         for member, layers, share in zip(self.members, self._layers, self._shares, strict=True):
@@ -106,6 +112,8 @@ class Ensemble(PreTrainedModel, GenerationMixin):
                 logits_to_keep=logits_to_keep,
                 **settings,
             ).logits[..., : self.config.vocab_size]
+            if len(self.members) == 1:
+                return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
             total = self._add(total, logits.float().log_softmax(-1), share)
         assert total is not None, "there are members"
         return CausalLMOutputWithPast(

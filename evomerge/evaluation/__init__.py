@@ -29,7 +29,9 @@
     likelihood.py     its log-likelihoods
     shared_context.py  the same where choices share their prompt
     prefix.py         the same where all prompts of a task begin alike
-    decoding.py       its answers
+    cached.py         keys and values of sequences that leave and join
+    decoding.py       its answers, and of which models
+    running.py        answers under way in one batch, which others join
     choosing.py       the next token: the likeliest, or drawn
     stops.py          when an answer is finished
     vllm_engine.py    vLLM, kept equal to the live model

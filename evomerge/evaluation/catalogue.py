@@ -203,18 +203,19 @@ class TaskCatalogue:
         """
         return sum(len(task.items) for suite in self.prompted(split) for task in suite.tasks)
 
-    def largest_passes(self, full: int) -> tuple[Pass, ...]:
+    def largest_passes(self, full: int, under_way: int) -> tuple[Pass, ...]:
         """Bound the batches of all that is ever scored; see ``evaluation.passes``.
 
         The catalogue must have been made with a model.
 
         Args:
             full: Tokens of a batch of size ``auto``.
+            under_way: Of one whose prompts are being answered.
         """
         assert self._model is not None, "prompts are built"
         suites = [one for split in (*SPLITS, REPORT_ONLY) for one in self.prompted(split)]
         with clean_harness():
-            return tuple(largest_passes(suites, self._model, full))
+            return tuple(largest_passes(suites, self._model, full, under_way))
 
     def prompted(self, split: str) -> tuple[PromptedSuite, ...]:
         """Give the suites with the prompts of one split, or of what is only reported."""

@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedModel
 
 from evomerge.evaluation.batches import Batch, Target
+from evomerge.evaluation.cached import select_rows
 from evomerge.evaluation.engine import Answer
-from evomerge.evaluation.prefix import Family, PrefixCache, select_rows
+from evomerge.evaluation.prefix import Family, PrefixCache
 from evomerge.evaluation.shared_context import SharedBatch
 
 __all__ = ["log_likelihoods"]

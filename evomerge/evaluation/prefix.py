@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-__all__ = ["Family", "PrefixCache", "families", "keeps_positions", "select_rows", "unrelated"]
+__all__ = ["Family", "PrefixCache", "families", "keeps_positions", "unrelated"]
 
 _SHORTEST = 32  # tokens; running fewer apart gains nothing
 _LEAST_SAVED = 0.25  # of the tokens of a task's prompts
@@ -79,19 +79,6 @@ def keeps_positions(model: PreTrainedModel) -> bool:
     """
     kinds = " ".join(str(getattr(module, "rope_type", "")) for module in model.modules())
     return "dynamic" not in kinds and "longrope" not in kinds
-
-
-def select_rows(cache: DynamicCache, rows: torch.Tensor) -> None:
-    """Keep some sequences of a cache, whose layers may be on several devices.
-
-    Args:
-        cache: Changed.
-        rows: (kept,) int64; may repeat.
-    """
-    for layer in cache.layers:
-        keys = getattr(layer, "keys", None)
-        own = rows if keys is None else rows.to(keys.device)
-        layer.batch_select_indices(own)  # type: ignore[union-attr]
 
 
 class PrefixCache:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.passes import Pass
 
-__all__ = ["Outline", "cache_bytes", "pass_bytes", "scoring_bytes"]
+__all__ = ["Outline", "answer_tokens", "cache_bytes", "pass_bytes", "scoring_bytes"]
 
 # Numbers that a layer keeps per token: hidden sizes in the model's dtype and in float32 (norms),
 # and sizes of its feed-forward part; a little more than any of the families in the tests.
@@ -52,10 +52,10 @@ def scoring_bytes(model: Outline, largest: Pass, n_layers: int, *, has_head: boo
         Bytes: what a layer works with, and either keys and values, one layer's twice while they
         grow, or the logits as they come and their logarithms.
     """
-    n_tokens, vocabulary = largest.n_tokens, model.config.get_text_config().vocab_size
-    kept = (n_layers + 1) * cache_bytes(model, n_tokens)
+    vocabulary = model.config.get_text_config().vocab_size
+    kept = (n_layers + 1) * cache_bytes(model, largest.n_kept)
     logits = 2 * largest.n_logits * vocabulary * model.dtype.itemsize if has_head else 0
-    return _layer_bytes(model, n_tokens, largest.length) + max(kept, logits)
+    return _layer_bytes(model, largest.n_tokens, largest.length) + max(kept, logits)
 
 
 def cache_bytes(model: Outline, n_tokens: int) -> int:
@@ -69,6 +69,20 @@ def cache_bytes(model: Outline, n_tokens: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * heads * size * n_tokens * model.dtype.itemsize)
+
+
+def answer_tokens(model: Outline, n_tokens: int) -> int:
+    """Tell how many tokens of prompts and answers fit where one pass with all its logits does.
+
+    Answers need the logits of their last tokens only: keys and values have the room of the others.
+
+    Args:
+        model: What is run, or an outline of it.
+        n_tokens: Of the pass.
+    """
+    config = model.config.get_text_config()
+    kept = config.num_hidden_layers * cache_bytes(model, 1)
+    return int(n_tokens * (kept + config.vocab_size * model.dtype.itemsize) // kept)
 
 
 def pass_bytes(model: Outline, batch: Sequence[Piece], *, checkpointing: bool) -> int:

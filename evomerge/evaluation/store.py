@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -50,6 +50,7 @@ _SCHEMA = pa.schema(
 _MISSING = {"smooth": None, "tokens": 0, "seconds": 0.0}  # in files of version 1
 _VERDICTS = "verdicts.jsonl"
 _JOIN_AT = 64  # files of one trial each
+_GROUP = 1 << 16  # rows of a file that are read or left out together
 
 
 class ItemStore:
@@ -106,13 +107,16 @@ class ItemStore:
     def _read_trial(self, trial: int, split: str) -> list[ItemScore]:
         own = self._folder / f"{trial:06d}.{split}.parquet"
         for path in [own] if own.is_file() else reversed(self._joined()):
-            rows = [row for row in _read(path, trial).to_pylist() if row["split"] == split]
+            rows = [row for row in _read(path, [trial]).to_pylist() if row["split"] == split]
             if rows:
                 return [ItemScore(*(row[name] for name in _SCHEMA.names[2:])) for row in rows]
         return []
 
-    def read(self) -> pd.DataFrame:
+    def read(self, trials: Collection[int] | None = None) -> pd.DataFrame:
         """Read everything stored.
+
+        Args:
+            trials: Only the scores of these.
 
         Returns:
             Columns ``trial, split, task, item, metric, score, smooth, tokens, seconds``; one row
@@ -121,7 +125,8 @@ class ItemStore:
         Raises:
             StudyError: A file is damaged.
         """
-        return cast("pd.DataFrame", _unless_joined_meanwhile(self._everything).to_pandas())
+        table = _unless_joined_meanwhile(lambda: self._rows(trials))
+        return cast("pd.DataFrame", table.to_pandas())
 
     def trials(self, split: str) -> set[int]:
         """List the trials that have item scores on a split.
@@ -129,13 +134,13 @@ class ItemStore:
         Raises:
             StudyError: A file is damaged.
         """
-        table = _unless_joined_meanwhile(self._everything)
+        table = _unless_joined_meanwhile(self._rows)
         of_it = table["trial"].filter(pc.equal(table["split"].cast("string"), split))
         return set(of_it.unique().to_pylist())
 
-    def _everything(self) -> pa.Table:
+    def _rows(self, trials: Collection[int] | None = None) -> pa.Table:
         singles = self._singles()  # first: what is joined meanwhile must not be missed
-        return self._table(self._joined() + singles)
+        return self._table(self._joined() + singles, trials)
 
     def _singles(self) -> list[Path]:
         return sorted(self._folder.glob("[0-9]*.parquet")) if self._folder.is_dir() else []
@@ -158,15 +163,15 @@ class ItemStore:
     def _replace(self, name: str, table: pa.Table) -> None:
         partial = self._folder / f"{name}.partial"
         with partial.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", row_group_size=_GROUP)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self._folder / name)
 
     @staticmethod
-    def _table(files: Sequence[Path]) -> pa.Table:
+    def _table(files: Sequence[Path], trials: Collection[int] | None = None) -> pa.Table:
         """Read files; where several hold a trial and split, the last one counts."""
-        tables = [_SCHEMA.empty_table(), *map(_read, files)]
+        tables = [_SCHEMA.empty_table(), *(_read(file, trials) for file in files)]
         table = pa.concat_tables(tables).unify_dictionaries()
         counts = _is_last(_keys(table), [len(one) for one in tables])
         return table if counts.all() else table.filter(pa.array(counts))
@@ -181,12 +186,13 @@ def _unless_joined_meanwhile(read: Callable[[], T]) -> T:
             continue
 
 
-def _read(path: Path, trial: int | None = None) -> pa.Table:
-    """Read a file of any version; of one trial only, if it is named."""
+def _read(path: Path, trials: Collection[int] | None = None) -> pa.Table:
+    """Read a file of any version; of some trials only, if they are named."""
     if path.is_symlink():
         raise StudyError(f"expected item scores at {path}, got a link; put a copy in its place")
     try:
-        table = pq.read_table(path, filters=None if trial is None else [("trial", "==", trial)])
+        wanted = None if trials is None else [("trial", "in", list(trials))]
+        table = pq.read_table(path, filters=wanted)
         for name, value in _MISSING.items():
             if name not in table.column_names:
                 table = table.append_column(name, pa.array([value] * len(table)))

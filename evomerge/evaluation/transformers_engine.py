@@ -19,7 +19,6 @@ from evomerge.evaluation.batches import (
 )
 from evomerge.evaluation.choosing import Draws
 from evomerge.evaluation.decoding import (
-    Prompts,
     answered,
     can_decode,
     has_plain_cache,
@@ -32,13 +31,16 @@ from evomerge.evaluation.likelihood import log_likelihoods
 from evomerge.evaluation.memory import Halving
 from evomerge.evaluation.prefix import Family, families, keeps_positions, unrelated
 from evomerge.evaluation.reasoning import Tags
+from evomerge.evaluation.running import Prompts
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
+from evomerge.evaluation.step_memory import answer_tokens
 from evomerge.evaluation.suite import BatchSize
 
 __all__ = ["TransformersEngine"]
 
 _T = TypeVar("_T")
 _LM_EVAL_BATCH = 64
+_PARTS = 4  # of a batch of answers that come together, where prompts join
 
 
 class TransformersEngine:
@@ -51,9 +53,9 @@ class TransformersEngine:
         model: A causal language model, used as it is at each call.
         tokenizer: Copied.
         batch_size: Sequences per forward pass. A number gives lm-eval's own batches and floats;
-            ``auto`` fills each pass with as many tokens as pay off and runs what prompts share
-            once, and floats may differ from lm-eval's in the last digit, as they do between any
-            two batch sizes.
+            ``auto`` fills each pass with as many tokens as pay off, runs what prompts share once
+            and lets prompts join answers that are under way; floats may differ from lm-eval's in
+            the last digit, as they do between any two batch sizes.
         tags: See ``MakeEngine``.
         reading: See ``LanguageModel``.
     """
@@ -86,7 +88,8 @@ class TransformersEngine:
         """See ``Engine``."""
         device = torch.device(self._lm.lm.device)
         halved = self._halving.divisor
-        return (device_name(device), self._tokens_per_batch, *([halved] if halved > 1 else []))
+        sizes = (self._tokens_per_batch, self._tokens_under_way)
+        return (device_name(device), *sizes, *([halved] if halved > 1 else []))
 
     def prepare(self, instances: Sequence[Instance]) -> Requests:
         """See ``Engine``."""
@@ -113,12 +116,25 @@ class TransformersEngine:
         return batch_tokens(head.vocab_size, self._model.dtype.itemsize, gpu_bytes)
 
     @functools.cached_property
+    def _tokens_under_way(self) -> int:
+        """Prompts and answers that may be in one batch; 0 where prompts cannot join others.
+
+        Batches of a given size are lm-eval's own, and positions must mean the same in any batch.
+        """
+        return answer_tokens(self._model, self._tokens_per_batch) if self._moves else 0
+
+    @functools.cached_property
+    def _moves(self) -> bool:
+        """Whether keys and values of a prompt are the same among others, and after others."""
+        return self._shares and keeps_positions(self._model)
+
+    @functools.cached_property
     def _shares(self) -> bool:
         """Whether the keys and values of what prompts share may be computed apart from them."""
         return self._batch_size == "auto" and has_plain_cache(self._model)
 
     def _families(self, prompts: Sequence[list[int]], tasks: Sequence[str]) -> list[Family]:
-        if self._shares and keeps_positions(self._model):
+        if self._moves:
             return families(prompts, tasks)
         return [unrelated(len(prompts))]
 
@@ -180,15 +196,22 @@ class TransformersEngine:
         n, config = self._lm.longest_answer(asked.settings), self._model.generation_config
         draws = Draws.of(asked.settings, config) if asked.seeds else None
         found = self._text_families(asked, n)
-        batches = [(family, list(self._prompts(asked, family, n))) for family in found]
+        longest = max(len(self._lm.tokens(text)) for text in asked.prompts) + n
+        rows = self._rows(longest)
+        batches = [(family, list(self._prompts(asked, family, n, rows))) for family in found]
 
         def answer() -> list[Answer]:
             answers: dict[int, Answer] = {}
-            for request, tokens, seconds in answered(self._model, batches, asked.stops, draws):
+            said = answered(self._model, batches, asked.stops, draws, rows)
+            for request, tokens, seconds in said:
                 answers[request] = asked.stops.answer(tokens, seconds)
             return [answers[i] for i in range(len(asked.prompts))]
 
         return answer
+
+    def _rows(self, longest: int) -> int:
+        """See ``write``."""
+        return self._halving.size(self._tokens_under_way // longest) if self._moves else 0
 
     def _text_families(self, asked: Asked, room: int) -> list[Family]:
         if not self._shares:
@@ -196,14 +219,24 @@ class TransformersEngine:
         prompts = [self._lm.padded([text], room)[0][0].tolist() for text in asked.prompts]
         return self._families(prompts, asked.tasks)
 
-    def _prompts(self, asked: Asked, family: Family, room: int) -> Iterator[Prompts]:
-        """Sort prompts into batches as lm-eval does, and leave out their prefix."""
+    def _prompts(self, asked: Asked, family: Family, room: int, rows: int) -> Iterator[Prompts]:
+        """Sort prompts into batches as lm-eval does, and leave out their prefix.
+
+        Those that join others come in quarters of the rows: enough to pay for a pass of their own,
+        few enough not to wait for long.
+        """
         texts = asked.prompts
         lengths = {i: len(self._lm.tokens(texts[i])) for i in family.requests}
         order = sorted(lengths, key=lambda i: (-lengths[i], texts[i]))
         longest = lengths[order[0]] - len(family.prefix) + room
+
+        def size(length: int) -> int:
+            if not rows:
+                return self._size(length)
+            return min(self._size(max(1, length - room)), max(1, rows // _PARTS))
+
         for part in self._padded_together(order, lengths.__getitem__, family, longest):
-            for cut in chunked([lengths[i] + room for i in part], self._size):
+            for cut in chunked([lengths[i] + room for i in part], size):
                 tokens, mask = self._lm.padded([texts[i] for i in part[cut]], room=room)
                 seeds = tuple(asked.seeds[i] for i in part[cut]) if asked.seeds else ()
                 prompts = Prompts(tuple(part[cut]), tokens, mask, room, seeds)

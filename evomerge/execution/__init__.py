@@ -8,6 +8,7 @@ Members:
     costs: names of what a candidate costs.
     meter: measures it.
     worker: merges and scores one recipe at a time.
+    together: candidates that may be ensembles.
     inline: in the driver's process.
     interrupts: Ctrl-C and SIGTERM.
     ray: on Ray actors, on one machine or a cluster.

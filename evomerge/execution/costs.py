@@ -15,8 +15,9 @@ __all__ = ["COST", "COSTS", "OF_ANSWERS", "SHARES", "Cost", "cost_fault", "why_n
 COST = "cost"  # the task that costs are metrics of
 
 COSTS = {
-    "parameters": "parameters of the merged model as it would be exported",
+    "parameters": "parameters of the merged model as it would be exported, of an ensemble of all",
     "hops": "decoder layers run per token",
+    "forwards": "models run per token: 1 of a merge, more of an ensemble",
     "output_tokens": "mean tokens per generated answer, its reasoning included",
     "truncated": "share (0 to 1) of generated answers cut off, or whose reasoning never ends",
     "seconds_per_item": "seconds of evaluation per item; they differ from run to run",

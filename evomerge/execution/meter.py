@@ -16,6 +16,7 @@ from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.scores import MetricValue, Scores
 from evomerge.execution.costs import Cost
 from evomerge.execution.protocol import WorkerSpec
+from evomerge.execution.together import TogetherCandidate
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.distance import distance_backward, relative_distance
 from evomerge.merging.size import layers_run, n_parameters
@@ -39,7 +40,7 @@ class CostMeter:
         self,
         spec: WorkerSpec,
         sources: Sources,
-        candidate: LiveCandidate,
+        candidate: LiveCandidate | TogetherCandidate,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         self._spec, self._sources, self._candidate = spec, sources, candidate
@@ -73,13 +74,16 @@ class CostMeter:
             By metric of the task ``cost``. Exact figures have standard error 0.
 
         Raises:
-            RecipeError: A distance of a data-flow candidate: its layers match no reference's.
+            RecipeError: A distance of a data-flow candidate, whose layers match no reference's, or
+                of an ensemble.
         """
         n_items = sum(len(task.items) for task in prepared.tasks)
         layers = layers_run(recipe, self._sources.architecture.n_layers)
+        n_models = 1 if recipe.ensemble is None else len(recipe.ensemble.shares)
         measures: Mapping[str, Callable[[str], MetricValue]] = {
-            "parameters": lambda _: _exact(n_parameters(layers, self._sources)),
-            "hops": lambda _: _exact(len(layers)),
+            "parameters": lambda _: _exact(n_models * n_parameters(layers, self._sources)),
+            "hops": lambda _: _exact(n_models * len(layers)),
+            "forwards": lambda _: _exact(n_models),
             "output_tokens": lambda _: output_tokens(prepared.generated(), self._tokenizer),
             "truncated": lambda _: truncated(prepared.generated()),
             "seconds_per_item": lambda _: MetricValue(scores.seconds / n_items, math.nan, n_items),
@@ -118,6 +122,8 @@ class CostMeter:
         return self._divergences[split].measure(reference)
 
     def _distance(self, recipe: Recipe, reference: str) -> float:
+        if recipe.ensemble is not None:
+            raise RecipeError("expected a merge for the cost distance, got an ensemble")
         if getattr(recipe, "path", ()):
             raise RecipeError("expected a merge without a data-flow path for the cost distance")
         return relative_distance(self._candidate.tensors, self._reference(reference))

@@ -7,13 +7,14 @@ import os
 import signal
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from evomerge.errors import EvomergeError, StudyError
 from evomerge.execution.cluster import (
@@ -22,7 +23,7 @@ from evomerge.execution.cluster import (
     require_packages,
     versions,
 )
-from evomerge.execution.deaths import death_reason
+from evomerge.execution.deaths import death_reason, is_machine_lost, n_at_fault
 from evomerge.execution.happenings import Hear, ignore
 from evomerge.execution.interrupts import termination_kept
 from evomerge.execution.orphans import end_with_driver
@@ -44,6 +45,16 @@ _LOOK_S = 1.0  # between looks at how long jobs take, and at which machines a cl
 _STARTS = 3  # of Ray, on a machine so busy that half a minute is not enough
 _TOO_BUSY = "timed out during startup"  # what Ray says then
 _PLACING_S = 60.0  # until a cluster with room has started a worker there
+_SOMEWHERE, _GONE = "somewhere", "gone"  # machines by no id of Ray's: one not known, one lost
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """An actor that loads: where it is, once it says so, and where those before it have died."""
+
+    actor: Any
+    place: Any
+    died_on: list[str] = field(default_factory=list)
 
 
 class RayExecutor:
@@ -90,8 +101,8 @@ class RayExecutor:
         self._overdue: dict[Any, str] = {}  # runs whose workers were killed, and why
         self._n_timeouts: defaultdict[tuple[int, str], int] = defaultdict(int)  # by job
         self._pids: dict[Any, int] = {}  # of the actors that have loaded
-        self._loading: dict[Any, tuple[Any, int]] = {}
-        self._refused: dict[Any, str] = {}  # cannot load; each keeps a place that none could use
+        self._loading: dict[Any, _Loading] = {}
+        self._refused: dict[Any, tuple[str, str]] = {}  # cannot load: why, and on which machine
         self._machines: dict[Any, str] = {}  # of the actors that have loaded, by Ray's id
         self._idle: list[Any] = [self._actor_type.remote() for _ in range(self._n_target())]
 
@@ -103,7 +114,7 @@ class RayExecutor:
             with _users_fault():
                 self._measure_once(new)
         for actor in new:
-            self._load(actor, attempt=1)
+            self._load(actor)
         while len(self._idle) < self._n_placeable():
             self._fill()  # machines may have joined
             self._settle_loading(is_start=True)
@@ -126,10 +137,9 @@ class RayExecutor:
             self._dispatch()
             self._give_up_overdue()
             pending = [*self._running, *self._loading]
-            if not pending and self._refused:
-                raise StudyError(f"no worker is left: {'; '.join(set(self._refused.values()))}")
             if not pending:
-                time.sleep(_LOOK_S)
+                time.sleep(_LOOK_S)  # Ray may not know yet which machines are lost
+                self._require_hope()
                 continue
             finished, _ = ray.wait(pending, num_returns=1, timeout=_LOOK_S)
             if finished and finished[0] in self._running:
@@ -149,7 +159,7 @@ class RayExecutor:
 
     def worker_pids(self) -> list[int]:
         """List the process ids of the idle workers."""
-        return ray.get([actor.pid.remote() for actor in self._idle])
+        return [pid for pid, _ in ray.get([actor.place.remote() for actor in self._idle])]
 
     def _n_target(self) -> int:
         """How many actors there should be now."""
@@ -174,17 +184,31 @@ class RayExecutor:
         """Replace actors that died, and use machines that joined."""
         there = len(self._idle) + len(self._running) + len(self._loading) + len(self._refused)
         for _ in range(self._n_target() - there):
-            self._load(self._actor_type.remote(), attempt=1)
+            self._load(self._actor_type.remote())
 
     def _look_for_machines(self) -> None:
-        """Say so when a cluster has no machine left with room for a worker."""
+        """Say so when a cluster has no machine left with room for a worker.
+
+        Who could not load keeps a place that none could use, as long as its machine is there.
+        """
         is_empty = self._is_cluster and not n_slots(live_nodes(), self._gpus)
         if is_empty and not self._is_empty:
             _log.warning("no machine of the cluster has room for a worker; waiting for one")
         self._is_empty = is_empty
+        there = self._alive() if self._refused else ()
+        self._refused = {actor: no for actor, no in self._refused.items() if no[1] in there}
 
-    def _load(self, actor: Any, *, attempt: int) -> None:
-        self._loading[actor.load.remote(self._spec, self._driver)] = (actor, attempt)
+    def _require_hope(self) -> None:
+        """End a search whose workers are all such as cannot load."""
+        self._look_for_machines()
+        if self._refused:
+            reasons = {why for why, _ in self._refused.values()}
+            raise StudyError(f"no worker is left: {'; '.join(reasons)}")
+
+    def _load(self, actor: Any, died_on: Sequence[str] = ()) -> None:
+        place = actor.place.remote()  # known even if it dies while it loads
+        loaded = actor.load.remote(self._spec, self._driver)
+        self._loading[loaded] = _Loading(actor, place, [*died_on])
         self._watch.number(actor)
 
     def _dispatch(self) -> None:
@@ -241,11 +265,14 @@ class RayExecutor:
                 return Failed(job, f"given up {n} times: {why} (execution.trial_timeout)")
         where = self._deaths[_key(job)]
         where.append(self._machines[actor])
-        alive = {node.id for node in live_nodes()}
-        if sum(machine in alive for machine in where) >= _ATTEMPTS:
+        if n_at_fault(where, self._alive()) >= _ATTEMPTS:
             return Failed(job, f"its worker died {len(where)} times: {why}")
         self._waiting.appendleft(job)
         return None
+
+    def _alive(self) -> list[str]:
+        """List the machines where a death counts, by Ray's id."""
+        return [_SOMEWHERE, *(node.id for node in live_nodes())]
 
     def _why(self, err: Exception) -> str:
         if isinstance(err, OutOfMemoryError):
@@ -263,34 +290,41 @@ class RayExecutor:
             why = "the cluster has no free place, or is busy" if self._is_cluster else "busy"
             _log.warning("no worker has loaded for a minute (%s); waiting for one", why)
             return
-        actor, attempt = self._loading.pop(ready[0])
+        loading = self._loading.pop(ready[0])
         try:
             with _users_fault():
-                self._pids[actor], self._machines[actor] = ray.get(ready[0])
-            self._watch.loaded(actor)
-            self._idle.append(actor)
+                ray.get(ready[0])
+                self._pids[loading.actor], self._machines[loading.actor] = ray.get(loading.place)
+            self._watch.loaded(loading.actor)
+            self._idle.append(loading.actor)
             if not is_start:
                 _log.info("%d workers are at work", self.n_workers)
         except _DEATHS as err:
-            self._died_loading(actor, attempt, err, is_start=is_start)
+            self._died_loading(loading, err, is_start=is_start)
         except (EvomergeError, RayTaskError) as err:
             if is_start:
                 raise
-            self._refuse(actor, _first_line(err))
+            self._refuse(loading.actor, _first_line(err), _machine(loading.place))
 
-    def _died_loading(self, actor: Any, attempt: int, err: Exception, *, is_start: bool) -> None:
+    def _died_loading(self, loading: _Loading, err: Exception, *, is_start: bool) -> None:
+        """Let another one load, unless too many died of it; with their machines does not count."""
         require_packages(err)
-        why = self._why(err)
-        if attempt < _ATTEMPTS:
-            self._watch.replaced(actor, f"a worker died while it loaded, another starts: {why}")
-            self._load(self._actor_type.remote(), attempt=attempt + 1)
+        ray.kill(loading.actor)  # one that cannot be reached any more may be alive
+        why, machine = self._why(err), _GONE
+        if not is_machine_lost(str(err)):
+            machine = _machine(loading.place)
+        died_on = [*loading.died_on, machine]
+        if n_at_fault(died_on, self._alive()) < _ATTEMPTS:
+            said = f"a worker died while it loaded, another starts: {why}"
+            self._watch.replaced(loading.actor, said)
+            self._load(self._actor_type.remote(), died_on)
         elif is_start:
             raise StudyError(f"workers die while they load: {why}") from err
         else:
-            self._refuse(actor, why)
+            self._refuse(loading.actor, why, machine)
 
-    def _refuse(self, actor: Any, why: str) -> None:
-        self._refused[actor] = why
+    def _refuse(self, actor: Any, why: str, machine: str) -> None:
+        self._refused[actor] = why, machine
         self._watch.replaced(actor, f"a worker cannot load, and is left out: {why}")
 
     def _measure_once(self, actors: list[Any]) -> None:
@@ -359,6 +393,15 @@ def _silence_ray() -> None:
     The other part of Ray used that is not public.
     """
     ray._private.worker.print_to_stdstream = lambda *_args, **_kwargs: None
+
+
+def _machine(place: Any) -> str:
+    """Tell where an actor is or was, as far as it came to say so."""
+    try:
+        machine: str = ray.get(place, timeout=0)[1]
+    except RayError:
+        return _SOMEWHERE
+    return machine
 
 
 def _first_line(err: BaseException) -> str:

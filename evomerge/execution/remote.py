@@ -40,8 +40,12 @@ class RemoteWorker:
         with placed(f"machine {node_name()}"):
             measure(spec)
 
-    def load(self, spec: WorkerSpec, driver: Mapping[str, str] | None) -> tuple[int, str]:
-        """Load models and tasks; returns the process id, and Ray's id of the machine."""
+    def place(self) -> tuple[int, str]:
+        """Tell the process id, and Ray's id of the machine."""
+        return os.getpid(), node_id()
+
+    def load(self, spec: WorkerSpec, driver: Mapping[str, str] | None) -> None:
+        """Load models and tasks."""
         from evomerge.execution.worker import Worker
 
         with _on_machine(driver):
@@ -49,16 +53,11 @@ class RemoteWorker:
                 require_versions(driver)
             require_device(spec.device)
             self._worker = Worker(spec)
-        return os.getpid(), node_id()
 
     def run(self, job: Job) -> tuple[Outcome, list[str]]:
         """Run a job; returns its outcome, and what was logged as a warning on the way."""
         with warnings_collected() as said:
             return self._worker.run(job), said
-
-    def pid(self) -> int:
-        """Tell the process id."""
-        return os.getpid()
 
 
 def _on_machine(driver: Mapping[str, str] | None) -> Any:

@@ -27,6 +27,7 @@ from evomerge.execution.contents import require_contents
 from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.protocol import Climb, Failed, Job, Outcome, Pruned, Scored, WorkerSpec
+from evomerge.execution.together import TogetherCandidate, has_ensembles
 from evomerge.fingerprint import digest_of
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.measuring import measure_models
@@ -97,7 +98,9 @@ class Worker:
             require_contents(sources, spec.contents)
         sources.check_finite()
         how = spec.engine.attention, spec.engine.quantize, spec.n_devices
-        self._candidate = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share, *how)
+        live = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share, *how)
+        self._merged = live
+        self._candidate = TogetherCandidate(spec, live) if has_ensembles(spec) else live
         self._vllm = self._inside_vllm(sources) if spec.engine.name == "vllm" else None
         self._sources = sources
         self._cache = ScoreCache(cache_folder("scores"))
@@ -198,7 +201,7 @@ class Worker:
     def _climber(self) -> Climber:
         """Climbs on the items that are searched; it prepares its losses once."""
         prepared = self._prepared["search"]
-        models = self._sources, self._candidate
+        models = self._sources, self._merged
         return Climber(self._spec, *models, prepared, self._meter, self._parents)
 
     def _run(self, job: Job) -> Scored | Pruned:

@@ -39,9 +39,10 @@ def write_adapter(recipe: Recipe, out: Path) -> int:
         The rank.
 
     Raises:
-        RecipeError: It merges other things than adapters on its base, or in another way.
+        RecipeError: It merges other things than adapters on its base, or in another way, or not.
         CheckpointError: A model cannot be opened, or the folder cannot be written.
     """
+    recipe.require_merge()
     if faults := list(_faults(recipe)):
         raise RecipeError(*faults)
     sources = Sources.of(recipe)

@@ -19,7 +19,7 @@ from evomerge.models.expert import TensorSource, content_digest
 from evomerge.models.writer import TensorForm, write_safetensors
 from evomerge.recipe.recipe import Recipe
 
-__all__ = ["WrittenMasks", "check_masks", "kind_for", "write_masks"]
+__all__ = ["WrittenMasks", "check_masks", "kind_for", "part_faults", "write_masks"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,14 @@ def check_masks(recipe: Recipe, sources: Sources, ratios: Mapping[str, float]) -
 def _recipe_faults(recipe: Recipe, sources: Sources) -> Iterator[Fault]:
     if recipe.base is None:
         yield Fault(("base",), "expected a base, from which changes are counted, got none")
+    yield from part_faults(recipe, sources)
+
+
+def part_faults(recipe: Recipe, sources: Sources) -> Iterator[Fault]:
+    """Find why no expert could be made again of a merge and what is kept of each of its tensors."""
     if recipe.path:
-        yield Fault(("path",), "expected the base's layers, got a path; a mask is of one tensor")
+        text = "expected the base's layers, got a path; what is kept is of single tensors"
+        yield Fault(("path",), text)
     if sources.vocabulary is not None:
         text = "expected models of one vocabulary, got models that are brought to one"
         yield Fault(("tokenizer",), text, "restoring an expert would need them all")

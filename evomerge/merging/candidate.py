@@ -16,7 +16,7 @@ from evomerge.merging.lowering import PlannedTensor, lower, merged_names
 from evomerge.merging.path_rules import PathRules
 from evomerge.merging.quantized import QuantizedLayers
 from evomerge.merging.residency import residency_of
-from evomerge.merging.slopes import CandidateSlopes, PlanSlopes, watched
+from evomerge.merging.slopes import CandidateSlopes, LiveGradients, PlanSlopes, watched
 from evomerge.merging.sources import Sources
 from evomerge.merging.spread import devices_of, spread
 from evomerge.merging.wiring import Wiring
@@ -149,13 +149,14 @@ class LiveCandidate:
         assert self._recipe is not None, "there is a candidate"
         names = merged_names(self._recipe, self._sources)
         plans = {name: self._plans[name] for name in names if name in self._plans}
-        found = PlanSlopes(plans, self._live, self._tensors)
+        found = PlanSlopes(plans, self._tensors)
+        live = {name: self._live[name] for name in plans if name in self._live}
         scales = self._wiring.scale_leaves() if self._wiring is not None else nullcontext(())
         as_it_is = nullcontext() if self._quantized is None else self._quantized.off()
         with (
             as_it_is,
             scales as leaves,
-            watched(self.model.parameters(), found),
+            watched(self.model.parameters(), LiveGradients(live, found.add)),
             torch.enable_grad(),
         ):
             yield CandidateSlopes(self._recipe, self._sources, found, leaves)

@@ -70,8 +70,10 @@ def write_checkpoint(
         CheckpointError: A model is missing or does not fit; or the folder cannot be written, is
             one of the sources, or holds a model that no merge has written, or an unfinished merge
             of another recipe.
-        RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path.
+        RecipeError: The recipe cannot be lowered, or no checkpoint can hold its path, or it is an
+            ensemble.
     """
+    recipe.require_merge()
     sources = Sources.of(recipe)
     PathRules(sources).check(recipe.path)
     stored = unrolled(recipe, sources)

@@ -8,7 +8,7 @@ backward passes, those of a large one as they appear. So never do many of them e
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -27,35 +27,32 @@ from evomerge.recipe.path import Hop, cumulative_scales
 from evomerge.recipe.recipe import Recipe
 from evomerge.recipe.slopes import RecipeSlopes
 
-__all__ = ["GRADIENT_BYTES", "CandidateSlopes", "PlanSlopes", "watched"]
+__all__ = ["GRADIENT_BYTES", "CandidateSlopes", "LiveGradients", "PlanSlopes", "watched"]
 
 GRADIENT_BYTES = 64 << 20
 """Gradients that wait to be reduced together, beside the last one."""
 
 
-class PlanSlopes:
-    """The slopes of an objective along the plans of a live model, added up over backward passes.
+class LiveGradients:
+    """Hands on the gradients of a live model, cut into those of the tensors that it holds.
 
     Args:
-        plans: By tensor name.
-        live: The merged tensors in the model, by name.
-        tensors: Reads what they were merged from.
+        live: Tensors in the model whose gradients are wanted, by name.
+        hand_on: Called with gradients by name: none of a tensor twice at once, but of one tensor
+            more than once in all, if there are several backward passes. They are dropped then.
     """
 
     def __init__(
         self,
-        plans: Mapping[str, TensorPlan],
         live: Mapping[str, torch.Tensor],
-        tensors: ReadTensors,
+        hand_on: Callable[[Mapping[str, torch.Tensor]], None],
     ) -> None:
-        self._plans, self._tensors = plans, tensors
-        self._views = {name: live[name] for name in plans if name in live}
+        self._views, self._hand_on = live, hand_on
         self._names: dict[int, list[str]] = defaultdict(list)
         for name, view in self._views.items():
             self._names[_storage(view)].append(name)
         self._waiting: dict[int, torch.Tensor] = {}  # with their gradients, by where they are
         self._n_bytes = 0
-        self.found: dict[str, Scalars] = {}
 
     def holds(self, parameter: nn.Parameter) -> bool:
         """Tell whether a parameter of the model holds tensors that are watched."""
@@ -70,17 +67,10 @@ class PlanSlopes:
             self.reduce()
 
     def reduce(self) -> None:
-        """Add the slopes through all gradients that wait, and drop these."""
+        """Hand on all gradients that wait, and drop them."""
         gradients = {name: own for p in self._waiting.values() for name, own in self._parts(p)}
         self._waiting, self._n_bytes = {}, 0
-        jobs = [self._job(name, own) for name, own in gradients.items()]
-        for name, slopes in zip(gradients, slopes_all(jobs), strict=True):
-            before = self.found.get(name)
-            self.found[name] = slopes if before is None else Scalars.sum([before, slopes])
-
-    def _job(self, name: str, gradient: torch.Tensor) -> SlopeJob:
-        plan = self._plans[name]
-        return SlopeJob(plan, *self._tensors(name, plan.prepared), gradient)
+        self._hand_on(gradients)
 
     def _parts(self, parameter: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """Cut a parameter's gradient into those of the tensors it holds; it has none afterwards."""
@@ -94,20 +84,44 @@ class PlanSlopes:
             yield name, laid_out.as_strided(view.shape, view.stride(), offset)
 
 
+class PlanSlopes:
+    """The slopes of an objective along the plans of a live model, added up over backward passes.
+
+    Args:
+        plans: By tensor name.
+        tensors: Reads what they were merged from.
+    """
+
+    def __init__(self, plans: Mapping[str, TensorPlan], tensors: ReadTensors) -> None:
+        self._plans, self._tensors = plans, tensors
+        self.found: dict[str, Scalars] = {}
+
+    def add(self, gradients: Mapping[str, torch.Tensor]) -> None:
+        """Add the slopes through gradients by tensor name."""
+        jobs = [self._job(name, own) for name, own in gradients.items()]
+        for name, slopes in zip(gradients, slopes_all(jobs), strict=True):
+            before = self.found.get(name)
+            self.found[name] = slopes if before is None else Scalars.sum([before, slopes])
+
+    def _job(self, name: str, gradient: torch.Tensor) -> SlopeJob:
+        plan = self._plans[name]
+        return SlopeJob(plan, *self._tensors(name, plan.prepared), gradient)
+
+
 @contextmanager
-def watched(parameters: Iterable[nn.Parameter], slopes: PlanSlopes) -> Iterator[None]:
-    """Let backward passes inside add to slopes; parameters that are not merged get no gradient."""
+def watched(parameters: Iterable[nn.Parameter], gradients: LiveGradients) -> Iterator[None]:
+    """Watch backward passes inside; parameters that hold no tensor wanted get no gradient."""
     parameters = tuple(parameters)
     before = [parameter.requires_grad for parameter in parameters]
     with ExitStack() as hooks:
         for parameter in parameters:
-            parameter.requires_grad_(slopes.holds(parameter))
+            parameter.requires_grad_(gradients.holds(parameter))
             if parameter.requires_grad:
-                hook = parameter.register_post_accumulate_grad_hook(slopes.take)
+                hook = parameter.register_post_accumulate_grad_hook(gradients.take)
                 hooks.callback(hook.remove)
         try:
             yield
-            slopes.reduce()
+            gradients.reduce()
         finally:
             for parameter, required in zip(parameters, before, strict=True):
                 parameter.requires_grad_(required).grad = None

@@ -14,7 +14,7 @@ from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite
 from evomerge.evaluation.smooth import gold_choices, gold_texts, scored_answer, smooth_names
 
-__all__ = ["Example", "examples_text", "gold_examples", "read_examples"]
+__all__ = ["Example", "examples_text", "gold_examples", "read_examples", "task_examples"]
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,25 @@ def gold_examples(suites: Sequence[PromptedSuite], limit: int) -> tuple[Example,
     Returns:
         Prompts with their gold answers; without, where an item says nowhere what is right.
     """
-    with clean_harness():
-        tasks = [list(_of_task(task)) for suite in suites for task in suite.tasks]
+    tasks = list(task_examples(suites, limit).values())
     longest = max(map(len, tasks), default=0)
     in_turn = (task[i] for i in range(longest) for task in tasks if i < len(task))
     return tuple(islice(in_turn, limit))
+
+
+def task_examples(suites: Sequence[PromptedSuite], limit: int) -> dict[str, tuple[Example, ...]]:
+    """Take the first examples of every task of prepared suites, by its name.
+
+    Args:
+        suites: See ``gold_examples``.
+        limit: How many of each at most.
+    """
+    with clean_harness():
+        return {
+            task.name: tuple(islice(_of_task(task), limit))
+            for suite in suites
+            for task in suite.tasks
+        }
 
 
 def _of_task(prepared: PreparedTask) -> Iterator[Example]:

@@ -20,6 +20,7 @@ from evomerge.models.architecture import Kind, TensorRole
 from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef, mentioned_models, reference_data
 from evomerge.models.tokenizer_choice import TokenizerChoice
+from evomerge.recipe.ensemble import OutputMix
 from evomerge.recipe.path import BASE, Hops, path_data, path_faults
 from evomerge.recipe.prompts import PromptFile
 
@@ -81,7 +82,7 @@ class Recipe:
 
     Attributes:
         experts: Model, adapter, delta or aligned model by name; their order is that of summation.
-        rules: At least one; every tensor must be selected by some rule.
+        rules: At least one; every tensor must be selected by some rule. None of an ensemble.
         base: Model reference of the common ancestor; may be absent for methods without one.
         dtype: Dtype of the result; ``None`` takes that of the base (or first expert).
         seed: Names the random masks of this recipe.
@@ -92,6 +93,7 @@ class Recipe:
             differ.
         parts: Which model lends what it has beside its language tower; ``None``: merged where all
             models have it, else the base's.
+        ensemble: How the models answer together; ``None``: they are merged.
     """
 
     experts: Mapping[str, ModelRef]
@@ -103,6 +105,7 @@ class Recipe:
     prompts: PromptFile | None = None
     tokenizer: TokenizerChoice | None = None
     parts: PartsChoice | None = None
+    ensemble: OutputMix | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -118,13 +121,32 @@ class Recipe:
         """The method of each rule with its parameters bound.
 
         Raises:
-            RecipeError: Every fault.
+            RecipeError: Every fault; or it is an ensemble.
         """
+        self.require_merge()
         names = tuple(self.experts)
         faults = self.faults()
         if faults:
             raise RecipeError(*faults)
         return tuple(method(rule.method).bind(rule.parameters, names) for rule in self.rules)
+
+    def require_merge(self) -> None:
+        """Refuse an ensemble where one model is wanted.
+
+        Raises:
+            RecipeError: It is one; with what to do instead.
+        """
+        if self.ensemble is None:
+            return
+        shares = self.ensemble.shares
+        places = {BASE: self.base, **{n: reference_data(r) for n, r in self.experts.items()}}
+        models = ", ".join(str(places[name]) for name in shares)
+        weights = ", ".join(f"{share:.6g}" for share in shares.values())
+        file = f"{{models: [{models}], by: {self.ensemble.by}, weights: [{weights}]}}"
+        raise RecipeError(
+            "expected a merge, got an ensemble, whose models answer together and which no one "
+            f"checkpoint holds; 'evomerge evaluate FILE' scores it, with ensemble: {file} in FILE"
+        )
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -141,12 +163,13 @@ class Recipe:
 
     def faults(self) -> list[Fault]:
         """List what is wrong with this recipe; empty if all is well."""
-        wanted = {"experts": self.experts, "rules": self.rules}
+        wanted = {"experts": self.experts, "rules": self.rules or self.ensemble}
         found = [
             Fault((key,), "expected at least one, got none")
             for key, value in wanted.items()
             if not value
         ]
+        found += self._ensemble_faults()
         for position, rule in enumerate(self.rules):
             found += [fault.under("rules", position) for fault in self._rule_faults(rule)]
         if self.tokenizer is not None:
@@ -155,6 +178,15 @@ class Recipe:
             models = (*([] if self.base is None else [BASE]), *self.experts)
             found += [f.under("parts") for f in self.parts.faults(models)]
         return found + path_faults(self.path, self.experts, has_base=self.base is not None)
+
+    def _ensemble_faults(self) -> Iterator[Fault]:
+        if self.ensemble is None:
+            return
+        models = (*([] if self.base is None else [BASE]), *self.experts)
+        yield from (fault.under("ensemble") for fault in self.ensemble.faults(models))
+        if self.rules or self.path:
+            text = "expected no rules and no path beside it: its models are not merged"
+            yield Fault(("ensemble",), text, "leave out one or the other")
 
     def _rule_faults(self, rule: Rule) -> Iterator[Fault]:
         names = tuple(self.experts)
@@ -206,6 +238,8 @@ class Recipe:
             tail["tokenizer"] = self.tokenizer.as_data()
         if self.parts is not None:
             tail["parts"] = self.parts.as_data()
+        if self.ensemble is not None:
+            tail["ensemble"] = {"by": self.ensemble.by, "weights": dict(self.ensemble.weights)}
         return {**head, "seed": self.seed, "rules": rules, **tail}
 
     @cached_property

@@ -24,6 +24,8 @@ Members:
     calibrate: what objectives can tell apart, measured before a search.
     memory_plan: what each device of a worker holds.
     units: sizes as people read them.
+    learned_mask: a mask over task vectors, learned on the search items.
     compare: how the experts' task vectors relate.
     barriers: how the loss rises between models.
+    retrieval: what base and experts answer on search items, to choose among the experts.
 """

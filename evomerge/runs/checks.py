@@ -120,9 +120,13 @@ def _costs(experiment: Experiment, name: str) -> Iterator[KeyPath]:
 
 
 def distance_faults(experiment: Experiment, space: SearchSpace | None) -> Iterator[Fault]:
-    """A distance needs layers that match those of its reference."""
+    """A distance needs layers that match those of its reference, and one model that has them."""
     text = "expected a space without data-flow paths, whose layers match no reference's"
     if _has_paths(space):
+        for path in _costs(experiment, "distance"):
+            yield Fault((*path, "cost"), text, "use the cost kl")
+    if _has_ensembles(space):
+        text = "expected a space of merges, got ensembles, which have no tensors of their own"
         for path in _costs(experiment, "distance"):
             yield Fault((*path, "cost"), text, "use the cost kl")
 
@@ -141,6 +145,9 @@ def placement_faults(
         yield Fault(path, text)
     if _has_paths(space):
         text = "expected at most 1 for a space with data-flow paths, whose layers are not spread"
+        yield Fault(path, f"{text}, got {n:g}")
+    if _has_ensembles(space):
+        text = "expected at most 1 for a space of ensembles, whose models are not spread"
         yield Fault(path, f"{text}, got {n:g}")
 
 
@@ -170,6 +177,9 @@ def engine_faults(
     if _has_paths(space):
         text = "expected transformers for a space with data-flow paths, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")
+    if _has_ensembles(space):
+        text = "expected transformers for a space of ensembles, which vLLM cannot run"
+        yield Fault(path, f"{text}, got vllm")
 
 
 def _quantizing_faults(
@@ -189,6 +199,9 @@ def _quantizing_faults(
     if _has_paths(space):
         text = "expected a space without data-flow paths, whose layers are not quantized"
         yield Fault(path, f"{text}, got {wanted}", "leave it out")
+    if _has_ensembles(space):
+        text = "expected a space of merges, got ensembles, whose models are not quantized"
+        yield Fault(path, text, "leave it out")
     if sources is not None and (why := _no_quantizing(sources, wanted)):
         yield Fault(path, why, "leave it out")
 
@@ -236,6 +249,10 @@ def final_split_faults(experiment: Experiment, suites: tuple[Suite, ...]) -> Ite
 
 def _has_paths(space: SearchSpace | None) -> bool:
     return space is not None and bool(space.recipe(space.defaults).path)
+
+
+def _has_ensembles(space: SearchSpace | None) -> bool:
+    return space is not None and space.recipe(space.defaults).ensemble is not None
 
 
 def _expected(got: str, known: tuple[str, ...], what: str) -> str:

@@ -12,6 +12,7 @@ from evomerge.config.experiment import ExecutionConfig
 from evomerge.evaluation.batches import batch_tokens
 from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.own_metrics import OwnMetric
+from evomerge.evaluation.step_memory import answer_tokens
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -79,6 +80,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
     parameters = n_parameters(tuple(range(models.n_layers)), sources)
     dtype = output_dtype(sources, models.dtype)
     candidate_bytes = parameters * dtype.itemsize
+    live = bytes_text(_n_models(loaded) * candidate_bytes)
     worker = on_device(loaded.worker, experiment.execution)
     name, reason = sampler_choice(experiment, loaded.space, loaded.sloped)
     objectives = ", ".join(map(_objective, loaded.objectives))
@@ -109,7 +111,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         ("workers", f"{n_workers} on {worker.device}, {_where(experiment.execution)}"),
         ("kernel", ": ".join(kernel_choice(worker.device))),
         ("experts", _experts(sources, dtype, worker)),
-        ("memory", f"{bytes_text(candidate_bytes)} of live model for each of {n_workers} workers"),
+        ("memory", f"{live} of live model for each of {n_workers} workers"),
         *_plan(loaded, sources),
         ("disk", _disk(sources, candidate_bytes)),
     ]
@@ -293,15 +295,24 @@ def device_plans(loaded: Loaded, sources: Sources) -> Iterator[DevicePlan]:
     steps, vocabulary = loaded.sloped.steps, model.config.get_text_config().vocab_size
     gpu_bytes = None if worker.device == "cpu" else int(room / worker.device_share)
     full = batch_tokens(vocabulary, own_dtype.itemsize, gpu_bytes)
+    needed = needed_on(sources, own_dtype, worker.n_devices, worker.engine.quantize)
+    for needs in needed:
+        needs.live_bytes *= _n_models(loaded)
     yield from memory_plan(
         model,
-        needed_on(sources, own_dtype, worker.n_devices, worker.engine.quantize),
+        needed,
         device_type=worker.device,
         stage_bytes=stage_size(sources),
         room=room,
-        passes=loaded.tasks.largest_passes(full),
+        passes=loaded.tasks.largest_passes(full, answer_tokens(model, full)),
         step_bytes=0 if steps is None else steps.n_bytes,
     )
+
+
+def _n_models(loaded: Loaded) -> int:
+    """Count the models a worker holds: what is merged into, and a copy of each that may answer."""
+    mix = loaded.space.recipe(loaded.space.defaults).ensemble
+    return 1 if mix is None else 1 + len(mix.weights)
 
 
 def _disk(sources: Sources, candidate_bytes: int) -> str:

@@ -19,6 +19,7 @@ from evomerge.space.checks import spec_faults
 from evomerge.space.dataflow.dataflow import DataflowSpace, dataflow_faults
 from evomerge.space.dataflow.hybrid import HybridSpace, hybrid_faults
 from evomerge.space.dataflow.spec import HybridSpec, PathSpec
+from evomerge.space.ensemble import EnsembleSpace, EnsembleSpec, ensemble_faults
 from evomerge.space.layer_swap import LayerSwapSpec, layer_swap_space, swap_faults
 from evomerge.space.parameter import ParameterSpace
 from evomerge.space.protocol import ModelSet, SearchSpace
@@ -124,6 +125,7 @@ _KINDS: Mapping[str, _Kind] = {
     "layer_swap": _Kind(LayerSwapSpec, swap_faults, layer_swap_space),
     "dataflow": _Kind(PathSpec, dataflow_faults, DataflowSpace),
     "hybrid": _Kind(HybridSpec, hybrid_faults, HybridSpace),
+    "ensemble": _Kind(EnsembleSpec, ensemble_faults, EnsembleSpace),
 }
 
 

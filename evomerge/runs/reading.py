@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +60,11 @@ class Results:
     @cached_property
     def items(self) -> pd.DataFrame:
         """Every item score, see ``ItemStore.read``; read on first use."""
-        return ItemStore(self.folder.items).read()
+        return self.items_of(None)
+
+    def items_of(self, trials: Collection[int] | None) -> pd.DataFrame:
+        """Read the item scores of some trials; see ``ItemStore.read``."""
+        return ItemStore(self.folder.items).read(trials)
 
 
 def latest_results(folder: StudyFolder) -> Results:

@@ -379,6 +379,9 @@ def _chain_faults(experiment: Experiment) -> Iterator[Fault]:
                 "experts"
             )
             yield Fault(("stages", i, "search_space"), text, "make it the last stage")
+        if kind == "ensemble":
+            text = "ensembles are no single models, so they cannot be experts"
+            yield Fault(("stages", i, "search_space"), text, "make it the last stage")
 
 
 def _name(number: int, rank: int) -> str:

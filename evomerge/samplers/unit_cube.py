@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -36,12 +37,22 @@ _STEP_SHARE = 0.2  # spread to keep, in steps: one draw in 80 still leaves the m
 class _Range:
     """Where a number's range lies, on the scale of its axis."""
 
+    number: NumberDistribution
+    is_whole: bool  # asked of the class it takes as long as the rest of ``value``
     low: float
     width: float
-    log: bool
 
     def share(self, value: float) -> float:
-        return ((math.log(value) if self.log else value) - self.low) / self.width
+        return (_scale(self.number, value) - self.low) / self.width
+
+    def value(self, share: float) -> GeneValue:
+        number, value = self.number, self.low + share * self.width
+        if number.log:
+            value = math.exp(value)
+        if number.step is not None:
+            value = number.low + round((value - number.low) / number.step) * number.step
+        value = min(max(value, number.low), number.high)
+        return int(value) if self.is_whole else value
 
 
 class UnitCube:
@@ -89,11 +100,17 @@ class UnitCube:
     def decode(self, point: FloatArray) -> dict[str, GeneValue]:
         """Return the params of any point (dimension,) in [0, 1]."""
         params: dict[str, GeneValue] = {}
-        start = 0
-        for name, distribution in self._distributions.items():
-            stop = start + _n_axes(distribution)
-            params[name] = _value(distribution, point[start:stop])
-            start = stop
+        axes = iter(point.tolist())
+        for (name, distribution), scale in zip(
+            self._distributions.items(), self._scales, strict=True
+        ):
+            if scale is None:
+                votes = list(islice(axes, _n_axes(distribution)))
+                params[name] = cast(
+                    GeneValue, distribution.to_external_repr(votes.index(max(votes)))
+                )
+            else:
+                params[name] = scale.value(next(axes))
         return params
 
     def snap(self, points: FloatArray) -> FloatArray:
@@ -126,19 +143,6 @@ def _one_hot(distribution: CategoricalDistribution, value: GeneValue) -> list[fl
     return axes
 
 
-def _value(distribution: BaseDistribution, axes: FloatArray) -> GeneValue:
-    if isinstance(distribution, CategoricalDistribution):
-        return cast(GeneValue, distribution.to_external_repr(int(np.argmax(axes))))
-    number = _number(distribution)
-    low, high = _edges(number)
-    value = low + float(axes[0]) * (high - low)
-    value = math.exp(value) if number.log else value
-    if number.step is not None:
-        value = number.low + round((value - number.low) / number.step) * number.step
-    value = min(max(value, number.low), number.high)
-    return int(value) if isinstance(number, IntDistribution) else value
-
-
 def _snapped(distribution: BaseDistribution, points: FloatArray) -> FloatArray:
     """Snap the axes of one gene, (n, axes)."""
     if isinstance(distribution, CategoricalDistribution):
@@ -167,8 +171,9 @@ def _scale(number: NumberDistribution, value: float) -> float:
 def _range_of(distribution: BaseDistribution) -> _Range | None:
     if isinstance(distribution, CategoricalDistribution):
         return None
-    low, high = _edges(_number(distribution))
-    return _Range(low, high - low, _number(distribution).log)
+    number = _number(distribution)
+    low, high = _edges(number)
+    return _Range(number, isinstance(number, IntDistribution), low, high - low)
 
 
 def _edges(number: NumberDistribution) -> tuple[float, float]:

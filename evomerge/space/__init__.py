@@ -10,6 +10,7 @@ Members:
     slopes, sloped: slopes along genes, by numbers that know how they depend on them.
     decoding, lookup: from genes to rules, and from a recipe back to genes.
     layer_swap, layer_sources: every layer from one model, or a blend of two.
+    ensemble: models that answer together, nothing merged; their shares.
     importance: how much the experts moved each layer, and layers grouped by it.
     dataflow: paths through layers of several models, alone or with a parameter space (a package).
     baselines: parents, averages and other seeds, found in the space where possible.

@@ -9,6 +9,7 @@ from evomerge import origins
 from evomerge.errors import SpaceError
 from evomerge.methods.base import ParameterValue
 from evomerge.models.reference import reference_data
+from evomerge.recipe.ensemble import OutputMix
 from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.recipe.rules import copy_rule, sum_rule
 from evomerge.space.protocol import ModelSet, Params, SearchSpace
@@ -100,6 +101,7 @@ def over_models(recipe: Recipe, models: ModelSet) -> Recipe:
         prompts=ours.prompts,
         tokenizer=ours.tokenizer,
         parts=ours.parts,
+        ensemble=None if recipe.ensemble is None else _renamed_mix(recipe.ensemble, renamed),
     )
 
 
@@ -182,6 +184,10 @@ def _slerp_ends(mix: dict[str, float]) -> Iterator[Rule]:
     model = next((name for name, coefficient in mix.items() if coefficient), "base")
     if len(mix) <= 2 and model in ends:
         yield Rule("slerp", {"t": float(ends.index(model))})
+
+
+def _renamed_mix(mix: OutputMix, names: Mapping[str, str]) -> OutputMix:
+    return replace(mix, weights={names.get(n, n): weight for n, weight in mix.weights.items()})
 
 
 def _renamed(rule: Rule, names: Mapping[str, str]) -> Rule:

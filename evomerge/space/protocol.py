@@ -76,7 +76,9 @@ class ModelSet:
         )
 
     def are_mixed_by(self, recipe: Recipe) -> bool:
-        """Tell whether a recipe mixes these models, and selects tensors in ways known here."""
+        """Tell whether a recipe merges these models, and selects tensors in ways known here."""
+        if recipe.ensemble is not None:
+            return False
         same = (recipe.base, [*recipe.experts.items()]) == (self.base, [*self.experts.items()])
         return same and (bool(self.tensors) or not any(rule.where.names for rule in recipe.rules))
 

@@ -8,6 +8,7 @@ Members:
     identity: who drives a study that is in a database.
     storage: the Optuna storage of a study.
     trial_journal: Optuna's storage interface over a journal file.
+    journal_content: what its records have made of the study so far.
     journal: the file: records, a line each, written together.
     gene_table: params as the journal stores them.
     early_journal: journals of earlier versions, read.

@@ -412,4 +412,4 @@ def _as_data(estimates: Sequence[MetricValue]) -> dict[str, list[float]]:
 
 
 def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(float("nan") if value is None else float(value) for value in values)
+    return tuple([math.nan if value is None else float(value) for value in values])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evomerge.analysis.gain import gain, no_gain
+from evomerge.analysis.gain import compared, gain, no_gain
 from evomerge.evaluation.scores import ItemScore
 from evomerge.evaluation.store import ItemStore
 from evomerge.execution.costs import COST
@@ -68,6 +68,8 @@ def test_noise_is_that_of_the_same_items_where_they_are_known(tmp_path: Path) ->
     assert no_gain(study) is not None
     right = {2: list(range(50)), 3: list(range(58))}
     items = items_of(tmp_path, right, 100)
+    assert compared(study) == {0, 1, 2, 3}
+    assert compared(replace(study, finals=())) == {2, 3}
     found = gain(study, items)
     assert found is not None
     assert found.difference.value == pytest.approx(0.08)

@@ -389,7 +389,7 @@ def test_nothing_is_kept_of_what_candidates_say(suite, folder, model, tokenizer)
 def test_batches_do_not_depend_on_memory_that_happens_to_be_free(model, tokenizer, monkeypatch):
     """Workers that share a GPU, one that comes later, and an export round alike."""
 
-    def arithmetic(free: int, total: int) -> object:
+    def arithmetic(free: int, total: int) -> tuple[object, ...]:
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, total))
         monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a GPU")
         engine = TransformersEngine(model, tokenizer, "auto")
@@ -397,8 +397,10 @@ def test_batches_do_not_depend_on_memory_that_happens_to_be_free(model, tokenize
         return engine.arithmetic
 
     small = 1000 * 16 * len(tokenizer) * 4
-    assert arithmetic(small, small) == arithmetic(small // 7, small) == ("a GPU", 1000)
-    assert arithmetic(small, 2 * small) == ("a GPU", 2000)
+    kept = 2 * 2 * 32 * 4  # bytes of a token: keys and values of two layers
+    answers = 1000 + 1000 * 4 * len(tokenizer) // kept  # in the room of the logits of 1000 tokens
+    assert arithmetic(small, small) == arithmetic(small // 7, small) == ("a GPU", 1000, answers)
+    assert arithmetic(small, 2 * small)[:2] == ("a GPU", 2000)
 
 
 def test_what_decides_over_the_last_digits_names_the_scores(suite, model, tokenizer, monkeypatch):

@@ -153,8 +153,9 @@ def test_items_of_a_study_in_one_call(tmp_path):
     assert list(evomerge.items(str(tmp_path))["score"]) == [0.0] * 3
 
 
-def test_one_trial_is_read_also_after_joining(tmp_path, monkeypatch):
+def test_some_trials_are_read_also_after_joining(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_JOIN_AT", 3)
+    monkeypatch.setattr(store, "_GROUP", 4)
     items = ItemStore(tmp_path)
     for trial in range(8):
         items.write(trial, "search", rows(trial))
@@ -162,6 +163,12 @@ def test_one_trial_is_read_also_after_joining(tmp_path, monkeypatch):
     assert [items.read_trial(trial, "search") for trial in range(8)] == [rows(t) for t in range(8)]
     assert items.read_trial(1, "test") == rows(1, n=2)
     assert items.read_trial(2, "test") == []
+    some, all_of_it = items.read({1, 5, 99}), items.read()
+    assert some.astype(object).equals(
+        all_of_it[all_of_it["trial"].isin((1, 5))].reset_index(drop=True).astype(object)
+    )
+    assert len(some) == 3 + 2 + 3
+    assert list(items.read(()).columns) == list(some.columns)
 
 
 @pytest.mark.parametrize("listing", ["_singles", "_joined"])

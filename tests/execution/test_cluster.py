@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +97,32 @@ def test_a_search_outlives_a_machine_and_uses_one_that_joins(cluster: Cluster) -
             told.append(next_outcome(executor).job.trial)
             n += 1
         assert told == list(range(n))
+    finally:
+        executor.close()
+
+
+@pytest.mark.survival
+def test_a_search_waits_for_a_machine_where_none_is_left(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "no machine of the cluster has room for a worker; waiting for one"
+
+    def join_once_it_waits() -> None:
+        while said not in caplog.text:
+            time.sleep(0.1)
+        cluster.add_node(num_cpus=1)
+
+    executor = RayExecutor(None, address=cluster.address)
+    try:
+        executor.load(spec())
+        for machine in list(cluster.worker_nodes):
+            cluster.remove_node(machine, allow_graceful=False)
+        threading.Thread(target=join_once_it_waits, daemon=True).start()
+        n = 0
+        while said not in caplog.text:  # a worker may outlive its machine for a moment
+            executor.submit(job(n))
+            assert next_outcome(executor).job.trial == n
+            n += 1
     finally:
         executor.close()
 

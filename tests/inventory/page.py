@@ -40,6 +40,7 @@ class System:
     at: tuple[str, ...] = ()
     soon: tuple[str, ...] = ()
     part: str = ""
+    note: str = ""
     out: str = ""
     tests: tuple[str, ...] = ()
 
@@ -95,7 +96,9 @@ def _frozen(value: object) -> Any:
 
 
 def _row(row: System) -> str:
-    where = ", ".join(map(shown, row.places)) + (f"; {row.part}" if row.part else "")
+    where = ", ".join(map(shown, row.places)) + "".join(
+        f"; {text}" for text in (row.part, row.note) if text
+    )
     tests = ", ".join(f"`{test.removeprefix('tests/')}`" for test in row.tests)
     return f"| {row.name} | {where} | {row.published} | {tests} |"
 

@@ -120,7 +120,7 @@ def view_recipe(recipe: Mapping[str, object], *, has_head: bool = True) -> Recip
     layers = max((rule.where.layers[1] for rule in by_place if rule.where.layers), default=0)
     matched = {place: _first_match(by_place, place) for place in _places(layers, has_head)}
     experts = list(known.experts) if known else []
-    panels, constants = [], []
+    panels, constants = [], _shares(known)
     for parameter in _parameter_names(by_place):
         columns = _per_expert(parameter, matched, experts)
         distinct = {value for column in columns.values() for value in column.values()}
@@ -129,13 +129,27 @@ def view_recipe(recipe: Mapping[str, object], *, has_head: bool = True) -> Recip
         elif any(_number(value) is not None for value in distinct):
             panels.append(_panel(parameter, columns, layers))
     return RecipeView(
-        methods=_methods(matched, layers),
+        methods=_methods(matched, layers) or _answering(known),
         panels=tuple(panels),
         constants=tuple(constants),
         by_name=len(rules) - len(by_place),
         path=tuple(PathHop(h.source, h.layer, h.scale) for h in known.path) if known else (),
         yaml=write_yaml({key: _plain(value) for key, value in recipe.items()}),
     )
+
+
+def _answering(known: Recipe | None) -> tuple[tuple[str, str], ...]:
+    """Say how the models of an ensemble answer, where a merge has its method."""
+    if known is None or known.ensemble is None:
+        return ()
+    return (("", f"ensemble of {known.ensemble.by}"),)
+
+
+def _shares(known: Recipe | None) -> list[tuple[str, str]]:
+    """List what the models of an ensemble count."""
+    if known is None or known.ensemble is None:
+        return []
+    return [(f"share of {name}", f"{share:.3g}") for name, share in known.ensemble.shares.items()]
 
 
 def _parsed(recipe: Mapping[str, object]) -> Recipe | None:

@@ -59,6 +59,7 @@ def to_mergekit(recipe: Recipe, *, beside: Path | None = None) -> str:
         RecipeError: The recipe is not valid, or mergekit cannot do what it says.
         CheckpointError: The anchor cannot be opened.
     """
+    recipe.require_merge()
     anchor = Checkpoint(resolve_model(recipe.anchor))
     if parts_of(anchor.config) is not None:
         raise RecipeError(

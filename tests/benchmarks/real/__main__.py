@@ -12,6 +12,7 @@ The models must be built (``make smollm2``). Parts:
 - ``clock``: the same searches at once, a process each, for as many seconds.
 - ``seconds``: what a candidate costs, as here and by ``simple_evaluate``.
 - ``profile``: where the seconds of a trial go.
+- ``long``: where they go if answers are long, with and without prompts that join them.
 
 Without a part, ``search`` and ``flow`` run. Studies are kept in ``runs/real`` and go on where they
 were; tables are written there, too, and with ``--write-docs`` into ``docs/real.md``.
@@ -23,6 +24,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +32,7 @@ from pathlib import Path
 from evomerge.analysis.picking import pick
 from evomerge.analysis.winners import best_merges
 from evomerge.api.study import Study
+from evomerge.evaluation.suite import BatchSize, Suite
 from evomerge.origins import SEARCH, is_baseline
 from evomerge.recipe.files import stored_recipe
 from evomerge.recipe.path import MERGED
@@ -47,19 +50,21 @@ from tests.benchmarks.real.known import known_merges, parents_and_average
 from tests.benchmarks.real.peers import PEERS, search_peer, seconds_table, spread
 from tests.benchmarks.real.profile import profile, profile_table
 from tests.benchmarks.real.scoring import Scorer
-from tests.benchmarks.results import layout, setting
+from tests.benchmarks.results import Row, layout, setting
 from tests.benchmarks.studies import run_study
 
 TABLES = tuple(
     f"real-{name}"
     for name in (
         *("held-out", "export", "flow", "flow-export"),
-        *("composite", "peers", "clock", "seconds", "profile"),
+        *("composite", "peers", "clock", "seconds", "profile", "profile-long"),
     )
 )
 OUT = Path("runs/real")
 DOCS = Path("docs/real.md")
 FLOW_TRIALS, FLOW_ITEMS = 25, 60  # what is left of half an hour for paths
+# Batches that are decoded to their end, as large as a pass with all its logits; and the default.
+LONG: dict[str, BatchSize] = {"batches of 48": 48, "`auto`": "auto"}
 
 
 def search(chosen: argparse.Namespace) -> dict[str, str]:
@@ -160,13 +165,29 @@ def seconds(chosen: argparse.Namespace) -> dict[str, str]:
 def profiled(chosen: argparse.Namespace) -> dict[str, str]:
     """Say where the seconds of a trial go."""
     loaded = load(chosen, "smollm2")
-    names = tuple(loaded.models.experts)
-    mix = {"warm-up": 0.5, "merge": 1 / len(names)}
-    recipes = {
-        name: loaded.models.recipe((sum_rule(dict.fromkeys(names, c)),)) for name, c in mix.items()
-    }
-    recipes["expert `math`"] = loaded.models.recipe((copy_rule("math", names),))
-    return {"real-profile": f"{profile_table(profile(loaded, recipes))}\n\n{caption(chosen)}."}
+    models = loaded.models
+    math = models.recipe((copy_rule("math", tuple(models.experts)),))
+    recipes = {"merge": parents_and_average(models)["uniform average"], "expert `math`": math}
+    rows = profile(models, loaded.suites, recipes)
+    return {"real-profile": f"{profile_table(rows)}\n\n{caption(chosen)}."}
+
+
+def long_profiled(chosen: argparse.Namespace) -> dict[str, str]:
+    """Say where they go if answers are long."""
+    models, rows = load(chosen, "smollm2").models, list[Row]()
+    near = models.recipe((sum_rule(dict.fromkeys(models.experts, 0.1)),))  # still talks as the base
+    suite = Suite(
+        "long",
+        ("explained",),
+        include_path=Path(__file__).parent / "tasks",
+        splits={"search": "search"},
+        limit=chosen.limit,
+        apply_chat_template=True,
+    )
+    for name, size in LONG.items():
+        suites = [replace(suite, batch_size=size)]
+        rows += profile(models, suites, {f"merge, {name}": near})
+    return {"real-profile-long": f"{profile_table(rows)}\n\n{caption(chosen)}."}
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {
@@ -177,6 +198,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {
     "clock": clock,
     "seconds": seconds,
     "profile": profiled,
+    "long": long_profiled,
 }
 
 

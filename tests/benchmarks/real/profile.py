@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,10 +11,11 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from evomerge.evaluation.prepared import PreparedSuites
+from evomerge.evaluation.suite import Suite
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.recipe.recipe import Recipe
-from evomerge.runs.loaded import Loaded
+from evomerge.space.protocol import ModelSet
 from tests.benchmarks.results import Row, layout
 
 __all__ = ["profile", "profile_table"]
@@ -31,22 +32,24 @@ class _Forward:
     passes: int = 0
 
 
-def profile(loaded: Loaded, recipes: Mapping[str, Recipe]) -> list[Row]:
+def profile(models: ModelSet, suites: Sequence[Suite], recipes: Mapping[str, Recipe]) -> list[Row]:
     """Merge and score recipes in this process, on one thread.
 
     Args:
-        loaded: The experiment.
-        recipes: What to measure, by name; the first one warms up and has no row.
+        models: What is merged.
+        suites: What the merges are scored on.
+        recipes: What to measure, by name; the first one is merged once before.
 
     Returns:
         A row for each: seconds of the processor by phase, tokens, items.
     """
     torch.set_num_threads(1)
-    sources = Sources(loaded.models.base, loaded.models.experts)
+    sources = Sources(models.base, models.experts)
     candidate = LiveCandidate(sources)
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.folder)
-    prepared = PreparedSuites.of(loaded.suites, "search", candidate.model, tokenizer)
-    _, *rows = [_row(name, recipe, candidate, prepared) for name, recipe in recipes.items()]
+    prepared = PreparedSuites.of(suites, "search", candidate.model, tokenizer)
+    candidate.materialise(next(iter(recipes.values())))  # compiles
+    rows = [_row(name, recipe, candidate, prepared) for name, recipe in recipes.items()]
     n_items = sum(len(one.items) for one in prepared.tasks)
     return [{**row, "items": n_items} for row in rows]
 
@@ -54,12 +57,14 @@ def profile(loaded: Loaded, recipes: Mapping[str, Recipe]) -> list[Row]:
 def profile_table(rows: list[Row]) -> str:
     """Show seconds and shares of the phases, as Markdown."""
     columns = ["candidate", "items", *(f"{phase}, s" for phase in _PHASES), "sum, s"]
-    columns += ["tokens of prompts", "tokens of answers"]
+    columns += ["tokens of prompts", "tokens of answers", "answers in a step", "tokens a second"]
     cells = []
     for row in rows:
         total = sum(float(row[phase]) for phase in _PHASES)
         parts = [f"{float(row[p]):.2f} ({float(row[p]) / total:.0%})" for p in _PHASES]
-        counts = [f"{row['prompt_tokens']}", f"{row['answer_tokens']}"]
+        tokens = int(row["answer_tokens"])
+        counts = [f"{row['prompt_tokens']}", f"{tokens}"]
+        counts += [f"{tokens / int(row['steps']):.1f}", f"{tokens / float(row['answers']):.0f}"]
         cells.append([str(row["method"]), str(row["items"]), *parts, f"{total:.2f}", *counts])
     return layout(columns, cells)
 
@@ -79,7 +84,7 @@ def _row(name: str, recipe: Recipe, candidate: LiveCandidate, prepared: Prepared
         "rest": total - prompts.seconds - answers.seconds,
         "prompt_tokens": prompts.tokens,
         "answer_tokens": answers.tokens,
-        "passes": prompts.passes + answers.passes,
+        "steps": answers.passes,
     }
 
 

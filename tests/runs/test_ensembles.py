@@ -1,0 +1,86 @@
+"""A study of ensembles: searched, resumed, scored as `evaluate` scores them, not exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import evomerge
+from evomerge.cli.main import app
+from evomerge.config.presets import Presets
+from evomerge.errors import ConfigError
+from evomerge.runs.loaded import Loaded
+
+TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
+SPLITS = {"search": "search", "validation": "validation", "test": "test"}
+ZOO = {"tasks": ["zoo_list", "zoo_facts"], "include_path": TASKS, "splits": SPLITS, "limit": 4}
+KEYS: dict[str, Any] = {
+    "models": {"base": "zoo:base", "experts": {"facts": "zoo:facts", "list": "zoo:list"}},
+    "search_space": {"kind": "ensemble"},
+    "evaluators": [ZOO],
+    "objectives": [
+        {"task": "zoo_facts", "metric": "acc_norm"},
+        {"task": "zoo_list", "metric": "exact_match"},
+        *({"cost": name} for name in ("forwards", "hops", "parameters")),
+    ],
+    "sampler": "random",
+    "budget": {"trials": 5},
+    "finalists": 0,
+    "execution": {"executor": "inline"},
+}
+
+
+def test_a_study_of_ensembles_is_searched_and_resumed(tmp_path: Path) -> None:
+    whole = evomerge.run({**KEYS, "budget": {"trials": 6}}, tmp_path / "whole")
+    evomerge.run(KEYS, tmp_path / "parts")
+    parts = evomerge.resume(tmp_path / "parts", set=["budget.trials=6"])
+    for one, other in zip(whole.trials, parts.trials, strict=True):
+        assert (one.state, one.params, one.values) == ("complete", other.params, other.values)
+    by_origin = {trial.origin: trial for trial in whole.trials}
+    n_parameters = by_origin["base"].values[4]
+    for origin in ("expert:list", "uniform"):  # in the space, and not in it
+        assert by_origin[origin].values[2:] == (1, 6, n_parameters)
+    found = whole.trials[-1]
+    assert found.values[2:] == (2, 12, 2 * n_parameters)
+
+    mix = found.recipe["ensemble"]
+    assert isinstance(mix, dict)
+    names, weights = [f"zoo:{name}" for name in mix["weights"]], [*mix["weights"].values()]
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(ZOO))
+    scores = evomerge.evaluate(
+        {"ensemble": {"models": names, "weights": weights}},
+        evaluators=str(tmp_path / "zoo.yaml"),
+        split="search",
+    ).set_index(["task", "metric"])["value"]
+    assert found.values[0] == pytest.approx(scores["zoo_facts", "acc_norm"])
+    assert found.values[1] == pytest.approx(scores["zoo_list", "exact_match"])
+
+    for kind in ("hf", "mergekit", "lora"):
+        out = ["--pick", "trial:5", "--format", kind, "--out", str(tmp_path / kind)]
+        refused = CliRunner().invoke(app, ["export", str(tmp_path / "whole"), *out])
+        (line,) = str(refused.exception).splitlines()
+        assert "which no one checkpoint holds; 'evomerge evaluate FILE' scores it, with " in line
+        assert "{models: [zoo:facts, zoo:list], by: probabilities, weights: [0." in line
+        assert not (tmp_path / kind).exists()
+    page = CliRunner().invoke(app, ["report", str(tmp_path / "whole")])
+    assert page.exit_code == 0, page.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"objectives": [{"cost": "distance"}]}, "expected a space of merges, got ensembles"),
+        ({"engine": {"name": "transformers", "quantize": "int8"}}, "models are not quantized"),
+        ({"execution": {"gpus_per_worker": 2}}, "whose models are not spread"),
+    ],
+)
+def test_what_ensembles_cannot_be_is_said_before_anything_runs(
+    changes: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigError) as found:
+        Loaded.of(evomerge.Experiment.from_dict({**KEYS, **changes}))
+    assert any(expected in str(fault) for fault in found.value.faults)
