@@ -66,8 +66,8 @@ class EngineChoice(BaseModel):
         return self.arguments.get("attn_implementation")
 
     @property
-    def quantise(self) -> str | None:
-        """What linear layers are quantised to before anything is scored; ``None``: they are not."""
+    def quantize(self) -> str | None:
+        """What linear layers are quantized to before anything is scored; ``None``: they are not."""
         return self.arguments.get("quantize")
 
     @property

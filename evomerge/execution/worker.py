@@ -97,7 +97,7 @@ class Worker:
         if spec.contents is not None:
             require_contents(sources, spec.contents)
         sources.check_finite()
-        how = spec.engine.attention, spec.engine.quantise, spec.n_devices
+        how = spec.engine.attention, spec.engine.quantize, spec.n_devices
         live = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share, *how)
         self._merged = live
         self._candidate = TogetherCandidate(spec, live) if has_ensembles(spec) else live
@@ -261,7 +261,7 @@ class Worker:
             return None
         engine = self._spec.engine
         by = [] if self._vllm is None else ["vllm", self._vllm.version]
-        by += [] if engine.quantise is None else ["torchao", version("torchao")]
+        by += [] if engine.quantize is None else ["torchao", version("torchao")]
         told = [arguments] if (arguments := engine.counted.arguments) else []
         where = [self._spec.device, *by, *told]
         recipe = _without_places(job.recipe)

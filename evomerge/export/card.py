@@ -53,7 +53,7 @@ class Findings:
         forgetting: How it does on tasks that the search never saw, one per metric.
         no_gain: That no merge is better than what was there before, if so.
         searched: Public benchmarks that were searched by the split that they are reported by.
-        scored_in: How the scored models were quantised, in words; ``None``: they were not.
+        scored_in: How the scored models were quantized, in words; ``None``: they were not.
     """
 
     objectives: Sequence[str] = ()

@@ -18,7 +18,7 @@ from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.export.card import CardRow, Findings
 from evomerge.export.rescore import FolderScores, score_folder, score_splits
-from evomerge.merging.quantised import QUANTISATIONS
+from evomerge.merging.quantized import QUANTIZATIONS
 from evomerge.origins import is_baseline, is_single_model, model_label
 from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRecord
 
@@ -56,7 +56,7 @@ def find_out(
     splits = ["search", *_unscored(study, trial, searched)]
     scores = score_splits(folder, searched, splits, rungs, like=trial.device, engine=engine)
     whole: Mapping[str, FolderScores] = {}
-    if engine is not None and engine.quantise is not None:
+    if engine is not None and engine.quantize is not None:
         whole = score_splits(folder, searched, splits, rungs, like=trial.device)
     if items is not None and not _is_reported(study, trial):
         reported = [suite for suite in suites if suite.report_only]
@@ -125,19 +125,19 @@ def _card_rows(
 def _whole_rows(
     study: StudyRecord, trial: TrialRecord, scores: Mapping[str, FolderScores]
 ) -> list[CardRow]:
-    """List what the folder scores as it is, where its trial was scored quantised."""
+    """List what the folder scores as it is, where its trial was scored quantized."""
     this = "this model" if is_single_model(trial.origin) else "this merge"
     return [
-        CardRow(f"{this}, not quantised", split, _read(study.objectives, found))
+        CardRow(f"{this}, not quantized", split, _read(study.objectives, found))
         for split, found in scores.items()
     ]
 
 
 def _scored_in(engine: EngineChoice | None) -> str | None:
     """Say what the scores of a study were made with, if it was not what is exported."""
-    if engine is None or engine.quantise is None:
+    if engine is None or engine.quantize is None:
         return None
-    return QUANTISATIONS[engine.quantise].summary
+    return QUANTIZATIONS[engine.quantize].summary
 
 
 def _results(

@@ -17,7 +17,7 @@ from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
-from evomerge.merging.quantised import QuantisedLayers
+from evomerge.merging.quantized import QuantizedLayers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ def score_splits(
         splits: Some of ``search``, ``validation`` and ``test``.
         rungs: What cut the batches of the search items when the folder's trial was scored.
         like: Name of the device its trial was scored on, if that is known.
-        engine: What transformers and lm-eval are told, and what the model is quantised to; vLLM
+        engine: What transformers and lm-eval are told, and what the model is quantized to; vLLM
             does not run here.
 
     Returns:
@@ -83,8 +83,8 @@ def score_splits(
     engine = engine or EngineChoice()
     model = load_model(str(folder), "auto", engine.attention)
     model.to(device)  # type: ignore[arg-type]
-    if engine.quantise is not None:
-        QuantisedLayers(model, engine.quantise)
+    if engine.quantize is not None:
+        QuantizedLayers(model, engine.quantize)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = {}
     for split in splits:

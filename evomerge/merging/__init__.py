@@ -12,7 +12,7 @@ Members:
     lent_parts: parts of models of vision and language that one of them lends.
     lowering: recipe to per-tensor plans, and one tensor to be merged by its plan.
     candidate: the live model of a worker.
-    quantised: its linear layers run as they are after quantisation.
+    quantized: its linear layers run as they are after quantization.
     spread: its layers on several devices.
     residency: whether experts are mapped, resident on the device, or streamed through it.
     feeding: base and experts for merges and unmerged layers, from wherever they are;

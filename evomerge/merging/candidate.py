@@ -14,7 +14,7 @@ from evomerge.kernels.plan import TensorPlan
 from evomerge.merging.feeding import make_supply
 from evomerge.merging.lowering import PlannedTensor, lower, merged_names
 from evomerge.merging.path_rules import PathRules
-from evomerge.merging.quantised import QuantisedLayers
+from evomerge.merging.quantized import QuantizedLayers
 from evomerge.merging.residency import residency_of
 from evomerge.merging.slopes import CandidateSlopes, LiveGradients, PlanSlopes, watched
 from evomerge.merging.sources import Sources
@@ -46,11 +46,11 @@ class LiveCandidate:
         n_devices: Over how many of them its layers are spread.
         device_share: Which part of the device's memory is for this process.
         attention: How it computes attention; see ``load_model``.
-        quantise: One of ``QUANTISATIONS`` that its linear layers run with; ``None``: none.
+        quantize: One of ``QUANTIZATIONS`` that its linear layers run with; ``None``: none.
 
     Raises:
         CheckpointError: The live model does not hold some tensor of the checkpoint, or cannot be
-            quantised.
+            quantized.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class LiveCandidate:
         device: str = "cpu",
         device_share: float = 1.0,
         attention: str | None = None,
-        quantise: str | None = None,
+        quantize: str | None = None,
         n_devices: int = 1,
     ) -> None:
         self._sources = sources
         self._devices, live_dtype = devices_of(device, n_devices), output_dtype(sources, dtype)
-        residency = residency_of(sources, live_dtype, self._devices, device_share, quantise)
+        residency = residency_of(sources, live_dtype, self._devices, device_share, quantize)
         self.model = load_model(str(sources.anchor.folder), live_dtype, attention)
         fit_vocabulary(self.model, sources.anchor)
         if sources.is_untied:
@@ -78,7 +78,7 @@ class LiveCandidate:
         write_vocabulary(live, sources.anchor)
         check_live(live, sources.anchor)
         self._live = _without_lent(live, sources)
-        self._quantised = None if quantise is None else QuantisedLayers(self.model, quantise)
+        self._quantized = None if quantize is None else QuantizedLayers(self.model, quantize)
         places = {name: tensor.device for name, tensor in self._live.items()}
         supply = make_supply(sources, self._devices, residency, places)
         self._feed, self._tensor, self._tensors = supply.feed, supply.tensor, supply.tensors
@@ -101,13 +101,13 @@ class LiveCandidate:
 
         Raises:
             RecipeError: The recipe cannot be lowered, or the model cannot run its path, or no path
-                since it is quantised; the live
+                since it is quantized; the live
                 model is as it was.
         """
         self._path_rules.check(recipe.path)
-        if recipe.path and self._quantised is not None:
+        if recipe.path and self._quantized is not None:
             raise RecipeError(
-                "expected a merge without a data-flow path, whose layers are not quantised; leave "
+                "expected a merge without a data-flow path, whose layers are not quantized; leave "
                 "out quantize"
             )
         if recipe.path and len(self._devices) > 1:
@@ -129,8 +129,8 @@ class LiveCandidate:
         for device in self._devices:
             torch.get_device_module(device).synchronize(device)
         self._plans |= plans
-        if self._quantised is not None:
-            self._quantised.update()
+        if self._quantized is not None:
+            self._quantized.update()
         self._connect(recipe.path)
         self._recipe = recipe
 
@@ -139,7 +139,7 @@ class LiveCandidate:
         """Find how objectives change with the numbers of the recipe that is merged here.
 
         Backward passes inside add up: one for every batch of items, if need be. Their graphs must
-        be made inside, too, and the model runs its own parameters there, quantised or not.
+        be made inside, too, and the model runs its own parameters there, quantized or not.
         Rounding to the model's dtype counts as none, and masks, gates and elected signs are held
         as they are.
 
@@ -152,7 +152,7 @@ class LiveCandidate:
         found = PlanSlopes(plans, self._tensors)
         live = {name: self._live[name] for name in plans if name in self._live}
         scales = self._wiring.scale_leaves() if self._wiring is not None else nullcontext(())
-        as_it_is = nullcontext() if self._quantised is None else self._quantised.off()
+        as_it_is = nullcontext() if self._quantized is None else self._quantized.off()
         with (
             as_it_is,
             scales as leaves,
@@ -223,7 +223,7 @@ def load_model(
 
 
 def _is_plain(folder: Path) -> bool:
-    """Tell whether a folder holds weights that a merge can read, not those of a quantised model."""
+    """Tell whether a folder holds weights that a merge can read, not those of a quantized model."""
     try:
         Checkpoint(folder)
     except CheckpointError:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from evomerge.merging.quantised import QUANTISATIONS
+from evomerge.merging.quantized import QUANTIZATIONS
 from evomerge.merging.sources import Sources
 from evomerge.merging.spread import device_numbers
 
@@ -70,7 +70,7 @@ def residency_of(
     dtype: torch.dtype,
     devices: Sequence[torch.device],
     share: float,
-    quantise: str | None = None,
+    quantize: str | None = None,
 ) -> Residency:
     """Choose for a worker that has not put anything on its device yet.
 
@@ -79,9 +79,9 @@ def residency_of(
         dtype: Of the live model.
         devices: Of the live model.
         share: Which part of the device's memory the worker may take.
-        quantise: What the live model is quantised to, too.
+        quantize: What the live model is quantized to, too.
     """
-    needed = needed_on(sources, dtype, len(devices), quantise)
+    needed = needed_on(sources, dtype, len(devices), quantize)
     free = [_free_bytes(device, share) for device in devices]
     return common_residency(devices[0].type, needed, free)
 
@@ -107,21 +107,21 @@ def common_residency(device_type: str, needed: Sequence[Needs], free: Sequence[i
 
 
 def needed_bytes(
-    sources: Sources, dtype: torch.dtype, quantise: str | None = None
+    sources: Sources, dtype: torch.dtype, quantize: str | None = None
 ) -> tuple[int, int]:
     """Tell the size of base and experts, as the kernel reads them, and that of the live model.
 
     Args:
         sources: Models to merge.
         dtype: Of the live model.
-        quantise: What it is quantised to, too.
+        quantize: What it is quantized to, too.
     """
-    (needs,) = needed_on(sources, dtype, 1, quantise)
+    (needs,) = needed_on(sources, dtype, 1, quantize)
     return needs.source_bytes, needs.live_bytes
 
 
 def needed_on(
-    sources: Sources, dtype: torch.dtype, n_devices: int, quantise: str | None = None
+    sources: Sources, dtype: torch.dtype, n_devices: int, quantize: str | None = None
 ) -> list[Needs]:
     """Tell what ``needed_bytes`` does for each of several devices that layers are spread over.
 
@@ -129,7 +129,7 @@ def needed_on(
         sources: Models to merge.
         dtype: Of the live model.
         n_devices: Over how many of them.
-        quantise: What it is quantised to, too.
+        quantize: What it is quantized to, too.
     """
     roles, sizes = sources.architecture.roles, [0] * sources.architecture.n_layers
     shapes = {name: math.prod(sources.anchor.shape(name)) for name in sources.names}
@@ -138,13 +138,13 @@ def needed_on(
         if roles[name].in_layer:
             sizes[roles[name].layer] += size
     numbers = device_numbers(sizes, lent + sum(shapes.values()) - sum(sizes), n_devices)
-    quantised = 0.0 if quantise is None else QUANTISATIONS[quantise].bytes_per_weight
+    quantized = 0.0 if quantize is None else QUANTIZATIONS[quantize].bytes_per_weight
     found = [Needs(numbers.count(k)) for k in range(n_devices)]
     found[0].live_bytes += lent * dtype.itemsize
     for name, size in shapes.items():
         k = numbers[roles[name].layer] if roles[name].in_layer else 0
         found[k].source_bytes += sources.tensor_bytes(name)
-        found[k].live_bytes += int(size * (dtype.itemsize + quantised))
+        found[k].live_bytes += int(size * (dtype.itemsize + quantized))
     return found
 
 

@@ -4,7 +4,7 @@ Members:
     reference: models, adapters, differences of models and aligned models, as files mention them.
     files: which files of a folder are the model; links and names that lead out of it.
     configs: ``config.json`` as transformers reads and writes it.
-    checkpoint: memory-mapped safetensors, sharded or not; its dtype, and whether it is quantised.
+    checkpoint: memory-mapped safetensors, sharded or not; its dtype, and whether it is quantized.
     opening: full models opened, or just looked at on the Hub.
     spelling: full models opened under one spelling of their tensor names.
     loading: what transformers loads of a checkpoint, and what it ties.

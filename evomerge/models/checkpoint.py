@@ -30,7 +30,7 @@ __all__ = [
     "is_one_tensor",
     "model_dtype",
     "open_safetensors",
-    "quantised_tensor",
+    "quantized_tensor",
     "stored_dtype",
 ]
 
@@ -49,7 +49,7 @@ DTYPES = {  # by their names in the files
 _FLOATING = {
     str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values() if dtype.is_floating_point
 }
-_QUANTISED = re.compile(
+_QUANTIZED = re.compile(
     r"(.*[.:])?("
     r"qweight|qzeros|scales|g_idx"  # GPTQ, AWQ, AutoRound
     r"|SCB|weight_format"  # bitsandbytes, 8 bits
@@ -97,12 +97,12 @@ class Checkpoint:
 
     Attributes:
         folder: As given.
-        config: As transformers reads it; without the quantisation that the weights do not have.
+        config: As transformers reads it; without the quantization that the weights do not have.
         names: Of all tensors, sorted.
 
     Raises:
         CheckpointError: Files are missing, are not safetensors or lie elsewhere; or the model is
-            quantised.
+            quantized.
     """
 
     computation = ""
@@ -116,7 +116,7 @@ class Checkpoint:
         self._own: Mapping[str, str] = self._stored  # what its model calls it
         self._mapped: dict[str, torch.Tensor] = {}  # views of the files, which take no memory
         self.names = tuple(sorted(self._stored))
-        self._refuse_quantised(config)
+        self._refuse_quantized(config)
         self.config = without_keys(config, "quantization_config")
 
     def __contains__(self, name: object) -> bool:
@@ -156,7 +156,7 @@ class Checkpoint:
         """Read a tensor's dtype without reading its values.
 
         Raises:
-            CheckpointError: It is a dtype of quantised models.
+            CheckpointError: It is a dtype of quantized models.
         """
         return stored_dtype(self._handle(name), self._stored[name], self.file_of(name))
 
@@ -208,13 +208,13 @@ class Checkpoint:
                 f"expected tensor {name!r} in {self.folder}, found none"
             ) from None
 
-    def _refuse_quantised(self, config: Mapping[str, Any]) -> None:
-        name = quantised_tensor(self.names, self.dtype)
+    def _refuse_quantized(self, config: Mapping[str, Any]) -> None:
+        name = quantized_tensor(self.names, self.dtype)
         if name is not None:
             settings = config.get("quantization_config")
             method = settings.get("quant_method") if isinstance(settings, Mapping) else None
             raise CheckpointError(
-                f"expected plain weights in {self.folder}, got {name} of a quantised model"
+                f"expected plain weights in {self.folder}, got {name} of a quantized model"
                 f"{f' ({method})' if method else ''}; save it in bfloat16 first, or give the model "
                 "that it was made of"
             )
@@ -271,13 +271,13 @@ def stored_dtype(file: Any, name: str, path: Path) -> torch.dtype:
         path: Of the file; named in faults.
 
     Raises:
-        CheckpointError: It is a dtype of quantised models.
+        CheckpointError: It is a dtype of quantized models.
     """
     found = file.get_slice(name).get_dtype()
     if found not in DTYPES:
         raise CheckpointError(
             f"expected tensors of dtype {', '.join(DTYPES)}, got {name} of {found} in {path}; save "
-            "a quantised model in bfloat16 first"
+            "a quantized model in bfloat16 first"
         )
     return DTYPES[found]
 
@@ -320,8 +320,8 @@ def _named(config: Any) -> torch.dtype | None:
     return _FLOATING.get(str(found).removeprefix("torch."))
 
 
-def quantised_tensor(names: Iterable[str], dtype_of: Callable[[str], torch.dtype]) -> str | None:
-    """Find a tensor that only a quantised checkpoint has.
+def quantized_tensor(names: Iterable[str], dtype_of: Callable[[str], torch.dtype]) -> str | None:
+    """Find a tensor that only a quantized checkpoint has.
 
     Args:
         names: Tensor names.
@@ -333,6 +333,6 @@ def quantised_tensor(names: Iterable[str], dtype_of: Callable[[str], torch.dtype
     """
     for name in names:
         is_weight = name.endswith(".weight")
-        if _QUANTISED.fullmatch(name) or (is_weight and not dtype_of(name).is_floating_point):
+        if _QUANTIZED.fullmatch(name) or (is_weight and not dtype_of(name).is_floating_point):
             return name
     return None

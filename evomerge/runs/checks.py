@@ -160,7 +160,7 @@ def engine_faults(
     known = _known_to_vllm if is_there else None
     yield from (fault.under(*path) for fault in argument_faults(engine, known))
     if engine.name != "vllm":
-        yield from _quantising_faults(engine, space, sources)
+        yield from _quantizing_faults(engine, space, sources)
         return
     if not is_there:
         text = ", so that its arguments cannot be looked at" if engine.arguments else ""
@@ -182,36 +182,36 @@ def engine_faults(
         yield Fault(path, f"{text}, got vllm")
 
 
-def _quantising_faults(
+def _quantizing_faults(
     engine: EngineChoice, space: SearchSpace | None, sources: Sources | None
 ) -> Iterator[Fault]:
-    """What stands in the way of scoring candidates with quantised weights."""
-    from evomerge.merging.quantised import QUANTISATIONS
+    """What stands in the way of scoring candidates with quantized weights."""
+    from evomerge.merging.quantized import QUANTIZATIONS
 
-    path, wanted = ("engine", "quantize"), engine.quantise
+    path, wanted = ("engine", "quantize"), engine.quantize
     if wanted is None:
         return
-    if wanted not in [*QUANTISATIONS]:  # it may be anything
-        yield Fault(path, _expected(str(wanted), tuple(QUANTISATIONS), "quantisation"))
+    if wanted not in [*QUANTIZATIONS]:  # it may be anything
+        yield Fault(path, _expected(str(wanted), tuple(QUANTIZATIONS), "quantization"))
         return
     if find_spec("torchao") is None:
         yield Fault(path, "torchao is not installed", "pip install 'evomerge[quantize]'")
     if _has_paths(space):
-        text = "expected a space without data-flow paths, whose layers are not quantised"
+        text = "expected a space without data-flow paths, whose layers are not quantized"
         yield Fault(path, f"{text}, got {wanted}", "leave it out")
     if _has_ensembles(space):
-        text = "expected a space of merges, got ensembles, whose models are not quantised"
+        text = "expected a space of merges, got ensembles, whose models are not quantized"
         yield Fault(path, text, "leave it out")
-    if sources is not None and (why := _no_quantising(sources, wanted)):
+    if sources is not None and (why := _no_quantizing(sources, wanted)):
         yield Fault(path, why, "leave it out")
 
 
-def _no_quantising(sources: Sources, wanted: str) -> str | None:
-    from evomerge.merging.quantised import quantise_fault
+def _no_quantizing(sources: Sources, wanted: str) -> str | None:
+    from evomerge.merging.quantized import quantize_fault
     from evomerge.models.structure import empty_model
 
     model = empty_model(sources.anchor.config)
-    return None if model is None else quantise_fault(model, wanted)
+    return None if model is None else quantize_fault(model, wanted)
 
 
 def _known_to_vllm() -> Collection[str]:

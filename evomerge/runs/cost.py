@@ -19,7 +19,7 @@ from evomerge.execution.protocol import WorkerSpec
 from evomerge.kernels.choice import kernel_choice
 from evomerge.merging.candidate import output_dtype
 from evomerge.merging.prepared import PREPARED, prepared_bytes
-from evomerge.merging.quantised import QUANTISATIONS
+from evomerge.merging.quantized import QUANTIZATIONS
 from evomerge.merging.residency import needed_bytes, needed_on, residency_of
 from evomerge.merging.size import n_parameters
 from evomerge.merging.sources import Sources
@@ -247,16 +247,16 @@ def _engine(engine: EngineChoice) -> str:
     """Say what answers and what it is told; nothing for plain transformers."""
     told = ", ".join(f"{key}: {value}" for key, value in engine.arguments.items())
     named = f"{engine.name} with {told}" if told else ""
-    if engine.quantise is not None:
-        how = QUANTISATIONS[engine.quantise].summary
-        return f"{named}: candidates are scored with {how}; climbs and exports are not quantised"
+    if engine.quantize is not None:
+        how = QUANTIZATIONS[engine.quantize].summary
+        return f"{named}: candidates are scored with {how}; climbs and exports are not quantized"
     return f"{named or 'vllm'}; {_UNTRIED}" if engine.name == "vllm" else named
 
 
 def _experts(sources: Sources, dtype: torch.dtype, worker: WorkerSpec) -> str:
     size = bytes_text(needed_bytes(sources, dtype)[0])
     devices = devices_of(worker.device, worker.n_devices)
-    match residency_of(sources, dtype, devices, worker.merging_share, worker.engine.quantise):
+    match residency_of(sources, dtype, devices, worker.merging_share, worker.engine.quantize):
         case "mapped":
             return f"mapped: {size} of files with the base, one copy for all workers of a machine"
         case "resident":
@@ -295,7 +295,7 @@ def device_plans(loaded: Loaded, sources: Sources) -> Iterator[DevicePlan]:
     steps, vocabulary = loaded.sloped.steps, model.config.get_text_config().vocab_size
     gpu_bytes = None if worker.device == "cpu" else int(room / worker.device_share)
     full = batch_tokens(vocabulary, own_dtype.itemsize, gpu_bytes)
-    needed = needed_on(sources, own_dtype, worker.n_devices, worker.engine.quantise)
+    needed = needed_on(sources, own_dtype, worker.n_devices, worker.engine.quantize)
     for needs in needed:
         needs.live_bytes *= _n_models(loaded)
     yield from memory_plan(

@@ -80,7 +80,7 @@ def fitted_steps(
         return None
     waiting = min(GRADIENT_BYTES, sum(p.nbytes for p in model.parameters()))
     n_items = max((len(objective.items) for objective in objectives), default=0)
-    room = _room(sources, own_dtype, execution, engine.quantise)
+    room = _room(sources, own_dtype, execution, engine.quantize)
     for n_tokens, checkpointing in _WAYS:
         settings = LossSettings(n_tokens=n_tokens, checkpointing=checkpointing)
         n_bytes = waiting + Losses(model, objectives, settings).step_bytes(n_items)
@@ -91,12 +91,12 @@ def fitted_steps(
         f"a step takes {bytes_text(n_bytes)} beside the live model, and "
         f"{_workers(execution)} {bytes_text(max(room, 0))} for it"
     )
-    hint = _hint(n_bytes, sources, own_dtype, execution, engine.quantise)
+    hint = _hint(n_bytes, sources, own_dtype, execution, engine.quantize)
     return FittedSteps(settings, n_bytes, text, hint)
 
 
 def _room(
-    sources: Sources, dtype: torch.dtype, execution: ExecutionConfig, quantise: str | None
+    sources: Sources, dtype: torch.dtype, execution: ExecutionConfig, quantize: str | None
 ) -> int | None:
     """What a worker has beside its live model, and on a GPU beside what may be resident there.
 
@@ -105,7 +105,7 @@ def _room(
     total = worker_bytes(execution)
     if total is None:
         return None
-    needed = needed_on(sources, dtype, devices_per_worker(execution), quantise)
+    needed = needed_on(sources, dtype, devices_per_worker(execution), quantize)
     if worker_device(execution)[0] == "cpu":
         return total - needed[0].live_bytes - PROCESS_BYTES
     is_resident = common_residency("cuda", needed, [total] * len(needed)) == "resident"
@@ -122,7 +122,7 @@ def _hint(
     sources: Sources,
     dtype: torch.dtype,
     execution: ExecutionConfig,
-    quantise: str | None,
+    quantize: str | None,
 ) -> str:
     """Name what leaves a worker enough room; if nothing does, what makes a step smaller."""
     shares: dict[str, dict[str, float]] = {
@@ -131,7 +131,7 @@ def _hint(
     }
     shares["give each worker a whole GPU (gpus_per_worker: 1)"] = {"gpus_per_worker": 1}
     for hint, change in shares.items():
-        room = _room(sources, dtype, execution.model_copy(update=change), quantise)
+        room = _room(sources, dtype, execution.model_copy(update=change), quantize)
         if room is not None and room >= n_bytes:
             return hint
     smaller = "" if dtype.itemsize < 4 else " or models.dtype: bfloat16"

@@ -24,7 +24,7 @@ class DevicePlan:
     """Bytes of one device.
 
     Attributes:
-        live: Of the candidate, with what it is quantised to.
+        live: Of the candidate, with what it is quantized to.
         sources: Of base and experts: all that is resident, or the buffers that they pass through;
             0 where they are mapped.
         scoring: Activations, and keys and values or logits, of the largest batch, at most.

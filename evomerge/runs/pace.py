@@ -62,7 +62,7 @@ def measure_pace(loaded: Loaded) -> Pace:
         worker.device,
         worker.merging_share,
         engine.attention,
-        engine.quantise,
+        engine.quantize,
         worker.n_devices,
     )
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)

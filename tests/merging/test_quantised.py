@@ -1,4 +1,4 @@
-"""Candidates run quantised: what their layers compute, and what stays as it was merged."""
+"""Candidates run quantized: what their layers compute, and what stays as it was merged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evomerge.execution.protocol import Job, Scored, WorkerSpec
 from evomerge.execution.worker import Worker
 from evomerge.export.model import export_model
 from evomerge.merging.candidate import LiveCandidate
-from evomerge.merging.quantised import QUANTISATIONS, quantise_fault
+from evomerge.merging.quantized import QUANTIZATIONS, quantize_fault
 from evomerge.merging.sources import Sources
 from evomerge.models.zoo import zoo_path
 from evomerge.recipe.path import Hop
@@ -50,7 +50,7 @@ def recipe(coefficient: float) -> Recipe:
 
 
 def candidate(name: str | None, coefficient: float = 0.5) -> LiveCandidate:
-    made = LiveCandidate(Sources("zoo:base", EXPERTS), "float32", quantise=name)
+    made = LiveCandidate(Sources("zoo:base", EXPERTS), "float32", quantize=name)
     made.materialise(recipe(coefficient))
     return made
 
@@ -88,7 +88,7 @@ def test_weights_are_rounded_to_the_nearest_of_their_levels(name: str) -> None:
 
 
 @needs_torchao
-@pytest.mark.parametrize("name", QUANTISATIONS)
+@pytest.mark.parametrize("name", QUANTIZATIONS)
 def test_a_candidate_is_the_merge_with_those_weights(name: str) -> None:
     live, plain = candidate(name), candidate(None)
     before = logits(live.model)
@@ -96,18 +96,18 @@ def test_a_candidate_is_the_merge_with_those_weights(name: str) -> None:
     plain.materialise(recipe(0.2))
     for own, expected in zip(live.tensors.values(), plain.tensors.values(), strict=True):
         assert torch.equal(own, expected)  # what is exported
-    quantised, whole = logits(live.model), logits(plain.model)
-    assert not torch.equal(quantised, before)
-    assert not torch.equal(quantised, whole)
+    quantized, whole = logits(live.model), logits(plain.model)
+    assert not torch.equal(quantized, before)
+    assert not torch.equal(quantized, whole)
     if name == "int8_dynamic":  # inputs are rounded, too
-        assert torch.nn.functional.cosine_similarity(quantised, whole, -1).min() > 0.95
+        assert torch.nn.functional.cosine_similarity(quantized, whole, -1).min() > 0.95
         return
     twin = AutoModelForCausalLM.from_pretrained(zoo_path("base"), dtype=torch.float32)
     twin.load_state_dict(plain.model.state_dict())
     weights = {n: computed(layer) for n, layer in linear_layers(live.model).items()}
     for module, layer in linear_layers(twin).items():
         layer.weight.data.copy_(weights[module])
-    torch.testing.assert_close(quantised, logits(twin), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(quantized, logits(twin), rtol=1e-3, atol=1e-3)
 
 
 @needs_torchao
@@ -125,23 +125,23 @@ def test_slopes_are_those_of_the_merge_itself() -> None:
 def test_a_path_is_refused() -> None:
     live = candidate("int8")
     path = dataclasses.replace(recipe(0.5), path=(Hop("merged", 0), Hop("math", 1)))
-    with pytest.raises(RecipeError, match="a data-flow path, whose layers are not quantised"):
+    with pytest.raises(RecipeError, match="a data-flow path, whose layers are not quantized"):
         live.materialise(path)
 
 
 def test_what_is_not_made_of_linear_layers_is_refused(tmp_path: Path) -> None:
     mixture = tiny_model("mixtral", tmp_path, seed=0, dtype=torch.float32)
     assert re.search(
-        r"expected linear layers to quantise, got model\.layers\.0\.mlp\.\S+ of MixtralForCausalLM",
-        str(quantise_fault(mixture, "int8")),
+        r"expected linear layers to quantize, got model\.layers\.0\.mlp\.\S+ of MixtralForCausalLM",
+        str(quantize_fault(mixture, "int8")),
     )
     narrow = tiny_model("llama", tmp_path, seed=0, dtype=torch.float32)
     if narrow.config.hidden_size % 32:
-        assert "that divide into groups of 32 for int4" in str(quantise_fault(narrow, "int4"))
+        assert "that divide into groups of 32 for int4" in str(quantize_fault(narrow, "int4"))
 
 
 @needs_torchao
-def test_a_trial_is_scored_quantised_and_its_export_says_so(
+def test_a_trial_is_scored_quantized_and_its_export_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))  # of scores, among others
@@ -166,8 +166,8 @@ def test_a_trial_is_scored_quantised_and_its_export_says_so(
     rescored = export_model(study, own, tmp_path / "out", [suite], engine=int4)
     assert rescored.equal
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "scored quantised (weights in 4 bits, a scale and a zero per 32 of a row)" in card
-    assert f"| this merge, not quantised | search | {found[0]:.3f}" in card
+    assert "scored quantized (weights in 4 bits, a scale and a zero per 32 of a row)" in card
+    assert f"| this merge, not quantized | search | {found[0]:.3f}" in card
 
 
 def load(tmp_path: Path, *overrides: str) -> Loaded:
@@ -185,7 +185,7 @@ def test_what_stands_in_the_way_is_said_at_once(
     assert str(error.value).splitlines() == [
         "engine.quantize: torchao is not installed; pip install 'evomerge[quantize]'",
         "engine.quantize: expected a space without data-flow paths, whose layers are not "
-        "quantised, got int8; leave it out",
+        "quantized, got int8; leave it out",
     ]
     with pytest.raises(ConfigError, match="out of int8, int8_dynamic, int4, got 'int7'; did"):
         load(tmp_path, "engine.quantize=int7")
@@ -201,5 +201,5 @@ def test_check_says_what_candidates_are_scored_with(
     monkeypatch.setattr(checks, "find_spec", lambda name: True)
     assert dict(experiment_facts(load(tmp_path)))["engine"] == (
         "transformers with quantize: int8: candidates are scored with weights in 8 bits, a scale "
-        "per row; climbs and exports are not quantised"
+        "per row; climbs and exports are not quantized"
     )

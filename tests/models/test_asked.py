@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoTokenizer, Gemma3Config, GPT2Config, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3Config,
+    GPT2Config,
+    PreTrainedConfig,
+)
 
 from evomerge.evaluation.harness import LanguageModel
 from evomerge.evaluation.step_memory import pass_bytes
@@ -120,7 +127,7 @@ def test_what_a_model_tells_of_a_checkpoint_is_known_without_it(
 def test_an_outline_stands_for_the_model(config: PreTrainedConfig) -> None:
     stored = config.to_dict()
     for _ in range(2):  # as it is asked, and as it is kept
-        outline, model = model_outline(stored, torch.float32), empty_model(stored)
+        outline, model = model_outline(stored, torch.float32, "eager"), empty_model(stored)
         assert outline is not None
         assert model is not None
         sizes = [parameter.nbytes for parameter in model.parameters()]
@@ -129,6 +136,10 @@ def test_an_outline_stands_for_the_model(config: PreTrainedConfig) -> None:
         for checkpointing in (True, False):
             reckoned = pass_bytes(model, batch, checkpointing=checkpointing)
             assert pass_bytes(outline, batch, checkpointing=checkpointing) == reckoned
+    itself = model_outline(stored, torch.float32)
+    assert itself is not None
+    loaded = AutoModelForCausalLM.from_config(config).config
+    assert itself.config._attn_implementation == loaded._attn_implementation
 
 
 def test_prompts_are_as_long_as_a_live_model_lets_them_be(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class Layout:
             write(folder / stray, constants(source, value))
         self._write_index(source, folder, root)
         self._write_single(source, folder, root)
-        if self.config == "quantised":
+        if self.config == "quantized":
             change_config(folder, quantization_config={"quant_method": "bitsandbytes"})
         elif self.config != "plain":
             change_config(folder, transformers_weights=self.config)
@@ -167,7 +167,7 @@ LAYOUTS = st.builds(
     single=st.sampled_from(SINGLES),
     index=st.sampled_from(INDICES),
     strays=st.frozensets(st.sampled_from(BESIDE)),
-    config=st.sampled_from(["plain", "plain", "quantised", "a.safetensors", INDEX]),
+    config=st.sampled_from(["plain", "plain", "quantized", "a.safetensors", INDEX]),
 )
 
 

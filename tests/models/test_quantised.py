@@ -1,4 +1,4 @@
-"""Quantised checkpoints are refused by what they hold; a setting that was left over is not."""
+"""Quantized checkpoints are refused by what they hold; a setting that was left over is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evomerge.errors import CheckpointError
 from evomerge.merging.candidate import LiveCandidate, load_model
 from evomerge.merging.folder import write_checkpoint
 from evomerge.merging.sources import Sources
-from evomerge.models.checkpoint import Checkpoint, quantised_tensor
+from evomerge.models.checkpoint import Checkpoint, quantized_tensor
 from evomerge.recipe.recipe import Recipe, Rule
 
 Family = dict[str, Path]
@@ -53,7 +53,7 @@ def with_config(source: Path, folder: Path, **changes: object) -> Path:
 )
 def test_every_tensor_of_every_format_is_recognised(method: str, leaf: str) -> None:
     """Whatever its dtype: scales are floating, and would be merged."""
-    assert quantised_tensor([f"{LINEAR}.{leaf}"], lambda _: torch.float16) is not None
+    assert quantized_tensor([f"{LINEAR}.{leaf}"], lambda _: torch.float16) is not None
 
 
 def test_tensors_of_plain_models_are_not(tiny_family: Family) -> None:
@@ -68,7 +68,7 @@ def test_tensors_of_plain_models_are_not(tiny_family: Family) -> None:
         torch.bfloat16,
     )
     known = {**{name: stored.dtype(name) for name in stored.names}, **masks, **others}
-    assert quantised_tensor(known, known.__getitem__) is None
+    assert quantized_tensor(known, known.__getitem__) is None
 
 
 def test_weights_in_whole_numbers_are_refused(tiny_family: Family, tmp_path: Path) -> None:

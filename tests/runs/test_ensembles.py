@@ -73,7 +73,7 @@ def test_a_study_of_ensembles_is_searched_and_resumed(tmp_path: Path) -> None:
     ("changes", "expected"),
     [
         ({"objectives": [{"cost": "distance"}]}, "expected a space of merges, got ensembles"),
-        ({"engine": {"name": "transformers", "quantize": "int8"}}, "models are not quantised"),
+        ({"engine": {"name": "transformers", "quantize": "int8"}}, "models are not quantized"),
         ({"execution": {"gpus_per_worker": 2}}, "whose models are not spread"),
     ],
 )

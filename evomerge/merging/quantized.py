@@ -1,4 +1,4 @@
-"""Linear layers of a live model run with quantised weights, as a deployed merge will be run.
+"""Linear layers of a live model run with quantized weights, as a deployed merge will be run.
 
 The live model keeps its parameters: merges are written into them, exports are made of them, slopes
 are taken through them. What its linear layers compute with is made from them after each merge.
@@ -21,7 +21,7 @@ from evomerge.models.structure import decoder_layers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["QUANTISATIONS", "Quantisation", "QuantisedLayers", "quantise_fault"]
+__all__ = ["QUANTIZATIONS", "Quantization", "QuantizedLayers", "quantize_fault"]
 
 _GROUP = 32  # weights of a row that share a scale, for int4
 
@@ -29,8 +29,8 @@ _Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Quantisation:
-    """How weights are quantised.
+class Quantization:
+    """How weights are quantized.
 
     Attributes:
         summary: In words.
@@ -45,27 +45,27 @@ class Quantisation:
     group: int = 1
 
 
-class QuantisedLayers:
+class QuantizedLayers:
     """The linear layers inside the decoder layers of a model; embedding and head stay as they are.
 
     Args:
-        model: Live; its linear layers run quantised from now on.
-        name: One of ``QUANTISATIONS``.
+        model: Live; its linear layers run quantized from now on.
+        name: One of ``QUANTIZATIONS``.
 
     Raises:
-        CheckpointError: The model is not made of linear layers; see ``quantise_fault``.
+        CheckpointError: The model is not made of linear layers; see ``quantize_fault``.
     """
 
     def __init__(self, model: PreTrainedModel, name: str) -> None:
-        if fault := quantise_fault(model, name):
+        if fault := quantize_fault(model, name):
             raise CheckpointError(fault)
-        layer = QUANTISATIONS[name].layer
-        self._layers = [_QuantisedLinear(one, layer) for one in _linear_layers(model).values()]
+        layer = QUANTIZATIONS[name].layer
+        self._layers = [_QuantizedLinear(one, layer) for one in _linear_layers(model).values()]
         self.update()
 
     @torch.no_grad()
     def update(self) -> None:
-        """Quantise the parameters as they are now."""
+        """Quantize the parameters as they are now."""
         for layer in self._layers:
             layer.update()
 
@@ -81,19 +81,19 @@ class QuantisedLayers:
                 layer.is_on = True
 
 
-def quantise_fault(model: PreTrainedModel, name: str) -> str | None:
-    """Say why a model cannot be quantised; ``None`` if it can.
+def quantize_fault(model: PreTrainedModel, name: str) -> str | None:
+    """Say why a model cannot be quantized; ``None`` if it can.
 
     Args:
         model: Any, also on the meta device.
-        name: One of ``QUANTISATIONS``.
+        name: One of ``QUANTIZATIONS``.
     """
-    linear, group = _linear_layers(model), QUANTISATIONS[name].group
+    linear, group = _linear_layers(model), QUANTIZATIONS[name].group
     path, _ = decoder_layers(model)
     for parameter, value in model.get_submodule(path).named_parameters():
         if value.ndim > 1 and parameter.removesuffix(".weight") not in linear:
             return (
-                f"expected linear layers to quantise, got {path}.{parameter} of "
+                f"expected linear layers to quantize, got {path}.{parameter} of "
                 f"{type(model).__name__}, which is no weight of one"
             )
     for layer, one in linear.items():
@@ -112,22 +112,22 @@ def _linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
     return {name: module for name, module in modules if type(module) is nn.Linear}
 
 
-class _QuantisedLinear:
+class _QuantizedLinear:
     """Takes the place of a linear layer's ``forward``."""
 
     def __init__(self, linear: nn.Linear, make: Callable[..., _Layer]) -> None:
         self._linear, self._make = linear, make
-        self._quantised: _Layer | None = None
+        self._quantized: _Layer | None = None
         self.is_on = True
         linear.forward = self.forward  # type: ignore[assignment, method-assign]
 
     def update(self) -> None:
-        self._quantised = None  # its memory is for the next one
-        self._quantised = self._make(self._linear.weight.detach(), self._linear.bias)
+        self._quantized = None  # its memory is for the next one
+        self._quantized = self._make(self._linear.weight.detach(), self._linear.bias)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        if self.is_on and self._quantised is not None:
-            return self._quantised(inputs)
+        if self.is_on and self._quantized is not None:
+            return self._quantized(inputs)
         return functional.linear(inputs, self._linear.weight, self._linear.bias)
 
 
@@ -161,18 +161,18 @@ def _int4(quantization: Any) -> object:
     )
 
 
-QUANTISATIONS: Mapping[str, Quantisation] = {
-    "int8": Quantisation(
+QUANTIZATIONS: Mapping[str, Quantization] = {
+    "int8": Quantization(
         "weights in 8 bits, a scale per row",
         1.1,
         _by_torchao(lambda module: module.Int8WeightOnlyConfig()),
     ),
-    "int8_dynamic": Quantisation(
+    "int8_dynamic": Quantization(
         "weights in 8 bits, a scale per row; inputs, too, a scale per token",
         1.1,
         _by_torchao(lambda module: module.Int8DynamicActivationInt8WeightConfig()),
     ),
-    "int4": Quantisation(
+    "int4": Quantization(
         f"weights in 4 bits, a scale and a zero per {_GROUP} of a row",
         1.2,
         _by_torchao(_int4),

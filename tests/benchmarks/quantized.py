@@ -1,6 +1,6 @@
-"""How scores of quantised candidates go with those of the merges themselves.
+"""How scores of quantized candidates go with those of the merges themselves.
 
-Run with ``python -m tests.benchmarks.quantised``: ten merges of the embedded models, some
+Run with ``python -m tests.benchmarks.quantized``: ten merges of the embedded models, some
 minutes on one core. ``--write-docs`` puts the table into docs/sizes.md.
 """
 
@@ -22,7 +22,7 @@ from evomerge.evaluation.catalogue import prompt_suites
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.scores import MetricValue
 from evomerge.merging.candidate import LiveCandidate
-from evomerge.merging.quantised import QUANTISATIONS
+from evomerge.merging.quantized import QUANTIZATIONS
 from evomerge.merging.sources import Sources
 from evomerge.models.zoo import zoo_path
 from evomerge.recipe.recipe import Recipe, Rule
@@ -35,13 +35,13 @@ _EXPERTS = {name: f"zoo:{name}" for name in ("math", "list", "facts")}
 _TASKS, _METRICS = ("zoo_math", "zoo_list", "zoo_facts"), ("exact_match", "gold_bpb")
 _ITEMS = 40  # of each task
 _MERGES = 10
-_START, _END = "<!-- bench:quantised -->", "<!-- /bench -->"
+_START, _END = "<!-- bench:quantized -->", "<!-- /bench -->"
 
 
 def rows() -> Iterator[str]:
-    """Yield a row per way to quantise: how its scores go with those of the merges themselves."""
+    """Yield a row per way to quantize: how its scores go with those of the merges themselves."""
     whole = _scores(None)
-    for name in QUANTISATIONS:
+    for name in QUANTIZATIONS:
         found = _scores(name)
         cells = [_compared(whole[..., k], found[..., k]) for k in range(len(_METRICS))]
         yield f"| `{name}` | {' | '.join(cell for pair in cells for cell in pair)} |"
@@ -58,7 +58,7 @@ def _recipes() -> Iterator[Recipe]:
 
 def _scores(name: str | None) -> NDArray[np.float64]:
     """Score all merges; (merges, tasks, metrics)."""
-    candidate = LiveCandidate(Sources("zoo:base", _EXPERTS), quantise=name)
+    candidate = LiveCandidate(Sources("zoo:base", _EXPERTS), quantize=name)
     prepared = _prepared(candidate)
     values = []
     for recipe in _recipes():
