@@ -24,7 +24,8 @@ from evomerge.samplers.cmaes_internals import CatCMAwM, COMOCatCMAwM
 PRIVATE = {
     r"\._(?:get_dtype_plan|keys_to_ignore_\w+|tied_weights_keys)\b": "transformers_internals.py",
     r"\._(?:eigen_decomposition|mean|A|sigma|v_raw|kernel_id|incumbent_id)\b": "cmaes_internals.py",
-    r"\._(?:fewshot_docs|instances|children|config|encode_pair|yaml_loader)\b": "harness.py",
+    r"\._(?:fewshot_docs|instances|children|config|yaml_loader)\b": "harness.py",
+    r"\._encode_pair\b": "language_model.py",
     r"ray\._private": "ray.py",
 }
 

@@ -11,7 +11,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.evaluation.engine import Answer, PreparedRequests
-from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.harness import Instance
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.suite import BatchSize
 from evomerge.evaluation.transformers_engine import TransformersEngine

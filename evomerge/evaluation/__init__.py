@@ -62,7 +62,8 @@
     score_cache.py    scores of recipes that were scored before
     bounded.py        a bound on the memory that templates take
     hygiene.py        lm-eval kept silent, reproducible and harmless
-    harness.py        the only file that imports lm_eval
+    harness.py        what touches lm-eval's tasks
+    language_model.py  a live model as lm-eval sees it; no other file imports lm_eval
 
 Members are imported on first use, so that importing this package loads neither torch nor lm_eval.
 To add a task, put lm-eval YAML in a folder and name the folder as ``include_path``.

@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.evaluation.harness import Group, Task, mean, sample_pipelines, standard_error
+from evomerge.evaluation.harness import (
+    Group,
+    Task,
+    mean,
+    sample_pipelines,
+    standard_error,
+)
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.scores import ItemScore, MetricValue
 

@@ -12,9 +12,10 @@ from typing_extensions import Self
 from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
 from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
-from evomerge.evaluation.harness import GENERATION, LanguageModel, single_pipelines
+from evomerge.evaluation.harness import GENERATION, single_pipelines
 from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.item_losses import LossKind
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_metrics import NOISE
 from evomerge.evaluation.own_values import own_keys, trial_faults
 from evomerge.evaluation.passes import Pass, largest_passes

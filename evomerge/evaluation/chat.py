@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from evomerge.errors import EvaluationError, Fault
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.reasoning import Tags, unwritable
 from evomerge.evaluation.suite import Suite
 

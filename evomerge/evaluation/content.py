@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.catalogue import TaskCatalogue
-from evomerge.evaluation.harness import BUILTIN_TASKS, GENERATION, Instance, LanguageModel
+from evomerge.evaluation.harness import BUILTIN_TASKS, GENERATION, Instance
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_functions import source_texts
 from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.reasoning import Tags

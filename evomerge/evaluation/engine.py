@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.harness import Instance
+from evomerge.evaluation.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

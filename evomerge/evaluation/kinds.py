@@ -12,7 +12,8 @@ from typing import Protocol
 from evomerge.evaluation.batches import Pair
 from evomerge.evaluation.choosing import draw_seed
 from evomerge.evaluation.engine import Answer
-from evomerge.evaluation.harness import GENERATION, Instance, LanguageModel, is_sampling
+from evomerge.evaluation.harness import GENERATION, Instance
+from evomerge.evaluation.language_model import LanguageModel, is_sampling
 from evomerge.evaluation.stops import Stops
 
 __all__ = ["Asked", "Part", "Requests", "Runner", "prepare_requests"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from evomerge.evaluation.harness import GENERATION, Instance, LanguageModel
+from evomerge.evaluation.harness import GENERATION, Instance
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.requests import PromptedSuite
 from evomerge.evaluation.suite import BatchSize
 

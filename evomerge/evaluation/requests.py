@@ -11,14 +11,8 @@ from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.bounded import bounded
 from evomerge.evaluation.chat import require_chat
 from evomerge.evaluation.examples import keep_examples_apart, scored_docs
-from evomerge.evaluation.harness import (
-    FEWSHOT_SEED,
-    Group,
-    Instance,
-    LanguageModel,
-    Task,
-    without_data,
-)
+from evomerge.evaluation.harness import FEWSHOT_SEED, Group, Instance, Task, without_data
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.reasoning import Tags, tags_of
 from evomerge.evaluation.selection import select_items

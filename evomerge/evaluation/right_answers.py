@@ -10,7 +10,8 @@ from statistics import fmean
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine import Engine, PreparedRequests
 from evomerge.evaluation.grader import Grader
-from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.harness import Instance
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.smooth import gold_texts, scored_answer
 

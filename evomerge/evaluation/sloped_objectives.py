@@ -10,8 +10,9 @@ from typing import Literal
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine import Engine
-from evomerge.evaluation.harness import GENERATION, Group, LanguageModel, task_names
+from evomerge.evaluation.harness import GENERATION, Group, task_names
 from evomerge.evaluation.item_losses import LossKind, LossSettings
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_values import own_names
 from evomerge.evaluation.reasoning import tags_of
 from evomerge.evaluation.requests import PreparedTask, PromptedSuite

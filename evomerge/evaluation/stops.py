@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from evomerge.evaluation.engine import Answer
-from evomerge.evaluation.harness import LanguageModel, end_tokens
+from evomerge.evaluation.language_model import LanguageModel, end_tokens
 from evomerge.evaluation.reasoning import Said
 
 __all__ = ["Stops"]

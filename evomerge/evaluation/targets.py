@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.item_losses import (
     AnswerLoss,
     ChoiceEntropy,
@@ -16,6 +16,7 @@ from evomerge.evaluation.item_losses import (
     LossSettings,
     SumLoss,
 )
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.right_answers import Answers, RightAnswers
 from evomerge.evaluation.smooth import gold_choices, gold_texts, scored_answer, smooth_names

@@ -16,11 +16,11 @@ from evomerge.evaluation.harness import (
     Sampler,
     Task,
     TaskManager,
-    is_sampling,
     known_filters,
     with_samples,
 )
 from evomerge.evaluation.index import is_public, leaf_tasks, open_index
+from evomerge.evaluation.language_model import is_sampling
 from evomerge.evaluation.own_checks import metric_faults, tasks_of
 from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.suite import Suite

@@ -25,8 +25,9 @@ from evomerge.evaluation.decoding import (
     shortest_window,
 )
 from evomerge.evaluation.engine import Answer, device_name
-from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.kinds import Asked, Part, Requests, prepare_requests
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.likelihood import log_likelihoods
 from evomerge.evaluation.memory import Halving
 from evomerge.evaluation.prefix import Family, families, keeps_positions, unrelated

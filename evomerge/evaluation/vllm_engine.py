@@ -23,8 +23,9 @@ from evomerge.evaluation.batches import Pair
 from evomerge.evaluation.choosing import Draws
 from evomerge.evaluation.decoding import decodes_plainly
 from evomerge.evaluation.engine import Answer, device_name
-from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.harness import Instance
 from evomerge.evaluation.kinds import Asked, Part, Requests, prepare_requests
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.suite import BatchSize
 

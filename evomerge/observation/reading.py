@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge.errors import CheckpointError
-from evomerge.evaluation.harness import LanguageModel
 from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.teacher_forcing import Reading
 from evomerge.models.outline import load_tokenizer, plain_config
 from evomerge.models.structure import class_fault

@@ -35,7 +35,7 @@ from evomerge.study.records import Objective, make_objectives
 
 if TYPE_CHECKING:
     from evomerge.evaluation.catalogue import TaskCatalogue
-    from evomerge.evaluation.harness import LanguageModel
+    from evomerge.evaluation.language_model import LanguageModel
     from evomerge.evaluation.requests import PromptedSuite
     from evomerge.merging.sources import Sources
 
@@ -303,8 +303,8 @@ def _make_reader(
     """
     from transformers import AutoTokenizer
 
-    from evomerge.evaluation.harness import LanguageModel
     from evomerge.evaluation.hygiene import clean_harness
+    from evomerge.evaluation.language_model import LanguageModel
     from evomerge.models.opening import peek_model
     from evomerge.models.outline import load_tokenizer, plain_config, tokenizer_of
     from evomerge.models.structure import class_fault

@@ -12,7 +12,8 @@ import torch
 from evomerge.ensembles.loading import EnsembleCosts
 from evomerge.errors import ConfigError
 from evomerge.evaluation.engine import Answer, PreparedRequests
-from evomerge.evaluation.harness import Instance, LanguageModel
+from evomerge.evaluation.harness import Instance
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
 from evomerge.merging.spread import to_gpu

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
-from evomerge.evaluation.harness import LanguageModel
 from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.merging.candidate import load_model
 from evomerge.merging.spread import to_gpu
 from evomerge.models.checkpoint import open_safetensors

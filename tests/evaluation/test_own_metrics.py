@@ -15,8 +15,9 @@ from evomerge.errors import EvaluationError
 from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue, own_values
 from evomerge.evaluation.code_runs import Runs
 from evomerge.evaluation.content import metric_digests
-from evomerge.evaluation.harness import LanguageModel, most_texts, with_samples
+from evomerge.evaluation.harness import most_texts, with_samples
 from evomerge.evaluation.judge import Judge
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_metrics import OwnMetric
 
 from .test_checks import faults_of

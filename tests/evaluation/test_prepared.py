@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import PreparedSuites, Scores, Suite, TaskCatalogue
 from evomerge.evaluation.gates import Gates
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.transformers_engine import TransformersEngine
 
 from .tiny_tasks import N_ROWS, NAMED, metrics_of, write_task

@@ -17,7 +17,7 @@ from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue
 from evomerge.evaluation.catalogue import prompt_suites
 from evomerge.evaluation.choosing import Draws
 from evomerge.evaluation.generation import Generation
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_metrics import OwnMetric
 
 from .bigrams import bigram_llama, word_tokenizer

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from evomerge.evaluation import Suite, TaskCatalogue
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.language_model import LanguageModel
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 WORDS = [*DIGITS, "plus", "minus", "is", "what", "?", "."]

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from evomerge.evaluation.harness import LanguageModel
+from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.step_memory import pass_bytes
 from evomerge.evaluation.teacher_forcing import Piece, Reading
 from evomerge.models import asked, loading, structure
