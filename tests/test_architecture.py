@@ -83,7 +83,7 @@ MAY_IMPORT = {
         *("errors", "fingerprint", "seeds", "models", "kernels", "recipe", "merging"),
         "evaluation",
         *("execution", "study", "origins", "analysis", "mixtures", "transplants", "masked"),
-        "schema",
+        *("schema", "twins", "observation"),
     },
     "config": {
         *("errors", "plain_yaml", "schema", "secrets", "models", "recipe", "evaluation"),

@@ -88,7 +88,7 @@ def mask(
     Raises:
         EvomergeError: The recipe is wrong or cannot have masks, or the folder cannot be written.
     """
-    from evomerge.export.masks import export_masks
+    from evomerge.export.restorable import export_masks
     from evomerge.masked.file import MASKS
     from evomerge.masked.folder import check_masks, kind_for
     from evomerge.merging.sources import Sources
@@ -134,12 +134,13 @@ def merge_twins(
         EvomergeError: The recipe is wrong or cannot have differences, a prompt says not which
             expert it is for, or the folder cannot be written.
     """
+    from evomerge.export.restorable import export_twins
     from evomerge.masked.file import MASKS
     from evomerge.merging.sources import Sources
     from evomerge.merging.watched import N_PROMPTS
     from evomerge.observation.examples import read_examples
     from evomerge.twins.file import TWINS
-    from evomerge.twins.folder import RANK_SHARE, check_twins, write_twins
+    from evomerge.twins.folder import RANK_SHARE, check_twins
 
     found, share = recipe_of(recipe), RANK_SHARE if rank_share is None else rank_share
     limit = len(found.experts) * N_PROMPTS
@@ -147,7 +148,7 @@ def merge_twins(
     check_twins(found, Sources.of(found), share, examples)
     _forget(Path(out), MASKS, TWINS)
     write_merge(found, Path(out), measuring=measuring, merging=merging)
-    return write_twins(found, Path(out), rank_share=share, prompts=examples, progress=comparing)
+    return export_twins(found, Path(out), rank_share=share, prompts=examples, progress=comparing)
 
 
 def restore(

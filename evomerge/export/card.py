@@ -75,7 +75,7 @@ def model_card(
     folding: FoldError | None = None,
     non_finite: NonFinite | None = None,
     parts: Sequence[str] = (),
-    masks: Sequence[str] = (),
+    beside: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Write a model card.
 
@@ -88,7 +88,7 @@ def model_card(
         folding: How exactly the folder holds the scales of the recipe's path, if it has any.
         non_finite: NaN and infinity in the folder, if there are any.
         parts: Where the parts of a model of vision and language are from.
-        masks: Names of the experts whose masks are beside the merge.
+        beside: What is beside the merge for experts to come back, and their names.
 
     Returns:
         Markdown with the YAML header that the Hub reads.
@@ -123,7 +123,7 @@ def model_card(
             folding=folding,
             non_finite=non_finite,
             parts=parts,
-            masks=masks,
+            beside=beside or {},
             version=__version__,
         )
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from evomerge.api.masking import mask
+from evomerge.api.masking import mask, merge_twins
 from evomerge.api.shrinking import fewer_experts
 from evomerge.api.transplanting import transplant
 from evomerge.fingerprint import fingerprint
@@ -54,6 +54,14 @@ def test_the_card_of_masks_says_how_experts_come_back(model: Path, tmp_path: Pat
     assert "| mit |" in body
     assert recipe.digest in body
     assert str(tmp_path) not in body
+
+
+def test_the_card_of_twins_says_how_experts_come_back(model: Path, tmp_path: Path) -> None:
+    recipe = Recipe({"math": str(model)}, (Rule("task_arithmetic"),), base="zoo:base")
+    merge_twins(recipe, tmp_path / "out")
+    _, body = read(tmp_path / "out")
+    assert "Beside the merge are low-rank differences of math; `evomerge restore DIR" in body
+    assert "| mit |" in body
 
 
 def test_the_card_of_fewer_experts_says_how_many(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ _HEAD = """\
 # All systems of the literature
 
 What evomerge is measured against: {total} systems that merge, average or search merges, or say how
-to judge them. {here} are here, {part} of them in part, {out} are [out of scope](#out-of-scope),
-{missing} are [not here yet](#not-here-yet).
+to judge them. {here} are here, {part} of them in part, {out} are
+[out of scope](#out-of-scope){missing}.
 
 This page is generated: `make inventory`. Every place and every test that it names exists, which
 tests make sure of; another merges a recipe of every method.
@@ -76,12 +76,11 @@ def page_text() -> str:
         here=len(here),
         part=sum(bool(row.part) for row in here),
         out=len(out),
-        missing=len(missing),
+        missing=f", {len(missing)} are [not here yet](#not-here-yet)" if missing else "",
     )
     lines = [
         *(_row(row) for row in here),
-        *("", "## Not here yet", "", "| system | published |", "|---|---|"),
-        *(f"| {row.name} | {row.published} |" for row in missing),
+        *_missing(missing),
         *("", "## Out of scope", "", "| system | why | published |", "|---|---|---|"),
         *(f"| {row.name} | {row.out} | {row.published} |" for row in out),
         *("", "## Other methods", "", "Methods that are none of the systems above."),
@@ -89,6 +88,12 @@ def page_text() -> str:
         *_others(rows),
     ]
     return head + "\n".join(lines) + "\n"
+
+
+def _missing(rows: Sequence[System]) -> Iterator[str]:
+    if rows:
+        yield from ("", "## Not here yet", "", "| system | published |", "|---|---|")
+        yield from (f"| {row.name} | {row.published} |" for row in rows)
 
 
 def _frozen(value: object) -> Any:
