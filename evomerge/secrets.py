@@ -11,7 +11,7 @@ from evomerge.errors import StudyError
 __all__ = ["filled_in", "holds_password", "without_secrets"]
 
 _PASSWORDS = (
-    re.compile(r"(://[^:/@\s]*:)(\S+)(?=@)"),
+    re.compile(r"(:/{1,2}[^:/@\s]*:)(\S+)(?=@)"),
     re.compile(r"([?&](?:password|passwd|pwd|token)=)([^&\s'\"]+)", re.IGNORECASE),
 )
 _HUB_TOKEN = re.compile(r"\b()((?:hf|api_org)_[A-Za-z0-9]{20,})\b")
@@ -19,7 +19,10 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def without_secrets(text: str) -> str:
-    """Replace the passwords of URLs, and the Hub's tokens, by ``***``."""
+    """Replace the passwords of URLs, and the Hub's tokens, by ``***``.
+
+    A URL that was taken for a path has one slash.
+    """
     for pattern in (*_PASSWORDS, _HUB_TOKEN):
         text = pattern.sub(r"\1***", text)
     return text

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.cli import main as cli
+from evomerge.cli.terminal import print_table
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, StudyError
@@ -32,12 +33,19 @@ EXPERIMENT = (
         ),
         (f"Authorization: Bearer {TOKEN}.", "Authorization: Bearer ***."),
         (f"https://me:{TOKEN}@huggingface.co/a/b", "https://me:***@huggingface.co/a/b"),
+        ("no file x/postgresql:/me:x1y@h/d", "no file x/postgresql:/me:***@h/d"),
         ("http://127.0.0.1:8080/x and a@b", "http://127.0.0.1:8080/x and a@b"),
         ("owner/hf_model@main, hf_hub", "owner/hf_model@main, hf_hub"),
     ],
 )
 def test_secrets_are_replaced(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
+
+
+def test_tables_show_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("", ["trial", f"https://me:{TOKEN}@h"], [["1", URL]])
+    assert "https://me:***@h" in (shown := capsys.readouterr().out)
+    assert "me:***@db.example.org" in shown
 
 
 def test_variables_stand_for_passwords(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,9 +71,9 @@ def print_table(
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
         numeric = all(_is_number(row[i]) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(_safe(column), justify="right" if numeric else "left", overflow="fold")
     for i, row in enumerate(rows):
-        table.add_row(*map(_escape, row), style="bold" if i == bold else None)
+        table.add_row(*map(_safe, row), style="bold" if i == bold else None)
     if title:
         console.print(title, style="italic", soft_wrap=True, markup=False)
     console.print(table)
@@ -87,6 +87,10 @@ def value_text(value: float, stderr: float) -> str:
 def _is_number(text: str) -> bool:
     """Tell figures, with error bar or unit, from words that begin with one."""
     return re.fullmatch(r"[-+–±.,%\d\s()]*[a-zA-Z]{0,3}", text) is not None
+
+
+def _safe(text: str) -> str:
+    return _escape(without_secrets(text))
 
 
 def _escape(text: str) -> str:

@@ -47,6 +47,7 @@ _SCHEMA = pa.schema(
     ],
     metadata={"schema_version": "2"},
 )
+_LAST = 2**31 - 1  # trial that can be stored; a damaged file may name others
 _MISSING = {"smooth": None, "tokens": 0, "seconds": 0.0}  # in files of version 1
 _VERDICTS = "verdicts.jsonl"
 _JOIN_AT = 64  # files of one trial each
@@ -191,7 +192,7 @@ def _read(path: Path, trials: Collection[int] | None = None) -> pa.Table:
     if path.is_symlink():
         raise StudyError(f"expected item scores at {path}, got a link; put a copy in its place")
     try:
-        wanted = None if trials is None else [("trial", "in", list(trials))]
+        wanted = None if trials is None else [("trial", "in", [n for n in trials if n <= _LAST])]
         table = pq.read_table(path, filters=wanted)
         for name, value in _MISSING.items():
             if name not in table.column_names:

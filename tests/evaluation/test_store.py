@@ -163,7 +163,7 @@ def test_some_trials_are_read_also_after_joining(tmp_path, monkeypatch):
     assert [items.read_trial(trial, "search") for trial in range(8)] == [rows(t) for t in range(8)]
     assert items.read_trial(1, "test") == rows(1, n=2)
     assert items.read_trial(2, "test") == []
-    some, all_of_it = items.read({1, 5, 99}), items.read()
+    some, all_of_it = items.read({1, 5, 99, 10**40}), items.read()
     assert some.astype(object).equals(
         all_of_it[all_of_it["trial"].isin((1, 5))].reset_index(drop=True).astype(object)
     )
