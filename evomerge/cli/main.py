@@ -109,8 +109,6 @@ def main() -> None:
             "'evomerge --debug …' shows where)"
         )
         sys.exit(_OUR_BUG)
-    finally:
-        gc.freeze()  # nobody need look for garbage in what is left: a long study takes seconds
 
 
 def _show_traceback() -> None:

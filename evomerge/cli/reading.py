@@ -21,7 +21,7 @@ from evomerge.cli.results import (
     print_unenforced,
 )
 from evomerge.cli.terminal import console, print_json
-from evomerge.study.collecting import without_collecting
+from evomerge.study.collecting import end_without_collecting, without_collecting
 
 if TYPE_CHECKING:
     from evomerge.analysis.status import Status
@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
 def status(study: StudyDir, json: Json = False) -> None:
     """Show how far a study is and where its time goes."""
+    end_without_collecting()
     from evomerge.analysis.status import study_status
     from evomerge.runs.reading import read_study, stage_studies
     from evomerge.study.folder import StudyFolder
@@ -95,6 +96,7 @@ def front(study: StudyDir, json: Json = False) -> None:
     from evomerge.analysis.paired import paired_rows
     from evomerge.api.study import Study
 
+    end_without_collecting()
     found = Study.open(study).results
     record = found.study
     items = found.items_of(compared(record))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["without_collecting"]
+__all__ = ["end_without_collecting", "without_collecting"]
 
 
 @contextmanager
@@ -19,3 +20,8 @@ def without_collecting() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def end_without_collecting() -> None:
+    """Let nobody look for garbage in what is left when the process ends."""
+    atexit.register(gc.freeze)

@@ -129,4 +129,4 @@ def _resume(study: Path) -> None:
 
 if __name__ == "__main__":
     print(json.dumps({"reads": run_counted(sys.argv[1], Path(sys.argv[2]))}))
-    gc.freeze()  # as the command line does at its end
+    gc.freeze()  # as status and front end
