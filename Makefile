@@ -33,8 +33,8 @@ real: smollm2    ## search SmolLM2-135M; table, report and export in runs/real; 
 test: install    ## run all tests that need no GPU
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-survival: install ## tests of clusters, kills, hung workers and orphans of a real Ray, some minutes
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m survival tests/execution tests/e2e
+survival: install ## tests of a real Ray's clusters, kills and orphans, of the GPU script in miniature; minutes
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m survival tests/execution tests/e2e tests/benchmarks/gpu
 
 fuzz: install    ## read 22,000 damaged inputs of every kind, watched; an hour
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(ARGS)

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from evomerge.analysis.front import front
 from evomerge.analysis.intervals import difference, mean
 from evomerge.analysis.picking import pick
+from evomerge.merging.folder import write_checkpoint
 from evomerge.origins import is_single_model
+from evomerge.recipe.files import stored_recipe
 from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
 from tests.e2e.command import evomerge
@@ -113,13 +115,16 @@ def test_the_export_is_an_ordinary_model_that_scores_what_the_trial_scored(
         assert metrics[f"{objective.metric},none"] == value
 
 
-def test_recipe_and_mergekit_exports_are_text(finished: Path, tmp_path: Path) -> None:
-    for fmt in ("recipe", "mergekit"):
-        evomerge("export", finished, "--format", fmt, "--out", tmp_path / f"{fmt}.yaml")
-    evomerge("merge", tmp_path / "recipe.yaml", "--out", tmp_path / "merged")
-    evomerge("export", finished, "--out", tmp_path / "exported")
+def test_an_exported_recipe_is_merged_into_the_bytes_of_its_trial(
+    finished: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    evomerge("export", finished, "--format", "recipe", "--pick", "knee", "--out", recipe)
+    evomerge("merge", recipe, "--out", tmp_path / "merged")
+    trial = pick(read_study(StudyFolder(finished)), "knee")
+    write_checkpoint(stored_recipe(trial.recipe, trial.number), tmp_path / "trial")
     merged = (tmp_path / "merged" / "model.safetensors").read_bytes()
-    assert merged == (tmp_path / "exported" / "model.safetensors").read_bytes()
+    assert merged == (tmp_path / "trial" / "model.safetensors").read_bytes()
 
 
 def test_the_demo_beats_every_parent_by_two_standard_errors(quickstart: Path) -> None:

@@ -13,6 +13,8 @@ from tests.benchmarks.gpu.running import PhaseResult, load
 
 ROOT = Path(__file__).parents[3]
 
+pytestmark = pytest.mark.survival
+
 
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PhaseResult]:
