@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -91,6 +92,7 @@ class _Undisturbed:
 def undisturbed(case: Case, root: Path) -> _Undisturbed:
     """Run a study once; how long it takes, and how often it writes."""
     folder = root / f"{case.sampler}-{case.workers}"
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier check
     started = time.monotonic()
     driver = Driver(_start(case, folder), folder.with_suffix(".log"), folder)
     status = driver.status(_LONGEST_S)
