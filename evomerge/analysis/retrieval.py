@@ -113,20 +113,25 @@ def retrieve(base: str, experts: Sequence[str], asked: Mapping[str, TaskAnswers]
         TaskFit(
             task,
             len(np.unique(one.prompts)),
-            {name: _cosine(one.said[name], _wanted(one)) for name in (base, *experts)},
+            {name: _fit(one, name) for name in (base, *experts)},
         )
         for task, one in asked.items()
     )
     return Retrieval(tuple(fits), tuple(_order(base, experts, asked)), _pairs(base, experts, asked))
 
 
-def _wanted(asked: TaskAnswers) -> FloatArray:
-    """Write what is right as probabilities."""
-    first = next(iter(asked.said.values()))
-    return np.eye(first.shape[1])[asked.right]
+def _fit(asked: TaskAnswers, model: str) -> float:
+    """Compute the cosine of what a model says and what is right, a 1 at every position."""
+    norms = float(np.linalg.norm(asked.said[model]) * np.sqrt(len(asked.right)))
+    return float(_of_right(asked, model).sum()) / norms if norms else float("nan")
 
 
-def _cosine(one: Float32Array | FloatArray, other: Float32Array | FloatArray) -> float:
+def _of_right(asked: TaskAnswers, model: str) -> FloatArray:
+    """Read the probability of what is right at every position."""
+    return asked.said[model][np.arange(len(asked.right)), asked.right].astype(float)
+
+
+def _cosine(one: Float32Array, other: Float32Array) -> float:
     a, b = one.ravel().astype(float), other.ravel().astype(float)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norms if norms else float("nan")
@@ -146,7 +151,7 @@ def _order(base: str, experts: Sequence[str], asked: Mapping[str, TaskAnswers]) 
 
 def _known(asked: TaskAnswers, model: str) -> FloatArray:
     """Geometric mean over each right answer's tokens of their probabilities: (prompts,)."""
-    right = asked.said[model][np.arange(len(asked.right)), asked.right].astype(float)
+    right = _of_right(asked, model)
     _, own, n = np.unique(asked.prompts, return_inverse=True, return_counts=True)
     with np.errstate(divide="ignore"):  # nothing is known where a token is impossible
         return np.exp(np.bincount(own, np.log(right)) / n)

@@ -137,14 +137,12 @@ def merge_twins(
     from evomerge.export.restorable import export_twins
     from evomerge.masked.file import MASKS
     from evomerge.merging.sources import Sources
-    from evomerge.merging.watched import N_PROMPTS
-    from evomerge.observation.examples import read_examples
     from evomerge.twins.file import TWINS
     from evomerge.twins.folder import RANK_SHARE, check_twins
+    from evomerge.twins.router import router_prompts
 
     found, share = recipe_of(recipe), RANK_SHARE if rank_share is None else rank_share
-    limit = len(found.experts) * N_PROMPTS
-    examples = () if prompts is None else read_examples(Path(prompts), limit)
+    examples = () if prompts is None else router_prompts(Path(prompts))
     check_twins(found, Sources.of(found), share, examples)
     _forget(Path(out), MASKS, TWINS)
     write_merge(found, Path(out), measuring=measuring, merging=merging)

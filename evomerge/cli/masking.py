@@ -177,9 +177,12 @@ def _weights(expert: str) -> str | dict[str, float]:
         return expert
     parts = [part.rpartition("=") for part in expert.split(",")]
     try:
-        return {name: float(number) for name, _, number in parts}
+        weights = {name.strip(): float(number) for name, _, number in parts}
     except ValueError as err:
         raise ConfigError(f"expected EXPERT, or EXPERT=0.6,EXPERT=0.4, got {expert!r}") from err
+    if len(weights) < len(parts):
+        raise ConfigError(f"expected one weight for each expert, got {expert!r}")
+    return weights
 
 
 def _ratios(given: list[str]) -> float | dict[str, float]:

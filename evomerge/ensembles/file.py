@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,8 @@ class EnsembleFile:
             yield Fault(("weights",), "by: proxy has alpha instead; remove weights")
         if self.by != "proxy" and self.alpha is not None:
             yield Fault(("alpha",), f"by: {self.by} has weights instead; remove alpha")
+        if self.alpha is not None and not math.isfinite(self.alpha):
+            yield Fault(("alpha",), f"expected a finite number, got {self.alpha}")
         weights = self.weights or (1.0,) * n
         if len(weights) != n:
             yield Fault(("weights",), f"expected one weight for each of {n} models, got {weights}")

@@ -16,13 +16,7 @@ from evomerge.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["TogetherCandidate", "has_ensembles"]
-
-
-def has_ensembles(spec: WorkerSpec) -> bool:
-    """Tell whether a worker's candidates may be ensembles."""
-    space = spec.space
-    return space is not None and space.recipe(space.defaults).ensemble is not None
+__all__ = ["TogetherCandidate"]
 
 
 class TogetherCandidate:
@@ -45,6 +39,11 @@ class TogetherCandidate:
     def tensors(self) -> Mapping[str, torch.Tensor]:
         """Of the merge; an ensemble has none that are its own."""
         return self._merged.tensors
+
+    def hold_all(self) -> None:
+        """Let all models answer that may: batches are to be planned for what all of them keep."""
+        assert self._spec.space is not None, "it has ensembles"
+        self.materialise(self._spec.space.recipe(self._spec.space.defaults))
 
     def materialise(self, recipe: Recipe) -> None:
         """Merge a recipe, or let its models answer; complete on return."""

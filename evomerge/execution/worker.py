@@ -27,7 +27,7 @@ from evomerge.execution.contents import require_contents
 from evomerge.execution.costs import COST, Cost
 from evomerge.execution.meter import CostMeter
 from evomerge.execution.protocol import Climb, Failed, Job, Outcome, Pruned, Scored, WorkerSpec
-from evomerge.execution.together import TogetherCandidate, has_ensembles
+from evomerge.execution.together import TogetherCandidate
 from evomerge.fingerprint import digest_of
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.measuring import measure_models
@@ -37,6 +37,7 @@ from evomerge.models.reference import ModelRef
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
 from evomerge.secrets import without_secrets
+from evomerge.space.ensemble import has_ensembles
 
 if TYPE_CHECKING:
     from evomerge.evaluation.vllm_engine import VllmModel
@@ -100,7 +101,7 @@ class Worker:
         how = spec.engine.attention, spec.engine.quantize, spec.n_devices
         live = LiveCandidate(sources, spec.dtype, spec.device, spec.merging_share, *how)
         self._merged = live
-        self._candidate = TogetherCandidate(spec, live) if has_ensembles(spec) else live
+        self._candidate = TogetherCandidate(spec, live) if has_ensembles(spec.space) else live
         self._vllm = self._inside_vllm(sources) if spec.engine.name == "vllm" else None
         self._sources = sources
         self._cache = ScoreCache(cache_folder("scores"))
@@ -153,6 +154,8 @@ class Worker:
         """Build the tasks of one split, or those that are only reported, unless that is done."""
         if split in self._prepared:
             return
+        if isinstance(self._candidate, TogetherCandidate):
+            self._candidate.hold_all()
         is_reported = split == REPORT_ONLY
         self._prepared[split] = PreparedSuites(
             self._spec.prompted.get(split) or self._prompted(split, is_reported=is_reported),

@@ -56,10 +56,11 @@ def check_masks(recipe: Recipe, sources: Sources, ratios: Mapping[str, float]) -
     """Make sure that masks can be made, before anything is merged.
 
     Raises:
-        RecipeError: The merge has no base, a path, or a part that is not the expert's own;
-            everything that is wrong.
+        RecipeError: It is an ensemble; or the merge has no base, a path, or a part that is not
+            the expert's own, everything that is wrong.
         ConfigError: A ratio is of no expert, or is no ratio.
     """
+    recipe.require_merge()
     if faults := list(_recipe_faults(recipe, sources)):
         raise RecipeError(*faults)
     if faults := list(_ratio_faults(recipe, ratios)):

@@ -35,7 +35,8 @@ __all__ = [
 
 WRITTEN = "evomerge merged the model in this folder."
 """First line of the recipe beside a merge: tells it from a recipe that was put there."""
-_REPLACED = (*COMPANIONS, "README.md")
+_CARD = "README.md"
+_REPLACED = (*COMPANIONS, _CARD)
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _CLAIM = ".merge-in-progress"
 
@@ -74,8 +75,8 @@ def claim_folder(out: Path, digest: str, sources: Iterable[Path], shard_bytes: i
                 f"{out} holds an unfinished merge of recipe {before.get('recipe')}, this is "
                 f"recipe {digest}; finish that one, remove the folder, or choose another"
             )
-        for file in leftover:
-            file.unlink()
+        for file in (*leftover, out / _CARD):
+            file.unlink(missing_ok=True)
     except OSError as err:
         raise CheckpointError(f"cannot write into {out}: {err.strerror}") from err
     put(out / _CLAIM, json.dumps(claim).encode())

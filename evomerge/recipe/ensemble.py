@@ -44,7 +44,8 @@ class OutputMix:
             yield Fault(("weights", name), f"expected one of {', '.join(models)}, got {name!r}")
         weights = list(self.weights.values())
         if not 0 < sum(weights) < float("inf"):
-            yield Fault(("weights",), f"expected a sum above 0, got {sum(weights):g}")
+            text = f"expected finite weights with a sum above 0, got {sum(weights):g}"
+            yield Fault(("weights",), text)
         if self.by == "probabilities" and min(weights, default=0) < 0:
             text = f"expected weights of at least 0 for probabilities, got {min(weights):g}"
             yield Fault(("weights",), text, "by: logits may have others")

@@ -17,6 +17,7 @@ from evomerge.models.parts import parts_of
 from evomerge.runs.parts import bounds_of
 from evomerge.runs.workers import worker_device
 from evomerge.space.baselines import Baseline
+from evomerge.space.ensemble import has_ensembles
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.constraints import parse_bound
 
@@ -125,7 +126,7 @@ def distance_faults(experiment: Experiment, space: SearchSpace | None) -> Iterat
     if _has_paths(space):
         for path in _costs(experiment, "distance"):
             yield Fault((*path, "cost"), text, "use the cost kl")
-    if _has_ensembles(space):
+    if has_ensembles(space):
         text = "expected a space of merges, got ensembles, which have no tensors of their own"
         for path in _costs(experiment, "distance"):
             yield Fault((*path, "cost"), text, "use the cost kl")
@@ -146,7 +147,7 @@ def placement_faults(
     if _has_paths(space):
         text = "expected at most 1 for a space with data-flow paths, whose layers are not spread"
         yield Fault(path, f"{text}, got {n:g}")
-    if _has_ensembles(space):
+    if has_ensembles(space):
         text = "expected at most 1 for a space of ensembles, whose models are not spread"
         yield Fault(path, f"{text}, got {n:g}")
 
@@ -177,7 +178,7 @@ def engine_faults(
     if _has_paths(space):
         text = "expected transformers for a space with data-flow paths, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")
-    if _has_ensembles(space):
+    if has_ensembles(space):
         text = "expected transformers for a space of ensembles, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")
 
@@ -199,7 +200,7 @@ def _quantizing_faults(
     if _has_paths(space):
         text = "expected a space without data-flow paths, whose layers are not quantized"
         yield Fault(path, f"{text}, got {wanted}", "leave it out")
-    if _has_ensembles(space):
+    if has_ensembles(space):
         text = "expected a space of merges, got ensembles, whose models are not quantized"
         yield Fault(path, text, "leave it out")
     if sources is not None and (why := _no_quantizing(sources, wanted)):
@@ -249,10 +250,6 @@ def final_split_faults(experiment: Experiment, suites: tuple[Suite, ...]) -> Ite
 
 def _has_paths(space: SearchSpace | None) -> bool:
     return space is not None and bool(space.recipe(space.defaults).path)
-
-
-def _has_ensembles(space: SearchSpace | None) -> bool:
-    return space is not None and space.recipe(space.defaults).ensemble is not None
 
 
 def _expected(got: str, known: tuple[str, ...], what: str) -> str:

@@ -51,7 +51,7 @@ def learn_mask(
     Raises:
         ConfigError: A setting is wrong, or models cannot be put under a mask.
         EvaluationError: No objective has a slope, or a loss is not finite.
-        CheckpointError: The folder cannot be written.
+        CheckpointError: A model holds NaN or infinity, or the folder cannot be written.
     """
     import torch
 
@@ -62,6 +62,7 @@ def learn_mask(
     sources = Sources.of(loaded.models, cache_folder("experts"))
     if faults := [*settings.faults(), *mask_faults(sources, out)]:
         raise ConfigError(*faults)
+    sources.check_finite()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     candidate = LiveCandidate(sources, loaded.models.dtype, device)
     losses = _losses(loaded, sources, candidate, settings)

@@ -56,9 +56,13 @@ def ask(
 
     Returns:
         By task.
+
+    Raises:
+        NonFiniteError: A model holds NaN or infinity.
     """
     from evomerge.merging.candidate import LiveCandidate
 
+    sources.check_finite()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     candidate, models = LiveCandidate(sources, device=device), (BASE, *loaded.models.experts)
     tasks = {task: _Task(tokenised(own, sources.anchor)) for task, own in examples.items()}

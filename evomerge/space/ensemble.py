@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,10 +17,10 @@ from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
 from evomerge.space.baselines import single_model_rules
 from evomerge.space.distributions import in_range, range_text, suggest
-from evomerge.space.protocol import GeneInfo, ModelSet, Params
+from evomerge.space.protocol import GeneInfo, ModelSet, Params, SearchSpace
 from evomerge.space.simplex import breaks_of, even_break, shares_of
 
-__all__ = ["EnsembleSpace", "EnsembleSpec", "ensemble_faults"]
+__all__ = ["EnsembleSpace", "EnsembleSpec", "ensemble_faults", "has_ensembles"]
 
 _SAME = 1e-9
 
@@ -109,6 +110,8 @@ class EnsembleSpace:
         if any(abs(weights[name]) > _SAME for name in weights.keys() - {*names}):
             return None
         shares = [weights.get(name, 0.0) for name in names]
+        if self._by != "proxy" and min(shares) < -_SAME:
+            return None
         found = shares[1:] if self._by == "proxy" else breaks_of(shares)
         params = dict(zip(self.distributions, found, strict=False))
         return params if in_range(params, self.distributions) else None
@@ -140,6 +143,11 @@ def _weights(recipe: Recipe, by: str) -> Mapping[str, float] | None:
     return None
 
 
+def has_ensembles(space: SearchSpace | None) -> bool:
+    """Tell whether candidates of a space may be ensembles."""
+    return space is not None and space.recipe(space.defaults).ensemble is not None
+
+
 def ensemble_faults(spec: EnsembleSpec, models: ModelSet) -> list[Fault]:
     """List every fault of a space of ensembles; empty if all is well."""
     return [*_faults(spec, models)]
@@ -160,6 +168,6 @@ def _faults(spec: EnsembleSpec, models: ModelSet) -> Iterator[Fault]:
 
 
 def _alpha_faults(alpha: Sequence[float] | None) -> Iterator[Fault]:
-    if alpha is not None and not alpha[0] < alpha[1]:
-        text = f"expected [low, high] with low < high, got [{alpha[0]:g}, {alpha[1]:g}]"
+    if alpha is not None and not -math.inf < alpha[0] < alpha[1] < math.inf:
+        text = f"expected [low, high] with low < high, both finite, got {list(alpha)}"
         yield Fault(("alpha",), text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -81,15 +82,17 @@ class Twins:
         """Make sure that there are differences of the experts that have weights.
 
         Raises:
-            ConfigError: Of some there are none.
+            ConfigError: Of some there are none, or a weight is not finite.
         """
         known = self.file.experts
-        for name in weights:
+        for name, weight in weights.items():
             if name not in known:
                 raise ConfigError(
                     f"expected an expert with differences in {self.folder}, one of "
                     f"{', '.join(known)}, got {name!r}{did_you_mean(name, known)}"
                 )
+            if not math.isfinite(weight):
+                raise ConfigError(f"expected a finite weight for {name}, got {weight}")
 
 
 def load_twins(folder: Path) -> Twins:

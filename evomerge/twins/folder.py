@@ -57,9 +57,10 @@ def check_twins(
     """Make sure that differences and router can be made, before anything is merged.
 
     Raises:
-        RecipeError: The merge has a path, or a part that is not the expert's own.
+        RecipeError: It is an ensemble, has a path, or a part that is not the expert's own.
         ConfigError: The share is none, or prompts are not of the experts; everything that is wrong.
     """
+    recipe.require_merge()
     if faults := list(part_faults(recipe, sources)):
         raise RecipeError(*faults)
     faults = [] if not prompts else [*_prompt_faults(recipe, prompts)]

@@ -5,6 +5,8 @@ A linear classifier with softmax over experts, fitted to prompts that say which 
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +19,17 @@ from evomerge.evaluation.hygiene import clean_harness
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.merging.candidate import load_model
 from evomerge.merging.spread import to_gpu
+from evomerge.merging.watched import N_PROMPTS
 from evomerge.models.checkpoint import open_safetensors
 from evomerge.models.outline import load_tokenizer
 from evomerge.models.writer import TensorForm, write_safetensors
-from evomerge.observation.examples import Example
+from evomerge.observation.examples import Example, read_examples
 from evomerge.twins.file import Twins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Router", "fit", "fitted_router", "prompt_states"]
+__all__ = ["Router", "fit", "fitted_router", "prompt_states", "router_prompts"]
 
 _STEPS = 200  # of L-BFGS, at most
 
@@ -100,6 +103,18 @@ def fit(states: torch.Tensor, labels: torch.Tensor, n_experts: int) -> Router:
         steps.step(loss)
     scaled = rows.detach() / spread
     return Router(scaled.float(), (bias.detach() - scaled @ mean).float())
+
+
+def router_prompts(file: Path) -> tuple[Example, ...]:
+    """Read what a router is fitted to: the first ``N_PROMPTS`` of every expert, in any order.
+
+    Raises:
+        ConfigError: See ``read_examples``.
+    """
+    found: dict[str | None, list[Example]] = defaultdict(list)
+    for one in read_examples(file, sys.maxsize):
+        found[one.expert].append(one)
+    return tuple(one for own in found.values() for one in own[:N_PROMPTS])
 
 
 def fitted_router(twins: Twins, prompts: Sequence[Example]) -> tuple[Router, float]:

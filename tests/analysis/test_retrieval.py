@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -30,6 +31,18 @@ def test_a_fit_is_the_cosine_of_what_is_said_and_what_is_right() -> None:
     assert found.fits["base"] == pytest.approx((0.25 + 0.25 + 0.5) / (math.sqrt(3) * norm))
     assert found.fits["one"] == pytest.approx(2 / 3)
     assert found.fits["two"] == pytest.approx(1 / 3)
+
+
+def test_answers_of_many_tokens_take_no_square_of_them() -> None:
+    n = 2_000
+    said = np.full((3, n), 1 / n, dtype=np.float32)
+    asked = TaskAnswers({"base": said, "one": said}, ASKED.right, ASKED.prompts)
+    tracemalloc.start()
+    (found,) = retrieve("base", ["one"], {"task": asked}).tasks
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.fits["one"] == pytest.approx(1 / math.sqrt(n))
+    assert peak < 8 * n * n / 10
 
 
 def test_experts_are_taken_by_what_they_add_to_those_before() -> None:

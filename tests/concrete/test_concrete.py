@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli, RelaxedBernoulli
 from typer.testing import CliRunner
 
@@ -25,6 +26,7 @@ from evomerge.concrete.relaxed import (
 )
 from evomerge.concrete.settings import MaskSettings
 from evomerge.errors import EvomergeError
+from evomerge.models.zoo import zoo_path
 from evomerge.seeds import seed_for
 from tests.execution.test_learned import EXPERTS, PLAIN
 
@@ -200,6 +202,14 @@ def test_what_cannot_be_learned_is_said_in_a_line(tmp_path: Path) -> None:
     for name in ("steps: expected at least 1, got 0", "rate: expected a number above 0, got -1.0"):
         assert name in said
     assert "out: expected an empty folder, or one with mask.yaml" in said
+    bad = tmp_path / "bad"
+    shutil.copytree(zoo_path("math"), bad)
+    tensors = load_file(bad / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, bad / "model.safetensors", metadata={"format": "pt"})
+    broken = experiment(models={"base": "zoo:base", "experts": {"math": str(bad)}})
+    with pytest.raises(EvomergeError, match="got 1 NaN or infinite out of 96 in tensor model"):
+        learn_mask(broken, tmp_path / "out", SETTINGS)
     costs = experiment(objectives=[{"cost": "parameters"}])
     with pytest.raises(EvomergeError, match="objectives: expected one of a task"):
         learn_mask(costs, tmp_path / "out")

@@ -253,6 +253,7 @@ def live_zoo(name: str) -> PreTrainedModel:
         ("{models: [a]}", "1: ensemble.models: expected at least two models, got 1"),
         ("{models: [a, b], by: proxy}", "1: ensemble.models: expected a large model, a small"),
         ("{models: [a, b], alpha: 2}", "1: ensemble.alpha: by: probabilities has weights"),
+        ("{models: [a, b, c], by: proxy, alpha: .nan}", "1: ensemble.alpha: expected a finite nu"),
         ("{models: [a, b], weights: [1]}", "1: ensemble.weights: expected one weight for each"),
         ("{models: [a, b], weights: [1, -1]}", "1: ensemble.weights: expected weights of at l"),
     ],

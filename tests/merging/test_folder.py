@@ -305,6 +305,8 @@ def test_an_earlier_merge_is_replaced_and_other_files_stay(
     (tmp_path / "notes.md").write_bytes(b"mine")
     write_checkpoint(recipe(tiny_family), tmp_path)
     first = contents(tmp_path)
+    (tmp_path / "README.md").write_bytes(b"its card")
     write_checkpoint(recipe(tiny_family), tmp_path, shard_bytes=SHARD)
     assert contents(tmp_path).keys() != first.keys()
+    assert "README.md" not in contents(tmp_path)
     assert contents(tmp_path)["notes.md"] == b"mine"

@@ -13,6 +13,8 @@ import evomerge
 from evomerge.cli.main import app
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
+from evomerge.execution.protocol import Job, Scored
+from evomerge.execution.worker import Worker
 from evomerge.runs.loaded import Loaded
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
@@ -67,6 +69,19 @@ def test_a_study_of_ensembles_is_searched_and_resumed(tmp_path: Path) -> None:
         assert not (tmp_path / kind).exists()
     page = CliRunner().invoke(app, ["report", str(tmp_path / "study")])
     assert page.exit_code == 0, page.output
+
+
+def test_batches_do_not_depend_on_what_answered_before() -> None:
+    """A lone model keeps less for a prompt than several: batches are planned for all of them."""
+    loaded = Loaded.of(evomerge.Experiment.from_dict(KEYS))
+    digests = set()
+    for recipe in (loaded.seeds[0].recipe, loaded.space.recipe(loaded.space.defaults)):
+        worker = Worker(loaded.worker)
+        for split in ("search", "test"):
+            outcome = worker.run(Job(0, recipe, split))
+            assert isinstance(outcome, Scored)
+        digests.add(worker._prepared["test"].digest)
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize(

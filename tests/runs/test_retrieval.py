@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from typer.testing import CliRunner
 
 from evomerge.analysis.retrieval import retrieve
+from evomerge.api.comparing import compare_answers
 from evomerge.cli import main as cli
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
+from evomerge.errors import EvomergeError
 from evomerge.merging.sources import Sources
 from evomerge.models.zoo import zoo_path
 from evomerge.observation.examples import task_examples
@@ -69,6 +73,15 @@ def test_compare_shows_it_when_asked(file: Path, monkeypatch: pytest.MonkeyPatch
     assert [task["task"] for task in answers["tasks"]] == ["zoo_math", "zoo_list", "zoo_facts"]
     assert {task["n"] for task in answers["tasks"]} == {2}
     assert [one["expert"] for one in answers["order"]] == ["math"]
+
+
+def test_models_that_are_not_finite_are_not_asked(file: Path, tmp_path: Path) -> None:
+    shutil.copytree(zoo_path("math"), tmp_path / "bad")
+    tensors = load_file(tmp_path / "bad" / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, tmp_path / "bad" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EvomergeError, match="got 1 NaN or infinite out of 96 in tensor model"):
+        compare_answers(file, [f"models.experts={{math: {tmp_path / 'bad'}}}"])
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -67,6 +68,12 @@ def test_single_models_are_in_the_space_and_averages_of_weights_are_not() -> Non
     assert in_proxy[0].params == {"alpha.a": 0.0, "alpha.b": 0.0, "alpha.c": 0.0}
 
 
+def test_logits_that_count_against_others_are_no_shares() -> None:
+    mix = OutputMix("logits", {"a": 1.5, "b": -0.5, "c": 0.0})
+    recipe = replace(MODELS.recipe(()), ensemble=mix)
+    assert build_space({"kind": "ensemble", "by": "logits"}, MODELS).params(recipe) is None
+
+
 def test_seeds_have_the_names_of_the_experiment() -> None:
     theirs = Recipe(
         {"x": "zoo:math", "y": "zoo:list", "z": "zoo:facts"},
@@ -83,6 +90,7 @@ def test_seeds_have_the_names_of_the_experiment() -> None:
     [
         ({"alpha": [0, 1]}, 2, "alpha: by: probabilities has shares"),
         ({"by": "proxy", "alpha": [1, 1]}, 2, "alpha: expected [low, high] with low < high"),
+        ({"by": "proxy", "alpha": [0, float("inf")]}, 2, "alpha: expected [low, high] with low"),
         ({"by": "proxy", "base": True}, 2, "base: by: proxy has the base already"),
         ({}, 1, "base: expected at least two models, got one expert"),
         ({"by": "votes"}, 2, "by: "),
@@ -99,7 +107,8 @@ def test_what_is_wrong_is_said_by_key(keys: dict[str, Any], n: int, expected: st
     [
         ({"weights": {"d": 1.0}}, "ensemble.weights.d: expected one of base, a, b, c, got 'd'"),
         ({"weights": {"a": -1.0, "b": 2.0}}, "ensemble.weights: expected weights of at least 0"),
-        ({"weights": {"a": 0.0}}, "ensemble.weights: expected a sum above 0, got 0"),
+        ({"weights": {"a": 0.0}}, "ensemble.weights: expected finite weights with a sum above 0,"),
+        ({"weights": {"a": float("inf")}}, "ensemble.weights: expected finite weights"),
     ],
 )
 def test_a_recipe_says_what_is_wrong_with_it(changes: dict[str, Any], expected: str) -> None:

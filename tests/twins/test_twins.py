@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,10 +23,13 @@ from evomerge.cli.main import app
 from evomerge.config.presets import Presets
 from evomerge.errors import EvomergeError
 from evomerge.evaluation.harness import Instance
+from evomerge.merging.watched import N_PROMPTS
 from evomerge.models.zoo import zoo_path
+from evomerge.recipe.ensemble import OutputMix
+from evomerge.recipe.recipe import Recipe
 from evomerge.twins.file import Twins, load_twins
 from evomerge.twins.routed import LiveTwins
-from evomerge.twins.router import fit
+from evomerge.twins.router import fit, router_prompts
 from tests.tiny import save_tiny_llama
 
 NAMES = ("one", "two", "three")
@@ -138,6 +142,14 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_a_router_reads_prompts_of_every_expert_in_any_order(tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": f"w{i}", "expert": "one"}) for i in range(N_PROMPTS + 40)]
+    lines += [json.dumps({"prompt": "w1", "expert": name}) for name in ("two", "three")]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    found = Counter(one.expert for one in router_prompts(tmp_path / "prompts.jsonl"))
+    assert found == {"one": N_PROMPTS, "two": 1, "three": 1}
+
+
 def docs(task: str, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (TASKS / task / f"{split}.jsonl").open()]
 
@@ -189,7 +201,7 @@ def test_each_prompt_is_answered_by_the_model_for_it(zoo: Path, tmp_path: Path) 
     assert generated.response == wanted_text
 
 
-def test_what_cannot_be_is_said_in_a_line(root: Path, zoo: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_is_said_in_a_line(root: Path, tmp_path: Path) -> None:
     kept, prompts = tmp_path / "kept", tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "w1", "expert": "ones"}\n{"prompt": "w2", "expert": "two"}\n')
     with pytest.raises(EvomergeError) as error:
@@ -206,6 +218,15 @@ def test_what_cannot_be_is_said_in_a_line(root: Path, zoo: Path, tmp_path: Path)
         LiveTwins(load_twins(kept))
     with pytest.raises(EvomergeError, match="one of one, two, three, got 'onee'; did you mean"):
         restore(kept, "onee", tmp_path / "out")
+    with pytest.raises(EvomergeError, match="a finite weight for one, got nan"):
+        restore(kept, {"one": float("nan")}, tmp_path / "out")
+    mixed = Recipe(
+        dict.fromkeys(NAMES, str(root / "one")), (), ensemble=OutputMix("logits", {"one": 1})
+    )
+    for keep in (merge_twins, mask):
+        with pytest.raises(EvomergeError, match="expected a merge, got an ensemble"):
+            keep(mixed, kept)
+    assert (kept / "twins.yaml").exists()
     mask(recipe(root), tmp_path / "masks")
     mask(recipe(root), kept)
     assert not (kept / "twins.yaml").exists()
@@ -236,6 +257,8 @@ def test_the_commands_keep_restore_and_score(zoo: Path, tmp_path: Path) -> None:
     assert (out / "model.safetensors").is_file()
     done = CliRunner().invoke(app, ["restore", str(kept), "math=a", "--out", str(out)])
     assert "expected EXPERT, or EXPERT=0.6" in str(done.exception)
+    done = CliRunner().invoke(app, ["restore", str(kept), "math=1,math=2", "--out", str(out)])
+    assert "one weight for each expert, got 'math=1,math=2'" in str(done.exception)
     n = sum(t.numel() for t in load_file(zoo_path("base") / "model.safetensors").values())
     parts = [load_file(part) for part in (kept / "twins").iterdir()]
     held = n + sum(t.numel() for part in parts for t in part.values())
