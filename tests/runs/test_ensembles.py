@@ -13,6 +13,9 @@ import evomerge
 from evomerge.cli.main import app
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
+from evomerge.merging.sources import Sources
+from evomerge.models.opening import peek_model
+from evomerge.runs.cost import device_plans
 from evomerge.runs.loaded import Loaded
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
@@ -67,6 +70,16 @@ def test_a_study_of_ensembles_is_searched_and_resumed(tmp_path: Path) -> None:
         assert not (tmp_path / kind).exists()
     page = CliRunner().invoke(app, ["report", str(tmp_path / "study")])
     assert page.exit_code == 0, page.output
+
+
+def test_each_model_of_an_ensemble_keeps_keys_and_values() -> None:
+    plans = []
+    for space in ({"kind": "ensemble"}, "global_linear"):
+        found = Loaded.of(evomerge.Experiment.from_dict({**KEYS, "search_space": space}))
+        plans += device_plans(found, Sources.of(found.models, open_full=peek_model))
+    together, alone = plans
+    assert together.live == 3 * alone.live
+    assert together.scoring > 1.5 * alone.scoring
 
 
 @pytest.mark.parametrize(
