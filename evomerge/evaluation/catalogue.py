@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -204,14 +204,14 @@ class TaskCatalogue:
         """
         return sum(len(task.items) for suite in self.prompted(split) for task in suite.tasks)
 
-    def largest_passes(self, full: int, answers: int) -> tuple[Pass, ...]:
+    def largest_passes(self, full: int, answers: Callable[[int], int]) -> tuple[Pass, ...]:
         """Bound the batches of all that is ever scored; see ``evaluation.passes``.
 
         The catalogue must have been made with a model.
 
         Args:
             full: Tokens of a batch of size ``auto``.
-            answers: The same, of answers.
+            answers: How many answers are under way there, given a length.
         """
         assert self._model is not None, "prompts are built"
         suites = [one for split in (*SPLITS, REPORT_ONLY) for one in self.prompted(split)]

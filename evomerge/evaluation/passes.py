@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from evomerge.evaluation.harness import GENERATION, Instance
@@ -31,7 +31,10 @@ class Pass:
 
 
 def largest_passes(
-    suites: Iterable[PromptedSuite], model: LanguageModel, full: int, answers: int
+    suites: Iterable[PromptedSuite],
+    model: LanguageModel,
+    full: int,
+    answers: Callable[[int], int],
 ) -> Iterator[Pass]:
     """Bound the batches of each suite: those that are answered, and those that are scored.
 
@@ -39,7 +42,7 @@ def largest_passes(
         suites: With their prompts.
         model: Tokenises; needs no parameters.
         full: Tokens of a batch of size ``auto``; see ``batch_tokens``.
-        answers: The same, of answers; see ``answer_tokens``.
+        answers: How many answers are under way there, given a length; see ``answers_at_once``.
     """
     for one in suites:
         requests = [request for task in one.tasks for request in task.task.instances]
@@ -65,21 +68,21 @@ def _lengths(request: Instance, model: LanguageModel) -> list[int]:
             return [model.length(request)]
 
 
-def _answered(lengths: Sequence[int], size: BatchSize, full: int, answers: int) -> Pass:
-    n, n_kept = _largest(lengths, size, answers)
-    n_tokens = min(n_kept, max(full, *lengths)) if size == "auto" else n_kept
-    return Pass(n_tokens, max(lengths), n, n_kept)
+def _answered(
+    lengths: Sequence[int], size: BatchSize, full: int, answers: Callable[[int], int]
+) -> Pass:
+    longest = max(lengths)
+    if size != "auto":
+        n = min(len(lengths), size)
+        return Pass(n * longest, longest, n, n * longest)
+    n = min(len(lengths), answers(min(lengths)))
+    n_kept = min(n * longest, max(answers(length) * length for length in {*lengths}))
+    return Pass(min(n_kept, max(full, longest)), longest, n, n_kept)
 
 
 def _scored(lengths: Sequence[int], size: BatchSize, full: int) -> Pass:
-    _, n_tokens = _largest(lengths, size, full)
-    return Pass(n_tokens, max(lengths), n_tokens, n_tokens)
-
-
-def _largest(lengths: Sequence[int], size: BatchSize, full: int) -> tuple[int, int]:
-    """Sequences of a batch, and its tokens with padding, at most."""
     n, longest = len(lengths), max(lengths)
-    if size != "auto":
-        return min(n, size), min(n, size) * longest
-    most = min(n, max(1, full // min(lengths)))
-    return most, min(most * longest, max(longest, full))
+    n_tokens = min(n, max(1, full // min(lengths)) if size == "auto" else size) * longest
+    if size == "auto":
+        n_tokens = min(n_tokens, max(longest, full))
+    return Pass(n_tokens, longest, n_tokens, n_tokens)

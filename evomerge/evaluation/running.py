@@ -91,14 +91,14 @@ def write(
             new = _Running(waiting.popleft(), number, prefix)
             number += len(new)
             new.step(model, choose)
-            yield from new.leave(stops)
+            yield from new.leave(stops, trim=rows > 0)
             if running and new:
                 running.join(new)
             elif new:
                 running = new
         elif running:
             running.step(model, choose)
-            yield from running.leave(stops)
+            yield from running.leave(stops, trim=rows > 0)
         running = running or None  # without answers, it lets go of its keys and values
 
 
@@ -136,8 +136,15 @@ class _Running:
             row.tokens.append(token)
             row.seconds += seconds
 
-    def leave(self, stops: Stops) -> list[Written]:
-        """Let go of the answers that are finished."""
+    def leave(self, stops: Stops, *, trim: bool) -> list[Written]:
+        """Let go of the answers that are finished.
+
+        Args:
+            stops: When an answer ends.
+            trim: Let go of the columns that only they needed, too: other rows joined these, which
+                would else be wider than any prompt with its answer. Floats are then no longer those
+                of a batch that is answered to its end.
+        """
         finished = [row for row in self._rows if _is_finished(row, stops)]
         if not finished:
             return []
@@ -148,12 +155,12 @@ class _Running:
         self._rows = [self._rows[k] for k in going]
         self._tokens, self._mask = self._tokens[rows], self._mask[rows]
         self._positions = self._positions[rows]
+        if trim:
+            self._drop_padding()
         return finished
 
     def join(self, others: _Running) -> None:
         """Take in the rows of another batch; both have written a token that is not yet run."""
-        self._drop_padding()
-        others._drop_padding()
         append_rows(self._cache, others._cache)
         self._rows += others._rows
         self._tokens = torch.cat([self._tokens, others._tokens])
@@ -168,4 +175,4 @@ class _Running:
 
 
 def _is_finished(row: Written, stops: Stops) -> bool:
-    return len(row.tokens) == row.max_tokens or stops.is_finished(row.tokens)
+    return len(row.tokens) >= row.max_tokens or stops.is_finished(row.tokens)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.passes import Pass
 
-__all__ = ["Outline", "answer_tokens", "cache_bytes", "pass_bytes", "scoring_bytes"]
+__all__ = ["Outline", "answers_at_once", "cache_bytes", "pass_bytes", "scoring_bytes"]
 
 # Numbers that a layer keeps per token: hidden sizes in the model's dtype and in float32 (norms),
 # and sizes of its feed-forward part; a little more than any of the families in the tests.
@@ -71,18 +71,20 @@ def cache_bytes(model: Outline, n_tokens: int) -> int:
     return int(2 * heads * size * n_tokens * model.dtype.itemsize)
 
 
-def answer_tokens(model: Outline, n_tokens: int) -> int:
-    """Tell how many tokens of prompts and answers fit where one pass with all its logits does.
+def answers_at_once(model: Outline, n_tokens: int, length: int) -> int:
+    """Tell how many answers fit where one pass with all its logits does; at least one.
 
     Answers need the logits of their last tokens only: keys and values have the room of the others.
 
     Args:
         model: What is run, or an outline of it.
         n_tokens: Of the pass.
+        length: Tokens of a prompt with its answer.
     """
     config = model.config.get_text_config()
     kept = config.num_hidden_layers * cache_bytes(model, 1)
-    return int(n_tokens * (kept + config.vocab_size * model.dtype.itemsize) // kept)
+    logits = config.vocab_size * model.dtype.itemsize
+    return max(1, int(n_tokens * (kept + logits) // (length * kept + logits)))
 
 
 def pass_bytes(model: Outline, batch: Sequence[Piece], *, checkpointing: bool) -> int:

@@ -34,7 +34,7 @@ from evomerge.evaluation.prefix import Family, families, keeps_positions, unrela
 from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.running import Prompts
 from evomerge.evaluation.shared_context import SharedBatch, shared_batches, sharing_requests
-from evomerge.evaluation.step_memory import answer_tokens
+from evomerge.evaluation.step_memory import answers_at_once
 from evomerge.evaluation.suite import BatchSize
 
 __all__ = ["TransformersEngine"]
@@ -89,7 +89,7 @@ class TransformersEngine:
         """See ``Engine``."""
         device = torch.device(self._lm.lm.device)
         halved = self._halving.divisor
-        sizes = (self._tokens_per_batch, self._tokens_under_way)
+        sizes = (self._tokens_per_batch, self._moves)
         return (device_name(device), *sizes, *([halved] if halved > 1 else []))
 
     def prepare(self, instances: Sequence[Instance]) -> Requests:
@@ -117,16 +117,11 @@ class TransformersEngine:
         return batch_tokens(head.vocab_size, self._model.dtype.itemsize, gpu_bytes)
 
     @functools.cached_property
-    def _tokens_under_way(self) -> int:
-        """Prompts and answers that may be in one batch; 0 where prompts cannot join others.
+    def _moves(self) -> bool:
+        """Whether keys and values of a prompt are the same among others, and after others.
 
         Batches of a given size are lm-eval's own, and positions must mean the same in any batch.
         """
-        return answer_tokens(self._model, self._tokens_per_batch) if self._moves else 0
-
-    @functools.cached_property
-    def _moves(self) -> bool:
-        """Whether keys and values of a prompt are the same among others, and after others."""
         return self._shares and keeps_positions(self._model)
 
     @functools.cached_property
@@ -211,8 +206,10 @@ class TransformersEngine:
         return answer
 
     def _rows(self, longest: int) -> int:
-        """See ``write``."""
-        return self._halving.size(self._tokens_under_way // longest) if self._moves else 0
+        """See ``write``; 0 where prompts cannot join others."""
+        if not self._moves:
+            return 0
+        return self._halving.size(answers_at_once(self._model, self._tokens_per_batch, longest))
 
     def _text_families(self, asked: Asked, room: int) -> list[Family]:
         if not self._shares:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from evomerge.config.experiment import ExecutionConfig
 from evomerge.evaluation.batches import batch_tokens
 from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.own_metrics import OwnMetric
-from evomerge.evaluation.step_memory import answer_tokens
+from evomerge.evaluation.step_memory import answers_at_once
 from evomerge.evaluation.suite import REPORT_ONLY
 from evomerge.execution.costs import COST, COSTS, Cost
 from evomerge.execution.protocol import WorkerSpec
@@ -80,7 +81,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
     parameters = n_parameters(tuple(range(models.n_layers)), sources)
     dtype = output_dtype(sources, models.dtype)
     candidate_bytes = parameters * dtype.itemsize
-    live = bytes_text(_n_models(loaded) * candidate_bytes)
+    live = bytes_text((_n_together(loaded) + 1) * candidate_bytes)
     worker = on_device(loaded.worker, experiment.execution)
     name, reason = sampler_choice(experiment, loaded.space, loaded.sloped)
     objectives = ", ".join(map(_objective, loaded.objectives))
@@ -296,23 +297,25 @@ def device_plans(loaded: Loaded, sources: Sources) -> Iterator[DevicePlan]:
     gpu_bytes = None if worker.device == "cpu" else int(room / worker.device_share)
     full = batch_tokens(vocabulary, own_dtype.itemsize, gpu_bytes)
     needed = needed_on(sources, own_dtype, worker.n_devices, worker.engine.quantize)
+    together = _n_together(loaded)
     for needs in needed:
-        needs.live_bytes *= _n_models(loaded)
+        needs.live_bytes *= together + 1
+        needs.n_layers *= max(1, together)
     yield from memory_plan(
         model,
         needed,
         device_type=worker.device,
         stage_bytes=stage_size(sources),
         room=room,
-        passes=loaded.tasks.largest_passes(full, answer_tokens(model, full)),
+        passes=loaded.tasks.largest_passes(full, partial(answers_at_once, model, full)),
         step_bytes=0 if steps is None else steps.n_bytes,
     )
 
 
-def _n_models(loaded: Loaded) -> int:
-    """Count the models a worker holds: what is merged into, and a copy of each that may answer."""
+def _n_together(loaded: Loaded) -> int:
+    """Count the models that answer together, copies beside what is merged into; 0 of merges."""
     mix = loaded.space.recipe(loaded.space.defaults).ensemble
-    return 1 if mix is None else 1 + len(mix.weights)
+    return 0 if mix is None else len(mix.weights)
 
 
 def _disk(sources: Sources, candidate_bytes: int) -> str:

@@ -15,6 +15,9 @@ from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError
 from evomerge.execution.protocol import Job, Scored
 from evomerge.execution.worker import Worker
+from evomerge.merging.sources import Sources
+from evomerge.models.opening import peek_model
+from evomerge.runs.cost import device_plans
 from evomerge.runs.loaded import Loaded
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
@@ -82,6 +85,16 @@ def test_batches_do_not_depend_on_what_answered_before() -> None:
             assert isinstance(outcome, Scored)
         digests.add(worker._prepared["test"].digest)
     assert len(digests) == 1
+
+
+def test_each_model_of_an_ensemble_keeps_keys_and_values() -> None:
+    plans = []
+    for space in ({"kind": "ensemble"}, "global_linear"):
+        found = Loaded.of(evomerge.Experiment.from_dict({**KEYS, "search_space": space}))
+        plans += device_plans(found, Sources.of(found.models, open_full=peek_model))
+    together, alone = plans
+    assert together.live == 3 * alone.live
+    assert together.scoring > 1.5 * alone.scoring
 
 
 @pytest.mark.parametrize(
