@@ -90,7 +90,8 @@ def in_time(work: Callable[[], _T], seconds: float | None) -> _T:
     """Do some work that may never end.
 
     Args:
-        work: Is left to a thread of its own, which goes on if it takes longer.
+        work: Is left to a thread of its own, which goes on if it takes longer. What fails there is
+            done again in this one: signals, for example, can be set in the main thread alone.
         seconds: How long it is waited for; ``None``: without end, in this thread.
 
     Raises:
@@ -111,6 +112,8 @@ def in_time(work: Callable[[], _T], seconds: float | None) -> _T:
         return done.result(seconds)
     except FutureTimeout as err:  # another class before Python 3.11
         raise TimeoutError from err
+    except Exception:
+        return work()
 
 
 def source_texts(file: str | None, entry_point: str | None, name: str) -> Iterator[str]:

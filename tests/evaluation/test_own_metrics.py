@@ -242,6 +242,12 @@ def test_a_function_that_never_returns_is_a_fault(folder, metrics, monkeypatch):
     assert "item 0: expected a number within 0.2 s, got none yet (called with the gold" in fault
 
 
+def test_a_function_may_use_signals(folder, metrics):
+    handles = "signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))"
+    metrics.write_text(f"import signal\ndef words(*_):\n    {handles}\n    return 1.0\n")
+    TaskCatalogue.of([suite_of(folder, "tiny_generate", words=of_file(metrics))])
+
+
 @pytest.mark.parametrize("code", ["{{answer}} (", "{{answer}} = 1"])
 def test_a_template_by_which_right_answers_fail_is_pointed_out(folder, caplog, code):
     runs = OwnMetric(runs=Runs(code, confine="limits"))
