@@ -101,6 +101,7 @@ ONE_IMPORTER = {
     "cmaes": "samplers/cmaes_internals.py",
     "plotly": "analysis/report/figures.py",
     "moocore": "pareto.py",
+    "msgspec": "study/journal.py",
     "optuna_dashboard": "runs/optuna_study.py",
     "vllm": "evaluation/vllm_engine.py",
     "mlflow": "api/loggers/mlflow.py",

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import msgspec
 from optuna.storages.journal import JournalFileOpenLock
 
 from evomerge.errors import StudyError
@@ -26,6 +27,7 @@ Record = dict[str, Any]
 
 _LINE = "line"  # of a record, from 1
 _CHUNK = 2**22  # bytes that are parsed at once
+_parser = msgspec.json.Decoder()  # three times as fast as Python's own
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,11 @@ class Journal:
             return
         with self._path.open("rb") as file:
             self._seen = _Stamp.of(file.fileno())
-            file.seek(self._end)
-            while lines := _whole(file.readlines(_CHUNK)):
-                yield self._parsed(lines)
-                self._n_read += len(lines)  # once they are taken in: what is wrong stays wrong
-                self._end += sum(map(len, lines))
+            while lines := _whole_lines(file, self._end):
+                records = self._parsed(lines)
+                yield records
+                self._n_read += len(records)  # once they are taken in: what is wrong stays wrong
+                self._end += len(lines)
 
     def is_unchanged(self) -> bool:
         """Tell whether nobody else has written to the file since it was read or written here."""
@@ -84,21 +86,22 @@ class Journal:
         except FileNotFoundError:
             return False
 
-    def _parsed(self, lines: Sequence[bytes]) -> Sequence[Record]:
-        """Parse lines, all in one go, which takes half as long as one by one."""
+    def _parsed(self, lines: bytes) -> Sequence[Record]:
+        """Parse lines, all in one go if that can be."""
         try:
-            records: list[Record] = json.loads(b"[%s]" % b",".join(lines))
+            records: list[Record] = _parser.decode_lines(lines)
         except (ValueError, RecursionError):
             records = []
-        if len(records) != len(lines):  # some line is not one record
-            records = [self._parsed_alone(i, line) for i, line in enumerate(lines)]
+        if len(records) != lines.count(b"\n"):  # some line is not one record
+            alone = lines.removesuffix(b"\n").split(b"\n")
+            records = [self._parsed_alone(i, line) for i, line in enumerate(alone)]
         for i, record in enumerate(records):
             self._require_line(i, record)
         return records
 
     def _parsed_alone(self, i: int, line: bytes) -> Record:
         try:
-            record: Record = json.loads(line)
+            record: Record = json.loads(line)  # takes NaN, too, as it writes it
         except (ValueError, RecursionError):
             raise self.damaged(i) from None
         return record
@@ -148,9 +151,11 @@ class Journal:
         self._end += len(content)
 
 
-def _whole(lines: list[bytes]) -> list[bytes]:
-    """Leave out a last line without its end: it is being written, or never will be."""
-    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+def _whole_lines(file: BinaryIO, start: int) -> bytes:
+    """Read some lines; a last one without its end is being written, or never will be."""
+    file.seek(start)
+    found = file.read(_CHUNK) + file.readline()
+    return found[: found.rfind(b"\n") + 1]
 
 
 @contextmanager

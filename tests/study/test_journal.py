@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -218,6 +219,26 @@ def test_what_could_not_be_written_is_neither_in_the_file_nor_in_memory(
         trial.set_user_attr("note", "kept")
         study.tell(trial, 1.0)
     assert other(tmp_path / "journal").trials == study.trials
+
+
+def test_a_line_whose_end_comes_while_others_are_read_is_whole(tmp_path: Path) -> None:
+    lines = lines_of_a_study(tmp_path / "journal")
+    cut = len(lines[-1]) // 2
+    (tmp_path / "journal").write_bytes(b"".join(lines)[:-cut])
+    rest, found = lines[-1][-cut:], []
+    for records in Journal(tmp_path / "journal").read_on():
+        found += [record["line"] for record in records]
+        with (tmp_path / "journal").open("ab") as file:
+            file.write(rest)
+        rest = b""
+    assert found == list(range(1, len(lines) + 1))
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 2**130, -(2**64), 5e-324, "\ud800", "ü\n"])
+def test_whatever_python_can_write_is_read(tmp_path: Path, value: object) -> None:
+    new_study(tmp_path / "journal").ask().set_user_attr("odd", [value, 1])
+    (trial,) = other(tmp_path / "journal").trials
+    assert repr(trial.user_attrs["odd"]) == repr([value, 1])
 
 
 def suggest_mixed(trial: optuna.Trial) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
@@ -129,4 +128,3 @@ def _resume(study: Path) -> None:
 
 if __name__ == "__main__":
     print(json.dumps({"reads": run_counted(sys.argv[1], Path(sys.argv[2]))}))
-    gc.freeze()  # as status and front end
