@@ -143,7 +143,8 @@ def require_same_tasks(prompted: Iterable[PromptedSuite], wanted: Mapping[str, s
     if changed:
         raise EvaluationError(
             f"expected items, code and metrics of {', '.join(changed)} as they were when the run "
-            "began, got others; restore the files (include_path, metrics), or start a new study"
+            "began, got others; restore the files (include_path, metrics), or start a new study; "
+            "code of a task that shuffles needs a seed"
         )
 
 
