@@ -94,7 +94,7 @@ def test_each_model_of_an_ensemble_keeps_keys_and_values() -> None:
         plans += device_plans(found, Sources.of(found.models, open_full=peek_model))
     together, alone = plans
     assert together.live == 3 * alone.live
-    assert together.scoring > 1.5 * alone.scoring
+    assert together.scoring > alone.scoring
 
 
 @pytest.mark.parametrize(
