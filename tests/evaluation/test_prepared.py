@@ -397,9 +397,7 @@ def test_batches_do_not_depend_on_memory_that_happens_to_be_free(model, tokenize
         return engine.arithmetic
 
     small = 1000 * 16 * len(tokenizer) * 4
-    kept = 2 * 2 * 32 * 4  # bytes of a token: keys and values of two layers
-    answers = 1000 + 1000 * 4 * len(tokenizer) // kept  # in the room of the logits of 1000 tokens
-    assert arithmetic(small, small) == arithmetic(small // 7, small) == ("a GPU", 1000, answers)
+    assert arithmetic(small, small) == arithmetic(small // 7, small) == ("a GPU", 1000, True)
     assert arithmetic(small, 2 * small)[:2] == ("a GPU", 2000)
 
 
