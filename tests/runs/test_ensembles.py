@@ -17,6 +17,7 @@ from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
 from evomerge.runs.cost import device_plans
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.memory_plan import DevicePlan
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
 SPLITS = {"search": "search", "validation": "validation", "test": "test"}
@@ -73,7 +74,7 @@ def test_a_study_of_ensembles_is_searched_and_resumed(tmp_path: Path) -> None:
 
 
 def test_each_model_of_an_ensemble_keeps_keys_and_values() -> None:
-    plans = []
+    plans = list[DevicePlan]()
     for space in ({"kind": "ensemble"}, "global_linear"):
         found = Loaded.of(evomerge.Experiment.from_dict({**KEYS, "search_space": space}))
         plans += device_plans(found, Sources.of(found.models, open_full=peek_model))
