@@ -19,6 +19,7 @@ from evomerge.merging.sources import Sources
 from evomerge.models.opening import peek_model
 from evomerge.runs.cost import device_plans
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.memory_plan import DevicePlan
 
 TASKS = str(Presets().names("evaluators")["zoo"].parent / "tasks")
 SPLITS = {"search": "search", "validation": "validation", "test": "test"}
@@ -88,7 +89,7 @@ def test_batches_do_not_depend_on_what_answered_before() -> None:
 
 
 def test_each_model_of_an_ensemble_keeps_keys_and_values() -> None:
-    plans = []
+    plans = list[DevicePlan]()
     for space in ({"kind": "ensemble"}, "global_linear"):
         found = Loaded.of(evomerge.Experiment.from_dict({**KEYS, "search_space": space}))
         plans += device_plans(found, Sources.of(found.models, open_full=peek_model))
