@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evomerge.methods.registry import method, method_names
 from evomerge.schema import parse_yaml
-from tests.inventory.places import is_place, shown
+from tests.inventory.places import shown
 from tests.pages import DOCS
 
 __all__ = ["PAGE", "System", "page_text", "systems"]
@@ -21,7 +20,7 @@ _HEAD = """\
 
 What evomerge is measured against: {total} systems that merge, average or search merges, or say how
 to judge them. {here} are here, {part} of them in part, {out} are
-[out of scope](#out-of-scope){missing}.
+[out of scope](#out-of-scope).
 
 This page is generated: `make inventory`. Every place and every test that it names exists, which
 tests make sure of; another merges a recipe of every method.
@@ -38,16 +37,10 @@ class System:
     name: str
     source: str = ""
     at: tuple[str, ...] = ()
-    soon: tuple[str, ...] = ()
     part: str = ""
     note: str = ""
     out: str = ""
     tests: tuple[str, ...] = ()
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """Where it lives now."""
-        return (*self.at, *(place for place in self.soon if is_place(place)))
 
     @property
     def published(self) -> str:
@@ -59,7 +52,7 @@ class System:
 def systems() -> tuple[System, ...]:
     """Read the table."""
     rows = parse_yaml(f"rows:\n{_TABLE.read_text(encoding='utf-8')}")["rows"]
-    lists = ("at", "soon", "tests")
+    lists = ("at", "tests")
     return tuple(
         System(**{k: tuple(v) if k in lists else v for k, v in row.items()}) for row in rows
     )
@@ -68,19 +61,16 @@ def systems() -> tuple[System, ...]:
 def page_text() -> str:
     """Write the page."""
     rows = systems()
-    here = [row for row in rows if row.places]
+    here = [row for row in rows if row.at]
     out = [row for row in rows if row.out]
-    missing = [row for row in rows if not row.places and not row.out]
     head = _HEAD.format(
         total=len(rows),
         here=len(here),
         part=sum(bool(row.part) for row in here),
         out=len(out),
-        missing=f", {len(missing)} are [not here yet](#not-here-yet)" if missing else "",
     )
     lines = [
         *(_row(row) for row in here),
-        *_missing(missing),
         *("", "## Out of scope", "", "| system | why | published |", "|---|---|---|"),
         *(f"| {row.name} | {row.out} | {row.published} |" for row in out),
         *("", "## Other methods", "", "Methods that are none of the systems above."),
@@ -90,18 +80,8 @@ def page_text() -> str:
     return head + "\n".join(lines) + "\n"
 
 
-def _missing(rows: Sequence[System]) -> Iterator[str]:
-    if rows:
-        yield from ("", "## Not here yet", "", "| system | published |", "|---|---|")
-        yield from (f"| {row.name} | {row.published} |" for row in rows)
-
-
-def _frozen(value: object) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _row(row: System) -> str:
-    where = ", ".join(map(shown, row.places)) + "".join(
+    where = ", ".join(map(shown, row.at)) + "".join(
         f"; {text}" for text in (row.part, row.note) if text
     )
     tests = ", ".join(f"`{test.removeprefix('tests/')}`" for test in row.tests)

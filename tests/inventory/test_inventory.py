@@ -32,8 +32,8 @@ def test_a_system_lives_where_the_table_says_and_is_tested_there(system: System)
     assert [test for test in system.tests if not is_test(test)] == []
     assert system.published
     assert bool(system.tests) == bool(system.at)
-    assert not (system.out and system.places), "it is here or out of scope"
-    assert not (system.part and not system.places)
+    assert bool(system.out) != bool(system.at), "it is here or out of scope"
+    assert not (system.part and not system.at)
 
 
 def test_what_is_not_there_is_found() -> None:
