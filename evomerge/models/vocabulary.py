@@ -12,6 +12,7 @@ from evomerge.models.files import file_in, read_json
 __all__ = ["moved_tokens", "tokens_of"]
 
 _FILE = "tokenizer.json"
+_MOST = 2**24  # ids; tokenizers hold a place for every id up to the largest, and die of 2**32
 
 
 def moved_tokens(one: Path, other: Path) -> dict[str, tuple[int, int]]:
@@ -46,13 +47,13 @@ def _tokens(folder: Path, read: Callable[[Mapping[str, Any]], dict[str, int]]) -
     content = read_json(file)
     try:
         found = read(content)
-        if not all(type(at) is int for at in found.values()):
-            raise TypeError("ids are numbers")
+        if not all(type(at) is int and 0 <= at < _MOST for at in found.values()):
+            raise TypeError("ids are numbers of rows")
         return found
     except (LookupError, TypeError, AttributeError) as err:
         raise CheckpointError(
-            f"expected tokens with their ids in {file}, got something else; save the tokenizer "
-            "again with save_pretrained"
+            f"expected tokens with their ids, of {_MOST:,} at most, in {file}, got something else; "
+            "save the tokenizer again with save_pretrained"
         ) from err
 
 
