@@ -46,10 +46,7 @@ def _tokens(folder: Path, read: Callable[[Mapping[str, Any]], dict[str, int]]) -
         return {}
     content = read_json(file)
     try:
-        found = read(content)
-        if not all(type(at) is int and 0 <= at < _MOST for at in found.values()):
-            raise TypeError("ids are numbers of rows")
-        return found
+        return read(content)
     except (LookupError, TypeError, AttributeError) as err:
         raise CheckpointError(
             f"expected tokens with their ids, of {_MOST:,} at most, in {file}, got something else; "
@@ -59,7 +56,8 @@ def _tokens(folder: Path, read: Callable[[Mapping[str, Any]], dict[str, int]]) -
 
 def _added_ids(content: Mapping[str, Any]) -> dict[str, int]:
     added = content.get("added_tokens")
-    return {entry["content"]: entry["id"] for entry in added} if isinstance(added, list) else {}
+    found = {one["content"]: one["id"] for one in added} if isinstance(added, list) else {}
+    return _numbered(found)
 
 
 def _ids(content: Mapping[str, Any]) -> dict[str, int]:
@@ -68,4 +66,10 @@ def _ids(content: Mapping[str, Any]) -> dict[str, int]:
     vocabulary = model.get("vocab", {}) if isinstance(model, Mapping) else {}
     if isinstance(vocabulary, list):
         vocabulary = {entry[0]: at for at, entry in enumerate(vocabulary)}
-    return dict(vocabulary)
+    return _numbered(dict(vocabulary))
+
+
+def _numbered(ids: dict[str, int]) -> dict[str, int]:
+    if not all(type(at) is int and 0 <= at < _MOST for at in ids.values()):
+        raise TypeError("ids are numbers of rows")
+    return ids

@@ -62,6 +62,7 @@ def test_every_model_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
         {"model": {"vocab": {}}, "added_tokens": [3]},
         {"model": {"vocab": {"a": 2**32 - 1}}},
         {"model": {"vocab": {"a": -1}}},
+        {"model": {"vocab": {"a": 2**31}}, "added_tokens": [{"content": "a", "id": 2}]},
         {"model": {"vocab": {"a": 0}}, "added_tokens": [{"content": "<x>", "id": 2**40}]},
     ],
 )
