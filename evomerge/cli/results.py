@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.text import Text
+from rich.markup import escape
 
 from evomerge.cli.terminal import console, print_table, value_text
 from evomerge.origins import is_baseline
@@ -60,8 +60,7 @@ def front_data(study: StudyRecord, items: pd.DataFrame) -> dict[str, object]:
 def print_unenforced(constraints: Sequence[str]) -> None:
     """Print the constraints that hold nothing, and why."""
     for constraint in constraints:
-        text = Text.assemble(("NOT ENFORCED ", "bold red"), constraint)
-        console.print(text, soft_wrap=True)
+        console.print(f"[bold red]NOT ENFORCED[/] {escape(constraint)}", soft_wrap=True)
 
 
 def print_no_gain(said: str | None) -> None:
