@@ -165,15 +165,19 @@ def restore(
         EvomergeError: There is no such mask or difference; base or merge are others than those it
             was made of; or the folder cannot be written.
     """
+    from evomerge.export.restorable import write_restored_card
+    from evomerge.masked.file import load_masks
     from evomerge.masked.restored import write_restored
     from evomerge.twins.file import TWINS
     from evomerge.twins.restored import write_weighted
 
+    weights = {expert: 1.0} if isinstance(expert, str) else expert
     if (Path(folder) / TWINS).is_file():
-        weights = {expert: 1.0} if isinstance(expert, str) else expert
         write_weighted(Path(folder), weights, Path(out), progress=writing)
+        write_restored_card(Path(folder), weights, Path(out))
     elif isinstance(expert, str):
         write_restored(Path(folder), expert, Path(out), progress=writing)
+        write_restored_card(Path(folder), weights, Path(out), [load_masks(Path(folder)).base])
     else:
         raise ConfigError(
             f"expected the name of one expert, as {folder} has masks, got weights {dict(expert)}"
