@@ -264,10 +264,12 @@ class _Parts:
         ]
         if self._are_named and not self._gaps.touch("seeds"):
             self.faults += checks.bound_faults(experiment, experts)
-        self.faults += checks.distance_faults(experiment, self.space)
-        self.faults += checks.placement_faults(experiment, self.space, self._opened)
+        candidates = checks.Candidates(self.space, self.seeds)
+        self.faults += checks.seed_faults(candidates)
+        self.faults += checks.distance_faults(experiment, candidates)
+        self.faults += checks.placement_faults(experiment, candidates, self._opened)
         with collected(self.faults, "execution", "ray_address"):
-            self.faults += checks.engine_faults(experiment, self.space, self._opened)
+            self.faults += checks.engine_faults(experiment, candidates, self._opened)
         if not self.faults and self.space is not None:
             models = self._opened
             self.observing = observing(experiment, self.space, self.tasks, models, self.faults)
