@@ -9,6 +9,9 @@ on landscapes fitted to real evaluations of merges (``python -m tests.benchmarks
 60 to 300 trials. From 18 genes on, ``catcma`` is best or close to it for one objective and where
 there are categories, and ``map`` for two or three objectives over numbers; a Gaussian process wins
 where genes and trials are few. Four objectives and more are not in that comparison.
+
+A search of few trials, or one that a limit of time may end early, sees too few merges if each comes
+after a whole climb: its first climbs are short (``python -m tests.benchmarks.landscapes.short``).
 """
 
 from __future__ import annotations
@@ -52,10 +55,10 @@ def choose(problem: SearchProblem) -> SamplerChoice:
     """Choose a sampler.
 
     More than few genes, most of them and all objectives with slopes, and no constraints: slopes; if
-    some genes have none, some trials along slopes, then map for two or three objectives, or else
-    what follows. Without slopes the first match wins: nothing to vary: random; objectives that are
-    summed: catcma; 4 objectives or more: nsga3; few genes: gp, or tpe where trials are too many for
-    it; several objectives over numbers: map; otherwise catcma.
+    some genes have none and trials are not few, some trials along slopes, then map for two or three
+    objectives, or else what follows. Without slopes the first match wins: nothing to vary: random;
+    objectives that are summed: catcma; 4 objectives or more: nsga3; few genes: gp, or tpe where
+    trials are too many for it; several objectives over numbers: map; otherwise catcma.
 
     Args:
         problem: The search.

@@ -67,11 +67,8 @@ class NoisySlopes:
         return np.asarray((losses[1:] - losses[0]).T / _STEP)
 
     def _losses(self, params: list[Params]) -> FloatArray:
-        accuracies = self._landscape.accuracies(params)
-        if self._case.mean:
-            return 1 - self._case.objectives(accuracies)
-        right = self._case.objectives(accuracies)
-        return np.asarray(np.log((1 - right) / right))
+        right = self._case.objectives(self._landscape.accuracies(params))
+        return np.asarray(1 - right if self._case.mean else np.log((1 - right) / right))
 
     def _noisy(self, rows: FloatArray, n_items: int) -> FloatArray:
         ratio = (1 / _AGREEMENT - 1) * _ITEMS / n_items  # of the variances of noise and slopes
