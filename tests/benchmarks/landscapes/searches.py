@@ -22,6 +22,7 @@ from tests.benchmarks.landscapes.landscape import FloatArray, observed
 __all__ = ["OTHERS", "WHOLE_MODEL", "Log", "Progress", "new_study", "search"]
 
 WHOLE_MODEL = "NSGA-II, whole model"
+"""One coefficient per expert; a key of ``OTHERS``."""
 
 _IN_FLIGHT = 4
 _EVERY = 5  # trials between two looks

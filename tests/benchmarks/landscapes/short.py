@@ -32,18 +32,20 @@ from tests.benchmarks.quality import FloatArray
 from tests.benchmarks.readme import write_readme
 from tests.benchmarks.results import layout
 
-__all__ = ["LOOKS", "short_table"]
+__all__ = ["DOCS", "LOOKS", "short_table"]
 
 LOOKS = (8, 12, 16, 24, 32, 40)
 """Evaluations after which a search is looked at."""
 
 DOCS = Path("docs/samplers.md")
-TUNED = ("layers, 3 objectives", "layers, mean, short", "methods, 2 objectives")
-JUDGED = ("layers, 2 objectives", "TIES, 2 objectives")
+"""Where the tables are published."""
+
+_TUNED = ("layers, 3 objectives", "layers, mean, short", "methods, 2 objectives")
+_JUDGED = ("layers, 2 objectives", "TIES, 2 objectives")
 
 _BUDGET = LOOKS[-1]
 
-Search = Callable[[Case, int], FloatArray]
+_Search = Callable[[Case, int], FloatArray]
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help=f"rewrite the tables of {DOCS}")
     options = parser.parse_args()
     found = {}
-    for role, names in (("tuned", TUNED), ("judged", JUDGED)):
+    for role, names in (("tuned", _TUNED), ("judged", _JUDGED)):
         chosen = [name for name in names if any(text in name for text in options.cases)]
         if not chosen:
             continue
@@ -82,7 +84,7 @@ def short_table(results: list[tuple[str, str, FloatArray]]) -> str:
 def _results(cases: list[Case], n_seeds: int) -> Iterator[tuple[str, str, FloatArray]]:
     for case in cases:
         short = replace(case, trials=_BUDGET)
-        for method, search in METHODS.items():
+        for method, search in _METHODS.items():
             yield case.name, method, np.array([search(short, s + 1) for s in range(n_seeds)])
 
 
@@ -106,7 +108,7 @@ def _without_slopes(case: Case, seed: int) -> FloatArray:
     return _climbing(case, seed, build_sampler("auto", {}, problem))
 
 
-def _other(name: str) -> Search:
+def _other(name: str) -> _Search:
     def search(case: Case, seed: int) -> FloatArray:
         log = Log(case, seed)
         OTHERS[name](case, name, seed, log)
@@ -115,7 +117,7 @@ def _other(name: str) -> Search:
     return search
 
 
-METHODS: Mapping[str, Search] = {
+_METHODS: Mapping[str, _Search] = {
     "auto": _auto,
     "auto, as for longer searches": _as_longer,
     "auto, no slopes": _without_slopes,
