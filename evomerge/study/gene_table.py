@@ -96,7 +96,8 @@ class GeneTable:
 
         Trials with the same genes share their distributions.
         """
-        self._add([(n, self.distribution(t)) for n, t in record.get("new_genes", ())])
+        if "new_genes" in record:
+            self._add([(n, self.distribution(t)) for n, t in record["new_genes"]])
         genes, text = self._choose(record["genes"]), str(record["params"])
 
         def read() -> ParamsAndRanges:
