@@ -1,6 +1,7 @@
 """Makes a study of any length with the real search loop; scores come from a formula.
 
-Everything is written as a search writes it, but for the waits for the disk.
+Everything is written as a search writes it, but for the waits for the disk. A long study of random
+search repeats its first trials under new numbers, with scores of their own.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from evomerge.study.journal import Record
 from evomerge.study.search import Budget, Search
 from evomerge.study.timing import Timing
 
-__all__ = ["N_GENES", "FormulaExecutor", "lengthen", "make_study", "without_waits"]
+__all__ = ["N_GENES", "FormulaExecutor", "make_study", "without_waits"]
 
 N_GENES = 50
+SEARCHED = 1000  # trials of a long study that are not repeated
 _EXPERTS = ("math", "list", "facts", "math_step200", "math_step400")
 _YAML = f"""
 models:
@@ -100,6 +102,12 @@ def make_study(
 ) -> tuple[StudyFolder, float]:
     """Make a study in ``root/study``: 50 genes, 2 objectives, one trial short of its budget.
 
+    Args:
+        root: Made if it is missing.
+        n_trials: How many it shall have; only those of ``random`` are repeated.
+        sampler: The experiment's.
+        n_items: Items whose scores are stored with a trial.
+
     Returns:
         The folder, and seconds per trial that the loop took.
     """
@@ -111,8 +119,12 @@ def make_study(
     assert len(loaded.space.distributions) == N_GENES
     loaded = settled(loaded, folder, Events())
     start_study(loaded, folder)
+    n_searched = min(n_trials, SEARCHED) if sampler == "random" else n_trials
     with folder.lock(), without_waits():
-        return folder, _searched(loaded, folder, n_trials, n_items) / n_trials
+        seconds = _searched(loaded, folder, n_searched, n_items)
+        if n_searched < n_trials:
+            _lengthen(folder, n_trials, n_items)
+    return folder, seconds / n_searched
 
 
 def _searched(loaded: Loaded, folder: StudyFolder, n_trials: int, n_items: int) -> float:
@@ -143,18 +155,12 @@ def without_waits() -> Iterator[None]:
         os.fsync = fsync
 
 
-def lengthen(folder: StudyFolder, n_trials: int, n_items: int) -> None:
-    """Repeat the trials of a study under new numbers, with scores of their own.
-
-    Args:
-        folder: Of a study that ``make_study`` made.
-        n_trials: How many it shall have.
-        n_items: Items whose scores are stored with each new trial.
-    """
+def _lengthen(folder: StudyFolder, n_trials: int, n_items: int) -> None:
+    """Repeat the trials of a study until it has so many."""
     records = list(map(json.loads, folder.journal.read_text().splitlines()))
     by_trial = _searched_records(records)
     scorer, items, n_lines = FormulaExecutor(n_items), ItemStore(folder.items), len(records)
-    with folder.journal.open("a") as journal, without_waits():
+    with folder.journal.open("a") as journal:
         news = range(1 + max(by_trial), n_trials)
         for number, repeated in zip(news, cycle(by_trial.values()), strict=False):
             scores = scorer.scores(number)
@@ -163,8 +169,8 @@ def lengthen(folder: StudyFolder, n_trials: int, n_items: int) -> None:
             for record in repeated:
                 n_lines += 1
                 told = {"values": values} if "values" in record else {}
-                journal.write(json.dumps({**record, **told, "trial": number, "line": n_lines}))
-                journal.write("\n")
+                again = {**record, **told, "trial": number, "line": n_lines}
+                journal.write(json.dumps(again, separators=(",", ":")) + "\n")
 
 
 def _searched_records(records: Sequence[Record]) -> dict[int, list[Record]]:
