@@ -10,12 +10,14 @@ import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
@@ -159,18 +161,28 @@ def _lengthen(folder: StudyFolder, n_trials: int, n_items: int) -> None:
     """Repeat the trials of a study until it has so many."""
     records = list(map(json.loads, folder.journal.read_text().splitlines()))
     by_trial = _searched_records(records)
-    scorer, items, n_lines = FormulaExecutor(n_items), ItemStore(folder.items), len(records)
+    scorer, n_lines = FormulaExecutor(n_items), len(records)
+    scored = {number: scorer.scores(number) for number in range(1 + max(by_trial), n_trials)}
+    _write_items(folder, {number: scores.items for number, scores in scored.items()})
     with folder.journal.open("a") as journal:
-        news = range(1 + max(by_trial), n_trials)
-        for number, repeated in zip(news, cycle(by_trial.values()), strict=False):
-            scores = scorer.scores(number)
-            items.write(number, "search", scores.items)
+        for (number, scores), repeated in zip(
+            scored.items(), cycle(by_trial.values()), strict=False
+        ):
             values = [task["exact_match"].value for task in scores.metrics.values()]
             for record in repeated:
                 n_lines += 1
                 told = {"values": values} if "values" in record else {}
                 again = {**record, **told, "trial": number, "line": n_lines}
                 journal.write(json.dumps(again, separators=(",", ":")) + "\n")
+
+
+def _write_items(folder: StudyFolder, items: Mapping[int, Sequence[ItemScore]]) -> None:
+    """Write the scores of many trials as one file, as the store joins them."""
+    rows = [(number, "search", *vars(one).values()) for number, of in items.items() for one in of]
+    schema = pq.read_schema(next(folder.items.glob("*.parquet")))
+    columns = dict(zip(schema.names, map(list, zip(*rows, strict=True)), strict=True))
+    file = folder.items / "joined.500000.parquet"
+    pq.write_table(pa.table(columns, schema), file, compression="zstd", row_group_size=1 << 16)
 
 
 def _searched_records(records: Sequence[Record]) -> dict[int, list[Record]]:
