@@ -23,5 +23,14 @@ def without_collecting() -> Iterator[None]:
 
 
 def end_without_collecting() -> None:
-    """Let nobody look for garbage in what is left when the process ends."""
-    atexit.register(gc.freeze)
+    """Leave what is there when the process ends to the system: nobody takes it apart.
+
+    For commands that only read: what a file, other than stdout, has not flushed by then is lost.
+    """
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    everything = gc.get_objects()
+    everything.append(everything)  # in a cycle it stays, as nobody looks for cycles any more
+    gc.freeze()
