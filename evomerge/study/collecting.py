@@ -23,14 +23,8 @@ def without_collecting() -> Iterator[None]:
 
 
 def end_without_collecting() -> None:
-    """Leave what is there when the process ends to the system: nobody takes it apart.
+    """Let nobody look for garbage in what is left when the process ends.
 
-    For commands that only read: what a file, other than stdout, has not flushed by then is lost.
+    So what is in a cycle is left to the system, and not taken apart.
     """
-    atexit.register(_leave)
-
-
-def _leave() -> None:
-    everything = gc.get_objects()
-    everything.append(everything)  # in a cycle it stays, as nobody looks for cycles any more
-    gc.freeze()
+    atexit.register(gc.freeze)
