@@ -56,8 +56,8 @@ class UnreadTrial(FrozenTrial):
 
     def read_later(self, read: Callable[[], tuple[dict[str, Any], dict[str, Any]]]) -> None:
         """Take params and distributions from ``read``, called when they are first wanted."""
-        for name in ("_params", "_distributions"):
-            self.__dict__.pop(name, None)
+        self._params, self._distributions = {}, {}
+        del self._params, self._distributions  # by name: to touch ``__dict__`` makes one
         self._read = read
 
     def __getattr__(self, name: str) -> Any:

@@ -94,7 +94,7 @@ MAY_IMPORT = {
 ON_TOP = {"runs": {"api", "cli"}, "api": {"cli"}, "cli": set()}  # what each must not import
 HEAVY = ("torch", "ray", "lm_eval", "transformers", "plotly", "numba")
 ONE_IMPORTER = {
-    "ray": "execution/cluster.py execution/ray.py",
+    "ray": "execution/cluster.py execution/ray.py execution/starting.py",
     "lm_eval": "evaluation/harness.py evaluation/language_model.py",
     "scipy": "alignment/matching.py",
     "cma": "samplers/evolution.py",

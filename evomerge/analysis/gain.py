@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.analysis.front import contenders
 from evomerge.analysis.intervals import Estimate, is_clear, mean
+from evomerge.analysis.once import once
 from evomerge.analysis.paired import paired_difference
 from evomerge.origins import BASE, UNIFORM, is_baseline, model_label
 from evomerge.study.records import (
@@ -64,6 +65,30 @@ def gain(study: StudyRecord, items: pd.DataFrame | None = None) -> Gain | None:
     Returns:
         ``None`` without a merge or a baseline.
     """
+    if (match := _match(study)) is None:
+        return None
+    table = None if items is None else items[items["split"] == match.split]
+    gaps = [
+        paired_difference(table, objective, i, match.merge, match.rival)
+        for i, objective in enumerate(study.objectives)
+    ]
+    difference = _together(gaps, study.objectives, match.units)
+    return Gain(match.merge, match.rival, match.split, match.is_rival_chosen, difference)
+
+
+@dataclass(frozen=True)
+class _Match:
+    """The best merge and whom it is compared with; all but ``units`` as in ``Gain``."""
+
+    merge: _Scored
+    rival: _Scored
+    split: str
+    is_rival_chosen: bool
+    units: Sequence[float]
+
+
+@once
+def _match(study: StudyRecord) -> _Match | None:
     finals = [f for f in study.finals if f.split == "test"]
     scored: list[_Scored] = [*(finals or contenders(study))]
     split = "test" if finals else "search"
@@ -76,18 +101,13 @@ def gain(study: StudyRecord, items: pd.DataFrame | None = None) -> Gain | None:
     chosen = [f for f in finals if f.chosen and is_baseline(f.origin)]
     kept = [r for r in rivals if r.violation <= merge.violation]
     rival = _best(chosen or kept or rivals, study.objectives, units)
-    table = None if items is None else items[items["split"] == split]
-    gaps = [
-        paired_difference(table, objective, i, merge, rival)
-        for i, objective in enumerate(study.objectives)
-    ]
-    return Gain(merge, rival, split, bool(chosen), _together(gaps, study.objectives, units))
+    return _Match(merge, rival, split, bool(chosen), units)
 
 
 def compared(study: StudyRecord) -> frozenset[int]:
     """Number the trials that are compared item by item: of the finals, before them of ``gain``."""
-    found = gain(study)
-    best = () if found is None else (found.merge, found.rival)
+    match = _match(study)
+    best = () if match is None else (match.merge, match.rival)
     finals = (*study.finals, *study.report_only.records)
     return frozenset(scored.number for scored in (*finals, *best))
 

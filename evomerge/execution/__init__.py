@@ -12,6 +12,7 @@ Members:
     inline: in the driver's process.
     interrupts: Ctrl-C and SIGTERM.
     ray: on Ray actors, on one machine or a cluster.
+    starting: Ray itself.
     remote: what runs in such an actor.
     patience: how long a job may take.
     watching: which worker does what since when.

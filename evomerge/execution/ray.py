@@ -10,19 +10,13 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from evomerge.errors import EvomergeError, StudyError
-from evomerge.execution.cluster import (
-    join,
-    live_nodes,
-    require_packages,
-    versions,
-)
+from evomerge.execution.cluster import live_nodes, require_packages, versions
 from evomerge.execution.deaths import death_reason, is_machine_lost, n_at_fault
 from evomerge.execution.happenings import Hear, ignore
 from evomerge.execution.interrupts import termination_kept
@@ -31,6 +25,7 @@ from evomerge.execution.patience import Patience
 from evomerge.execution.placement import n_slots
 from evomerge.execution.protocol import Failed, Job, Outcome, WorkerSpec
 from evomerge.execution.remote import RemoteWorker
+from evomerge.execution.starting import session_folder, start_ray
 from evomerge.execution.watching import Watch
 
 __all__ = ["RayExecutor"]
@@ -40,10 +35,7 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 3  # a job that has killed this many workers is at fault itself
 _TIMEOUTS = 2  # a job that has taken too long so often will not come back
 _DEATHS = (RayActorError, OutOfMemoryError)  # the latter: killed by Ray to save the machine
-_OBJECT_STORE_BYTES = 128 << 20  # recipes and scores are small; experts are memory-mapped files
 _LOOK_S = 1.0  # between looks at how long jobs take, and at which machines a cluster has
-_STARTS = 3  # of Ray, on a machine so busy that half a minute is not enough
-_TOO_BUSY = "timed out during startup"  # what Ray says then
 _PLACING_S = 60.0  # until a cluster with room has started a worker there
 _SOMEWHERE, _GONE = "somewhere", "gone"  # machines by no id of Ray's: one not known, one lost
 
@@ -88,8 +80,8 @@ class RayExecutor:
         self._is_empty = False  # a cluster without room for any worker
         self._gpus = gpus_per_worker
         with termination_kept():
-            _start_ray(address, n_workers)
-        self._session = None if self._is_cluster else _session()
+            start_ray(address, n_workers)
+        self._session = None if self._is_cluster else session_folder()
         self._reaper = None if self._session is None else end_with_driver(str(self._session))
         self._watch = Watch(patience or Patience(), hear)
         self._actor_type: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(RemoteWorker)
@@ -347,52 +339,6 @@ def _users_fault() -> Iterator[None]:
         yield
     except RayTaskError as err:
         raise (err.cause if isinstance(err.cause, EvomergeError) else err) from err
-
-
-def _start_ray(address: str, n_workers: int | None) -> None:
-    _silence_ray()
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
-    if address != "local":
-        join(address)
-        return
-    os.environ.setdefault("RAY_worker_niceness", "0")  # by Ray's 15 any other process goes first
-    for left in reversed(range(_STARTS)):
-        try:
-            _start_here(n_workers)
-            return
-        except Exception as err:  # Ray's own has no type
-            if _TOO_BUSY not in str(err):
-                raise
-            if not left:
-                raise StudyError(
-                    f"expected Ray to start on this machine, got {_STARTS} times: "
-                    f"{_first_line(err)}; the machine may be too busy: try again later"
-                ) from err
-
-
-def _start_here(n_workers: int | None) -> None:
-    ray.init(
-        address="local",
-        num_cpus=n_workers,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-
-
-def _session() -> Path:
-    """Find the folder of this Ray's logs: one of two parts of Ray used that are not public."""
-    node: Any = ray._private.worker._global_node
-    return Path(node.get_session_dir_path())
-
-
-def _silence_ray() -> None:
-    """Let Ray not report every dead worker on stdout whatever its log settings say: we log it.
-
-    The other part of Ray used that is not public.
-    """
-    ray._private.worker.print_to_stdstream = lambda *_args, **_kwargs: None
 
 
 def _machine(place: Any) -> str:

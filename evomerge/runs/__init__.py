@@ -2,7 +2,8 @@
 
 Members:
     loaded: every part of an experiment, with every fault of the parts at once.
-    parts: search space, task suites, objectives and constraints from their keys.
+    parts: search space and task suites from their keys.
+    goals: objectives and constraints.
     checks: faults that show only where parts meet.
     importance: layers grouped by the experts' task vectors.
     observed: the prompts that methods with data run the experts on.

@@ -14,7 +14,7 @@ from evomerge.evaluation.engine_choice import EngineChoice, argument_faults
 from evomerge.evaluation.suite import SPLITS, Suite
 from evomerge.execution.costs import COST, OF_ANSWERS, cost_fault
 from evomerge.models.parts import parts_of
-from evomerge.runs.parts import bounds_of
+from evomerge.runs.goals import bounds_of
 from evomerge.runs.workers import worker_device
 from evomerge.space.baselines import Baseline, Seeds
 from evomerge.space.ensemble import has_ensembles

@@ -14,16 +14,10 @@ from evomerge.evaluation.suite import REPORT_ONLY, SPLITS, Suite
 from evomerge.execution.protocol import WorkerSpec
 from evomerge.models.reference import split_hub_id
 from evomerge.runs import checks
+from evomerge.runs.goals import constraints_of, costs_of, objectives_of
 from evomerge.runs.importance import with_boundaries
 from evomerge.runs.observed import Observing, observing, prompt_file
-from evomerge.runs.parts import (
-    build_space,
-    constraints_of,
-    costs_of,
-    make_suites,
-    objectives_of,
-    space_faults,
-)
+from evomerge.runs.parts import build_space, make_suites, space_faults
 from evomerge.runs.sampling import sampler_faults
 from evomerge.runs.seed_models import make_seeds, resolve_seeds
 from evomerge.runs.sloped import SlopedParts

@@ -12,7 +12,7 @@ from evomerge.config.load import experiment_digest
 from evomerge.errors import StudyError
 from evomerge.evaluation.store import ItemStore
 from evomerge.optuna_internals import storage_of
-from evomerge.runs.parts import constraints_of, objectives_of
+from evomerge.runs.goals import constraints_of, objectives_of
 from evomerge.runs.stored import early_digest, read_experiment
 from evomerge.study.folder import StudyFolder
 from evomerge.study.identity import shared_name

@@ -1,19 +1,18 @@
-"""The parts of an experiment: what is searched, scored and traded off."""
+"""The parts of an experiment: the search space, and the suites of tasks that are scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from evomerge.config.experiment import ConstraintConfig, EvaluatorConfig, Experiment
+from evomerge.config.experiment import EvaluatorConfig, Experiment
 from evomerge.config.load import read_evaluator
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, Fault, brief, collected
 from evomerge.evaluation.scores import SMOOTH_METRICS
 from evomerge.evaluation.suite import DEFAULT_SPLITS, Suite
-from evomerge.execution.costs import COST
 from evomerge.schema import fit, parse
 from evomerge.space.checks import spec_faults
 from evomerge.space.dataflow.dataflow import DataflowSpace, dataflow_faults
@@ -24,22 +23,8 @@ from evomerge.space.layer_swap import LayerSwapSpec, layer_swap_space, swap_faul
 from evomerge.space.parameter import ParameterSpace
 from evomerge.space.protocol import ModelSet, SearchSpace
 from evomerge.space.spec import ParameterSpec
-from evomerge.study.constraints import Constraint, parse_bound
-from evomerge.study.records import Objective, make_objectives
 
-__all__ = [
-    "bounds_of",
-    "build_space",
-    "constraints_of",
-    "costs_of",
-    "load_suites",
-    "make_suites",
-    "objectives_of",
-    "space_faults",
-]
-
-
-Side = Literal["at_least", "at_most"]
+__all__ = ["build_space", "load_suites", "make_suites", "space_faults"]
 
 
 def make_suites(experiment: Experiment) -> tuple[Suite, ...]:
@@ -78,37 +63,6 @@ def _suite(config: str | EvaluatorConfig, name: str) -> Suite:
         generation_kwargs=config.generation_kwargs,
         **content,
     )
-
-
-def objectives_of(experiment: Experiment) -> tuple[Objective, ...]:
-    """Build the objectives of an experiment, in order."""
-    written = experiment.objectives
-    return make_objectives(
-        [(o.task, o.metric, o.direction) for o in written], [o.preference for o in written]
-    )
-
-
-def constraints_of(experiment: Experiment) -> tuple[Constraint, ...]:
-    """Build the constraints of an experiment, one per bound."""
-    return tuple(
-        Constraint(config.task, config.metric, side, parse_bound(bound), str(bound))
-        for config in experiment.constraints
-        for side, bound in bounds_of(config)
-    )
-
-
-def bounds_of(config: ConstraintConfig) -> Iterator[tuple[Side, float | str]]:
-    """List the bounds of a constraint by the key they are written at."""
-    sides: tuple[Side, ...] = ("at_least", "at_most")
-    for side in sides:
-        if (bound := getattr(config, side)) is not None:
-            yield side, bound
-
-
-def costs_of(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> tuple[str, ...]:
-    """List what workers must measure beside scores, each once."""
-    wanted: list[Objective | Constraint] = [*objectives, *constraints]
-    return tuple(dict.fromkeys(m.metric for m in wanted if m.task == COST))
 
 
 @dataclass(frozen=True)

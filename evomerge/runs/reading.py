@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from evomerge import __version__
 from evomerge.config.experiment import Experiment
 from evomerge.evaluation.store import ItemStore
+from evomerge.runs.goals import constraints_of, objectives_of
 from evomerge.runs.optuna_study import find_study, ledger_of, store_name
-from evomerge.runs.parts import constraints_of, objectives_of
 from evomerge.runs.stored import read_experiment
 from evomerge.runs.wholeness import require_store
 from evomerge.secrets import without_secrets

@@ -13,7 +13,7 @@ from evomerge.arrays import FloatArray
 from evomerge.config.experiment import Experiment, SamplerConfig
 from evomerge.errors import Fault, SpaceError, collected
 from evomerge.evaluation.store import ItemStore
-from evomerge.runs.parts import objectives_of
+from evomerge.runs.goals import objectives_of
 from evomerge.runs.sloped import SlopedParts, slope_faults
 from evomerge.samplers import (
     GeneSpace,

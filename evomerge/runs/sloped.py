@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from evomerge.config.experiment import Experiment, ObjectiveConfig
 from evomerge.errors import Fault
 from evomerge.execution.costs import COST, why_no_slope
-from evomerge.runs.parts import objectives_of
+from evomerge.runs.goals import objectives_of
 from evomerge.space.protocol import SearchSpace
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ have no order, so none is imposed on them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -42,6 +42,10 @@ class _Range:
     low: float
     width: float
 
+    @property
+    def is_linear(self) -> bool:
+        return not self.is_whole and not self.number.log and self.number.step is None
+
     def share(self, value: float) -> float:
         return (_scale(self.number, value) - self.low) / self.width
 
@@ -55,6 +59,27 @@ class _Range:
         return int(value) if self.is_whole else value
 
 
+@dataclass(frozen=True)
+class _LinearRanges:
+    """Ranges of numbers without steps and logarithms, all at once; to the bit as one by one."""
+
+    low: FloatArray
+    width: FloatArray
+    high: FloatArray
+
+    @classmethod
+    def of(cls, scales: Sequence[_Range | None]) -> _LinearRanges | None:
+        ranges = [scale for scale in scales if scale is not None and scale.is_linear]
+        if len(ranges) < len(scales):
+            return None
+        rows = [(scale.low, scale.width, scale.number.high) for scale in ranges]
+        return cls(*np.array(rows, dtype=np.float64).reshape(-1, 3).T)
+
+    def values(self, point: FloatArray) -> list[float]:
+        values = np.minimum(np.maximum(self.low + point * self.width, self.low), self.high)
+        return cast("list[float]", values.tolist())
+
+
 class UnitCube:
     """Maps params to points and back.
 
@@ -65,6 +90,7 @@ class UnitCube:
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         self._distributions = distributions
         self._scales = [_range_of(d) for d in distributions.values()]
+        self._linear = _LinearRanges.of(self._scales)  # of most spaces; there are many points
 
     @property
     def dimension(self) -> int:
@@ -99,6 +125,8 @@ class UnitCube:
 
     def decode(self, point: FloatArray) -> dict[str, GeneValue]:
         """Return the params of any point (dimension,) in [0, 1]."""
+        if self._linear is not None:
+            return dict(zip(self._distributions, self._linear.values(point), strict=True))
         params: dict[str, GeneValue] = {}
         axes = iter(point.tolist())
         for (name, distribution), scale in zip(

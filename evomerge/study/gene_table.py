@@ -44,6 +44,22 @@ class _Genes:
         return found
 
 
+@dataclass(slots=True)
+class _Packed:
+    """Params that are read by calling them; there is one for each trial."""
+
+    genes: _Genes
+    text: str
+
+    def __call__(self) -> ParamsAndRanges:
+        try:
+            return self.genes.params(self.text), self.genes.distributions
+        except MALFORMED as err:
+            raise StudyError(
+                f"the params {self.text!r} of a trial are damaged; restore the study's journal"
+            ) from err
+
+
 class GeneTable:
     """Numbers genes, a name with a distribution each, in the order in which a journal has them.
 
@@ -96,18 +112,9 @@ class GeneTable:
 
         Trials with the same genes share their distributions.
         """
-        self._add([(n, self.distribution(t)) for n, t in record.get("new_genes", ())])
-        genes, text = self._choose(record["genes"]), str(record["params"])
-
-        def read() -> ParamsAndRanges:
-            try:
-                return genes.params(text), genes.distributions
-            except MALFORMED as err:
-                raise StudyError(
-                    f"the params {text!r} of a trial are damaged; restore the study's journal"
-                ) from err
-
-        return read
+        if "new_genes" in record:
+            self._add([(n, self.distribution(t)) for n, t in record["new_genes"]])
+        return _Packed(self._choose(record["genes"]), str(record["params"]))
 
     def _add(self, genes: list[tuple[str, BaseDistribution]]) -> None:
         for gene in genes:

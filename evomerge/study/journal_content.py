@@ -45,7 +45,10 @@ class JournalContent:
         """Let a record take effect."""
         if "trial" in record:
             self._apply_to_trial(record)
-            return
+        else:
+            self._apply_to_study(record)
+
+    def _apply_to_study(self, record: Record) -> None:
         if "study" in record and self.study is None:
             self.study = str(record["study"])
             self.directions = [StudyDirection(d) for d in record["directions"]]
@@ -59,10 +62,10 @@ class JournalContent:
             number = self._add()
         elif self._is_too_late(self.trials[number], record):
             return
-        trial = self._changeable(number)
-        self._change(trial, record)
-        if "state" in record and trial.state.is_finished():
-            self._unfinished.discard(number)
+        if number not in self._own:
+            self.trials[number] = copy.copy(self.trials[number])
+            self._own.add(number)
+        self._change(self.trials[number], record)
 
     def _add(self) -> int:
         number = len(self.trials)
@@ -74,18 +77,14 @@ class JournalContent:
 
     def _is_too_late(self, trial: FrozenTrial, record: Record) -> bool:
         """Tell what a writer of an earlier version stored after another one was faster."""
-        is_taken = trial.state == TrialState.RUNNING == record.get("state")
+        is_taken = record.get("state") == TrialState.RUNNING == trial.state
         return is_taken or trial.number not in self._unfinished
-
-    def _changeable(self, number: int) -> UnreadTrial:
-        if number not in self._own:
-            self.trials[number] = copy.copy(self.trials[number])
-            self._own.add(number)
-        return self.trials[number]
 
     def _change(self, trial: UnreadTrial, record: Record) -> None:
         if "state" in record:
             trial.state = _STATES[record["state"]]
+            if trial.state.is_finished():
+                self._unfinished.discard(trial.number)
         if "values" in record:
             trial.values = record["values"]
         if "started" in record:

@@ -312,45 +312,44 @@ class Ledger:
 
     def _read(self, trial: FrozenTrial, known: _Measured) -> TrialRecord:
         attrs: dict[str, Any] = trial.user_attrs
-        complete = trial.state == TrialState.COMPLETE
+        state = _STATES[trial.state]
+        is_complete = state == "complete"
         return TrialRecord(
             number=trial.number,
-            state=_STATES[trial.state],
+            state=state,
             origin=origin_of(trial),
-            values=self._estimates(trial.values) if complete else (),
-            stderr=self._estimates(attrs.get(_STDERR)) if complete else (),
-            params=Unread(lambda: trial.params),
-            recipe=self._recipe(trial.number, attrs.get(_RECIPE)),
+            values=self._estimates(trial.values) if is_complete else (),
+            stderr=self._estimates(attrs.get(_STDERR)) if is_complete else (),
+            params=Unread(_params, trial),
+            recipe=Unread(self._recipe, trial),
             seconds=attrs.get(_SECONDS, {}),
             error=attrs.get(_ERROR),
             started=trial.datetime_start,
             finished=trial.datetime_complete,
-            n_items=tuple(map(int, attrs.get(_N_ITEMS, ()))) if complete else (),
+            n_items=tuple([int(n) for n in attrs.get(_N_ITEMS, ())]) if is_complete else (),
             partial=_partial(attrs[PARTIAL]) if PARTIAL in attrs else None,
             violations=self._violations(trial, known),
-            n_scores=int(attrs.get(_N_SCORES, 0)) if trial.state.is_finished() else 0,
+            n_scores=int(attrs.get(_N_SCORES, 0)) if state != "running" else 0,
             driver=attrs.get(DRIVER),
             device=attrs.get(_DEVICE),
-            samples={name: Sample(**sample) for name, sample in attrs.get(_SAMPLES, {}).items()},
+            samples=_samples(attrs[_SAMPLES]) if _SAMPLES in attrs else {},
             evaluations=evaluations_of(trial),
             has_climbed=CLIMBED in attrs,
             climb_error=attrs.get(CLIMB_ERROR),
-            pull=_pull(trial),
+            pull=_pull(trial.system_attrs[LINK]) if LINK in trial.system_attrs else None,
         )
 
     def _estimates(self, values: Sequence[float | None] | None) -> tuple[float, ...]:
         """Read a number per objective; none are known of trials that somebody else told."""
-        found = _floats([None] * len(self.objectives) if values is None else values)
+        given = [None] * len(self.objectives) if values is None else values
+        found = tuple([math.nan if value is None else float(value) for value in given])
         if len(found) != len(self.objectives):
             raise ValueError(f"expected {len(self.objectives)} numbers, got {len(found)}")
         return found
 
-    def _recipe(self, number: int, stored: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
-        def read() -> Mapping[str, Any]:
-            with _as_written(f"of trial {number}"):
-                return self._located(unpacked(stored or {}))
-
-        return Unread(read)
+    def _recipe(self, trial: FrozenTrial) -> Mapping[str, Any]:
+        with _as_written(f"of trial {trial.number}"):
+            return self._located(unpacked(trial.user_attrs.get(_RECIPE) or {}))
 
     def _located(self, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
         """Point a stored recipe to where its models are now: they may have moved since."""
@@ -393,9 +392,16 @@ def _objective_samples(
     return found
 
 
-def _pull(trial: FrozenTrial) -> float | None:
+def _params(trial: FrozenTrial) -> Mapping[str, Any]:
+    return trial.params
+
+
+def _samples(attr: Mapping[str, Mapping[str, str]]) -> dict[str, Sample]:
+    return {name: Sample(**sample) for name, sample in attr.items()}
+
+
+def _pull(link: Mapping[str, Any]) -> float | None:
     """Read the pull of the climb that ended where a trial starts."""
-    link = trial.system_attrs.get(LINK, {})
     return None if link.get("after") is None else link.get("pull")
 
 
@@ -409,7 +415,3 @@ def _as_data(estimates: Sequence[MetricValue]) -> dict[str, list[float]]:
         "stderr": [e.stderr for e in estimates],
         "n_items": [e.n for e in estimates],
     }
-
-
-def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple([math.nan if value is None else float(value) for value in values])

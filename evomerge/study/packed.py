@@ -7,9 +7,11 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Unread", "packed", "unpacked"]
+
+T = TypeVar("T")
 
 
 def packed(content: Mapping[str, Any]) -> str:
@@ -26,19 +28,20 @@ def unpacked(stored: str | Mapping[str, Any]) -> Mapping[str, Any]:
     return content
 
 
-class Unread(Mapping[str, Any]):
+class Unread(Mapping[str, Any], Generic[T]):
     """Plain data that is read on first use: of many trials a command looks at few recipes.
 
     Args:
         read: Reads it.
+        of: What it is read of.
     """
 
-    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[T], Mapping[str, Any]], of: T) -> None:
+        self._read, self._of = read, of
 
     @cached_property
     def _content(self) -> Mapping[str, Any]:
-        return self._read()
+        return self._read(self._of)
 
     def __getitem__(self, key: str) -> Any:
         return self._content[key]

@@ -191,7 +191,7 @@ class _Constrained:
     @property
     def violation(self) -> float:
         """All that is violated, added up; 0 if nothing is."""
-        return sum([max(0.0, v) for v in self.violations])
+        return sum([max(0.0, v) for v in self.violations]) if self.violations else 0.0
 
     @property
     def is_feasible(self) -> bool:

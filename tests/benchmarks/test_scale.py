@@ -7,19 +7,33 @@ import os
 import pytest
 
 from evomerge.api.study import Study
+from evomerge.evaluation.store import ItemStore
 from evomerge.runs.reading import read_study
 from evomerge.runs.stages import change_run
 from evomerge.study.folder import StudyFolder
+from tests.benchmarks.scale import make
 from tests.benchmarks.scale.cost import COMMANDS, counted, run_counted
-from tests.benchmarks.scale.make import N_GENES, make_study
+from tests.benchmarks.scale.make import N_GENES
 
 N_TRIALS = 200
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    folder, _ = make_study(tmp_path_factory.mktemp("scale"), N_TRIALS, n_items=4)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(make, "SEARCHED", N_TRIALS // 2)  # the rest repeats them
+        folder, _ = make.make_study(tmp_path_factory.mktemp("scale"), N_TRIALS, n_items=4)
     return folder
+
+
+def test_a_long_study_is_one_as_a_search_leaves_it(study: StudyFolder) -> None:
+    trials = read_study(study).trials
+    assert [t.number for t in trials[:N_TRIALS]] == list(range(N_TRIALS))
+    assert {t.state for t in trials[:N_TRIALS]} == {"complete"}
+    assert len({t.values for t in trials[:N_TRIALS]}) > N_TRIALS // 2
+    assert {t.n_scores for t in trials[:N_TRIALS]} == {4}
+    stored = ItemStore(study.items).read()
+    assert set(stored["trial"]) == set(range(N_TRIALS))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

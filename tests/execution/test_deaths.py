@@ -160,7 +160,7 @@ class StandIn:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     made = StandIn()
     monkeypatch.setattr(executor_module, "ray", made)
-    monkeypatch.setattr(executor_module, "_start_ray", lambda *_: None)
+    monkeypatch.setattr(executor_module, "start_ray", lambda *_: None)
     monkeypatch.setattr(executor_module, "live_nodes", made.nodes)
     monkeypatch.setattr(executor_module, "versions", dict)
     monkeypatch.setattr(time, "sleep", made.go_on)

@@ -20,6 +20,19 @@ def test_every_point_decodes_into_range_and_params_survive_the_way_back(point):
         assert again[name] == value or np.isclose(again[name], value, rtol=1e-9)
 
 
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
+def test_smooth_genes_decode_as_their_ranges_say_to_the_bit(point):
+    ranges = {"a": (0.0, 1.2), "b": (-0.3, 0.1), "c": (0.1, 0.7)}
+    smooth = {name: FloatDistribution(*ends) for name, ends in ranges.items()}
+    expected = {
+        name: min(max(low + share * (high - low), low), high)
+        for share, (name, (low, high)) in zip(point, ranges.items(), strict=True)
+    }
+    beside_a_step = {**smooth, "d": IntDistribution(1, 3)}  # decoded one by one
+    assert UnitCube(smooth).decode(np.array(point)) == expected
+    assert UnitCube(beside_a_step).decode(np.array([*point, 0.5])) == {**expected, "d": 2}
+
+
 def test_axes_are_spread_by_kind_of_gene():
     cube = UnitCube(
         {

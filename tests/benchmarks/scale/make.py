@@ -1,6 +1,7 @@
 """Makes a study of any length with the real search loop; scores come from a formula.
 
-Everything is written as a search writes it, but for the waits for the disk.
+Everything is written as a search writes it, but for the waits for the disk. A long study of random
+search repeats its first trials under new numbers, with scores of their own.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
@@ -33,9 +36,10 @@ from evomerge.study.journal import Record
 from evomerge.study.search import Budget, Search
 from evomerge.study.timing import Timing
 
-__all__ = ["N_GENES", "FormulaExecutor", "lengthen", "make_study", "without_waits"]
+__all__ = ["N_GENES", "FormulaExecutor", "make_study", "without_waits"]
 
 N_GENES = 50
+SEARCHED = 1000  # trials of a long study that are not repeated
 _EXPERTS = ("math", "list", "facts", "math_step200", "math_step400")
 _YAML = f"""
 models:
@@ -100,6 +104,12 @@ def make_study(
 ) -> tuple[StudyFolder, float]:
     """Make a study in ``root/study``: 50 genes, 2 objectives, one trial short of its budget.
 
+    Args:
+        root: Made if it is missing.
+        n_trials: How many it shall have; only those of ``random`` are repeated.
+        sampler: The experiment's.
+        n_items: Items whose scores are stored with a trial.
+
     Returns:
         The folder, and seconds per trial that the loop took.
     """
@@ -111,8 +121,12 @@ def make_study(
     assert len(loaded.space.distributions) == N_GENES
     loaded = settled(loaded, folder, Events())
     start_study(loaded, folder)
+    n_searched = min(n_trials, SEARCHED) if sampler == "random" else n_trials
     with folder.lock(), without_waits():
-        return folder, _searched(loaded, folder, n_trials, n_items) / n_trials
+        seconds = _searched(loaded, folder, n_searched, n_items)
+        if n_searched < n_trials:
+            _lengthen(folder, n_trials, n_items)
+    return folder, seconds / n_searched
 
 
 def _searched(loaded: Loaded, folder: StudyFolder, n_trials: int, n_items: int) -> float:
@@ -143,28 +157,32 @@ def without_waits() -> Iterator[None]:
         os.fsync = fsync
 
 
-def lengthen(folder: StudyFolder, n_trials: int, n_items: int) -> None:
-    """Repeat the trials of a study under new numbers, with scores of their own.
-
-    Args:
-        folder: Of a study that ``make_study`` made.
-        n_trials: How many it shall have.
-        n_items: Items whose scores are stored with each new trial.
-    """
+def _lengthen(folder: StudyFolder, n_trials: int, n_items: int) -> None:
+    """Repeat the trials of a study until it has so many."""
     records = list(map(json.loads, folder.journal.read_text().splitlines()))
     by_trial = _searched_records(records)
-    scorer, items, n_lines = FormulaExecutor(n_items), ItemStore(folder.items), len(records)
-    with folder.journal.open("a") as journal, without_waits():
-        news = range(1 + max(by_trial), n_trials)
-        for number, repeated in zip(news, cycle(by_trial.values()), strict=False):
-            scores = scorer.scores(number)
-            items.write(number, "search", scores.items)
+    scorer, n_lines = FormulaExecutor(n_items), len(records)
+    scored = {number: scorer.scores(number) for number in range(1 + max(by_trial), n_trials)}
+    _write_items(folder, {number: scores.items for number, scores in scored.items()})
+    with folder.journal.open("a") as journal:
+        for (number, scores), repeated in zip(
+            scored.items(), cycle(by_trial.values()), strict=False
+        ):
             values = [task["exact_match"].value for task in scores.metrics.values()]
             for record in repeated:
                 n_lines += 1
                 told = {"values": values} if "values" in record else {}
-                journal.write(json.dumps({**record, **told, "trial": number, "line": n_lines}))
-                journal.write("\n")
+                again = {**record, **told, "trial": number, "line": n_lines}
+                journal.write(json.dumps(again, separators=(",", ":")) + "\n")
+
+
+def _write_items(folder: StudyFolder, items: Mapping[int, Sequence[ItemScore]]) -> None:
+    """Write the scores of many trials as one file, as the store joins them."""
+    rows = [(number, "search", *vars(one).values()) for number, of in items.items() for one in of]
+    schema = pq.read_schema(next(folder.items.glob("*.parquet")))
+    columns = dict(zip(schema.names, map(list, zip(*rows, strict=True)), strict=True))
+    file = folder.items / "joined.500000.parquet"
+    pq.write_table(pa.table(columns, schema), file, compression="zstd", row_group_size=1 << 16)
 
 
 def _searched_records(records: Sequence[Record]) -> dict[int, list[Record]]:
