@@ -23,8 +23,5 @@ def without_collecting() -> Iterator[None]:
 
 
 def end_without_collecting() -> None:
-    """Let nobody look for garbage in what is left when the process ends.
-
-    So what is in a cycle is left to the system, and not taken apart.
-    """
+    """Let nobody look for garbage in what is left when the process ends."""
     atexit.register(gc.freeze)

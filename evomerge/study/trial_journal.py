@@ -57,7 +57,6 @@ class TrialJournal(BaseStorage):
         self._is_batch = False
         self._held: dict[int | None, Record] = {}  # not written yet, by trial; None: of the study
         self._content = JournalContent()
-        self._itself = self  # a cycle: see ``collecting.end_without_collecting``
         self._read_on()
 
     @contextmanager
