@@ -7,13 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    CLIPImageProcessor,
+    LlavaProcessor,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tests.architectures import tiny_config
-from tests.tiny import save_tokenizer
+from tests.tiny import WORDS, save_tokenizer
 
 IMAGE_TOKEN = 27
+CHAT = (
+    "{% for m in messages %}w1 {% for c in m.content %}"
+    "{% if c.type == 'image' %}w24{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %} w2{% endif %}"
+)
 _VIT = {
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -88,6 +100,23 @@ def vlm(folder: Path, family: str, seed: int, *, original: bool = True) -> Any:
 def text_model(folder: Path, family: str, seed: int) -> Any:
     """Write a random model of text alone that fits into the language tower of a family."""
     return _saved(AutoModelForCausalLM, tiny_config(_FAMILIES[family][0]), folder, seed, True)
+
+
+def save_processor(folder: Path) -> None:
+    """Write a LLaVA's processor beside its tokenizer; needs Pillow. An image becomes 4 tokens."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    image = WORDS[IMAGE_TOKEN]
+    tokenizer.add_special_tokens({"additional_special_tokens": [image]})
+    size, crop = {"shortest_edge": 28}, {"height": 28, "width": 28}
+    LlavaProcessor(
+        CLIPImageProcessor(size=size, crop_size=crop),
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token=image,
+        chat_template=CHAT,
+    ).save_pretrained(folder)
 
 
 @torch.no_grad()
