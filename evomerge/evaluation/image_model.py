@@ -89,8 +89,10 @@ class ImageModel:
     @functools.cached_property
     def content(self) -> list[object]:
         """How images become tokens, for a digest."""
-        settings = json.loads(self.lm.processor.to_json_string())
-        return [version("pillow"), settings, self.lm.image_token]
+        processor = self.lm.processor
+        parts = [type(getattr(processor, name)).__qualname__ for name in processor.get_attributes()]
+        settings = json.loads(processor.to_json_string())
+        return [version("pillow"), parts, settings, self.lm.image_token]
 
 
 class _Multimodal(HFMultimodalLM):  # type: ignore[misc]

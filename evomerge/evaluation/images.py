@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +19,7 @@ from evomerge.evaluation.harness import GENERATION, Instance, Task
 
 __all__ = [
     "PLACEHOLDER",
+    "ImageCount",
     "has_images",
     "image_barriers",
     "image_bytes",
@@ -27,7 +29,23 @@ __all__ = [
 ]
 
 PLACEHOLDER = "<image>"  # what lm-eval's prompts have where an image belongs
+_LM_EVAL = "lm-eval's hf-multimodal"
 _ELSEWHERE = "export a trial, and score its folder with"
+
+
+@dataclass(frozen=True)
+class ImageCount:
+    """Images in prompts.
+
+    Attributes:
+        tasks: Whose prompts they are in.
+        n: How many there are.
+        n_bytes: Of all of them, decoded.
+    """
+
+    tasks: tuple[str, ...]
+    n: int
+    n_bytes: int
 
 
 def has_images(task: Task) -> bool:
@@ -43,8 +61,8 @@ def image_barriers(task: Task) -> Iterator[str]:
         yield f"needs sound, which no model gets here; {_ELSEWHERE} lm_eval"
     elif task.OUTPUT_TYPE != GENERATION:
         yield (
-            f"scores given texts after images (output_type: {task.OUTPUT_TYPE}), which lm-eval's "
-            f"hf-multimodal does not; let the answer be written (output_type: {GENERATION})"
+            f"scores given texts after images (output_type: {task.OUTPUT_TYPE}), which "
+            f"{_LM_EVAL} does not; let the answer be written (output_type: {GENERATION})"
         )
     elif find_spec("PIL") is None:
         yield "needs Pillow, which is not installed; pip install 'evomerge[images]'"
@@ -93,11 +111,9 @@ def with_pixels(value: object) -> object:
     return _pixels(value) if _is_image(value) else value
 
 
-def image_bytes(request: Instance) -> int:
-    """Reckon the memory of the images of a request: a byte for each band of each pixel."""
-    return sum(
-        image.width * image.height * len(image.getbands()) for image in images_of(request)
-    )
+def image_bytes(images: Iterable[Any]) -> int:
+    """Reckon the memory of images: a byte for each band of each pixel."""
+    return sum(one.width * one.height * len(one.getbands()) for one in images)
 
 
 def _pixels(image: Any) -> list[object]:

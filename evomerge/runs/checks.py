@@ -32,6 +32,7 @@ __all__ = [
     "final_split_faults",
     "metric_faults",
     "placement_faults",
+    "reading_faults",
     "task_faults",
     "unreached_faults",
 ]
@@ -77,6 +78,17 @@ def _metric_fault(
         yield Fault(("metric",), _expected(metric, known[task], "metric"))
     elif task not in known and task not in tasks.missing:
         yield Fault(("task",), _expected(task, tuple(known), "task"))
+
+
+def reading_faults(experiment: Experiment, tasks: TaskCatalogue) -> Iterator[Fault]:
+    """Gates and the cost ``kl`` read prompts, which must be text alone."""
+    if tasks.has_texts or tasks.faults:
+        return
+    text = "expected a task without images, because {} reads prompts of text alone, got none"
+    if experiment.gates is not None:
+        yield Fault(("gates",), text.format("a gate"), "set gates: off")
+    for path in _costs(experiment, "kl"):
+        yield Fault((*path, "cost"), text.format("kl"), "use the cost distance")
 
 
 def bound_faults(experiment: Experiment, experts: tuple[str, ...]) -> Iterator[Fault]:
