@@ -13,8 +13,8 @@ from evomerge.errors import EvaluationError, Fault, collected
 from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_label
 from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
 from evomerge.evaluation.harness import GENERATION, single_pipelines
-from evomerge.evaluation.images import ImageCount, has_images, image_bytes, images_of
 from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.images import ImageCount, has_images, image_bytes, images_of
 from evomerge.evaluation.item_losses import LossKind
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_metrics import NOISE
@@ -159,9 +159,10 @@ class TaskCatalogue:
         The catalogue must have been made with a model.
         """
         suites = [one for split in (*SPLITS, REPORT_ONLY) for one in self.prompted(split)]
-        shown = [task for suite in suites for task in suite.tasks if has_images(task.task)]
-        names = tuple(dict.fromkeys(task.name for task in shown))
-        found = {id(one): one for task in shown for r in task.task.instances for one in images_of(r)}
+        shown = [one.task for suite in suites for one in suite.tasks if has_images(one.task)]
+        names = tuple(dict.fromkeys(str(task.config.task) for task in shown))
+        requests = [request for task in shown for request in task.instances]
+        found = {id(one): one for request in requests for one in images_of(request)}
         return ImageCount(names, len(found), image_bytes(found.values())) if names else None
 
     @property

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.hf_vlms import HFMultimodalLM
+from lm_eval.models.utils import resize_image
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.images import PLACEHOLDER, with_pixels
@@ -40,10 +41,9 @@ class ImageModel:
         batch_size: int,
         reading: Mapping[str, Any],
     ) -> None:
-        processor = _processor(tokenizer)
         self.lm = _Multimodal(
             pretrained=model,
-            tokenizer=processor,
+            tokenizer=tokenizer,
             batch_size=batch_size,
             backend="causal",
             **reading,
@@ -64,7 +64,9 @@ class ImageModel:
 
     def _length(self, prompt: str, images: Sequence[Any]) -> int:
         try:
-            encoded = self.lm.tok_batch_multimodal_encode([prompt], [list(images)])
+            side = self.lm.image_max_side
+            sized = [resize_image(image, max_dimension=side) for image in images]
+            encoded = self.lm.tok_batch_multimodal_encode([prompt], [sized])
         except Exception as err:  # every class has its own ways to refuse a prompt
             reason = " ".join(str(err).split())
             text = f"{type(self.lm.processor).__name__} cannot read a prompt with images: {reason}"
@@ -83,7 +85,7 @@ class ImageModel:
         return apply
 
     def n_places(self, prompt: str) -> int:
-        """Count the places for images of a prompt, which a template may have written its own way."""
+        """Count the places for images in a prompt; a template writes them its own way."""
         return self._places.get(prompt, prompt.count(PLACEHOLDER))
 
     @functools.cached_property
@@ -96,17 +98,19 @@ class ImageModel:
 
 
 class _Multimodal(HFMultimodalLM):  # type: ignore[misc]
-    def _create_tokenizer(self, pretrained: object, tokenizer: ProcessorMixin, **_: object) -> None:
-        """Take the processor that is given, which lm-eval's own drops."""
-        self.processor, self.tokenizer = tokenizer, tokenizer.tokenizer
+    def _create_tokenizer(
+        self, pretrained: object, tokenizer: PreTrainedTokenizerBase, **_: object
+    ) -> None:
+        """Load the processor from where the tokenizer is, not where a live model was made."""
+        self.processor = _processor(tokenizer.name_or_path, self.pixels)
+        self.tokenizer = self.processor.tokenizer
 
 
-def _processor(tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
+def _processor(folder: str, pixels: Mapping[str, int]) -> ProcessorMixin:
     from transformers import AutoProcessor, ProcessorMixin
 
-    folder = tokenizer.name_or_path
     try:
-        found = AutoProcessor.from_pretrained(folder)
+        found = AutoProcessor.from_pretrained(folder, **pixels)
     except Exception as err:  # every class has its own ways to refuse files
         reason = " ".join(str(err).split())
         text = f"expected {folder} to have a processor for images: {reason}"

@@ -23,6 +23,7 @@ from lm_eval.models.utils import (
 from typing_extensions import Self
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.engine_choice import OF_IMAGES
 from evomerge.evaluation.harness import GENERATION
 from evomerge.evaluation.images import images_of
 from evomerge.evaluation.reasoning import Tags, Thinking
@@ -63,7 +64,7 @@ class LanguageModel:
         tokenizer: Copied, because lm-eval may give it a padding token.
         batch_size: Sequences per forward pass when lm-eval answers itself.
         tags: Of reasoning before answers; ``None`` takes what is said for the answer.
-        reading: What else lm-eval is told: how long prompts may be, what they begin with.
+        reading: What else lm-eval is told of prompts; see ``EngineChoice``.
 
     Attributes:
         thinking: Tells reasoning from answers.
@@ -86,7 +87,7 @@ class LanguageModel:
             tokenizer=copy.deepcopy(tokenizer),
             batch_size=batch_size,
             backend="causal",
-            **reading,
+            **{key: value for key, value in reading.items() if key not in OF_IMAGES},
         )
         self._reading = reading
         self._encode: Callable[[str], list[int]] = self.lm.tok_encode

@@ -265,7 +265,7 @@ class _Parts:
         if self._are_named and not self._gaps.touch("seeds"):
             self.faults += checks.bound_faults(experiment, experts)
         if not self._gaps.touch("evaluators"):
-            self.faults += checks.reading_faults(experiment, self.tasks)
+            self.faults += checks.image_faults(experiment, self.tasks)
         self.faults += checks.distance_faults(experiment, self.space)
         self.faults += checks.placement_faults(experiment, self.space, self._opened)
         with collected(self.faults, "execution", "ray_address"):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 pytest.importorskip("PIL")
@@ -33,6 +32,7 @@ from evomerge.recipe.recipe import Recipe, Rule
 from evomerge.runs.cost import experiment_facts
 from evomerge.runs.inputs import input_digests, require_same
 from evomerge.runs.loaded import Loaded
+from evomerge.runs.units import bytes_text
 from tests.tiny import WORDS
 from tests.vision_language import IMAGE_TOKEN, save_processor, text_model, vlm
 
@@ -52,6 +52,7 @@ LOOKING = {
 TEXT = {"doc_to_text": "{{question}} w5", "doc_to_image": None}
 SPLITS = {"search": 6, "validation": 1, "test": 1}
 QUESTIONS = ["w3 w4", "w3"]
+OF_TEXT = [{"task": "reading", "metric": "exact_match"}]
 
 
 def write_images(folder: Path, answers: dict[int, str] | None = None, seed: int = 0) -> None:
@@ -150,7 +151,6 @@ def test_a_trial_scores_what_lm_eval_finds_in_its_export(
     outcome = Worker(parts.worker).run(Job(0, recipe))
     assert isinstance(outcome, Scored), outcome
     scores = outcome.scores
-    print(answers, scores)
     assert len({*answers}) > 3
     monkeypatch.chdir(tasks)  # where the reference finds the data
     for name in ("looking", "chatting"):
@@ -161,3 +161,125 @@ def test_a_trial_scores_what_lm_eval_finds_in_its_export(
     assert scores.metrics["chatting"]["chrf"] != scores.metrics["looking"]["chrf"]
     again = score_folder(out, parts.suites, "search").scores
     assert again.metrics == scores.metrics
+
+
+def test_changed_pixels_and_processors_are_other_content(place: Path, tmp_path: Path) -> None:
+    """The same images written again are the same; one pixel more is another task."""
+    copytree(place, tmp_path / "new")
+    new, file = tmp_path / "new", tmp_path / "e.yaml"
+    before = loaded(place, file)
+    kept = input_digests(before)
+    assert {"processor of base", "items of looking (search)"} <= kept.keys()
+    write_images(new)
+    require_same(kept, input_digests(loaded(new, file)), new)
+    rows = Dataset.from_parquet(str(new / "search.parquet"))
+
+    def touched(row: dict[str, Any], i: int) -> dict[str, Any]:
+        image = row["image"].convert("RGB")
+        if i == 3:
+            image.putpixel((1, 1), (1, 2, 3))
+        return row | {"image": image}
+
+    rows.map(touched, with_indices=True).to_parquet(new / "search.parquet")
+    changed = loaded(new, file)
+    found = item_digests(changed.tasks, ["search", "validation"])
+    assert found["looking (search)"] != kept["items of looking (search)"]
+    assert found["looking (validation)"] == kept["items of looking (validation)"]
+    processor = new / "base" / "processor_config.json"
+    processor.write_text(processor.read_text().replace('"do_normalize": true', '"do_normalize": 0'))
+    with pytest.raises(StudyError, match=r"other items of looking \(search\), .*processor of base"):
+        require_same(kept, input_digests(loaded(new, file)), new)
+
+
+def test_check_says_what_images_come_to(place: Path, tmp_path: Path) -> None:
+    said = dict(experiment_facts(loaded(place, tmp_path / "e.yaml")))["images"]
+    n_bytes = 3 * 33 * (sum(20 + 9 * i for i in range(6)) + 2 * 20)
+    assert said.startswith("8 in the prompts of looking, answered by lm-eval's hf-multimodal")
+    assert f"each worker holds {bytes_text(n_bytes)} of them" in said
+
+
+def faults(place: Path, file: Path, **changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(place, file, **changes)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_what_images_a_task_cannot_have_is_said_before_a_model_is_loaded(
+    place: Path, tmp_path: Path
+) -> None:
+    write_images(tmp_path)
+    choices = {"doc_to_choice": ["a", "b"], "doc_to_target": 0, "metric_list": [{"metric": "acc"}]}
+    choices |= {"output_type": "multiple_choice", "generation_kwargs": None}
+    wrong: dict[str, tuple[dict[str, Any], str]] = {
+        "choosing": (choices, r"multiple_choice\), which lm-eval's hf-multimodal does not"),
+        "hearing": ({"doc_to_image": None, "doc_to_audio": "image"}, "needs sound"),
+        "single": (
+            {"doc_to_image": "image"},
+            r"a list of images .*, got PngImageFile; .*\[image\]",
+        ),
+        "words": ({"doc_to_image": ["question"]}, "got a list with str"),
+        "nowhere": ({"doc_to_text": "w3"}, "each image in a prompt, got 0 for 1"),
+        "shown": ({"num_fewshot": 1, "fewshot_split": "validation"}, "got 2 for 1; .*num_fewshot"),
+        # 2 words, 4 tokens of the image, 54 words, 5 of the answer; the context has 64
+        "long": ({"doc_to_text": "{{question}} <image>" + 54 * " w5"}, "up to 65 tokens with"),
+    }
+    for name, (changes, _) in wrong.items():
+        write_task(tmp_path, name, **changes)
+    suites = [evaluator(place, "looking", "reading"), evaluator(tmp_path, *wrong)]
+    found = faults(place, tmp_path / "e.yaml", evaluators=suites)
+    assert all(fault.startswith("evaluators[1].tasks[") for fault in found)
+    for name, (_, text) in wrong.items():
+        own = [fault for fault in found if f"task '{name}'" in fault]
+        assert own, name
+        assert all(re.search(text, fault) for fault in own), own
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "expected"),
+    [
+        ({"metric": "exact_match"}, {}, "gates: expected a task without images"),
+        ({"metric": "exact_match"}, {"sampler": "slopes"}, "looking: its prompts have images"),
+        ({"metric": "gold_bpb"}, {}, "expected a metric out of exact_match, chrf, got 'gold_bpb'"),
+        ({"cost": "kl"}, {}, "objectives[1].cost: expected a task without images"),
+    ],
+)
+def test_what_reads_text_alone_is_refused(
+    objective: dict[str, str], changes: dict[str, Any], expected: str, place: Path, tmp_path: Path
+) -> None:
+    task = {} if "cost" in objective else {"task": "looking"}
+    others = [] if task else [{"task": "looking", "metric": "exact_match"}]
+    wanted = {"objectives": [*others, task | objective]}
+    if "gates" not in expected:
+        wanted["gates"] = "off"
+    evaluators = [evaluator(place, "looking")]
+    found = faults(place, tmp_path / "e.yaml", evaluators=evaluators, **wanted, **changes)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_models_that_see_no_images_are_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "e.yaml"
+    text_model(tmp_path / "text", "llava", 1)
+    alone = str(tmp_path / "text")
+    found = faults(place, file, models={"base": alone, "experts": {"one": alone}})
+    assert found == [
+        "evaluators[0].tasks[0]: task 'looking' has images, but the base reads text alone; take a "
+        "base of vision and language"
+    ]
+    models = {"base": str(place / "one"), "experts": {"one": str(place / "base")}}
+    (found,) = faults(place, file, models=models)
+    assert "to have a processor for images" in found
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    assert "pip install 'evomerge[images]'" in faults(place, file)[0]
+
+
+def test_what_is_said_of_images_needs_images(place: Path, tmp_path: Path) -> None:
+    engine = {"name": "transformers", "image_max_side": 20}
+    suites = {"evaluators": [evaluator(place, "reading")], "objectives": OF_TEXT}
+    (found,) = faults(place, tmp_path / "e.yaml", engine=engine, **suites)
+    assert (
+        found
+        == "engine.image_max_side: expected a task with images for what is said of them, got none; leave it out"
+    )
