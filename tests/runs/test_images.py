@@ -24,6 +24,7 @@ from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, StudyError
 from evomerge.evaluation import images
 from evomerge.evaluation.content import item_digests
+from evomerge.evaluation.scores import Scores
 from evomerge.execution.protocol import Job, Scored
 from evomerge.execution.worker import Worker
 from evomerge.export.rescore import score_folder
@@ -33,6 +34,7 @@ from evomerge.runs.cost import experiment_facts
 from evomerge.runs.inputs import input_digests, require_same
 from evomerge.runs.loaded import Loaded
 from evomerge.runs.units import bytes_text
+from tests.pages import DOCS, blocks
 from tests.tiny import WORDS
 from tests.vision_language import IMAGE_TOKEN, save_processor, text_model, vlm
 
@@ -52,7 +54,7 @@ LOOKING = {
 TEXT = {"doc_to_text": "{{question}} w5", "doc_to_image": None}
 SPLITS = {"search": 6, "validation": 1, "test": 1}
 QUESTIONS = ["w3 w4", "w3"]
-OF_TEXT = [{"task": "reading", "metric": "exact_match"}]
+OF_TEXT = {"objectives": [{"task": "reading", "metric": "exact_match"}]}
 
 
 def write_images(folder: Path, answers: dict[int, str] | None = None, seed: int = 0) -> None:
@@ -132,6 +134,13 @@ def by_lm_eval(folder: Path, tasks: Path, name: str, *, chat: bool = False) -> d
     return found
 
 
+def values(scores: Scores) -> dict[str, dict[str, float]]:
+    return {
+        task: {name: one.value for name, one in table.items()}
+        for task, table in scores.metrics.items()
+    }
+
+
 def test_a_trial_scores_what_lm_eval_finds_in_its_export(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,11 +165,11 @@ def test_a_trial_scores_what_lm_eval_finds_in_its_export(
     for name in ("looking", "chatting"):
         expected = by_lm_eval(out, tasks, name, chat=name == "chatting")["results"][name]
         for metric in ("exact_match", "chrf"):
-            assert scores.metrics[name][metric].value == expected[f"{metric},none"]
-    assert scores.metrics["looking"]["exact_match"].value == 0.5
-    assert scores.metrics["chatting"]["chrf"] != scores.metrics["looking"]["chrf"]
+            assert values(scores)[name][metric] == expected[f"{metric},none"]
+    assert values(scores)["looking"]["exact_match"] == 0.5
+    assert values(scores)["chatting"]["chrf"] != values(scores)["looking"]["chrf"]
     again = score_folder(out, parts.suites, "search").scores
-    assert again.metrics == scores.metrics
+    assert values(again) == values(scores)
 
 
 def test_changed_pixels_and_processors_are_other_content(place: Path, tmp_path: Path) -> None:
@@ -192,9 +201,15 @@ def test_changed_pixels_and_processors_are_other_content(place: Path, tmp_path: 
 
 
 def test_check_says_what_images_come_to(place: Path, tmp_path: Path) -> None:
-    said = dict(experiment_facts(loaded(place, tmp_path / "e.yaml")))["images"]
+    """Of the task that the page on tasks shows."""
+    (task,) = (b.text for b in blocks(DOCS / "tasks.md") if b.file == "tasks/charts.yaml")
+    (tmp_path / "charts.yaml").write_text(task)
+    write_images(tmp_path)
+    suites = [evaluator(place, "reading"), evaluator(tmp_path, "charts")]
+    parts = loaded(place, tmp_path / "e.yaml", evaluators=suites, **OF_TEXT)
+    said = dict(experiment_facts(parts))["images"]
     n_bytes = 3 * 33 * (sum(20 + 9 * i for i in range(6)) + 2 * 20)
-    assert said.startswith("8 in the prompts of looking, answered by lm-eval's hf-multimodal")
+    assert said.startswith("8 in the prompts of charts, answered by lm-eval's hf-multimodal")
     assert f"each worker holds {bytes_text(n_bytes)} of them" in said
 
 
@@ -215,7 +230,7 @@ def test_what_images_a_task_cannot_have_is_said_before_a_model_is_loaded(
         "hearing": ({"doc_to_image": None, "doc_to_audio": "image"}, "needs sound"),
         "single": (
             {"doc_to_image": "image"},
-            r"a list of images .*, got PngImageFile; .*\[image\]",
+            r"got PngImageFile; .*\[image\]",
         ),
         "words": ({"doc_to_image": ["question"]}, "got a list with str"),
         "nowhere": ({"doc_to_text": "w3"}, "each image in a prompt, got 0 for 1"),
@@ -277,9 +292,6 @@ def test_models_that_see_no_images_are_refused(
 
 def test_what_is_said_of_images_needs_images(place: Path, tmp_path: Path) -> None:
     engine = {"name": "transformers", "image_max_side": 20}
-    suites = {"evaluators": [evaluator(place, "reading")], "objectives": OF_TEXT}
-    (found,) = faults(place, tmp_path / "e.yaml", engine=engine, **suites)
-    assert (
-        found
-        == "engine.image_max_side: expected a task with images for what is said of them, got none; leave it out"
-    )
+    evaluators = [evaluator(place, "reading")]
+    (found,) = faults(place, tmp_path / "e.yaml", engine=engine, evaluators=evaluators, **OF_TEXT)
+    assert found.startswith("engine.image_max_side: expected a task with images")
