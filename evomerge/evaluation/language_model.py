@@ -25,6 +25,7 @@ from typing_extensions import Self
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine_choice import OF_IMAGES
 from evomerge.evaluation.harness import GENERATION
+from evomerge.evaluation.hygiene import light_collections
 from evomerge.evaluation.images import images_of
 from evomerge.evaluation.reasoning import Tags, Thinking
 
@@ -281,7 +282,8 @@ class LanguageModel:
             pairs = zip(arguments, images, strict=True)
             arguments = [(*one, {"visual": [*own]}) for one, own in pairs]
         requests = [_generating(one) for one in arguments]
-        answers = lm.generate_until(requests, disable_tqdm=True)
+        with light_collections():
+            answers = lm.generate_until(requests, disable_tqdm=True)
         return [(text, tokens.take(prompt)) for prompt, text in zip(prompts, answers, strict=True)]
 
 

@@ -162,6 +162,8 @@ def test_a_trial_scores_what_lm_eval_finds_in_its_export(
     scores = outcome.scores
     assert len({*answers}) > 3
     monkeypatch.chdir(tasks)  # where the reference finds the data
+    monkeypatch.setattr("gc.collect", lambda: 0)  # it does after every batch
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     for name in ("looking", "chatting"):
         expected = by_lm_eval(out, tasks, name, chat=name == "chatting")["results"][name]
         for metric in ("exact_match", "chrf"):
