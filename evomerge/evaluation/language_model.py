@@ -284,7 +284,18 @@ class LanguageModel:
         requests = [_generating(one) for one in arguments]
         with light_collections():
             answers = lm.generate_until(requests, disable_tqdm=True)
+        _forget_places(lm.model)
         return [(text, tokens.take(prompt)) for prompt, text in zip(prompts, answers, strict=True)]
+
+
+def _forget_places(model: PreTrainedModel) -> None:
+    """Let a model forget by how much the images of the last prompts moved the places of text.
+
+    Those of Qwen's kind move by it whatever is read after a cache, in other prompts, too.
+    """
+    for module in model.modules():
+        if getattr(module, "rope_deltas", None) is not None:
+            module.rope_deltas = None
 
 
 class _Tokens:
