@@ -277,7 +277,7 @@ class LanguageModel:
         lm.tok_decode, lm.cache_hook = tokens.decode, tokens
         lm.batch_size_per_gpu = at_once or lm.batch_size
         known = {key: value for key, value in settings.items() if key != "seed"}
-        arguments = [(prompt, dict(known)) for prompt in prompts]
+        arguments: list[tuple[object, ...]] = [(prompt, dict(known)) for prompt in prompts]
         if images:
             pairs = zip(arguments, images, strict=True)
             arguments = [(*one, {"visual": [*own]}) for one, own in pairs]

@@ -24,7 +24,9 @@ from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, StudyError
 from evomerge.evaluation import images
 from evomerge.evaluation.content import item_digests
+from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.scores import Scores
+from evomerge.evaluation.suite import Suite
 from evomerge.execution.protocol import Job, Scored
 from evomerge.execution.worker import Worker
 from evomerge.export.rescore import score_folder
@@ -52,6 +54,13 @@ LOOKING = {
     "metadata": {"version": 1},
 }
 TEXT = {"doc_to_text": "{{question}} w5", "doc_to_image": None}
+CHOICES = {
+    "output_type": "multiple_choice",
+    "doc_to_choice": ["w1", "w2 w3", "w4"],
+    "doc_to_target": 0,
+    "metric_list": [{"metric": "acc"}],
+    "generation_kwargs": None,
+}
 SPLITS = {"search": 6, "validation": 1, "test": 1}
 QUESTIONS = ["w3 w4", "w3"]
 OF_TEXT = {"objectives": [{"task": "reading", "metric": "exact_match"}]}
@@ -125,13 +134,20 @@ def by_transformers(folder: Path, data: Path) -> list[str]:
     return found
 
 
-def by_lm_eval(folder: Path, tasks: Path, name: str, *, chat: bool = False) -> dict[str, Any]:
-    model = HFMultimodalLM(str(folder), batch_size=4, device="cpu")
+def by_lm_eval(folder: Path, tasks: Path, name: str, **how: Any) -> dict[str, float]:
+    chat = how.pop("apply_chat_template", False)
+    model = HFMultimodalLM(str(folder), batch_size=4, device="cpu", **how)
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
-    found: dict[str, Any] = lm_eval.simple_evaluate(
-        model, tasks=[name], task_manager=manager, bootstrap_iters=0, apply_chat_template=chat
-    )
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tasks)  # where it finds the data
+        patch.setenv("DISABLE_MULTIPROC", "1")
+        patch.setattr("gc.collect", lambda: 0)  # it does after every batch
+        patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+        found = lm_eval.simple_evaluate(
+            model, tasks=[name], task_manager=manager, bootstrap_iters=0, apply_chat_template=chat
+        )
+    row = found["results"][name]
+    return {metric: row[f"{metric},none"] for metric in ("exact_match", "chrf")}
 
 
 def values(scores: Scores) -> dict[str, dict[str, float]]:
@@ -141,9 +157,7 @@ def values(scores: Scores) -> dict[str, dict[str, float]]:
     }
 
 
-def test_a_trial_scores_what_lm_eval_finds_in_its_export(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_scores_what_lm_eval_finds_in_its_export(place: Path, tmp_path: Path) -> None:
     """Half of the answers are right; the same question has different ones. Text runs beside it."""
     rule = Rule("linear", {"coefficient": 0.1})
     recipe = Recipe({"one": str(place / "one")}, (rule,), base=str(place / "base"))
@@ -159,19 +173,39 @@ def test_a_trial_scores_what_lm_eval_finds_in_its_export(
     parts = loaded(place, tmp_path / "e.yaml", evaluators=evaluators)
     outcome = Worker(parts.worker).run(Job(0, recipe))
     assert isinstance(outcome, Scored), outcome
-    scores = outcome.scores
+    found = values(outcome.scores)
     assert len({*answers}) > 3
-    monkeypatch.chdir(tasks)  # where the reference finds the data
-    monkeypatch.setattr("gc.collect", lambda: 0)  # it does after every batch
-    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
-    for name in ("looking", "chatting"):
-        expected = by_lm_eval(out, tasks, name, chat=name == "chatting")["results"][name]
-        for metric in ("exact_match", "chrf"):
-            assert values(scores)[name][metric] == expected[f"{metric},none"]
-    assert values(scores)["looking"]["exact_match"] == 0.5
-    assert values(scores)["chatting"]["chrf"] != values(scores)["looking"]["chrf"]
-    again = score_folder(out, parts.suites, "search").scores
-    assert values(again) == values(scores)
+    assert found["looking"]["exact_match"] == 0.5
+    assert found["looking"] == by_lm_eval(out, tasks, "looking")
+    assert found["chatting"] == by_lm_eval(out, tasks, "chatting", apply_chat_template=True)
+    assert found["chatting"] != found["looking"]
+    assert values(score_folder(out, parts.suites, "search").scores) == found
+
+
+@pytest.mark.parametrize(
+    ("family", "told"), [("gemma3", {"image_string": WORDS[IMAGE_TOKEN - 1]}), ("qwen2_5_vl", {})]
+)
+def test_other_families_score_as_by_lm_eval(
+    family: str, told: dict[str, str], tmp_path: Path
+) -> None:
+    """Whose prompts mark images otherwise, and whose images move the places of what follows."""
+    if family == "qwen2_5_vl":
+        pytest.importorskip("torchvision", reason="its processor needs that")
+    vlm(tmp_path / "model", family, 0)
+    save_processor(tmp_path / "model", family)
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    write_images(tasks)
+    write_task(tasks)
+    write_task(
+        tasks, "choosing", **CHOICES, **TEXT | {"doc_to_text": f"{{{{question}}}} {34 * 'w5 '}"}
+    )
+    splits = {split: split for split in SPLITS}
+    suite = Suite("both", ("looking", "choosing"), tasks, splits, batch_size="auto")
+    engine = EngineChoice(name="transformers", **told)
+    found = values(score_folder(tmp_path / "model", [suite], "search", engine=engine).scores)
+    assert found["looking"] == by_lm_eval(tmp_path / "model", tasks, "looking", **told)
+    print(found)
 
 
 def test_changed_pixels_and_processors_are_other_content(place: Path, tmp_path: Path) -> None:
@@ -196,8 +230,8 @@ def test_changed_pixels_and_processors_are_other_content(place: Path, tmp_path: 
     found = item_digests(changed.tasks, ["search", "validation"])
     assert found["looking (search)"] != kept["items of looking (search)"]
     assert found["looking (validation)"] == kept["items of looking (validation)"]
-    processor = new / "base" / "processor_config.json"
-    processor.write_text(processor.read_text().replace('"do_normalize": true', '"do_normalize": 0'))
+    processor = new / "base" / "preprocessor_config.json"
+    processor.write_text(processor.read_text().replace("_edge", "_edge "))
     with pytest.raises(StudyError, match=r"other items of looking \(search\), .*processor of base"):
         require_same(kept, input_digests(loaded(new, file)), new)
 
@@ -225,10 +259,8 @@ def test_what_images_a_task_cannot_have_is_said_before_a_model_is_loaded(
     place: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path)
-    choices = {"doc_to_choice": ["a", "b"], "doc_to_target": 0, "metric_list": [{"metric": "acc"}]}
-    choices |= {"output_type": "multiple_choice", "generation_kwargs": None}
     wrong: dict[str, tuple[dict[str, Any], str]] = {
-        "choosing": (choices, r"multiple_choice\), which lm-eval's hf-multimodal does not"),
+        "choosing": (CHOICES, r"multiple_choice\), which lm-eval's hf-multimodal does not"),
         "hearing": ({"doc_to_image": None, "doc_to_audio": "image"}, "needs sound"),
         "single": (
             {"doc_to_image": "image"},
