@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from shutil import copytree
@@ -23,7 +24,7 @@ from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, StudyError
 from evomerge.evaluation import images
-from evomerge.evaluation.content import item_digests
+from evomerge.evaluation.content import item_digests, task_digests
 from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.scores import Scores
 from evomerge.evaluation.suite import Suite
@@ -211,9 +212,10 @@ def test_changed_pixels_and_processors_are_other_content(place: Path, tmp_path: 
     """The same images written again are the same; one pixel more is another task."""
     copytree(place, tmp_path / "new")
     new, file = tmp_path / "new", tmp_path / "e.yaml"
-    before = loaded(place, file)
-    kept = input_digests(before)
+    kept = input_digests(before := loaded(place, file))
     assert {"processor of base", "items of looking (search)"} <= kept.keys()
+    prompted = before.worker.prompted["search"]
+    assert task_digests(pickle.loads(pickle.dumps(prompted))) == task_digests(prompted)
     write_images(new)
     require_same(kept, input_digests(loaded(new, file)), new)
     rows = Dataset.from_parquet(str(new / "search.parquet"))
