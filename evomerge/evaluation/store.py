@@ -194,6 +194,7 @@ def _read(path: Path, trials: Collection[int] | None = None) -> pa.Table:
     try:
         wanted = None if trials is None else [("trial", "in", [n for n in trials if n <= _LAST])]
         table = pq.read_table(path, filters=wanted)
+        table.validate(full=True)  # text that is none is found here, not where it is shown
         for name, value in _MISSING.items():
             if name not in table.column_names:
                 table = table.append_column(name, pa.array([value] * len(table)))
@@ -203,7 +204,7 @@ def _read(path: Path, trials: Collection[int] | None = None) -> pa.Table:
         return table
     except FileNotFoundError:
         raise
-    except (OSError, KeyError, pa.ArrowException) as err:
+    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as err:
         raise StudyError(
             f"the item scores in {path} are damaged ({str(err).splitlines()[0]}); restore the file"
         ) from err

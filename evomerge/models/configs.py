@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, brief
 from evomerge.models.files import file_in, read_json
 
 __all__ = ["config_text", "n_layers", "read_config", "without_keys"]
@@ -16,13 +17,16 @@ __all__ = ["config_text", "n_layers", "read_config", "without_keys"]
 # Keys that speak of other files than those of a merge: remote code, and where to look for weights
 # and configs.
 _ABOUT_FILES = ("auto_map", "configuration_files", "transformers_weights")
+_COUNT = re.compile(r"(\w+_)?(num|n)_(\w+_)?(layers?|blocks?|experts?)|\w+_layers|\w*depth")
+_MOST = 10_000  # of what a model is built of one by one; today's have some hundred
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a model's config by transformers' own reader, which knows infinity, for instance.
 
     Raises:
-        CheckpointError: It is missing, is no JSON object, or lies outside the folder.
+        CheckpointError: It is missing, is no JSON object, lies outside the folder, or speaks of
+            more layers or experts than can be built.
     """
     from transformers import PretrainedConfig
 
@@ -36,7 +40,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"expected a config.json that transformers can read in {folder}: {reason}"
         ) from err
+    _require_built_soon(config, folder)
     return {key: value for key, value in config.items() if key != "_commit_hash"}
+
+
+def _require_built_soon(config: Mapping[str, Any], folder: Path) -> None:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _require_built_soon(value, folder)
+        elif isinstance(value, int | float) and value > _MOST and _COUNT.fullmatch(str(key)):
+            raise CheckpointError(
+                f"expected {key} of {_MOST:,} at most in the config.json in {folder}, got "
+                f"{brief(value)}"
+            )
 
 
 def n_layers(folder: Path) -> int:

@@ -57,7 +57,7 @@ def file_in(folder: Path, name: str) -> Path:
     try:
         path.is_file()
         target = path.resolve()
-    except (OSError, RuntimeError) as err:  # names too long, links in a circle
+    except (OSError, RuntimeError, UnicodeError) as err:  # too long, links in a circle, no text
         raise CheckpointError(
             f"expected a file in {folder}, got {name[:99]!r}, which leads nowhere"
         ) from err

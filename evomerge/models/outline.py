@@ -20,6 +20,7 @@ import torch
 from evomerge.errors import CheckpointError
 from evomerge.fingerprint import fingerprint
 from evomerge.models.asked import asked_once
+from evomerge.models.vocabulary import tokens_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,6 +123,7 @@ def load_tokenizer(folder: Path, model: str | None = None) -> PreTrainedTokenize
         CheckpointError: Something is missing or wrong.
     """
     with tokenizer_of(model or str(folder)):
+        tokens_of(folder)  # of what is no vocabulary a library may die
         return _loaded_tokenizer(folder)
 
 

@@ -12,6 +12,7 @@ from evomerge.models.files import file_in, read_json
 __all__ = ["moved_tokens", "tokens_of"]
 
 _FILE = "tokenizer.json"
+_MOST = 2**24  # ids; tokenizers hold a place for every id up to the largest, and die of 2**32
 
 
 def moved_tokens(one: Path, other: Path) -> dict[str, tuple[int, int]]:
@@ -45,20 +46,18 @@ def _tokens(folder: Path, read: Callable[[Mapping[str, Any]], dict[str, int]]) -
         return {}
     content = read_json(file)
     try:
-        found = read(content)
-        if not all(type(at) is int for at in found.values()):
-            raise TypeError("ids are numbers")
-        return found
+        return read(content)
     except (LookupError, TypeError, AttributeError) as err:
         raise CheckpointError(
-            f"expected tokens with their ids in {file}, got something else; save the tokenizer "
-            "again with save_pretrained"
+            f"expected tokens with their ids, of {_MOST:,} at most, in {file}, got something else; "
+            "save the tokenizer again with save_pretrained"
         ) from err
 
 
 def _added_ids(content: Mapping[str, Any]) -> dict[str, int]:
     added = content.get("added_tokens")
-    return {entry["content"]: entry["id"] for entry in added} if isinstance(added, list) else {}
+    found = {one["content"]: one["id"] for one in added} if isinstance(added, list) else {}
+    return _numbered(found)
 
 
 def _ids(content: Mapping[str, Any]) -> dict[str, int]:
@@ -67,4 +66,10 @@ def _ids(content: Mapping[str, Any]) -> dict[str, int]:
     vocabulary = model.get("vocab", {}) if isinstance(model, Mapping) else {}
     if isinstance(vocabulary, list):
         vocabulary = {entry[0]: at for at, entry in enumerate(vocabulary)}
-    return dict(vocabulary)
+    return _numbered(dict(vocabulary))
+
+
+def _numbered(ids: dict[str, int]) -> dict[str, int]:
+    if not all(type(at) is int and 0 <= at < _MOST for at in ids.values()):
+        raise TypeError("ids are numbers of rows")
+    return ids

@@ -220,6 +220,16 @@ def test_a_damaged_file_is_named(tmp_path, damage):
             read()
 
 
+@pytest.mark.parametrize("text", [b"score", b"task", b"named"], ids=["column", "other", "value"])
+def test_a_file_whose_text_is_none_is_named(tmp_path, text):
+    ItemStore(tmp_path).write(1, "search", [ItemScore("named", 0, "acc", 1.0, 0.5, 7, 0.01)])
+    path = tmp_path / "000001.search.parquet"
+    pq.write_table(pq.read_table(path), path, compression="none")
+    path.write_bytes(path.read_bytes().replace(text, text[:-1] + b"\xe5"))
+    with pytest.raises(StudyError, match=r"000001\.search\.parquet are damaged .*restore"):
+        ItemStore(tmp_path).read()
+
+
 def test_a_link_is_no_file_of_scores(tmp_path):
     ItemStore(tmp_path / "items").write(0, "search", rows(0))
     path = (tmp_path / "items" / "000000.search.parquet").rename(tmp_path / "elsewhere")

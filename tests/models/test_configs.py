@@ -127,3 +127,12 @@ def test_a_config_that_is_none_is_one_line(tmp_path: Path, content: str) -> None
     with pytest.raises(CheckpointError) as error:
         read_config(tmp_path)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer", "n_routed_experts", "depth"])
+@pytest.mark.parametrize("inside", [False, True], ids=["own", "inside"])
+def test_no_model_without_end_is_begun(tmp_path: Path, key: str, inside: bool) -> None:
+    content = {"hidden_size": 10**18, key: 10**18}
+    (tmp_path / "config.json").write_text(json.dumps({"text": content} if inside else content))
+    with pytest.raises(CheckpointError, match=f"expected {key} of 10,000 at most .*got 1000"):
+        read_config(tmp_path)

@@ -275,7 +275,7 @@ def test_a_broken_index_is_refused(folder: Path, content: str) -> None:
     assert INDEX in refusal(folder)
 
 
-NAMES = ["../x.safetensors", "a/../../x", "/etc/hostname", "a\0b", "", ".", "n" * 5000]
+NAMES = ["../x.safetensors", "a/../../x", "/etc/hostname", "a\0b", "", ".", "n" * 5000, "\ud800"]
 
 
 @pytest.mark.parametrize("name", NAMES)

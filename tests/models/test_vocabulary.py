@@ -11,6 +11,7 @@ import torch
 
 from evomerge.errors import CheckpointError
 from evomerge.merging.sources import Sources
+from evomerge.models.outline import load_tokenizer
 from evomerge.models.vocabulary import tokens_of
 
 Family = dict[str, Path]
@@ -59,9 +60,15 @@ def test_every_model_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
         {"model": {"vocab": [[[]]]}},
         {"model": {"vocab": {}}, "added_tokens": [{"id": 1}]},
         {"model": {"vocab": {}}, "added_tokens": [3]},
+        {"model": {"vocab": {"a": 2**32 - 1}}},
+        {"model": {"vocab": {"a": -1}}},
+        {"model": {"vocab": {"a": 2**31}}, "added_tokens": [{"content": "a", "id": 2}]},
+        {"model": {"vocab": {"a": 0}}, "added_tokens": [{"content": "<x>", "id": 2**40}]},
     ],
 )
 def test_a_damaged_vocabulary_is_named(content: object, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"expected tokens with their ids in .*r\.json"):
+    with pytest.raises(CheckpointError, match=r"expected tokens with their ids, .* in .*r\.json"):
         tokens_of(tmp_path)
+    with pytest.raises(CheckpointError, match=r"expected .* to have a tokenizer: expected tokens"):
+        load_tokenizer(tmp_path)
