@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -75,10 +76,11 @@ class ImageModel:
 
     def in_chat(self) -> Callable[..., str]:
         """Make what puts the turns of a chat into the processor's template."""
+        lm = copy.copy(self.lm)  # it remembers that prompts were in a chat, as others are not
 
         def apply(turns: list[dict[str, Any]], **settings: object) -> str:
             n = sum(str(turn["content"]).count(PLACEHOLDER) for turn in turns)
-            prompt: str = self.lm.apply_chat_template(turns, **settings)
+            prompt: str = lm.apply_chat_template(turns, **settings)
             self._places[prompt] = n
             return prompt
 

@@ -170,7 +170,7 @@ def test_a_trial_scores_what_lm_eval_finds_in_its_export(place: Path, tmp_path: 
     for name, changes in (("looking", {}), ("chatting", {}), ("reading", TEXT)):
         write_task(tasks, name, **changes)
     chatting = evaluator(tasks, "chatting", apply_chat_template=True)
-    evaluators = [evaluator(tasks, "looking", "reading"), chatting]
+    evaluators = [chatting, evaluator(tasks, "looking", "reading")]
     parts = loaded(place, tmp_path / "e.yaml", evaluators=evaluators)
     outcome = Worker(parts.worker).run(Job(0, recipe))
     assert isinstance(outcome, Scored), outcome
