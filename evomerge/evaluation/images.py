@@ -129,4 +129,5 @@ def _is_image(value: object) -> bool:
 def _image_class() -> type:
     from PIL.Image import Image
 
-    return Image
+    image: type = Image
+    return image
