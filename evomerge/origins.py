@@ -78,12 +78,17 @@ def is_reference(origin: str) -> bool:
     return is_baseline(origin) and origin not in (EXPERT, expert(""))
 
 
-def model_label(origin: str, number: int) -> str:
+def model_label(origin: str, number: int, noun: str = "merge") -> str:
     """Name a model in words: ``base``, ``expert math``, ``uniform average``, ``merge 57``.
 
-    Other merges that the search started from are named, too: ``recipe mine (57)``.
+    Others that the search started from are named, too: ``recipe mine (57)``.
+
+    Args:
+        origin: Of its trial.
+        number: Of its trial.
+        noun: What the search makes; see ``StudyRecord.noun``.
     """
     kind, name = kind_and_name(origin)
     if is_baseline(origin):
         return {BASE: "base", UNIFORM: "uniform average"}.get(kind, f"expert {name}")
-    return f"{kind.replace('_', ' ')} {name} ({number})" if name else f"merge {number}"
+    return f"{kind.replace('_', ' ')} {name} ({number})" if name else f"{noun} {number}"

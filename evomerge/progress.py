@@ -248,7 +248,8 @@ class _Best:
             return f"hypervolume {hypervolume(study):.3f}"
         experts = [t for t in self._kept if kind_and_name(t.origin)[0] == EXPERT]
         merges = [t for t in self._kept if not is_baseline(t.origin)]
-        sides = (("best merge", merges), ("best expert", experts))
+        noun = StudyRecord("", self._objectives, self._kept, (), 0).noun
+        sides = ((f"best {noun}", merges), ("best expert", experts))
         return " · ".join(f"{name} {self._value(side):.3f}" for name, side in sides if side)
 
     def _value(self, trials: Sequence[TrialRecord]) -> float:

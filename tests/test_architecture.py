@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "optuna_internals": set(),
     "plain_yaml": {"errors"},
     "schema_keys": set(),
-    "console": set(),
+    "console": {"secrets"},
     "progress": {"console", "origins", "study", "analysis", "runs"},
     "schema": {"errors", "plain_yaml", "schema_keys"},
     "models": {"errors", "cache", "fingerprint", "seeds"},

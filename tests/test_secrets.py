@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import re
 from pathlib import Path
 
 import pytest
 
+import evomerge
 from evomerge.cli import main as cli
-from evomerge.cli.terminal import print_table
+from evomerge.cli.results import print_unenforced
+from evomerge.cli.terminal import console, notes, print_json, print_table
 from evomerge.config.load import load_experiment
 from evomerge.config.presets import Presets
 from evomerge.errors import ConfigError, StudyError
@@ -42,10 +47,27 @@ def test_secrets_are_replaced(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
 
 
-def test_tables_show_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table("", ["trial", f"https://me:{TOKEN}@h"], [["1", URL]])
-    assert "https://me:***@h" in (shown := capsys.readouterr().out)
-    assert "me:***@db.example.org" in shown
+def test_whatever_is_printed_shows_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(f"of {URL}", ["trial", f"https://me:{TOKEN}@h"], [["1", URL]])
+    print_unenforced([f"kept in {URL}"])
+    print_json({URL: [URL, {"a": TOKEN}], "number": math.nan})
+    notes.print(URL, style="bold")
+    console.print(f"[bold]{URL}[/]", soft_wrap=True)
+    out, err = capsys.readouterr()
+    assert "https://me:***@h" in out
+    assert out.count("me:***@db.example.org") == 6
+    assert err.count("me:***@db.example.org") == 1
+    assert "s3cr" not in out + err
+    assert TOKEN not in out + err
+    assert json.loads(out[out.index("{") : out.rindex("}") + 1])["number"] is None
+
+
+def test_nobody_prints_but_through_what_hides_secrets() -> None:
+    """Rich's own consoles and ``print`` are used nowhere."""
+    texts = {file: file.read_text() for file in Path(evomerge.__file__).parent.rglob("*.py")}
+    bare = re.compile(r"(?<![\w.])(Console\(|print\()|typer\.echo")
+    found = {file.name for file, text in texts.items() if bare.search(text)}
+    assert found <= {"console.py"}
 
 
 def test_variables_stand_for_passwords(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,15 +110,16 @@ def no_gain(study: StudyRecord, items: pd.DataFrame | None = None) -> str | None
     unknown = math.isnan(found.difference.stderr)
     if ahead and not found.is_rival_chosen and (unknown or is_clear(found.difference)):
         return None
-    who, of = _who(found.rival), study.objectives
-    reached = f"{_who(found.merge)} reaches {_scores(found.merge, of)}"
+    noun, of = study.noun, study.objectives
+    who = _who(found.rival, noun)
+    reached = f"{_who(found.merge, noun)} reaches {_scores(found.merge, of)}"
     reached += f", {who} {_scores(found.rival, of).removeprefix(_mean_name(of))}"
     if found.is_rival_chosen:
         said = f"{who} on the validation items, so it is chosen; on the test items {reached}"
     else:
         beyond = " beyond noise" if ahead else ""
         said = f"{who}{beyond} on the {found.split} items: {reached}"
-    return f"No merge is better than {said}. {_advice(study.objectives)}"
+    return f"No {noun} is better than {said}. {_advice(study.objectives)}"
 
 
 def _best(
@@ -140,8 +141,8 @@ def _together(
     return Estimate(value, mean([value] * len(noise), noise, shares(objectives)).stderr)
 
 
-def _who(scored: _Scored) -> str:
-    name = model_label(scored.origin, scored.number)
+def _who(scored: _Scored, noun: str) -> str:
+    name = model_label(scored.origin, scored.number, noun)
     return f"the {name}" if scored.origin in (BASE, UNIFORM) else name
 
 

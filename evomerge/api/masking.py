@@ -89,17 +89,14 @@ def mask(
         EvomergeError: The recipe is wrong or cannot have masks, or the folder cannot be written.
     """
     from evomerge.export.restorable import export_masks
-    from evomerge.masked.file import MASKS
     from evomerge.masked.folder import check_masks, kind_for
     from evomerge.merging.sources import Sources
-    from evomerge.twins.file import TWINS
 
     found = recipe_of(recipe)
     own = mask_ratio if isinstance(mask_ratio, Mapping) else {}
     for_all = _RATIO if isinstance(mask_ratio, Mapping) else mask_ratio
     ratios = {**dict.fromkeys(found.experts, for_all), **own}
     check_masks(found, Sources.of(found), ratios)
-    _forget(Path(out), MASKS, TWINS)
     write_merge(found, Path(out), measuring=measuring, merging=merging)
     kind = by or kind_for(found)
     return export_masks(found, Path(out), by=kind, ratios=ratios, progress=masking)
@@ -135,16 +132,13 @@ def merge_twins(
             expert it is for, or the folder cannot be written.
     """
     from evomerge.export.restorable import export_twins
-    from evomerge.masked.file import MASKS
     from evomerge.merging.sources import Sources
-    from evomerge.twins.file import TWINS
     from evomerge.twins.folder import RANK_SHARE, check_twins
     from evomerge.twins.router import router_prompts
 
     found, share = recipe_of(recipe), RANK_SHARE if rank_share is None else rank_share
     examples = () if prompts is None else router_prompts(Path(prompts))
     check_twins(found, Sources.of(found), share, examples)
-    _forget(Path(out), MASKS, TWINS)
     write_merge(found, Path(out), measuring=measuring, merging=merging)
     return export_twins(found, Path(out), rank_share=share, prompts=examples, progress=comparing)
 
@@ -171,23 +165,21 @@ def restore(
         EvomergeError: There is no such mask or difference; base or merge are others than those it
             was made of; or the folder cannot be written.
     """
+    from evomerge.export.restorable import write_restored_card
+    from evomerge.masked.file import load_masks
     from evomerge.masked.restored import write_restored
     from evomerge.twins.file import TWINS
     from evomerge.twins.restored import write_weighted
 
+    weights = {expert: 1.0} if isinstance(expert, str) else expert
     if (Path(folder) / TWINS).is_file():
-        weights = {expert: 1.0} if isinstance(expert, str) else expert
         write_weighted(Path(folder), weights, Path(out), progress=writing)
+        write_restored_card(Path(folder), weights, Path(out))
     elif isinstance(expert, str):
         write_restored(Path(folder), expert, Path(out), progress=writing)
+        write_restored_card(Path(folder), weights, Path(out), [load_masks(Path(folder)).base])
     else:
         raise ConfigError(
             f"expected the name of one expert, as {folder} has masks, got weights {dict(expert)}"
         )
     return Path(out)
-
-
-def _forget(folder: Path, *names: str) -> None:
-    """Remove what says what an earlier merge in a folder was kept with."""
-    for name in names:
-        (folder / name).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from evomerge.merging.finite import NonFinite
 
-__all__ = ["RecipeSource", "merge", "recipe_of", "write_merge"]
+__all__ = ["RecipeSource", "export_merge", "merge", "recipe_of", "write_merge"]
 
 RecipeSource = str | PathLike[str] | Mapping[str, Any] | Recipe | TrialRecord
 """A YAML file, ours or mergekit's; its keys as plain data; a recipe; a trial that has one."""
@@ -58,7 +58,7 @@ def merge(
     found = recipe_of(recipe)
     if out is None:
         return _live(found)
-    write_merge(found, Path(out), allow_non_finite=allow_non_finite)
+    export_merge(found, Path(out), allow_non_finite=allow_non_finite)
     return Path(out)
 
 
@@ -78,6 +78,24 @@ def recipe_of(source: RecipeSource) -> Recipe:
     return load_recipe(Path(source))
 
 
+def export_merge(
+    recipe: Recipe,
+    out: Path,
+    *,
+    allow_non_finite: bool = False,
+    measuring: _Progress = lambda done, total: None,
+    merging: _Progress = lambda done, total: None,
+) -> NonFinite:
+    """Write a recipe as a folder with a model card; see ``write_merge``."""
+    from evomerge.export.restorable import write_merge_card
+
+    found = write_merge(
+        recipe, out, allow_non_finite=allow_non_finite, measuring=measuring, merging=merging
+    )
+    write_merge_card(recipe, out, non_finite=found)
+    return found
+
+
 def write_merge(
     recipe: Recipe,
     out: Path,
@@ -86,7 +104,7 @@ def write_merge(
     measuring: _Progress = lambda done, total: None,
     merging: _Progress = lambda done, total: None,
 ) -> NonFinite:
-    """Write a recipe as a folder, after measuring what its methods need.
+    """Write a recipe as a folder without a card, after measuring what its methods need.
 
     Args:
         recipe: What to merge.

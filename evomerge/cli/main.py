@@ -26,7 +26,7 @@ from evomerge.cli import (
     searching,
     starting,
 )
-from evomerge.cli.terminal import forget_faults, print_error, print_faults
+from evomerge.cli.terminal import console, forget_faults, print_error, print_faults
 from evomerge.errors import EvomergeError
 from evomerge.execution.interrupts import interrupts_kept, termination_interrupts
 from evomerge.secrets import without_secrets
@@ -56,7 +56,7 @@ class _UsageError(Protocol):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"evomerge {__version__}")
+        console.print(f"evomerge {__version__}")
         raise typer.Exit
 
 

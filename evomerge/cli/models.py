@@ -106,11 +106,11 @@ def _mix(recipe: Recipe) -> dict[str, float]:
 
 
 def _merge_into(recipe: Recipe, out: Path, *, allow_non_finite: bool) -> None:
-    from evomerge.api.merging import write_merge
+    from evomerge.api.merging import export_merge
     from evomerge.progress import PassProgress, progress_bar
 
     with progress_bar() as bar:
-        found = write_merge(
+        found = export_merge(
             recipe,
             out,
             allow_non_finite=allow_non_finite,

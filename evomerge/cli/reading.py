@@ -13,7 +13,6 @@ from evomerge.cli.exporting import export
 from evomerge.cli.options import Json, StudyDir
 from evomerge.cli.results import (
     front_data,
-    headings,
     print_forgetting,
     print_front,
     print_held_out,
@@ -111,9 +110,9 @@ def front(study: StudyDir, json: Json = False) -> None:
         print_json({**front_data(record, items), **rows})
     else:
         print_front(record, items, most=_FRONT_ROWS)
-        print_held_out(held_out, headings(record))
-        print_paired(paired)
-        print_forgetting(forgetting)
+        print_held_out(held_out, record)
+        print_paired(paired, record.noun)
+        print_forgetting(forgetting, record.noun)
 
 
 def report(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.text import Text
+from rich.markup import escape
 
 from evomerge.cli.terminal import console, print_table, value_text
 from evomerge.origins import is_baseline
@@ -60,8 +60,7 @@ def front_data(study: StudyRecord, items: pd.DataFrame) -> dict[str, object]:
 def print_unenforced(constraints: Sequence[str]) -> None:
     """Print the constraints that hold nothing, and why."""
     for constraint in constraints:
-        text = Text.assemble(("NOT ENFORCED ", "bold red"), constraint)
-        console.print(text, soft_wrap=True)
+        console.print(f"[bold red]NOT ENFORCED[/] {escape(constraint)}", soft_wrap=True)
 
 
 def print_no_gain(said: str | None) -> None:
@@ -129,7 +128,7 @@ def _print_finals(study: StudyRecord) -> None:
     for final in (f for f in study.finals if f.split == "test"):
         if final.chosen:
             bold = len(rows)
-        row = [_label(final), *_texts(final.values, final.stderr)]
+        row = [_label(final, study.noun), *_texts(final.values, final.stderr)]
         if with_mean:
             overall = mean(final.values, final.stderr, shares(study.objectives))
             row.append(value_text(overall.value, overall.stderr))
@@ -141,21 +140,21 @@ def _print_finals(study: StudyRecord) -> None:
         console.print(note, style="bold red", soft_wrap=True)
 
 
-def _label(final: FinalRecord | HeldOutRow | ForgettingRow) -> str:
+def _label(final: FinalRecord | HeldOutRow | ForgettingRow, noun: str) -> str:
     if is_baseline(final.origin):
         return final.origin + (" (chosen)" if final.chosen else "")
-    return f"best merge (#{final.number})"
+    return f"best {noun} (#{final.number})"
 
 
-def print_held_out(rows: Sequence[HeldOutRow], objectives: Sequence[str]) -> None:
+def print_held_out(rows: Sequence[HeldOutRow], study: StudyRecord) -> None:
     """Print test scores with 95 % intervals, and how far each gets from base to best expert."""
     if not rows:
         return
     console.print()
-    texts = [(_label(row), *map(_interval_text, row.scores)) for row in rows]
+    texts = [(_label(row, study.noun), *map(_interval_text, row.scores)) for row in rows]
     title = "95 % intervals; base to best expert is 0 to 100 %"
     bold = next((i for i, row in enumerate(rows) if row.chosen), None)
-    print_table(title, ["model", *objectives], texts, bold=bold)
+    print_table(title, ["model", *headings(study)], texts, bold=bold)
 
 
 def _interval_text(score: HeldOutScore) -> str:
@@ -165,8 +164,13 @@ def _interval_text(score: HeldOutScore) -> str:
     return bounds if math.isnan(score.normalised) else f"{bounds}, {score.normalised:.0%}"
 
 
-def print_paired(rows: Sequence[PairedRow]) -> None:
-    """Print what the best merge gained over base and experts, and what it broke."""
+def print_paired(rows: Sequence[PairedRow], noun: str) -> None:
+    """Print what the best merge gained over base and experts, and what it broke.
+
+    Args:
+        rows: By reference and objective.
+        noun: What the search makes; see ``StudyRecord.noun``.
+    """
     if not rows:
         return
     console.print()
@@ -179,17 +183,24 @@ def print_paired(rows: Sequence[PairedRow]) -> None:
         )
         for row in rows
     ]
-    title = "The best merge on the same test items, paired"
-    print_table(title, ["against", "objective", "merge minus it", "right there, wrong here"], texts)
+    title = f"The best {noun} on the same test items, paired"
+    print_table(
+        title, ["against", "objective", f"{noun} minus it", "right there, wrong here"], texts
+    )
 
 
-def print_forgetting(rows: Sequence[ForgettingRow]) -> None:
-    """Print what became of the tasks that the search never saw, metric by metric."""
+def print_forgetting(rows: Sequence[ForgettingRow], noun: str) -> None:
+    """Print what became of the tasks that the search never saw, metric by metric.
+
+    Args:
+        rows: A row per model and metric.
+        noun: What the search makes; see ``StudyRecord.noun``.
+    """
     for (measure, direction), group in groupby(rows, key=lambda row: (row.measure, row.direction)):
         console.print()
         texts = [
             (
-                _label(row),
+                _label(row, noun),
                 f"{row.value:.3f}",
                 "" if math.isnan(row.normalised) else f"{row.normalised:.0%}",
                 _change_text(row.versus_base),

@@ -166,5 +166,18 @@ def _print_end(study: Study) -> None:
     report = study.report()
     console.print(f"\nfront    evomerge front {study.dir}", soft_wrap=True)
     console.print(f"report   {report}", soft_wrap=True)
-    which = "chosen" if found.study.finals else "knee"
-    console.print(f"export   evomerge export {study.dir} --pick {which} --out DIR", soft_wrap=True)
+    console.print(_next_step(study), soft_wrap=True, markup=False)
+
+
+def _next_step(study: Study) -> str:
+    """Say what makes a model of what was found, or scores models that no one checkpoint holds."""
+    from evomerge.analysis.front import front
+    from evomerge.recipe.files import stored_recipe
+
+    record = study.record
+    which = "chosen" if record.finals else "knee"
+    best = study.best(which) if front(record) else None
+    if best is None or "ensemble" not in best.recipe:
+        return f"export   evomerge export {study.dir} --pick {which} --out DIR"
+    ensemble = stored_recipe(best.recipe, best.number).together
+    return f"evaluate evomerge evaluate FILE, with the {which} {ensemble} in FILE"

@@ -8,10 +8,9 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
-from evomerge.console import notes
+from evomerge.console import SafeConsole, notes
 from evomerge.errors import Fault
 from evomerge.secrets import without_secrets
 
@@ -26,7 +25,7 @@ __all__ = [
     "value_text",
 ]
 
-console = Console(highlight=False)
+console = SafeConsole(highlight=False)
 _LONGEST_ERROR = 2000  # characters
 _printed: set[str] = set()  # faults, by this command
 
@@ -52,8 +51,8 @@ def forget_faults() -> None:
 
 
 def print_json(content: object) -> None:
-    """Print one JSON document on stdout; numbers that are none become null."""
-    json.dump(_without_nan(content), sys.stdout, indent=2, ensure_ascii=False)
+    """Print one JSON document on stdout; numbers that are none become null, passwords ``***``."""
+    json.dump(_shown(content), sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
 
 
@@ -71,9 +70,9 @@ def print_table(
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
         numeric = all(_is_number(row[i]) for row in rows)
-        table.add_column(_safe(column), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(_escape(column), justify="right" if numeric else "left", overflow="fold")
     for i, row in enumerate(rows):
-        table.add_row(*map(_safe, row), style="bold" if i == bold else None)
+        table.add_row(*map(_escape, row), style="bold" if i == bold else None)
     if title:
         console.print(title, style="italic", soft_wrap=True, markup=False)
     console.print(table)
@@ -89,21 +88,19 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+–±.,%\d\s()]*[a-zA-Z]{0,3}", text) is not None
 
 
-def _safe(text: str) -> str:
-    return _escape(without_secrets(text))
-
-
 def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
 
 
-def _without_nan(content: object) -> object:
+def _shown(content: object) -> object:
+    if isinstance(content, str):
+        return without_secrets(content)
     if isinstance(content, float) and not math.isfinite(content):
         return None
     if isinstance(content, Mapping):
-        return {key: _without_nan(value) for key, value in content.items()}
+        return {without_secrets(str(key)): _shown(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [_without_nan(value) for value in content]
+        return [_shown(value) for value in content]
     return content

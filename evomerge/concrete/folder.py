@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -15,12 +15,19 @@ from evomerge.concrete.settings import MaskSettings
 from evomerge.errors import CheckpointError, ConfigError, Fault
 from evomerge.fingerprint import digest_of, fingerprint
 from evomerge.merging.folder import SHARD_BYTES
-from evomerge.merging.output import WRITTEN, ModelFolder, claim_folder, put, write_model
+from evomerge.merging.output import (
+    WRITTEN,
+    ModelFolder,
+    claim_folder,
+    put,
+    remove_merge,
+    write_model,
+)
 from evomerge.merging.sources import Sources
 from evomerge.models.checkpoint import open_safetensors
 from evomerge.models.reference import ModelRef
 from evomerge.models.writer import TensorForm, write_safetensors
-from evomerge.recipe.files import dump_recipe
+from evomerge.recipe.files import RECIPE_FILE, dump_recipe
 from evomerge.recipe.path import BASE
 from evomerge.recipe.recipe import Recipe
 from evomerge.recipe.rules import sum_rule
@@ -29,6 +36,7 @@ from evomerge.schema import parse, read_yaml, write_yaml
 __all__ = ["LearnedMask", "kept_mask", "mask_faults", "write_mask", "write_masked"]
 
 _FILE, _TENSORS = "mask.yaml", "mask.safetensors"
+_HEADER = f"{WRITTEN}\nevomerge learn-mask EXPERIMENT --out DIR"  # of an expert's recipe
 
 
 @dataclass(frozen=True)
@@ -144,13 +152,23 @@ def write_masked(
         claim_folder(out / name, digest_of("under a mask", digest, name), files, shard_bytes)
         write_model(out / name, _model(sources, name, masks), shard_bytes)
         progress(i, len(sources.experts))
+    _remove_others(out, sources.experts)
     experts: dict[str, ModelRef] = {name: str((out / name).resolve()) for name in sources.experts}
     rule = sum_rule(dict.fromkeys(sources.experts, settings.coefficient))
     recipe = Recipe(experts, (rule,), base=base)
     put(
-        out / "recipe.yaml",
+        out / RECIPE_FILE,
         dump_recipe(recipe, "evomerge merge THIS --out DIR", beside=out).encode(),
     )
+
+
+def _remove_others(out: Path, names: Collection[str]) -> None:
+    """Remove experts under an earlier mask, which the recipe beside them does not name."""
+    for recipe in out.glob(f"*/{RECIPE_FILE}"):
+        lines = recipe.read_text("utf-8", errors="replace").splitlines()
+        is_expert = [line.removeprefix("# ") for line in lines[:2]] == _HEADER.splitlines()
+        if is_expert and recipe.parent.name not in names:
+            remove_merge(recipe.parent)
 
 
 def _model(sources: Sources, expert: str, masks: Any) -> ModelFolder:
@@ -171,6 +189,6 @@ def _model(sources: Sources, expert: str, masks: Any) -> ModelFolder:
         lambda name: tensor(name).to(forms[name].dtype),
         anchor.companions,
         {**anchor.config, **untied},
-        write_yaml({"expert": expert}, f"{WRITTEN}\nevomerge learn-mask EXPERIMENT --out DIR"),
+        write_yaml({"expert": expert}, _HEADER),
         "look at the models, or choose a base in bfloat16 or float32",
     )

@@ -90,8 +90,8 @@ def in_time(work: Callable[[], _T], seconds: float | None) -> _T:
     """Do some work that may never end.
 
     Args:
-        work: Is left to a thread of its own, which goes on if it takes longer. If it raises there,
-            it is done in this thread, since alarms, say, are for the main one.
+        work: Is left to a thread of its own, which goes on if it takes longer. If it cannot be
+            done there, as alarms are for the main one, it is done in this thread.
         seconds: How long it is waited for; ``None``: without end, in this thread.
 
     Raises:
@@ -112,8 +112,16 @@ def in_time(work: Callable[[], _T], seconds: float | None) -> _T:
         return done.result(seconds)
     except FutureTimeout as err:  # another class before Python 3.11
         raise TimeoutError from err
-    except Exception:
+    except Exception as err:
+        if not _is_of_threads(err):
+            raise
         return work()
+
+
+def _is_of_threads(err: BaseException) -> bool:
+    """Tell whether an error says that something cannot be done in any thread but the main one."""
+    said = "thread" in str(err)
+    return said or (err.__cause__ is not None and _is_of_threads(err.__cause__))
 
 
 def source_texts(file: str | None, entry_point: str | None, name: str) -> Iterator[str]:

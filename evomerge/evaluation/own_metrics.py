@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.code_runs import Runs
@@ -34,6 +35,8 @@ class OwnMetric:
         name: The function in ``file``; absent: called as the metric.
         higher_is_better: Which way it gets better.
         tasks: Those of the suite that have it, or groups of them; absent: all.
+        timeout: Seconds that a function may take when it is tried, before it is held for one that
+            never returns; absent: 60.
     """
 
     file: str | None = None
@@ -43,6 +46,7 @@ class OwnMetric:
     name: str | None = None
     higher_is_better: bool = True
     tasks: tuple[str, ...] | None = None
+    timeout: Annotated[float, Field(gt=0, le=86400)] | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -53,6 +57,8 @@ class OwnMetric:
             raise ValueError(f"expected one of {', '.join(_KINDS)}, got {got}")
         if self.name is not None and self.file is None:
             raise ValueError("expected name, of a function, only beside file")
+        if self.timeout is not None and self.reads_texts:
+            raise ValueError("expected timeout, of a function, only beside file or entry_point")
 
     @property
     def reads_texts(self) -> bool:

@@ -21,10 +21,9 @@ from evomerge.evaluation.smooth import gold_choices, gold_texts
 
 _log = logging.getLogger(__name__)
 
-TRIAL_S = 60.0
-"""How long a function may take for one item before it is held for one that never returns."""
+_TIMEOUT_S = 60.0
 
-__all__ = ["TRIAL_S", "own_keys", "own_names", "own_values", "trial_faults"]
+__all__ = ["own_keys", "own_names", "own_values", "trial_faults"]
 
 
 def own_names(prepared: PreparedTask) -> list[str]:
@@ -116,15 +115,16 @@ def trial_faults(prepared: PreparedTask, without: Collection[str]) -> Iterator[F
 
 
 def _trial(own: OwnMetric, metric: str, gold: AnsweredItem) -> Iterator[Fault]:
-    limit = None if own.reads_texts else TRIAL_S  # a judge and code have limits of their own
+    seconds = own.timeout or _TIMEOUT_S
+    limit = None if own.reads_texts else seconds  # a judge and code have limits of their own
     where = "called with the gold answer, before anything is scored"
     try:
         (score,) = in_time(lambda: own.scores(metric, [gold], is_patient=False), limit)
     except EvaluationError as err:
         yield Fault(("metrics", metric), f"{err} ({where})")
     except TimeoutError:
-        late = gold.fault(metric, f"expected a number within {TRIAL_S:g} s, got none yet")
-        yield Fault(("metrics", metric), f"{late} ({where})")
+        late = gold.fault(metric, f"expected a number within {seconds:g} s, got none yet")
+        yield Fault(("metrics", metric), f"{late} ({where})", "set timeout if it takes longer")
     else:
         if own.runs is not None and score.value == 0:
             _log.warning(

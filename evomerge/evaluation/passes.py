@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evomerge.evaluation.batches import images_at_once
 from evomerge.evaluation.harness import GENERATION, Instance
 from evomerge.evaluation.images import images_of
-from evomerge.evaluation.language_model import LanguageModel
+from evomerge.evaluation.language_model import LanguageModel, is_sampling
 from evomerge.evaluation.requests import PromptedSuite
 from evomerge.evaluation.suite import BatchSize
 
@@ -24,12 +24,14 @@ class Pass:
         length: Of the longest.
         n_logits: Positions whose logits are computed.
         n_kept: Tokens whose keys and values are kept, with padding and room for answers.
+        n_drawn: Answers whose next tokens are drawn at once.
     """
 
     n_tokens: int
     length: int
     n_logits: int
     n_kept: int
+    n_drawn: int = 0
 
 
 def largest_passes(
@@ -55,7 +57,9 @@ def largest_passes(
         scored = [r for r in requests if r.request_type != GENERATION]
         size, texts = one.suite.batch_size, [n for r in asked for n in _lengths(r, model)]
         if texts:
-            yield _answered(texts, size, full, answers)
+            found = _answered(texts, size, full, answers)
+            is_drawn = any(is_sampling(request.args[1]) for request in asked)
+            yield replace(found, n_drawn=found.n_logits) if is_drawn else found
         if shown:
             yield _shown([n for r in shown for n in _lengths(r, model)], size, full)
         if scored or one.suite.smooth:

@@ -11,7 +11,14 @@ from evomerge.errors import EvaluationError, Fault
 from evomerge.evaluation.bounded import bounded
 from evomerge.evaluation.chat import require_chat
 from evomerge.evaluation.examples import keep_examples_apart, scored_docs
-from evomerge.evaluation.harness import FEWSHOT_SEED, Group, Instance, Task, without_data
+from evomerge.evaluation.harness import (
+    FEWSHOT_SEED,
+    GENERATION,
+    Group,
+    Instance,
+    Task,
+    without_data,
+)
 from evomerge.evaluation.images import has_images, require_images
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_metrics import OwnMetric
@@ -228,18 +235,20 @@ def _check_images(task: Task, model: LanguageModel | None) -> None:
 
 
 def _check_length(task: Task, model: LanguageModel | None) -> None:
-    """Refuse prompts and answers that the model's context cannot hold; lm-eval would cut them."""
+    """Refuse prompts and answers that the model's context cannot hold; lm-eval would cut them.
+
+    So are prompts and answers without a token, of which transformers' ``generate`` makes nothing.
+    """
     if model is None or task.OUTPUT_TYPE == "loglikelihood_rolling":
         return  # whole texts are cut into windows
-    answer, context = 0, model.lm.max_length
-    if task.OUTPUT_TYPE == "generate_until":
-        answer = model.longest_answer(task.config.generation_kwargs)
-        if answer >= context:
-            raise EvaluationError(
-                f"answers may take {answer} tokens, but the context of the model is {context}; set "
-                "max_gen_toks in generation_kwargs"
-            )
-    lengths = [model.length(request) + answer for request in task.instances]
+    answer, context = _longest_answer(task, model), model.lm.max_length
+    prompts = [model.length(request) for request in task.instances]
+    if task.OUTPUT_TYPE == GENERATION and (n_empty := prompts.count(0)):
+        raise EvaluationError(
+            f"{n_empty} of {len(prompts)} prompts have no token that could be answered; write a "
+            "doc_to_text that has, or set engine: {add_bos_token: true}"
+        )
+    lengths = [length + answer for length in prompts]
     too_long = [length for length in lengths if length > context]
     if too_long:
         raise EvaluationError(
@@ -247,6 +256,19 @@ def _check_length(task: Task, model: LanguageModel | None) -> None:
             f"their answers, but the context of the model is {context}; use fewer examples "
             "(num_fewshot), or leave long items out of the data"
         )
+
+
+def _longest_answer(task: Task, model: LanguageModel) -> int:
+    """Tell how many tokens an answer may take; 0 where none is generated."""
+    if task.OUTPUT_TYPE != GENERATION:
+        return 0
+    answer, context = model.longest_answer(task.config.generation_kwargs), model.lm.max_length
+    if not 0 < answer < context:
+        is_long = f", but the context of the model is {context}" if answer > 0 else ""
+        raise EvaluationError(
+            f"answers may take {answer} tokens{is_long}; set max_gen_toks in generation_kwargs"
+        )
+    return answer
 
 
 def _check_reasoning(task: Task, suite: Suite, model: LanguageModel | None) -> None:

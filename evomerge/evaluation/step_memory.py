@@ -19,6 +19,7 @@ __all__ = ["Outline", "answers_at_once", "cache_bytes", "pass_bytes", "scoring_b
 # and sizes of its feed-forward part; a little more than any of the families in the tests.
 _HIDDEN, _NORMS, _INNER = 8, 4, 5
 _PREDICTIONS = 5  # logits as they come and in float32, their logarithms, and two gradients
+_DRAWN = 36  # bytes per logit while a token is drawn: in float32, sorted with indices, added up
 
 
 class Outline(Protocol):
@@ -50,22 +51,29 @@ def scoring_bytes(model: Outline, largest: Pass, n_layers: int, *, has_head: boo
 
     Returns:
         Bytes: what a layer works with, and either keys and values, one layer's twice while they
-        grow, or the logits as they come and their logarithms.
+        grow, with what tokens are drawn from, or the logits as they come and their logarithms.
     """
     vocabulary = model.config.get_text_config().vocab_size
     kept = (n_layers + 1) * cache_bytes(model, largest.n_kept)
     logits = 2 * largest.n_logits * vocabulary * model.dtype.itemsize if has_head else 0
-    return _layer_bytes(model, largest.n_tokens, largest.length) + max(kept, logits)
+    drawn = _DRAWN * largest.n_drawn * vocabulary if has_head else 0
+    return _layer_bytes(model, largest.n_tokens, largest.length) + max(kept + drawn, logits)
 
 
 def cache_bytes(model: Outline, n_tokens: int) -> int:
     """Reckon the keys and values of one layer, for models that keep both for every token.
+
+    Latent attention keeps what they are made of: one vector for all heads, the part of a key that
+    is rotated, and, where an indexer chooses among tokens, its key.
 
     Args:
         model: What is run, or an outline of it.
         n_tokens: Of all sequences together.
     """
     config = model.config.get_text_config()
+    if latent := getattr(config, "kv_lora_rank", None):
+        kept = latent + config.qk_rope_head_dim + (getattr(config, "index_head_dim", None) or 0)
+        return int(kept * n_tokens * model.dtype.itemsize)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * heads * size * n_tokens * model.dtype.itemsize)

@@ -10,7 +10,8 @@ Members:
     made: the card of a model that is made without a search.
     mixture: a mixture of experts, or one with fewer of them, with its card.
     transplant: a model with another one's vocabulary, with its card.
-    restorable: a merge with masks or differences that experts come back from, with its card.
+    restorable: cards of merges that no search found, with masks or differences that experts come
+        back from, and of these.
     lineage: what a model is made of: content and licences.
     rounding: what folding the scales of a path costs.
     rescore: a folder's scores, by plain transformers.

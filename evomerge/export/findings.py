@@ -25,10 +25,10 @@ from evomerge.study.records import FinalRecord, Objective, StudyRecord, TrialRec
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find_out"]
+__all__ = ["collect_findings"]
 
 
-def find_out(
+def collect_findings(
     folder: Path,
     study: StudyRecord,
     trial: TrialRecord,

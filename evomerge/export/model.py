@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.suite import Suite
 from evomerge.export.card import model_card
-from evomerge.export.findings import find_out
+from evomerge.export.findings import collect_findings
 from evomerge.export.lineage import ancestors, parents
 from evomerge.export.rescored import Rescored, rescored
 from evomerge.export.rounding import fold_error
@@ -85,7 +85,9 @@ def export_model(
         allow_non_finite=form.allow_non_finite,
     )
     folding = fold_error(recipe, out) if any(hop.scale != 1 for hop in recipe.path) else None
-    findings, again = find_out(out, study, trial, suites, rungs=rungs, items=items, engine=engine)
+    findings, again = collect_findings(
+        out, study, trial, suites, rungs=rungs, items=items, engine=engine
+    )
     card = model_card(
         out.name,
         recipe,

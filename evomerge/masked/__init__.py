@@ -2,7 +2,8 @@
 
 Members:
     kinds: which elements of a merge an expert needs, and how much of them.
-    file: the list of masks beside a merge.
+    listed: the list of what is kept beside a merge, whatever it is.
+    file: that of masks.
     folder: masks made and written.
     restored: an expert's model made of base, merge and mask, as a folder.
 

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from pydantic import ConfigDict
 
-from evomerge.errors import ConfigError
 from evomerge.masked.kinds import MaskKind
+from evomerge.masked.listed import load_list
 from evomerge.models.reference import absolute_reference, relative_reference
-from evomerge.plain_yaml import placed_in
-from evomerge.schema import parse, read_yaml, write_yaml
+from evomerge.schema import write_yaml
 
 __all__ = [
     "MASKS",
@@ -74,14 +73,7 @@ def load_masks(folder: Path) -> MaskFile:
     Raises:
         ConfigError: There are none, or the file is damaged.
     """
-    path = folder / MASKS
-    if not path.is_file():
-        raise ConfigError(
-            f"expected a merge with masks, got {folder} without {MASKS}; 'evomerge masks RECIPE "
-            "--out DIR' writes one"
-        )
-    with placed_in(path):
-        found = parse(MaskFile, read_yaml(path))
+    found = load_list(MaskFile, folder / MASKS, what="masks", command="masks")
     return replace(found, base=absolute_reference(found.base, folder))
 
 

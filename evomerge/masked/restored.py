@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from evomerge.errors import CheckpointError, ConfigError, Fault, did_you_mean
+from evomerge.errors import CheckpointError, Fault
 from evomerge.fingerprint import digest_of
 from evomerge.masked.file import MASKS, ExpertMask, load_masks, unpacked
+from evomerge.masked.listed import require_listed
 from evomerge.merging.folder import SHARD_BYTES
 from evomerge.merging.output import WRITTEN, ModelFolder, claim_folder, write_model
 from evomerge.models.checkpoint import Checkpoint, open_safetensors
@@ -54,12 +55,7 @@ def write_restored(
         NonFiniteError: What is rescaled leaves the range of the dtype.
     """
     masks = load_masks(folder)
-    if expert not in masks.experts:
-        hint = did_you_mean(expert, masks.experts)
-        raise ConfigError(
-            f"expected an expert with a mask in {folder}, one of {', '.join(masks.experts)}, got "
-            f"{expert!r}{hint}"
-        )
+    require_listed(expert, masks.experts, folder, what="a mask")
     base, merge = OneSpelling(open_model)(masks.base), Checkpoint(folder)
     pairs = {"base": (base, masks.base_digest), "merge": (merge, masks.merge_digest)}
     for name, (model, digest) in pairs.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -18,7 +19,7 @@ from evomerge.fingerprint import stamp
 from evomerge.merging.finite import count_elements
 from evomerge.merging.shards import cut_into_shards, index_text, is_model_file
 from evomerge.models.configs import config_text
-from evomerge.models.files import COMPANIONS, INDEX, companion_files, read_json
+from evomerge.models.files import COMPANIONS, INDEX, TEMPLATES, companion_files, read_json
 from evomerge.models.writer import TensorForm, write_file, write_safetensors
 from evomerge.recipe.files import RECIPE_FILE
 
@@ -30,6 +31,7 @@ __all__ = [
     "discard",
     "finish",
     "put",
+    "remove_merge",
     "write_model",
 ]
 
@@ -37,6 +39,15 @@ WRITTEN = "evomerge merged the model in this folder."
 """First line of the recipe beside a merge: tells it from a recipe that was put there."""
 _CARD = "README.md"
 _REPLACED = (*COMPANIONS, _CARD)
+# Of these what transformers loads whatever a model's other files say, and the model's card.
+_LOADED = (
+    *("config.json", "generation_config.json", "*processor_config.json", "*tokenizer_config.json"),
+    *("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "normalizer.json", "*.jinja", TEMPLATES),
+    *("*.model", "*.bpe", "*.codes", "*.spm", "*.tiktoken", "*.tokenizer", "*.vocab", _CARD),
+)
+# What experts come back from: a folder of numbered files, and their list.
+_KEPT = ("masks", "twins")
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _CLAIM = ".merge-in-progress"
 
@@ -75,8 +86,8 @@ def claim_folder(out: Path, digest: str, sources: Iterable[Path], shard_bytes: i
                 f"{out} holds an unfinished merge of recipe {before.get('recipe')}, this is "
                 f"recipe {digest}; finish that one, remove the folder, or choose another"
             )
-        for file in (*leftover, out / _CARD):
-            file.unlink(missing_ok=True)
+        if _has_merge(out):
+            _remove_model(out)
     except OSError as err:
         raise CheckpointError(f"cannot write into {out}: {err.strerror}") from err
     put(out / _CLAIM, json.dumps(claim).encode())
@@ -84,7 +95,7 @@ def claim_folder(out: Path, digest: str, sources: Iterable[Path], shard_bytes: i
 
 def _keep_what_is_no_merge(out: Path) -> None:
     """Make sure that the files to replace, if there are any, were written by a merge."""
-    if (out / _CLAIM).exists() or _is_merge(out / RECIPE_FILE):
+    if _has_merge(out):
         return
     names = sorted(file.name for file in out.iterdir())
     for name in names:
@@ -95,8 +106,34 @@ def _keep_what_is_no_merge(out: Path) -> None:
             )
 
 
-def _is_merge(recipe: Path) -> bool:
-    return recipe.is_file() and recipe.read_bytes().startswith(f"# {WRITTEN}".encode())
+def _has_merge(out: Path) -> bool:
+    recipe = out / RECIPE_FILE
+    is_whole = recipe.is_file() and recipe.read_bytes().startswith(f"# {WRITTEN}".encode())
+    return is_whole or (out / _CLAIM).exists()
+
+
+def _remove_model(out: Path) -> None:
+    """Remove what transformers would load of an earlier merge, and what was kept with it."""
+    found = [file for file in out.iterdir() if is_model_file(file.name)]
+    found += [file for pattern in _LOADED for file in out.glob(pattern)]
+    for kept in _KEPT:
+        found += [out / f"{kept}.yaml", *out.glob(f"{kept}/[0-9][0-9][0-9].safetensors")]
+    for file in {*found, out / "twins" / "router.safetensors"}:
+        file.unlink(missing_ok=True)
+    for folder in (*_KEPT, Path(TEMPLATES).parent):
+        with suppress(OSError):  # it is not there, or holds what is somebody's own
+            (out / folder).rmdir()
+
+
+def remove_merge(out: Path) -> None:
+    """Remove a whole merge, if there is one: the folder, too, unless it holds something else."""
+    if not _has_merge(out):
+        return
+    _remove_model(out)
+    for name in (_CLAIM, RECIPE_FILE):
+        (out / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        out.rmdir()
 
 
 @dataclass(frozen=True, eq=False)

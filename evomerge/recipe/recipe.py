@@ -136,17 +136,22 @@ class Recipe:
         Raises:
             RecipeError: It is one; with what to do instead.
         """
-        if self.ensemble is None:
-            return
+        if self.ensemble is not None:
+            raise RecipeError(
+                "expected a merge, got an ensemble, whose models answer together and which no one "
+                f"checkpoint holds; 'evomerge evaluate FILE' scores it, with {self.together} in "
+                "FILE"
+            )
+
+    @property
+    def together(self) -> str:
+        """What a file says whose models answer together as those of this ensemble do."""
+        assert self.ensemble is not None, "only of ensembles"
         shares = self.ensemble.shares
         places = {BASE: self.base, **{n: reference_data(r) for n, r in self.experts.items()}}
         models = ", ".join(str(places[name]) for name in shares)
         weights = ", ".join(f"{share:.6g}" for share in shares.values())
-        file = f"{{models: [{models}], by: {self.ensemble.by}, weights: [{weights}]}}"
-        raise RecipeError(
-            "expected a merge, got an ensemble, whose models answer together and which no one "
-            f"checkpoint holds; 'evomerge evaluate FILE' scores it, with ensemble: {file} in FILE"
-        )
+        return f"ensemble: {{models: [{models}], by: {self.ensemble.by}, weights: [{weights}]}}"
 
     @property
     def statistics(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from evomerge.execution.costs import COST, OF_ANSWERS, cost_fault
 from evomerge.models.parts import parts_of
 from evomerge.runs.parts import bounds_of
 from evomerge.runs.workers import worker_device
-from evomerge.space.baselines import Baseline
+from evomerge.space.baselines import Baseline, Seeds
 from evomerge.space.ensemble import has_ensembles
 from evomerge.space.protocol import SearchSpace
 from evomerge.study.constraints import parse_bound
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evomerge.merging.sources import Sources
 
 __all__ = [
+    "Candidates",
     "bound_faults",
     "distance_faults",
     "engine_faults",
@@ -33,9 +34,49 @@ __all__ = [
     "image_faults",
     "metric_faults",
     "placement_faults",
+    "seed_faults",
     "task_faults",
     "unreached_faults",
 ]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a search scores.
+
+    Attributes:
+        space: What makes most of them; ``None``: it is not known.
+        seeds: What it starts from.
+    """
+
+    space: SearchSpace | None
+    seeds: Seeds
+
+    @property
+    def are_ensembles(self) -> bool:
+        """Whether the space has ensembles; of others no seed may be one."""
+        return has_ensembles(self.space)
+
+    @property
+    def with_paths(self) -> str | None:
+        """Those that run other layers than the base's, in words; ``None``: all run these."""
+        if self.space is not None and self.space.recipe(self.space.defaults).path:
+            return "a space with data-flow paths"
+        named = [origin for origin, recipe in self.seeds.recipes.items() if recipe.path]
+        return f"seeds with data-flow paths ({', '.join(named)})" if named else None
+
+
+def seed_faults(candidates: Candidates) -> Iterator[Fault]:
+    """Workers hold copies of models that answer together only where the space has ensembles."""
+    if candidates.space is None or candidates.are_ensembles:
+        return
+    recipes = candidates.seeds.recipes.items()
+    if named := [origin for origin, recipe in recipes if recipe.ensemble is not None]:
+        text = (
+            "expected merges, which candidates of this space are, got ensembles "
+            f"({', '.join(named)})"
+        )
+        yield Fault(("seeds", "recipes"), text, "leave them out, or search_space: {kind: ensemble}")
 
 
 def task_faults(tasks: TaskCatalogue, suites: tuple[Suite, ...]) -> Iterator[Fault]:
@@ -139,20 +180,20 @@ def _costs(experiment: Experiment, name: str) -> Iterator[KeyPath]:
             yield path
 
 
-def distance_faults(experiment: Experiment, space: SearchSpace | None) -> Iterator[Fault]:
+def distance_faults(experiment: Experiment, candidates: Candidates) -> Iterator[Fault]:
     """A distance needs layers that match those of its reference, and one model that has them."""
-    text = "expected a space without data-flow paths, whose layers match no reference's"
-    if _has_paths(space):
+    if which := candidates.with_paths:
+        text = f"expected no distance of {which}, whose layers match no reference's"
         for path in _costs(experiment, "distance"):
             yield Fault((*path, "cost"), text, "use the cost kl")
-    if has_ensembles(space):
+    if candidates.are_ensembles:
         text = "expected a space of merges, got ensembles, which have no tensors of their own"
         for path in _costs(experiment, "distance"):
             yield Fault((*path, "cost"), text, "use the cost kl")
 
 
 def placement_faults(
-    experiment: Experiment, space: SearchSpace | None, sources: Sources | None
+    experiment: Experiment, candidates: Candidates, sources: Sources | None
 ) -> Iterator[Fault]:
     """A candidate is spread over whole GPUs, layer by layer."""
     path, n = ("execution", "gpus_per_worker"), experiment.execution.gpus_per_worker
@@ -163,16 +204,16 @@ def placement_faults(
     elif sources is not None and n > (n_layers := sources.architecture.n_layers):
         text = f"expected at most one GPU for each of {n_layers} layers, got {n:g}"
         yield Fault(path, text)
-    if _has_paths(space):
-        text = "expected at most 1 for a space with data-flow paths, whose layers are not spread"
+    if which := candidates.with_paths:
+        text = f"expected at most 1 for {which}, whose layers are not spread"
         yield Fault(path, f"{text}, got {n:g}")
-    if has_ensembles(space):
+    if candidates.are_ensembles:
         text = "expected at most 1 for a space of ensembles, whose models are not spread"
         yield Fault(path, f"{text}, got {n:g}")
 
 
 def engine_faults(
-    experiment: Experiment, space: SearchSpace | None, sources: Sources | None
+    experiment: Experiment, candidates: Candidates, sources: Sources | None
 ) -> Iterator[Fault]:
     """What is wrong with the engine's arguments, and what stands in the way of vLLM."""
     path, engine = ("engine",), experiment.engine
@@ -180,7 +221,7 @@ def engine_faults(
     known = _known_to_vllm if is_there else None
     yield from (fault.under(*path) for fault in argument_faults(engine, known))
     if engine.name != "vllm":
-        yield from _quantizing_faults(engine, space, sources)
+        yield from _quantizing_faults(engine, candidates, sources)
         return
     if not is_there:
         text = ", so that its arguments cannot be looked at" if engine.arguments else ""
@@ -194,16 +235,16 @@ def engine_faults(
     if sources is not None and parts_of(sources.anchor.config) is not None:
         text = "expected transformers for models of vision and language, got vllm"
         yield Fault(path, text, "set engine: transformers")
-    if _has_paths(space):
-        text = "expected transformers for a space with data-flow paths, which vLLM cannot run"
+    if which := candidates.with_paths:
+        text = f"expected transformers for {which}, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")
-    if has_ensembles(space):
+    if candidates.are_ensembles:
         text = "expected transformers for a space of ensembles, which vLLM cannot run"
         yield Fault(path, f"{text}, got vllm")
 
 
 def _quantizing_faults(
-    engine: EngineChoice, space: SearchSpace | None, sources: Sources | None
+    engine: EngineChoice, candidates: Candidates, sources: Sources | None
 ) -> Iterator[Fault]:
     """What stands in the way of scoring candidates with quantized weights."""
     from evomerge.merging.quantized import QUANTIZATIONS
@@ -216,10 +257,10 @@ def _quantizing_faults(
         return
     if find_spec("torchao") is None:
         yield Fault(path, "torchao is not installed", "pip install 'evomerge[quantize]'")
-    if _has_paths(space):
-        text = "expected a space without data-flow paths, whose layers are not quantized"
+    if which := candidates.with_paths:
+        text = f"expected nothing for {which}, whose layers are not quantized"
         yield Fault(path, f"{text}, got {wanted}", "leave it out")
-    if has_ensembles(space):
+    if candidates.are_ensembles:
         text = "expected a space of merges, got ensembles, whose models are not quantized"
         yield Fault(path, text, "leave it out")
     if sources is not None and (why := _no_quantizing(sources, wanted)):
@@ -265,10 +306,6 @@ def final_split_faults(experiment: Experiment, suites: tuple[Suite, ...]) -> Ite
                 "never sees, got 0"
             )
             yield Fault(("evaluators", i, "report_only"), text)
-
-
-def _has_paths(space: SearchSpace | None) -> bool:
-    return space is not None and bool(space.recipe(space.defaults).path)
 
 
 def _expected(got: str, known: tuple[str, ...], what: str) -> str:

@@ -252,7 +252,7 @@ def _report_only(loaded: Loaded) -> str:
     trials = n * n_models / loaded.tasks.n_items("search")
     return (
         f"{tasks}: {n} items, never searched; after the search base, experts, uniform average and "
-        f"the best merge are scored on them, which takes about as long as {trials:.2g} trials"
+        f"the best candidate are scored on them, which takes about as long as {trials:.2g} trials"
     )
 
 

@@ -266,10 +266,12 @@ class _Parts:
             self.faults += checks.bound_faults(experiment, experts)
         if not self._gaps.touch("evaluators"):
             self.faults += checks.image_faults(experiment, self.tasks)
-        self.faults += checks.distance_faults(experiment, self.space)
-        self.faults += checks.placement_faults(experiment, self.space, self._opened)
+        candidates = checks.Candidates(self.space, self.seeds)
+        self.faults += checks.seed_faults(candidates)
+        self.faults += checks.distance_faults(experiment, candidates)
+        self.faults += checks.placement_faults(experiment, candidates, self._opened)
         with collected(self.faults, "execution", "ray_address"):
-            self.faults += checks.engine_faults(experiment, self.space, self._opened)
+            self.faults += checks.engine_faults(experiment, candidates, self._opened)
         if not self.faults and self.space is not None:
             models = self._opened
             self.observing = observing(experiment, self.space, self.tasks, models, self.faults)

@@ -71,7 +71,8 @@ def resolve_sampler(name: str, options: Options, problem: SearchProblem) -> tupl
         if options:
             faults = (Fault((name,), "auto has no options", "leave it out") for name in options)
             raise ConfigError(*faults)
-        name = choose(problem).name
+        choice = choose(problem)
+        name, options = choice.name, choice.options
     return name, _load(name).resolve(options, problem)
 
 

@@ -8,6 +8,7 @@ backward, what starts chains goes on alone: an evolution of what is good for a p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -41,6 +42,7 @@ _PARTNERS = 4  # the best so many results for a preference are combined with the
 _SPREAD = 0.05  # of a start around what it is combined from, as a share of an axis
 _PULLS = (0.5, 0.0, 2.0)  # of the chains in turn, where it varies
 _FIRST_SPREAD = 0.15  # while there is nothing to combine
+_SHORT = 4  # times fewer items than others has a step of a short climb
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class _SlopesOptions:
     Attributes:
         steps: Of the climb of a trial.
         items: Per objective and step.
+        short: How many climbs come first that take a quarter of the items: ``auto`` where a search
+            may end soon.
         step_size: Longest first step along any gene, as a share of its range.
         pull: How strongly genes are drawn to what those at other depths have; ``varied``: as much
             as by default, not at all, or more, from chain to chain, and the finals decide.
@@ -61,6 +65,7 @@ class _SlopesOptions:
 
     steps: Annotated[int, Field(ge=1, le=10_000)] = 4
     items: Annotated[int, Field(ge=1, le=1_000_000)] = 48
+    short: Annotated[int, Field(ge=0, le=100_000)] = 0
     step_size: Annotated[float, Field(gt=0, le=1)] = 0.15
     pull: Annotated[float, Field(ge=0, le=1000)] | Literal["varied"] = 0.5
     loss: Literal["gold", "entropy"] = "gold"
@@ -108,6 +113,8 @@ class Climbers:
             shrink = _SHRINKING ** len(chains.back_from(head))
         if QUEUED not in trial.system_attrs:  # else somebody chose its params
             climb = self._climb(link, params, losses, yardstick, shrink)
+            if sum(number < trial.number for number in chains.links) < self._options.short:
+                climb["items"] = math.ceil(climb["items"] / _SHORT)
             self._store(study, trial, link, None if climbs_fail(others) else climb)
         return {name: params[name] for name in self._space.searched}
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from evomerge.evaluation.scores import Sample
 from evomerge.execution.costs import COST, COSTS, SHARES, Cost
+from evomerge.origins import is_baseline
 from evomerge.study.evaluations import summed
 
 __all__ = [
@@ -316,6 +317,18 @@ class StudyRecord:
     def evaluations(self) -> float:
         """What its trials cost, counted against the budget; see ``study.evaluations``."""
         return summed(trial.evaluations for trial in self.trials)
+
+    @cached_property
+    def noun(self) -> str:
+        """What is held against the baselines, in a word: ``merge`` or ``ensemble``.
+
+        ``candidate`` if it is both. A search makes one of them: the recipe of its first trial is
+        looked at, and those of seeds.
+        """
+        found = {t.origin: t for t in reversed(self.trials) if t.state == "complete"}
+        others = [trial for origin, trial in found.items() if not is_baseline(origin)]
+        nouns = {"ensemble" if "ensemble" in trial.recipe else "merge" for trial in others}
+        return "candidate" if len(nouns) > 1 else next(iter(nouns), "merge")
 
     @cached_property
     def derived(self) -> dict[object, Any]:

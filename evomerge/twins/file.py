@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from evomerge.errors import CheckpointError, ConfigError, Fault, did_you_mean
+from evomerge.errors import CheckpointError, ConfigError, Fault
+from evomerge.masked.listed import load_list, require_listed
 from evomerge.models.checkpoint import Checkpoint
 from evomerge.models.expert import content_digest
 from evomerge.models.files import file_in
-from evomerge.plain_yaml import placed_in
-from evomerge.schema import parse, read_yaml, write_yaml
+from evomerge.schema import write_yaml
 from evomerge.twins.differences import Differences
 
 __all__ = ["TWINS", "TwinFile", "Twins", "load_twins", "twins_text"]
@@ -86,11 +86,7 @@ class Twins:
         """
         known = self.file.experts
         for name, weight in weights.items():
-            if name not in known:
-                raise ConfigError(
-                    f"expected an expert with differences in {self.folder}, one of "
-                    f"{', '.join(known)}, got {name!r}{did_you_mean(name, known)}"
-                )
+            require_listed(name, known, self.folder, what="differences")
             if not math.isfinite(weight):
                 raise ConfigError(f"expected a finite weight for {name}, got {weight}")
 
@@ -101,14 +97,8 @@ def load_twins(folder: Path) -> Twins:
     Raises:
         ConfigError: There are none, or the file is damaged.
     """
-    path = folder / TWINS
-    if not path.is_file():
-        raise ConfigError(
-            f"expected a merge with differences, got {folder} without {TWINS}; 'evomerge twins "
-            "RECIPE --out DIR' writes one"
-        )
-    with placed_in(path):
-        return Twins(folder, parse(TwinFile, read_yaml(path)))
+    file = load_list(TwinFile, folder / TWINS, what="differences", command="twins")
+    return Twins(folder, file)
 
 
 def twins_text(file: TwinFile) -> str:

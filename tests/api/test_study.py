@@ -8,12 +8,16 @@ from typing import Literal
 
 import optuna
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import evomerge
+from evomerge.analysis.front import front
 from evomerge.cli.main import app
 from evomerge.errors import ConfigError, StudyError
 from evomerge.export.model import CheckpointForm
+from evomerge.origins import is_single_model
 
 
 def test_a_trial_answers_again_what_was_scored(study: evomerge.Study) -> None:
@@ -135,6 +139,23 @@ def test_a_recipe_replaces_only_one_of_its_kind(
     assert mine.read_text() == "# Mine\n"
     first = study.export_recipe(5, tmp_path / "r.yaml", format).read_text()
     assert study.export_recipe(5, tmp_path / "r.yaml", format).read_text() == first
+
+
+def test_every_merge_of_the_front_is_exported_as_asked(
+    study: evomerge.Study, tmp_path: Path
+) -> None:
+    form = ("--dtype", "float32", "--max-shard-size", "1MB")
+    ask = ["export", str(study.dir), "--pick", "front", "--out", str(tmp_path / "all"), *form]
+    done = CliRunner().invoke(app, ask)
+    assert done.exit_code == 0, done.output
+    merges = [t.number for t in front(study.record) if not is_single_model(t.origin)]
+    folders = sorted((tmp_path / "all").iterdir())
+    assert sorted(folder.name for folder in folders) == sorted(f"trial-{n}" for n in merges)
+    for folder in folders:
+        shards = list(folder.glob("model-*.safetensors"))
+        assert len(shards) > 1
+        tensors = {k: t for shard in shards for k, t in load_file(shard).items()}
+        assert {t.dtype for t in tensors.values()} == {torch.float32}
 
 
 def test_a_folder_of_a_front_holds_no_merge_that_has_left_it(

@@ -93,7 +93,7 @@ def _measure(recipe: Recipe, cache: Path) -> Row:
     """Merge, and once more with other coefficients of what is prepared; CPU seconds."""
     os.environ["EVOMERGE_CACHE"] = str(cache)
     torch.set_num_threads(1)
-    candidate = LiveCandidate(Sources(recipe.base, recipe.experts))
+    candidate = LiveCandidate(Sources.of(recipe))
     candidate.materialise(Recipe(recipe.experts, (Rule(_PLAIN),), base=recipe.base))  # compiles
     (rule,) = recipe.rules
     other = replace(recipe, rules=(Rule(rule.method, {"coefficient": 0.9}),))

@@ -173,7 +173,12 @@ def test_what_was_learned_is_kept_by_content(tmp_path: Path) -> None:
     assert again == found
     assert learned == [1]
     other = replace(settings, seed=8)
+    shutil.copytree(tmp_path / "math", tmp_path / "earlier")  # under a mask, no expert any more
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recipe.yaml").write_text("# mine")
     assert learn_mask(experiment(), tmp_path, other).digest != found.digest
+    assert not (tmp_path / "earlier").exists()
+    assert (tmp_path / "mine" / "recipe.yaml").read_text() == "# mine"
 
 
 def test_the_command_writes_experts_that_merge(tmp_path: Path) -> None:

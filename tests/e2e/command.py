@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 EVOMERGE = [sys.executable, "-m", "evomerge.cli.main"]
+ENDLESS = ["--set", "budget.trials=10000"]  # it must not end by itself before a signal
 
 
 def evomerge(*arguments: object, ok: bool = True) -> subprocess.CompletedProcess[str]:

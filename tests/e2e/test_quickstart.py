@@ -1,60 +1,117 @@
-"""The main job through the command line, on the embedded models."""
+"""The main job through the command line, on the embedded models: stopped, resumed, exported."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from evomerge.analysis.front import front
 from evomerge.analysis.intervals import difference, mean
 from evomerge.analysis.picking import pick
-from evomerge.merging.folder import write_checkpoint
-from evomerge.origins import is_single_model
-from evomerge.recipe.files import stored_recipe
 from evomerge.runs.reading import read_study
 from evomerge.study.folder import StudyFolder
-from tests.e2e.command import evomerge
+from tests.e2e.command import ENDLESS, evomerge
+from tests.e2e.stopped import require_stopped_in_order, wait_for_trials
+
+ON_A_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from evomerge.cli.main import main
+main()
+"""
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A run that somebody ended with Ctrl-C."""
+
+    folder: Path
+    driver: subprocess.Popen[str]
+    said: str
+
+
+def read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # closed by the last that had it open
+        return b""
 
 
 @pytest.fixture(scope="module")
-def finished(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study run to the end on two Ray workers."""
-    folder = tmp_path_factory.mktemp("study") / "run"
-    done = evomerge("run", experiment, "--dir", folder, "--workers", 2)
-    assert "best merge" in done.stdout
-    return folder
-
-
-@pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole quickstart."""
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    """The quickstart in a terminal, on two Ray workers, until Ctrl-C."""
     folder = tmp_path_factory.mktemp("quickstart") / "run"
-    evomerge("run", "quickstart", "--dir", folder)
-    return folder
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 400, 0, 0))
+    driver = subprocess.Popen(
+        [
+            *(sys.executable, "-c", ON_A_TERMINAL, "run", "quickstart", "--dir", str(folder)),
+            *("--workers", "2", *ENDLESS),
+        ],
+        stdin=inside,
+        stdout=subprocess.DEVNULL,
+        stderr=inside,
+        start_new_session=True,
+        text=True,
+    )
+    os.close(inside)
+    drawn: list[bytes] = []
+    reader = threading.Thread(target=lambda: drawn.extend(iter(lambda: read(terminal), b"")))
+    reader.start()
+    wait_for_trials(folder, 4, driver)
+    os.write(terminal, b"\x03")
+    driver.wait(timeout=200)
+    reader.join()
+    os.close(terminal)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(drawn).decode())
+    return Interrupted(folder, driver, plain)
 
 
-def test_the_budget_is_met_and_everything_is_there(finished: Path) -> None:
-    status = json.loads(evomerge("status", finished, "--json").stdout)
+@pytest.fixture(scope="module")
+def quickstart(interrupted: Interrupted) -> Path:
+    """The whole quickstart: the rest of its budget, or a little more than was used already."""
+    used = read_study(StudyFolder(interrupted.folder)).evaluations
+    budget = f"budget.trials={max(120, math.ceil(used) + 20)}"
+    done = evomerge("resume", interrupted.folder, "--set", budget)
+    assert "best merge" in done.stdout
+    return interrupted.folder
+
+
+def test_ctrl_c_in_a_terminal_stops_workers_in_order_and_nothing_is_drawn_after(
+    interrupted: Interrupted,
+) -> None:
+    require_stopped_in_order(interrupted.folder, interrupted.driver, interrupted.said)
+    assert "busy" in interrupted.said
+
+
+def test_the_budget_is_met_and_everything_is_there(quickstart: Path) -> None:
+    status = json.loads(evomerge("status", quickstart, "--json").stdout)
     complete = status["trials"].pop("complete")
     assert status["trials"] == {"failed": 0, "running": 0, "pruned": 0}
     assert complete + status["climbed"] > 6  # base, experts, average, and more
-    assert 11 < status["evaluations"] <= 12
+    assert status["budget"] - 1 < status["evaluations"] <= status["budget"]
     assert status["hypervolume"] > 0
     assert {"ask", "merge", "evaluate", "tell", "idle"} <= status["seconds"].keys()
-    assert (finished / "report.html").stat().st_size > 100_000
-    study = read_study(StudyFolder(finished))
+    assert (quickstart / "report.html").stat().st_size > 100_000
+    study = read_study(StudyFolder(quickstart))
     assert [t.origin for t in study.trials[:2]] == ["base", "expert:math"]
     assert {f.split for f in study.finals} == {"validation", "test"}
 
 
-def test_the_front_as_json_is_one_document(finished: Path) -> None:
-    front = json.loads(evomerge("front", finished, "--json").stdout)
+def test_the_front_as_json_is_one_document(quickstart: Path) -> None:
+    front = json.loads(evomerge("front", quickstart, "--json").stdout)
     assert [o["name"] for o in front["objectives"]] == ["zoo_math", "zoo_list", "zoo_facts"]
     for trial in front["trials"]:
         assert len(trial["values"]) == len(trial["stderr"]) == 3
@@ -115,18 +172,6 @@ def test_the_export_is_an_ordinary_model_that_scores_what_the_trial_scored(
         assert metrics[f"{objective.metric},none"] == value
 
 
-def test_an_exported_recipe_is_merged_into_the_bytes_of_its_trial(
-    finished: Path, tmp_path: Path
-) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    evomerge("export", finished, "--format", "recipe", "--pick", "knee", "--out", recipe)
-    evomerge("merge", recipe, "--out", tmp_path / "merged")
-    trial = pick(read_study(StudyFolder(finished)), "knee")
-    write_checkpoint(stored_recipe(trial.recipe, trial.number), tmp_path / "trial")
-    merged = (tmp_path / "merged" / "model.safetensors").read_bytes()
-    assert merged == (tmp_path / "trial" / "model.safetensors").read_bytes()
-
-
 def test_the_demo_beats_every_parent_by_two_standard_errors(quickstart: Path) -> None:
     """Its winner against the best expert and the uniform average."""
     finals = [f for f in read_study(StudyFolder(quickstart)).finals if f.split == "test"]
@@ -136,17 +181,3 @@ def test_the_demo_beats_every_parent_by_two_standard_errors(quickstart: Path) ->
     for rival in (max(experts, key=lambda s: s.value), scores["uniform"]):
         gap = difference(winner, rival)
         assert gap.value > 2 * gap.stderr
-
-
-def test_every_merge_of_the_front_is_exported_as_asked(finished: Path, tmp_path: Path) -> None:
-    form = ("--dtype", "float32", "--max-shard-size", "1MB")
-    evomerge("export", finished, "--pick", "front", "--out", tmp_path / "all", *form)
-    study = read_study(StudyFolder(finished))
-    merges = [t.number for t in front(study) if not is_single_model(t.origin)]
-    folders = sorted((tmp_path / "all").iterdir())
-    assert sorted(folder.name for folder in folders) == sorted(f"trial-{n}" for n in merges)
-    for folder in folders:
-        shards = list(folder.glob("model-*.safetensors"))
-        assert len(shards) > 1
-        tensors = {k: t for shard in shards for k, t in load_file(shard).items()}
-        assert {t.dtype for t in tensors.values()} == {torch.float32}

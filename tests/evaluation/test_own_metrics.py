@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue, own_values
+from evomerge.evaluation import PreparedSuites, Suite, TaskCatalogue
 from evomerge.evaluation.code_runs import Runs
 from evomerge.evaluation.content import metric_digests
 from evomerge.evaluation.harness import most_texts, with_samples
@@ -235,11 +235,20 @@ def test_every_fault_is_found_at_once(folder, metrics, monkeypatch):
     assert not any("pw@" in one for one in found)
 
 
-def test_a_function_that_never_returns_is_a_fault(folder, metrics, monkeypatch):
-    monkeypatch.setattr(own_values, "TRIAL_S", 0.2)
+def test_a_function_that_never_returns_is_a_fault(folder, metrics):
     metrics.write_text("import time\ndef words(doc, answers, target):\n    time.sleep(9)\n")
-    (fault,) = faults_of(suite_of(folder, "tiny_generate", words=of_file(metrics)))
+    slow = OwnMetric(file=str(metrics), timeout=0.2)
+    (fault,) = faults_of(suite_of(folder, "tiny_generate", words=slow))
     assert "item 0: expected a number within 0.2 s, got none yet (called with the gold" in fault
+    assert fault.endswith("set timeout if it takes longer")
+
+
+def test_a_function_that_fails_is_called_once(folder, metrics):
+    lines = ["def words(doc, answers, target):", "    open(__file__ + '.calls', 'a').write('x')"]
+    metrics.write_text("\n".join([*lines, "    raise RuntimeError('no')", ""]))
+    (fault,) = faults_of(suite_of(folder, "tiny_generate", words=of_file(metrics)))
+    assert "the function raised RuntimeError: no" in fault
+    assert metrics.with_name(f"{metrics.name}.calls").read_text() == "x"
 
 
 def test_a_function_may_want_the_main_thread_as_alarms_do(folder, metrics):
@@ -295,3 +304,5 @@ def test_an_installed_package_brings_metrics(folder, tmp_path, monkeypatch):
 def test_a_metric_is_made_in_one_way(keys, got):
     with pytest.raises(ValueError, match=f"expected one of file, .*, got {got}"):
         OwnMetric(**keys)
+    with pytest.raises(ValueError, match="timeout, of a function, only beside file or entry"):
+        OwnMetric(judge=JUDGE, timeout=9)

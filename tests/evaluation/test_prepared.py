@@ -296,6 +296,21 @@ def test_answers_longer_than_the_context_are_refused(suite, folder, model, token
         PreparedSuites.of([suite], "test", model, tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"doc_to_text": ""}, "24 of 24 prompts have no token that could be answered"),
+        ({"doc_to_text": "{{a if a == b else ''}}"}, "of 24 prompts have no token"),
+        ({"generation_kwargs": {"until": ["."], "max_gen_toks": 0}}, "answers may take 0 tokens;"),
+    ],
+)
+def test_what_generate_makes_nothing_of_is_refused(changes, said, suite, folder, model, tokenizer):
+    write_task(folder, "tiny_generate", **changes)
+    suite = dataclasses.replace(suite, tasks=("tiny_generate",))
+    with pytest.raises(EvaluationError, match=said):
+        PreparedSuites.of([suite], "test", model, tokenizer)
+
+
 @pytest.fixture
 def long_choices(folder: Path) -> Path:
     """Choices of several tokens after prompts of different lengths, examples included."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from evomerge.api.masking import mask, merge_twins
+from evomerge.api.masking import mask, merge_twins, restore
+from evomerge.api.merging import merge
 from evomerge.api.shrinking import fewer_experts
 from evomerge.api.transplanting import transplant
 from evomerge.fingerprint import fingerprint
@@ -56,9 +57,29 @@ def test_the_card_of_masks_says_how_experts_come_back(model: Path, tmp_path: Pat
     assert str(tmp_path) not in body
 
 
+def test_merges_and_what_is_restored_of_them_have_cards(model: Path, tmp_path: Path) -> None:
+    recipe = Recipe({"math": str(model)}, (Rule("task_arithmetic"),), base="zoo:base")
+    merge(recipe, tmp_path / "plain")
+    header, body = read(tmp_path / "plain")
+    assert header["base_model_relation"] == "merge"
+    assert f"by task_arithmetic; no training took place. Recipe `{recipe.digest}`" in body
+    assert "## Scores" not in body
+    assert str(tmp_path) not in body
+    mask(recipe, tmp_path / "kept")
+    restore(tmp_path / "kept", "math", tmp_path / "back")
+    header, body = read(tmp_path / "back")
+    assert header["tags"] == ["merge", "evomerge"]
+    assert "the merge `kept` and what is kept beside it make of\nmath; no training" in body
+    assert "| `kept` |" in body
+    assert "| `zoo:base` |" in body
+    assert str(tmp_path) not in body
+
+
 def test_the_card_of_twins_says_how_experts_come_back(model: Path, tmp_path: Path) -> None:
     recipe = Recipe({"math": str(model)}, (Rule("task_arithmetic"),), base="zoo:base")
     merge_twins(recipe, tmp_path / "out")
+    restore(tmp_path / "out", {"math": 0.5}, tmp_path / "half")
+    assert "make of\nmath (times 0.5); no" in read(tmp_path / "half")[1]
     _, body = read(tmp_path / "out")
     assert "Beside the merge are low-rank differences of math; `evomerge restore DIR" in body
     assert "| mit |" in body

@@ -299,6 +299,24 @@ def test_a_recipe_beside_it_makes_no_merge_of_a_users_model(
     assert contents(tmp_path) == before
 
 
+def test_nothing_that_transformers_loads_is_left_of_an_earlier_merge(
+    whole: Path, tiny_family: Family, tmp_path: Path
+) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(tiny_family["base"], base)
+    own = ("chat_template.jinja", "tokenizer.model", "generation_config.json", "vocab.txt")
+    for name in (*own, "processor_config.json", "additional_chat_templates/rag.jinja"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text("{}")
+    write_checkpoint(recipe({**tiny_family, "base": base}), out, shard_bytes=SHARD)
+    (out / "masks").mkdir()
+    for name in ("masks.yaml", "masks/000.safetensors", "twins.yaml", "notes.txt", "scores.json"):
+        (out / name).write_text("kept with it, or somebody's")
+    write_checkpoint(recipe(tiny_family), out, shard_bytes=SHARD)
+    left = {name: (out / name).read_bytes() for name in ("notes.txt", "scores.json")}
+    assert contents(out) == {**contents(whole), **left}
+
+
 def test_an_earlier_merge_is_replaced_and_other_files_stay(
     tiny_family: Family, tmp_path: Path
 ) -> None:

@@ -184,7 +184,7 @@ def test_what_stands_in_the_way_is_said_at_once(
         load(tmp_path, "search_space=dataflow_slots")
     assert str(error.value).splitlines() == [
         "engine.quantize: torchao is not installed; pip install 'evomerge[quantize]'",
-        "engine.quantize: expected a space without data-flow paths, whose layers are not "
+        "engine.quantize: expected nothing for a space with data-flow paths, whose layers are not "
         "quantized, got int8; leave it out",
     ]
     with pytest.raises(ConfigError, match="out of int8, int8_dynamic, int4, got 'int7'; did"):

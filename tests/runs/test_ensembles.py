@@ -10,8 +10,10 @@ import yaml
 from typer.testing import CliRunner
 
 import evomerge
+from evomerge.cli import searching
 from evomerge.cli.main import app
 from evomerge.config.presets import Presets
+from evomerge.ensembles.file import load_ensemble
 from evomerge.errors import ConfigError
 from evomerge.execution.protocol import Job, Scored
 from evomerge.execution.worker import Worker
@@ -73,6 +75,24 @@ def test_a_study_of_ensembles_is_searched_and_resumed(tmp_path: Path) -> None:
         assert not (tmp_path / kind).exists()
     page = CliRunner().invoke(app, ["report", str(tmp_path / "study")])
     assert page.exit_code == 0, page.output
+    text = (tmp_path / "study" / "report.html").read_text()
+    assert "Best ensemble" in text or "No ensemble" in text
+    assert "erge 5" not in text
+
+
+def test_what_the_end_of_a_run_proposes_for_an_ensemble_can_be_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objective = [{"cost": "forwards", "direction": "maximize"}]  # ensembles alone are best
+    keys = {**KEYS, "objectives": objective, "finalists": 1, "budget": {"trials": 5}}
+    searching._print_end(evomerge.run(keys, tmp_path / "study"))
+    printed = capsys.readouterr().out
+    assert "best ensemble (#" in printed
+    assert "merge (#" not in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("evaluate "))
+    file = tmp_path / "ensemble.yaml"
+    file.write_text(line.partition("with the chosen ")[2].removesuffix(" in FILE"))
+    assert len(load_ensemble(file).models) == 2
 
 
 def test_batches_do_not_depend_on_what_answered_before() -> None:

@@ -11,8 +11,9 @@ import yaml
 from typer.testing import CliRunner
 
 from evomerge.cli.main import app
+from evomerge.config.presets import Presets
 from evomerge.evaluation import catalogue
-from evomerge.evaluation.suite import Suite
+from evomerge.evaluation.suite import SPLITS, Suite
 from evomerge.models import loading
 
 
@@ -33,10 +34,13 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def write(folder: Path, **changes: object) -> Path:
     """The quickstart, small."""
+    tasks = Presets().names("evaluators")["zoo"].parent / "tasks"
+    splits = {split: split for split in SPLITS}
+    few = {"tasks": ["zoo_math"], "include_path": str(tasks), "splits": splits, "limit": 3}
     content = {
         "models": {"base": "zoo:base", "experts": {"math": "zoo:math", "list": "zoo:list"}},
         "search_space": "global_linear",
-        "evaluators": ["zoo"],
+        "evaluators": [few],
         "objectives": [{"task": "zoo_math", "metric": "exact_match"}],
         "budget": {"trials": 4},
         "finalists": 1,

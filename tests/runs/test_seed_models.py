@@ -161,6 +161,37 @@ def test_every_seed_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> Non
     assert "recipe:other: expected a recipe over exactly the experts zoo:math, zoo:facts" in text
 
 
+def test_seeds_that_no_worker_makes_are_refused_before_the_search(tmp_path: Path) -> None:
+    models = {key: RECIPE[key] for key in ("base", "experts")}
+    mix = {"by": "logits", "weights": {"f": 1.0, "m": 1.0}}
+    seeds = {
+        "together": {**models, "rules": [], "ensemble": mix},
+        "longer": {**RECIPE, "path": [{"source": "merged", "layers": [0, 6]}]},
+    }
+    for name, recipe in seeds.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(ConfigError) as error:
+        assembled(
+            tmp_path,
+            seeds={"recipes": [f"{name}.yaml" for name in seeds]},
+            objectives=[{"task": "zoo_math", "metric": "exact_match"}, {"cost": "distance"}],
+            engine={"quantize": "int8"},
+            execution={"executor": "inline", "gpus_per_worker": 2},
+        )
+    lines = [line for line in str(error.value).splitlines() if "torchao" not in line]
+    paths = "seeds with data-flow paths (recipe:longer)"
+    assert lines == [
+        "seeds.recipes: expected merges, which candidates of this space are, got ensembles "
+        "(recipe:together); leave them out, or search_space: {kind: ensemble}",
+        f"objectives[1].cost: expected no distance of {paths}, whose layers match no reference's; "
+        "use the cost kl",
+        f"execution.gpus_per_worker: expected at most 1 for {paths}, whose layers are not spread, "
+        "got 2",
+        f"engine.quantize: expected nothing for {paths}, whose layers are not quantized, got int8; "
+        "leave it out",
+    ]
+
+
 def test_coefficients_of_seeds_are_checked_before_the_search(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         assembled(tmp_path, seeds={"task_arithmetic": [0.5, 1e9, math.nan]})

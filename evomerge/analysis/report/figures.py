@@ -103,7 +103,7 @@ def _profile_figure(study: StudyRecord) -> str:
                 },
                 marker={"size": 7, "color": layer.color, "symbol": _symbol(trial)},
                 opacity=min(0.45, 20 / len(layer.trials)) if layer is layers.front else 1,
-                hovertext=_hover(study.objectives, trial),
+                hovertext=_hover(study, trial),
                 hoverinfo="text",
                 name=layer.name,
                 legendgroup=layer.name,
@@ -148,7 +148,7 @@ def progress_figure(study: StudyRecord) -> str:
         if layer.trials:
             x = [float(trial.number) for trial in layer.trials]
             y = [measure.of(trial).value for trial in layer.trials]
-            figure.add_trace(_points(study.objectives, layer, x, y).update(marker_size=6))
+            figure.add_trace(_points(study, layer, x, y).update(marker_size=6))
     figure.add_trace(_ring())
     merit = summaries(study)
     rated = [(trial.number, merit[trial.number]) for trial in contenders(study)]
@@ -232,7 +232,7 @@ def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go
         if not layer.trials:
             continue
         x, y = ([trial.values[k] for trial in layer.trials] for k in (i, j))
-        points = _points(study.objectives, layer, x, y)
+        points = _points(study, layer, x, y)
         if layer is layers.baselines:
             _add_labels(points, layer, layers, (i, j), study.objectives)
         if layer not in (layers.infeasible, layers.cloud) and len(layer.trials) <= _MAX_ERROR_BARS:
@@ -247,15 +247,13 @@ def _scatter(study: StudyRecord, i: int, j: int, *, with_front_line: bool) -> go
     return figure
 
 
-def _points(
-    objectives: Sequence[Objective], layer: Layer, x: Sequence[float], y: Sequence[float]
-) -> go.Scatter:
+def _points(study: StudyRecord, layer: Layer, x: Sequence[float], y: Sequence[float]) -> go.Scatter:
     """Draw a layer; a crowd is small, also on disk: its points tell their coordinates alone."""
     is_crowd = len(layer.trials) > _CROWD
     kinds = list(dict.fromkeys(_symbol(trial) for trial in layer.trials))
     hover: dict[str, object] = {"hovertemplate": "trial %{customdata}: %{x}, %{y}<extra></extra>"}
     if not is_crowd:
-        texts = [_hover(objectives, trial) for trial in layer.trials]
+        texts = [_hover(study, trial) for trial in layer.trials]
         hover = {"hovertext": texts, "hoverinfo": "text"}
     return go.Scatter(
         x=[_rounded(value) for value in x],
@@ -364,11 +362,11 @@ def _short_label(trial: TrialRecord) -> str:
     return name or kind
 
 
-def _hover(objectives: Sequence[Objective], trial: TrialRecord) -> str:
-    label = model_label(trial.origin, trial.number)
+def _hover(study: StudyRecord, trial: TrialRecord) -> str:
+    label = model_label(trial.origin, trial.number, study.noun)
     number = "" if label.endswith(str(trial.number)) else f", trial {trial.number}"
     lines = [f"<b>{_text(label)}</b>{number}"]
-    for objective, value, stderr in zip(objectives, trial.values, trial.stderr, strict=True):
+    for objective, value, stderr in zip(study.objectives, trial.values, trial.stderr, strict=True):
         lines.append(f"{_text(objective.name)} {format_estimate(Estimate(value, stderr))}")
     if not trial.is_feasible:
         lines.append("violates a constraint")

@@ -147,6 +147,7 @@ class _Page:
     """Everything the template reads; empty sections are left out there."""
 
     title: str
+    noun: str
     headline: str
     verdict: str
     tiles: tuple[Tile, ...]
@@ -191,6 +192,7 @@ def _gather(study: StudyRecord, beside: _Beside) -> _Page:
     wanted = candidates(study) if n_objectives > 1 else ()
     return _Page(
         title=study.name,
+        noun=study.noun,
         headline=headline(study),
         verdict=verdict(study, items),
         tiles=tiles(study),

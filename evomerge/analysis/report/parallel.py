@@ -125,7 +125,10 @@ def parallel(study: StudyRecord, genes: GeneShares | None) -> Parallel | None:
     axes = tuple(_axis(column, i, len(columns), drawn) for i, column in enumerate(columns))
     return Parallel(
         axes=axes,
-        lines=tuple(_line(layer, trial, axes, columns) for layer, trial in drawn),
+        lines=tuple(
+            _line(layer, trial, model_label(trial.origin, trial.number, study.noun), axes, columns)
+            for layer, trial in drawn
+        ),
         n_trials=len(complete(study)),
         # Texts at both ends stand on one side of their axis, where half of the next one is, too.
         width=round(1.5 * _LETTER * max(len(a.text) for a in axes) * (len(axes) - 1)),
@@ -202,11 +205,15 @@ def _short(name: str) -> str:
 
 
 def _line(
-    layer: str, trial: TrialRecord, axes: Sequence[ScoreAxis], columns: Sequence[_Column]
+    layer: str,
+    trial: TrialRecord,
+    label: str,
+    axes: Sequence[ScoreAxis],
+    columns: Sequence[_Column],
 ) -> Line:
     values = tuple(column.read(trial) for column in columns)
     heights = tuple(
         None if value is None else axis.height(value)
         for axis, value in zip(axes, values, strict=True)
     )
-    return Line(trial.number, model_label(trial.origin, trial.number), layer, values, heights)
+    return Line(trial.number, label, layer, values, heights)

@@ -115,7 +115,7 @@ def _models(study: StudyRecord, experiment: Mapping[str, object]) -> Iterator[tu
     for trial in study.trials:
         kind, name = kind_and_name(trial.origin)
         if kind not in ("base", EXPERT, "search"):
-            yield model_label(trial.origin, trial.number), _MEANING.get(kind, "")
+            yield model_label(trial.origin, trial.number, study.noun), _MEANING.get(kind, "")
 
 
 _MEANING = {

@@ -185,7 +185,7 @@ def gaps(study: StudyRecord) -> tuple[GapTable, ...]:
         ahead = difference(seen, held)
         gap = Estimate(measure.sign * ahead.value, ahead.stderr)
         return GapRow(
-            label=model_label(held_out[number].origin, number),
+            label=model_label(held_out[number].origin, number, study.noun),
             number=number,
             is_chosen=number == chosen,
             search=seen,
@@ -254,7 +254,7 @@ def _score_rows(
     whiskers = _whiskers([summary.of(s) for s in ordered], summary)
     return tuple(
         ScoreRow(
-            label=model_label(s.origin, s.number),
+            label=model_label(s.origin, s.number, study.noun),
             number=s.number,
             is_baseline=is_baseline(s.origin),
             is_chosen=s.number == chosen,

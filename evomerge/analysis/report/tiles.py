@@ -45,7 +45,9 @@ def tiles(study: StudyRecord) -> tuple[Tile, ...]:
         found.append(Tile("infeasible", str(infeasible), "; ".join(study.constraints)))
     if complete(study):
         merges = [t for t in front(study) if not is_single_model(t.origin)]
-        found.append(Tile("on the front", str(len(front(study))), f"{len(merges)} of them merges"))
+        found.append(
+            Tile("on the front", str(len(front(study))), f"{len(merges)} of them {study.noun}s")
+        )
         found.append(
             Tile(
                 "hypervolume", format_number(hypervolume(study)), "1 = every best baseline at once"

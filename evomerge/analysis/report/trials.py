@@ -129,7 +129,7 @@ def trial_views(
         splits = tuple(s for s in _SPLITS if trial.number in known.scored[s])
         yield TrialView(
             number=trial.number,
-            label=model_label(trial.origin, trial.number),
+            label=model_label(trial.origin, trial.number, study.noun),
             place=_place(study, trial, known),
             is_chosen=trial.number == known.chosen,
             splits=splits,
@@ -142,8 +142,14 @@ def trial_views(
                 for i, objective in enumerate(study.objectives)
             ),
             recipe=view_recipe(trial.recipe, has_head=has_head) if trial.recipe else None,
-            command=f"evomerge export {shlex.quote(folder)} --pick trial:{trial.number} --out OUT",
+            command=_command(trial, folder),
         )
+
+
+def _command(trial: TrialRecord, folder: str) -> str:
+    """What writes a trial: as a model, or the recipe of models that no one checkpoint holds."""
+    form = "--format recipe --out FILE" if "ensemble" in trial.recipe else "--out OUT"
+    return f"evomerge export {shlex.quote(folder)} --pick trial:{trial.number} {form}"
 
 
 def candidates(study: StudyRecord) -> tuple[Candidate, ...]:
@@ -159,7 +165,7 @@ def candidates(study: StudyRecord) -> tuple[Candidate, ...]:
     return tuple(
         Candidate(
             trial.number,
-            model_label(trial.origin, trial.number),
+            model_label(trial.origin, trial.number, study.noun),
             tuple(
                 o.sign * value / unit
                 for o, value, unit in zip(study.objectives, trial.values, units, strict=True)

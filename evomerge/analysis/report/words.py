@@ -38,14 +38,15 @@ def headline(study: StudyRecord) -> str:
     scored = standings(study, final_split(study))
     shown = _headline_measures(study)
     reached = " and ".join(f"{m.label} {_short(m.of(chosen))}" for m in shown)
-    who = model_label(chosen.origin, chosen.number)
+    noun = study.noun
+    who = model_label(chosen.origin, chosen.number, noun)
     is_unbeaten = is_single_model(chosen.origin) or (is_baseline(chosen.origin) and study.finals)
-    subject = {UNIFORM: "Best merge, the uniform average,"}.get(chosen.origin, "Best merge")
+    subject = {UNIFORM: "Best merge, the uniform average,"}.get(chosen.origin, f"Best {noun}")
     if is_unbeaten:
-        subject = f"No merge beats {'the ' * (chosen.origin == UNIFORM)}{who}, which"
+        subject = f"No {noun} beats {'the ' * (chosen.origin == UNIFORM)}{who}, which"
     text = f"{subject} reaches {reached} on the {final_split(study)} split"
     rivals = []
-    kinds = ((MERGE, "best merge"), (EXPERT, "best expert"), (UNIFORM, "uniform average"))
+    kinds = ((MERGE, f"best {noun}"), (EXPERT, "best expert"), (UNIFORM, "uniform average"))
     for kind, name in kinds[not is_unbeaten :]:
         rival = best(scored, shown[0], kind=kind) if len(shown) == 1 else None
         if rival is not None and rival.number != chosen.number:
@@ -104,7 +105,7 @@ def _compared(study: StudyRecord, chosen: Standing, items: pd.DataFrame | None) 
     ):
         ahead = found.difference
     size = format_estimate(Estimate(abs(ahead.value), ahead.stderr), digits=1)
-    name = model_label(rival.origin, rival.number)
+    name = model_label(rival.origin, rival.number, study.noun)
     better = "better" if ahead.value >= 0 else "worse"
     judgement = {
         "clear": "a clear difference, more than two standard errors",

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from evomerge.analysis.report.trials import trial_views
 from evomerge.analysis.report.words import headline, verdict
 from evomerge.study.records import FinalRecord
 
@@ -60,6 +61,19 @@ def test_a_baseline_that_was_chosen_is_not_called_a_merge(
     assert verdict(study).startswith(
         f"No merge is better than {who} on the validation items, so it is chosen; "
     )
+
+
+def test_an_ensemble_is_called_one_and_what_may_be_either_neither() -> None:
+    together = {"experts": {"a": "zoo:a"}, "ensemble": {"by": "logits", "weights": {"a": 1}}}
+    finals = [final(2, "uniform", 0.70), final(3, "search", 0.71, chosen=True)]
+    found = (*TRIALS[:3], trial(3, (0.75, 0.75), recipe=together))
+    study = study_of(found, objectives(2), finals=finals)
+    assert headline(study).startswith("Best ensemble reaches mean 0.71")
+    assert "No ensemble is better than the uniform average beyond noise" in verdict(study)
+    assert "ensemble 3 reaches mean 0.71" in verdict(study)
+    assert next(view.label for view in trial_views(study)) == "ensemble 3"
+    seeded = (*found, trial(4, (0.2, 0.2), origin="recipe:mine"))
+    assert headline(study_of(seeded, objectives(2), finals=finals)).startswith("Best candidate")
 
 
 def test_before_the_end_the_search_split_is_quoted_with_a_warning() -> None:

@@ -19,7 +19,10 @@ from tests.benchmarks.evolve import PEER, evolve
 from tests.benchmarks.landscapes.cases import Case
 from tests.benchmarks.landscapes.landscape import FloatArray, observed
 
-__all__ = ["OTHERS", "Progress", "search"]
+__all__ = ["OTHERS", "WHOLE_MODEL", "Log", "Progress", "new_study", "search"]
+
+WHOLE_MODEL = "NSGA-II, whole model"
+"""One coefficient per expert; a key of ``OTHERS``."""
 
 _IN_FLIGHT = 4
 _EVERY = 5  # trials between two looks
@@ -40,7 +43,7 @@ class Progress:
     mean: list[float]
 
 
-class _Log:
+class Log:
     """Scores points with noise, and keeps both what was seen and what is true."""
 
     def __init__(self, case: Case, seed: int) -> None:
@@ -59,10 +62,15 @@ class _Log:
         self._seen.append(self._case.objectives(observed(accuracies, self._noise))[0])
         return self._seen[-1]
 
+    def quality(self, n: int) -> tuple[float, float]:
+        """Judge the first n points by ``Case.quality``."""
+        return self._case.quality(np.array(self._seen[:n]), np.array(self._true[:n]))
+
     def progress(self) -> Progress:
-        seen, true = np.array(self._seen), np.array(self._true)
-        looks = [n for n in range(1, len(seen) + 1) if n % _EVERY == 0 or n == len(seen)]
-        found = [self._case.quality(seen[:n], true[:n]) for n in looks]
+        """Look at every fifth point, and the last one."""
+        n_all = len(self._seen)
+        looks = [n for n in range(1, n_all + 1) if n % _EVERY == 0 or n == n_all]
+        found = [self.quality(n) for n in looks]
         return Progress(looks, [v for v, _ in found], [m for _, m in found])
 
 
@@ -74,12 +82,12 @@ def search(case: Case, method: str, seed: int) -> Progress:
         method: A sampler's name, or one of ``OTHERS``.
         seed: Of the sampler, the noise and the order in which results arrive.
     """
-    log = _Log(case, seed)
+    log = Log(case, seed)
     OTHERS.get(method, _by_sampler)(case, method, seed, log)
     return log.progress()
 
 
-def _by_sampler(case: Case, method: str, seed: int, log: _Log) -> None:
+def _by_sampler(case: Case, method: str, seed: int, log: Log) -> None:
     """As ``evomerge run`` does: the parents first, four trials in flight."""
     landscape = case.landscape
     sampler = build_sampler(
@@ -89,13 +97,13 @@ def _by_sampler(case: Case, method: str, seed: int, log: _Log) -> None:
             space=landscape.genes, n_objectives=case.n_objectives, n_trials=case.trials, seed=seed
         ),
     )
-    study = _study(sampler, case)
+    study = new_study(sampler, case)
     for params in landscape.parents:
         study.enqueue_trial(dict(params))
     _run(study, landscape.space.suggest, case.trials, seed, log)
 
 
-def _whole_model_nsga2(case: Case, method: str, seed: int, log: _Log) -> None:
+def _whole_model_nsga2(case: Case, method: str, seed: int, log: Log) -> None:
     """NSGA-II over whole-model coefficients, as Mergenetic searches."""
     genes = case.landscape.genes
     shared = {name: _whole_model_name(name) for name in genes.distributions}
@@ -116,32 +124,32 @@ def _whole_model_nsga2(case: Case, method: str, seed: int, log: _Log) -> None:
         values = {name: _suggest(trial, name, d) for name, d in distributions.items()}
         return {name: values[shared[name]] for name in genes.distributions}
 
-    _run(_study(sampler, case), suggest, case.trials, seed, log)
+    _run(new_study(sampler, case), suggest, case.trials, seed, log)
 
 
-def _mergekit_evolve(case: Case, method: str, seed: int, log: _Log) -> None:
+def _mergekit_evolve(case: Case, method: str, seed: int, log: Log) -> None:
     def score(params: Params) -> float:
         return float(log.score(params).mean())
 
     evolve(case.landscape.genes, score, case.trials, seed)
 
 
-def _botorch(case: Case, method: str, seed: int, log: _Log) -> None:
+def _botorch(case: Case, method: str, seed: int, log: Log) -> None:
     def score(params: Params) -> list[float]:
         return log.score(params).tolist()
 
     bayes(case.landscape.genes, case.landscape.parents, score, case.trials, seed)
 
 
-OTHERS: Mapping[str, Callable[[Case, str, int, _Log], None]] = {
+OTHERS: Mapping[str, Callable[[Case, str, int, Log], None]] = {
     PEER: _mergekit_evolve,
-    "NSGA-II, whole model": _whole_model_nsga2,
+    WHOLE_MODEL: _whole_model_nsga2,
     **({BOTORCH: _botorch} if is_installed() else {}),
 }
 
 
 def _run(
-    study: optuna.Study, suggest: Callable[[Trial], Params], trials: int, seed: int, log: _Log
+    study: optuna.Study, suggest: Callable[[Trial], Params], trials: int, seed: int, log: Log
 ) -> None:
     """Keep four trials in flight; results arrive in random order."""
     order = np.random.default_rng(seed_for(seed, "order"))
@@ -156,7 +164,8 @@ def _run(
         study.tell(trial, log.score(params).tolist())
 
 
-def _study(sampler: BaseSampler, case: Case) -> optuna.Study:
+def new_study(sampler: BaseSampler, case: Case) -> optuna.Study:
+    """Make a study of a case, in memory."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(sampler=sampler, directions=["maximize"] * case.n_objectives)
 
