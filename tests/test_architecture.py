@@ -95,7 +95,8 @@ ON_TOP = {"runs": {"api", "cli"}, "api": {"cli"}, "cli": set()}  # what each mus
 HEAVY = ("torch", "ray", "lm_eval", "transformers", "plotly", "numba")
 ONE_IMPORTER = {
     "ray": "execution/cluster.py execution/ray.py execution/starting.py",
-    "lm_eval": "evaluation/harness.py evaluation/language_model.py",
+    "lm_eval": "evaluation/harness.py evaluation/image_model.py evaluation/language_model.py",
+    "PIL": "evaluation/images.py",
     "scipy": "alignment/matching.py",
     "cma": "samplers/evolution.py",
     "cmaes": "samplers/cmaes_internals.py",

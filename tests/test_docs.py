@@ -274,6 +274,7 @@ def test_blocks_of_yaml_are_what_they_look_like(page: Path) -> None:
 RUN_ELSEWHERE = {
     "tasks/zoo_math/zoo_words.yaml",  # tests/api/test_extending_page.py
     *("tasks/capitals.yaml", "tasks/seas.yaml", "tasks/functions.yaml"),  # below
+    "tasks/charts.yaml",  # tests/runs/test_images.py
 }
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tests.architectures import tiny_config
-from tests.tiny import save_tokenizer
+from tests.tiny import WORDS, save_tokenizer
 
 IMAGE_TOKEN = 27
+CHAT = (
+    "{% for m in messages %}w1 {% for c in m.content %}"
+    "{% if c.type == 'image' %}w24{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %} w2{% endif %}"
+)
 _VIT = {
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -63,6 +74,37 @@ _FAMILIES: Mapping[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any
     ),
 }
 FAMILIES = tuple(_FAMILIES)
+_SIDE = {"height": 28, "width": 28}
+# model type: settings of the processor, and of what prepares images for it
+_PROCESSORS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "gemma3": (
+        {"processor_class": "Gemma3Processor", "image_seq_length": 4},
+        {"image_processor_type": "Gemma3ImageProcessor", "size": _SIDE},
+    ),
+    "llava": (
+        {
+            "processor_class": "LlavaProcessor",
+            "patch_size": 14,
+            "num_additional_image_tokens": 1,
+            "vision_feature_select_strategy": "default",
+            "image_token": WORDS[IMAGE_TOKEN],
+        },
+        {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": 28},
+            "crop_size": _SIDE,
+        },
+    ),
+    "qwen2_5_vl": (
+        {"processor_class": "Qwen2_5_VLProcessor"},
+        {
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "patch_size": 14,
+            "min_pixels": 28 * 28,
+            "max_pixels": 56 * 56,
+        },
+    ),
+}
 
 
 def vlm_config(family: str) -> PretrainedConfig:
@@ -88,6 +130,24 @@ def vlm(folder: Path, family: str, seed: int, *, original: bool = True) -> Any:
 def text_model(folder: Path, family: str, seed: int) -> Any:
     """Write a random model of text alone that fits into the language tower of a family."""
     return _saved(AutoModelForCausalLM, tiny_config(_FAMILIES[family][0]), folder, seed, True)
+
+
+def save_processor(folder: Path, family: str = "llava") -> None:
+    """Write a processor beside a model's tokenizer; needs Pillow, Qwen's torchvision, too.
+
+    An image becomes 4 tokens of a LLaVA or Gemma, and what its size asks for of a Qwen.
+    """
+    image, begin, end = WORDS[IMAGE_TOKEN], WORDS[IMAGE_TOKEN - 1], WORDS[IMAGE_TOKEN - 2]
+    named = {"image_token": image}
+    if family == "qwen2_5_vl":
+        named["video_token"] = begin
+    elif family == "gemma3":
+        named |= {"boi_token": begin, "eoi_token": end}
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, extra_special_tokens=named)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    for name, settings in zip(("processor", "preprocessor"), _PROCESSORS[family], strict=True):
+        (folder / f"{name}_config.json").write_text(json.dumps(settings))
 
 
 @torch.no_grad()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 
 from evomerge.cache import cache_folder
 from evomerge.errors import StudyError
 from evomerge.evaluation.prepared import PreparedSuites
 from evomerge.evaluation.suite import SPLITS
+from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import LiveCandidate
 from evomerge.merging.sources import Sources
 from evomerge.plain_yaml import placed_in
@@ -67,4 +70,6 @@ def _prepared(loaded: Loaded, trial: TrialRecord, split: str) -> PreparedSuites:
     candidate = LiveCandidate(sources, models.dtype)
     candidate.materialise(stored_recipe(trial.recipe, trial.number))
     tokenizer = AutoTokenizer.from_pretrained(sources.anchor.companions)
-    return PreparedSuites(loaded.tasks.prompted(split), candidate.model, tokenizer)
+    make_engine = partial(TransformersEngine, reading=loaded.experiment.engine.reading)
+    prompted = loaded.tasks.prompted(split)
+    return PreparedSuites(prompted, candidate.model, tokenizer, make_engine=make_engine)

@@ -63,7 +63,9 @@
     bounded.py        a bound on the memory that templates take
     hygiene.py        lm-eval kept silent, reproducible and harmless
     harness.py        what touches lm-eval's tasks
-    language_model.py  a live model as lm-eval sees it; no other file imports lm_eval
+    language_model.py  a live model as lm-eval sees it
+    image_model.py    the same with images in prompts; no other file imports lm_eval
+    images.py         which tasks have some, what stands in their way, what their pixels are
 
 Members are imported on first use, so that importing this package loads neither torch nor lm_eval.
 To add a task, put lm-eval YAML in a folder and name the folder as ``include_path``.

@@ -8,11 +8,22 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Batch", "Pair", "Size", "Target", "batch_tokens", "chunked", "likelihood_batches"]
+__all__ = [
+    "LM_EVAL_BATCH",
+    "Batch",
+    "Pair",
+    "Size",
+    "Target",
+    "batch_tokens",
+    "chunked",
+    "images_at_once",
+    "likelihood_batches",
+]
 
 Pair = tuple[list[int], list[int]]  # tokens of a context and of its continuation
 Size = Callable[[int], int]  # sequences per batch, given the length of the longest
 
+LM_EVAL_BATCH = 64  # sequences per pass at most where lm-eval answers and nobody says how many
 _TOKENS_PER_BATCH = 16384  # more per forward pass gain nothing
 _LOGITS_BYTES = 1 << 30  # what the logits of a pass may take on CPU, where workers share memory
 _LOGITS_SHARE = 16  # what part of a GPU's memory they may take there, the same for every worker
@@ -28,6 +39,16 @@ def batch_tokens(vocabulary: int, itemsize: int, gpu_bytes: int | None) -> int:
     """
     room = _LOGITS_BYTES if gpu_bytes is None else gpu_bytes // _LOGITS_SHARE
     return min(_TOKENS_PER_BATCH, room // (vocabulary * itemsize))
+
+
+def images_at_once(full: int, longest: int) -> int:
+    """Tell how many prompts with images a batch of size ``auto`` has.
+
+    Args:
+        full: Tokens of a batch; see ``batch_tokens``.
+        longest: Tokens of the longest prompt, images and answer included.
+    """
+    return max(1, min(LM_EVAL_BATCH, full // longest))
 
 
 @dataclass(frozen=True)

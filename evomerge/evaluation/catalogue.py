@@ -14,6 +14,7 @@ from evomerge.evaluation.aggregate import aggregate_group, item_values, metric_l
 from evomerge.evaluation.benchmark_guard import searched_benchmarks, test_split_faults
 from evomerge.evaluation.harness import GENERATION, single_pipelines
 from evomerge.evaluation.hygiene import clean_harness
+from evomerge.evaluation.images import ImageCount, has_images, image_bytes, images_of
 from evomerge.evaluation.item_losses import LossKind
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_metrics import NOISE
@@ -150,6 +151,25 @@ class TaskCatalogue:
         return any(
             task.OUTPUT_TYPE == GENERATION for one in searched for task in one.tasks.values()
         )
+
+    @property
+    def images(self) -> ImageCount | None:
+        """What images the prompts have, in all splits; ``None`` without any.
+
+        The catalogue must have been made with a model.
+        """
+        suites = [one for split in (*SPLITS, REPORT_ONLY) for one in self.prompted(split)]
+        shown = [one.task for suite in suites for one in suite.tasks if has_images(one.task)]
+        names = tuple(dict.fromkeys(str(task.config.task) for task in shown))
+        requests = [request for task in shown for request in task.instances]
+        found = {id(one): one for request in requests for one in images_of(request)}
+        return ImageCount(names, len(found), image_bytes(found.values())) if names else None
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether any task that is searched has prompts of text alone."""
+        searched = [one.loaded for one in self._entries if not one.suite.report_only]
+        return any(not has_images(task) for one in searched for task in one.tasks.values())
 
     @property
     def report_only_measures(self) -> list[TaskMetric]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.catalogue import TaskCatalogue
 from evomerge.evaluation.harness import BUILTIN_TASKS, GENERATION, Instance
+from evomerge.evaluation.images import has_images, with_pixels
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_functions import source_texts
 from evomerge.evaluation.own_metrics import OwnMetric
@@ -28,6 +29,7 @@ from evomerge.fingerprint import digest_of
 
 __all__ = [
     "generation_content",
+    "image_content",
     "item_content",
     "item_digests",
     "metric_digests",
@@ -70,7 +72,7 @@ def item_content(prepared: PreparedTask, tags: Tags | None) -> list[object]:
     if tags is not None and prepared.task.OUTPUT_TYPE == GENERATION:
         how["reasoning"] = tags.both
     items = [[i.row, i.doc, [[r.request_type, r.args] for r in i.requests]] for i in prepared.items]
-    return [prepared.name, how, _code(prepared), items]
+    return [prepared.name, how, _code(prepared), with_pixels(items)]
 
 
 def settings_content(prepared: PreparedTask) -> dict[str, object]:
@@ -173,6 +175,11 @@ def tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> list[object]:
 def generation_content(model: LanguageModel) -> dict[str, object]:
     """Describe how a model generates where a task does not say."""
     return dict(model.lm.model.generation_config.to_diff_dict())
+
+
+def image_content(model: LanguageModel, tasks: Iterable[PreparedTask]) -> list[object]:
+    """Describe how images become tokens; nothing where no task has images."""
+    return model.images.content if any(has_images(one.task) for one in tasks) else []
 
 
 def token_content(instances: Sequence[Instance], model: LanguageModel) -> list[object]:

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.evaluation.item_losses import LossSettings
-from evomerge.evaluation.requests import PreparedTask
+from evomerge.evaluation.requests import PreparedTask, texts_alone
 from evomerge.evaluation.scores import MetricValue
 from evomerge.evaluation.teacher_forcing import checkpointed
 from evomerge.seeds import seed_for
@@ -34,7 +34,8 @@ class Divergence:
 
     Args:
         model: Live; its parameters may change between calls.
-        tasks: Their prompts are sampled, the same ones at any time and on any machine.
+        tasks: Their prompts are sampled, the same ones at any time and on any machine; without
+            those that have images.
         tokenizer: Of the model.
     """
 
@@ -145,7 +146,7 @@ def _sample(tasks: Sequence[PreparedTask]) -> list[str]:
     """
     texts = {
         "".join(part for part in item.requests[0].args if isinstance(part, str)): None
-        for task in tasks
+        for task in texts_alone(tasks)
         for item in task.items
     }
     prompts = list(texts)

@@ -15,12 +15,17 @@ from pydantic import (
 
 from evomerge.errors import Fault, brief, did_you_mean
 
-__all__ = ["EngineChoice", "EngineName", "argument_faults"]
+__all__ = ["OF_IMAGES", "EngineChoice", "EngineName", "argument_faults"]
 
 EngineName = Literal["transformers", "vllm"]
 
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 _READING = ("max_length", "add_bos_token", "prefix_token_id")  # lm-eval's own, on reading prompts
+OF_IMAGES = (
+    *("image_string", "interleave", "convert_img_format", "image_max_side"),
+    *("min_pixels", "max_pixels"),
+)
+"""What lm-eval is told of images in prompts: where they stand, and how large they are."""
 # Of vLLM's arguments, those that say how much runs at once, not what is computed.
 _OF_ROOM = frozenset(
     ("gpu_memory_utilization", "kv_cache_memory_bytes", "swap_space", "disable_log_stats")
@@ -57,8 +62,9 @@ class EngineChoice(BaseModel):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What lm-eval's language model is told: how long prompts may be, what they begin with."""
-        return {key: self.arguments[key] for key in _READING if key in self.arguments}
+        """What lm-eval is told of prompts: how long they may be, what they begin with, images."""
+        known = (*_READING, *OF_IMAGES)
+        return {key: self.arguments[key] for key in known if key in self.arguments}
 
     @property
     def attention(self) -> str | None:
@@ -130,7 +136,7 @@ def _set_by(key: str) -> str:
 
 
 def _transformers_faults(given: Mapping[str, object]) -> Iterator[Fault]:
-    yield from _unknown(given, ("attn_implementation", "quantize", *_READING))
+    yield from _unknown(given, ("attn_implementation", "quantize", *_READING, *OF_IMAGES))
     for key, value in given.items():
         wanted, fits = _VALUES.get(key, ("", lambda _: True))
         if not fits(value):
@@ -149,7 +155,7 @@ def _unknown(given: Collection[str], known: Collection[str]) -> Iterator[Fault]:
     for key in given:
         if key not in known:
             text = f"expected an argument that the engine takes, got {key!r}"
-            if len(known) < 10:
+            if len(known) < 20:
                 text = f"expected one of {', '.join(known)}, got {key!r}"
             yield Fault((key,), f"{text}{did_you_mean(key, known)}")
 
@@ -165,6 +171,14 @@ def _is_count(value: object, least: int) -> bool:
 _VALUES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "attn_implementation": (f"one of {', '.join(_ATTENTION)}", _ATTENTION.__contains__),
     "max_length": ("a whole number of tokens above 1", lambda value: _is_count(value, 2)),
-    "add_bos_token": ("true or false", lambda value: isinstance(value, bool)),
+    **dict.fromkeys(
+        ("add_bos_token", "interleave", "convert_img_format"),
+        ("true or false", lambda value: isinstance(value, bool)),
+    ),
+    **dict.fromkeys(
+        ("image_max_side", "min_pixels", "max_pixels"),
+        ("a whole number of pixels above 0", lambda value: _is_count(value, 1)),
+    ),
+    "image_string": ("a text", lambda value: isinstance(value, str) and bool(value)),
     "prefix_token_id": ("the number of a token", lambda value: _is_count(value, 0)),
 }

@@ -1,8 +1,8 @@
 """Everything that touches lm-eval's tasks: its index, its filters, its standard errors.
 
-``language_model`` touches its models, and no other file imports ``lm_eval``. Not public there, and
-used: ``load_yaml``, which reads a task file and imports the functions it names; what tasks and
-groups keep. ``utils.apply_template`` is replaced while we work.
+``language_model`` and ``image_model`` touch its models, and no other file imports ``lm_eval``. Not
+public there, and used: ``load_yaml``, which reads a task file and imports the functions it names;
+what tasks and groups keep. ``utils.apply_template`` is replaced while we work.
 """
 
 from __future__ import annotations

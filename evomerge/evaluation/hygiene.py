@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import warnings
@@ -14,7 +15,7 @@ import tqdm
 
 from evomerge.evaluation.harness import safe_templates
 
-__all__ = ["clean_harness"]
+__all__ = ["clean_harness", "light_collections"]
 
 _SILENT = logging.CRITICAL + 1
 _CHATTY = ("datasets", "evaluate", "lm_eval", "transformers")
@@ -28,6 +29,20 @@ def clean_harness() -> Iterator[None]:
     """
     with _quiet(), _fixed_seeds(), safe_templates():
         yield
+
+
+@contextmanager
+def light_collections() -> Iterator[None]:
+    """Let garbage collections pass over whatever is there when the context is opened.
+
+    lm-eval collects after every batch with images; to look at all modules each time takes longer
+    than a small model does.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

@@ -7,16 +7,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 from evomerge.evaluation.batches import Pair
 from evomerge.evaluation.choosing import draw_seed
 from evomerge.evaluation.engine import Answer
 from evomerge.evaluation.harness import GENERATION, Instance
+from evomerge.evaluation.images import images_of
 from evomerge.evaluation.language_model import LanguageModel, is_sampling
 from evomerge.evaluation.stops import Stops
 
-__all__ = ["Asked", "Part", "Requests", "Runner", "prepare_requests"]
+__all__ = ["Asked", "Part", "Requests", "Runner", "prepare_requests", "through_lm_eval"]
 
 Part = Callable[[], list[Answer]]  # answers the requests of one kind, in order
 _Sample = tuple[Instance, int]  # a request, and which answer to it
@@ -41,6 +42,9 @@ class Runner(Protocol):
     def texts(self, asked: Asked) -> Part:
         """Answer prompts with text, until the answers are finished."""
 
+    def images(self, asked: Asked) -> Part:
+        """Answer prompts with images in them; see ``through_lm_eval``."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -52,6 +56,7 @@ class Asked:
         settings: See ``generation_kwargs`` of tasks.
         stops: When an answer is finished.
         seeds: Of the draws of each answer; none takes the likeliest tokens.
+        images: Of each prompt; none where they are text alone.
     """
 
     prompts: tuple[str, ...]
@@ -59,6 +64,7 @@ class Asked:
     settings: Mapping[str, object]
     stops: Stops
     seeds: tuple[int, ...] = ()
+    images: tuple[tuple[Any, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,15 +108,16 @@ def _is_by_chance(instance: Instance, lm: LanguageModel, runner: Runner) -> bool
 
 
 def _is_prepared(instance: Instance, lm: LanguageModel, runner: Runner) -> bool:
-    return lm.is_plain(instance.args[1]) and runner.can_decode
+    return not images_of(instance) and lm.is_plain(instance.args[1]) and runner.can_decode
 
 
 def _kind(instance: Instance, lm: LanguageModel) -> str:
     """Name what can be batched together: generation with the same settings, or likelihoods."""
     if instance.request_type != GENERATION:
         return str(instance.request_type)
-    prompt, settings = instance.args
-    return f"generate_until {settings} {lm.begins_reasoning(prompt)}"
+    prompt, settings, *_ = instance.args
+    has_images = bool(images_of(instance))
+    return f"generate_until {settings} {lm.begins_reasoning(prompt)} {has_images}"
 
 
 def _part(samples: Sequence[_Sample], lm: LanguageModel, runner: Runner) -> Part:
@@ -121,22 +128,26 @@ def _part(samples: Sequence[_Sample], lm: LanguageModel, runner: Runner) -> Part
             return runner.likelihoods([lm.pair(*request.args) for request in requests], tasks)
         case "loglikelihood_rolling":
             return _rolling([lm.windows(request.args[0]) for request in requests], runner)
+        case _ if images_of(requests[0]):
+            return runner.images(_asked(samples, lm))
         case _ if _is_prepared(requests[0], lm, runner):
             return runner.texts(_asked(samples, lm))
         case _:
-            return _through_lm_eval(_asked(samples, lm), lm)
+            return through_lm_eval(_asked(samples, lm), lm)
 
 
 def _asked(samples: Sequence[_Sample], lm: LanguageModel) -> Asked:
-    first, settings = samples[0][0].args
+    first, settings, *_ = samples[0][0].args
     stops = Stops(lm, settings, is_begun=lm.begins_reasoning(first))
     prompts = tuple(request.args[0] for request, _ in samples)
     tasks = tuple(str(request.task_name) for request, _ in samples)
+    images = tuple(images_of(request) for request, _ in samples)
+    asked = Asked(prompts, tasks, settings, stops, images=images if any(images) else ())
     if not is_sampling(settings):
-        return Asked(prompts, tasks, settings, stops)
+        return asked
     numbers = [n for _, n in samples]
     named = zip(tasks, prompts, numbers, strict=True)
-    return Asked(prompts, tasks, settings, stops, tuple(draw_seed(settings, *one) for one in named))
+    return replace(asked, seeds=tuple(draw_seed(settings, *one) for one in named))
 
 
 def _rolling(windows: Sequence[Sequence[Pair]], runner: Runner) -> Part:
@@ -158,13 +169,20 @@ def _total(answers: Sequence[Answer]) -> Answer:
     )
 
 
-def _through_lm_eval(asked: Asked, lm: LanguageModel) -> Part:
+def through_lm_eval(asked: Asked, lm: LanguageModel, at_once: int | None = None) -> Part:
+    """Let lm-eval run the model itself, for every candidate from the beginning.
+
+    Args:
+        asked: The prompts.
+        lm: The model.
+        at_once: How many prompts go through it together; ``None``: its batch size.
+    """
     thinks = lm.thinking is not None
     settings = {**asked.settings, **({"until": []} if thinks else {})}  # it occurs in reasoning
 
     def answer() -> list[Answer]:
         start = time.perf_counter()
-        found = lm.own_answers(asked.prompts, settings)
+        found = lm.own_answers(asked.prompts, settings, asked.images, at_once)
         seconds = (time.perf_counter() - start) / len(found)
         said = [asked.stops.until_finished(tokens) for _, tokens in found]
         answers = [asked.stops.answer(tokens, seconds) for tokens in said]

@@ -1,4 +1,4 @@
-"""A live model as lm-eval sees it: the only file that touches lm-eval's models.
+"""A live model as lm-eval sees it; with images, ``image_model`` does.
 
 Not public there, and used: how a context and its continuation are tokenised.
 """
@@ -23,11 +23,16 @@ from lm_eval.models.utils import (
 from typing_extensions import Self
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.engine_choice import OF_IMAGES
 from evomerge.evaluation.harness import GENERATION
+from evomerge.evaluation.hygiene import light_collections
+from evomerge.evaluation.images import images_of
 from evomerge.evaluation.reasoning import Tags, Thinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from evomerge.evaluation.image_model import ImageModel
 
 __all__ = ["LanguageModel", "end_tokens", "is_sampling"]
 
@@ -60,7 +65,7 @@ class LanguageModel:
         tokenizer: Copied, because lm-eval may give it a padding token.
         batch_size: Sequences per forward pass when lm-eval answers itself.
         tags: Of reasoning before answers; ``None`` takes what is said for the answer.
-        reading: What else lm-eval is told: how long prompts may be, what they begin with.
+        reading: What else lm-eval is told of prompts; see ``EngineChoice``.
 
     Attributes:
         thinking: Tells reasoning from answers.
@@ -83,8 +88,9 @@ class LanguageModel:
             tokenizer=copy.deepcopy(tokenizer),
             batch_size=batch_size,
             backend="causal",
-            **reading,
+            **{key: value for key, value in reading.items() if key not in OF_IMAGES},
         )
+        self._reading = reading
         self._encode: Callable[[str], list[int]] = self.lm.tok_encode
         # The same prompts come again for every candidate: tokenise each text once.
         self.lm.tok_encode = functools.cache(self.lm.tok_encode)
@@ -107,9 +113,28 @@ class LanguageModel:
         model: Any = SimpleNamespace(
             config=config,
             device=torch.device("meta"),
+            dtype=torch.float32,
             generation_config=SimpleNamespace(eos_token_id=ends),
         )
         return cls(model, tokenizer, 1, reading=reading)
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model has a token in whose place images come."""
+        keys = ("image_token_id", "image_token_index")
+        return any(getattr(self.lm.config, key, None) is not None for key in keys)
+
+    @functools.cached_property
+    def images(self) -> ImageModel:
+        """The model as it reads images.
+
+        Raises:
+            EvaluationError: See ``ImageModel``.
+        """
+        from evomerge.evaluation.image_model import ImageModel  # slow to import
+
+        lm = self.lm
+        return ImageModel(lm.model, lm.tokenizer, lm.batch_size, self._reading)
 
     def in_chat(self, arguments: Mapping[str, object]) -> Callable[..., str]:
         """Make what puts the turns of a chat into the model's template, with arguments for it."""
@@ -133,6 +158,8 @@ class LanguageModel:
 
     def length(self, request: Instance) -> int:
         """Count the tokens of a prompt with what is scored after it; the last one is not read."""
+        if images := images_of(request):
+            return self.images.length(request.args[0], images)
         if request.request_type == GENERATION:
             return len(self.tokens(request.args[0]))
         return sum(map(len, self.pair(*request.args))) - 1
@@ -227,24 +254,48 @@ class LanguageModel:
         return kept
 
     def own_answers(
-        self, prompts: Sequence[str], settings: Mapping[str, object]
+        self,
+        prompts: Sequence[str],
+        settings: Mapping[str, object],
+        images: Sequence[Sequence[Any]] = (),
+        at_once: int | None = None,
     ) -> list[OwnAnswer]:
         """Let lm-eval run the model itself, slowly.
 
         Args:
             prompts: All of them are answered with the same settings.
             settings: See ``generation_kwargs`` of tasks; its draws have no seed of their own.
+            images: Of each prompt, if they have any.
+            at_once: How many prompts; ``None``: the batch size.
 
         Returns:
             What lm-eval takes for the answer, and the tokens that it was made of: a batch may go on
             after an answer is finished.
         """
-        lm, tokens = copy.copy(self.lm), _Tokens(self.lm.tok_decode)
+        lm = copy.copy(self.images.lm if images else self.lm)
+        tokens = _Tokens(lm.tok_decode)
         lm.tok_decode, lm.cache_hook = tokens.decode, tokens
+        lm.batch_size_per_gpu = at_once or lm.batch_size
         known = {key: value for key, value in settings.items() if key != "seed"}
-        requests = [_generating(prompt, known) for prompt in prompts]
-        answers = lm.generate_until(requests, disable_tqdm=True)
+        arguments: list[tuple[object, ...]] = [(prompt, dict(known)) for prompt in prompts]
+        if images:
+            pairs = zip(arguments, images, strict=True)
+            arguments = [(*one, {"visual": [*own]}) for one, own in pairs]
+        requests = [_generating(one) for one in arguments]
+        with light_collections():
+            answers = lm.generate_until(requests, disable_tqdm=True)
+        _forget_places(lm.model)
         return [(text, tokens.take(prompt)) for prompt, text in zip(prompts, answers, strict=True)]
+
+
+def _forget_places(model: PreTrainedModel) -> None:
+    """Let a model forget by how much the images of the last prompts moved the places of text.
+
+    Those of Qwen's kind move by it whatever is read after a cache, in other prompts, too.
+    """
+    for module in model.modules():
+        if getattr(module, "rope_deltas", None) is not None:
+            module.rope_deltas = None
 
 
 class _Tokens:
@@ -266,11 +317,7 @@ class _Tokens:
         return self._of[prompt].popleft()
 
 
-def _generating(prompt: str, settings: Mapping[str, object]) -> Instance:
+def _generating(arguments: tuple[object, ...]) -> Instance:
     return Instance(
-        request_type=GENERATION,
-        doc={},
-        arguments=(prompt, dict(settings)),
-        idx=0,
-        metadata=("", 0, 1),
+        request_type=GENERATION, doc={}, arguments=arguments, idx=0, metadata=("", 0, 1)
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from evomerge.evaluation.batches import images_at_once
 from evomerge.evaluation.harness import GENERATION, Instance
+from evomerge.evaluation.images import images_of
 from evomerge.evaluation.language_model import LanguageModel, is_sampling
 from evomerge.evaluation.requests import PromptedSuite
 from evomerge.evaluation.suite import BatchSize
@@ -40,6 +42,8 @@ def largest_passes(
 ) -> Iterator[Pass]:
     """Bound the batches of each suite: those that are answered, and those that are scored.
 
+    Of prompts with images, what the language tower runs and keeps; not what the vision tower does.
+
     Args:
         suites: With their prompts.
         model: Tokenises; needs no parameters.
@@ -48,13 +52,16 @@ def largest_passes(
     """
     for one in suites:
         requests = [request for task in one.tasks for request in task.task.instances]
-        asked = [r for r in requests if r.request_type == GENERATION]
+        shown = [r for r in requests if images_of(r)]
+        asked = [r for r in requests if r.request_type == GENERATION and not images_of(r)]
         scored = [r for r in requests if r.request_type != GENERATION]
         size, texts = one.suite.batch_size, [n for r in asked for n in _lengths(r, model)]
         if texts:
             found = _answered(texts, size, full, answers)
             is_drawn = any(is_sampling(request.args[1]) for request in asked)
             yield replace(found, n_drawn=found.n_logits) if is_drawn else found
+        if shown:
+            yield _shown([n for r in shown for n in _lengths(r, model)], size, full)
         if scored or one.suite.smooth:
             lengths = [n for r in scored for n in _lengths(r, model)]
             yield _scored(lengths + (texts if one.suite.smooth else []), size, full)
@@ -82,6 +89,12 @@ def _answered(
     n = min(len(lengths), answers(min(lengths)))
     n_kept = min(n * longest, max(answers(length) * length for length in {*lengths}))
     return Pass(min(n_kept, max(full, longest)), longest, n, n_kept)
+
+
+def _shown(lengths: Sequence[int], size: BatchSize, full: int) -> Pass:
+    longest = max(lengths)
+    n = min(len(lengths), images_at_once(full, longest) if size == "auto" else size)
+    return Pass(n * longest, longest, n, n * longest)
 
 
 def _scored(lengths: Sequence[int], size: BatchSize, full: int) -> Pass:

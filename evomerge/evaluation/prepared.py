@@ -24,6 +24,7 @@ from evomerge.evaluation.aggregate import (
 from evomerge.evaluation.catalogue import prompt_suites
 from evomerge.evaluation.content import (
     generation_content,
+    image_content,
     item_content,
     own_content,
     settings_content,
@@ -39,7 +40,7 @@ from evomerge.evaluation.losses import Losses
 from evomerge.evaluation.own_values import own_values
 from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.reasoning import Tags
-from evomerge.evaluation.requests import PreparedTask, PromptedSuite
+from evomerge.evaluation.requests import PreparedTask, PromptedSuite, texts_alone
 from evomerge.evaluation.right_answers import parents_answers
 from evomerge.evaluation.rungs import cut_task
 from evomerge.evaluation.samples import item_sample, sample_of
@@ -152,9 +153,10 @@ class PreparedSuites:
         return self._digests[how]
 
     def probes(self, gates: Gates) -> list[Probe]:
-        """Prepare a short look at the model with the prompts of each suite."""
+        """Prepare a short look at the model with the prompts of each suite that are text alone."""
         with clean_harness():
-            return [Probe(run.tasks, run.engine, gates) for run in self._runs]
+            texts = [([*texts_alone(run.tasks)], run.engine) for run in self._runs]
+            return [Probe(tasks, engine, gates) for tasks, engine in texts if tasks]
 
     def losses(
         self,
@@ -306,7 +308,7 @@ class _PreparedSuite:
         groups = {name: group.to_dict() for name, group in self.prompted.groups.items()}
         tokens = [[token_content(part, model) for part, _ in rung.requests] for rung in self.rungs]
         how: list[object] = [tokenizer_content(model.lm.tokenizer), generation_content(model)]
-        how += [suite.batch_size, *self.engine.arithmetic]
+        how += [suite.batch_size, *self.engine.arithmetic, *image_content(model, self.tasks)]
         tasks = [
             [item_content(one, self.prompted.tags), settings_content(one), own_content(one.own)]
             for one in self.tasks

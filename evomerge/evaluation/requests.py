@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,6 +19,7 @@ from evomerge.evaluation.harness import (
     Task,
     without_data,
 )
+from evomerge.evaluation.images import has_images, require_images
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_metrics import OwnMetric
 from evomerge.evaluation.reasoning import Tags, tags_of
@@ -28,7 +29,7 @@ from evomerge.evaluation.tasks import LoadedSuite, why
 
 _LIKELIHOODS = ("loglikelihood", "multiple_choice")
 
-__all__ = ["Item", "PreparedTask", "PromptedSuite", "prepare_split", "prompt_suite"]
+__all__ = ["Item", "PreparedTask", "PromptedSuite", "prepare_split", "prompt_suite", "texts_alone"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class PromptedSuite:
     tags: Tags | None = None
 
 
+def texts_alone(tasks: Iterable[PreparedTask]) -> Iterator[PreparedTask]:
+    """Yield the tasks whose prompts have no images."""
+    return (one for one in tasks if not has_images(one.task))
+
+
 def prompt_suite(
     loaded: LoadedSuite, split: str, model: LanguageModel | None, *, first_only: bool = False
 ) -> PromptedSuite:
@@ -125,13 +131,18 @@ def prepare_split(
         raise EvaluationError(Fault(("splits",), text))
     if model is not None:
         require_chat(model, suite)
+    no_images = _no_images(loaded, model)
     for name, task in loaded.tasks.items():
+        if no_images and has_images(task):
+            faults.append(Fault(suite.path_of(name), f"task {name!r} {no_images}"))
+            continue
         try:
             order = _switch_split(loaded, name, split)
             order = sorted(order)[:1] if first_only else order
             rows = sorted(order)
             keep_examples_apart(loaded, name, rows)
             _build(task, rows, suite, model)
+            _check_images(task, model)
             _check_length(task, model)
             _check_reasoning(task, suite, model)
             items = _items(task.instances, rows)
@@ -143,6 +154,23 @@ def prepare_split(
     if faults:
         raise EvaluationError(*faults)
     return prepared
+
+
+def _no_images(loaded: LoadedSuite, model: LanguageModel | None) -> str | None:
+    """Say why a model cannot be shown the images of a suite; ``None`` if it can."""
+    if model is None or not any(map(has_images, loaded.tasks.values())):
+        return None
+    if not model.reads_images:
+        return "has images, but the base reads text alone; take a base of vision and language"
+    if loaded.suite.chat_template_args:
+        names = ", ".join(loaded.suite.chat_template_args)
+        text = "has images, and lm-eval tells their chat template nothing more"
+        return f"{text}, got chat_template_args {names}; give it an evaluator without them"
+    try:
+        model.images  # noqa: B018
+    except EvaluationError as err:
+        return f"has images: {err}"
+    return None
 
 
 def _switch_split(loaded: LoadedSuite, name: str, split: str) -> list[int]:
@@ -180,7 +208,9 @@ def _check_named_split(task: Task, share: str, own: str | None, suite: Suite) ->
 def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel | None) -> None:
     lm, chat = None, None
     if model is not None and suite.apply_chat_template:
-        lm, chat = model.lm, partial(_in_chat, model.in_chat(suite.chat_template_args))
+        images = has_images(task)
+        apply = model.images.in_chat() if images else model.in_chat(suite.chat_template_args)
+        lm, chat = model.lm, partial(_in_chat, apply)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
     task.build_all_requests(
         samples=set(rows),  # lm-eval asks for a list, and searches it once per row of the dataset
@@ -196,6 +226,12 @@ def _build(task: Task, rows: Sequence[int], suite: Suite, model: LanguageModel |
 
 def _in_chat(apply: Callable[..., str], *turns: object, **settings: object) -> str:
     return bounded(lambda: apply(*turns, **settings), "the chat template")
+
+
+def _check_images(task: Task, model: LanguageModel | None) -> None:
+    if model is not None and has_images(task):
+        for request in task.instances:
+            require_images(request, model.images.n_places(request.args[0]))
 
 
 def _check_length(task: Task, model: LanguageModel | None) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.engine import Engine
 from evomerge.evaluation.harness import GENERATION, Group, task_names
+from evomerge.evaluation.images import has_images
 from evomerge.evaluation.item_losses import LossKind, LossSettings
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.own_values import own_names
@@ -137,6 +138,8 @@ def generating(wanted: Sequence[ObjectiveTasks]) -> Iterator[RightAnswers]:
     """Yield what finds right answers, for each task that generates and each of its metrics."""
     for one in wanted:
         for task in one.tasks:
+            if has_images(task.task):
+                continue
             is_asked = needs_answers(task, one.metric) and not _is_own(task, one.metric)
             if is_asked and not task.is_sampled:
                 with suppress(Exception):  # of templates and task code; said where they are used
@@ -153,6 +156,8 @@ def _items(
     settings: LossSettings,
     parents: Sequence[Answers],
 ) -> list[SlopedItem]:
+    if has_images(task.task):
+        raise EvaluationError("its prompts have images, which no loss reads")
     if task.is_sampled and settings.kind == "gold":
         raise EvaluationError("its answers are drawn at random; set do_sample: false")
     if task.task.OUTPUT_TYPE == GENERATION and settings.kind == "gold":

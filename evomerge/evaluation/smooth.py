@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.evaluation.harness import Instance, Task
+from evomerge.evaluation.images import has_images
 from evomerge.evaluation.requests import Item, PreparedTask
 from evomerge.evaluation.scores import MetricValue
 
@@ -81,6 +82,8 @@ class Gold:
 
 def smooth_names(task: Task) -> tuple[str, ...]:
     """Name the smooth metrics that a task has."""
+    if has_images(task):
+        return ()  # no given text is scored after images
     if not hasattr(task, "doc_to_choice"):
         return ()  # a task that is a Python class says nowhere what its gold answers are
     return _OF_CHOICES if task.OUTPUT_TYPE == "multiple_choice" else ("gold_bpb",)

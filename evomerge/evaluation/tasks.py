@@ -19,6 +19,7 @@ from evomerge.evaluation.harness import (
     known_filters,
     with_samples,
 )
+from evomerge.evaluation.images import image_barriers
 from evomerge.evaluation.index import is_public, leaf_tasks, open_index
 from evomerge.evaluation.language_model import is_sampling
 from evomerge.evaluation.own_checks import metric_faults, tasks_of
@@ -185,11 +186,7 @@ def _barred(suite: Suite, task: Task) -> Iterator[str]:
     """Say why lm-eval itself would refuse to run a task on this model, or could not score it."""
     if getattr(task, "UNSAFE_CODE", False) and not suite.allow_code:
         yield "runs generated code; set allow_code: true if that is safe here"
-    if getattr(task, "MULTIMODAL", False):
-        yield (
-            "needs images or audio; a search scores text alone: export a trial, and score its "
-            "folder with lm_eval --model hf-multimodal"
-        )
+    yield from image_barriers(task)
     for metric, aggregation in task.aggregation().items():
         if aggregation is None:
             yield f"has a metric {metric!r} (metric_list) whose aggregation lm-eval does not know"

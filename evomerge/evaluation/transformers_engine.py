@@ -11,10 +11,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.evaluation.batches import (
+    LM_EVAL_BATCH,
     Batch,
     Pair,
     batch_tokens,
     chunked,
+    images_at_once,
     likelihood_batches,
 )
 from evomerge.evaluation.choosing import Draws
@@ -26,7 +28,13 @@ from evomerge.evaluation.decoding import (
 )
 from evomerge.evaluation.engine import Answer, device_name
 from evomerge.evaluation.harness import Instance
-from evomerge.evaluation.kinds import Asked, Part, Requests, prepare_requests
+from evomerge.evaluation.kinds import (
+    Asked,
+    Part,
+    Requests,
+    prepare_requests,
+    through_lm_eval,
+)
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.likelihood import log_likelihoods
 from evomerge.evaluation.memory import Halving
@@ -40,7 +48,6 @@ from evomerge.evaluation.suite import BatchSize
 __all__ = ["TransformersEngine"]
 
 _T = TypeVar("_T")
-_LM_EVAL_BATCH = 64
 _PARTS = 4  # of a batch of answers that come together, where prompts join
 
 
@@ -70,7 +77,7 @@ class TransformersEngine:
         reading: Mapping[str, object] | None = None,
     ) -> None:
         self._model, self._batch_size = model, batch_size
-        lm_eval_size = _LM_EVAL_BATCH if batch_size == "auto" else batch_size
+        lm_eval_size = LM_EVAL_BATCH if batch_size == "auto" else batch_size
         self._lm = LanguageModel(model, tokenizer, lm_eval_size, tags, reading or {})
         self._halving = Halving()
 
@@ -204,6 +211,19 @@ class TransformersEngine:
             return [answers[i] for i in range(len(asked.prompts))]
 
         return answer
+
+    def images(self, asked: Asked) -> Part:
+        """See ``Runner``."""
+        size = self._images_at_once(asked) if self._batch_size == "auto" else self._batch_size
+        return self._halving.part(
+            lambda: through_lm_eval(asked, self._lm, self._halving.size(size))
+        )
+
+    def _images_at_once(self, asked: Asked) -> int:
+        pairs = zip(asked.prompts, asked.images, strict=True)
+        longest = max(self._lm.images.length(prompt, images) for prompt, images in pairs)
+        room = self._lm.longest_answer(asked.settings)
+        return images_at_once(self._tokens_per_batch, longest + room)
 
     def _rows(self, longest: int) -> int:
         """See ``write``; 0 where prompts cannot join others."""

@@ -24,7 +24,7 @@ from evomerge.evaluation.choosing import Draws
 from evomerge.evaluation.decoding import decodes_plainly
 from evomerge.evaluation.engine import Answer, device_name
 from evomerge.evaluation.harness import Instance
-from evomerge.evaluation.kinds import Asked, Part, Requests, prepare_requests
+from evomerge.evaluation.kinds import Asked, Part, Requests, prepare_requests, through_lm_eval
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.reasoning import Tags
 from evomerge.evaluation.suite import BatchSize
@@ -250,3 +250,7 @@ class VllmEngine:
             return [stops.answer(tokens, seconds) for tokens in answers]
 
         return answer
+
+    def images(self, asked: Asked) -> Part:
+        """See ``Runner``; the live model answers."""
+        return through_lm_eval(asked, self._lm)

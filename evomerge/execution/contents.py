@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -13,7 +13,14 @@ from evomerge.merging.sources import Sources
 from evomerge.models.companions import TOKENIZER_FILES
 from evomerge.recipe.path import BASE
 
-__all__ = ["FileContent", "ModelContents", "file_digest", "require_contents", "tokenizer_files"]
+__all__ = [
+    "FileContent",
+    "ModelContents",
+    "file_digest",
+    "processor_files",
+    "require_contents",
+    "tokenizer_files",
+]
 
 _COMMIT = "commit "
 
@@ -39,7 +46,7 @@ class ModelContents:
 
     Attributes:
         files: Of all models, in their order.
-        tokenizer: Of the base.
+        tokenizer: Of the base, with those of its processor.
     """
 
     files: tuple[FileContent, ...]
@@ -48,7 +55,8 @@ class ModelContents:
     @classmethod
     def of(cls, sources: Sources) -> ModelContents:
         """Look at the files on this machine; each is read once (``fingerprint``)."""
-        tokenizer = tokenizer_files(sources.anchor.companions)
+        folder = sources.anchor.companions
+        tokenizer = [*tokenizer_files(folder), *processor_files(folder)]
         return cls(
             tuple(FileContent(of, file.name, file_digest(file)) for of, file in _files(sources)),
             tuple(FileContent(BASE, file.name, file_digest(file)) for file in tokenizer),
@@ -62,7 +70,16 @@ def file_digest(file: Path) -> str:
 
 def tokenizer_files(folder: Path) -> list[Path]:
     """List the files of a model's tokenizer, and of how it generates; some match twice."""
-    files = sorted(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern))
+    return _matching(folder, TOKENIZER_FILES)
+
+
+def processor_files(folder: Path) -> list[Path]:
+    """List the files that say how images become tokens; a model of text alone has none."""
+    return _matching(folder, ("preprocessor_config.json", "processor_config.json"))
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
     return [file for file in files if file.is_file()]
 
 

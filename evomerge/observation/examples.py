@@ -11,7 +11,7 @@ from typing import TypeGuard
 
 from evomerge.errors import ConfigError, Fault
 from evomerge.evaluation.hygiene import clean_harness
-from evomerge.evaluation.requests import PreparedTask, PromptedSuite
+from evomerge.evaluation.requests import PreparedTask, PromptedSuite, texts_alone
 from evomerge.evaluation.smooth import gold_choices, gold_texts, scored_answer, smooth_names
 
 __all__ = ["Example", "examples_text", "gold_examples", "read_examples", "task_examples"]
@@ -119,7 +119,7 @@ def task_examples(suites: Sequence[PromptedSuite], limit: int) -> dict[str, tupl
         return {
             task.name: tuple(islice(_of_task(task), limit))
             for suite in suites
-            for task in suite.tasks
+            for task in texts_alone(suite.tasks)
         }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evomerge import origins
 from evomerge.config.experiment import ConstraintConfig, Experiment, ObjectiveConfig
 from evomerge.errors import Fault, KeyPath, did_you_mean
-from evomerge.evaluation.engine_choice import EngineChoice, argument_faults
+from evomerge.evaluation.engine_choice import OF_IMAGES, EngineChoice, argument_faults
 from evomerge.evaluation.suite import SPLITS, Suite
 from evomerge.execution.costs import COST, OF_ANSWERS, cost_fault
 from evomerge.models.parts import parts_of
@@ -31,6 +31,7 @@ __all__ = [
     "distance_faults",
     "engine_faults",
     "final_split_faults",
+    "image_faults",
     "metric_faults",
     "placement_faults",
     "seed_faults",
@@ -118,6 +119,24 @@ def _metric_fault(
         yield Fault(("metric",), _expected(metric, known[task], "metric"))
     elif task not in known and task not in tasks.missing:
         yield Fault(("task",), _expected(task, tuple(known), "task"))
+
+
+def image_faults(experiment: Experiment, tasks: TaskCatalogue) -> Iterator[Fault]:
+    """Gates and the cost ``kl`` read prompts of text alone; some arguments are of images alone."""
+    if tasks.faults:
+        return
+    if tasks.images is None:
+        for key in OF_IMAGES:
+            if key in experiment.engine.arguments:
+                text = "expected a task with images for what is said of them, got none"
+                yield Fault(("engine", key), text, "leave it out")
+    if tasks.has_texts:
+        return
+    text = "expected a task without images, because {} reads prompts of text alone, got none"
+    if experiment.gates is not None:
+        yield Fault(("gates",), text.format("a gate"), "set gates: off")
+    for path in _costs(experiment, "kl"):
+        yield Fault((*path, "cost"), text.format("kl"), "use the cost distance")
 
 
 def bound_faults(experiment: Experiment, experts: tuple[str, ...]) -> Iterator[Fault]:

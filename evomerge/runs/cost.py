@@ -91,6 +91,7 @@ def experiment_facts(loaded: Loaded) -> list[tuple[str, str]]:
         "configs": _other_configs(sources),
         "parts": _parts(sources),
         "vocabulary": _vocabulary(sources),
+        "images": _images(loaded),
         "report only": _report_only(loaded),
         "judges": "; ".join(_judges(loaded)),
         "runs code": "; ".join(_code(loaded)),
@@ -229,6 +230,17 @@ def _own(loaded: Loaded) -> Iterator[tuple[str, OwnMetric, int]]:
         for name, own in suite.suite.metrics.items():
             having = [one for one in suite.tasks if name in one.own]
             yield name, own, sum(len(one.items) * most_texts(one.task) for one in having)
+
+
+def _images(loaded: Loaded) -> str:
+    """Say who answers prompts with images, and what the memory plan leaves out."""
+    if (found := loaded.tasks.images) is None:
+        return ""
+    return (
+        f"{found.n} in the prompts of {', '.join(found.tasks)}, answered by lm-eval's "
+        "hf-multimodal; gates, kl and climbs look at other tasks alone; beside the memory below, "
+        f"each worker holds {bytes_text(found.n_bytes)} of them and what the vision tower takes"
+    )
 
 
 def _report_only(loaded: Loaded) -> str:

@@ -42,6 +42,8 @@ def input_digests(loaded: Loaded) -> dict[str, str]:
     items = item_digests(loaded.tasks, splits)
     metrics = metric_digests(loaded.tasks, splits)
     scored = {f"items of {name}": one for name, one in items.items()}
+    if loaded.tasks.images is not None:
+        scored["processor of base"] = _processor_digest(experiment)
     return model_digests(experiment) | scored | {f"metric {k}": one for k, one in metrics.items()}
 
 
@@ -56,6 +58,13 @@ def model_digests(experiment: Experiment) -> dict[str, str]:
     files = tokenizer_files(sources.anchor.companions)
     found["tokenizer of base"] = digest_of([[f.name, file_digest(f)] for f in files])
     return found
+
+
+def _processor_digest(experiment: Experiment) -> str:
+    from evomerge.execution.contents import file_digest, processor_files
+
+    files = processor_files(_sources(experiment).anchor.companions)
+    return digest_of([[file.name, file_digest(file)] for file in files])
 
 
 def with_contents(worker: WorkerSpec, loaded: Loaded) -> WorkerSpec:

@@ -258,6 +258,8 @@ class _Parts:
         ]
         if self._are_named and not self._gaps.touch("seeds"):
             self.faults += checks.bound_faults(experiment, experts)
+        if not self._gaps.touch("evaluators"):
+            self.faults += checks.image_faults(experiment, self.tasks)
         candidates = checks.Candidates(self.space, self.seeds)
         self.faults += checks.seed_faults(candidates)
         self.faults += checks.distance_faults(experiment, candidates)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from evomerge.ensembles.loading import EnsembleCosts
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, EvaluationError
 from evomerge.evaluation.engine import Answer, PreparedRequests
 from evomerge.evaluation.harness import Instance
+from evomerge.evaluation.images import images_of
 from evomerge.evaluation.language_model import LanguageModel
 from evomerge.evaluation.transformers_engine import TransformersEngine
 from evomerge.merging.candidate import load_model
@@ -125,6 +126,8 @@ class RoutedEngine:
 
     def prepare(self, instances: Sequence[Instance]) -> PreparedRequests:
         """See ``Engine``."""
+        if any(map(images_of, instances)):
+            raise EvaluationError("expected prompts of text alone for a router, got images")
         places: dict[str, list[int]] = defaultdict(list)
         for i, instance in enumerate(instances):
             places[instance.args[0]].append(i)

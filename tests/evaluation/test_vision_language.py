@@ -41,3 +41,7 @@ def test_a_tower_scores_what_the_text_model_in_it_does(family: str, tmp_path: Pa
     answers = [e.texts(asked(e, texts, ["t"] * 6))() for e in (whole, alone)]
     assert [a.response for a in answers[0]] == [a.response for a in answers[1]]
     assert whole.can_decode
+    # What the model's own ``generate`` keeps of four prompts moves no tokens of six others.
+    whole.language_model.own_answers(texts[:4], {"max_gen_toks": 2, "do_sample": False})
+    again = whole.likelihoods(pairs, ["t"] * 6)()
+    assert [a.response for a in again] == [a.response for a in scores[0]]

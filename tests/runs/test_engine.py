@@ -113,7 +113,8 @@ def test_what_no_engine_may_be_told_is_refused_at_once(tmp_path, monkeypatch):
         "engine.batch_size: expected no such argument: evomerge sets it itself, by the key "
         "evaluators",
         "engine.max_lenght: expected one of attn_implementation, quantize, max_length, "
-        "add_bos_token, prefix_token_id, got 'max_lenght'; did you mean 'max_length'?",
+        "add_bos_token, prefix_token_id, image_string, interleave, convert_img_format, "
+        "image_max_side, min_pixels, max_pixels, got 'max_lenght'; did you mean 'max_length'?",
         "engine.attn_implementation: expected one of eager, sdpa, flash_attention_2, "
         "flash_attention_3, flex_attention, got 'paged'",
         "engine.max_length: expected a whole number of tokens above 1, got 'many'",
