@@ -293,6 +293,7 @@ def _forget_places(model: PreTrainedModel) -> None:
 
     Those of Qwen's kind move by it whatever is read after a cache, in other prompts, too.
     """
+    module: Any
     for module in model.modules():
         if getattr(module, "rope_deltas", None) is not None:
             module.rope_deltas = None
