@@ -26,7 +26,7 @@ PRIVATE = {
     r"\._(?:eigen_decomposition|mean|A|sigma|v_raw|kernel_id|incumbent_id)\b": "cmaes_internals.py",
     r"\._(?:fewshot_docs|instances|children|config|yaml_loader)\b": "harness.py",
     r"\._encode_pair\b": "language_model.py",
-    r"ray\._private": "ray.py",
+    r"ray\._private": "starting.py",
 }
 
 

@@ -66,6 +66,18 @@ def image_barriers(task: Task) -> Iterator[str]:
         )
     elif find_spec("PIL") is None:
         yield "needs Pillow, which is not installed; pip install 'evomerge[images]'"
+    elif names := [one for one in _columns(task) if one not in task.features]:
+        yield (
+            f"takes images from {names[0]!r} (doc_to_image), expected a column of its data: "
+            f"{', '.join(task.features)}"
+        )
+
+
+def _columns(task: Task) -> list[str]:
+    """List the columns that images are taken from; functions and templates name none."""
+    given = task.config.doc_to_image
+    names = given if isinstance(given, list) else [given]
+    return [one for one in names if isinstance(one, str) and one.isidentifier()]
 
 
 def images_of(request: Instance) -> tuple[Any, ...]:

@@ -249,8 +249,15 @@ def test_an_unknown_aggregation_is_explained(folder):
     assert expected in only_fault_of(one(folder))
 
 
-def test_a_task_with_images_is_refused_and_what_scores_it_is_named(folder):
-    write_task(folder, "broken", doc_to_image="image")
+@pytest.mark.parametrize("columns", ["image", ["image"]])
+def test_images_from_no_column_are_refused(folder, columns):
+    pytest.importorskip("PIL")
+    write_task(folder, "broken", doc_to_image=columns)
+    assert "takes images from 'image' (doc_to_image), expected" in only_fault_of(one(folder))
+
+
+def test_sound_is_refused_and_what_scores_it_is_named(folder):
+    write_task(folder, "broken", doc_to_audio="sound")
     assert "export a trial, and score its folder with lm_eval" in only_fault_of(one(folder))
 
 

@@ -24,9 +24,10 @@ from evomerge.merging.sources import Sources
 from evomerge.observation.examples import Example
 from evomerge.recipe.mergekit import to_mergekit
 from evomerge.recipe.recipe import Recipe, Rule
-from evomerge.runs.checks import engine_faults
+from evomerge.runs.checks import Candidates, engine_faults
 from evomerge.runs.cost import experiment_facts
 from evomerge.runs.loaded import Loaded
+from evomerge.space.baselines import Seeds
 from tests.vision_language import text_model, vlm
 
 
@@ -101,7 +102,7 @@ def test_what_runs_text_alone_refuses_it(tmp_path: Path) -> None:
     base, experts = str(tmp_path / "base"), {"one": str(tmp_path / "one")}
     sources = Sources(base, experts)
     experiment = load_experiment(written(tmp_path, engine="vllm"), Presets())
-    found = [*engine_faults(experiment, None, sources)]
+    found = [*engine_faults(experiment, Candidates(None, Seeds()), sources)]
     assert any("models of vision and language, got vllm" in fault.text for fault in found)
     with pytest.raises(CheckpointError, match=r"of text alone, .* for methods with data"):
         read_by_experts([Example("a")], experts, sources.anchor)
