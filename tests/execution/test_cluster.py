@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,22 +107,26 @@ def test_a_search_waits_for_a_machine_where_none_is_left(
 ) -> None:
     said = "no machine of the cluster has room for a worker; waiting for one"
 
-    def join_once_it_waits() -> None:
-        while said not in caplog.text:
-            time.sleep(0.1)
-        cluster.add_node(num_cpus=1)
-
     executor = RayExecutor(None, address=cluster.address)
+
+    def search() -> list[int]:
+        told: list[int] = []
+        while said not in caplog.text:  # a worker may outlive its machine for a moment
+            executor.submit(job(len(told)))
+            told.append(next_outcome(executor).job.trial)
+        return told
+
     try:
         executor.load(spec())
         for machine in list(cluster.worker_nodes):
             cluster.remove_node(machine, allow_graceful=False)
-        threading.Thread(target=join_once_it_waits, daemon=True).start()
-        n = 0
-        while said not in caplog.text:  # a worker may outlive its machine for a moment
-            executor.submit(job(n))
-            assert next_outcome(executor).job.trial == n
-            n += 1
+        with ThreadPoolExecutor(1) as pool:  # Ray lets machines join in the main thread only
+            searched = pool.submit(search)
+            while said not in caplog.text:
+                time.sleep(0.1)
+            cluster.add_node(num_cpus=1)
+            told = searched.result()
+        assert told == list(range(len(told)))
     finally:
         executor.close()
 
