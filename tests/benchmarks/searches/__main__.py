@@ -2,7 +2,7 @@
 
 ``python -m tests.benchmarks.searches [--seeds N] [--cases TEXT…] [--methods NAME,…] [--jobs N]``.
 A search takes one to three minutes of one core. Every finished one is kept in
-``runs/bench-search/searches.jsonl``, a study that was interrupted goes on where it stopped;
+``measured.jsonl`` here, a study that was interrupted goes on where it stopped;
 ``--again`` runs what is chosen anew, as is needed after a sampler was changed.
 """
 

@@ -1,4 +1,7 @@
-"""Finished searches: one JSON line each, kept as they end; the latest of its key counts."""
+"""Finished searches, kept in the repository as they end: one JSON line each.
+
+The latest of its key counts.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks.results import setting
-from tests.benchmarks.searches.cases import FOLDER
 from tests.benchmarks.searches.looks import Progress
 
 __all__ = ["ROWS", "Key", "Row", "keep", "read"]
 
-ROWS = FOLDER / "searches.jsonl"
+ROWS = Path(__file__).parent / "measured.jsonl"
+_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,15 @@ class Row:
 
 def keep(key: Key, progress: Progress, genes: int, path: Path = ROWS) -> None:
     """Append a finished search."""
-    row = Row(progress, genes, setting(), os.getloadavg()[0])
+    row = Row(_rounded(progress), genes, setting(), round(os.getloadavg()[0], 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({**asdict(key), **asdict(row)}) + "\n")
+
+
+def _rounded(progress: Progress) -> Progress:
+    columns: dict[str, list[Any]] = asdict(progress)
+    return Progress(**{name: [round(x, _DIGITS) for x in of] for name, of in columns.items()})
 
 
 def read(path: Path = ROWS) -> dict[Key, Row]:
