@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from evomerge.arrays import FloatArray
 
-__all__ = ["gains", "non_dominated", "volume"]
+__all__ = ["along", "gains", "non_dominated", "volume"]
+
+_AUGMENTATION = 0.05  # of the mean: breaks ties that the objective that is behind leaves
 
 
 def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
@@ -32,6 +34,20 @@ def volume(points: FloatArray, reference: FloatArray) -> float:
         Zitzler & Thiele 1999, "Multiobjective evolutionary algorithms: a comparative case study".
     """
     return float(moocore.hypervolume(points, ref=reference, maximise=True))
+
+
+def along(point: FloatArray, preference: FloatArray) -> float:
+    """Say how far a point (objectives,) gets along a preference before the first falls behind.
+
+    Args:
+        point: Progress from 0 on.
+        preference: (objectives,) positive: the direction that is wanted.
+
+    Source:
+        Steuer & Choo 1983, "An interactive weighted Tchebycheff procedure for multiple objective
+        programming": the augmented norm.
+    """
+    return float((point / preference).min() + _AUGMENTATION * point.mean())
 
 
 def gains(points: FloatArray, front: FloatArray, reference: FloatArray) -> FloatArray:

@@ -65,8 +65,8 @@ MAY_IMPORT = {
     },
     "transplants": {"errors", "fingerprint", "schema", "models", "merging"},
     "execution": {
-        *("errors", "cache", "fingerprint", "secrets", "seeds", "models", "recipe", "merging"),
-        *("evaluation", "space", "ensembles"),
+        *("errors", "cache", "fingerprint", "pareto", "secrets", "seeds", "models", "recipe"),
+        *("merging", "evaluation", "space", "ensembles"),
     },
     "space": {"errors", "origins", "optuna_internals", "models", "methods", "recipe"},
     "samplers": {"errors", "optuna_internals", "pareto", "seeds", "schema"},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from evomerge.evaluation.engine_choice import EngineChoice
 from evomerge.evaluation.gates import Gates
@@ -14,6 +16,7 @@ from evomerge.evaluation.suite import REPORT_ONLY, Suite
 from evomerge.models.parts import PartsChoice
 from evomerge.models.reference import ModelRef
 from evomerge.models.tokenizer_choice import TokenizerChoice
+from evomerge.pareto import along
 from evomerge.recipe.prompts import PromptFile
 from evomerge.recipe.recipe import Dtype, Recipe
 from evomerge.recipe.rules import copy_rule
@@ -29,12 +32,15 @@ __all__ = [
     "Climbed",
     "Executor",
     "Failed",
+    "Goal",
     "Job",
     "Outcome",
     "Pruned",
     "Scored",
     "WorkerSpec",
 ]
+
+_ROUNDING = 1e-9  # how much farther is no farther
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,28 @@ class WorkerSpec:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """How far a candidate must get beyond what its chain had reached.
+
+    Attributes:
+        zeros: (objectives,) value at no progress.
+        units: (objectives,) of a value per progress, negative where it is minimised.
+        preference: (objectives,) in which direction.
+        reached: How far along (``pareto.along``) the chain is.
+    """
+
+    zeros: tuple[float, ...]
+    units: tuple[float, ...]
+    preference: tuple[float, ...]
+    reached: float
+
+    def is_exceeded(self, values: Sequence[float]) -> bool:
+        """Tell whether values (objectives,) get farther."""
+        progress = (np.array(values) - self.zeros) / self.units
+        return along(progress, np.array(self.preference)) > self.reached + _ROUNDING
+
+
+@dataclass(frozen=True)
 class Climb:
     """Steps along slopes that a job takes once its candidate is scored; see ``execution.climb``.
 
@@ -128,6 +156,7 @@ class Climb:
         pull: How strongly genes are drawn to what those at other depths have.
         seed: Names the items.
         loss: What losses look at, as ``LossSettings.kind``.
+        goal: What the scores must exceed for any step to be taken; ``None``: whatever they are.
     """
 
     params: Mapping[str, float | int | str]
@@ -138,6 +167,19 @@ class Climb:
     pull: float
     seed: int
     loss: LossKind = "gold"
+    goal: Goal | None = None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Climb:
+        """Read what a sampler stored: the fields, as JSON has them; voices had another name."""
+        voices = tuple(data.get("voices", data.get("weights", ())))
+        goal = None if (stored := data.get("goal")) is None else Goal(**stored)
+        rest = {name: value for name, value in data.items() if name != "weights"}
+        return cls(**{**rest, "voices": voices, "goal": goal})
+
+    def is_wanted(self, values: Sequence[float]) -> bool:
+        """Tell whether steps are to be taken after these values (objectives,)."""
+        return self.goal is None or self.goal.is_exceeded(values)
 
     @property
     def n_items(self) -> int:

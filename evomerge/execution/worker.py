@@ -187,7 +187,10 @@ class Worker:
         except Exception as err:  # border: whatever a trial does, the run goes on
             return Failed(job, _line(err), without_secrets(traceback.format_exc()))
         if isinstance(outcome, Scored) and job.climb is not None:
-            return self._climbed(outcome, job.climb)
+            metrics = outcome.scores.metrics
+            values = [metrics[task][metric].value for task, metric in self._spec.objectives]
+            if job.climb.is_wanted(values):
+                return self._climbed(outcome, job.climb)
         return outcome
 
     def _climbed(self, scored: Scored, request: Climb) -> Scored:

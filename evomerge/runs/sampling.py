@@ -122,7 +122,6 @@ def _problem(
         sloped=sloped.genes,
         sloped_objectives=sloped.objectives,
         preference=_preference(experiment),
-        timed=experiment.budget.wall_clock is not None,
     )
 
 

@@ -9,18 +9,15 @@ on landscapes fitted to real evaluations of merges (``python -m tests.benchmarks
 60 to 300 trials. From 18 genes on, ``catcma`` is best or close to it for one objective and where
 there are categories, and ``map`` for two or three objectives over numbers; a Gaussian process wins
 where genes and trials are few. Four objectives and more are not in that comparison.
-
-A search of few trials, or one that a limit of time may end early, sees too few merges if each comes
-after a whole climb: its first climbs are short (``python -m tests.benchmarks.landscapes.short``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from optuna.distributions import CategoricalDistribution
 
-from evomerge.samplers.kinds import Options, SearchProblem
+from evomerge.samplers.kinds import SearchProblem
 
 __all__ = ["SamplerChoice", "choose"]
 
@@ -29,9 +26,8 @@ __all__ = ["SamplerChoice", "choose"]
 _GP_TRIALS = 150
 _FEW_GENES = 10  # between the 3 where model-based samplers win and the 18 where they lose
 _NSGA3_OBJECTIVES = 4  # from here on, most trials are on the front
-_BUDGET_PER_CLIMB = 15  # evaluations, of which a trial and its steps take five: a third
-_FEW_TRIALS = 40  # up to here climbs are short: that many more merges are seen
-_SHORT_CLIMBS = 20  # with their trials about as many evaluations
+_BUDGET_PER_CLIMB = 6  # evaluations, of which a trial and its short climb take two: a third
+_FEW_TRIALS = 40  # up to here climbs alone see more than what would come after them
 
 
 @dataclass(frozen=True)
@@ -42,13 +38,11 @@ class SamplerChoice:
         name: The sampler.
         reason: For people, e.g. "100 trials of 12 genes".
         climbs: How many trials along slopes come before it.
-        options: Of the sampler.
     """
 
     name: str
     reason: str
     climbs: int = 0
-    options: Options = field(default_factory=dict)
 
 
 def choose(problem: SearchProblem) -> SamplerChoice:
@@ -69,21 +63,13 @@ def choose(problem: SearchProblem) -> SamplerChoice:
     has_slopes = bool(sloped) and all(sloped) and 2 * n_sloped > n_genes > _FEW_GENES
     if not has_slopes or problem.constrained:
         return plain
-    is_short = problem.n_trials <= _FEW_TRIALS
-    if n_sloped == n_genes or is_short:
-        return _along(f"{n_sloped} of {n_genes} genes", is_short or problem.timed)
+    if n_sloped == n_genes or problem.n_trials <= _FEW_TRIALS:
+        reason = f"{n_sloped} of {n_genes} genes and all objectives have slopes"
+        return SamplerChoice("slopes", reason)
     climbs = problem.n_trials // _BUDGET_PER_CLIMB
     is_traded_off = 1 < problem.n_objectives < _NSGA3_OBJECTIVES and not problem.preference
     reason = f"after {climbs} trials along the slopes of {n_sloped} of {n_genes} genes"
     return SamplerChoice("map" if is_traded_off else plain.name, reason, climbs)
-
-
-def _along(genes: str, is_short: bool) -> SamplerChoice:
-    reason = f"{genes} and all objectives have slopes"
-    if not is_short:
-        return SamplerChoice("slopes", reason)
-    reason = f"{reason}; the first {_SHORT_CLIMBS} climbs are short: it may be over soon"
-    return SamplerChoice("slopes", reason, options={"short": _SHORT_CLIMBS})
 
 
 def _without_slopes(problem: SearchProblem) -> SamplerChoice:

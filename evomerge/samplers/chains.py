@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from evomerge.arrays import FloatArray
 from evomerge.samplers.gene_space import GeneValue
-from evomerge.samplers.learned import CLIMB_ERROR, CLIMBED
+from evomerge.samplers.learned import CLIMB, CLIMB_ERROR, CLIMBED
 from evomerge.samplers.preferences import Yardstick
 from evomerge.samplers.results import Result
 
@@ -34,15 +34,17 @@ class Link:
         after: The trial before it; ``None`` if it started the chain.
         preference: (objectives,) that it climbs for.
         pull: How strongly its climb draws genes together; ``None`` if an earlier version asked.
+        climbs: Whether it was asked to climb on once it was scored.
         is_running: Whether it is still evaluated.
         result: What it came to; ``None`` while it runs, or if it ran again under another number.
-        end: Where its climb ended; ``None`` if it took none, or failed.
+        end: Where its climb ended; ``None`` if it took none, or that failed.
     """
 
     number: int
     after: int | None
     preference: FloatArray
     pull: float | None = None
+    climbs: bool = False
     is_running: bool = True
     result: Result | None = None
     end: Mapping[str, GeneValue] | None = None
@@ -87,11 +89,9 @@ class Chains:
         continued = {link.after for link in self.links.values()}
         return [link for number, link in self.links.items() if number not in continued]
 
-    def failures(self, head: Link, yardstick: Yardstick) -> int:
-        """Count the links up to a head that got no farther than those before them, at its end."""
-        values = [link.value(yardstick) for link in self.back_from(head)][::-1]
-        best = int(np.argmax(values))
-        return len(values) - 1 - best
+    def best(self, head: Link, yardstick: Yardstick) -> Link:
+        """Return the link of a head's chain that got farthest, the first one of equals."""
+        return max(reversed(self.back_from(head)), key=lambda link: link.value(yardstick))
 
     def back_from(self, head: Link) -> list[Link]:
         """List the links of a chain from its head to its start."""
@@ -118,6 +118,7 @@ def _link(trial: FrozenTrial, results: Mapping[int, Result]) -> Link:
         after=data["after"],
         preference=np.array(data["preference"], dtype=np.float64),
         pull=data.get("pull"),
+        climbs=CLIMB in trial.user_attrs,
         is_running=not trial.state.is_finished(),
         result=results.get(trial.number),
         end=(trial.user_attrs.get(CLIMBED) or {}).get("params"),

@@ -46,7 +46,7 @@ class _TpeOptions:
 
 @dataclass(frozen=True)
 class _GpOptions:
-    n_startup_trials: Annotated[int, Field(ge=1, le=100_000)] = 10
+    n_startup_trials: Annotated[int, Field(ge=1, le=100_000)] = 5
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

@@ -34,7 +34,6 @@ class SearchProblem:
         sloped: Genes along which objectives may have slopes.
         sloped_objectives: Which objectives have; empty: none.
         preference: How much each objective counts in their sum; empty: they are traded off.
-        timed: Whether a limit of time may end the search before its trials.
     """
 
     space: GeneSpace
@@ -46,7 +45,6 @@ class SearchProblem:
     sloped: frozenset[str] = frozenset()
     sloped_objectives: tuple[bool, ...] = ()
     preference: tuple[float, ...] = ()
-    timed: bool = False
 
 
 def _as_they_are(options: Options, problem: SearchProblem) -> Options:

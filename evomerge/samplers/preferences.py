@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.arrays import FloatArray
-from evomerge.pareto import gains, non_dominated
+from evomerge.pareto import along, gains, non_dominated
 from evomerge.samplers.results import Result
 
 __all__ = ["Yardstick", "lacking", "voices", "yardstick_of"]
 
 _BELOW = 0.1  # where progress is measured from, below the worst baseline: parents have some, too
-_AUGMENTATION = 0.05  # of the mean: breaks ties that the objective that is behind leaves
+_WHISPER = 0.05  # what an objective that is far ahead has of the voice, at least
 _FARTHER = 0.05  # how much may be reached beyond what there is, as a share of the progress
 _LEAST = 0.05  # share of an objective in a preference
 _CANDIDATES = 64  # looked at by one ask
@@ -46,7 +46,12 @@ class Yardstick:
     def along(self, losses: Sequence[float], preference: FloatArray) -> float:
         """Say how far a result gets along a preference."""
         (progress,) = self.progress([losses])
-        return float((progress / preference).min() + _AUGMENTATION * progress.mean())
+        return along(progress, preference)
+
+    @property
+    def zero(self) -> FloatArray:
+        """Return the losses (objectives,) at no progress."""
+        return np.asarray(self.worst + _BELOW * self.width)
 
 
 def yardstick_of(results: Sequence[Result], n_objectives: int) -> Yardstick:
@@ -110,7 +115,7 @@ def voices(progress: FloatArray | None, preference: FloatArray) -> FloatArray:
         return np.asarray(preference / preference.sum())
     ahead = progress / preference
     spread = max(float(np.abs(ahead).mean()), 1e-9)
-    shares = np.exp(-_SHARPNESS * (ahead - ahead.min()) / spread) + _AUGMENTATION
+    shares = np.exp(-_SHARPNESS * (ahead - ahead.min()) / spread) + _WHISPER
     return np.asarray(shares / shares.sum())
 
 

@@ -71,8 +71,7 @@ def resolve_sampler(name: str, options: Options, problem: SearchProblem) -> tupl
         if options:
             faults = (Fault((name,), "auto has no options", "leave it out") for name in options)
             raise ConfigError(*faults)
-        choice = choose(problem)
-        name, options = choice.name, choice.options
+        name = choose(problem).name
     return name, _load(name).resolve(options, problem)
 
 

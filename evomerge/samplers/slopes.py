@@ -1,9 +1,11 @@
 """``slopes``: trials that climb on along the slopes of the objectives, in chains.
 
 Every trial is scored as any other, then its worker takes a few steps from there; the next trial of
-the chain is where they ended. Failed and pruned trials end their chain, infeasible ones count as no
-improvement and no chain starts from them. Where climbs fail, say because a model cannot run
-backward, what starts chains goes on alone: an evolution of what is good for a preference.
+the chain is where they ended. One that got no farther than the trial before takes no steps, and the
+middle between the two is next: if that gets no farther either, the chain ends. Failed and pruned
+trials end their chain, infeasible ones count as no improvement and no chain starts from them. Where
+climbs fail, say because a model cannot run backward, what starts chains goes on alone: an evolution
+of what is good for a preference.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from optuna.samplers import BaseSampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from pydantic import ConfigDict, Field
 
@@ -35,7 +37,6 @@ from evomerge.seeds import seed_for
 
 __all__ = ["SLOPES", "Climbers"]
 
-_PATIENCE = 1  # links in a row that got no farther end a chain
 _SHRINKING = 0.8  # of the first step, from link to link: the nearer, the shorter
 _LATER = 0.6  # first step of later chains: they start from what is good already
 _PARTNERS = 4  # the best so many results for a preference are combined with the best one
@@ -52,8 +53,8 @@ class _SlopesOptions:
     Attributes:
         steps: Of the climb of a trial.
         items: Per objective and step.
-        short: How many climbs come first that take a quarter of the items: ``auto`` where a search
-            may end soon.
+        short: How many climbs come first that take a quarter of the items: rough slopes are good
+            enough far from the front, and more merges are seen.
         step_size: Longest first step along any gene, as a share of its range.
         pull: How strongly genes are drawn to what those at other depths have; ``varied``: as much
             as by default, not at all, or more, from chain to chain, and the finals decide.
@@ -65,7 +66,7 @@ class _SlopesOptions:
 
     steps: Annotated[int, Field(ge=1, le=10_000)] = 4
     items: Annotated[int, Field(ge=1, le=1_000_000)] = 48
-    short: Annotated[int, Field(ge=0, le=100_000)] = 0
+    short: Annotated[int, Field(ge=0, le=100_000)] = 8
     step_size: Annotated[float, Field(gt=0, le=1)] = 0.15
     pull: Annotated[float, Field(ge=0, le=1000)] | Literal["varied"] = 0.5
     loss: Literal["gold", "entropy"] = "gold"
@@ -74,8 +75,25 @@ class _SlopesOptions:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
+@dataclass(frozen=True)
+class _Proposal:
+    """A trial that is proposed.
+
+    Attributes:
+        link: Its place in a chain.
+        params: A value for every gene.
+        losses: From which it is known how far each objective has come; ``None``: nothing is.
+        first_step: Of its climb, as a share of the longest.
+    """
+
+    link: Link
+    params: Mapping[str, GeneValue]
+    losses: Sequence[float] | None
+    first_step: float
+
+
 class Climbers:
-    """Goes on with a chain that still gets farther, or starts one where the front lacks most.
+    """Goes on with a chain that gets farther, or starts one where the front lacks most.
 
     A chain starts from a combination of results that are good for its preference, a little off
     them, so that a basin is left; genes without slopes are combined and mutated there, and held
@@ -100,30 +118,51 @@ class Climbers:
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         chains = Chains(others, results)
         tried = Tried([*(r.active for r in results), *self._trials.running(study)], self._space)
-        rng = np.random.default_rng(seed_for(self._problem.seed, "chain", trial.number))
-        head = next((h for h in chains.heads if self._goes_on(h, chains, yardstick, tried)), None)
-        if head is None:
-            preference = self._preference(chains, results, yardstick, rng)
-            params, losses = self._start(chains, results, yardstick, preference, rng)
-            link = Link(trial.number, None, preference, self._pull(chains))
-            shrink = _LATER if chains.links else 1.0
-        else:
-            params, losses = self._space.complete(head.end or {}), head.losses
-            link = Link(trial.number, head.number, head.preference, head.pull)
-            shrink = _SHRINKING ** len(chains.back_from(head))
+        proposal = self._continued(trial.number, chains, yardstick, tried)
+        if proposal is None:
+            proposal = self._started(trial.number, chains, yardstick, results)
         if QUEUED not in trial.system_attrs:  # else somebody chose its params
-            climb = self._climb(link, params, losses, yardstick, shrink)
-            if sum(number < trial.number for number in chains.links) < self._options.short:
-                climb["items"] = math.ceil(climb["items"] / _SHORT)
-            self._store(study, trial, link, None if climbs_fail(others) else climb)
-        return {name: params[name] for name in self._space.searched}
+            climb = None if climbs_fail(others) else self._climb(proposal, chains, yardstick)
+            if climb is not None and proposal.link.after is not None:
+                climb["goal"] = _goal(proposal, yardstick, study.directions)
+            self._store(study, trial, proposal.link, climb)
+        return {name: proposal.params[name] for name in self._space.searched}
 
-    def _goes_on(self, head: Link, chains: Chains, yardstick: Yardstick, tried: Tried) -> bool:
-        if head.losses is None or head.end is None:
-            return False
-        if chains.failures(head, yardstick) >= _PATIENCE:
-            return False
-        return self._space.complete(head.end) not in tried
+    def _continued(
+        self, number: int, chains: Chains, yardstick: Yardstick, tried: Tried
+    ) -> _Proposal | None:
+        """Go on with the first chain that can."""
+        for head in chains.heads:
+            params = self._next(head, chains, yardstick)
+            if params is None or params in tried:
+                continue
+            link = Link(number, head.number, head.preference, head.pull)
+            n_links = len(chains.back_from(head))
+            losses = chains.best(head, yardstick).losses
+            return _Proposal(link, params, losses, _SHRINKING**n_links)
+        return None
+
+    def _started(
+        self, number: int, chains: Chains, yardstick: Yardstick, results: Sequence[Result]
+    ) -> _Proposal:
+        """Start a chain where the front lacks most."""
+        rng = np.random.default_rng(seed_for(self._problem.seed, "chain", number))
+        preference = self._preference(chains, results, yardstick, rng)
+        params, losses = self._start(chains, results, yardstick, preference, rng)
+        link = Link(number, None, preference, self._pull(chains))
+        return _Proposal(link, params, losses, _LATER if chains.links else 1.0)
+
+    def _next(
+        self, head: Link, chains: Chains, yardstick: Yardstick
+    ) -> dict[str, GeneValue] | None:
+        """Say where a chain goes on, if it does: where its climb ended, or halfway to there."""
+        best = chains.best(head, yardstick)
+        if best is head:
+            return None if head.end is None else self._space.complete(head.end)
+        if head.losses is None or head.after != best.number or not head.climbs:
+            return None
+        ends = [self._cube.encode(link.result.params) for link in (best, head) if link.result]
+        return self._space.complete(self._cube.decode((ends[0] + ends[1]) / 2))
 
     def _pull(self, chains: Chains) -> float:
         """Choose the pull of the next chain."""
@@ -183,25 +222,20 @@ class Climbers:
         point = np.where(mutates, rng.random(len(one)), point)
         return self._space.complete(self._cube.decode(np.clip(point, 0.0, 1.0)))
 
-    def _climb(
-        self,
-        link: Link,
-        params: Mapping[str, GeneValue],
-        losses: Sequence[float] | None,
-        yardstick: Yardstick,
-        shrink: float,
-    ) -> dict[str, Any]:
+    def _climb(self, proposal: _Proposal, chains: Chains, yardstick: Yardstick) -> dict[str, Any]:
+        link, losses, options = proposal.link, proposal.losses, self._options
         progress = None if losses is None else yardstick.progress([losses])[0]
         counted = voices(progress, link.preference) * self._problem.sloped_objectives
+        is_short = sum(number < link.number for number in chains.links) < options.short
         return {
-            "params": dict(params),
+            "params": dict(proposal.params),
             "voices": counted.tolist(),
-            "steps": self._options.steps,
-            "items": self._options.items,
-            "step_size": self._options.step_size * shrink,
+            "steps": options.steps,
+            "items": math.ceil(options.items / _SHORT) if is_short else options.items,
+            "step_size": options.step_size * proposal.first_step,
             "pull": _PULLS[0] if link.pull is None else link.pull,
             "seed": seed_for(self._problem.seed, "climb", link.number),
-            "loss": self._options.loss,
+            "loss": options.loss,
         }
 
     def _store(
@@ -211,6 +245,22 @@ class Climbers:
         if climb is not None:
             storage.set_trial_user_attr(trial_id(trial), CLIMB, climb)
         storage.set_trial_system_attr(trial_id(trial), LINK, link.data())
+
+
+def _goal(
+    proposal: _Proposal, yardstick: Yardstick, directions: Sequence[StudyDirection]
+) -> dict[str, Any] | None:
+    """Say what values must exceed for a chain to have got farther, as ``Climb.goal``."""
+    if proposal.losses is None:
+        return None
+    preference = proposal.link.preference
+    signs = np.array([-1.0 if d is StudyDirection.MAXIMIZE else 1.0 for d in directions])
+    return {
+        "zeros": (signs * yardstick.zero).tolist(),
+        "units": (-signs * yardstick.width).tolist(),
+        "preference": preference.tolist(),
+        "reached": yardstick.along(proposal.losses, preference),
+    }
 
 
 def _feasible(results: Sequence[Result]) -> list[tuple[tuple[float, ...], Result]]:

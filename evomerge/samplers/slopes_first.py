@@ -20,7 +20,7 @@ __all__ = ["SlopesFirst"]
 class SlopesFirst(BaseSampler):
     """Lets ``slopes`` choose the first trials that are asked for, and another sampler the others.
 
-    To that one they are trials that somebody else chose.
+    Their climbs are short. To the other sampler they are trials that somebody else chose.
 
     Args:
         then: Who goes on.
@@ -32,7 +32,11 @@ class SlopesFirst(BaseSampler):
     """
 
     def __init__(self, then: BaseSampler, n_trials: int, problem: SearchProblem) -> None:
-        self._first, self._then, self._n_trials = SLOPES.build({}, problem), then, n_trials
+        self._first, self._then, self._n_trials = (
+            SLOPES.build({"short": n_trials}, problem),
+            then,
+            n_trials,
+        )
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial

@@ -160,9 +160,7 @@ class Ledger:
         data = stored.user_attrs.get(CLIMB)
         if data is None or not stored.params:
             return None
-        voices = data.get("voices", data.get("weights"))  # as earlier versions called them
-        rest = {name: value for name, value in data.items() if name != "weights"}
-        climb = Climb(**{**rest, "voices": tuple(voices)})
+        climb = Climb.read(data)
         starts_here = all(climb.params.get(name) == v for name, v in stored.params.items())
         return climb if starts_here else None
 
@@ -260,7 +258,7 @@ class Ledger:
         How far one came that failed is not known, so it counts in full.
         """
         asked = outcome.job.climb
-        if asked is None or (isinstance(outcome, Scored) and outcome.climbed is None):
+        if asked is None or (isinstance(outcome, Scored) and outcome.climb_error is not None):
             return
         climbed = outcome.climbed if isinstance(outcome, Scored) else None
         share = 0.0 if climbed is None else climbed.n_items / asked.n_items

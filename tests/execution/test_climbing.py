@@ -14,7 +14,7 @@ from evomerge.config.presets import Presets
 from evomerge.evaluation.item_losses import LossSettings
 from evomerge.evaluation.losses import Losses
 from evomerge.execution.climb import Factors, SlopedGenes, Slopes, climb, drawn_items
-from evomerge.execution.protocol import Climb, Job, Outcome, Scored, WorkerSpec
+from evomerge.execution.protocol import Climb, Goal, Job, Outcome, Scored, WorkerSpec
 from evomerge.execution.ray import RayExecutor
 from evomerge.execution.worker import Worker
 from evomerge.runs.parts import build_space, load_suites
@@ -143,6 +143,16 @@ def test_a_backward_pass_that_fails_keeps_the_scores_and_says_why(
     assert outcome.scores.metrics == plain.scores.metrics
     monkeypatch.undo()
     assert scored(worker.run(job(asked()))).climbed is not None
+
+
+def test_a_candidate_that_got_no_farther_takes_no_steps(worker: Worker) -> None:
+    values = scored(worker.run(job(None))).scores.metrics
+    math = values["zoo_math"]["exact_match"].value
+    for bar, climbs in ((math - 0.01, True), (math, False)):
+        goal = Goal((bar, -9.0, 9.0), (1.0, 1e12, -1e12), (1.0, 1e-15, 1e-15), 0.0)
+        outcome = scored(worker.run(job(replace(asked(), goal=goal))))
+        assert (outcome.climbed is not None) == climbs
+        assert (outcome.climb_error, "slopes" in outcome.seconds) == (None, climbs)
 
 
 def test_an_objective_that_has_no_slope_cannot_be_climbed(worker: Worker) -> None:

@@ -28,7 +28,7 @@ CONTENT: dict[str, Any] = {
         {"task": "zoo_math", "metric": "exact_match"},
         {"task": "zoo_list", "metric": "exact_match"},
     ],
-    "sampler": {"name": "slopes", "steps": 2, "items": 2},
+    "sampler": {"name": "slopes", "steps": 2, "items": 2, "short": 0},
     "budget": {"trials": 10},
     "execution": {"executor": "inline"},
     "finalists": 0,

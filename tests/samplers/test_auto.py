@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
 
-from evomerge.samplers import GeneSpace, SearchProblem, build_sampler, choose, resolve_sampler
+from evomerge.samplers import (
+    GeneSpace,
+    SearchProblem,
+    SlopesFirst,
+    build_sampler,
+    choose,
+    resolve_sampler,
+)
 from evomerge.samplers.learned import CLIMB
 from tests.samplers.searches import MIXED, floats, new_study, suggest_all
 
@@ -40,8 +50,8 @@ def test_choice_follows_genes_objectives_and_budget(space, n_objectives, n_trial
     ("n_genes", "n_sloped", "objectives", "constrained", "name", "climbs"),
     [
         (30, 30, (True, True), False, "slopes", 0),
-        (30, 16, (True, True, True, True), False, "nsga3", 6),
-        (30, 29, (True, True), False, "map", 6),
+        (30, 16, (True, True, True, True), False, "nsga3", 16),
+        (30, 29, (True, True), False, "map", 16),
         (30, 15, (True, True), False, "map", 0),
         (30, 30, (True, False), False, "map", 0),
         (30, 30, (True, True), True, "map", 0),
@@ -63,58 +73,45 @@ def test_slopes_are_taken_where_they_are(n_genes, n_sloped, objectives, constrai
     assert (choice.name, choice.climbs) == (name, climbs)
 
 
-def sloped(n_genes: int, n_sloped: int, n_trials: int, *, timed: bool = False) -> SearchProblem:
+def sloped(n_genes: int, n_sloped: int, n_trials: int) -> SearchProblem:
     space = floats(n_genes)
     names = frozenset([*space.searched][:n_sloped])
-    return SearchProblem(
-        space, 2, n_trials, seed=0, sloped=names, sloped_objectives=(True, True), timed=timed
-    )
+    return SearchProblem(space, 2, n_trials, seed=0, sloped=names, sloped_objectives=(True, True))
 
 
 @pytest.mark.parametrize(
-    ("n_sloped", "n_trials", "timed", "name", "climbs", "options"),
-    [
-        (30, 40, False, "slopes", 0, {"short": 20}),
-        (30, 41, False, "slopes", 0, {}),
-        (30, 300, False, "slopes", 0, {}),
-        (30, 300, True, "slopes", 0, {"short": 20}),
-        (29, 40, False, "slopes", 0, {"short": 20}),
-        (29, 41, False, "map", 2, {}),
-        (29, 41, True, "map", 2, {}),
-    ],
+    ("n_sloped", "n_trials", "name", "climbs"),
+    [(30, 40, "slopes", 0), (30, 300, "slopes", 0), (29, 40, "slopes", 0), (29, 41, "map", 6)],
 )
-def test_first_climbs_are_short_where_a_search_may_be_over_soon(
-    n_sloped, n_trials, timed, name, climbs, options
+def test_genes_without_slopes_are_left_to_chains_where_trials_are_few(
+    n_sloped, n_trials, name, climbs
 ):
-    problem = sloped(30, n_sloped, n_trials, timed=timed)
+    problem = sloped(30, n_sloped, n_trials)
     choice = choose(problem)
-    assert (choice.name, choice.climbs, choice.options) == (name, climbs, options)
-    assert resolve_sampler("auto", {}, problem) == (name, options)
+    assert (choice.name, choice.climbs) == (name, climbs)
+    assert resolve_sampler("auto", {}, problem) == (name, {})
 
 
-@pytest.mark.parametrize(("n_trials", "items"), [(40, [12] * 20 + [48] * 2), (41, [48] * 22)])
-def test_a_short_climb_takes_a_quarter_of_the_items_and_longer_searches_none(n_trials, items):
-    problem = sloped(12, 12, n_trials)
-    study = new_study(build_sampler("auto", {}, problem), 2)
-    for _ in items:
+@pytest.mark.parametrize(("options", "n_short"), [({}, 8), ({"short": 2}, 2), ({"short": 0}, 0)])
+def test_the_first_climbs_are_short_and_take_a_quarter_of_the_items(options, n_short):
+    problem = sloped(12, 12, 300)
+    climbs = climbs_of(build_sampler("slopes", options, problem), problem)
+    assert [climb["items"] for climb in climbs] == [12] * n_short + [48] * (22 - n_short)
+    assert {climb["steps"] for climb in climbs} == {4}
+
+
+def test_climbs_before_another_sampler_are_all_short():
+    problem = sloped(12, 11, 300)
+    climbs = climbs_of(SlopesFirst(build_sampler("map", {}, problem), 22, problem), problem)
+    assert {climb["items"] for climb in climbs} == {12}
+
+
+def climbs_of(sampler: BaseSampler, problem: SearchProblem) -> list[dict[str, Any]]:
+    """Run 22 trials whose climbs change nothing."""
+    study = new_study(sampler, 2)
+    for _ in range(22):
         trial = study.ask()
         params = suggest_all(problem.space)(trial)
         trial.set_user_attr("climbed", {"params": params})
         study.tell(trial, [params["g0"], 1 - params["g0"]])
-    climbs = [trial.user_attrs[CLIMB] for trial in study.trials]
-    assert [climb["items"] for climb in climbs] == items
-    assert {climb["steps"] for climb in climbs} == {4}
-
-
-def test_longer_searches_ask_what_slopes_by_its_own_name_asks():
-    problem, asked = sloped(12, 12, 60), []
-    for name in ("auto", "slopes"):
-        study = new_study(build_sampler(name, {}, problem), 2)
-        for _ in range(12):
-            trial = study.ask()
-            params = suggest_all(problem.space)(trial)
-            moved = {gene: (value + 0.8) / 2 for gene, value in params.items()}
-            trial.set_user_attr("climbed", {"params": moved})
-            study.tell(trial, [params["g0"], 1 - params["g1"]])
-        asked.append([(trial.params, trial.user_attrs) for trial in study.trials])
-    assert asked[0] == asked[1]
+    return [trial.user_attrs[CLIMB] for trial in study.trials]

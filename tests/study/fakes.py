@@ -47,7 +47,10 @@ class FormulaExecutor:
         if job.trial in self._prune and job.is_gated:
             return Pruned(job, "asked to give up", {"merge": 0.001, "evaluate": 0.001})
         scored = Scored(job, _scores(job), {"merge": 0.001, "evaluate": 0.002})
-        return scored if job.climb is None else _climbed(scored, job.climb)
+        values = [task["acc"].value for task in scored.scores.metrics.values()]
+        if job.climb is None or not job.climb.is_wanted(values):
+            return scored
+        return _climbed(scored, job.climb)
 
     def close(self) -> None:
         self._jobs.clear()

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from evomerge.execution.protocol import Climb
+from evomerge.execution.protocol import Climb, Goal
 from evomerge.samplers.learned import CLIMB, CLIMBED
 from evomerge.seeds import seed_for
 from evomerge.study.records import TrialRecord
@@ -30,10 +30,12 @@ class Chain(BaseSampler):
     Args:
         items: Of each of the two objectives and two steps, so a climb goes through 4 times as many.
         unlucky: Trial numbers whose climbs fail.
+        bar: What the first value must reach for a climb.
     """
 
-    def __init__(self, items: int = 10, unlucky: tuple[int, ...] = ()) -> None:
+    def __init__(self, items: int = 10, unlucky: tuple[int, ...] = (), bar: float = -9.0) -> None:
         self._items, self._unlucky = items, unlucky
+        self._goal = Goal((bar, -9.0), (1.0, 1e12), (1.0, 1e-15), 0.0)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -48,7 +50,9 @@ class Chain(BaseSampler):
         start = ends[-1]["params"] if ends else {"coefficient.a": 1.0, "coefficient.b": 1.0}
         params = {name: start[name] * draw.uniform(0.9, 1.0) for name in SPACE.distributions}
         seed = -1 if trial.number in self._unlucky else trial.number
-        climb = Climb(params, (1.0, len(ends) + 0.5), 2, self._items, 0.1, 0.0, seed)
+        climb = Climb(
+            params, (1.0, len(ends) + 0.5), 2, self._items, 0.1, 0.0, seed, goal=self._goal
+        )
         study._storage.set_trial_user_attr(trial._trial_id, CLIMB, asdict(climb))
         return params
 
@@ -102,6 +106,15 @@ def test_a_failed_climb_keeps_the_scores_with_its_reason(tmp_path: Path) -> None
     assert not trials[6].has_climbed
     assert trials[6].evaluations == pytest.approx(1 + 3 * 4 * 10 / 100)  # nobody knows how far
     assert {t.climb_error for t in trials if t.number != 6} == {None}
+
+
+def test_a_trial_that_got_no_farther_takes_no_climb_and_counts_as_one(tmp_path: Path) -> None:
+    trials = drive(tmp_path, FormulaExecutor(), sampler=Chain(bar=0.1))
+    got_there = [trial.values[0] >= 0.1 for trial in trials[4:]]
+    assert True in got_there
+    assert False in got_there
+    assert [trial.has_climbed for trial in trials[4:-1]] == got_there[:-1]
+    assert all(t.evaluations == 1 and t.climb_error is None for t in trials if not t.has_climbed)
 
 
 @pytest.mark.parametrize("ending", ["fail", "prune"])

@@ -150,7 +150,7 @@ def _climbing(case: Case, seed: int, sampler: BaseSampler) -> FloatArray:
         values = log.score(space.suggest(trial)).tolist()
         used += 1
         costs.append(used)
-        if wanted := _climb_of(study, trial):
+        if (wanted := _climb_of(study, trial)) and wanted.is_wanted(values):
             extra = climb_evaluations(wanted.n_items, N_ITEMS * len(case.tasks))
             if used + extra + 1 <= case.trials:
                 used += extra
@@ -162,7 +162,7 @@ def _climbing(case: Case, seed: int, sampler: BaseSampler) -> FloatArray:
 
 def _climb_of(study: optuna.Study, trial: optuna.Trial) -> Climb | None:
     found = storage_of(study).get_trial(trial_id(trial)).user_attrs.get(CLIMB)
-    return None if found is None else Climb(**found)
+    return None if found is None else Climb.read(found)
 
 
 def _looks(log: Log, costs: list[float]) -> FloatArray:

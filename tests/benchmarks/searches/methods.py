@@ -24,7 +24,7 @@ __all__ = ["AFTER_SLOPES", "WHOLE_MODEL", "load_case", "objective_values", "sear
 
 WHOLE_MODEL = "nsga2-whole-model"
 AFTER_SLOPES = "slopes+"
-_EVALUATIONS_OF_A_CLIMB = 5  # the trial and its steps
+_EVALUATIONS_OF_A_CLIMB = 2  # the trial and the few items of its steps
 
 
 def search(case: Case, method: str, seed: int) -> list[Step]:
