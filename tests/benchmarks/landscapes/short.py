@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler
 from evomerge.execution.climb import SlopedGenes, climb
 from evomerge.execution.protocol import Climb
 from evomerge.optuna_internals import storage_of, trial_id
-from evomerge.samplers import SearchProblem, SlopesFirst, build_sampler, choose
+from evomerge.samplers import SearchProblem, build_sampler
 from evomerge.samplers.learned import CLIMB, CLIMBED
 from evomerge.study.evaluations import climb_evaluations
 from tests.benchmarks.evolve import PEER
@@ -94,13 +94,9 @@ def _auto(case: Case, seed: int) -> FloatArray:
     return _climbing(case, seed, build_sampler("auto", {}, problem))
 
 
-def _as_longer(case: Case, seed: int) -> FloatArray:
-    """Search as ``auto`` does where it has some evaluations more."""
-    problem = replace(_problem(case, seed), n_trials=_BUDGET + 1)
-    choice = choose(problem)
-    sampler = build_sampler(choice.name, choice.options, problem)
-    first = SlopesFirst(sampler, choice.climbs, problem) if choice.climbs else sampler
-    return _climbing(case, seed, first)
+def _whole_climbs(case: Case, seed: int) -> FloatArray:
+    """Search along slopes whose first climbs are as long as all."""
+    return _climbing(case, seed, build_sampler("slopes", {"short": 0}, _problem(case, seed)))
 
 
 def _without_slopes(case: Case, seed: int) -> FloatArray:
@@ -119,7 +115,7 @@ def _other(name: str) -> _Search:
 
 _METHODS: Mapping[str, _Search] = {
     "auto": _auto,
-    "auto, as for longer searches": _as_longer,
+    "auto, whole climbs": _whole_climbs,
     "auto, no slopes": _without_slopes,
     PEER: _other(PEER),
     WHOLE_MODEL: _other(WHOLE_MODEL),
