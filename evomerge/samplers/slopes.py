@@ -159,9 +159,13 @@ class Climbers:
         best = chains.best(head, yardstick)
         if best is head:
             return None if head.end is None else self._space.complete(head.end)
-        if head.losses is None or head.after != best.number or not head.climbs:
+        reached, beyond = best.result, head.result
+        if reached is None or beyond is None or beyond.losses is None:
             return None
-        ends = [self._cube.encode(link.result.params) for link in (best, head) if link.result]
+        overshot = head.climbs and head.end is None and head.after == best.number
+        if not overshot or not math.isfinite(best.value(yardstick)):
+            return None
+        ends = self._cube.encode(reached.params), self._cube.encode(beyond.params)
         return self._space.complete(self._cube.decode((ends[0] + ends[1]) / 2))
 
     def _pull(self, chains: Chains) -> float:

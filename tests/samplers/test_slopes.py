@@ -229,10 +229,42 @@ def test_a_chain_ends_where_the_real_score_gets_no_better() -> None:
     for value in (5.0, 4.0, 6.0, 4.5, 3.0):  # the third and fourth are worse than the second
         trial = study.ask()
         LAYERS.suggest(trial)
+        if value <= 5.0 and value != 4.5:
+            params = {**LAYERS.defaults, CLIMBED[0]: value / 10}
+            trial.set_user_attr("climbed", {"params": params})
+        study.tell(trial, value)
+    assert [link["after"] for link in links(study).values()] == [None, 0, 1, 2, None]
+
+
+def test_chains_that_ended_in_an_earlier_version_stay_so() -> None:
+    """There every trial climbed on, one that got no farther, too."""
+    study = optuna.create_study(
+        sampler=build_sampler("slopes", {}, problem(n_objectives=1, sloped_objectives=(True,))),
+        directions=["minimize"],
+    )
+    for value in (5.0, 4.0, 6.0, 3.0):
+        trial = study.ask()
+        LAYERS.suggest(trial)
         params = {**LAYERS.defaults, CLIMBED[0]: value / 10}
         trial.set_user_attr("climbed", {"params": params})
         study.tell(trial, value)
-    assert [link["after"] for link in links(study).values()] == [None, 0, 1, 2, None]
+    assert [link["after"] for link in links(study).values()] == [None, 0, 1, None]
+
+
+def test_no_middle_is_tried_between_trials_that_break_a_constraint() -> None:
+    changes = {"n_objectives": 1, "sloped_objectives": (True,), "constrained": True}
+    study = optuna.create_study(
+        sampler=build_sampler("slopes", {}, problem(**changes)), directions=["minimize"]
+    )
+    for value, ends in ((5.0, True), (6.0, False), (4.0, False)):
+        trial = study.ask()
+        LAYERS.suggest(trial)
+        if ends:
+            params = {**LAYERS.defaults, CLIMBED[0]: value / 10}
+            trial.set_user_attr("climbed", {"params": params})
+        trial.set_user_attr("constraints", [1.0])
+        study.tell(trial, value)
+    assert [link["after"] for link in links(study).values()] == [None, 0, None]
 
 
 def test_a_chain_goes_on_from_the_middle_where_that_got_farther() -> None:
