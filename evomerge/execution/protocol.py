@@ -137,6 +137,12 @@ class Goal:
     preference: tuple[float, ...]
     reached: float
 
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Goal:
+        """Read the fields, as JSON has them."""
+        zeros, units = tuple(data["zeros"]), tuple(data["units"])
+        return cls(zeros, units, tuple(data["preference"]), data["reached"])
+
     def is_exceeded(self, values: Sequence[float]) -> bool:
         """Tell whether values (objectives,) get farther."""
         progress = (np.array(values) - self.zeros) / self.units
@@ -172,8 +178,8 @@ class Climb:
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> Climb:
         """Read what a sampler stored: the fields, as JSON has them; voices had another name."""
-        voices = tuple(data.get("voices", data.get("weights", ())))
-        goal = None if (stored := data.get("goal")) is None else Goal(**stored)
+        voices = tuple(data["voices"] if "voices" in data else data["weights"])
+        goal = None if (stored := data.get("goal")) is None else Goal.read(stored)
         rest = {name: value for name, value in data.items() if name != "weights"}
         return cls(**{**rest, "voices": voices, "goal": goal})
 
@@ -214,7 +220,7 @@ class Job:
         is_gated: Whether the worker may give it up early.
         race: What it is up against; ``None``: it is scored on all items.
         wants_samples: Whether an item of each task is to be shown.
-        climb: What to do once it is scored in full; ``None``: nothing.
+        climb: Steps to take once it is scored in full, if its goal is exceeded; ``None``: none.
     """
 
     trial: int
@@ -240,7 +246,8 @@ class Scored:
         scores: Metrics and item scores.
         seconds: Time of the phases ``merge``, ``evaluate`` and, of a climb, ``slopes``.
         device: What the model ran on, by its name: ``cpu``, or that of a GPU.
-        climbed: Where the climb of the job ended; ``None`` if it has none, or if that failed.
+        climbed: Where the climb of the job ended; ``None`` if it has none, its goal was not
+            exceeded, or it failed.
         climb_error: Why it failed, in one line; scores do not depend on it.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 import traceback
 from collections.abc import Iterator
@@ -187,21 +188,29 @@ class Worker:
         except Exception as err:  # border: whatever a trial does, the run goes on
             return Failed(job, _line(err), without_secrets(traceback.format_exc()))
         if isinstance(outcome, Scored) and job.climb is not None:
-            metrics = outcome.scores.metrics
-            values = [metrics[task][metric].value for task, metric in self._spec.objectives]
-            if job.climb.is_wanted(values):
-                return self._climbed(outcome, job.climb)
+            return self._climbed(outcome, job.climb)
         return outcome
 
     def _climbed(self, scored: Scored, request: Climb) -> Scored:
         start = time.perf_counter()
         climbed, error = None, None
         try:
+            if not request.is_wanted(self._values(scored.scores)):
+                return scored
             climbed = self._climber.climb(request)
         except Exception as err:  # border: what was scored counts
             error = _line(err)
         seconds = {**scored.seconds, "slopes": time.perf_counter() - start}
         return dataclasses.replace(scored, seconds=seconds, climbed=climbed, climb_error=error)
+
+    def _values(self, scores: Scores) -> list[float]:
+        """Read the values of the objectives; NaN where a task has not returned its metric."""
+        return [
+            metrics[metric].value
+            if metric in (metrics := scores.metrics.get(task, {}))
+            else math.nan
+            for task, metric in self._spec.objectives
+        ]
 
     @functools.cached_property
     def _climber(self) -> Climber:

@@ -2,13 +2,14 @@
 
 Slopes come first: on real searches of the embedded models with 27 to 168 genes (``python -m
 tests.benchmarks.searches``), ``slopes`` needed a fifth of the evaluations of a CMA-ES on a weighted
-sum, or less, to end where that ended. Where some genes have none (densities, methods), a third of
-the budget along slopes leads near the front, and a sampler without slopes goes on with all genes:
-``map`` with two or three objectives. The rest follows a comparison of all samplers without slopes
-on landscapes fitted to real evaluations of merges (``python -m tests.benchmarks.landscapes``), with
-60 to 300 trials. From 18 genes on, ``catcma`` is best or close to it for one objective and where
-there are categories, and ``map`` for two or three objectives over numbers; a Gaussian process wins
-where genes and trials are few. Four objectives and more are not in that comparison.
+sum, or less, to end where that ended. Where some genes have none (densities, methods), up to a
+third of the budget along slopes leads near the front, and a sampler without slopes goes on with all
+genes: ``map`` with two or three objectives. The rest follows a comparison of all samplers without
+slopes on landscapes fitted to real evaluations of merges (``python -m
+tests.benchmarks.landscapes``), with 60 to 300 trials. From 18 genes on, ``catcma`` is best or close
+to it for one objective and where there are categories, and ``map`` for two or three objectives over
+numbers; a Gaussian process wins where genes and trials are few. Four objectives and more are not in
+that comparison.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ __all__ = ["SamplerChoice", "choose"]
 _GP_TRIALS = 150
 _FEW_GENES = 10  # between the 3 where model-based samplers win and the 18 where they lose
 _NSGA3_OBJECTIVES = 4  # from here on, most trials are on the front
-_BUDGET_PER_CLIMB = 6  # evaluations, of which a trial and its short climb take two: a third
+_BUDGET_PER_CLIMB = (
+    6  # evaluations, of which a trial with its short climb takes two at most: a third
+)
 _FEW_TRIALS = 40  # up to here climbs alone see more than what would come after them
 
 

@@ -3,9 +3,9 @@
 Every trial is scored as any other, then its worker takes a few steps from there; the next trial of
 the chain is where they ended. One that got no farther than the trial before takes no steps, and the
 middle between the two is next: if that gets no farther either, the chain ends. Failed and pruned
-trials end their chain, infeasible ones count as no improvement and no chain starts from them. Where
-climbs fail, say because a model cannot run backward, what starts chains goes on alone: an evolution
-of what is good for a preference.
+trials end their chain. Infeasible ones count as no improvement, whether they climb or not, and no
+chain starts from them. Where climbs fail, say because a model cannot run backward, what starts
+chains goes on alone: an evolution of what is good for a preference.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class _SlopesOptions:
     Attributes:
         steps: Of the climb of a trial.
         items: Per objective and step.
-        short: How many climbs come first that take a quarter of the items: rough slopes are good
-            enough far from the front, and more merges are seen.
+        short: How many trials of chains come first whose climbs take a quarter of the items: rough
+            slopes are good enough far from the front, and more merges are seen.
         step_size: Longest first step along any gene, as a share of its range.
         pull: How strongly genes are drawn to what those at other depths have; ``varied``: as much
             as by default, not at all, or more, from chain to chain, and the finals decide.
@@ -66,7 +66,7 @@ class _SlopesOptions:
 
     steps: Annotated[int, Field(ge=1, le=10_000)] = 4
     items: Annotated[int, Field(ge=1, le=1_000_000)] = 48
-    short: Annotated[int, Field(ge=0, le=100_000)] = 8
+    short: Annotated[int, Field(ge=0, le=1_000_000)] = 8
     step_size: Annotated[float, Field(gt=0, le=1)] = 0.15
     pull: Annotated[float, Field(ge=0, le=1000)] | Literal["varied"] = 0.5
     loss: Literal["gold", "entropy"] = "gold"
@@ -84,12 +84,14 @@ class _Proposal:
         params: A value for every gene.
         losses: From which it is known how far each objective has come; ``None``: nothing is.
         first_step: Of its climb, as a share of the longest.
+        reached: How far its chain has got (``Yardstick.along``); -inf: nowhere.
     """
 
     link: Link
     params: Mapping[str, GeneValue]
     losses: Sequence[float] | None
     first_step: float
+    reached: float = -math.inf
 
 
 class Climbers:
@@ -123,7 +125,7 @@ class Climbers:
             proposal = self._started(trial.number, chains, yardstick, results)
         if QUEUED not in trial.system_attrs:  # else somebody chose its params
             climb = None if climbs_fail(others) else self._climb(proposal, chains, yardstick)
-            if climb is not None and proposal.link.after is not None:
+            if climb is not None and math.isfinite(proposal.reached):
                 climb["goal"] = _goal(proposal, yardstick, study.directions)
             self._store(study, trial, proposal.link, climb)
         return {name: proposal.params[name] for name in self._space.searched}
@@ -138,8 +140,9 @@ class Climbers:
                 continue
             link = Link(number, head.number, head.preference, head.pull)
             n_links = len(chains.back_from(head))
-            losses = chains.best(head, yardstick).losses
-            return _Proposal(link, params, losses, _SHRINKING**n_links)
+            best = chains.best(head, yardstick)
+            reached = best.value(yardstick)
+            return _Proposal(link, params, best.losses, _SHRINKING**n_links, reached)
         return None
 
     def _started(
@@ -156,16 +159,15 @@ class Climbers:
         self, head: Link, chains: Chains, yardstick: Yardstick
     ) -> dict[str, GeneValue] | None:
         """Say where a chain goes on, if it does: where its climb ended, or halfway to there."""
+        if head.result is None or head.losses is None or head.result.pruned:
+            return None
         best = chains.best(head, yardstick)
         if best is head:
             return None if head.end is None else self._space.complete(head.end)
-        reached, beyond = best.result, head.result
-        if reached is None or beyond is None or beyond.losses is None:
-            return None
         overshot = head.climbs and head.end is None and head.after == best.number
-        if not overshot or not math.isfinite(best.value(yardstick)):
+        if best.result is None or best.result.violation > 0 or not overshot:
             return None
-        ends = self._cube.encode(reached.params), self._cube.encode(beyond.params)
+        ends = self._cube.encode(best.result.params), self._cube.encode(head.result.params)
         return self._space.complete(self._cube.decode((ends[0] + ends[1]) / 2))
 
     def _pull(self, chains: Chains) -> float:
@@ -253,17 +255,14 @@ class Climbers:
 
 def _goal(
     proposal: _Proposal, yardstick: Yardstick, directions: Sequence[StudyDirection]
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Say what values must exceed for a chain to have got farther, as ``Climb.goal``."""
-    if proposal.losses is None:
-        return None
-    preference = proposal.link.preference
     signs = np.array([-1.0 if d is StudyDirection.MAXIMIZE else 1.0 for d in directions])
     return {
         "zeros": (signs * yardstick.zero).tolist(),
         "units": (-signs * yardstick.width).tolist(),
-        "preference": preference.tolist(),
-        "reached": yardstick.along(proposal.losses, preference),
+        "preference": proposal.link.preference.tolist(),
+        "reached": proposal.reached,
     }
 
 

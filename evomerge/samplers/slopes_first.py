@@ -32,11 +32,8 @@ class SlopesFirst(BaseSampler):
     """
 
     def __init__(self, then: BaseSampler, n_trials: int, problem: SearchProblem) -> None:
-        self._first, self._then, self._n_trials = (
-            SLOPES.build({"short": n_trials}, problem),
-            then,
-            n_trials,
-        )
+        self._first = SLOPES.build({"short": n_trials}, problem)
+        self._then, self._n_trials = then, n_trials
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial

@@ -155,6 +155,16 @@ def test_a_candidate_that_got_no_farther_takes_no_steps(worker: Worker) -> None:
         assert (outcome.climb_error, "slopes" in outcome.seconds) == (None, climbs)
 
 
+def test_a_metric_that_did_not_come_is_left_to_the_driver(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = scored(worker.run(job(None)))
+    bare = replace(known, scores=replace(known.scores, metrics={}))
+    monkeypatch.setattr(worker, "_run", lambda job: bare)
+    goal = Goal((0.0, 0.0, 9.0), (1.0, 1.0, -1.0), (1.0, 1.0, 1.0), 0.0)
+    assert worker.run(job(replace(asked(), goal=goal))) == bare
+
+
 def test_an_objective_that_has_no_slope_cannot_be_climbed(worker: Worker) -> None:
     outcome = scored(worker.run(job(asked((0.0, 0.0, 1.0)))))
     assert outcome.climbed is None

@@ -251,6 +251,34 @@ def test_chains_that_ended_in_an_earlier_version_stay_so() -> None:
     assert [link["after"] for link in links(study).values()] == [None, 0, 1, None]
 
 
+def test_a_chain_that_becomes_feasible_climbs_on_from_there() -> None:
+    changes = {"n_objectives": 1, "sloped_objectives": (True,), "constrained": True}
+    study = optuna.create_study(
+        sampler=build_sampler("slopes", {}, problem(**changes)), directions=["minimize"]
+    )
+    for value, excess in ((4.0, 1.0), (5.0, -1.0), (4.5, -1.0)):  # the best one is not allowed
+        trial = study.ask()
+        LAYERS.suggest(trial)
+        params = {**LAYERS.defaults, CLIMBED[0]: value / 10}
+        trial.set_user_attr("climbed", {"params": params})
+        trial.set_user_attr("constraints", [excess])
+        study.tell(trial, value)
+    goals = [t.user_attrs["climb"].get("goal") for t in study.trials]
+    assert goals[:2] == [None, None]
+    assert Climb.read(study.trials[2].user_attrs["climb"]).is_wanted([4.5])
+    assert not Climb.read(study.trials[2].user_attrs["climb"]).is_wanted([5.0])
+    assert [link["after"] for link in links(study).values()] == [None, 0, 1]
+
+
+def test_no_chain_goes_on_from_a_trial_that_still_runs() -> None:
+    study = search().run(3).study
+    trial = study.ask()
+    trial.set_user_attr("climbed", {"params": LAYERS.suggest(trial)})  # not told yet
+    following = study.ask()
+    LAYERS.suggest(following)
+    assert links(study)[following.number]["after"] is None
+
+
 def test_no_middle_is_tried_between_trials_that_break_a_constraint() -> None:
     changes = {"n_objectives": 1, "sloped_objectives": (True,), "constrained": True}
     study = optuna.create_study(
@@ -283,10 +311,14 @@ def test_a_chain_goes_on_from_the_middle_where_that_got_farther() -> None:
 
 
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
-def test_a_failed_trial_ends_its_chain(state: TrialState) -> None:
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_failed_trial_ends_its_chain(state: TrialState, *, partial: bool) -> None:
     found = search().run(12)
     trial = found.study.ask()
     LAYERS.suggest(trial)
+    if partial:  # it was dropped from a race
+        known = {"values": [0.1, 0.1], "stderr": [0.1, 0.1], "n_items": [9, 9]}
+        trial.set_user_attr("partial", known)
     found.study.tell(trial, state=state)
     following = found.study.ask()
     LAYERS.suggest(following)
