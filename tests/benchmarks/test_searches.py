@@ -93,6 +93,7 @@ def test_tuned_and_judged_searches_are_shown_apart() -> None:
         rows.Key("one", 100, "map", 2): _row(0.7, 0.8),
         rows.Key("one", 100, PEER, 1): _row(0.5, 0.7, seconds=30.0),
         rows.Key("one", 100, "random", 1): _row(0.1, 0.2),
+        rows.Key("one", 100, "nsga2", 1): _row(0.1, 0.2, seconds=math.nan),  # all was known
         rows.Key("one", 99, "random", 2): _row(9.0, 9.0),
     }
     found = tables(kept, cases, {"one": "map", "two": "map"})
@@ -103,6 +104,7 @@ def test_tuned_and_judged_searches_are_shown_apart() -> None:
     best = "0.800 (0.800 to 0.800) | 0.650 | 0.500"
     assert f"| map (auto) | 2 | 0.650 | 0.800 | {best} | 40 | 40% | 133% |" in lines
     assert any(line.startswith("| random | 1 |") and "not reached" in line for line in lines)
+    assert any(line.startswith("| nsga2 | 1 |") and line.count("–") == 3 for line in lines)
 
 
 def test_the_docs_have_a_place_for_every_table(tmp_path: Path) -> None:

@@ -140,7 +140,8 @@ def _table(case: Case, runs: Mapping[str, _Runs], auto: str) -> str:
 def _in_its_seconds(own: _Runs, peer: _Runs | None) -> str:
     """Hypervolume of the median search once it has taken as long as the peer's whole search."""
     seconds = math.nan if peer is None else peer.median(_END, "seconds")
-    return _NONE if math.isnan(seconds) else f"{own.within(seconds):.3f}"
+    is_known = not math.isnan(seconds + own.median(_END, "seconds"))
+    return f"{own.within(seconds):.3f}" if is_known else _NONE
 
 
 def _reached(own: _Runs, peer: _Runs | None, case: Case) -> list[str]:
