@@ -244,7 +244,8 @@ class SeedsConfig(_Section):
         task_arithmetic: Coefficients of the sum of all task vectors, e.g. ``[0.3, 0.5, 0.7, 1.0]``.
         recipes: Recipe files, ours or mergekit's, over the same models.
         studies: Folders of earlier studies over the same models; the merges on their fronts.
-        slopes: So many trials of the sampler ``slopes`` before the experiment's own sampler.
+        slopes: So many trials of the sampler ``slopes``, whose climbs are short here, before the
+            experiment's own sampler.
     """
 
     parents: bool = True

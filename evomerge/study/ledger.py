@@ -399,7 +399,7 @@ def _samples(attr: Mapping[str, Mapping[str, str]]) -> dict[str, Sample]:
 
 
 def _pull(link: Mapping[str, Any]) -> float | None:
-    """Read the pull of the climb that ended where a trial starts."""
+    """Read the pull of the climb that led a trial where it is, all the way or half of it."""
     return None if link.get("after") is None else link.get("pull")
 
 

@@ -226,7 +226,7 @@ class TrialRecord(_Constrained):
         evaluations: What it costs, or may cost while it runs; see ``study.evaluations``.
         has_climbed: Whether it went on along slopes once it was scored.
         climb_error: Why that failed.
-        pull: How strongly the climb that ended here drew genes together; ``None`` if none did.
+        pull: How strongly the climb that led here drew genes together; ``None`` if none did.
     """
 
     number: int
