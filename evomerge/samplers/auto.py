@@ -27,9 +27,7 @@ __all__ = ["SamplerChoice", "choose"]
 _GP_TRIALS = 150
 _FEW_GENES = 10  # between the 3 where model-based samplers win and the 18 where they lose
 _NSGA3_OBJECTIVES = 4  # from here on, most trials are on the front
-_BUDGET_PER_CLIMB = (
-    6  # evaluations, of which a trial with its short climb takes two at most: a third
-)
+_BUDGET_PER_CLIMB = 6  # evaluations, of which a trial with a short climb takes up to two: a third
 _FEW_TRIALS = 40  # up to here climbs alone see more than what would come after them
 
 

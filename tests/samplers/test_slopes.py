@@ -152,6 +152,23 @@ def search(
     return Search(study, seed=seed, in_flight=in_flight)
 
 
+def one_objective(**changes: Any) -> Study:
+    """A loss to be minimised."""
+    asked = problem(n_objectives=1, sloped_objectives=(True,), **changes)
+    return optuna.create_study(sampler=build_sampler("slopes", {}, asked), directions=["minimize"])
+
+
+def tell(study: Study, loss: float, *, ends: bool = True, excess: float = 0.0) -> None:
+    """Run a trial that has a loss, and whose climb ends somewhere or was not taken."""
+    trial = study.ask()
+    LAYERS.suggest(trial)
+    if ends:
+        params = {**LAYERS.defaults, CLIMBED[0]: loss / 10}
+        trial.set_user_attr("climbed", {"params": params})
+    trial.set_user_attr("constraints", [excess])
+    study.tell(trial, loss)
+
+
 def links(study: Study) -> dict[int, dict[str, Any]]:
     return {t.number: t.system_attrs[LINK] for t in study.trials if LINK in t.system_attrs}
 
@@ -222,47 +239,24 @@ def test_the_pull_may_vary_from_chain_to_chain() -> None:
 
 
 def test_a_chain_ends_where_the_real_score_gets_no_better() -> None:
-    study = optuna.create_study(
-        sampler=build_sampler("slopes", {}, problem(n_objectives=1, sloped_objectives=(True,))),
-        directions=["minimize"],
-    )
+    study = one_objective()
     for value in (5.0, 4.0, 6.0, 4.5, 3.0):  # the third and fourth are worse than the second
-        trial = study.ask()
-        LAYERS.suggest(trial)
-        if value <= 5.0 and value != 4.5:
-            params = {**LAYERS.defaults, CLIMBED[0]: value / 10}
-            trial.set_user_attr("climbed", {"params": params})
-        study.tell(trial, value)
+        tell(study, value, ends=value in (5.0, 4.0, 3.0))
     assert [link["after"] for link in links(study).values()] == [None, 0, 1, 2, None]
 
 
 def test_chains_that_ended_in_an_earlier_version_stay_so() -> None:
     """There every trial climbed on, one that got no farther, too."""
-    study = optuna.create_study(
-        sampler=build_sampler("slopes", {}, problem(n_objectives=1, sloped_objectives=(True,))),
-        directions=["minimize"],
-    )
+    study = one_objective()
     for value in (5.0, 4.0, 6.0, 3.0):
-        trial = study.ask()
-        LAYERS.suggest(trial)
-        params = {**LAYERS.defaults, CLIMBED[0]: value / 10}
-        trial.set_user_attr("climbed", {"params": params})
-        study.tell(trial, value)
+        tell(study, value)
     assert [link["after"] for link in links(study).values()] == [None, 0, 1, None]
 
 
 def test_a_chain_that_becomes_feasible_climbs_on_from_there() -> None:
-    changes = {"n_objectives": 1, "sloped_objectives": (True,), "constrained": True}
-    study = optuna.create_study(
-        sampler=build_sampler("slopes", {}, problem(**changes)), directions=["minimize"]
-    )
+    study = one_objective(constrained=True)
     for value, excess in ((4.0, 1.0), (5.0, -1.0), (4.5, -1.0)):  # the best one is not allowed
-        trial = study.ask()
-        LAYERS.suggest(trial)
-        params = {**LAYERS.defaults, CLIMBED[0]: value / 10}
-        trial.set_user_attr("climbed", {"params": params})
-        trial.set_user_attr("constraints", [excess])
-        study.tell(trial, value)
+        tell(study, value, excess=excess)
     goals = [t.user_attrs["climb"].get("goal") for t in study.trials]
     assert goals[:2] == [None, None]
     assert Climb.read(study.trials[2].user_attrs["climb"]).is_wanted([4.5])
@@ -280,33 +274,16 @@ def test_no_chain_goes_on_from_a_trial_that_still_runs() -> None:
 
 
 def test_no_middle_is_tried_between_trials_that_break_a_constraint() -> None:
-    changes = {"n_objectives": 1, "sloped_objectives": (True,), "constrained": True}
-    study = optuna.create_study(
-        sampler=build_sampler("slopes", {}, problem(**changes)), directions=["minimize"]
-    )
+    study = one_objective(constrained=True)
     for value, ends in ((5.0, True), (6.0, False), (4.0, False)):
-        trial = study.ask()
-        LAYERS.suggest(trial)
-        if ends:
-            params = {**LAYERS.defaults, CLIMBED[0]: value / 10}
-            trial.set_user_attr("climbed", {"params": params})
-        trial.set_user_attr("constraints", [1.0])
-        study.tell(trial, value)
+        tell(study, value, ends=ends, excess=1.0)
     assert [link["after"] for link in links(study).values()] == [None, 0, None]
 
 
 def test_a_chain_goes_on_from_the_middle_where_that_got_farther() -> None:
-    study = optuna.create_study(
-        sampler=build_sampler("slopes", {}, problem(n_objectives=1, sloped_objectives=(True,))),
-        directions=["minimize"],
-    )
+    study = one_objective()
     for value, ends in ((5.0, True), (6.0, False), (4.0, True), (3.0, False), (2.0, True)):
-        trial = study.ask()
-        LAYERS.suggest(trial)
-        if ends:
-            params = {**LAYERS.defaults, CLIMBED[0]: value / 10}
-            trial.set_user_attr("climbed", {"params": params})
-        study.tell(trial, value)
+        tell(study, value, ends=ends)
     assert [link["after"] for link in links(study).values()] == [None, 0, 1, 2, None]
 
 
