@@ -288,18 +288,25 @@ def test_a_chain_goes_on_from_the_middle_where_that_got_farther() -> None:
 
 
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
-@pytest.mark.parametrize("partial", [False, True])
-def test_a_failed_trial_ends_its_chain(state: TrialState, *, partial: bool) -> None:
+def test_a_failed_trial_ends_its_chain(state: TrialState) -> None:
     found = search().run(12)
     trial = found.study.ask()
     LAYERS.suggest(trial)
-    if partial:  # it was dropped from a race
-        known = {"values": [0.1, 0.1], "stderr": [0.1, 0.1], "n_items": [9, 9]}
-        trial.set_user_attr("partial", known)
     found.study.tell(trial, state=state)
     following = found.study.ask()
     LAYERS.suggest(following)
     assert links(found.study)[following.number]["after"] != trial.number
+
+
+def test_a_trial_that_was_dropped_from_a_race_ends_its_chain() -> None:
+    study = one_objective()
+    tell(study, 5.0)
+    trial = study.ask()
+    LAYERS.suggest(trial)
+    trial.set_user_attr("partial", {"values": [6.0], "stderr": [0.1], "n_items": [9]})
+    study.tell(trial, state=TrialState.PRUNED)
+    tell(study, 3.0)
+    assert [link["after"] for link in links(study).values()] == [None, 0, None]
 
 
 def test_a_trial_whose_climb_failed_is_a_trial_like_any_other() -> None:
